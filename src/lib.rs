@@ -1,0 +1,4 @@
+//! adit: reverse tunnels over QUIC.
+
+pub mod id;
+pub mod protocol;

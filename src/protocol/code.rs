@@ -1,0 +1,155 @@
+//! Every number that ends something: refusals, tunnel closes, stream resets. One home, compared with
+//! `proto-spec/registry.toml` by a test.
+
+use std::fmt;
+
+/// Why a handshake was refused; Envoy's numbers, shared by both transports, logs and metrics. spec: ER-1
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[non_exhaustive]
+pub enum RefusalCode {
+    /// 400: HELLO could not be read or breaks a limit.
+    Malformed,
+    /// 401: no credential that could prove the claim.
+    Unauthenticated,
+    /// 403: a credential, but not for this identity, or not admitted by the rules.
+    Forbidden,
+    /// 404: no version in common, or (Envoy) a wrong path.
+    Unsupported,
+    /// 409: the name is taken by something it must not become.
+    Conflict,
+    /// 429: a quota is used up; comes with a retry-after.
+    Quota,
+    /// 503: the responder is draining or cannot register.
+    Unavailable,
+}
+
+impl RefusalCode {
+    /// Every code, in wire order.
+    pub const ALL: [Self; 7] = [
+        Self::Malformed,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::Unsupported,
+        Self::Conflict,
+        Self::Quota,
+        Self::Unavailable,
+    ];
+
+    /// The number on the wire (and the HTTP status on Envoy's path).
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Malformed => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
+            Self::Unsupported => 404,
+            Self::Conflict => 409,
+            Self::Quota => 429,
+            Self::Unavailable => 503,
+        }
+    }
+
+    /// The code with this number, if there is one.
+    pub fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| u64::from(code.number()) == number)
+    }
+
+    /// The metric label and the word in logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::Unsupported => "unsupported",
+            Self::Conflict => "conflict",
+            Self::Quota => "quota",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for RefusalCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.number(), self.label())
+    }
+}
+
+macro_rules! wire_codes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $number:literal, $label:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $name { $($(#[$vdoc])* $variant),* }
+
+        impl $name {
+            /// Every code, in wire order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The number on the wire.
+            pub const fn number(self) -> u32 {
+                match self { $(Self::$variant => $number),* }
+            }
+
+            /// The code with this number, if there is one.
+            pub const fn from_number(number: u64) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+
+            /// The metric label and the word in logs.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.label())
+            }
+        }
+    };
+}
+
+wire_codes!(
+    /// Why a tunnel ended; the application error code of CONNECTION_CLOSE. spec: ER-2
+    CloseCode {
+        /// Drained, or stopped on purpose: nothing is wrong.
+        Done = 0x00, "done";
+        /// A fault of the sender of this code.
+        Internal = 0x01, "internal";
+        /// The peer broke the protocol.
+        Protocol = 0x02, "protocol";
+        /// The handshake did not finish in time.
+        HandshakeTimeout = 0x03, "handshake_timeout";
+        /// The handshake was refused; REFUSE says why.
+        Refused = 0x04, "refused";
+        /// A newer tunnel took this one's place.
+        Superseded = 0x05, "superseded";
+        /// Nothing was heard for the idle timeout.
+        Idle = 0x06, "idle";
+        /// The peer broke a limit.
+        Limit = 0x07, "limit";
+        /// The rules changed and no longer admit the peer.
+        Revoked = 0x08, "revoked";
+    }
+);
+
+wire_codes!(
+    /// Why one stream was reset or its sending stopped. spec: ER-3
+    StreamCode {
+        /// The exchange is complete; the rest of this direction is not needed.
+        NoError = 0x00, "no_error";
+        /// A fault of the sender of this code.
+        Internal = 0x01, "internal";
+        /// The stream's bytes break the protocol.
+        Protocol = 0x02, "protocol";
+        /// Whoever asked no longer wants it.
+        Cancelled = 0x03, "cancelled";
+        /// Not processed at all: safe to send again elsewhere.
+        Rejected = 0x04, "rejected";
+        /// The stream type is not known here.
+        UnknownType = 0x05, "unknown_type";
+        /// A head or a field section breaks a limit.
+        Limit = 0x06, "limit";
+        /// The message was cut at its source: a truncated body, a failed read.
+        Truncated = 0x07, "truncated";
+    }
+);
