@@ -1,6 +1,26 @@
 //! The wire, without I/O: codecs and state machines. See `proto-spec/`.
 //!
-//! Row 2: no tokio, quinn, sockets, files, clocks, randomness or metrics.
+//! Row 2: no tokio, quinn, sockets, files, clocks, randomness or metrics. Bytes and time come in as arguments, bytes
+//! and events go out, so everything here is tested by hand-moved clocks and fuzzed without a network.
+//!
+//! * [`session`] drives one tunnel's control stream: [`handshake`] first, then the frames of [`control`].
+//! * [`stream`] reads and writes the messages of one request stream; [`datagram`] the header of one UDP payload.
+//! * [`headers`] knows which HTTP fields may cross a tunnel; [`code`] every number that ends something;
+//!   [`limits`] every bound; [`varint`] and [`wire`] the alphabet that all of them share.
 
 pub mod code;
+pub mod control;
+pub mod datagram;
 pub mod handshake;
+pub mod headers;
+pub mod limits;
+pub mod session;
+pub mod stream;
+pub mod varint;
+pub mod wire;
+
+/// What both ends must agree on in TLS to speak this protocol. spec: OV-2
+pub const ALPN: &[u8] = b"adit/1";
+
+/// The one version that this code speaks. spec: OV-3
+pub const VERSION: u32 = 1;

@@ -1,0 +1,64 @@
+//! Every bound of the protocol, and the defaults of those that an operator may move. Compared with
+//! `proto-spec/registry.toml` by a test. Sizes are bytes.
+
+use std::time::Duration;
+
+use crate::protocol::handshake::PeerLimits;
+
+/// The longest payload of a control frame. spec: CT-2
+pub const MAX_CONTROL_PAYLOAD: usize = 65_536;
+/// The longest payload of a stream frame that is skipped because its even type is unknown. spec: ST-5
+pub const MAX_SKIPPED_PAYLOAD: u64 = 65_536;
+/// The longest token of HELLO and REAUTH. spec: HS-16
+pub const MAX_TOKEN_BYTES: usize = 8_192;
+/// The most services of HELLO and SERVICES. spec: HS-17
+pub const MAX_SERVICES: usize = 256;
+/// The longest product text of HELLO. spec: HS-18
+pub const MAX_BUILD_BYTES: usize = 128;
+/// The longest responder name of WELCOME. spec: HS-21
+pub const MAX_RESPONDER_BYTES: usize = 128;
+/// The longest observed address of WELCOME. spec: HS-22
+pub const MAX_OBSERVED_BYTES: usize = 64;
+/// The longest reason of REFUSE. spec: HS-3
+pub const MAX_REASON_BYTES: usize = 512;
+/// The longest method name. spec: ST-11
+pub const MAX_METHOD_BYTES: usize = 32;
+/// The longest authority. spec: ST-12
+pub const MAX_AUTHORITY_BYTES: usize = 512;
+/// The longest `protocol` of an extended CONNECT. spec: ST-15
+pub const MAX_PROTOCOL_BYTES: usize = 64;
+/// The longest time that any message may state. spec: OV-13
+pub const MAX_DURATION: Duration = Duration::from_secs(86_400);
+/// The shortest keepalive that a WELCOME may ask for. spec: HS-23
+pub const MIN_KEEPALIVE: Duration = Duration::from_millis(10);
+/// The longest keepalive that a WELCOME may ask for. spec: HS-23
+pub const MAX_KEEPALIVE: Duration = Duration::from_secs(3_600);
+/// The smallest head limit that a peer may announce. spec: HS-15
+pub const MIN_HEAD_BYTES: u32 = 4_096;
+/// The smallest field count that a peer may announce. spec: HS-15
+pub const MIN_HEAD_FIELDS: u32 = 32;
+/// The head limit of who announces none. spec: HS-15
+pub const DEFAULT_HEAD_BYTES: u32 = 65_536;
+/// The field count of who announces none. spec: HS-15
+pub const DEFAULT_HEAD_FIELDS: u32 = 100;
+
+/// What a reader of messages takes before it gives up; checked before anything is buffered. spec: ST-6, ST-7
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Payload bytes of one HEAD, INFO or TRAILERS frame. Default 64 KiB; each stream may hold this much in memory.
+    pub head_bytes: usize,
+    /// Fields in one of them. Default 100.
+    pub head_fields: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        PeerLimits::default().into()
+    }
+}
+
+impl From<PeerLimits> for Limits {
+    fn from(limits: PeerLimits) -> Self {
+        Self { head_bytes: limits.head_bytes as usize, head_fields: limits.head_fields as usize }
+    }
+}

@@ -1,0 +1,434 @@
+//! One tunnel's control stream as a state machine: bytes and time in, bytes and events out. spec: `4-control.md`
+//!
+//! The same session serves both ends and both transports. It never blocks and reads no clock: the caller passes `now`,
+//! calls [`Session::poll`] until it is `None` after every other call, and calls [`Session::timeout`] at
+//! [`Session::deadline`].
+//!
+//! ```text
+//! Handshaking ──WELCOME──▶ Open ──DRAIN, either way──▶ Draining ──DRAINED, deadline──▶ Closed
+//!      └──────── REFUSE, timeout, error, close: from every state ─────────────────────────▲
+//! ```
+//!
+//! Only the responder opens streams, so only it knows when nothing runs and nothing will: it says DRAINED, whoever
+//! wanted the drain, and the initiator closes. That is why neither end can lose the last answer to a close.
+
+mod error;
+mod phase;
+#[cfg(test)]
+mod tests;
+mod timer;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::control::{Frame, FrameReader};
+use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Token, Welcome};
+
+use self::phase::{Phase, Side};
+use self::timer::{Timer, Timers};
+
+pub use self::error::{IllegalCall, SessionError};
+pub use self::timer::Timing;
+pub use crate::protocol::control::Drain;
+
+/// Where a session stands. spec: CT-7
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Neither WELCOME nor REFUSE yet: no streams.
+    Handshaking,
+    /// Streams may be opened.
+    Open,
+    /// One end announced a drain: no new streams, those that run may finish.
+    Draining,
+    /// Over; the outputs that are left say why.
+    Closed,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Handshaking => "handshaking",
+            Self::Open => "open",
+            Self::Draining => "draining",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// What happened, for the caller to act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Responder: a claim arrived; answer with [`Session::welcome`] or [`Session::refuse`].
+    Hello(Box<Hello>),
+    /// Initiator: the tunnel is open.
+    Welcomed(Box<Welcome>),
+    /// Initiator: there is no tunnel; a close follows.
+    Refused(Refusal),
+    /// A probe went unanswered: prefer other tunnels.
+    Suspect,
+    /// The peer was heard again after [`Event::Suspect`].
+    Alive,
+    /// The peer wants no new streams.
+    PeerDraining(Drain),
+    /// Initiator: nothing runs on the responder's side any more; a close follows.
+    PeerDrained,
+    /// Responder: what the initiator exports from now on.
+    Services(Vec<Service>),
+    /// What the peer takes from now on.
+    Limits(PeerLimits),
+    /// Responder: a fresh credential.
+    Reauth(Token),
+    /// A probe came back after this long.
+    Rtt(Duration),
+}
+
+/// The next thing that the caller must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Write these bytes to the control stream.
+    Send(Bytes),
+    /// Take note.
+    Event(Event),
+    /// End the tunnel, once what was sent before has arrived or had 3 s to do so; always the last output. spec: CT-25
+    Close {
+        /// The code of CONNECTION_CLOSE.
+        code: CloseCode,
+        /// The reason, for people.
+        reason: String,
+    },
+}
+
+/// The control stream of one tunnel, as one end sees it.
+#[derive(Debug)]
+pub struct Session {
+    phase: Phase,
+    timing: Timing,
+    timers: Timers,
+    reader: FrameReader,
+    outputs: VecDeque<Output>,
+    /// The newest PING that waits for its answer: a peer that sends many gets one. spec: CT-12
+    pong: Option<[u8; 8]>,
+    probes: Probes,
+    suspect: bool,
+    heard_at: Instant,
+}
+
+/// Which probes were sent.
+#[derive(Debug, Default)]
+struct Probes {
+    sent: u64,
+    /// When the newest was sent, until it is answered.
+    newest_at: Option<Instant>,
+}
+
+impl Session {
+    /// The end that dials; queues HELLO. spec: HS-1
+    pub fn initiator(now: Instant, hello: &Hello, timing: Timing) -> Self {
+        let mut session = Self::new(now, Phase::AwaitWelcome { offered: hello.versions }, timing);
+        session.send(&Frame::Hello(Box::new(hello.clone())));
+        session
+    }
+
+    /// The end that accepts; waits for HELLO.
+    pub fn responder(now: Instant, timing: Timing) -> Self {
+        Self::new(now, Phase::AwaitHello, timing)
+    }
+
+    fn new(now: Instant, phase: Phase, timing: Timing) -> Self {
+        let mut timers = Timers::default();
+        timers.set(Timer::Handshake, now + timing.handshake_timeout);
+        Self {
+            phase,
+            timing,
+            timers,
+            reader: FrameReader::new(),
+            outputs: VecDeque::new(),
+            pong: None,
+            probes: Probes::default(),
+            suspect: false,
+            heard_at: now,
+        }
+    }
+
+    /// Where the session stands.
+    pub const fn state(&self) -> State {
+        self.phase.state()
+    }
+
+    /// Whether a probe is unanswered and nothing was heard since: prefer other tunnels. spec: CT-42
+    pub const fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// When to call [`Session::timeout`] if nothing happens before; `None` once closed.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// The next thing to do; call until `None`.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front().or_else(|| {
+            let pong = Frame::Pong(self.pong.take()?);
+            Some(Output::Send(encoded(&pong)))
+        })
+    }
+
+    /// Takes bytes of the control stream, in any split. Call [`Session::poll`] until `None` before the next call: that
+    /// bounds what a peer can make this end hold.
+    ///
+    /// On an error the session is closed; the outputs tell the peer. After a close all input is ignored.
+    pub fn receive(&mut self, now: Instant, input: &[u8]) -> Result<(), SessionError> {
+        self.heard(now);
+        self.read_frames(now, input).inspect_err(|error| self.fail(error))
+    }
+
+    fn read_frames(&mut self, now: Instant, mut input: &[u8]) -> Result<(), SessionError> {
+        while self.state() != State::Closed
+            && let Some(frame) = self.reader.next(&mut input)?
+        {
+            self.phase.check_receive(frame.frame_type())?;
+            self.on_frame(now, frame)?;
+        }
+        Ok(())
+    }
+
+    fn on_frame(&mut self, now: Instant, frame: Frame) -> Result<(), SessionError> {
+        match frame {
+            Frame::Hello(hello) => {
+                self.phase = Phase::AwaitDecision;
+                self.event(Event::Hello(hello));
+            }
+            Frame::Welcome(welcome) => self.on_welcome(now, welcome)?,
+            Frame::Refuse(refusal) => {
+                let reason = format!("refused: {}", refusal.reason);
+                self.event(Event::Refused(refusal));
+                self.end(CloseCode::Refused, reason);
+            }
+            Frame::Ping(echo) => self.pong = Some(echo),
+            Frame::Pong(echo) => self.on_pong(now, u64::from_be_bytes(echo))?,
+            Frame::Drain(drain) => {
+                self.phase.enter_drain().got_drain = true;
+                self.limit_drain(now, drain.deadline);
+                self.event(Event::PeerDraining(drain));
+            }
+            Frame::Drained => {
+                self.event(Event::PeerDrained);
+                self.end(CloseCode::Done, "drained".to_owned());
+            }
+            Frame::Services(services) => self.event(Event::Services(services)),
+            Frame::Limits(limits) => self.event(Event::Limits(limits)),
+            Frame::Reauth(token) => self.event(Event::Reauth(token)),
+        }
+        Ok(())
+    }
+
+    /// The control stream ended, cleanly or by a reset. An error unless the session was over or waited for that.
+    /// spec: CT-6
+    pub fn closed_by_peer(&mut self) -> Result<(), SessionError> {
+        match self.phase {
+            Phase::Closed => Ok(()),
+            Phase::Draining(drain) if drain.sent_drained => {
+                self.end(CloseCode::Done, "drained".to_owned());
+                Ok(())
+            }
+            _ => {
+                self.fail(&SessionError::ControlEnded);
+                Err(SessionError::ControlEnded)
+            }
+        }
+    }
+
+    /// The transport heard the peer, on whatever stream: it lives. Cheap; meant for every packet or read.
+    pub fn heard(&mut self, now: Instant) {
+        if now < self.heard_at {
+            return;
+        }
+        self.heard_at = now;
+        if self.phase.is_live() {
+            self.timers.stop(Timer::Suspect);
+            self.timers.set(Timer::Keepalive, now + self.timing.keepalive_interval);
+            self.timers.set(Timer::Idle, now + self.timing.idle_timeout);
+            if std::mem::take(&mut self.suspect) {
+                self.event(Event::Alive);
+            }
+        }
+    }
+
+    /// Asks the peer for a sign of life now instead of at the next keepalive; nothing if one is already asked for.
+    pub fn probe(&mut self, now: Instant) {
+        if self.phase.is_live() && self.timers.get(Timer::Suspect).is_none() {
+            self.send_probe(now);
+        }
+    }
+
+    /// Responder, after [`Event::Hello`]: opens the tunnel. spec: HS-2
+    pub fn welcome(&mut self, now: Instant, welcome: &Welcome) -> Result<(), IllegalCall> {
+        self.allow("welcome", matches!(self.phase, Phase::AwaitDecision))?;
+        self.send(&Frame::Welcome(Box::new(welcome.clone())));
+        self.timing.idle_timeout = welcome.idle;
+        self.open(now, Side::Responder);
+        Ok(())
+    }
+
+    /// Responder, before it opened the tunnel: says no, and closes. spec: HS-3
+    pub fn refuse(&mut self, refusal: &Refusal) -> Result<(), IllegalCall> {
+        self.allow("refuse", self.phase.may_refuse())?;
+        self.send(&Frame::Refuse(refusal.clone()));
+        self.end(CloseCode::Refused, format!("refused: {}", refusal.reason));
+        Ok(())
+    }
+
+    /// Either end: no new streams from now on; what runs may take until the deadline. Once. spec: CT-20
+    pub fn drain(&mut self, now: Instant, drain: Drain) -> Result<(), IllegalCall> {
+        self.allow("drain", self.phase.may_drain())?;
+        self.phase.enter_drain().sent_drain = true;
+        self.limit_drain(now, drain.deadline);
+        self.send(&Frame::Drain(drain));
+        Ok(())
+    }
+
+    /// Responder, while draining: nothing runs and nothing will. The initiator closes then. Once. spec: CT-22
+    ///
+    /// An initiator has no such call: it waits for the responder's DRAINED, since only the responder knows whether
+    /// another stream is on its way.
+    pub fn drained(&mut self) -> Result<(), IllegalCall> {
+        self.allow("drained", self.phase.may_say_drained())?;
+        self.phase.enter_drain().sent_drained = true;
+        self.send(&Frame::Drained);
+        Ok(())
+    }
+
+    /// Initiator: replaces what it exports. spec: CT-30
+    pub fn announce(&mut self, services: &[Service]) -> Result<(), IllegalCall> {
+        self.allow("announce", self.phase.is_live_as(Side::Initiator))?;
+        self.send(&Frame::Services(services.to_vec()));
+        Ok(())
+    }
+
+    /// Either end: replaces what it takes. spec: CT-31
+    pub fn limit(&mut self, limits: PeerLimits) -> Result<(), IllegalCall> {
+        self.allow("limit", self.phase.is_live())?;
+        self.send(&Frame::Limits(limits));
+        Ok(())
+    }
+
+    /// Initiator: shows a fresh credential. spec: CT-32
+    pub fn reauth(&mut self, token: Token) -> Result<(), IllegalCall> {
+        self.allow("reauth", self.phase.is_live_as(Side::Initiator))?;
+        self.send(&Frame::Reauth(token));
+        Ok(())
+    }
+
+    /// Ends the tunnel from any state; nothing once it is closed.
+    pub fn close(&mut self, code: CloseCode, reason: &str) {
+        if self.state() != State::Closed {
+            self.end(code, reason.to_owned());
+        }
+    }
+
+    /// Acts on every timer that is due at `now`.
+    pub fn timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.take_due(now) {
+            match timer {
+                Timer::Handshake => self.end(CloseCode::HandshakeTimeout, "the handshake took too long".to_owned()),
+                Timer::Drain => self.end(CloseCode::Done, "the drain deadline passed".to_owned()),
+                Timer::Idle => self.end(CloseCode::Idle, "nothing was heard for the idle timeout".to_owned()),
+                Timer::Suspect => {
+                    if !std::mem::replace(&mut self.suspect, true) {
+                        self.event(Event::Suspect);
+                    }
+                    self.send_probe(now);
+                }
+                Timer::Keepalive => self.send_probe(now),
+            }
+        }
+    }
+
+    fn on_welcome(&mut self, now: Instant, welcome: Box<Welcome>) -> Result<(), SessionError> {
+        if let Phase::AwaitWelcome { offered: (lowest, highest) } = self.phase
+            && !(lowest..=highest).contains(&welcome.version)
+        {
+            return Err(SessionError::Version(welcome.version));
+        }
+        self.timing.keepalive_interval = welcome.keepalive;
+        self.timing.idle_timeout = welcome.idle;
+        self.open(now, Side::Initiator);
+        self.event(Event::Welcomed(welcome));
+        Ok(())
+    }
+
+    fn open(&mut self, now: Instant, side: Side) {
+        self.phase = Phase::Open(side);
+        self.timers.stop(Timer::Handshake);
+        self.heard(now);
+    }
+
+    /// A PONG for the newest probe tells the round trip; one for an older probe is only a sign of life. spec: CT-13
+    fn on_pong(&mut self, now: Instant, number: u64) -> Result<(), SessionError> {
+        if number >= self.probes.sent {
+            return Err(SessionError::UnknownProbe);
+        }
+        if number + 1 == self.probes.sent
+            && let Some(sent_at) = self.probes.newest_at.take()
+        {
+            self.event(Event::Rtt(now.saturating_duration_since(sent_at)));
+        }
+        Ok(())
+    }
+
+    fn send_probe(&mut self, now: Instant) {
+        self.send(&Frame::Ping(self.probes.sent.to_be_bytes()));
+        self.probes.sent += 1;
+        self.probes.newest_at = Some(now);
+        self.timers.stop(Timer::Keepalive);
+        self.timers.set(Timer::Suspect, now + self.timing.suspect_timeout);
+    }
+
+    /// Two drains meet: the earlier deadline holds. spec: CT-23
+    fn limit_drain(&mut self, now: Instant, deadline: Duration) {
+        let at = now + deadline;
+        let earlier = self.timers.get(Timer::Drain).map_or(at, |set| set.min(at));
+        self.timers.set(Timer::Drain, earlier);
+    }
+
+    const fn allow(&self, call: &'static str, allowed: bool) -> Result<(), IllegalCall> {
+        if allowed { Ok(()) } else { Err(IllegalCall { call, state: self.state() }) }
+    }
+
+    /// Tells the peer what it did wrong: with REFUSE while the handshake lasts, with a close code after. spec: HS-7
+    fn fail(&mut self, error: &SessionError) {
+        let reason = error.to_string();
+        if self.phase.may_refuse() && *error != SessionError::ControlEnded {
+            let code: RefusalCode = error.refusal_code();
+            self.send(&Frame::Refuse(Refusal { code, reason: reason.clone(), retry_after: None }));
+            self.end(CloseCode::Refused, reason);
+        } else {
+            self.end(error.close_code(), reason);
+        }
+    }
+
+    fn end(&mut self, code: CloseCode, reason: String) {
+        self.phase = Phase::Closed;
+        self.timers.stop_all();
+        self.pong = None;
+        self.outputs.push_back(Output::Close { code, reason });
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn send(&mut self, frame: &Frame) {
+        self.outputs.push_back(Output::Send(encoded(frame)));
+    }
+}
+
+fn encoded(frame: &Frame) -> Bytes {
+    let mut out = BytesMut::new();
+    frame.encode(&mut out);
+    out.freeze()
+}

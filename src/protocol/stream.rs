@@ -1,0 +1,211 @@
+//! Messages on one request stream: encoders, and a reader that takes bytes in any split. spec: `3-streams.md`
+//!
+//! A stream starts with its type. On an HTTP stream each direction then carries one message: (INFO)* HEAD (DATA)*
+//! TRAILERS? END. The END is explicit because a QUIC stream that merely finishes says nothing about completeness: a
+//! library that drops a stream finishes it, and a truncated body must never look whole.
+
+mod head;
+mod names;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use bytes::{BufMut, BytesMut};
+use http::uri::Scheme;
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::id::ServiceName;
+use crate::protocol::code::StreamCode;
+use crate::protocol::headers;
+use crate::protocol::varint;
+use crate::protocol::wire::Malformed;
+
+pub use self::head::METHODS;
+pub use self::names::NAMES;
+pub use self::reader::{Event, MessageReader, Role};
+
+/// What a stream carries: its first integer. spec: ST-1
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamType {
+    /// One HTTP exchange.
+    Http = 0x01,
+    /// Bytes to and from a named service; reserved in this version.
+    Raw = 0x03,
+    /// One UDP flow; reserved in this version.
+    Flow = 0x05,
+}
+
+impl StreamType {
+    /// Every type, in wire order.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Raw, Self::Flow];
+
+    /// The number on the wire.
+    pub const fn number(self) -> u64 {
+        self as u64
+    }
+
+    /// The type with this number, if there is one.
+    pub fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.number() == number)
+    }
+}
+
+/// The type of a frame on a request stream. spec: ST-4
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameType {
+    /// The head of a request or of the final response.
+    Head = 0x01,
+    /// A piece of the body.
+    Data = 0x03,
+    /// The head of an interim response (1xx).
+    Info = 0x05,
+    /// The fields after the body.
+    Trailers = 0x07,
+    /// The message is whole.
+    End = 0x09,
+}
+
+impl FrameType {
+    /// Every type, in wire order.
+    pub const ALL: [Self; 5] = [Self::Head, Self::Data, Self::Info, Self::Trailers, Self::End];
+
+    /// The number on the wire.
+    pub const fn number(self) -> u64 {
+        self as u64
+    }
+
+    /// The type with this number, if there is one.
+    pub fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.number() == number)
+    }
+}
+
+/// The head of a request. spec: ST-10
+#[derive(Debug, Clone, PartialEq)]
+pub struct RequestHead {
+    /// The method; at most 32 bytes. spec: ST-11
+    pub method: Method,
+    /// `http` or `https`, as the client of the egress used it.
+    pub scheme: Scheme,
+    /// Host and port; may be empty; at most 512 bytes. spec: ST-12
+    pub authority: String,
+    /// Path and query; `*` for OPTIONS; empty for a CONNECT without `protocol`. spec: ST-13
+    pub path: String,
+    /// The exported service that it is for; without one the initiator matches authority and path. spec: ST-14
+    pub service: Option<ServiceName>,
+    /// What an extended CONNECT (RFC 8441) asks for; at most 64 bytes. spec: ST-15
+    pub protocol: Option<String>,
+    /// The fields, without `Host` and without what speaks of one connection. spec: ST-17, ST-18
+    pub fields: HeaderMap,
+}
+
+/// The head of a response, interim or final. spec: ST-20
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResponseHead {
+    /// The status; interim ones are 100 to 199 without 101.
+    pub status: StatusCode,
+    /// The fields, without what speaks of one connection. spec: ST-17
+    pub fields: HeaderMap,
+}
+
+/// Why a stream's bytes are not a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The stream ended before END. spec: ST-9
+    #[error("the message is cut: the stream ended before END")]
+    Truncated,
+    /// The stream's type is not known or not an HTTP exchange. spec: ST-2
+    #[error("stream type {0:#x} is unknown")]
+    UnknownType(u64),
+    /// A frame of an odd type that is not known. spec: ST-5
+    #[error("frame type {0:#x} is unknown and must be understood")]
+    UnknownFrame(u64),
+    /// A frame where the message does not allow it. spec: ST-8
+    #[error("a {0:?} frame is out of place")]
+    Order(FrameType),
+    /// Bytes after END. spec: ST-9
+    #[error("bytes follow END")]
+    AfterEnd,
+    /// A frame whose header or payload breaks a rule.
+    #[error("the message {0}")]
+    Malformed(#[from] Malformed),
+    /// More than this end takes. spec: ST-5, ST-6, ST-7
+    #[error("{what} has {actual}; expected at most {max}")]
+    Limit {
+        /// What is too large.
+        what: &'static str,
+        /// How large the peer says it is.
+        actual: u64,
+        /// The most that would be taken.
+        max: u64,
+    },
+}
+
+impl StreamError {
+    /// The code to reset the stream with. spec: ER-4
+    pub const fn code(&self) -> StreamCode {
+        match self {
+            Self::Truncated => StreamCode::Truncated,
+            Self::UnknownType(_) => StreamCode::UnknownType,
+            Self::Limit { .. } => StreamCode::Limit,
+            Self::UnknownFrame(_) | Self::Order(_) | Self::AfterEnd | Self::Malformed(_) => StreamCode::Protocol,
+        }
+    }
+}
+
+/// Appends the stream type and the HEAD of a request; `end` says that no body and no trailers follow.
+///
+/// Fields that must not cross a tunnel are left out. A head that breaks another rule is rejected by the peer. spec: ST-10
+pub fn encode_request(head: &RequestHead, end: bool, out: &mut BytesMut) {
+    varint::encode(out, StreamType::Http.number());
+    put_frame(out, FrameType::Head, |out| head::put_request(head, end, out));
+}
+
+/// Appends the HEAD of a final response; `end` says that no body and no trailers follow. spec: ST-20
+pub fn encode_response(head: &ResponseHead, end: bool, out: &mut BytesMut) {
+    put_frame(out, FrameType::Head, |out| head::put_response(head, end, out));
+}
+
+/// Appends an INFO frame: an interim response (1xx without 101). spec: ST-21
+pub fn encode_info(head: &ResponseHead, out: &mut BytesMut) {
+    put_frame(out, FrameType::Info, |out| head::put_info(head, out));
+}
+
+/// Appends type and length of a DATA frame; `len` bytes of payload must follow. Nothing for an empty payload, which
+/// has no frame. spec: ST-22
+pub fn encode_data_header(len: u64, out: &mut BytesMut) {
+    if len > 0 {
+        varint::encode(out, FrameType::Data.number());
+        varint::encode(out, len);
+    }
+}
+
+/// Appends a TRAILERS frame; END must follow. Nothing when no field may cross: empty trailers have no frame.
+/// spec: ST-23
+pub fn encode_trailers(fields: &HeaderMap, out: &mut BytesMut) {
+    if !fields.iter().all(|(name, value)| headers::is_forbidden(name, value)) {
+        put_frame(out, FrameType::Trailers, |out| head::put_fields(fields, out));
+    }
+}
+
+/// Appends an END frame: the message is whole. spec: ST-9
+pub fn encode_end(out: &mut BytesMut) {
+    varint::encode(out, FrameType::End.number());
+    varint::encode(out, 0);
+}
+
+/// Appends a frame whose payload is written first and measured then: the length is moved in front of it in place.
+fn put_frame(out: &mut BytesMut, frame_type: FrameType, write: impl FnOnce(&mut BytesMut)) {
+    /// Room for the length of any head below 1 GiB.
+    const ROOM: usize = 4;
+    varint::encode(out, frame_type.number());
+    let at = out.len();
+    out.put_bytes(0, ROOM);
+    write(out);
+    let length = out.len() - at - ROOM;
+    let size = varint::size(length as u64);
+    varint::encode(&mut &mut out[at..at + size], length as u64);
+    out.copy_within(at + ROOM.., at + size);
+    out.truncate(at + size + length);
+}

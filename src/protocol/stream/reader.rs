@@ -1,0 +1,313 @@
+//! Reads one message from a stream's bytes, in any split. spec: ST-1 to ST-9
+//!
+//! Only the payload of HEAD, INFO and TRAILERS is ever held, and its length is checked before the first byte of it is.
+//! DATA is handed on as it arrives, sharing memory with what was received.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+
+use crate::protocol::limits;
+use crate::protocol::limits::Limits;
+use crate::protocol::stream::head;
+use crate::protocol::stream::{FrameType, RequestHead, ResponseHead, StreamError, StreamType};
+use crate::protocol::varint;
+use crate::protocol::wire::Malformed;
+
+/// Which kind of message is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A request: the stream's type comes first. What an initiator reads.
+    Request,
+    /// A response, interim ones first. What a responder reads.
+    Response,
+}
+
+/// The next part of a message. Flags say that the message is whole; no [`Event::End`] follows then.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The head of a request; `true`: nothing follows.
+    Request(Box<RequestHead>, bool),
+    /// The head of the final response; `true`: nothing follows.
+    Response(Box<ResponseHead>, bool),
+    /// An interim response.
+    Info(Box<ResponseHead>),
+    /// The next bytes of the body, never empty; a frame may come in several of these.
+    Data(Bytes),
+    /// The fields after the body; only [`Event::End`] follows.
+    Trailers(HeaderMap),
+    /// The message is whole.
+    End,
+}
+
+/// An incremental reader of one message: [`push`](Self::push) bytes, then take [`next`](Self::next) until it is `None`.
+#[derive(Debug)]
+pub struct MessageReader {
+    role: Role,
+    limits: Limits,
+    /// Received and not yet read.
+    chunk: Bytes,
+    /// The front part of a frame header or of a payload that is not whole yet.
+    held: BytesMut,
+    step: Step,
+    place: Place,
+    /// Body bytes that the request's Content-Length still promises.
+    promised: Option<u64>,
+    failed: Option<StreamError>,
+}
+
+/// What the next bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    StreamType,
+    FrameHeader,
+    Payload(FrameType, usize),
+    Data(u64),
+    Skip(u64),
+}
+
+/// How far the message is; decides which frames may come. spec: ST-8
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Head,
+    Body,
+    Trailed,
+    Ended,
+}
+
+impl MessageReader {
+    /// A reader at the start of a stream. Holds no more than `limits.head_bytes` at any time.
+    pub fn new(role: Role, limits: Limits) -> Self {
+        let step = match role {
+            Role::Request => Step::StreamType,
+            Role::Response => Step::FrameHeader,
+        };
+        Self {
+            role,
+            limits,
+            chunk: Bytes::new(),
+            held: BytesMut::new(),
+            step,
+            place: Place::Head,
+            promised: None,
+            failed: None,
+        }
+    }
+
+    /// Hands in received bytes; meant to be called after [`next`](Self::next) returned `None`, else it copies.
+    pub fn push(&mut self, chunk: Bytes) {
+        if self.chunk.is_empty() {
+            self.chunk = chunk;
+        } else {
+            self.chunk = [std::mem::take(&mut self.chunk), chunk].concat().into();
+        }
+    }
+
+    /// The next part of the message; `None` when more bytes are needed, or none are expected. An error repeats.
+    pub fn next(&mut self) -> Result<Option<Event>, StreamError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.advance().inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    /// The stream finished: fine when the message is whole and nothing is left. spec: ST-9
+    pub fn finish(&mut self) -> Result<(), StreamError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        match (self.is_complete(), self.chunk.is_empty()) {
+            (true, true) => Ok(()),
+            (true, false) => Err(StreamError::AfterEnd),
+            (false, _) => Err(StreamError::Truncated),
+        }
+    }
+
+    /// Whether the message is whole: its END was read.
+    pub fn is_complete(&self) -> bool {
+        self.place == Place::Ended
+    }
+
+    fn advance(&mut self) -> Result<Option<Event>, StreamError> {
+        loop {
+            if self.place == Place::Ended {
+                return if self.chunk.is_empty() { Ok(None) } else { Err(StreamError::AfterEnd) };
+            }
+            match self.step {
+                Step::StreamType => {
+                    let Some([number]) = self.integers()? else { return Ok(None) };
+                    if StreamType::from_number(number) != Some(StreamType::Http) {
+                        return Err(StreamError::UnknownType(number));
+                    }
+                    self.step = Step::FrameHeader;
+                }
+                Step::FrameHeader => {
+                    let Some([number, length]) = self.integers()? else { return Ok(None) };
+                    self.step = self.judge(number, length)?;
+                }
+                Step::Payload(frame, length) => {
+                    let Some(payload) = self.payload(length) else { return Ok(None) };
+                    self.step = Step::FrameHeader;
+                    return self.read(frame, &payload).map(Some);
+                }
+                Step::Data(left) => return Ok(self.data(left)),
+                Step::Skip(left) => {
+                    let taken = left.min(self.chunk.len() as u64);
+                    self.chunk.advance(taken as usize);
+                    if taken < left {
+                        self.step = Step::Skip(left - taken);
+                        return Ok(None);
+                    }
+                    self.step = Step::FrameHeader;
+                }
+            }
+        }
+    }
+
+    /// The next `N` integers, which are read whole or not at all.
+    fn integers<const N: usize>(&mut self) -> Result<Option<[u64; N]>, StreamError> {
+        if self.held.is_empty() {
+            let mut rest = &self.chunk[..];
+            if let Some(read) = integers(&mut rest)? {
+                let used = self.chunk.len() - rest.len();
+                self.chunk.advance(used);
+                return Ok(Some(read));
+            }
+        }
+        // Split over chunks, which is rare: one byte more at a time, so that nothing behind them is taken.
+        while self.chunk.has_remaining() {
+            self.held.put_u8(self.chunk.get_u8());
+            if let Some(read) = integers(&mut &self.held[..])? {
+                self.held.clear();
+                return Ok(Some(read));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Decides about a frame by its header alone: its place, and its length against the limit. spec: ST-4 to ST-8
+    fn judge(&mut self, number: u64, length: u64) -> Result<Step, StreamError> {
+        let Some(frame) = FrameType::from_number(number) else {
+            return skip(number, length);
+        };
+        if !self.allows(frame) {
+            return Err(StreamError::Order(frame));
+        }
+        match frame {
+            FrameType::Data => {
+                self.spend(length)?;
+                Ok(Step::Data(length))
+            }
+            FrameType::End if length > 0 => Err(Malformed::Excess.into()),
+            FrameType::End => Ok(Step::Payload(frame, 0)),
+            FrameType::Head | FrameType::Info | FrameType::Trailers => {
+                at_most("the length of a head", length, self.limits.head_bytes as u64)?;
+                Ok(Step::Payload(frame, length as usize))
+            }
+        }
+    }
+
+    /// The order of frames. spec: ST-8
+    fn allows(&self, frame: FrameType) -> bool {
+        match self.place {
+            Place::Head => frame == FrameType::Head || (frame == FrameType::Info && self.role == Role::Response),
+            Place::Body => matches!(frame, FrameType::Data | FrameType::Trailers | FrameType::End),
+            Place::Trailed => frame == FrameType::End,
+            Place::Ended => false,
+        }
+    }
+
+    /// Counts a DATA frame against the request's Content-Length, before any of it is handed on. spec: ST-22, ST-24
+    fn spend(&mut self, length: u64) -> Result<(), StreamError> {
+        if length == 0 {
+            return Err(Malformed::Missing("payload").into());
+        }
+        if let Some(promised) = &mut self.promised {
+            *promised = promised.checked_sub(length).ok_or(Malformed::Invalid("content-length"))?;
+        }
+        Ok(())
+    }
+
+    /// A whole payload of `length` bytes, without a copy when it arrived in one piece.
+    fn payload(&mut self, length: usize) -> Option<Bytes> {
+        let missing = length - self.held.len();
+        if self.held.is_empty() && self.chunk.len() >= length {
+            return Some(self.chunk.split_to(length));
+        }
+        let taken = missing.min(self.chunk.len());
+        self.held.put(self.chunk.split_to(taken));
+        (taken == missing).then(|| self.held.split().freeze())
+    }
+
+    fn data(&mut self, left: u64) -> Option<Event> {
+        let taken = left.min(self.chunk.len() as u64);
+        if taken == 0 {
+            return None;
+        }
+        self.step = if taken == left { Step::FrameHeader } else { Step::Data(left - taken) };
+        Some(Event::Data(self.chunk.split_to(taken as usize)))
+    }
+
+    fn read(&mut self, frame: FrameType, payload: &Bytes) -> Result<Event, StreamError> {
+        match (frame, self.role) {
+            (FrameType::Head, Role::Request) => {
+                let (head, end) = head::read_request(payload, &self.limits)?;
+                self.promised = head::content_length(&head.fields)?;
+                self.begin_body(end)?;
+                Ok(Event::Request(Box::new(head), end))
+            }
+            (FrameType::Head, Role::Response) => {
+                let (head, end) = head::read_response(payload, &self.limits)?;
+                self.begin_body(end)?;
+                Ok(Event::Response(Box::new(head), end))
+            }
+            (FrameType::Info, _) => Ok(Event::Info(Box::new(head::read_info(payload, &self.limits)?))),
+            (FrameType::Trailers, _) => {
+                self.place = Place::Trailed;
+                Ok(Event::Trailers(head::read_trailers(payload, &self.limits)?))
+            }
+            (FrameType::End | FrameType::Data, _) => {
+                self.end()?;
+                Ok(Event::End)
+            }
+        }
+    }
+
+    fn begin_body(&mut self, end: bool) -> Result<(), StreamError> {
+        self.place = Place::Body;
+        if end { self.end() } else { Ok(()) }
+    }
+
+    /// The message ends here; a request must have kept what its Content-Length promised. spec: ST-24
+    fn end(&mut self) -> Result<(), StreamError> {
+        if self.promised.is_some_and(|left| left > 0) {
+            return Err(Malformed::Invalid("content-length").into());
+        }
+        self.place = Place::Ended;
+        Ok(())
+    }
+}
+
+fn integers<const N: usize>(input: &mut &[u8]) -> Result<Option<[u64; N]>, StreamError> {
+    let mut read = [0; N];
+    for value in &mut read {
+        let Some(number) = varint::decode(input).map_err(Malformed::from)? else {
+            return Ok(None);
+        };
+        *value = number;
+    }
+    Ok(Some(read))
+}
+
+/// What to do with a frame of an unknown type. spec: ST-5
+fn skip(number: u64, length: u64) -> Result<Step, StreamError> {
+    if number.is_multiple_of(2) {
+        at_most("the length of a skipped frame", length, limits::MAX_SKIPPED_PAYLOAD)?;
+        Ok(Step::Skip(length))
+    } else {
+        Err(StreamError::UnknownFrame(number))
+    }
+}
+
+fn at_most(what: &'static str, actual: u64, max: u64) -> Result<(), StreamError> {
+    if actual > max { Err(StreamError::Limit { what, actual, max }) } else { Ok(()) }
+}
