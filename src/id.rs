@@ -11,6 +11,10 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+mod address;
+
+pub use address::{AddressError, HostPort, MAX_TUNNEL_COUNT, TunnelAddress};
+
 /// The longest node, cluster or tenant id, in bytes. spec: HS-10
 pub const MAX_ID_BYTES: usize = 128;
 /// The longest service name, in bytes. spec: HS-11
@@ -139,6 +143,18 @@ identifier!(
     /// A service that an initiator exports. 1 to 64 bytes. spec: HS-11
     ServiceName, MAX_SERVICE_NAME_BYTES, RESERVED
 );
+
+impl From<&NodeId> for HostId {
+    fn from(node: &NodeId) -> Self {
+        Self(Arc::clone(&node.0))
+    }
+}
+
+impl From<&ClusterId> for HostId {
+    fn from(cluster: &ClusterId) -> Self {
+        Self(Arc::clone(&cluster.0))
+    }
+}
 
 impl Default for TenantId {
     fn default() -> Self {

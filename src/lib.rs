@@ -1,4 +1,6 @@
 //! adit: reverse tunnels over QUIC.
 
 pub mod id;
+pub mod policy;
 pub mod protocol;
+pub mod template;
