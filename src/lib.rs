@@ -1,6 +1,9 @@
 //! adit: reverse tunnels over QUIC.
 
 pub mod id;
+pub mod lifecycle;
+pub mod net;
 pub mod policy;
 pub mod protocol;
 pub mod template;
+pub mod tls;

@@ -1,0 +1,255 @@
+//! Finishing what runs: one end decides, every task watches, a deadline ends it.
+//!
+//! ```text
+//! running ── drain(timeout) ──▶ draining ── all done ─────────────────▶ complete
+//!                                   └────── timeout, or stop() ──▶ expired ── LAST_WORDS ──▶ tasks dropped
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// How long tasks have after the deadline to say why they end (a close code, a log line) before they are dropped.
+pub const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything finished by itself.
+    Complete,
+    /// So many tasks and guards were still alive at the deadline.
+    Expired(usize),
+}
+
+/// The end that decides. Dropping it drains nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Drain {
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    announced: CancellationToken,
+    expired: CancellationToken,
+    dropped: CancellationToken,
+    deadline: OnceLock<Instant>,
+    tracker: TaskTracker,
+}
+
+impl Drain {
+    /// Nothing drains yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A handle for a task.
+    pub fn watch(&self) -> DrainWatch {
+        DrainWatch { state: Arc::clone(&self.state) }
+    }
+
+    /// Announces the drain and returns when everything watched has ended: by itself, or at the deadline, `limit` from
+    /// now, and [`LAST_WORDS`]. Called again while draining, it waits as well; the deadline stays that of the first
+    /// call.
+    ///
+    /// Cancel safe, but the drain goes on and nobody enforces its deadline.
+    pub async fn drain(&self, limit: Duration) -> Drained {
+        let state = &self.state;
+        let deadline = *state.deadline.get_or_init(|| Instant::now() + limit);
+        state.announced.cancel();
+        state.tracker.close();
+        tokio::select! {
+            () = state.tracker.wait() => return Drained::Complete,
+            () = tokio::time::sleep_until(deadline) => {}
+            () = state.expired.cancelled() => {}
+        }
+        let left = state.tracker.len();
+        self.stop();
+        // A guard that is held outside a task cannot be dropped from here; it is counted, not waited for.
+        let _ = timeout(LAST_WORDS, state.tracker.wait()).await;
+        state.dropped.cancel();
+        let _ = timeout(LAST_WORDS, state.tracker.wait()).await;
+        if left == 0 { Drained::Complete } else { Drained::Expired(left) }
+    }
+
+    /// Brings the deadline of the drain to now: the second SIGTERM.
+    pub fn stop(&self) {
+        self.state.announced.cancel();
+        self.state.expired.cancel();
+    }
+}
+
+/// What a task holds to learn that it should finish. Cheap to clone; holding one keeps nothing alive.
+#[derive(Debug, Clone)]
+pub struct DrainWatch {
+    state: Arc<State>,
+}
+
+/// Keeps a drain from completing while it lives.
+#[derive(Debug)]
+#[must_use = "the drain no longer waits once this is dropped"]
+pub struct DrainGuard {
+    _token: TaskTrackerToken,
+}
+
+impl DrainWatch {
+    /// Whether the drain was announced: take nothing new.
+    pub fn is_draining(&self) -> bool {
+        self.state.announced.is_cancelled()
+    }
+
+    /// Returns once the drain is announced: finish what runs. Gives the deadline. Cancel safe.
+    pub async fn announced(&self) -> Instant {
+        self.state.announced.cancelled().await;
+        self.deadline().unwrap_or_else(Instant::now)
+    }
+
+    /// When the drain ends what is left; `None` before it was announced.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.state.deadline.get().copied()
+    }
+
+    /// Returns at the deadline: end now; [`LAST_WORDS`] are left. Cancel safe.
+    pub async fn expired(&self) {
+        self.state.expired.cancelled().await;
+    }
+
+    /// Keeps the drain from completing until the guard is dropped: for work inside a task that is not its own task.
+    pub fn guard(&self) -> DrainGuard {
+        DrainGuard { _token: self.state.tracker.token() }
+    }
+
+    /// Spawns a task that the drain waits for. It should watch [`DrainWatch::announced`]; what is left
+    /// [`LAST_WORDS`] after the deadline is dropped where it waits.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn spawn<F>(&self, task: F) -> JoinHandle<Option<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let dropped = self.state.dropped.clone();
+        self.state.tracker.spawn(async move { dropped.run_until_cancelled_owned(task).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_waits_for_what_runs_and_no_longer() {
+        let drain = Drain::new();
+        let watch = drain.watch();
+        watch.spawn({
+            let watch = watch.clone();
+            async move {
+                watch.announced().await;
+                sleep(Duration::from_secs(7)).await;
+            }
+        });
+        let start = Instant::now();
+        assert_eq!(drain.drain(LIMIT).await, Drained::Complete);
+        assert_eq!(start.elapsed().as_secs(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_ends_what_does_not_finish() {
+        let drain = Drain::new();
+        let (ended, set) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        struct OnDrop(Arc<AtomicBool>);
+        impl Drop for OnDrop {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let stubborn = OnDrop(Arc::clone(&ended));
+        drain.watch().spawn(async move {
+            let _stubborn = stubborn;
+            std::future::pending::<()>().await;
+        });
+        let (watch, said) = (drain.watch(), Arc::clone(&set));
+        drain.watch().spawn(async move {
+            watch.expired().await;
+            sleep(LAST_WORDS / 2).await;
+            said.store(true, Ordering::SeqCst);
+        });
+        let start = Instant::now();
+        assert_eq!(drain.drain(LIMIT).await, Drained::Expired(2));
+        assert!(set.load(Ordering::SeqCst), "last words were said");
+        assert!(ended.load(Ordering::SeqCst), "the task is gone");
+        assert!(start.elapsed() <= LIMIT + 2 * LAST_WORDS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watchers_learn_the_deadline() {
+        let drain = Drain::new();
+        let watch = drain.watch();
+        assert!(!watch.is_draining());
+        assert_eq!(watch.deadline(), None);
+        let start = Instant::now();
+        let learned = watch.spawn({
+            let watch = watch.clone();
+            async move { watch.announced().await }
+        });
+        drain.drain(LIMIT).await;
+        assert!(watch.is_draining());
+        assert_eq!(learned.await.unwrap(), Some(start + LIMIT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guard_holds_the_drain_open() {
+        let drain = Drain::new();
+        let guard = drain.watch().guard();
+        let draining = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.drain(LIMIT).await }
+        });
+        sleep(Duration::from_secs(1)).await;
+        assert!(!draining.is_finished());
+        drop(guard);
+        assert_eq!(draining.await.unwrap(), Drained::Complete);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_order_to_stop_does_not_wait_for_the_deadline() {
+        let drain = Drain::new();
+        drain.watch().spawn(std::future::pending::<()>());
+        let start = Instant::now();
+        let draining = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.drain(LIMIT).await }
+        });
+        sleep(Duration::from_secs(1)).await;
+        drain.stop();
+        assert_eq!(draining.await.unwrap(), Drained::Expired(1));
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_twice_keeps_the_first_deadline() {
+        let drain = Drain::new();
+        drain.watch().spawn(std::future::pending::<()>());
+        let start = Instant::now();
+        tokio::join!(drain.drain(Duration::from_secs(1)), drain.drain(LIMIT));
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn nothing_to_wait_for_is_complete() {
+        assert_eq!(Drain::new().drain(LIMIT).await, Drained::Complete);
+    }
+}

@@ -1,0 +1,391 @@
+//! A small certificate authority: enough for `adit pki`, the demo, the examples and the tests.
+//!
+//! ECDSA P-256 throughout. A CA signs leaf certificates only (path length 0). Files: certificates 0644, keys 0600,
+//! nothing is ever overwritten. Whoever already has a CA does not need any of this.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::string::Ia5String;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
+};
+use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
+
+use crate::tls::certificate::is_ca;
+use crate::tls::secret::{self, SecretError};
+use crate::tls::store::read_text;
+use crate::tls::{Credentials, TlsError};
+
+/// How long a CA made here is valid: ten years.
+pub const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// How long the certificate of a node or a responder made here is valid: one year.
+pub const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How much earlier than asked a certificate becomes valid: clocks at sites run late.
+const BACKDATE: Duration = Duration::from_secs(3600);
+/// The most characters of a common name. RFC 5280 appendix A.1, ub-common-name.
+const MAX_COMMON_NAME: usize = 64;
+
+/// Why a certificate could not be made, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PkiError {
+    /// A name that cannot stand in a certificate.
+    #[error("\"{name}\" cannot be {expected}")]
+    Name {
+        /// What was given.
+        name: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// A certificate without any name proves nothing.
+    #[error("no name given; expected at least one {expected}")]
+    NoName {
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// A lifetime that ends beyond what a certificate can say.
+    #[error("the lifetime ends beyond the year 9999")]
+    Lifetime,
+    /// The certificate to sign with is not a CA's.
+    #[error("{subject} is not a CA certificate, so nothing it signs would be trusted")]
+    NotACa {
+        /// Which certificate.
+        subject: String,
+    },
+    /// A file could not be read, or not be written.
+    #[error(transparent)]
+    File(#[from] SecretError),
+    /// A certificate or key could not be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The certificate could not be made.
+    #[error("cannot make the certificate")]
+    Make(#[from] rcgen::Error),
+}
+
+/// When a certificate is valid.
+#[derive(Debug, Clone, Copy)]
+pub struct Validity {
+    /// From when on. One hour is subtracted, so that a clock that is a little late does not refuse it.
+    pub from: SystemTime,
+    /// For how long.
+    pub lifetime: Duration,
+}
+
+impl Validity {
+    fn dates(self) -> Result<(OffsetDateTime, OffsetDateTime), PkiError> {
+        let since_epoch =
+            |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| PkiError::Lifetime);
+        let from = since_epoch(self.from)?;
+        let at = |offset: Duration| {
+            let seconds = i64::try_from(offset.as_secs()).map_err(|_| PkiError::Lifetime)?;
+            OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| PkiError::Lifetime)
+        };
+        Ok((at(from.saturating_sub(BACKDATE))?, at(from.saturating_add(self.lifetime))?))
+    }
+}
+
+/// A certificate authority: its certificate and the key it signs with.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    pem: String,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// Makes a new CA with its own key. `name` is its common name: 1 to 64 characters.
+    ///
+    /// # Errors
+    /// [`PkiError::Name`] or [`PkiError::Lifetime`].
+    pub fn create(name: &str, validity: Validity) -> Result<Self, PkiError> {
+        if name.is_empty() || name.chars().count() > MAX_COMMON_NAME {
+            return Err(PkiError::Name { name: name.to_owned(), expected: "a CA's name: 1 to 64 characters" });
+        }
+        let mut params = parameters(name, validity)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        let (pem, certificate) = (certificate.pem(), certificate.der().clone());
+        Ok(Self { issuer: Issuer::new(params, key), certificate, pem })
+    }
+
+    /// Reads a CA from PEM files: one made here, or any other.
+    ///
+    /// # Errors
+    /// [`PkiError`] if a file cannot be read, the key is not the certificate's, or it is not a CA's.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, PkiError> {
+        // Proves that the two belong together.
+        let credentials = Credentials::load(certificate, key)?;
+        let own = credentials.chain().first().ok_or(PkiError::NoName { expected: "certificate" })?.clone();
+        if !is_ca(&own) {
+            return Err(PkiError::NotACa { subject: credentials.summary().to_string() });
+        }
+        let key = KeyPair::from_pem(&read_text(key)?)?;
+        Ok(Self { issuer: Issuer::from_ca_cert_der(&own, key)?, certificate: own, pem: read_text(certificate)? })
+    }
+
+    /// Writes certificate (0644) and key (0600).
+    ///
+    /// # Errors
+    /// [`PkiError::File`] if one of them exists or cannot be written.
+    pub fn save(&self, certificate: &Path, key: &Path) -> Result<(), PkiError> {
+        save(certificate, &self.pem, key, &self.issuer.key().serialize_pem())
+    }
+
+    /// The certificate, as others need it to trust what this CA signs.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The certificate as PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Makes the certificate of a node: `uri` is its identity as the responder's template renders it (such as
+    /// `spiffe://example.org/tenant/acme/cluster/stores-eu/node/edge-17`), `dns` further names, usually none.
+    ///
+    /// # Errors
+    /// [`PkiError::NoName`] without any name, [`PkiError::Name`] or [`PkiError::Lifetime`].
+    pub fn node(&self, uri: Option<&str>, dns: &[String], validity: Validity) -> Result<Issued, PkiError> {
+        let uri = uri.map(|uri| Ok(SanType::URI(ia5(uri, "a URI")?)));
+        let names: Vec<SanType> =
+            uri.into_iter().chain(dns.iter().map(|name| dns_name(name))).collect::<Result<_, PkiError>>()?;
+        self.issue(names, "URI or DNS name", ExtendedKeyUsagePurpose::ClientAuth, validity)
+    }
+
+    /// Makes the certificate of a responder: `names` are the DNS names and IP addresses that initiators dial.
+    ///
+    /// # Errors
+    /// As for [`Authority::node`].
+    pub fn responder(&self, names: &[String], validity: Validity) -> Result<Issued, PkiError> {
+        let names: Vec<SanType> = names
+            .iter()
+            .map(|name| name.parse().map_or_else(|_| dns_name(name), |address| Ok(SanType::IpAddress(address))))
+            .collect::<Result<_, PkiError>>()?;
+        self.issue(names, "DNS name or IP address", ExtendedKeyUsagePurpose::ServerAuth, validity)
+    }
+
+    /// A revocation list as PEM: `revoked` are the serial numbers ([`Summary::serial`](crate::tls::Summary)).
+    /// `number` must rise from list to list.
+    ///
+    /// # Errors
+    /// [`PkiError::Lifetime`].
+    pub fn crl(&self, revoked: &[Vec<u8>], number: u64, validity: Validity) -> Result<String, PkiError> {
+        let (this_update, next_update) = validity.dates()?;
+        let entry = |serial: &Vec<u8>| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: this_update,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update,
+            next_update,
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(params.signed_by(&self.issuer)?.pem()?)
+    }
+
+    fn issue(
+        &self,
+        names: Vec<SanType>,
+        expected: &'static str,
+        usage: ExtendedKeyUsagePurpose,
+        validity: Validity,
+    ) -> Result<Issued, PkiError> {
+        let first = names.first().ok_or(PkiError::NoName { expected })?;
+        let mut params = parameters(&common_name(first), validity)?;
+        params.subject_alt_names = names;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Issued { pem: certificate.pem(), certificate: certificate.der().clone(), key })
+    }
+}
+
+/// A certificate that was just made, and its key.
+pub struct Issued {
+    certificate: CertificateDer<'static>,
+    pem: String,
+    key: KeyPair,
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").finish_non_exhaustive()
+    }
+}
+
+impl Issued {
+    /// The certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// Certificate and key, ready for use without a file.
+    ///
+    /// # Errors
+    /// [`PkiError::Tls`]; not expected for what was made here.
+    pub fn credentials(&self) -> Result<Credentials, PkiError> {
+        Ok(Credentials::from_pem(self.pem.as_bytes(), self.key.serialize_pem().as_bytes())?)
+    }
+
+    /// Writes certificate (0644) and key (0600).
+    ///
+    /// # Errors
+    /// [`PkiError::File`] if one of them exists or cannot be written.
+    pub fn save(&self, certificate: &Path, key: &Path) -> Result<(), PkiError> {
+        save(certificate, &self.pem, key, &self.key.serialize_pem())
+    }
+}
+
+/// The key first: a key without a certificate is visibly unfinished, the other way round is not.
+fn save(certificate: &Path, pem: &str, key: &Path, key_pem: &str) -> Result<(), PkiError> {
+    if certificate.exists() {
+        return Err(SecretError::Exists { path: certificate.to_owned() }.into());
+    }
+    secret::create_new(key, key_pem.as_bytes(), 0o600)?;
+    secret::create_new(certificate, pem.as_bytes(), 0o644)?;
+    Ok(())
+}
+
+fn parameters(common_name: &str, validity: Validity) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    (params.not_before, params.not_after) = validity.dates()?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    Ok(params)
+}
+
+fn ia5(name: &str, expected: &'static str) -> Result<Ia5String, PkiError> {
+    let invalid = || PkiError::Name { name: name.to_owned(), expected };
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(invalid());
+    }
+    Ia5String::try_from(name).map_err(|_| invalid())
+}
+
+fn dns_name(name: &str) -> Result<SanType, PkiError> {
+    Ok(SanType::DnsName(ia5(name, "a DNS name")?))
+}
+
+/// For people only; nothing is ever proven by a common name.
+fn common_name(name: &SanType) -> String {
+    let text = match name {
+        SanType::URI(uri) => uri.as_str().rsplit('/').next().unwrap_or_default().to_owned(),
+        SanType::DnsName(dns) => dns.as_str().to_owned(),
+        SanType::IpAddress(address) => address.to_string(),
+        _ => String::new(),
+    };
+    text.chars().take(MAX_COMMON_NAME).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::tls::{load_roots, peer_identity};
+
+    fn now() -> Validity {
+        Validity { from: SystemTime::now(), lifetime: LEAF_LIFETIME }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_ca_survives_being_saved_and_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("ca.pem"), folder.path().join("ca.key"));
+        let made = Authority::create("sites CA", now()).unwrap();
+        made.save(&certificate, &key).unwrap();
+        assert_eq!(mode(&key), 0o600);
+        assert_eq!(mode(&certificate) & 0o022, 0, "nobody else may replace the CA");
+
+        let loaded = Authority::load(&certificate, &key).unwrap();
+        assert_eq!(load_roots(&certificate).unwrap(), [made.certificate().clone()]);
+        let issued = loaded.node(Some("spiffe://example.org/node/edge-17"), &[], now()).unwrap();
+        let summary = issued.credentials().unwrap().summary().clone();
+        assert_eq!(summary.issuer, "CN=sites CA");
+        assert_eq!(
+            peer_identity(&[issued.certificate().clone()]).unwrap().uri_sans,
+            ["spiffe://example.org/node/edge-17"]
+        );
+    }
+
+    #[test]
+    fn saving_overwrites_neither_certificate_nor_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key, other] = ["ca.pem", "ca.key", "other"].map(|name| folder.path().join(name));
+        let first = Authority::create("first", now()).unwrap();
+        first.save(&certificate, &key).unwrap();
+        let second = Authority::create("second", now()).unwrap();
+        for (certificate, key) in [(&certificate, &other), (&other, &key), (&certificate, &key)] {
+            let error = second.save(certificate, key).unwrap_err();
+            assert!(matches!(error, PkiError::File(SecretError::Exists { .. })), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&certificate).unwrap(), first.pem());
+        assert!(!other.exists(), "a refused save leaves nothing behind");
+    }
+
+    #[test]
+    fn only_a_ca_can_sign() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("node.pem"), folder.path().join("node.key"));
+        let ca = Authority::create("sites CA", now()).unwrap();
+        ca.node(Some("spiffe://example.org/node/edge-17"), &[], now()).unwrap().save(&certificate, &key).unwrap();
+        let error = Authority::load(&certificate, &key).unwrap_err();
+        assert!(matches!(error, PkiError::NotACa { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_has_at_least_one_name_and_only_possible_ones() {
+        let ca = Authority::create("sites CA", now()).unwrap();
+        assert!(matches!(ca.node(None, &[], now()), Err(PkiError::NoName { .. })));
+        assert!(matches!(ca.responder(&[], now()), Err(PkiError::NoName { .. })));
+        for bad in ["", "spiffe://a b", "spiffe://é", "a\nb"] {
+            assert!(matches!(ca.node(Some(bad), &[], now()), Err(PkiError::Name { .. })), "{bad:?}");
+        }
+        assert!(Authority::create("", now()).is_err());
+        assert!(Authority::create(&"c".repeat(65), now()).is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_valid_for_clocks_that_run_an_hour_late() {
+        let ca = Authority::create("sites CA", now()).unwrap();
+        let issued = ca.responder(&["cloud.example.com".to_owned()], now()).unwrap();
+        let summary = issued.credentials().unwrap().summary().clone();
+        let (early, late) = (OffsetDateTime::now_utc() - BACKDATE, OffsetDateTime::now_utc() + LEAF_LIFETIME);
+        assert!(summary.not_before <= early, "{}", summary.not_before);
+        assert!((late - summary.not_after).abs() < time::Duration::minutes(1), "{}", summary.not_after);
+    }
+
+    #[test]
+    fn a_lifetime_beyond_the_calendar_is_refused() {
+        let forever = Validity { from: SystemTime::now(), lifetime: Duration::from_secs(u64::MAX) };
+        assert!(matches!(Authority::create("sites CA", forever), Err(PkiError::Lifetime)));
+    }
+}

@@ -1,0 +1,241 @@
+//! Why a peer's certificate was not accepted, in words that say which certificate, what was seen and what was expected.
+
+use std::fmt;
+
+use rustls::CertificateError;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use time::OffsetDateTime;
+
+use crate::id::SpkiPin;
+use crate::tls::certificate::{Summary, Utc, shown};
+
+/// How many names or pins a text lists before it says "and N more".
+const MAX_LISTED: usize = 3;
+
+/// Whose certificate it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A responder's, seen by an initiator.
+    Responder,
+    /// An initiator's, seen by a responder.
+    Initiator,
+    /// That of an HTTP client of an egress listener.
+    Client,
+}
+
+impl Peer {
+    /// The word in texts.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Responder => "responder",
+            Self::Initiator => "initiator",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// What is wrong with a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Its time is over.
+    Expired {
+        /// The clock of this end.
+        now: OffsetDateTime,
+    },
+    /// Its time has not begun.
+    NotYetValid {
+        /// The clock of this end.
+        now: OffsetDateTime,
+    },
+    /// No configured root vouches for it.
+    Untrusted {
+        /// Subjects of the configured roots.
+        roots: Vec<String>,
+    },
+    /// A configured CRL lists it, or one of its issuers.
+    Revoked,
+    /// CRLs are configured, but none speaks about it.
+    RevocationUnknown,
+    /// It is not for the name that was dialled.
+    WrongName {
+        /// The name that was dialled.
+        expected: String,
+        /// The names it is for.
+        presented: Vec<String>,
+    },
+    /// Its key is not a pinned one.
+    WrongPin {
+        /// The pins that would be accepted.
+        expected: Vec<SpkiPin>,
+    },
+    /// Its extended key usage does not allow this role.
+    WrongPurpose,
+    /// Anything else, as rustls says it.
+    Other(String),
+}
+
+impl Fault {
+    /// The metric label and the word in logs.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Expired { .. } => "expired",
+            Self::NotYetValid { .. } => "not_yet_valid",
+            Self::Untrusted { .. } => "untrusted",
+            Self::Revoked => "revoked",
+            Self::RevocationUnknown => "revocation_unknown",
+            Self::WrongName { .. } => "wrong_name",
+            Self::WrongPin { .. } => "wrong_pin",
+            Self::WrongPurpose => "wrong_purpose",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
+/// A peer's certificate that was not accepted. Travels inside the `rustls::Error`; [`Rejection::find`] gets it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// Whose it is.
+    pub peer: Peer,
+    /// The certificate at fault; `None` if it could not be read.
+    pub certificate: Option<Summary>,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+impl std::error::Error for Rejection {}
+
+impl Rejection {
+    /// The rejection that `error` carries, if it carries one. Does not survive quinn, which keeps the text only.
+    pub fn find(error: &rustls::Error) -> Option<&Self> {
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// A key that is not among the pins.
+    pub(super) fn pin(peer: Peer, certificate: &CertificateDer<'_>, expected: &[SpkiPin]) -> Self {
+        Self {
+            peer,
+            certificate: Summary::of(certificate).ok(),
+            fault: Fault::WrongPin { expected: expected.to_vec() },
+        }
+    }
+
+    /// Puts what rustls found into words. `chain` is what the peer showed, its own certificate first.
+    pub(super) fn chain(peer: Peer, chain: &[&CertificateDer<'_>], roots: &[String], error: &rustls::Error) -> Self {
+        use CertificateError as E;
+        let shown_by_peer: Vec<Summary> = chain.iter().filter_map(|der| Summary::of(der).ok()).collect();
+        let untrusted = || Fault::Untrusted { roots: roots.to_vec() };
+        let mut at_fault = shown_by_peer.first();
+        let fault = match error {
+            rustls::Error::InvalidCertificate(E::ExpiredContext { time, not_after }) => {
+                at_fault = shown_by_peer.iter().find(|c| c.not_after == moment(*not_after)).or(at_fault);
+                Fault::Expired { now: moment(*time) }
+            }
+            rustls::Error::InvalidCertificate(E::NotValidYetContext { time, not_before }) => {
+                at_fault = shown_by_peer.iter().find(|c| c.not_before == moment(*not_before)).or(at_fault);
+                Fault::NotYetValid { now: moment(*time) }
+            }
+            rustls::Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature) => untrusted(),
+            rustls::Error::InvalidCertificate(E::Revoked) => Fault::Revoked,
+            rustls::Error::InvalidCertificate(E::UnknownRevocationStatus) => Fault::RevocationUnknown,
+            rustls::Error::InvalidCertificate(E::NotValidForNameContext { expected, presented }) => Fault::WrongName {
+                expected: expected.to_str().into_owned(),
+                presented: presented.iter().take(MAX_LISTED + 1).map(|name| shown(name)).collect(),
+            },
+            rustls::Error::InvalidCertificate(E::InvalidPurpose | E::InvalidPurposeContext { .. }) => {
+                Fault::WrongPurpose
+            }
+            other => Fault::Other(shown(&other.to_string())),
+        };
+        Self { peer, certificate: at_fault.cloned(), fault }
+    }
+
+    fn issuer(&self) -> &str {
+        self.certificate.as_ref().map_or("unknown", |certificate| &certificate.issuer)
+    }
+}
+
+impl From<Rejection> for rustls::Error {
+    fn from(rejection: Rejection) -> Self {
+        Self::InvalidCertificate(CertificateError::Other(rustls::OtherError(std::sync::Arc::new(rejection))))
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {}'s certificate ", self.peer.label())?;
+        match &self.certificate {
+            Some(certificate) => write!(f, "{certificate} ")?,
+            None => f.write_str("(unreadable) ")?,
+        }
+        match &self.fault {
+            Fault::Expired { now } => self.write_dates(f, "has expired", *now),
+            Fault::NotYetValid { now } => self.write_dates(f, "is not valid yet", *now),
+            Fault::Untrusted { roots } => self.write_untrusted(f, roots),
+            Fault::Revoked => f.write_str("or one of its issuers is revoked by a configured CRL; issue a new one"),
+            Fault::RevocationUnknown => write!(
+                f,
+                "is covered by no configured CRL; expected one of issuer \"{}\" and of every issuer above it",
+                self.issuer()
+            ),
+            Fault::WrongName { expected, presented } => {
+                write!(f, "is not for the name dialled, \"{expected}\"; it is for {}", Listed(presented))
+            }
+            Fault::WrongPin { expected } => write!(f, "has a key that is not pinned; expected {}", Listed(expected)),
+            Fault::WrongPurpose => write!(
+                f,
+                "may not be used by this role; expected extended key usage {} or none",
+                if self.peer == Peer::Responder { "serverAuth" } else { "clientAuth" }
+            ),
+            Fault::Other(reason) => write!(f, "is not acceptable: {reason}"),
+        }
+    }
+}
+
+impl Rejection {
+    fn write_dates(&self, f: &mut fmt::Formatter<'_>, what: &str, now: OffsetDateTime) -> fmt::Result {
+        f.write_str(what)?;
+        if let Some(certificate) = &self.certificate {
+            write!(f, ": valid from {} to {}", Utc(certificate.not_before), Utc(certificate.not_after))?;
+        }
+        write!(f, ", and the clock here says {}; renew it, or correct the clock", Utc(now))
+    }
+
+    fn write_untrusted(&self, f: &mut fmt::Formatter<'_>, roots: &[String]) -> fmt::Result {
+        let issuer = self.issuer();
+        write!(f, "is not signed by a trusted CA: its issuer is \"{issuer}\", ")?;
+        if roots.iter().any(|root| root == issuer) {
+            f.write_str("and the trusted CA of that name has another key")
+        } else {
+            write!(f, "trusted here is {}", Listed(roots))
+        }
+    }
+}
+
+struct Listed<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (index, item) in self.0.iter().take(MAX_LISTED).enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}\"{item}\"")?;
+        }
+        match self.0.len().saturating_sub(MAX_LISTED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+fn moment(time: UnixTime) -> OffsetDateTime {
+    i64::try_from(time.as_secs())
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}

@@ -1,0 +1,162 @@
+//! From settings to rustls configurations. What they promise stands at the top of [`crate::tls`].
+
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+
+use crate::id::SpkiPin;
+use crate::tls::verify::{ClientVerifier, ResponderVerifier};
+use crate::tls::{Credentials, Peer, TlsError};
+
+/// What makes a peer's certificate genuine. At least one root or one pin; CRLs need roots.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// CA certificates; the chain must end at one of them. Empty: pin-only.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// The peer's key must be one of these. Empty: any key.
+    pub pins: Vec<SpkiPin>,
+    /// Revocation lists. Empty: nothing is checked for revocation.
+    pub crls: Vec<CertificateRevocationListDer<'static>>,
+}
+
+/// TLS of an initiator.
+#[derive(Debug, Clone)]
+pub struct InitiatorTls {
+    /// What it shows when the responder asks. `None`: nothing (a token must prove the claim then).
+    pub credentials: Option<Credentials>,
+    /// Which responders are genuine.
+    pub responder: Trust,
+}
+
+/// Whether the connecting side must show a certificate.
+#[derive(Debug, Clone)]
+pub enum ClientCertificates {
+    /// It must, and it must be genuine. The only choice that proves an identity by TLS.
+    Required(Trust),
+    /// It may show none; one that it shows must be genuine. For tokens.
+    Optional(Trust),
+    /// It is not asked. For tokens alone, for `insecure_accept_any`, and for public egress.
+    NotAsked,
+}
+
+/// TLS of a responder's tunnel listener.
+#[derive(Debug, Clone)]
+pub struct ResponderTls {
+    /// What it shows.
+    pub credentials: Credentials,
+    /// What initiators must show.
+    pub initiators: ClientCertificates,
+}
+
+/// TLS of an egress listener.
+#[derive(Debug, Clone)]
+pub struct EgressTls {
+    /// What it shows.
+    pub credentials: Credentials,
+    /// What HTTP clients must show.
+    pub clients: ClientCertificates,
+}
+
+/// The cryptography of every configuration: aws-lc-rs with X25519MLKEM768 first. Pass it explicitly wherever rustls
+/// or quinn would otherwise look for a process-wide default.
+pub fn provider() -> Arc<CryptoProvider> {
+    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+    Arc::new(CryptoProvider {
+        kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+/// The name to verify for a configured host: a DNS name, or an IP address with or without brackets.
+///
+/// # Errors
+/// [`TlsError::Host`] for anything else.
+pub fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(bare.to_owned()).map_err(|_| TlsError::Host { host: host.to_owned() })
+}
+
+/// The configuration with which an initiator dials, over QUIC or TCP. TLS 1.3 only; nothing is resumed.
+///
+/// # Errors
+/// [`TlsError`] if nothing says whom to trust, or a root or CRL cannot be used.
+pub fn initiator_config(settings: &InitiatorTls, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(TlsError::Settings)?
+        // Stricter than the default verifier, not laxer: it wraps it and adds the pins.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ResponderVerifier::new(&settings.responder)?));
+    let mut config = match &settings.credentials {
+        Some(credentials) => builder.with_client_cert_resolver(credentials.resolver()),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = owned(alpn);
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(config)
+}
+
+/// The configuration with which a responder accepts tunnels, over QUIC or TCP. TLS 1.3 only; nothing is resumed.
+///
+/// # Errors
+/// [`TlsError`] if certificates are asked for and nothing says which are genuine, or a root or CRL cannot be used.
+pub fn responder_config(settings: &ResponderTls, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+    let verifier = client_verifier(Peer::Initiator, &settings.initiators)?;
+    let mut config = accepting(&settings.credentials, verifier, &[&TLS13])?;
+    config.alpn_protocols = owned(alpn);
+    refuse_resumption(&mut config);
+    Ok(config)
+}
+
+/// The configuration of an egress listener over TCP: TLS 1.2 and 1.3, ALPN `h2` then `http/1.1`.
+///
+/// Sessions are resumed only where no client certificate is asked for.
+///
+/// # Errors
+/// As for [`responder_config`].
+pub fn egress_config(settings: &EgressTls) -> Result<ServerConfig, TlsError> {
+    let verifier = client_verifier(Peer::Client, &settings.clients)?;
+    let mut config = accepting(&settings.credentials, verifier, &[&TLS13, &TLS12])?;
+    config.alpn_protocols = owned(&[b"h2", b"http/1.1"]);
+    if !matches!(settings.clients, ClientCertificates::NotAsked) {
+        refuse_resumption(&mut config);
+    }
+    Ok(config)
+}
+
+fn accepting(
+    credentials: &Credentials,
+    verifier: Arc<dyn ClientCertVerifier>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ServerConfig, TlsError> {
+    Ok(ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .map_err(TlsError::Settings)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(credentials.resolver()))
+}
+
+fn client_verifier(peer: Peer, certificates: &ClientCertificates) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    Ok(match certificates {
+        ClientCertificates::Required(trust) => Arc::new(ClientVerifier::new(peer, trust, true)?),
+        ClientCertificates::Optional(trust) => Arc::new(ClientVerifier::new(peer, trust, false)?),
+        ClientCertificates::NotAsked => WebPkiClientVerifier::no_client_auth(),
+    })
+}
+
+fn refuse_resumption(config: &mut ServerConfig) {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+}
+
+fn owned(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
+    alpn.iter().map(|protocol| protocol.to_vec()).collect()
+}
