@@ -48,9 +48,9 @@ fn no_banned_package_is_linked() {
     assert!(found.is_empty(), "banned by .deny.toml: {found:?}");
 }
 
-/// A ban is a name, or `name@<version` for everything below that version.
+/// A ban is a name, or `name:<version` for everything below that version.
 fn is_banned(package: &Package, ban: &str) -> bool {
-    match ban.split_once("@<") {
+    match ban.split_once(":<") {
         None => package.name == ban,
         Some((name, floor)) => package.name == name && numbers(&package.version) < numbers(floor),
     }
@@ -100,9 +100,9 @@ mod tests {
     #[test]
     fn a_floor_bans_what_is_below_it_and_a_name_bans_all() {
         let h2 = |version: &str| package(&format!("h2 v{version}\tMIT (*)")).unwrap();
-        assert!(is_banned(&h2("0.4.9"), "h2@<0.4.16"));
-        assert!(!is_banned(&h2("0.4.16"), "h2@<0.4.16"));
-        assert!(!is_banned(&h2("0.4.9"), "h2-sys@<0.4.16"));
+        assert!(is_banned(&h2("0.4.9"), "h2:<0.4.16"));
+        assert!(!is_banned(&h2("0.4.16"), "h2:<0.4.16"));
+        assert!(!is_banned(&h2("0.4.9"), "h2-sys:<0.4.16"));
         assert!(is_banned(&h2("0.4.16"), "h2"));
         assert_eq!(h2("1.0.0").licence, "MIT");
     }

@@ -7,7 +7,7 @@ pub(crate) fn code_only(text: &str) -> String {
     while let Some(first) = rest.chars().next() {
         let (length, is_code) = match skipped(rest) {
             Some(length) => (length, false),
-            None => (word(rest).unwrap_or(first.len_utf8()), true),
+            None => (word(rest).unwrap_or_else(|| first.len_utf8()), true),
         };
         let (piece, tail) = rest.split_at(length);
         if is_code {
