@@ -1,0 +1,78 @@
+//! The harness keeps its own promises; otherwise every other test here means little.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::support::eventually::eventually;
+use crate::support::http1::{RawHttp, get};
+use crate::support::link::tcp::TcpLink;
+use crate::support::link::{CLEAN, Impairment};
+use crate::support::targets::{Target, pattern};
+
+async fn post(address: SocketAddr, path: &str, body: &[u8]) -> crate::support::http1::Response {
+    let mut client = RawHttp::connect(address).await.unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    client.send(&[head.as_bytes(), body].concat()).await.unwrap();
+    client.response().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_target_answers_as_its_table_says() {
+    let target = Target::http1().await;
+    let address = target.address();
+    assert_eq!(post(address, "/echo", b"ping").await.body, b"ping");
+    assert_eq!(post(address, "/sink", &[7; 100_000]).await.text(), "100000");
+    assert_eq!(get(address, "/status/204", &[]).await.unwrap().status(), 204);
+    assert_eq!(get(address, "/bytes/100000", &[]).await.unwrap().body, pattern(0, 100_000));
+    assert_eq!(get(address, "/chunks/3/1", &[]).await.unwrap().text(), "chunk 0\nchunk 1\nchunk 2\n");
+    assert_eq!(get(address, "/slow/1", &[]).await.unwrap().text(), "slow\n");
+    assert!(get(address, "/request", &["x-a: b"]).await.unwrap().text().contains(r#"["x-a","b"]"#));
+    let response = get(address, "/trailers", &["te: trailers"]).await.unwrap();
+    assert_eq!(response.trailers, [("x-sum".into(), "42".into())]);
+    assert_eq!(target.requests()[..2], ["POST /echo", "POST /sink"]);
+}
+
+#[tokio::test]
+async fn a_body_cut_short_is_an_error_to_the_client() {
+    let target = Target::http1().await;
+    let error = get(target.address(), "/cut/10", &[]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+}
+
+#[tokio::test]
+async fn a_target_counts_what_was_cancelled_and_only_that() {
+    let target = Target::http1().await;
+    get(target.address(), "/bytes/100000", &[]).await.unwrap();
+    get(target.address(), "/status/204", &[]).await.unwrap();
+    assert_eq!(target.cancelled(), 0);
+    for path in ["/hang", "/chunks/100000/1"] {
+        let before = target.cancelled();
+        let mut client = RawHttp::connect(target.address()).await.unwrap();
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+        eventually("the request", async || target.requests().last().filter(|r| r.ends_with(path)).cloned()).await;
+        drop(client);
+        eventually("the cancellation", async || (target.cancelled() > before).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_tcp_link_delays_holds_and_cuts() {
+    let target = Target::http1().await;
+    let slow = Impairment { delay: Duration::from_millis(20), ..CLEAN };
+    let link = TcpLink::new(target.address(), slow, 1).await.unwrap();
+    let start = std::time::Instant::now();
+    assert_eq!(get(link.address(), "/bytes/100000", &[]).await.unwrap().body, pattern(0, 100_000));
+    assert!(start.elapsed() >= 2 * slow.delay);
+
+    link.blackout(true);
+    let held = tokio::time::timeout(Duration::from_millis(100), get(link.address(), "/", &[])).await;
+    assert!(held.is_err(), "nothing passes during a blackout");
+    link.blackout(false);
+
+    let mut client = RawHttp::connect(link.address()).await.unwrap();
+    client.send(b"GET /hang HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    eventually("the request", async || target.requests().last().filter(|r| r.ends_with("/hang")).cloned()).await;
+    link.cut();
+    assert_eq!(client.head().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}

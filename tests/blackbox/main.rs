@@ -1,0 +1,7 @@
+//! What adit promises, shown over real sockets: one file per capability.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
+mod support;

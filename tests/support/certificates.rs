@@ -1,0 +1,148 @@
+//! Certificates made on the spot: authorities, nodes, responders, and the wrong ones.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
+
+/// The identity template that the names in [`Authority::node`] fit.
+pub(crate) const IDENTITY: &str = "spiffe://example.org/tenant/{tenant}/cluster/{cluster}/node/{node}";
+
+/// The DNS name in every responder certificate, beside the loopback addresses.
+pub(crate) const RESPONDER_NAME: &str = "responder.example";
+
+/// Who a node certificate speaks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Node<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) cluster: &'a str,
+    pub(crate) node: &'a str,
+}
+
+/// A certificate authority; two of them do not trust each other.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// `name` shows up as the issuer, so that a failing handshake can be read.
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        Self { issuer: CertifiedIssuer::self_signed(params, key).unwrap() }
+    }
+
+    /// What goes into a `ca:` or `client_ca:` file.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// Writes `name.pem`.
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> PathBuf {
+        let path = folder.join(format!("{name}.pem"));
+        std::fs::write(&path, self.pem()).unwrap();
+        path
+    }
+
+    /// A trust store with only this authority in it.
+    pub(crate) fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        roots
+    }
+
+    /// A valid certificate for a node, named as [`IDENTITY`] says.
+    pub(crate) fn node(&self, node: Node<'_>) -> Certificate {
+        self.issue(node_params(node))
+    }
+
+    /// Like [`Authority::node`], but it ended an hour ago.
+    pub(crate) fn expired_node(&self, node: Node<'_>) -> Certificate {
+        let mut params = node_params(node);
+        params.not_after = OffsetDateTime::now_utc() - Duration::from_secs(3600);
+        self.issue(params)
+    }
+
+    /// A valid certificate for a responder on loopback, also called [`RESPONDER_NAME`].
+    pub(crate) fn responder(&self) -> Certificate {
+        let mut params = CertificateParams::new(vec![RESPONDER_NAME.into(), "localhost".into()]).unwrap();
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        params.subject_alt_names.extend(loopback.map(SanType::IpAddress));
+        params.distinguished_name = common_name("responder");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue(params)
+    }
+
+    /// Signs whatever a test needs that has no name here.
+    pub(crate) fn issue(&self, mut params: CertificateParams) -> Certificate {
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Certificate { certificate, key }
+    }
+}
+
+/// An end-entity certificate with its key.
+pub(crate) struct Certificate {
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+/// Where [`Certificate::write`] put it.
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Certificate {
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.certificate.der().clone()]
+    }
+
+    pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::try_from(self.key.serialize_der()).unwrap()
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    /// The public key as DER, which is what a pin is the hash of.
+    pub(crate) fn public_key(&self) -> Vec<u8> {
+        rcgen::PublicKeyData::subject_public_key_info(&self.key)
+    }
+
+    /// Writes `name.pem` and `name.key`.
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> Files {
+        let files = Files { cert: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key")) };
+        std::fs::write(&files.cert, self.pem()).unwrap();
+        std::fs::write(&files.key, self.key.serialize_pem()).unwrap();
+        files
+    }
+}
+
+fn node_params(node: Node<'_>) -> CertificateParams {
+    let uri = IDENTITY.replace("{tenant}", node.tenant).replace("{cluster}", node.cluster).replace("{node}", node.node);
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+    params.distinguished_name = common_name(node.node);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}

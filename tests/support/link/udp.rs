@@ -1,0 +1,206 @@
+//! A UDP relay that looks like a NAT: each sender gets a port of its own towards the other side.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
+
+use super::delay::{self, Receiver, Sender};
+use super::{Impairment, Lane};
+
+/// Room for the largest datagram.
+const LARGEST: usize = 65_536;
+
+/// Sits in front of `target`; senders talk to [`UdpLink::address`]. Gone when dropped.
+pub(crate) struct UdpLink {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    front: UdpSocket,
+    target: SocketAddr,
+    up: Mutex<Lane>,
+    down: Mutex<Lane>,
+    /// The way out of each sender. Forgetting one is what a NAT does when it rebinds.
+    ways: Mutex<HashMap<SocketAddr, Way>>,
+}
+
+struct Way {
+    outside: Arc<UdpSocket>,
+    /// Ends with the way.
+    _answers: JoinSet<()>,
+}
+
+type Packet = (SocketAddr, Vec<u8>);
+
+impl UdpLink {
+    /// Both directions behave as `impairment` says, each with its own random numbers from `seed`.
+    pub(crate) async fn new(target: SocketAddr, impairment: Impairment, seed: u64) -> io::Result<Self> {
+        let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = front.local_addr()?;
+        let shared = Arc::new(Shared {
+            front,
+            target,
+            up: Mutex::new(Lane::new(impairment, seed)),
+            down: Mutex::new(Lane::new(impairment, !seed)),
+            ways: Mutex::default(),
+        });
+        let (up_in, up_out) = delay::line();
+        let (down_in, down_out) = delay::line();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(take_in(Arc::clone(&shared), up_in));
+        tasks.spawn(send_on(Arc::clone(&shared), up_out, down_in));
+        tasks.spawn(send_back(Arc::clone(&shared), down_out));
+        Ok(Self { address, shared, _tasks: tasks })
+    }
+
+    /// Where senders reach the target through this link.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on the link behaves like this.
+    pub(crate) fn impair(&self, impairment: Impairment) {
+        self.shared.up.lock().unwrap().impairment = impairment;
+        self.shared.down.lock().unwrap().impairment = impairment;
+    }
+
+    /// Loses everything in both directions while on.
+    pub(crate) fn blackout(&self, on: bool) {
+        self.blackout_up(on);
+        self.shared.down.lock().unwrap().blackout = on;
+    }
+
+    /// Loses only what goes towards the target.
+    pub(crate) fn blackout_up(&self, on: bool) {
+        self.shared.up.lock().unwrap().blackout = on;
+    }
+
+    /// The target sees every sender from a new port; what it sends to the old ones is lost.
+    pub(crate) fn rebind(&self) {
+        self.shared.ways.lock().unwrap().clear();
+    }
+}
+
+async fn take_in(shared: Arc<Shared>, line: Sender<Packet>) {
+    let mut buffer = vec![0; LARGEST];
+    loop {
+        // An error here reports an earlier datagram that nobody took: not the end of the relay.
+        let Ok((length, from)) = shared.front.recv_from(&mut buffer).await else { continue };
+        let arrival = shared.up.lock().unwrap().arrival(Instant::now(), length);
+        if let Some(due) = arrival {
+            line.send(due, (from, buffer[..length].to_vec()));
+        }
+    }
+}
+
+async fn send_on(shared: Arc<Shared>, mut line: Receiver<Packet>, answers: Sender<Packet>) {
+    while let Some((from, packet)) = line.next().await {
+        let known = shared.ways.lock().unwrap().get(&from).map(|way| Arc::clone(&way.outside));
+        let outside = match known {
+            Some(outside) => outside,
+            None => open_way(&shared, from, answers.clone()).await,
+        };
+        let _ = outside.send(&packet).await;
+    }
+}
+
+async fn open_way(shared: &Arc<Shared>, from: SocketAddr, answers: Sender<Packet>) -> Arc<UdpSocket> {
+    let outside = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
+    outside.connect(shared.target).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(take_answers(Arc::clone(shared), Arc::clone(&outside), from, answers));
+    let way = Way { outside: Arc::clone(&outside), _answers: tasks };
+    shared.ways.lock().unwrap().insert(from, way);
+    outside
+}
+
+async fn take_answers(shared: Arc<Shared>, outside: Arc<UdpSocket>, to: SocketAddr, line: Sender<Packet>) {
+    let mut buffer = vec![0; LARGEST];
+    loop {
+        match outside.recv(&mut buffer).await {
+            Ok(length) => {
+                let arrival = shared.down.lock().unwrap().arrival(Instant::now(), length);
+                if let Some(due) = arrival {
+                    line.send(due, (to, buffer[..length].to_vec()));
+                }
+            }
+            // Nobody listens at the target right now: it may come back.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(_) => return,
+        }
+    }
+}
+
+async fn send_back(shared: Arc<Shared>, mut line: Receiver<Packet>) {
+    while let Some((to, packet)) = line.next().await {
+        let _ = shared.front.send_to(&packet, to).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::support::link::{CLEAN, EDGE_GOOD};
+
+    /// Answers each datagram with the address it came from.
+    async fn mirror() -> (SocketAddr, JoinSet<()>) {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut buffer = [0; 64];
+            loop {
+                let (_, from) = socket.recv_from(&mut buffer).await.unwrap();
+                socket.send_to(from.to_string().as_bytes(), from).await.unwrap();
+            }
+        });
+        (address, tasks)
+    }
+
+    async fn ask(client: &UdpSocket) -> Option<String> {
+        client.send(b"?").await.unwrap();
+        let mut buffer = [0; 64];
+        let answer = tokio::time::timeout(Duration::from_millis(300), client.recv(&mut buffer)).await.ok()?;
+        Some(String::from_utf8_lossy(&buffer[..answer.unwrap()]).into_owned())
+    }
+
+    async fn client(link: &UdpLink) -> UdpSocket {
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        client.connect(link.address()).await.unwrap();
+        client
+    }
+
+    #[tokio::test]
+    async fn a_rebind_shows_a_new_port_and_a_blackout_silence() {
+        let (target, _mirror) = mirror().await;
+        let link = UdpLink::new(target, CLEAN, 1).await.unwrap();
+        let client = client(&link).await;
+        let before = ask(&client).await.unwrap();
+        assert_eq!(ask(&client).await.unwrap(), before);
+        link.rebind();
+        assert_ne!(ask(&client).await.unwrap(), before);
+        link.blackout(true);
+        assert_eq!(ask(&client).await, None);
+        link.blackout(false);
+        assert!(ask(&client).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn the_delay_is_paid_in_both_directions() {
+        let (target, _mirror) = mirror().await;
+        let link = UdpLink::new(target, Impairment { loss: 0.0, ..EDGE_GOOD }, 1).await.unwrap();
+        let client = client(&link).await;
+        let start = Instant::now();
+        ask(&client).await.unwrap();
+        assert!(start.elapsed() >= 2 * (EDGE_GOOD.delay - EDGE_GOOD.jitter));
+    }
+}

@@ -1,0 +1,10 @@
+//! What black-box tests and benchmarks share: certificates, targets, clients, processes, and a network with faults.
+
+pub(crate) mod certificates;
+pub(crate) mod eventually;
+pub(crate) mod http1;
+pub(crate) mod link;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod targets;
+pub(crate) mod tools;
