@@ -3,4 +3,5 @@
 pub mod id;
 pub mod policy;
 pub mod protocol;
+pub mod registry;
 pub mod template;
