@@ -5,5 +5,6 @@ pub mod lifecycle;
 pub mod net;
 pub mod policy;
 pub mod protocol;
+pub mod registry;
 pub mod template;
 pub mod tls;

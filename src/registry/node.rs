@@ -1,0 +1,141 @@
+//! One node: its tunnels, and which of them a newcomer supersedes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::conflict::Conflict;
+use crate::id::{ClusterId, InstanceId, Place, SpkiPin, TunnelId};
+
+/// How many replaced instances of a live node are remembered, so that they do not come back.
+const MAX_RETIRED: usize = 8;
+
+/// A live node: stays the same value while its tunnels come and go.
+pub(super) struct Node<H> {
+    /// Its seat in its cluster; used by writers only.
+    seat: AtomicUsize,
+    state: ArcSwap<NodeState<H>>,
+}
+
+/// What is known of a node at one moment.
+pub(super) struct NodeState<H> {
+    /// Of the newest tunnel, as the next three.
+    pub(super) cluster: ClusterId,
+    key: Option<SpkiPin>,
+    instance: InstanceId,
+    /// Instances that this one and its predecessors replaced, the latest last.
+    retired: Vec<InstanceId>,
+    /// In order of arrival. Those that are not leaving are all of `instance`.
+    pub(super) tunnels: Vec<Member<H>>,
+}
+
+/// One tunnel of a node.
+#[derive(Clone)]
+pub(super) struct Member<H> {
+    pub(super) id: TunnelId,
+    pub(super) place: Place,
+    pub(super) key: Option<SpkiPin>,
+    /// It finishes what runs and gets nothing new.
+    pub(super) leaving: bool,
+    pub(super) handle: H,
+}
+
+impl<H> Node<H> {
+    pub(super) fn new(state: NodeState<H>) -> Self {
+        Self { seat: AtomicUsize::new(0), state: ArcSwap::from_pointee(state) }
+    }
+
+    /// The node as it is now. Wait-free.
+    pub(super) fn state(&self) -> Guard<Arc<NodeState<H>>> {
+        self.state.load()
+    }
+
+    pub(super) fn store(&self, state: NodeState<H>) {
+        self.state.store(Arc::new(state));
+    }
+
+    pub(super) fn seat(&self) -> usize {
+        self.seat.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn take_seat(&self, seat: usize) {
+        self.seat.store(seat, Ordering::Relaxed);
+    }
+}
+
+impl<H: Clone> NodeState<H> {
+    /// A node that was not there before.
+    pub(super) fn first(newcomer: &Member<H>) -> Self {
+        Self {
+            cluster: newcomer.place.claim.cluster.clone(),
+            key: newcomer.key,
+            instance: newcomer.place.instance,
+            retired: Vec::new(),
+            tunnels: vec![newcomer.clone()],
+        }
+    }
+
+    /// The node with one more tunnel, and the tunnels that it supersedes. spec: HS-14
+    pub(super) fn admit(&self, newcomer: &Member<H>) -> Result<(Self, Vec<Member<H>>), Conflict> {
+        if self.key != newcomer.key && self.tunnels.iter().any(|tunnel| !tunnel.leaving) {
+            return Err(Conflict::OtherKey);
+        }
+        let retired = match self.instance == newcomer.place.instance {
+            true => self.same_instance(&newcomer.place)?,
+            false => self.new_instance(&newcomer.place)?,
+        };
+        let (superseded, mut tunnels): (Vec<_>, Vec<_>) =
+            self.tunnels.iter().cloned().partition(|tunnel| tunnel.is_superseded_by(&newcomer.place));
+        tunnels.push(newcomer.clone());
+        Ok((Self { retired, tunnels, ..Self::first(newcomer) }, superseded))
+    }
+
+    /// The node without this tunnel, and the tunnel.
+    pub(super) fn without(&self, id: TunnelId) -> (Self, Option<Member<H>>) {
+        let (mut gone, kept): (Vec<_>, Vec<_>) = self.tunnels.iter().cloned().partition(|tunnel| tunnel.id == id);
+        (self.with_tunnels(kept), gone.pop())
+    }
+
+    /// The node with this tunnel leaving.
+    pub(super) fn leaving(&self, id: TunnelId) -> Self {
+        let mark = |tunnel: &Member<H>| Member { leaving: tunnel.leaving || tunnel.id == id, ..tunnel.clone() };
+        self.with_tunnels(self.tunnels.iter().map(mark).collect())
+    }
+
+    /// An instance stays in its cluster, and the generations of a slot only rise.
+    fn same_instance(&self, place: &Place) -> Result<Vec<InstanceId>, Conflict> {
+        if self.cluster != place.claim.cluster {
+            return Err(Conflict::OtherCluster);
+        }
+        let not_later = |tunnel: &Member<H>| tunnel.place.generation >= place.generation;
+        match self.tunnels.iter().any(|tunnel| tunnel.is_in_slot_of(place) && not_later(tunnel)) {
+            true => Err(Conflict::StaleGeneration),
+            false => Ok(self.retired.clone()),
+        }
+    }
+
+    /// Instances have no order, so the replaced ones are remembered: else two processes with one name would replace
+    /// each other for ever.
+    fn new_instance(&self, place: &Place) -> Result<Vec<InstanceId>, Conflict> {
+        if self.retired.contains(&place.instance) {
+            return Err(Conflict::RetiredInstance);
+        }
+        let forgotten = (self.retired.len() + 1).saturating_sub(MAX_RETIRED);
+        Ok(self.retired.iter().skip(forgotten).copied().chain([self.instance]).collect())
+    }
+
+    fn with_tunnels(&self, tunnels: Vec<Member<H>>) -> Self {
+        Self { cluster: self.cluster.clone(), retired: self.retired.clone(), tunnels, ..*self }
+    }
+}
+
+impl<H> Member<H> {
+    fn is_in_slot_of(&self, place: &Place) -> bool {
+        self.place.instance == place.instance && self.place.slot == place.slot
+    }
+
+    fn is_superseded_by(&self, place: &Place) -> bool {
+        !self.leaving && (self.place.instance != place.instance || self.place.slot == place.slot)
+    }
+}

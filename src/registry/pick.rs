@@ -1,0 +1,193 @@
+//! Which tunnel gets a request. On the path of every request: no lock, no allocation.
+
+use std::time::Instant;
+
+use super::cluster::{Cluster, Members};
+use super::departed::is_recent;
+use super::names::Held;
+use super::node::{Member, Node, NodeState};
+use super::{Handle, Health, RTT_FLOOR, Registry};
+use crate::id::{HostId, TenantId, TunnelId};
+
+/// How the requests of a cluster are spread over its nodes. Within a node the best tunnel is taken, see
+/// [`Registry::pick`]. A node without a healthy tunnel is passed over as long as another has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// Two nodes drawn by `entropy`, of which the one with the better tunnel is taken.
+    #[default]
+    TwoChoices,
+    /// One node after the other.
+    RoundRobin,
+    /// The node that `entropy`, the hash of whatever should stick, prefers (rendezvous hashing): the same in every
+    /// responder, and the others keep theirs when a node comes or goes. Costs a nanosecond or two per node.
+    Hash,
+}
+
+/// Why there is no tunnel for a host id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum NoTunnel {
+    /// No node or cluster of this tenant has the name, nor had it lately.
+    #[error("no node or cluster with this name is connected")]
+    Unknown,
+    /// It lost its last tunnel within the last 30 s, or all it has are leaving: waiting a little is worth it.
+    #[error("the node or cluster is reconnecting")]
+    Reconnecting,
+    /// Every tunnel that could be used is among those to avoid.
+    #[error("every tunnel of the node or cluster was tried")]
+    AllAvoided,
+}
+
+impl<H: Handle> Registry<H> {
+    /// The tunnel for a request to `host_id`: of the node with that name, else of a node of the cluster.
+    ///
+    /// Within a node: healthy before suspect, then the least (requests in flight + 1) x round trip, then the freshest.
+    /// Tunnels in `avoid`, those that left and those that drain are not taken. `entropy` is a fresh random number, or
+    /// the hash that decides for [`Balance::Hash`].
+    pub fn pick(
+        &self,
+        tenant: &TenantId,
+        host_id: &HostId,
+        entropy: u64,
+        avoid: &[TunnelId],
+        now: Instant,
+    ) -> Result<H, NoTunnel> {
+        let hash = self.names.hash(tenant, host_id);
+        match self.names.shard(hash).find(hash, tenant, host_id) {
+            Some(Held::Node(node)) => pick_of_node(node, avoid),
+            Some(Held::Cluster(cluster)) => pick_of_cluster(cluster, self.balance, entropy, avoid),
+            Some(Held::Left(at)) if is_recent(*at, now) => Err(NoTunnel::Reconnecting),
+            Some(Held::Left(_)) | None => Err(NoTunnel::Unknown),
+        }
+    }
+}
+
+/// What affinity remembers of a node: the same number for the same name, everywhere and always (FNV-1a).
+pub(super) fn affinity(node: &str) -> u64 {
+    node.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A tunnel and how good it is; less is better.
+struct Candidate<'a, H> {
+    rank: (Health, u64),
+    handle: &'a H,
+}
+
+impl<H: Handle> Candidate<'_, H> {
+    fn is_healthy(&self) -> bool {
+        self.rank.0 == Health::Healthy
+    }
+}
+
+/// The best tunnel of a node. The freshest come first, and of equals the first is taken.
+fn best<'a, H: Handle>(state: &'a NodeState<H>, avoid: &[TunnelId]) -> Option<Candidate<'a, H>> {
+    let usable = state.tunnels.iter().rev().filter(|tunnel| !tunnel.leaving && !avoid.contains(&tunnel.id));
+    usable.filter_map(candidate).min_by_key(|candidate| candidate.rank)
+}
+
+fn candidate<H: Handle>(tunnel: &Member<H>) -> Option<Candidate<'_, H>> {
+    let handle = &tunnel.handle;
+    let health = handle.health();
+    let rtt = u64::try_from(handle.rtt().max(RTT_FLOOR).as_nanos()).unwrap_or(u64::MAX);
+    let rank = (health, rtt.saturating_mul(u64::from(handle.in_flight()) + 1));
+    (health != Health::Draining).then_some(Candidate { rank, handle })
+}
+
+/// Whether a tunnel could be used, were it not to be avoided.
+fn has_avoided<H: Handle>(node: &Node<H>, avoid: &[TunnelId]) -> bool {
+    let usable = |tunnel: &Member<H>| !tunnel.leaving && tunnel.handle.health() != Health::Draining;
+    node.state().tunnels.iter().any(|tunnel| usable(tunnel) && avoid.contains(&tunnel.id))
+}
+
+fn none_because(any_avoided: bool) -> NoTunnel {
+    if any_avoided { NoTunnel::AllAvoided } else { NoTunnel::Reconnecting }
+}
+
+fn pick_of_node<H: Handle>(node: &Node<H>, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
+    match best(&node.state(), avoid) {
+        Some(candidate) => Ok(candidate.handle.clone()),
+        None => Err(none_because(has_avoided(node, avoid))),
+    }
+}
+
+fn pick_of_cluster<H: Handle>(
+    cluster: &Cluster<H>,
+    balance: Balance,
+    entropy: u64,
+    avoid: &[TunnelId],
+) -> Result<H, NoTunnel> {
+    let members = cluster.members();
+    let picked = match balance {
+        Balance::TwoChoices => two_choices(&members, entropy, avoid),
+        Balance::RoundRobin => first_from(&members, cluster.turn(), avoid),
+        Balance::Hash => preferred(&members, entropy, avoid),
+    };
+    picked.ok_or_else(|| none_because(members.seats().any(|seat| has_avoided(&seat.node, avoid))))
+}
+
+/// The better of two random nodes; if neither is healthy, whoever is, looked for from the first of them.
+fn two_choices<H: Handle>(members: &Members<H>, entropy: u64, avoid: &[TunnelId]) -> Option<H> {
+    let [one, other] = two_seats(members.len(), entropy)?;
+    let (one_state, other_state) = (members.node(one).state(), members.node(other).state());
+    let candidates = [best(&one_state, avoid), best(&other_state, avoid)];
+    match candidates.into_iter().flatten().min_by_key(|candidate| candidate.rank) {
+        Some(candidate) if candidate.is_healthy() => Some(candidate.handle.clone()),
+        _ => first_from(members, one, avoid),
+    }
+}
+
+/// Two different seats, or twice the only one; each half of `entropy` decides one of them.
+fn two_seats(seats: usize, entropy: u64) -> Option<[usize; 2]> {
+    let scale = |half: u64, n: usize| (((half & 0xffff_ffff) * n as u64) >> 32) as usize;
+    let one = scale(entropy, seats);
+    match seats {
+        0 => None,
+        1 => Some([0, 0]),
+        _ => {
+            let other = scale(entropy >> 32, seats - 1);
+            Some([one, if other < one { other } else { other + 1 }])
+        }
+    }
+}
+
+/// The first healthy node from this seat on, else the first that is at least suspect.
+fn first_from<H: Handle>(members: &Members<H>, start: usize, avoid: &[TunnelId]) -> Option<H> {
+    let seats = members.len();
+    let mut fallback = None;
+    for offset in 0..seats {
+        let state = members.node((start % seats + offset) % seats).state();
+        match best(&state, avoid) {
+            Some(candidate) if candidate.is_healthy() => return Some(candidate.handle.clone()),
+            Some(candidate) if fallback.is_none() => fallback = Some(candidate.handle.clone()),
+            _ => {}
+        }
+    }
+    fallback
+}
+
+/// The healthy node with the highest score for `key`, else the suspect one. A node is looked at only when its score
+/// beats the best so far, which after the first few is rare.
+fn preferred<H: Handle>(members: &Members<H>, key: u64, avoid: &[TunnelId]) -> Option<H> {
+    let mut healthy = None;
+    let mut suspect = None;
+    for seat in members.seats() {
+        let score = mix(key ^ seat.affinity);
+        let beats = |best: &Option<(u64, H)>| best.as_ref().is_none_or(|(best, _)| score > *best);
+        if !beats(&healthy) {
+            continue;
+        }
+        let state = seat.node.state();
+        match best(&state, avoid) {
+            Some(candidate) if candidate.is_healthy() => healthy = Some((score, candidate.handle.clone())),
+            Some(candidate) if beats(&suspect) => suspect = Some((score, candidate.handle.clone())),
+            _ => {}
+        }
+    }
+    healthy.or(suspect).map(|(_, handle)| handle)
+}
+
+/// The finalizer of SplitMix64: every bit of the input moves every bit of the output.
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
