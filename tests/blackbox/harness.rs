@@ -1,13 +1,12 @@
 //! The harness keeps its own promises; otherwise every other test here means little.
 
+mod link;
+
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
-use crate::support::link::tcp::TcpLink;
-use crate::support::link::{CLEAN, Impairment};
 use crate::support::targets::{Target, pattern};
 
 async fn post(address: SocketAddr, path: &str, body: &[u8]) -> crate::support::http1::Response {
@@ -54,25 +53,4 @@ async fn a_target_counts_what_was_cancelled_and_only_that() {
         drop(client);
         eventually("the cancellation", async || (target.cancelled() > before).then_some(())).await;
     }
-}
-
-#[tokio::test]
-async fn a_tcp_link_delays_holds_and_cuts() {
-    let target = Target::http1().await;
-    let slow = Impairment { delay: Duration::from_millis(20), ..CLEAN };
-    let link = TcpLink::new(target.address(), slow, 1).await.unwrap();
-    let start = std::time::Instant::now();
-    assert_eq!(get(link.address(), "/bytes/100000", &[]).await.unwrap().body, pattern(0, 100_000));
-    assert!(start.elapsed() >= 2 * slow.delay);
-
-    link.blackout(true);
-    let held = tokio::time::timeout(Duration::from_millis(100), get(link.address(), "/", &[])).await;
-    assert!(held.is_err(), "nothing passes during a blackout");
-    link.blackout(false);
-
-    let mut client = RawHttp::connect(link.address()).await.unwrap();
-    client.send(b"GET /hang HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    eventually("the request", async || target.requests().last().filter(|r| r.ends_with("/hang")).cloned()).await;
-    link.cut();
-    assert_eq!(client.head().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

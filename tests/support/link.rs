@@ -29,7 +29,7 @@ pub(crate) struct Impairment {
 }
 
 const KBIT: u64 = 1000 / 8;
-const MBIT: u64 = 1000 * KBIT;
+pub(crate) const MBIT: u64 = 1000 * KBIT;
 
 /// Nothing happens to a packet.
 pub(crate) const CLEAN: Impairment = link("clean", 0, 0, 0.0, 0.0, 0);
@@ -60,10 +60,10 @@ const fn link(name: &'static str, delay: u64, jitter: u64, loss: f64, reorder: f
 }
 
 /// One direction of a link: decides what happens to each packet, and does no I/O.
-struct Lane {
+pub(crate) struct Lane {
     random: StdRng,
     impairment: Impairment,
-    blackout: bool,
+    pub(crate) blackout: bool,
     /// When the bottleneck has sent everything handed to it so far.
     idle_at: Option<Instant>,
     /// The latest arrival so far: jitter must not reorder.
@@ -71,12 +71,12 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(impairment: Impairment, seed: u64) -> Self {
+    pub(crate) fn new(impairment: Impairment, seed: u64) -> Self {
         Self { random: StdRng::seed_from_u64(seed), impairment, blackout: false, idle_at: None, latest: None }
     }
 
     /// When a packet of `length` bytes handed over at `now` arrives; `None` when it does not.
-    fn arrival(&mut self, now: Instant, length: usize) -> Option<Instant> {
+    pub(crate) fn arrival(&mut self, now: Instant, length: usize) -> Option<Instant> {
         // Drawn for every packet, so that the fate of one does not depend on what became of others.
         let lost = self.random.random_bool(self.impairment.loss);
         let held = self.random.random_bool(self.impairment.reorder);
@@ -124,67 +124,5 @@ impl Lane {
     fn delay(&self, sway: f64) -> Duration {
         let delay = self.impairment.delay.as_secs_f64() + self.impairment.jitter.as_secs_f64() * sway;
         Duration::from_secs_f64(delay.max(0.0))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What becomes of 10,000 packets of 1,000 bytes sent a millisecond apart.
-    fn fates(impairment: Impairment, seed: u64) -> Vec<Option<Duration>> {
-        let start = Instant::now();
-        let mut lane = Lane::new(impairment, seed);
-        let sent = (0..10_000).map(|n| start + Duration::from_millis(n));
-        sent.map(|at| lane.arrival(at, 1000).map(|arrival| arrival - at)).collect()
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_fates() {
-        assert_eq!(fates(HOSTILE, 7), fates(HOSTILE, 7));
-        assert_ne!(fates(HOSTILE, 7), fates(HOSTILE, 8));
-    }
-
-    #[test]
-    fn loss_and_delay_are_what_the_table_says() {
-        for impairment in IMPAIRMENTS {
-            let fates = fates(*impairment, 1);
-            let arrived: Vec<Duration> = fates.iter().copied().flatten().collect();
-            let loss = 1.0 - arrived.len() as f64 / fates.len() as f64;
-            assert!((loss - impairment.loss).abs() < 0.01, "{}: {loss}", impairment.name);
-            let mean = arrived.iter().sum::<Duration>() / u32::try_from(arrived.len()).unwrap();
-            let slack = impairment.jitter + Duration::from_millis(1);
-            assert!(mean >= impairment.delay && mean <= impairment.delay + slack, "{}: {mean:?}", impairment.name);
-        }
-    }
-
-    #[test]
-    fn only_reordering_reorders() {
-        let overtaken = |impairment| {
-            let start = Instant::now();
-            let mut lane = Lane::new(impairment, 3);
-            let sent = (0..10_000).map(|n| start + Duration::from_millis(n));
-            let arrivals: Vec<Instant> = sent.filter_map(|at| lane.arrival(at, 100)).collect();
-            arrivals.is_sorted()
-        };
-        assert!(overtaken(EDGE_BAD));
-        assert!(!overtaken(WIFI_BAD));
-    }
-
-    #[test]
-    fn a_bottleneck_spreads_packets_and_drops_what_does_not_fit() {
-        let now = Instant::now();
-        let mut lane = Lane::new(Impairment { rate: MBIT, loss: 0.0, ..CLEAN }, 1);
-        let arrivals: Vec<Duration> =
-            (0..1000).filter_map(|_| lane.arrival(now, 1250)).map(|arrival| arrival - now).collect();
-        assert_eq!(arrivals[0], Duration::from_millis(10));
-        assert_eq!(arrivals.len(), 11, "100 ms of queue, and the one being sent");
-    }
-
-    #[test]
-    fn a_blackout_loses_everything() {
-        let mut lane = Lane::new(CLEAN, 1);
-        lane.blackout = true;
-        assert_eq!(lane.arrival(Instant::now(), 100), None);
     }
 }

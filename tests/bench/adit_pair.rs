@@ -1,0 +1,145 @@
+//! Two adit processes with a tunnel between them, as an operator would run them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::line::Process;
+use crate::load::HttpLine;
+use crate::support::certificates::{Authority, IDENTITY, Node};
+use crate::support::eventually::within;
+use crate::support::http1;
+use crate::support::ports::free_address;
+use crate::support::process::Adit;
+use crate::thread::block_on;
+use crate::usage;
+
+/// What differs between the pairs that are compared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// `transport:` of the tunnels.
+    pub(crate) transport: &'static str,
+    /// Tunnels between the two.
+    pub(crate) tunnels: usize,
+}
+
+/// A responder and an initiator; both end when this is dropped.
+pub(crate) struct Pair {
+    responder: Adit,
+    initiator: Adit,
+    egress: SocketAddr,
+    _folder: TempDir,
+}
+
+/// Resident bytes of each process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resident {
+    pub(crate) responder: u64,
+    pub(crate) initiator: u64,
+}
+
+const NODE: Node<'_> = Node { tenant: "acme", cluster: "benches", node: "bench-1" };
+
+impl Pair {
+    /// Starts both in front of `target` and waits until every tunnel is up.
+    pub(crate) fn start(settings: Settings, target: SocketAddr) -> Self {
+        let folder = TempDir::new().unwrap();
+        write_certificates(folder.path());
+        let [tunnels, egress, responder_admin, initiator_admin] = [(); 4].map(|()| free_address());
+        let files = [
+            ("responder.yaml", responder_yaml(tunnels, egress, responder_admin)),
+            ("initiator.yaml", initiator_yaml(tunnels, target, initiator_admin, settings)),
+        ];
+        let [responder, initiator] = files.map(|(name, text)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            Adit::start(&["run", path.to_str().unwrap()])
+        });
+        let pair = Self { responder, initiator, egress, _folder: folder };
+        block_on(async {
+            ready(responder_admin).await;
+            ready(initiator_admin).await;
+            all_tunnels(responder_admin, settings.tunnels).await;
+        });
+        pair
+    }
+
+    /// The way through this pair.
+    pub(crate) fn line(&self, name: &'static str) -> HttpLine {
+        let processes = vec![
+            Process { name: "responder", pid: self.responder.pid() },
+            Process { name: "initiator", pid: self.initiator.pid() },
+        ];
+        HttpLine { name, address: self.egress, fields: format!("x-node-id: {}\r\n", NODE.node), processes }
+    }
+
+    pub(crate) fn resident(&self) -> Resident {
+        Resident { responder: usage::resident(self.responder.pid()), initiator: usage::resident(self.initiator.pid()) }
+    }
+}
+
+fn write_certificates(folder: &Path) {
+    let authority = Authority::new("bench");
+    authority.write(folder, "ca");
+    authority.node(NODE).write(folder, "node");
+    authority.responder().write(folder, "responder");
+}
+
+/// Paths in a file are relative to it.
+fn responder_yaml(tunnels: SocketAddr, egress: SocketAddr, admin: SocketAddr) -> String {
+    format!(
+        r#"
+responder:
+  listen: {{ quic: "{tunnels}" }}
+  tls: {{ cert: responder.pem, key: responder.key, client_ca: ca.pem }}
+  identity: "{IDENTITY}"
+  quotas: {{ tunnels_per_node: 1000 }}
+egress:
+  - http: "{egress}"
+    host_id: "%REQ(x-node-id)%"
+    tenant: {tenant}
+admin: "{admin}"
+"#,
+        tenant = NODE.tenant,
+    )
+}
+
+fn initiator_yaml(tunnels: SocketAddr, target: SocketAddr, admin: SocketAddr, settings: Settings) -> String {
+    let Node { tenant, cluster, node } = NODE;
+    let Settings { transport, tunnels: count } = settings;
+    format!(
+        r#"
+initiator:
+  node: {node}
+  cluster: {cluster}
+  tenant: {tenant}
+  tunnels:
+    - {{ to: "{tunnels}", count: {count}, transport: {transport} }}
+  tls: {{ cert: node.pem, key: node.key, ca: ca.pem }}
+services:
+  - {{ name: api, match: {{ prefix: "/" }}, target: "http://{target}" }}
+admin: "{admin}"
+"#
+    )
+}
+
+async fn ready(admin: SocketAddr) {
+    let probe = async || http1::get(admin, "/ready", &[]).await.ok().and_then(is_ok);
+    within(Duration::from_secs(30), "/ready", probe).await;
+}
+
+fn is_ok(response: http1::Response) -> Option<()> {
+    (response.status() == 200).then_some(())
+}
+
+async fn all_tunnels(admin: SocketAddr, count: usize) {
+    let probe = async || {
+        let response = http1::get(admin, "/tunnels", &[]).await.ok()?;
+        let answer: serde_json::Value = serde_json::from_slice(&response.body).ok()?;
+        let tunnels = answer.as_array().or_else(|| answer["tunnels"].as_array())?;
+        (tunnels.len() == count).then_some(())
+    };
+    within(Duration::from_secs(60), &format!("{count} tunnels"), probe).await;
+}

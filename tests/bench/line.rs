@@ -1,0 +1,125 @@
+//! What is measured, and in which terms: a line is one way from the load generator to a target and back.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+
+/// Requests of one kind, so many at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Workload {
+    pub(crate) kind: Kind,
+    pub(crate) concurrent: usize,
+    /// Measured for this long, after [`WARM_UP`].
+    pub(crate) duration: Duration,
+}
+
+/// Long enough for connections, congestion windows and caches to settle.
+pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
+
+/// The sizes are those of [`crate::target::PAYLOAD`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// No request body.
+    Get,
+    /// A request body as large as the response's.
+    Echo,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Up,
+    Down,
+}
+
+/// One way from the load generator to a target.
+pub(crate) trait Line {
+    /// Its row in the table.
+    fn name(&self) -> &str;
+
+    /// Sends requests until the time of the workload is over.
+    fn requests(&self, workload: Workload) -> Sample;
+
+    /// Moves this many bytes in one exchange and says how long that took.
+    fn bulk(&self, direction: Direction, bytes: usize) -> Duration;
+
+    /// Processes that the line consists of, beside this one.
+    fn processes(&self) -> &[Process] {
+        &[]
+    }
+}
+
+/// A process whose share of the work is counted.
+#[derive(Debug, Clone)]
+pub(crate) struct Process {
+    pub(crate) name: &'static str,
+    pub(crate) pid: u32,
+}
+
+/// What came of one workload.
+pub(crate) struct Sample {
+    /// Nanoseconds of each exchange that ended within the measured time.
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) elapsed: Duration,
+}
+
+impl Sample {
+    pub(crate) fn empty() -> Self {
+        Self { latency: Histogram::new(3).unwrap(), elapsed: Duration::ZERO }
+    }
+
+    pub(crate) fn per_second(&self) -> f64 {
+        self.latency.len() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    pub(crate) fn microseconds(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1000.0
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.latency.add(&other.latency).unwrap();
+        self.elapsed = self.elapsed.max(other.elapsed);
+    }
+}
+
+/// Takes the time of exchanges that follow each other, through warm-up and measurement.
+pub(crate) struct Stopwatch {
+    sample: Sample,
+    begin: Instant,
+    end: Instant,
+    last: Instant,
+}
+
+impl Stopwatch {
+    pub(crate) fn start(duration: Duration) -> Self {
+        let last = Instant::now();
+        let begin = last + WARM_UP;
+        Self { sample: Sample::empty(), begin, end: begin + duration, last }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.last < self.end
+    }
+
+    /// An exchange has ended, and the next begins.
+    pub(crate) fn lap(&mut self) {
+        let before = std::mem::replace(&mut self.last, Instant::now());
+        if before >= self.begin {
+            self.sample.latency.record((self.last - before).as_nanos() as u64).unwrap();
+            self.sample.elapsed = self.last - self.begin;
+        }
+    }
+
+    pub(crate) fn sample(self) -> Sample {
+        self.sample
+    }
+}
+
+/// Adds up what tasks measured that ran at the same time.
+pub(crate) async fn sum(mut workers: JoinSet<Sample>) -> Sample {
+    let mut sum = Sample::empty();
+    while let Some(sample) = workers.join_next().await {
+        sum.add(&sample.expect("an exchange of the benchmark failed"));
+    }
+    sum
+}

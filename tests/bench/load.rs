@@ -1,0 +1,134 @@
+//! The load generator: HTTP/1.1 on connections that stay open, one exchange at a time on each.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::line::{Direction, Kind, Line, Process, Sample, Stopwatch, Workload, sum};
+use crate::target::{PAYLOAD, PIECE, content_length, discard};
+use crate::thread::block_on;
+
+/// A line that begins at an HTTP listener: the target itself, or any proxy in front of it.
+pub(crate) struct HttpLine {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    /// Whole header lines for every request.
+    pub(crate) fields: String,
+    pub(crate) processes: Vec<Process>,
+}
+
+impl Line for HttpLine {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn requests(&self, workload: Workload) -> Sample {
+        block_on(async {
+            let mut connections = JoinSet::new();
+            for _ in 0..workload.concurrent {
+                let client = Client::connect(self.address).await.unwrap();
+                connections.spawn(exchanges(client, self.small_request(workload.kind), workload.duration));
+            }
+            sum(connections).await
+        })
+    }
+
+    fn bulk(&self, direction: Direction, bytes: usize) -> Duration {
+        let transfer = async {
+            let mut client = Client::connect(self.address).await?;
+            let start = Instant::now();
+            match direction {
+                Direction::Up => client.upload(&self.head("POST", "/sink", bytes), bytes).await?,
+                Direction::Down => client.exchange(&self.head("GET", &format!("/bytes/{bytes}"), 0), bytes).await?,
+            }
+            io::Result::Ok(start.elapsed())
+        };
+        block_on(transfer).expect("a bulk transfer failed")
+    }
+
+    fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+}
+
+impl HttpLine {
+    fn small_request(&self, kind: Kind) -> Vec<u8> {
+        match kind {
+            Kind::Get => self.head("GET", "/", 0),
+            Kind::Echo => [self.head("POST", "/echo", PAYLOAD), vec![b'x'; PAYLOAD]].concat(),
+        }
+    }
+
+    fn head(&self, method: &str, path: &str, length: usize) -> Vec<u8> {
+        let length = if length > 0 { format!("content-length: {length}\r\n") } else { String::new() };
+        format!("{method} {path} HTTP/1.1\r\nhost: target.example\r\n{}{length}\r\n", self.fields).into_bytes()
+    }
+}
+
+async fn exchanges(mut client: Client, request: Vec<u8>, duration: Duration) -> Sample {
+    let mut stopwatch = Stopwatch::start(duration);
+    while stopwatch.is_running() {
+        client.exchange(&request, PAYLOAD).await.unwrap();
+        stopwatch.lap();
+    }
+    stopwatch.sample()
+}
+
+struct Client {
+    stream: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: BytesMut::with_capacity(PIECE) })
+    }
+
+    /// One request, and a response that must be 200 with a body of `expected` bytes.
+    async fn exchange(&mut self, request: &[u8], expected: usize) -> io::Result<()> {
+        self.stream.write_all(request).await?;
+        let length = self.read_head().await?;
+        if length != expected {
+            return Err(io::Error::other(format!("a body of {length} bytes instead of {expected}")));
+        }
+        discard(&mut self.stream, &mut self.buffer, length).await
+    }
+
+    async fn upload(&mut self, head: &[u8], bytes: usize) -> io::Result<()> {
+        self.stream.write_all(head).await?;
+        let piece = vec![b'x'; PIECE];
+        let mut left = bytes;
+        while left > 0 {
+            let length = left.min(PIECE);
+            self.stream.write_all(&piece[..length]).await?;
+            left -= length;
+        }
+        self.exchange(&[], 0).await
+    }
+
+    /// The length of the body that follows.
+    async fn read_head(&mut self) -> io::Result<usize> {
+        loop {
+            let mut fields = [httparse::EMPTY_HEADER; 32];
+            let mut head = httparse::Response::new(&mut fields);
+            if let httparse::Status::Complete(end) = head.parse(&self.buffer).map_err(io::Error::other)? {
+                let (code, length) = (head.code, content_length(head.headers));
+                self.buffer.advance(end);
+                return match (code, length) {
+                    (Some(200), Some(length)) => Ok(length),
+                    other => Err(io::Error::other(format!("not the expected response: {other:?}"))),
+                };
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! How fast a request crosses a tunnel on one machine, beside what the machine can do without adit.
+//!
+//! `cargo bench --bench loopback -- --help` lists the options. Load generator, target and tunnel share the processor,
+//! so figures compare lines of one run; they say little about another machine. The lines take turns in every round and
+//! the table shows medians, so that a busy moment does not fall on one line alone.
+#![allow(clippy::unwrap_used)]
+
+mod adit_pair;
+mod line;
+mod load;
+mod raw_quic;
+mod report;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
+mod support;
+mod target;
+mod thread;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+
+use adit_pair::{Pair, Settings};
+use line::{Direction, Kind, Line, Workload};
+use load::HttpLine;
+use raw_quic::RawQuic;
+use report::{Bulk, Memory, Report, Small};
+
+/// Measures the way through a tunnel on loopback.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Seconds per measurement.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// How often each line has its turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// MiB per bulk transfer.
+    #[arg(long, default_value_t = 512)]
+    bulk: usize,
+    /// Which lines, of direct, raw, quic.
+    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic")]
+    lines: Vec<String>,
+    /// Tunnels that the memory of one is averaged over; 0 leaves it out.
+    #[arg(long, default_value_t = 200)]
+    idle_tunnels: usize,
+    /// Passed by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How many exchanges at once.
+const CONCURRENT: &[usize] = &[1, 64];
+
+fn main() {
+    let options = Options::parse();
+    let target = target::start();
+    let pairs: Vec<(&'static str, Pair)> = pairs(&options, target);
+    let lines = lines(&options, target, &pairs);
+    let mut report = Report::default();
+    for round in 0..options.rounds {
+        eprintln!("round {} of {}", round + 1, options.rounds);
+        for line in &lines {
+            measure_small(line.as_ref(), &options, &mut report);
+            measure_bulk(line.as_ref(), &options, &mut report);
+        }
+    }
+    drop(lines);
+    drop(pairs);
+    if options.idle_tunnels > 0 && wanted(&options, "quic") {
+        report.memory = Some(measure_memory(options.idle_tunnels, target));
+    }
+    report.print();
+}
+
+fn wanted(options: &Options, line: &str) -> bool {
+    options.lines.iter().any(|name| name == line)
+}
+
+/// Another transport, or another tunnel altogether, is one more entry here or in [`lines`].
+fn pairs(options: &Options, target: SocketAddr) -> Vec<(&'static str, Pair)> {
+    let all = [("quic", "adit, QUIC", Settings { transport: "quic", tunnels: 1 })];
+    let chosen = all.into_iter().filter(|(key, ..)| wanted(options, key));
+    chosen.map(|(_, name, settings)| (name, Pair::start(settings, target))).collect()
+}
+
+fn lines(options: &Options, target: SocketAddr, pairs: &[(&'static str, Pair)]) -> Vec<Box<dyn Line>> {
+    let mut lines: Vec<Box<dyn Line>> = Vec::new();
+    if wanted(options, "direct") {
+        let direct = HttpLine { name: "direct", address: target, fields: String::new(), processes: Vec::new() };
+        lines.push(Box::new(direct));
+    }
+    if wanted(options, "raw") {
+        lines.push(Box::new(RawQuic::start()));
+    }
+    for (name, pair) in pairs {
+        lines.push(Box::new(pair.line(name)));
+    }
+    lines
+}
+
+fn measure_small(line: &dyn Line, options: &Options, report: &mut Report) {
+    let duration = Duration::from_secs_f64(options.seconds);
+    for kind in [Kind::Get, Kind::Echo] {
+        for &concurrent in CONCURRENT {
+            let before: Vec<Duration> = line.processes().iter().map(|process| usage::cpu(process.pid)).collect();
+            let sample = line.requests(Workload { kind, concurrent, duration });
+            // The processes worked through the warm-up, too; the share of it is taken as even.
+            let exchanges = sample.per_second() * (sample.elapsed + line::WARM_UP).as_secs_f64();
+            let used = line.processes().iter().zip(before).map(|(process, before)| {
+                let used = usage::cpu(process.pid) - before;
+                (process.name, used.as_secs_f64() * 1e6 / exchanges)
+            });
+            let cpu: BTreeMap<&'static str, f64> = used.collect();
+            report.small(line.name(), kind, concurrent, Small::new(&sample, cpu));
+        }
+    }
+}
+
+fn measure_bulk(line: &dyn Line, options: &Options, report: &mut Report) {
+    let [up, down] = [Direction::Up, Direction::Down].map(|direction| {
+        let taken = line.bulk(direction, options.bulk << 20);
+        options.bulk as f64 / taken.as_secs_f64()
+    });
+    report.bulk(line.name(), Bulk { up, down });
+}
+
+/// The difference between a pair with one tunnel and a pair with many, after both are up and idle.
+fn measure_memory(tunnels: usize, target: SocketAddr) -> Memory {
+    let [few, many] = [1, 1 + tunnels].map(|tunnels| {
+        let pair = Pair::start(Settings { transport: "quic", tunnels }, target);
+        // One more keep-alive round, so that what only the handshake needed has been given back.
+        std::thread::sleep(Duration::from_secs(6));
+        pair.resident()
+    });
+    let per_tunnel = |few: u64, many: u64| many.saturating_sub(few) as f64 / tunnels as f64 / 1024.0;
+    Memory {
+        tunnels,
+        responder: per_tunnel(few.responder, many.responder),
+        initiator: per_tunnel(few.initiator, many.initiator),
+    }
+}
