@@ -8,3 +8,4 @@ pub mod protocol;
 pub mod registry;
 pub mod template;
 pub mod tls;
+pub mod transport;

@@ -1,0 +1,129 @@
+//! What can go wrong on a tunnel, with whose fault it is and whether another try is safe.
+
+use std::time::Duration;
+
+use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
+use crate::protocol::handshake::Refusal;
+use crate::protocol::session::SessionError;
+use crate::protocol::stream::StreamError;
+use crate::transport::body::BoxError;
+
+/// Why an exchange got no response head.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// Nothing of the request left this process: it may go to another tunnel, body and all.
+    #[error("the tunnel could not open a stream: {0}")]
+    NotSent(TunnelLost),
+    /// The initiator says that it did not process the request: it may go to another tunnel if its body is whole.
+    #[error("the initiator rejected the stream unprocessed")]
+    Rejected,
+    /// The initiator reset the stream.
+    #[error("the initiator reset the stream: {0}")]
+    Reset(StreamCode),
+    /// The tunnel ended with the request under way: the target may or may not have seen it.
+    #[error("the tunnel was lost with the request under way: {0}")]
+    TunnelLost(TunnelLost),
+    /// The initiator's bytes break the protocol.
+    #[error("the initiator broke the protocol: {0}")]
+    Protocol(StreamError),
+    /// The request itself cannot be expressed (no authority, a head over the initiator's limit).
+    #[error("the request cannot be sent: {0}")]
+    Request(&'static str),
+}
+
+/// Why a message body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The peer reset the stream.
+    #[error("the peer reset the stream: {0}")]
+    Reset(StreamCode),
+    /// The peer's bytes break the protocol, or stop without an END.
+    #[error("{0}")]
+    Protocol(#[from] StreamError),
+    /// The body is shorter or longer than its content-length. spec: ST-9
+    #[error("the body does not have the length that its head declared")]
+    Length,
+    /// The tunnel ended.
+    #[error("the tunnel was lost: {0}")]
+    TunnelLost(TunnelLost),
+    /// The body that was to be sent failed at its source.
+    #[error("the body failed at its source: {0}")]
+    Source(BoxError),
+}
+
+/// Why a tunnel is gone, as far as this end knows.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct TunnelLost(pub String);
+
+/// Why a dial did not become a tunnel.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The address or name cannot be dialled at all.
+    #[error("cannot dial: {0}")]
+    Address(String),
+    /// Nothing answered in time.
+    #[error("no answer within {0:?}: is UDP open on the way, and does a responder listen there?")]
+    Timeout(Duration),
+    /// TLS did not agree: an untrusted or expired certificate, a pin, or no common ALPN.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The connection failed below TLS.
+    #[error("the connection failed: {0}")]
+    Connection(String),
+    /// The responder said no.
+    #[error("refused, {}: {}", .0.code, .0.reason)]
+    Refused(Refusal),
+    /// The responder's bytes break the protocol.
+    #[error("the responder broke the protocol: {0}")]
+    Protocol(#[from] SessionError),
+}
+
+impl DialError {
+    /// The metric label and the word in logs.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "address",
+            Self::Timeout(_) => "timeout",
+            Self::Tls(_) => "tls",
+            Self::Connection(_) => "connection",
+            Self::Refused(refusal) => refusal.code.label(),
+            Self::Protocol(_) => "protocol",
+        }
+    }
+
+    /// The time before which the responder does not want to be asked again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+
+    /// What an operator would change, in one sentence; `None` when waiting is all there is.
+    pub fn advice(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Address(_) => "check the address and the DNS name in `tunnels`",
+            Self::Timeout(_) | Self::Connection(_) => "check that UDP reaches the responder's port",
+            Self::Tls(_) => "check both certificates, their CA, the pins and the clocks",
+            Self::Protocol(_) => "check that both ends run compatible versions",
+            Self::Refused(refusal) => match refusal.code {
+                RefusalCode::Malformed | RefusalCode::Unsupported => "check that both ends run compatible versions",
+                RefusalCode::Unauthenticated => "configure a client certificate that the responder's CA signed",
+                RefusalCode::Forbidden => "node, cluster and tenant must be the ones in the certificate",
+                RefusalCode::Conflict => "choose a name that no other node or cluster of the tenant uses",
+                RefusalCode::Quota | RefusalCode::Unavailable => return None,
+            },
+        })
+    }
+}
+
+/// The close code and reason of a connection error, for logs.
+pub(crate) fn describe_close(code: u64, reason: &[u8]) -> String {
+    let reason = String::from_utf8_lossy(reason);
+    match CloseCode::from_number(code) {
+        Some(code) if reason.is_empty() => format!("closed by the peer: {code}"),
+        Some(code) => format!("closed by the peer: {code} ({reason})"),
+        None => format!("closed by the peer: code {code} ({reason})"),
+    }
+}

@@ -1,0 +1,19 @@
+//! Tunnels over QUIC: one connection is one tunnel, one bidirectional stream is one exchange. proto-spec sections 2 to 4.
+
+mod accept;
+mod control;
+mod dial;
+mod endpoint;
+mod exchange;
+mod serve;
+mod settings;
+mod streams;
+
+pub(crate) use accept::new_tunnel_id;
+pub use accept::{AcceptError, Incoming, Listener, Pending, Prepared};
+pub use dial::{Dialed, Dialer};
+pub use endpoint::{BindError, Keys, bind};
+pub use settings::{CongestionControl, QuicSettings};
+
+pub(crate) use control::{Command, Connection};
+pub(crate) use streams::MessageStream;

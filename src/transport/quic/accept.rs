@@ -1,0 +1,263 @@
+//! The responder's way to a tunnel: accept under pressure, read HELLO in time, then welcome or refuse.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::crypto::rustls::QuicServerConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::id::TunnelId;
+use crate::protocol::handshake::{Hello, Refusal, Welcome};
+use crate::protocol::code::CloseCode;
+use crate::protocol::session::{Event, Session};
+use crate::transport::quic::control::{Command, Connection, Control, note_illegal};
+use crate::transport::quic::settings::QuicSettings;
+use crate::transport::quic::streams::lost;
+use crate::transport::state::{CloseReason, TunnelState};
+use crate::transport::tunnel::Tunnel;
+
+const COMMANDS: usize = 16;
+
+/// Accepts connections on one endpoint.
+#[derive(Debug)]
+pub struct Listener {
+    endpoint: quinn::Endpoint,
+    settings: QuicSettings,
+}
+
+/// A connection that says it wants to be a tunnel; nothing is known of it yet but an address.
+#[derive(Debug)]
+pub struct Incoming {
+    incoming: quinn::Incoming,
+    settings: QuicSettings,
+}
+
+/// A connection whose TLS is done and whose HELLO was read: policy decides what becomes of it.
+#[derive(Debug)]
+pub struct Pending {
+    /// What the initiator claims.
+    pub hello: Hello,
+    /// The verified certificate chain, leaf first; empty when none was asked for or shown.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// Where it comes from.
+    pub remote: SocketAddr,
+    quic: quinn::Connection,
+    control: Control,
+    settings: QuicSettings,
+}
+
+/// A tunnel that the initiator has not heard of yet.
+#[derive(Debug)]
+pub struct Prepared {
+    tunnel: Tunnel,
+    state: Arc<TunnelState>,
+    control: Control,
+    commands: mpsc::Receiver<Command>,
+}
+
+/// Why an incoming connection never said who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// TLS failed: no certificate, an untrusted or expired one, no common ALPN.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The connection failed below or after TLS.
+    #[error("the connection failed: {0}")]
+    Connection(String),
+    /// The TLS handshake or HELLO took too long.
+    #[error("no {missing} within {limit:?}")]
+    Timeout {
+        /// What did not come.
+        missing: &'static str,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// What came instead of HELLO breaks the protocol.
+    #[error("HELLO: {0}")]
+    Hello(String),
+}
+
+impl AcceptError {
+    /// The metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls",
+            Self::Connection(_) => "connection",
+            Self::Timeout { .. } => "timeout",
+            Self::Hello(_) => "protocol",
+        }
+    }
+}
+
+/// Builds the server half of an endpoint's configuration from a TLS 1.3 config with ALPN `adit/1`.
+pub(crate) fn server_config(
+    tls: rustls::ServerConfig,
+    settings: &QuicSettings,
+) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    config
+        .transport_config(settings.responder_transport())
+        .max_incoming(settings.max_incoming)
+        .incoming_buffer_size(64 * 1024)
+        .incoming_buffer_size_total(16 << 20);
+    Ok(config)
+}
+
+impl Listener {
+    /// Listens on an endpoint that was bound with [`Listener::server_config`].
+    pub fn new(endpoint: quinn::Endpoint, settings: QuicSettings) -> Self {
+        Self { endpoint, settings }
+    }
+
+    /// The server half of the endpoint's configuration; `tls` must be TLS 1.3 with ALPN `adit/1`.
+    pub fn server_config(
+        tls: rustls::ServerConfig,
+        settings: &QuicSettings,
+    ) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
+        server_config(tls, settings)
+    }
+
+    /// Uses other credentials or rules of verification for connections from now on.
+    pub fn reconfigure(&self, config: quinn::ServerConfig) {
+        self.endpoint.set_server_config(Some(config));
+    }
+
+    /// The next connection, or `None` once the endpoint is closed. Cancel safe.
+    ///
+    /// `pending` is how many handshakes run already: from a half of `max_incoming` on, an address must prove by Retry
+    /// that it is not forged; from all of it on, connections are refused. RFC 9000 section 8.1.2.
+    pub async fn accept(&self, pending: impl Fn() -> usize) -> Option<Incoming> {
+        loop {
+            let incoming = self.endpoint.accept().await?;
+            let (pending, limit) = (pending(), self.settings.max_incoming);
+            if pending >= limit {
+                incoming.refuse();
+            } else if pending >= limit / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
+                // Fails only when a retry is not possible, which was just asked.
+                let _ = incoming.retry();
+            } else {
+                return Some(Incoming { incoming, settings: self.settings.clone() });
+            }
+        }
+    }
+}
+
+impl Incoming {
+    /// Where it says it comes from.
+    pub fn remote(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
+    /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
+    pub async fn handshake(self) -> Result<Pending, AcceptError> {
+        let limit = self.settings.timing.handshake_timeout;
+        let deadline = tokio::time::Instant::now() + limit;
+        let late = |missing| move |_| AcceptError::Timeout { missing, limit };
+        let remote = self.remote();
+        let connecting = self.incoming.accept().map_err(|error| connection_error(&error))?;
+        let quic = tokio::time::timeout_at(deadline, connecting)
+            .await
+            .map_err(late("TLS handshake"))?
+            .map_err(|error| connection_error(&error))?;
+        let (send, recv) = match tokio::time::timeout_at(deadline, quic.accept_bi()).await {
+            Ok(stream) => stream.map_err(|error| connection_error(&error))?,
+            Err(elapsed) => {
+                let code = quinn::VarInt::from_u32(CloseCode::HandshakeTimeout.number());
+                quic.close(code, b"no control stream within the handshake timeout");
+                return Err(late("control stream")(elapsed));
+            }
+        };
+        let session = Session::responder(Instant::now(), self.settings.timing);
+        let mut control = Control::new(quic.clone(), send, recv, session);
+        // The session has a handshake timer of its own; this one bounds the sum.
+        let hello = match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
+            Ok(Ok(Event::Hello(hello))) => *hello,
+            Ok(Ok(other)) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
+            Ok(Err(reason)) => return Err(AcceptError::Hello(format!("{}: {}", reason.code, reason.text))),
+            Err(elapsed) => return Err(late("HELLO")(elapsed)),
+        };
+        let certificates = certificates(&quic);
+        Ok(Pending { hello, certificates, remote, quic, control, settings: self.settings })
+    }
+}
+
+impl Pending {
+    /// The round-trip time so far.
+    pub fn rtt(&self) -> Duration {
+        self.quic.rtt()
+    }
+
+    /// Makes the tunnel's handle, so that it can be registered before the initiator hears of it.
+    pub fn prepare(self, id: TunnelId) -> Prepared {
+        let Self { hello, quic, control, settings, .. } = self;
+        let state = TunnelState::new(id, hello.place, Instant::now(), hello.services);
+        state.note_rtt(quic.rtt());
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let connection = Connection {
+            quic,
+            state: Arc::clone(&state),
+            peer_limits: hello.limits,
+            limits: settings.limits,
+            commands: sender,
+        };
+        Prepared { tunnel: Tunnel::quic(connection), state, control, commands }
+    }
+
+    /// Sends REFUSE, waits until it arrived (at most two seconds) and closes.
+    pub async fn refuse(self, refusal: &Refusal) {
+        send_refusal(self.control, refusal).await;
+    }
+}
+
+impl Prepared {
+    /// The handle.
+    pub fn tunnel(&self) -> &Tunnel {
+        &self.tunnel
+    }
+
+    /// Sends WELCOME and drives the tunnel until it is gone.
+    ///
+    /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
+    pub fn welcome(self, welcome: &Welcome) -> impl Future<Output = CloseReason> + Send + use<> {
+        let Self { tunnel, state, mut control, commands } = self;
+        drop(tunnel);
+        note_illegal(control.session().welcome(Instant::now(), welcome));
+        control.run(state, commands, true)
+    }
+
+    /// Sends REFUSE, waits until it arrived (at most two seconds) and closes.
+    pub async fn refuse(self, refusal: &Refusal) {
+        send_refusal(self.control, refusal).await;
+    }
+}
+
+async fn send_refusal(mut control: Control, refusal: &Refusal) {
+    note_illegal(control.session().refuse(refusal));
+    // The session's last output is the close, which ends this loop.
+    let _ = timeout(Duration::from_secs(3), async { while control.event().await.is_ok() {} }).await;
+}
+
+fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {
+    quic.peer_identity().and_then(|identity| identity.downcast().ok()).map_or_else(Vec::new, |chain| *chain)
+}
+
+fn connection_error(error: &quinn::ConnectionError) -> AcceptError {
+    let text = lost(error).to_string();
+    match error {
+        quinn::ConnectionError::TransportError(error) if (0x100..0x200).contains(&u64::from(error.code)) => {
+            AcceptError::Tls(format!("this end does not accept the initiator: {}", error.reason))
+        }
+        quinn::ConnectionError::ConnectionClosed(close) if (0x100..0x200).contains(&u64::from(close.error_code)) => {
+            AcceptError::Tls(format!("the initiator does not accept this end: {text}"))
+        }
+        _ => AcceptError::Connection(text),
+    }
+}
+
+/// A name for a new tunnel; random, so that ids of a restarted responder do not collide with what logs know.
+pub(crate) fn new_tunnel_id() -> TunnelId {
+    TunnelId(rand::random())
+}

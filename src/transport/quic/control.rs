@@ -1,0 +1,243 @@
+//! Drives the sans-IO [`Session`] over the control stream: the only place that joins it to a clock and a socket.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::VarInt;
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
+use tracing::debug;
+
+use crate::protocol::code::CloseCode;
+use crate::protocol::handshake::{PeerLimits, Service};
+use crate::protocol::limits::Limits;
+use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session};
+use crate::transport::quic::streams::lost;
+use crate::transport::state::{CloseReason, Phase, TunnelState};
+
+/// How long a last control frame may take to be acknowledged before the connection closes over it.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+const READ_BYTES: usize = 64 * 1024;
+
+/// What the owner of a tunnel may ask of its driver.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Drain(Drain),
+    Close(CloseReason),
+    Services(Vec<Service>),
+}
+
+/// The live connection behind a tunnel handle.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) quic: quinn::Connection,
+    pub(crate) state: Arc<TunnelState>,
+    /// What the peer is ready to take.
+    pub(crate) peer_limits: PeerLimits,
+    /// What this end is ready to take.
+    pub(crate) limits: Limits,
+    pub(crate) commands: mpsc::Sender<Command>,
+}
+
+/// The control stream with its session.
+#[derive(Debug)]
+pub(super) struct Control {
+    quic: quinn::Connection,
+    send: quinn::SendStream,
+    recv: quinn::RecvStream,
+    session: Session,
+    receiving: bool,
+    datagrams: u64,
+}
+
+impl Control {
+    pub(super) fn new(
+        quic: quinn::Connection,
+        send: quinn::SendStream,
+        recv: quinn::RecvStream,
+        session: Session,
+    ) -> Self {
+        Self { quic, send, recv, session, receiving: true, datagrams: 0 }
+    }
+
+    pub(super) fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// The next event of the session, sending and waiting as needed. Not cancel safe: a dropped call may have sent a
+    /// part of a frame.
+    pub(super) async fn event(&mut self) -> Result<Event, CloseReason> {
+        loop {
+            if let Some(event) = self.flush().await? {
+                return Ok(event);
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Sends what the session wants sent, up to its next event.
+    async fn flush(&mut self) -> Result<Option<Event>, CloseReason> {
+        while let Some(output) = self.session.poll() {
+            match output {
+                Output::Send(bytes) => {
+                    if let Err(error) = self.send.write_chunk(bytes).await {
+                        return Err(self.ended(&error.to_string()));
+                    }
+                }
+                Output::Event(event) => return Ok(Some(event)),
+                Output::Close { code, reason } => return Err(self.close(CloseReason { code, text: reason }).await),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Feeds the session what happens next: bytes, the end of the stream, or its deadline. Cancel safe.
+    async fn wait(&mut self) -> Result<(), CloseReason> {
+        let deadline = self.session.deadline();
+        let timer = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            chunk = self.recv.read_chunk(READ_BYTES, true), if self.receiving => match chunk {
+                Ok(Some(chunk)) => {
+                    // An error has queued the close that it calls for.
+                    if let Err(error) = self.session.receive(Instant::now(), &chunk.bytes) {
+                        debug!(%error, "the peer broke the protocol on the control stream");
+                    }
+                    Ok(())
+                }
+                Ok(None) | Err(quinn::ReadError::Reset(_)) => {
+                    self.receiving = false;
+                    // An error has queued the close that it calls for.
+                    if let Err(error) = self.session.closed_by_peer() {
+                        debug!(%error, "the peer ended the control stream");
+                    }
+                    Ok(())
+                }
+                Err(error) => Err(self.ended(&error.to_string())),
+            },
+            error = self.quic.closed(), if !self.receiving => Err(self.ended(&error.to_string())),
+            () = timer => {
+                self.note_traffic();
+                self.session.timeout(Instant::now());
+                Ok(())
+            }
+        }
+    }
+
+    /// Any packet from the peer proves that it lives, not only control frames.
+    fn note_traffic(&mut self) {
+        let datagrams = self.quic.stats().udp_rx.datagrams;
+        if datagrams != self.datagrams {
+            self.datagrams = datagrams;
+            self.session.heard(Instant::now());
+        }
+    }
+
+    fn ended(&self, fallback: &str) -> CloseReason {
+        match self.quic.close_reason() {
+            Some(quinn::ConnectionError::ApplicationClosed(close)) => CloseReason {
+                code: CloseCode::from_number(close.error_code.into_inner()).unwrap_or(CloseCode::Internal),
+                text: String::from_utf8_lossy(&close.reason).into_owned(),
+            },
+            Some(error @ quinn::ConnectionError::TimedOut) => {
+                CloseReason { code: CloseCode::Idle, text: lost(&error).to_string() }
+            }
+            Some(error) => CloseReason { code: CloseCode::Internal, text: lost(&error).to_string() },
+            None => CloseReason { code: CloseCode::Internal, text: fallback.to_owned() },
+        }
+    }
+
+    /// Closes after the last control frame arrived: quinn drops what is not yet acknowledged when it closes.
+    pub(super) async fn close(&mut self, reason: CloseReason) -> CloseReason {
+        let _ = self.send.finish();
+        let _ = timeout(FAREWELL_TIMEOUT, self.send.stopped()).await;
+        self.quic.close(VarInt::from_u32(reason.code.number()), reason.text.as_bytes());
+        reason
+    }
+
+    /// Runs an open tunnel until it is gone; the reason is also its last phase.
+    ///
+    /// `opener` is the end that opens streams, the responder: it alone knows when none is left. spec: CT-22
+    pub(super) async fn run(
+        mut self,
+        state: Arc<TunnelState>,
+        mut commands: mpsc::Receiver<Command>,
+        opener: bool,
+    ) -> CloseReason {
+        let reason = self.drive(&state, &mut commands, opener).await;
+        state.advance(Phase::Closed(reason.clone()));
+        reason
+    }
+
+    async fn drive(
+        &mut self,
+        state: &Arc<TunnelState>,
+        commands: &mut mpsc::Receiver<Command>,
+        opener: bool,
+    ) -> CloseReason {
+        let mut draining = false;
+        loop {
+            state.note_rtt(self.quic.rtt());
+            match self.flush().await {
+                Ok(Some(event)) => {
+                    draining |= self.apply(event, state);
+                    continue;
+                }
+                Ok(None) => {}
+                Err(reason) => return reason,
+            }
+            tokio::select! {
+                waited = self.wait() => if let Err(reason) = waited { return reason },
+                command = commands.recv() => match command {
+                    Some(command) => draining |= self.obey(command, state),
+                    // Every handle is gone: nobody can use the tunnel any more.
+                    None => return self.close(CloseReason { code: CloseCode::Done, text: "released".into() }).await,
+                },
+                () = state.idle(), if draining && opener => {
+                    draining = false;
+                    note_illegal(self.session.drained());
+                }
+            }
+        }
+    }
+
+    /// Does what the owner asked; `true` when it begins a drain. A close is not for here.
+    fn obey(&mut self, command: Command, state: &TunnelState) -> bool {
+        match command {
+            Command::Drain(drain) => {
+                state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
+                note_illegal(self.session.drain(Instant::now(), drain));
+                return true;
+            }
+            Command::Services(services) => note_illegal(self.session.announce(&services)),
+            Command::Close(reason) => self.session.close(reason.code, &reason.text),
+        }
+        false
+    }
+
+    /// Applies an event to the shared state; `true` when it begins a drain.
+    fn apply(&mut self, event: Event, state: &TunnelState) -> bool {
+        match event {
+            Event::Suspect => state.advance(Phase::Suspect),
+            Event::Alive => state.advance(Phase::Open),
+            Event::PeerDraining(drain) => {
+                state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
+                return true;
+            }
+            Event::Services(services) => state.replace_services(services),
+            other => debug!(event = ?other, "nothing to do"),
+        }
+        false
+    }
+}
+
+/// A second drain, or a call after the end, changes nothing: the first one stands.
+pub(super) fn note_illegal(called: Result<(), IllegalCall>) {
+    if let Err(error) = called {
+        debug!(%error, "nothing to do");
+    }
+}

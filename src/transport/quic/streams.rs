@@ -1,0 +1,279 @@
+//! The two halves of an exchange's stream, wrapped so that an abort can never look like an end.
+//!
+//! Dropping quinn's `SendStream` sends FIN, which would make a truncated body look complete; dropping ours resets.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame};
+use quinn::VarInt;
+
+use crate::protocol::code::StreamCode;
+use crate::protocol::limits::Limits;
+use crate::protocol::stream::{self, Event, MessageReader, Role};
+use crate::transport::body::BoxError;
+use crate::transport::error::{BodyError, TunnelLost, describe_close};
+
+/// The most bytes taken from quinn in one read; a segment is usually smaller.
+const READ_CHUNK_BYTES: usize = 256 * 1024;
+
+pub(super) fn varint(code: StreamCode) -> VarInt {
+    VarInt::from_u32(code.number())
+}
+
+/// Why a connection ended, in words.
+pub(crate) fn lost(error: &quinn::ConnectionError) -> TunnelLost {
+    TunnelLost(match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            describe_close(close.error_code.into_inner(), &close.reason)
+        }
+        quinn::ConnectionError::TimedOut => "idle: nothing was heard for the idle timeout".into(),
+        other => other.to_string(),
+    })
+}
+
+/// The receiving half: bytes in, message events out.
+#[derive(Debug)]
+pub(crate) struct MessageStream {
+    recv: quinn::RecvStream,
+    reader: MessageReader,
+    /// Nothing more is wanted of `recv`: END or FIN was seen, or the peer reset it.
+    over: bool,
+    /// Aborts the upload task of the same exchange when the response is no longer wanted.
+    upload: Option<tokio::task::AbortHandle>,
+}
+
+impl MessageStream {
+    pub(super) fn new(recv: quinn::RecvStream, role: Role, limits: Limits) -> Self {
+        Self { recv, reader: MessageReader::new(role, limits), over: false, upload: None }
+    }
+
+    pub(super) fn tie_upload(&mut self, upload: tokio::task::AbortHandle) {
+        self.upload = Some(upload);
+    }
+
+    /// The next event that needs no further bytes.
+    pub(crate) fn buffered_event(&mut self) -> Option<Result<Event, BodyError>> {
+        match self.reader.next() {
+            Ok(event) => event.map(Ok),
+            Err(error) => {
+                self.refuse(error.code());
+                Some(Err(error.into()))
+            }
+        }
+    }
+
+    /// The next event of the message. After END it must not be called again.
+    pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, BodyError>> {
+        loop {
+            if let Some(event) = self.buffered_event() {
+                return Poll::Ready(event);
+            }
+            match std::task::ready!(self.poll_chunk(cx)) {
+                Ok(Some(chunk)) => self.reader.push(chunk),
+                Ok(None) => {
+                    self.over = true;
+                    let error = self.reader.finish().err().unwrap_or(stream::StreamError::Truncated);
+                    return Poll::Ready(Err(error.into()));
+                }
+                Err(error) => {
+                    self.over = true;
+                    return Poll::Ready(Err(match error {
+                        quinn::ReadError::Reset(code) => {
+                            BodyError::Reset(StreamCode::from_number(code.into_inner()).unwrap_or(StreamCode::Internal))
+                        }
+                        quinn::ReadError::ConnectionLost(error) => BodyError::TunnelLost(lost(&error)),
+                        other => BodyError::TunnelLost(TunnelLost(other.to_string())),
+                    }));
+                }
+            }
+        }
+    }
+
+    pub(super) async fn event(&mut self) -> Result<Event, BodyError> {
+        std::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    /// quinn registers the waker with the stream, not with the future, so a future per poll loses nothing.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, quinn::ReadError>> {
+        let read = pin!(self.recv.read_chunk(READ_CHUNK_BYTES, true));
+        read.poll(cx).map_ok(|chunk| chunk.map(|chunk| chunk.bytes))
+    }
+
+    /// END was read: the stream is let go without telling the peer to stop.
+    pub(crate) fn complete(mut self) {
+        self.over = true;
+        self.upload = None;
+        // Usually FIN is here already; reading it saves a needless STOP_SENDING.
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match self.poll_chunk(&mut cx) {
+            Poll::Ready(Ok(Some(_))) => self.refuse(StreamCode::Protocol),
+            Poll::Ready(_) | Poll::Pending => {}
+        }
+    }
+
+    fn refuse(&mut self, code: StreamCode) {
+        self.over = true;
+        // An error means that the stream is gone already, which is what is wanted.
+        let _ = self.recv.stop(varint(code));
+    }
+}
+
+impl Drop for MessageStream {
+    fn drop(&mut self) {
+        if !self.over {
+            self.refuse(StreamCode::Cancelled);
+        }
+        if let Some(upload) = &self.upload {
+            upload.abort();
+        }
+    }
+}
+
+/// The sending half: resets on drop unless [`SendHalf::finish`] was called. spec: ST-5
+#[derive(Debug)]
+pub(super) struct SendHalf {
+    send: quinn::SendStream,
+    /// What a drop tells the peer; `None` once finished.
+    on_drop: Option<StreamCode>,
+}
+
+/// Why a message could not be sent whole.
+#[derive(Debug)]
+pub(super) enum SendError {
+    /// The peer does not want the rest.
+    Stopped(StreamCode),
+    /// The connection is gone.
+    Lost(TunnelLost),
+    /// The body failed at its source.
+    Source(BoxError),
+}
+
+impl From<quinn::WriteError> for SendError {
+    fn from(error: quinn::WriteError) -> Self {
+        match error {
+            quinn::WriteError::Stopped(code) => {
+                Self::Stopped(StreamCode::from_number(code.into_inner()).unwrap_or(StreamCode::Internal))
+            }
+            quinn::WriteError::ConnectionLost(error) => Self::Lost(lost(&error)),
+            other => Self::Lost(TunnelLost(other.to_string())),
+        }
+    }
+}
+
+impl SendHalf {
+    pub(super) fn new(send: quinn::SendStream) -> Self {
+        Self { send, on_drop: Some(StreamCode::Cancelled) }
+    }
+
+    /// Writes all of `bytes`. Not cancel safe: a dropped call may have written a part, so the stream must go too.
+    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), SendError> {
+        Ok(self.send.write_chunk(bytes).await?)
+    }
+
+    /// Ends the message: nothing follows, and a drop no longer resets.
+    pub(super) fn finish(&mut self) {
+        self.on_drop = None;
+        // Fails only when the peer stopped the stream, which needs no answer.
+        let _ = self.send.finish();
+    }
+
+    pub(super) fn reset(&mut self, code: StreamCode) {
+        if self.on_drop.take().is_some() {
+            let _ = self.send.reset(varint(code));
+        }
+    }
+
+    /// Resolves when the peer no longer wants this direction, or the connection is gone. Cancel safe.
+    pub(super) fn stopped(&self) -> impl Future<Output = SendError> + Send + 'static {
+        let stopped = self.send.stopped();
+        async move {
+            match stopped.await {
+                Ok(code) => SendError::Stopped(
+                    code.and_then(|code| StreamCode::from_number(code.into_inner())).unwrap_or(StreamCode::NoError),
+                ),
+                Err(quinn::StoppedError::ConnectionLost(error)) => SendError::Lost(lost(&error)),
+                Err(other) => SendError::Lost(TunnelLost(other.to_string())),
+            }
+        }
+    }
+
+    /// Sends a body to its END, or resets the stream with the reason. Pulls a piece only when the last one was taken.
+    pub(super) async fn send_body<B>(&mut self, body: B) -> Result<(), SendError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let sent = self.pump(body).await;
+        match &sent {
+            Ok(()) => {}
+            Err(SendError::Source(_)) => self.reset(StreamCode::Truncated),
+            Err(SendError::Stopped(_) | SendError::Lost(_)) => self.reset(StreamCode::Cancelled),
+        }
+        sent
+    }
+
+    async fn pump<B>(&mut self, body: B) -> Result<(), SendError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = pin!(body);
+        let mut stopped = pin!(self.stopped());
+        let mut scratch = BytesMut::new();
+        loop {
+            // A body may be silent for long; the peer's STOP_SENDING must end it all the same.
+            let frame = std::future::poll_fn(|cx| match body.as_mut().poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => Poll::Ready(Ok(Some(frame))),
+                Poll::Ready(Some(Err(error))) => Poll::Ready(Err(SendError::Source(error.into()))),
+                Poll::Ready(None) => Poll::Ready(Ok(None)),
+                Poll::Pending => stopped.as_mut().poll(cx).map(Err),
+            })
+            .await?;
+            let Some(frame) = frame else { break };
+            let last = body.is_end_stream();
+            self.write_frame(frame, last, &mut scratch).await?;
+            if last {
+                self.finish();
+                return Ok(());
+            }
+        }
+        stream::encode_end(&mut scratch);
+        self.write(scratch.split().freeze()).await?;
+        self.finish();
+        Ok(())
+    }
+
+    async fn write_frame(&mut self, frame: Frame<Bytes>, last: bool, scratch: &mut BytesMut) -> Result<(), SendError> {
+        let mut pieces = [Bytes::new(), Bytes::new(), Bytes::new()];
+        match frame.into_data() {
+            Ok(data) if data.is_empty() => {}
+            Ok(data) => {
+                stream::encode_data_header(data.len() as u64, scratch);
+                pieces[0] = scratch.split().freeze();
+                pieces[1] = data;
+            }
+            Err(frame) => {
+                if let Ok(fields) = frame.into_trailers() {
+                    stream::encode_trailers(&fields, scratch);
+                    pieces[0] = scratch.split().freeze();
+                }
+            }
+        }
+        if last {
+            stream::encode_end(scratch);
+            pieces[2] = scratch.split().freeze();
+        }
+        Ok(self.send.write_all_chunks(&mut pieces).await?)
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        if let Some(code) = self.on_drop {
+            self.reset(code);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What is known of one tunnel while it lives: health, load, traffic. Written by its driver, read from anywhere.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::id::{Place, TunnelId};
+use crate::protocol::code::CloseCode;
+use crate::protocol::handshake::Service;
+use crate::registry::Health;
+
+/// Where a tunnel is in its life, as its owner watches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// It carries exchanges.
+    Open,
+    /// The peer has been silent for the suspect timeout although it owes an answer. spec: CT-5
+    Suspect,
+    /// One end announced a drain: no new exchanges. spec: CT-7
+    Draining {
+        /// Not before this much time should a replacement be dialled to the same responder.
+        reconnect_after: Duration,
+    },
+    /// It is gone.
+    Closed(CloseReason),
+}
+
+/// How a tunnel ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseReason {
+    /// The close code, of whichever end closed.
+    pub code: CloseCode,
+    /// For people.
+    pub text: String,
+}
+
+/// One tunnel as `/tunnels` shows it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct TunnelSnapshot {
+    /// Its name at the responder.
+    pub id: String,
+    /// Node id.
+    pub node: String,
+    /// Cluster id.
+    pub cluster: String,
+    /// Tenant id.
+    pub tenant: String,
+    /// Which start of the initiator.
+    pub instance: String,
+    /// Which of the instance's tunnels.
+    pub slot: u32,
+    /// How often that slot was connected before.
+    pub generation: u64,
+    /// `quic` or `tcp`.
+    pub transport: &'static str,
+    /// `open`, `suspect`, `draining` or `closed`.
+    pub state: &'static str,
+    /// The peer's address as seen here.
+    pub remote: SocketAddr,
+    /// Smoothed round-trip time, milliseconds.
+    pub rtt_ms: f64,
+    /// Packets lost over packets sent, 0 to 1.
+    pub loss: f64,
+    /// Path MTU in use, bytes.
+    pub mtu: u16,
+    /// Congestion window, bytes.
+    pub congestion_window: u64,
+    /// Seconds since the handshake.
+    pub age_seconds: u64,
+    /// Exchanges under way.
+    pub in_flight: u32,
+    /// Exchanges opened so far.
+    pub exchanges: u64,
+    /// UDP payload bytes sent and received.
+    pub bytes_sent: u64,
+    /// UDP payload bytes received.
+    pub bytes_received: u64,
+    /// What the initiator exports.
+    pub services: Vec<String>,
+}
+
+/// The facts shared by a tunnel's handle, its driver and its exchanges.
+#[derive(Debug)]
+pub(crate) struct TunnelState {
+    pub(crate) id: TunnelId,
+    pub(crate) place: Place,
+    pub(crate) opened: Instant,
+    in_flight: AtomicU32,
+    exchanges: AtomicU64,
+    /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
+    rtt_micros: AtomicU64,
+    phase: watch::Sender<Phase>,
+    idle: tokio::sync::Notify,
+    services: Mutex<Vec<Service>>,
+}
+
+impl TunnelState {
+    pub(crate) fn new(id: TunnelId, place: Place, opened: Instant, services: Vec<Service>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            place,
+            opened,
+            in_flight: AtomicU32::new(0),
+            exchanges: AtomicU64::new(0),
+            rtt_micros: AtomicU64::new(0),
+            phase: watch::Sender::new(Phase::Open),
+            idle: tokio::sync::Notify::new(),
+            services: Mutex::new(services),
+        })
+    }
+
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Moves to `next` unless the tunnel is already closed, or draining and `next` is not closed.
+    pub(crate) fn advance(&self, next: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let blocked = match phase {
+                Phase::Closed(_) => true,
+                Phase::Draining { .. } => !matches!(next, Phase::Closed(_)),
+                Phase::Open | Phase::Suspect => *phase == next,
+            };
+            if !blocked {
+                *phase = next;
+            }
+            !blocked
+        });
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match *self.phase.borrow() {
+            Phase::Open => Health::Healthy,
+            Phase::Suspect => Health::Suspect,
+            Phase::Draining { .. } | Phase::Closed(_) => Health::Draining,
+        }
+    }
+
+    pub(crate) fn label(&self) -> &'static str {
+        match *self.phase.borrow() {
+            Phase::Open => "open",
+            Phase::Suspect => "suspect",
+            Phase::Draining { .. } => "draining",
+            Phase::Closed(_) => "closed",
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn rtt(&self) -> Duration {
+        Duration::from_micros(self.rtt_micros.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn note_rtt(&self, rtt: Duration) {
+        self.rtt_micros.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(crate) fn exchanges(&self) -> u64 {
+        self.exchanges.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn services(&self) -> Vec<Service> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn replace_services(&self, services: Vec<Service>) {
+        *self.services.lock().unwrap_or_else(PoisonError::into_inner) = services;
+    }
+
+    /// Counts an exchange until the returned guard drops.
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// Resolves when no exchange is under way. Cancel safe.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let notified = self.idle.notified();
+            tokio::pin!(notified);
+            // Registered before the check, so that a guard dropped in between is not missed.
+            notified.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// One exchange under way; dropping it says that it is over.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<TunnelState>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}

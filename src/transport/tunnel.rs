@@ -1,0 +1,151 @@
+//! The handle of a live tunnel.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::id::{Place, ServiceName, TunnelId};
+use crate::protocol::code::CloseCode;
+use crate::protocol::handshake::Service;
+use crate::protocol::session::Drain;
+use crate::registry::{Handle, Health};
+use crate::transport::body::{BoxError, RecvBody};
+use crate::transport::error::ExchangeError;
+use crate::transport::quic;
+use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
+
+/// One authenticated connection between an initiator and a responder. Cheap to clone; the tunnel closes when the last
+/// clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Tunnel {
+    link: Link,
+}
+
+/// What the tunnel runs over.
+#[derive(Debug, Clone)]
+enum Link {
+    Quic(Arc<quic::Connection>),
+}
+
+impl Tunnel {
+    pub(crate) fn quic(connection: quic::Connection) -> Self {
+        Self { link: Link::Quic(Arc::new(connection)) }
+    }
+
+    pub(crate) fn quic_parts(&self) -> (quinn::Connection, Arc<TunnelState>) {
+        match &self.link {
+            Link::Quic(connection) => (connection.quic.clone(), Arc::clone(&connection.state)),
+        }
+    }
+
+    fn state(&self) -> &Arc<TunnelState> {
+        match &self.link {
+            Link::Quic(connection) => &connection.state,
+        }
+    }
+
+    /// Its name at the responder.
+    pub fn id(&self) -> TunnelId {
+        self.state().id
+    }
+
+    /// Who the initiator is and which of its tunnels this is.
+    pub fn place(&self) -> &Place {
+        &self.state().place
+    }
+
+    /// The peer's address as seen here; follows a peer that moves.
+    pub fn remote(&self) -> SocketAddr {
+        match &self.link {
+            Link::Quic(connection) => connection.quic.remote_address(),
+        }
+    }
+
+    /// Watches the tunnel's life; the last value is [`Phase::Closed`].
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.state().phase()
+    }
+
+    /// Resolves when the tunnel is gone, with the reason. Cancel safe.
+    pub async fn closed(&self) -> CloseReason {
+        let mut phase = self.phase();
+        loop {
+            if let Phase::Closed(reason) = &*phase.borrow_and_update() {
+                return reason.clone();
+            }
+            if phase.changed().await.is_err() {
+                return CloseReason { code: CloseCode::Internal, text: "the driver is gone".into() };
+            }
+        }
+    }
+
+    /// The tunnel as operators see it.
+    pub fn snapshot(&self) -> TunnelSnapshot {
+        match &self.link {
+            Link::Quic(connection) => connection.snapshot(),
+        }
+    }
+
+    /// Sends a request to the initiator and waits for the response head.
+    ///
+    /// `service` names the exported service; without it the initiator matches host and path. The body is taken out of
+    /// `body` only once a stream is open, so after [`ExchangeError::NotSent`] the whole request may go elsewhere; it is
+    /// uploaded by a task of its own while the response streams. Interim responses go to the
+    /// [`InformationalSink`](crate::transport::InformationalSink) extension of `head`, if there is one.
+    ///
+    /// Cancel safe in that dropping the future, or the returned body before its end, cancels the exchange at once: the
+    /// initiator drops the service's work.
+    pub async fn exchange<B>(
+        &self,
+        service: Option<&ServiceName>,
+        head: &http::request::Parts,
+        body: &mut Option<B>,
+    ) -> Result<http::Response<RecvBody>, ExchangeError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match &self.link {
+            Link::Quic(connection) => connection.exchange(service, head, body).await,
+        }
+    }
+
+    /// Announces a drain: no new exchanges, what runs may finish until `deadline`, then the tunnel closes. The peer is
+    /// asked to come back not before `reconnect_after`. Returns at once.
+    pub fn drain(&self, deadline: Duration, reconnect_after: Duration) {
+        self.command(quic::Command::Drain(Drain { deadline, reconnect_after }));
+    }
+
+    /// Tells the peer what is exported from now on. Returns at once.
+    pub fn announce(&self, services: Vec<Service>) {
+        self.command(quic::Command::Services(services));
+    }
+
+    /// Closes without waiting for exchanges. Returns at once; [`Tunnel::closed`] tells when it is done.
+    pub fn close(&self, code: CloseCode, text: &str) {
+        self.command(quic::Command::Close(CloseReason { code, text: text.to_owned() }));
+    }
+
+    fn command(&self, command: quic::Command) {
+        match &self.link {
+            Link::Quic(connection) => connection.command(command),
+        }
+    }
+}
+
+impl Handle for Tunnel {
+    fn health(&self) -> Health {
+        self.state().health()
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.state().in_flight()
+    }
+
+    fn rtt(&self) -> Duration {
+        self.state().rtt()
+    }
+}
