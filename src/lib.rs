@@ -1,5 +1,6 @@
 //! adit: reverse tunnels over QUIC.
 
+pub mod admin;
 pub mod config;
 pub mod egress;
 pub mod id;
