@@ -1,6 +1,7 @@
 //! adit: reverse tunnels over QUIC.
 
 pub mod admin;
+pub mod app;
 pub mod config;
 pub mod egress;
 pub mod id;
