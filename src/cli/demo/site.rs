@@ -78,9 +78,9 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn summary(&self) -> String {
-        let via = self.headers.get(VIA).map(|via| String::from_utf8_lossy(via.as_bytes()));
+        let via = self.headers.get(VIA).map(|via| format!(", via {}", String::from_utf8_lossy(via.as_bytes())));
         let took = self.received.duration_since(self.sent).as_secs_f64() * 1000.0;
-        format!("200, {} bytes, via {}, {took:.2} ms after the request", self.body.len(), via.unwrap_or_default())
+        format!("200, {} bytes{}, {took:.2} ms after the request", self.body.len(), via.unwrap_or_default())
     }
 }
 
