@@ -6,6 +6,7 @@ pub mod net;
 pub mod policy;
 pub mod protocol;
 pub mod registry;
+pub mod telemetry;
 pub mod template;
 pub mod tls;
 pub mod transport;

@@ -92,7 +92,7 @@ impl Backoff {
 
 /// `ceiling` times `entropy` / 2^64: below `ceiling` unless that is zero.
 fn fraction(ceiling: Duration, entropy: u64) -> Duration {
-    let nanos = ceiling.as_nanos() * u128::from(entropy) >> 64;
+    let nanos = (ceiling.as_nanos() * u128::from(entropy)) >> 64;
     // One day, the most a ceiling can be, has 8.64e13 ns.
     Duration::from_nanos(u64::try_from(nanos).expect("a delay of at most a day fits"))
 }

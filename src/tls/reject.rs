@@ -93,7 +93,7 @@ impl Fault {
 }
 
 /// A peer's certificate that was not accepted. Travels inside the `rustls::Error`; [`Rejection::find`] gets it back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// Whose it is.
     pub peer: Peer,
@@ -161,6 +161,13 @@ impl Rejection {
 impl From<Rejection> for rustls::Error {
     fn from(rejection: Rejection) -> Self {
         Self::InvalidCertificate(CertificateError::Other(rustls::OtherError(std::sync::Arc::new(rejection))))
+    }
+}
+
+/// The same words: rustls, and quinn after it, print the cause of a failed verification with `Debug`.
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

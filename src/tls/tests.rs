@@ -1,6 +1,7 @@
 //! Real handshakes in memory: who is let in, who is not, and what the text says.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -485,6 +486,34 @@ fn the_configurations_serve_quic() {
     let responder = responder_config(&world.responder(), ALPN).unwrap();
     quinn::crypto::rustls::QuicClientConfig::try_from(initiator).unwrap();
     quinn::crypto::rustls::QuicServerConfig::try_from(responder).unwrap();
+}
+
+/// TLS has an alert for it, which says "certificate unknown"; QUIC carries the words as well.
+#[tokio::test]
+async fn over_quic_an_initiator_that_is_not_accepted_learns_why() {
+    let world = World::new();
+    let node = world.ca.node(Some(NODE), &[], last_month()).unwrap();
+    let initiator = InitiatorTls { credentials: Some(node.credentials().unwrap()), ..world.initiator() };
+    let initiator = initiator_config(&initiator, ALPN).unwrap();
+    let responder = responder_config(&world.responder(), ALPN).unwrap();
+
+    let serving = Arc::new(quinn::crypto::rustls::QuicServerConfig::try_from(responder).unwrap());
+    let dialling = Arc::new(quinn::crypto::rustls::QuicClientConfig::try_from(initiator).unwrap());
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let server = quinn::Endpoint::server(quinn::ServerConfig::with_crypto(serving), loopback).unwrap();
+    let client = quinn::Endpoint::client(loopback).unwrap();
+    let accepting = tokio::spawn({
+        let server = server.clone();
+        async move { server.accept().await.unwrap().await.unwrap_err() }
+    });
+    let connecting =
+        client.connect_with(quinn::ClientConfig::new(dialling), server.local_addr().unwrap(), HOST).unwrap();
+    // The initiator is done first: TLS 1.3 lets it finish before its own certificate was looked at.
+    let seen = connecting.await.unwrap().closed().await.to_string();
+    let known = accepting.await.unwrap().to_string();
+    for text in [seen, known] {
+        assert!(text.contains(NODE) && text.contains("has expired"), "{text}");
+    }
 }
 
 #[test]

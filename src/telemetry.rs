@@ -1,0 +1,13 @@
+//! What operators see: logs on stderr, and every metric with its name, help and labels in one table.
+//!
+//! Row 4: serves no HTTP (admin does) and knows no module that it counts for. Nothing here is global except the
+//! process's logger: [`Metrics`] is a value, so two instances in one process count apart. Modules hold typed handles
+//! ([`TunnelMetrics`], [`ExchangeMetrics`], [`DestinationMetrics`]), looked up once; counting is an atomic addition.
+
+pub mod log;
+mod metrics;
+
+pub use metrics::destination::{DestinationMetrics, DestinationRecord, DestinationState};
+pub use metrics::exchange::{Direction, ExchangeMetrics, ExchangeRecord, Side};
+pub use metrics::tunnel::{HandshakeFailure, Role, TunnelMetrics, TunnelRecord};
+pub use metrics::{Metrics, UPKEEP_INTERVAL};

@@ -1,0 +1,120 @@
+//! All metrics in one table, and the value that holds them.
+//!
+//! Labels come from closed sets of a few dozen values at most; node ids are never labels.
+
+pub(super) mod destination;
+pub(super) mod exchange;
+mod table;
+pub(super) mod tunnel;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+
+use crate::telemetry::metrics::destination::DestinationMetrics;
+use crate::telemetry::metrics::exchange::{ExchangeMetrics, Side};
+use crate::telemetry::metrics::table::{DURATION_BUCKETS, EXCHANGE_DURATION, Kind, Metric, TABLE, UDP_BUFFER};
+use crate::telemetry::metrics::tunnel::{Role, TunnelMetrics};
+
+/// How often [`Metrics::upkeep`] should be called.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Every metric of one running adit. Cheap to clone; two that were made apart count apart.
+#[derive(Clone)]
+pub struct Metrics {
+    recorder: Arc<PrometheusRecorder>,
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        let durations = Matcher::Full(EXCHANGE_DURATION.name.to_owned());
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(durations, DURATION_BUCKETS)
+            .expect("the buckets are a constant that is not empty")
+            .build_recorder();
+        for metric in TABLE {
+            let (name, help) = (metric.name.into(), metric.help.into());
+            match metric.kind {
+                Kind::Counter => recorder.describe_counter(name, None, help),
+                Kind::Gauge => recorder.describe_gauge(name, None, help),
+                Kind::Histogram => recorder.describe_histogram(name, None, help),
+            }
+        }
+        Self { recorder: Arc::new(recorder) }
+    }
+
+    /// The text that Prometheus scrapes, exposition format 0.0.4.
+    pub fn render(&self) -> String {
+        self.recorder.handle().render()
+    }
+
+    /// Folds recorded durations into their buckets. Call it every [`UPKEEP_INTERVAL`]: until then, or until somebody
+    /// scrapes, each recorded duration takes 8 bytes.
+    pub fn upkeep(&self) {
+        self.recorder.handle().run_upkeep();
+    }
+
+    /// Counts tunnels and handshakes of one role.
+    pub fn tunnels(&self, role: Role) -> TunnelMetrics {
+        TunnelMetrics::new(self, role)
+    }
+
+    /// Counts exchanges on one side. `causes` are the labels that [`ExchangeRecord::fail`] will be given.
+    ///
+    /// [`ExchangeRecord::fail`]: crate::telemetry::ExchangeRecord::fail
+    pub fn exchanges(&self, side: Side, causes: &[&'static str]) -> ExchangeMetrics {
+        ExchangeMetrics::new(self, side, causes)
+    }
+
+    /// Counts the destinations of an initiator by state.
+    pub fn destinations(&self) -> DestinationMetrics {
+        DestinationMetrics::new(self)
+    }
+
+    /// States the UDP socket buffers that the kernel granted, in usable bytes.
+    pub fn udp_buffers(&self, role: Role, recv: usize, send: usize) {
+        for (direction, bytes) in [("receive", recv), ("send", send)] {
+            self.gauge(&UDP_BUFFER, &[role.label(), direction]).set(bytes as f64);
+        }
+    }
+
+    fn counter(&self, metric: &Metric, values: &[&'static str]) -> Counter {
+        self.recorder.register_counter(&key(metric, values), &METADATA)
+    }
+
+    fn gauge(&self, metric: &Metric, values: &[&'static str]) -> Gauge {
+        self.recorder.register_gauge(&key(metric, values), &METADATA)
+    }
+
+    fn histogram(&self, metric: &Metric, values: &[&'static str]) -> Histogram {
+        self.recorder.register_histogram(&key(metric, values), &METADATA)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+const METADATA: Metadata<'_> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+fn key(metric: &Metric, values: &[&'static str]) -> Key {
+    debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
+    let labels: Vec<Label> =
+        metric.labels.iter().zip(values).map(|(name, value)| Label::from_static_parts(name, value)).collect();
+    Key::from_parts(metric.name, labels)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! The states of what an initiator dials; names and meaning as in Envoy's reverse tunnels.
+
+use std::sync::Arc;
+
+use metrics::Gauge;
+
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::table::DESTINATIONS;
+
+/// Where one tunnel that an initiator is configured to keep stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DestinationState {
+    /// The first attempt runs.
+    Connecting,
+    /// Its tunnel is open, and was never lost.
+    Connected,
+    /// An attempt just failed, or the tunnel was just lost.
+    Failed,
+    /// Its tunnel is open again after a failure.
+    Recovered,
+    /// It waits before the next attempt.
+    Backoff,
+    /// It is not retried as it is: the name does not resolve, or the responder refused for good.
+    CannotConnect,
+}
+
+impl DestinationState {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Connecting, Self::Connected, Self::Failed, Self::Recovered, Self::Backoff, Self::CannotConnect];
+
+    /// The metric label and the word in logs and in `adit status`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Failed => "failed",
+            Self::Recovered => "recovered",
+            Self::Backoff => "backoff",
+            Self::CannotConnect => "cannot_connect",
+        }
+    }
+}
+
+/// The gauges by state. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DestinationMetrics {
+    gauges: Arc<[Gauge; DestinationState::ALL.len()]>,
+}
+
+impl DestinationMetrics {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self { gauges: Arc::new(DestinationState::ALL.map(|state| metrics.gauge(&DESTINATIONS, &[state.label()]))) }
+    }
+
+    /// One more destination, connecting. It leaves the gauges when the record is dropped.
+    pub fn begin(&self) -> DestinationRecord {
+        let state = DestinationState::Connecting;
+        self.gauge(state).increment(1.0);
+        DestinationRecord { metrics: self.clone(), state }
+    }
+
+    fn gauge(&self, state: DestinationState) -> &Gauge {
+        &self.gauges[state as usize]
+    }
+}
+
+/// One destination, counted in the state it is in.
+#[derive(Debug)]
+#[must_use = "the destination is counted while this lives"]
+pub struct DestinationRecord {
+    metrics: DestinationMetrics,
+    state: DestinationState,
+}
+
+impl DestinationRecord {
+    /// It is in `state` now.
+    pub fn set(&mut self, state: DestinationState) {
+        self.metrics.gauge(self.state).decrement(1.0);
+        self.metrics.gauge(state).increment(1.0);
+        self.state = state;
+    }
+
+    /// The state it is in.
+    pub const fn state(&self) -> DestinationState {
+        self.state
+    }
+}
+
+impl Drop for DestinationRecord {
+    fn drop(&mut self) {
+        self.metrics.gauge(self.state).decrement(1.0);
+    }
+}

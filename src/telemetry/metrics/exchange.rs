@@ -1,0 +1,150 @@
+//! Counting exchanges: one record per exchange, closed by its drop, so that none is forgotten on an early return.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use metrics::{Counter, Gauge, Histogram};
+
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::table::{
+    BODY_BYTES, EXCHANGE_DURATION, EXCHANGES, EXCHANGES_FAILED, EXCHANGES_IN_FLIGHT,
+};
+
+/// Where the exchange is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Between an egress listener and a tunnel, at the responder.
+    Egress,
+    /// Between a tunnel and a target, at the initiator.
+    Target,
+}
+
+impl Side {
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Target => "target",
+        }
+    }
+}
+
+/// Which body the bytes belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The request's.
+    Request,
+    /// The response's.
+    Response,
+}
+
+/// The classes a status can have; `none` is an exchange that ended before there was one.
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+/// Whoever asked went away: nothing is wrong here.
+const CANCELLED: &str = "cancelled";
+/// A cause that was not announced to [`Metrics::exchanges`].
+const OTHER: &str = "other";
+
+/// The counters of one side. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ExchangeMetrics {
+    handles: Arc<Handles>,
+}
+
+#[derive(Debug)]
+struct Handles {
+    ended: [Counter; CLASSES.len()],
+    duration: Histogram,
+    in_flight: Gauge,
+    failed: Vec<(&'static str, Counter)>,
+    request_bytes: Counter,
+    response_bytes: Counter,
+}
+
+impl ExchangeMetrics {
+    pub(super) fn new(metrics: &Metrics, side: Side, causes: &[&'static str]) -> Self {
+        let side = side.label();
+        let failed = |cause: &&'static str| (*cause, metrics.counter(&EXCHANGES_FAILED, &[side, cause]));
+        Self {
+            handles: Arc::new(Handles {
+                ended: CLASSES.map(|class| metrics.counter(&EXCHANGES, &[side, class])),
+                duration: metrics.histogram(&EXCHANGE_DURATION, &[side]),
+                in_flight: metrics.gauge(&EXCHANGES_IN_FLIGHT, &[side]),
+                failed: causes.iter().chain(&[CANCELLED, OTHER]).map(failed).collect(),
+                request_bytes: metrics.counter(&BODY_BYTES, &[side, "request"]),
+                response_bytes: metrics.counter(&BODY_BYTES, &[side, "response"]),
+            }),
+        }
+    }
+
+    /// An exchange begins: its request's head was read.
+    pub fn begin(&self) -> ExchangeRecord {
+        self.handles.in_flight.increment(1.0);
+        ExchangeRecord { handles: Arc::clone(&self.handles), began: Instant::now(), status: 0, outcome: Outcome::Open }
+    }
+
+    /// Bytes of a body passed.
+    pub fn body_bytes(&self, direction: Direction, bytes: u64) {
+        match direction {
+            Direction::Request => self.handles.request_bytes.increment(bytes),
+            Direction::Response => self.handles.response_bytes.increment(bytes),
+        }
+    }
+}
+
+/// One exchange. Counts it when dropped: as failed if [`ExchangeRecord::fail`] said so, as cancelled if neither that
+/// nor [`ExchangeRecord::complete`] was called.
+#[derive(Debug)]
+#[must_use = "the exchange counts as in flight while this lives"]
+pub struct ExchangeRecord {
+    handles: Arc<Handles>,
+    began: Instant,
+    status: u16,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Open,
+    Complete,
+    Failed(&'static str),
+}
+
+impl ExchangeRecord {
+    /// The final response's head was sent on, with this status.
+    pub const fn responded(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    /// Both messages were passed on whole.
+    pub fn complete(&mut self) {
+        if self.outcome == Outcome::Open {
+            self.outcome = Outcome::Complete;
+        }
+    }
+
+    /// It failed; the first cause given is the one that counts.
+    pub fn fail(&mut self, cause: &'static str) {
+        if !matches!(self.outcome, Outcome::Failed(_)) {
+            self.outcome = Outcome::Failed(cause);
+        }
+    }
+}
+
+impl Drop for ExchangeRecord {
+    fn drop(&mut self) {
+        let Handles { ended, duration, in_flight, failed, .. } = &*self.handles;
+        in_flight.decrement(1.0);
+        duration.record(self.began.elapsed());
+        ended[usize::from(self.status / 100).min(CLASSES.len() - 1)].increment(1);
+        let cause = match self.outcome {
+            Outcome::Complete => return,
+            Outcome::Open => CANCELLED,
+            Outcome::Failed(cause) => cause,
+        };
+        let known = failed.iter().find(|(known, _)| *known == cause);
+        if let Some((_, counter)) = known.or_else(|| failed.last()) {
+            counter.increment(1);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Names, labels and help of every metric. `adit_<thing>_<unit>`, `_total` for what only rises.
+
+/// What kind of number it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    #[cfg(test)]
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug)]
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [&'static str],
+    pub(super) help: &'static str,
+}
+
+/// Upper bounds of the duration buckets, in seconds: a local answer, a WAN round trip or three, a slow target, a
+/// deadline. Few, because every bound is a time series.
+pub(super) const DURATION_BUCKETS: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+macro_rules! table {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(pub(super) const $id: Metric =
+            Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+
+        /// Every metric, in the order they are documented.
+        pub(super) const TABLE: &[Metric] = &[$($id),*];
+    };
+}
+
+table! {
+    TUNNELS_OPEN = Gauge "adit_tunnels_open" ["role"]
+        "Tunnels that are open now; opened minus closed.";
+    TUNNELS_OPENED = Counter "adit_tunnels_opened_total" ["role"]
+        "Tunnels whose handshake ended in a welcome.";
+    TUNNELS_CLOSED = Counter "adit_tunnels_closed_total" ["role", "reason"]
+        "Tunnels that were open and ended, by close code; lost: without one.";
+    HANDSHAKES_REFUSED = Counter "adit_handshakes_refused_total" ["role", "code"]
+        "Handshakes that ended in a refusal: sent by a responder, received by an initiator.";
+    HANDSHAKES_FAILED = Counter "adit_handshakes_failed_total" ["role", "reason"]
+        "Handshakes that ended in neither welcome nor refusal: tls, timeout or protocol.";
+    EXCHANGES = Counter "adit_exchanges_total" ["side", "status"]
+        "Exchanges that ended, by class of the status; none: no response was sent.";
+    EXCHANGE_DURATION = Histogram "adit_exchange_duration_seconds" ["side"]
+        "From the head of the request to the end of the exchange.";
+    EXCHANGES_FAILED = Counter "adit_exchanges_failed_total" ["side", "cause"]
+        "Exchanges that did not end as they should, by cause; each also counts in adit_exchanges_total.";
+    EXCHANGES_IN_FLIGHT = Gauge "adit_exchanges_in_flight" ["side"]
+        "Exchanges that began and have not ended.";
+    BODY_BYTES = Counter "adit_exchange_body_bytes_total" ["side", "direction"]
+        "Bytes of message bodies, without heads and framing.";
+    DESTINATIONS = Gauge "adit_initiator_destinations" ["state"]
+        "Tunnels that an initiator is configured to keep, by the state each is in.";
+    UDP_BUFFER = Gauge "adit_udp_socket_buffer_bytes" ["role", "direction"]
+        "UDP socket buffer that the kernel granted, in usable bytes; 4194304 is asked for.";
+}

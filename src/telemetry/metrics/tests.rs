@@ -1,0 +1,216 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::telemetry::{DestinationState, Direction, HandshakeFailure};
+
+const CAUSES: &[&str] = &["no_tunnel", "target_refused"];
+
+/// Everything that can be counted, registered once.
+fn everything() -> Metrics {
+    let metrics = Metrics::new();
+    for role in [Role::Initiator, Role::Responder] {
+        metrics.tunnels(role);
+        metrics.udp_buffers(role, 4096, 2048);
+    }
+    for side in [Side::Egress, Side::Target] {
+        drop(metrics.exchanges(side, CAUSES).begin());
+    }
+    metrics.destinations();
+    metrics
+}
+
+#[track_caller]
+fn assert_samples(metrics: &Metrics, samples: &[&str]) {
+    let text = metrics.render();
+    for sample in samples {
+        assert!(text.lines().any(|line| line == *sample), "no line {sample:?} in\n{text}");
+    }
+}
+
+/// Dashboards and alerts hang on this list: a change here is a change for operators.
+#[test]
+fn the_list_of_metrics_is_the_promised_one() {
+    let listed: Vec<String> = TABLE
+        .iter()
+        .map(|metric| format!("{} {} {{{}}}", metric.kind.label(), metric.name, metric.labels.join(",")))
+        .collect();
+    let promised = "\
+gauge adit_tunnels_open {role}
+counter adit_tunnels_opened_total {role}
+counter adit_tunnels_closed_total {role,reason}
+counter adit_handshakes_refused_total {role,code}
+counter adit_handshakes_failed_total {role,reason}
+counter adit_exchanges_total {side,status}
+histogram adit_exchange_duration_seconds {side}
+counter adit_exchanges_failed_total {side,cause}
+gauge adit_exchanges_in_flight {side}
+counter adit_exchange_body_bytes_total {side,direction}
+gauge adit_initiator_destinations {state}
+gauge adit_udp_socket_buffer_bytes {role,direction}";
+    assert_eq!(listed.join("\n"), promised);
+}
+
+#[test]
+fn what_is_scraped_is_the_table_with_help_and_nothing_else() {
+    let text = everything().render();
+    let scraped: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let helped: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
+    let types: Vec<String> = TABLE.iter().map(|metric| format!("{} {}", metric.name, metric.kind.label())).collect();
+    let helps: Vec<String> = TABLE.iter().map(|metric| format!("{} {}", metric.name, metric.help)).collect();
+    assert_eq!(scraped, types.iter().map(String::as_str).collect());
+    assert_eq!(helped, helps.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn names_follow_the_rule() {
+    for metric in TABLE {
+        assert!(metric.name.starts_with("adit_"), "{}", metric.name);
+        assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+        assert!(metric.help.ends_with('.'), "{}", metric.name);
+    }
+}
+
+/// A scrape of both roles in one process stays small, whatever traffic does.
+#[test]
+fn there_are_few_time_series() {
+    let text = everything().render();
+    let series = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+    assert!(series < 150, "{series}");
+}
+
+#[test]
+fn two_instances_count_apart() {
+    let (one, other) = (Metrics::new(), Metrics::new());
+    let _tunnel = one.tunnels(Role::Responder).opened();
+    other.tunnels(Role::Responder);
+    assert_samples(&one, &["adit_tunnels_open{role=\"responder\"} 1"]);
+    assert_samples(&other, &["adit_tunnels_open{role=\"responder\"} 0"]);
+}
+
+#[test]
+fn open_tunnels_are_those_opened_and_not_closed() {
+    let metrics = Metrics::new();
+    let tunnels = metrics.tunnels(Role::Responder);
+    let (drained, lost, _open) = (tunnels.opened(), tunnels.opened(), tunnels.opened());
+    drained.closed(CloseCode::Done);
+    drop(lost);
+    assert_samples(
+        &metrics,
+        &[
+            "adit_tunnels_open{role=\"responder\"} 1",
+            "adit_tunnels_opened_total{role=\"responder\"} 3",
+            "adit_tunnels_closed_total{role=\"responder\",reason=\"done\"} 1",
+            "adit_tunnels_closed_total{role=\"responder\",reason=\"lost\"} 1",
+        ],
+    );
+}
+
+#[test]
+fn handshakes_that_open_no_tunnel_count_by_code_or_reason() {
+    let metrics = Metrics::new();
+    let tunnels = metrics.tunnels(Role::Initiator);
+    tunnels.refused(RefusalCode::Forbidden);
+    tunnels.handshake_failed(HandshakeFailure::Tls);
+    assert_samples(
+        &metrics,
+        &[
+            "adit_handshakes_refused_total{role=\"initiator\",code=\"forbidden\"} 1",
+            "adit_handshakes_refused_total{role=\"initiator\",code=\"quota\"} 0",
+            "adit_handshakes_failed_total{role=\"initiator\",reason=\"tls\"} 1",
+        ],
+    );
+}
+
+#[test]
+fn every_exchange_ends_in_exactly_one_class() {
+    let metrics = Metrics::new();
+    let exchanges = metrics.exchanges(Side::Egress, CAUSES);
+
+    let mut complete = exchanges.begin();
+    complete.responded(204);
+    complete.complete();
+    drop(complete);
+
+    let mut refused = exchanges.begin();
+    refused.fail("target_refused");
+    refused.fail("no_tunnel");
+    refused.responded(502);
+    refused.complete();
+    drop(refused);
+
+    drop(exchanges.begin());
+    exchanges.begin().fail("not in the list");
+    let _running = exchanges.begin();
+    assert_samples(
+        &metrics,
+        &[
+            "adit_exchanges_total{side=\"egress\",status=\"2xx\"} 1",
+            "adit_exchanges_total{side=\"egress\",status=\"5xx\"} 1",
+            "adit_exchanges_total{side=\"egress\",status=\"none\"} 2",
+            "adit_exchanges_failed_total{side=\"egress\",cause=\"target_refused\"} 1",
+            "adit_exchanges_failed_total{side=\"egress\",cause=\"no_tunnel\"} 0",
+            "adit_exchanges_failed_total{side=\"egress\",cause=\"cancelled\"} 1",
+            "adit_exchanges_failed_total{side=\"egress\",cause=\"other\"} 1",
+            "adit_exchanges_in_flight{side=\"egress\"} 1",
+            "adit_exchange_duration_seconds_count{side=\"egress\"} 4",
+        ],
+    );
+}
+
+#[test]
+fn a_status_outside_the_classes_does_not_panic() {
+    let metrics = Metrics::new();
+    let mut odd = metrics.exchanges(Side::Target, &[]).begin();
+    odd.responded(u16::MAX);
+    drop(odd);
+    assert_samples(&metrics, &["adit_exchanges_total{side=\"target\",status=\"5xx\"} 1"]);
+}
+
+#[test]
+fn body_bytes_count_by_direction() {
+    let metrics = Metrics::new();
+    let exchanges = metrics.exchanges(Side::Target, &[]);
+    exchanges.body_bytes(Direction::Request, 1000);
+    exchanges.body_bytes(Direction::Request, 24);
+    assert_samples(
+        &metrics,
+        &[
+            "adit_exchange_body_bytes_total{side=\"target\",direction=\"request\"} 1024",
+            "adit_exchange_body_bytes_total{side=\"target\",direction=\"response\"} 0",
+        ],
+    );
+}
+
+#[test]
+fn durations_survive_upkeep() {
+    let metrics = Metrics::new();
+    let exchanges = metrics.exchanges(Side::Target, &[]);
+    for _ in 0..3 {
+        drop(exchanges.begin());
+        metrics.upkeep();
+    }
+    assert_samples(
+        &metrics,
+        &[
+            "adit_exchange_duration_seconds_count{side=\"target\"} 3",
+            "adit_exchange_duration_seconds_bucket{side=\"target\",le=\"30\"} 3",
+        ],
+    );
+}
+
+#[test]
+fn a_destination_is_in_one_state_at_a_time() {
+    let metrics = Metrics::new();
+    let destinations = metrics.destinations();
+    let (mut first, gone) = (destinations.begin(), destinations.begin());
+    first.set(DestinationState::Backoff);
+    first.set(DestinationState::Recovered);
+    drop(gone);
+    assert_eq!(first.state(), DestinationState::Recovered);
+    for state in DestinationState::ALL {
+        let count = u8::from(state == DestinationState::Recovered);
+        assert_samples(&metrics, &[&format!("adit_initiator_destinations{{state=\"{}\"}} {count}", state.label())]);
+        assert_eq!(serde_json::to_value(state).unwrap(), state.label(), "one word everywhere");
+    }
+}

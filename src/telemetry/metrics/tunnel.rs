@@ -1,0 +1,140 @@
+//! Counting tunnels and the handshakes that lead to them.
+
+use std::sync::Arc;
+
+use metrics::{Counter, Gauge};
+
+use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::table::{
+    HANDSHAKES_FAILED, HANDSHAKES_REFUSED, TUNNELS_CLOSED, TUNNELS_OPEN, TUNNELS_OPENED,
+};
+
+/// Which end of its tunnels this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It dialled.
+    Initiator,
+    /// It accepted.
+    Responder,
+}
+
+impl Role {
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Initiator => "initiator",
+            Self::Responder => "responder",
+        }
+    }
+}
+
+/// Why a handshake ended in neither welcome nor refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeFailure {
+    /// The secure connection did not come about: certificates, versions, ALPN.
+    Tls,
+    /// It took too long.
+    Timeout,
+    /// The connection ended or its bytes made no sense before the answer.
+    Protocol,
+}
+
+impl HandshakeFailure {
+    const ALL: [Self; 3] = [Self::Tls, Self::Timeout, Self::Protocol];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+/// The label of a tunnel that ended without a close code.
+const LOST: &str = "lost";
+
+/// The counters of one role. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct TunnelMetrics {
+    handles: Arc<Handles>,
+}
+
+#[derive(Debug)]
+struct Handles {
+    open: Gauge,
+    opened: Counter,
+    closed: Vec<(CloseCode, Counter)>,
+    lost: Counter,
+    refused: Vec<(RefusalCode, Counter)>,
+    failed: Vec<(HandshakeFailure, Counter)>,
+}
+
+impl TunnelMetrics {
+    pub(super) fn new(metrics: &Metrics, role: Role) -> Self {
+        let role = role.label();
+        let closed = |code: &CloseCode| (*code, metrics.counter(&TUNNELS_CLOSED, &[role, code.label()]));
+        let refused = |code: RefusalCode| (code, metrics.counter(&HANDSHAKES_REFUSED, &[role, code.label()]));
+        let failed = |why: HandshakeFailure| (why, metrics.counter(&HANDSHAKES_FAILED, &[role, why.label()]));
+        Self {
+            handles: Arc::new(Handles {
+                open: metrics.gauge(&TUNNELS_OPEN, &[role]),
+                opened: metrics.counter(&TUNNELS_OPENED, &[role]),
+                closed: CloseCode::ALL.iter().map(closed).collect(),
+                lost: metrics.counter(&TUNNELS_CLOSED, &[role, LOST]),
+                refused: RefusalCode::ALL.into_iter().map(refused).collect(),
+                failed: HandshakeFailure::ALL.into_iter().map(failed).collect(),
+            }),
+        }
+    }
+
+    /// A tunnel opened. It counts as open until the record is closed or dropped.
+    pub fn opened(&self) -> TunnelRecord {
+        self.handles.opened.increment(1);
+        self.handles.open.increment(1.0);
+        TunnelRecord { handles: Arc::clone(&self.handles), code: None }
+    }
+
+    /// A handshake ended in a refusal.
+    pub fn refused(&self, code: RefusalCode) {
+        increment(&self.handles.refused, code);
+    }
+
+    /// A handshake ended in neither welcome nor refusal.
+    pub fn handshake_failed(&self, why: HandshakeFailure) {
+        increment(&self.handles.failed, why);
+    }
+}
+
+/// One open tunnel. Dropped without [`TunnelRecord::closed`], it counts as lost.
+#[derive(Debug)]
+#[must_use = "the tunnel counts as open while this lives"]
+pub struct TunnelRecord {
+    handles: Arc<Handles>,
+    code: Option<CloseCode>,
+}
+
+impl TunnelRecord {
+    /// The tunnel ended with `code`, sent or received.
+    pub fn closed(mut self, code: CloseCode) {
+        self.code = Some(code);
+    }
+}
+
+impl Drop for TunnelRecord {
+    fn drop(&mut self) {
+        self.handles.open.decrement(1.0);
+        match self.code {
+            Some(code) => increment(&self.handles.closed, code),
+            None => self.handles.lost.increment(1),
+        }
+    }
+}
+
+fn increment<K: Copy + PartialEq>(counters: &[(K, Counter)], key: K) {
+    if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == key) {
+        counter.increment(1);
+    }
+}
