@@ -1,10 +1,12 @@
 //! adit: reverse tunnels over QUIC.
 
+pub mod egress;
 pub mod id;
 pub mod lifecycle;
 pub mod net;
 pub mod policy;
 pub mod protocol;
+pub mod proxy;
 pub mod registry;
 pub mod telemetry;
 pub mod template;
