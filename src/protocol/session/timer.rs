@@ -26,8 +26,15 @@ impl Timer {
 pub(super) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
 impl Timers {
-    pub(super) const fn set(&mut self, timer: Timer, at: Instant) {
-        self.0[timer as usize] = Some(at);
+    /// Sets `timer` to act `after` from `now`; never, if that is beyond what a clock can tell.
+    pub(super) fn set(&mut self, timer: Timer, now: Instant, after: Duration) {
+        self.0[timer as usize] = now.checked_add(after);
+    }
+
+    /// Like [`Timers::set`], but never later than already set.
+    pub(super) fn set_earlier(&mut self, timer: Timer, now: Instant, after: Duration) {
+        let earlier = [self.get(timer), now.checked_add(after)].into_iter().flatten().min();
+        self.0[timer as usize] = earlier;
     }
 
     pub(super) const fn stop(&mut self, timer: Timer) {

@@ -103,6 +103,7 @@ impl MessageReader {
     }
 
     /// The next part of the message; `None` when more bytes are needed, or none are expected. An error repeats.
+    #[expect(clippy::should_implement_trait, reason = "`None` asks for more bytes, it does not end anything")]
     pub fn next(&mut self) -> Result<Option<Event>, StreamError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -227,7 +228,8 @@ impl MessageReader {
         Ok(())
     }
 
-    /// A whole payload of `length` bytes, without a copy when it arrived in one piece.
+    /// A whole payload of `length` bytes, without a copy when it arrived in one piece. What is held grows with what
+    /// arrives and not with what a header promises. spec: SE-5
     fn payload(&mut self, length: usize) -> Option<Bytes> {
         let missing = length - self.held.len();
         if self.held.is_empty() && self.chunk.len() >= length {
