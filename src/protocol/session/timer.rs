@@ -74,8 +74,6 @@ pub struct Timing {
     pub suspect_timeout: Duration,
     /// Silence after which the tunnel is dead. Default 30 s. spec: CT-43
     pub idle_timeout: Duration,
-    /// How long a drain takes that names no deadline of its own. Default 30 s. spec: CT-23
-    pub drain_timeout: Duration,
 }
 
 impl Default for Timing {
@@ -85,7 +83,6 @@ impl Default for Timing {
             keepalive_interval: Duration::from_secs(5),
             suspect_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(30),
         }
     }
 }

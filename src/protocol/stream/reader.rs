@@ -313,3 +313,11 @@ fn skip(number: u64, length: u64) -> Result<Step, StreamError> {
 fn at_most(what: &'static str, actual: u64, max: u64) -> Result<(), StreamError> {
     if actual > max { Err(StreamError::Limit { what, actual, max }) } else { Ok(()) }
 }
+
+#[cfg(test)]
+impl MessageReader {
+    /// What is reserved for a frame that is not whole yet.
+    pub(super) fn held_capacity(&self) -> usize {
+        self.held.capacity()
+    }
+}
