@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::id::TunnelId;
-use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::code::CloseCode;
+use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::transport::quic::control::{Command, Connection, Control, note_illegal};
 use crate::transport::quic::settings::QuicSettings;

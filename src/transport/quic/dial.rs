@@ -51,7 +51,11 @@ pub struct Dialed {
 
 impl Dialer {
     /// `tls` must offer the ALPN `adit/1` and TLS 1.3.
-    pub fn new(endpoint: quinn::Endpoint, tls: rustls::ClientConfig, settings: QuicSettings) -> Result<Self, DialError> {
+    pub fn new(
+        endpoint: quinn::Endpoint,
+        tls: rustls::ClientConfig,
+        settings: QuicSettings,
+    ) -> Result<Self, DialError> {
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| DialError::Tls(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(settings.initiator_transport());

@@ -107,9 +107,8 @@ impl QuicSettings {
             .datagram_receive_buffer_size(Some(1 << 20))
             .datagram_send_buffer_size(1 << 20)
             .congestion_controller_factory(match self.congestion {
-                CongestionControl::Bbr => {
-                    Arc::new(quinn::congestion::BbrConfig::default()) as Arc<dyn quinn::congestion::ControllerFactory + Send + Sync>
-                }
+                CongestionControl::Bbr => Arc::new(quinn::congestion::BbrConfig::default())
+                    as Arc<dyn quinn::congestion::ControllerFactory + Send + Sync>,
                 CongestionControl::Cubic => Arc::new(quinn::congestion::CubicConfig::default()),
                 CongestionControl::NewReno => Arc::new(quinn::congestion::NewRenoConfig::default()),
             });
