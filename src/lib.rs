@@ -2,6 +2,7 @@
 
 pub mod egress;
 pub mod id;
+pub mod initiator;
 pub mod lifecycle;
 pub mod net;
 pub mod policy;
