@@ -14,6 +14,7 @@
 //!
 //! Row 9: uses the rows above it; accepts no tunnels, reads no configuration.
 
+pub mod gateway;
 pub mod http1;
 pub mod http2;
 pub mod listener;

@@ -4,8 +4,10 @@
 //! [`serve::Services`] (configured targets) is one. proto-spec sections 2 and 4.
 
 mod dialer;
+pub mod serve;
 mod status;
 mod supervisor;
+pub mod targets;
 
 pub use dialer::{Destination, Initiator, InitiatorSettings};
 pub use status::{SlotStatus, StatusBoard};

@@ -9,6 +9,8 @@ pub mod policy;
 pub mod protocol;
 pub mod proxy;
 pub mod registry;
+pub mod responder;
+pub mod routing;
 pub mod telemetry;
 pub mod template;
 pub mod tls;

@@ -12,7 +12,7 @@ mod state;
 mod tunnel;
 
 pub use body::{BoxError, RecvBody};
-pub use error::{BodyError, DialError, ExchangeError};
+pub use error::{BodyError, DialError, ExchangeError, TunnelLost};
 pub use serve::{InformationalSink, Serve};
 pub use state::{CloseReason, Phase, TunnelSnapshot};
 pub use tunnel::Tunnel;

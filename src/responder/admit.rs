@@ -10,7 +10,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use crate::id::{PeerIdentity, TunnelId};
 use crate::policy;
 use crate::protocol::code::{CloseCode, RefusalCode};
-use crate::protocol::handshake::{PeerLimits, Refusal, Token, Welcome};
+use crate::protocol::handshake::{PeerLimits, Refusal, Welcome};
 use crate::responder::listener::{Proof, Shared};
 use crate::telemetry::HandshakeFailure;
 use crate::tls;
@@ -127,7 +127,7 @@ fn authorize(shared: &Shared, pending: &Pending) -> Result<(policy::Admitted, Pe
     }
     let identity = tls::peer_identity(&pending.certificates)
         .map_err(|error| refusal(RefusalCode::Unauthenticated, &error.to_string(), None))?;
-    let token = hello.token.as_ref().map(Token::as_bytes);
+    let token = hello.token.as_deref();
     let admitted = policy::authorize(hello.place.clone(), &identity, token, &shared.rules.load())?;
     Ok((admitted, identity))
 }

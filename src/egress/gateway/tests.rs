@@ -1,0 +1,319 @@
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use http::header::{FORWARDED, RETRY_AFTER, VIA};
+use http::{StatusCode, request};
+use http_body_util::{BodyExt, Empty};
+
+use super::*;
+use crate::egress::ConnectionDetails;
+use crate::id::{ServiceName, TunnelId};
+use crate::protocol::code::StreamCode;
+use crate::proxy::failure::PROXY_STATUS;
+use crate::registry::{Handle, Health};
+use crate::routing::RouterSettings;
+use crate::routing::testing::admitted;
+use crate::template::Template;
+use crate::transport::{ExchangeError, TunnelLost};
+
+/// What a tunnel does with a request.
+enum Step {
+    /// Reads the body and answers with it.
+    Echo,
+    /// Fails before it touches the body.
+    FailsFirst(ExchangeError),
+    /// Fails after it took the body.
+    FailsLater(ExchangeError),
+    /// Takes the request and never answers.
+    Hangs,
+}
+
+/// A tunnel that does what a test says, one step per request.
+#[derive(Clone)]
+struct Fake(Arc<State>);
+
+struct State {
+    id: TunnelId,
+    steps: Mutex<VecDeque<Step>>,
+    seen: Mutex<Vec<(Option<ServiceName>, request::Parts)>>,
+}
+
+impl Fake {
+    fn seen(&self) -> usize {
+        self.0.seen.lock().unwrap().len()
+    }
+}
+
+impl Handle for Fake {
+    fn health(&self) -> Health {
+        Health::Healthy
+    }
+    fn in_flight(&self) -> u32 {
+        0
+    }
+    // The tunnel with the smaller id is tried first.
+    fn rtt(&self) -> Duration {
+        Duration::from_millis(self.0.id.0)
+    }
+}
+
+impl Opener for Fake {
+    type Body = Full<Bytes>;
+
+    fn id(&self) -> TunnelId {
+        self.0.id
+    }
+
+    async fn exchange<B>(
+        &self,
+        service: Option<&ServiceName>,
+        head: &request::Parts,
+        body: &mut Option<B>,
+    ) -> Result<Response<Full<Bytes>>, ExchangeError>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.0.seen.lock().unwrap().push((service.cloned(), head.clone()));
+        let step = self.0.steps.lock().unwrap().pop_front().expect("a request that the test did not expect");
+        if let Step::FailsFirst(error) = step {
+            return Err(error);
+        }
+        let body = body.take().expect("a body, even if it is empty");
+        match step {
+            Step::Echo => match body.collect().await {
+                Ok(collected) => Ok(Response::new(Full::new(collected.to_bytes()))),
+                Err(_) => Err(ExchangeError::Reset(StreamCode::Truncated)),
+            },
+            Step::FailsLater(error) => Err(error),
+            Step::FailsFirst(_) | Step::Hangs => std::future::pending().await,
+        }
+    }
+}
+
+fn not_sent() -> ExchangeError {
+    ExchangeError::NotSent(TunnelLost("closing".into()))
+}
+
+fn lost() -> ExchangeError {
+    ExchangeError::TunnelLost(TunnelLost("idle".into()))
+}
+
+fn settings() -> RouterSettings {
+    let host_id = Template::parse("%REQ(x-node-id)%").unwrap();
+    RouterSettings::new(host_id)
+}
+
+fn gateway_with(settings: RouterSettings) -> Gateway<Fake> {
+    Gateway::new(Arc::default(), Router::new(settings))
+}
+
+fn gateway() -> Gateway<Fake> {
+    gateway_with(settings())
+}
+
+/// Registers a tunnel of edge-17; those that were added earlier are tried earlier.
+fn tunnel(gateway: &Gateway<Fake>, steps: impl Into<VecDeque<Step>>) -> Fake {
+    let id = gateway.directory.registry().len() as u64 + 1;
+    let fake = Fake(Arc::new(State { id: TunnelId(id), steps: Mutex::new(steps.into()), seen: Mutex::default() }));
+    let inserted = gateway.directory.insert(admitted("edge-17", id as u32), fake.0.id, fake.clone()).unwrap();
+    assert!(inserted.superseded.is_empty());
+    fake
+}
+
+fn request(method: &str) -> request::Builder {
+    let details = ConnectionDetails {
+        remote: SocketAddr::from(([192, 0, 2, 1], 4711)),
+        local: SocketAddr::from(([192, 0, 2, 2], 80)),
+        tls: false,
+        server_name: None,
+        peer: None,
+    };
+    Request::builder()
+        .method(method)
+        .uri("http://example.com/a?b")
+        .header("x-node-id", "edge-17")
+        .extension(ConnectionInfo::new(details))
+}
+
+fn get() -> Request<Empty<Bytes>> {
+    request("GET").body(Empty::new()).unwrap()
+}
+
+fn with_body(method: &str) -> Request<Full<Bytes>> {
+    request(method).body(Full::from("payload")).unwrap()
+}
+
+async fn text<B: Body<Data = Bytes, Error: std::fmt::Debug>>(response: Response<B>) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+/// The error type in Proxy-Status.
+fn error_type<B>(response: &Response<B>) -> &str {
+    let status = response.headers()[PROXY_STATUS].to_str().unwrap();
+    status.strip_prefix("adit; error=").unwrap().split(';').next().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_arrives_with_its_service_and_the_marks_of_its_way() {
+    let gateway = gateway_with(RouterSettings { service: Some("api".parse().unwrap()), ..settings() });
+    let tunnel = tunnel(&gateway, [Step::Echo]);
+    let response = gateway.call(with_body("POST")).await;
+    assert_eq!(response.headers()[VIA], "1.1 adit");
+    assert_eq!(text(response).await, "payload");
+
+    let seen = tunnel.0.seen.lock().unwrap();
+    let (service, head) = &seen[0];
+    assert_eq!(service.as_ref().unwrap().as_str(), "api");
+    assert_eq!(head.uri, "http://example.com/a?b");
+    assert_eq!(head.headers[VIA], "1.1 adit");
+    assert_eq!(head.headers[FORWARDED], "for=192.0.2.1;host=example.com;proto=http");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_for_nobody_is_a_bad_request() {
+    let gateway = gateway();
+    let mut request = get();
+    request.headers_mut().remove("x-node-id");
+    let response = gateway.call(request).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(error_type(&response), "http_request_error");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_node_is_unavailable_and_worth_another_try_later() {
+    let response = gateway().call(get()).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(error_type(&response), "destination_not_found");
+    assert_eq!(response.headers()[RETRY_AFTER], "5");
+    assert_eq!(text(response).await, "adit: no node or cluster edge-17 is connected (destination_not_found)\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_not_sent_moves_to_another_tunnel_with_its_body() {
+    let gateway = gateway();
+    let first = tunnel(&gateway, [Step::FailsFirst(not_sent())]);
+    let second = tunnel(&gateway, [Step::FailsFirst(ExchangeError::Rejected)]);
+    let third = tunnel(&gateway, [Step::Echo]);
+    assert_eq!(text(gateway.call(with_body("POST")).await).await, "payload");
+    assert_eq!((first.seen(), second.seen(), third.seen()), (1, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_request_without_a_body_moves_even_after_it_was_sent() {
+    for rejection in [ExchangeError::Rejected, ExchangeError::Reset(StreamCode::Rejected)] {
+        let gateway = gateway();
+        tunnel(&gateway, [Step::FailsLater(rejection)]);
+        tunnel(&gateway, [Step::Echo]);
+        let request = request("POST").body(Empty::<Bytes>::new()).unwrap();
+        assert_eq!(gateway.call(request).await.status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_was_begun_is_not_begun_again() {
+    let gateway = gateway();
+    tunnel(&gateway, [Step::FailsLater(ExchangeError::Rejected)]);
+    let other = tunnel(&gateway, []);
+    let response = gateway.call(with_body("PUT")).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(other.seen(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idempotent_request_survives_one_lost_tunnel() {
+    let gateway = gateway();
+    tunnel(&gateway, [Step::FailsLater(lost())]);
+    tunnel(&gateway, [Step::Echo]);
+    assert_eq!(gateway.call(get()).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_lost_tunnel_is_the_end() {
+    let gateway = gateway();
+    tunnel(&gateway, [Step::FailsLater(lost())]);
+    tunnel(&gateway, [Step::FailsLater(lost())]);
+    let third = tunnel(&gateway, []);
+    let response = gateway.call(get()).await;
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(error_type(&response), "connection_terminated");
+    assert_eq!(third.seen(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_run_twice_does_not() {
+    for request in [request("POST").body(Full::from("")).unwrap(), with_body("PUT")] {
+        let gateway = gateway();
+        tunnel(&gateway, [Step::FailsLater(lost())]);
+        let other = tunnel(&gateway, []);
+        assert_eq!(gateway.call(request).await.status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(other.seen(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_before_the_head_name_their_cause() {
+    for (error, status, expected) in [
+        (ExchangeError::Reset(StreamCode::Internal), 502, "connection_terminated"),
+        (ExchangeError::Request("too large"), 400, "http_request_error"),
+        (lost(), 502, "connection_terminated"),
+    ] {
+        let gateway = gateway();
+        tunnel(&gateway, [Step::FailsLater(error)]);
+        let response = gateway.call(with_body("POST")).await;
+        assert_eq!(response.status(), status);
+        assert_eq!(error_type(&response), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_reconnects_in_time_gets_the_request() {
+    let gateway = gateway();
+    let gone = tunnel(&gateway, []);
+    gateway.directory.registry().remove(gone.0.id, std::time::Instant::now()).unwrap();
+    let held = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.call(with_body("POST")).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!held.is_finished());
+    tunnel(&gateway, [Step::Echo]);
+    assert_eq!(text(held.await.unwrap()).await, "payload");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stays_away_is_unavailable() {
+    let gateway = gateway();
+    let gone = tunnel(&gateway, []);
+    gateway.directory.registry().remove(gone.0.id, std::time::Instant::now()).unwrap();
+    let response = gateway.call(get()).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(error_type(&response), "destination_unavailable");
+    assert_eq!(response.headers()[RETRY_AFTER], "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_is_tried_once_and_its_failure_is_what_is_told() {
+    let gateway = gateway();
+    let only = tunnel(&gateway, [Step::FailsLater(lost())]);
+    let response = gateway.call(get()).await;
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(only.seen(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_number_of_attempts_is_bounded() {
+    let gateway = gateway();
+    let tunnels: Vec<_> = (0..8).map(|_| tunnel(&gateway, [Step::FailsFirst(not_sent())])).collect();
+    assert_eq!(gateway.call(get()).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(tunnels.iter().map(Fake::seen).sum::<usize>(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_does_not_begin_is_a_timeout() {
+    let gateway = gateway();
+    tunnel(&gateway, [Step::Hangs]);
+    let response = gateway.call(get()).await;
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(error_type(&response), "http_response_timeout");
+}

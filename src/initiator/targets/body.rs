@@ -1,0 +1,57 @@
+//! The body of a target's response.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::http1::Http1Body;
+use super::http2::Http2Body;
+use crate::transport::BoxError;
+
+/// The body of a target's response. A cut is an error; dropping it before its end cancels the exchange.
+pub struct TargetBody(Kind);
+
+enum Kind {
+    Http1(Http1Body),
+    Http2(Http2Body),
+}
+
+impl From<Http1Body> for TargetBody {
+    fn from(body: Http1Body) -> Self {
+        Self(Kind::Http1(body))
+    }
+}
+
+impl From<Http2Body> for TargetBody {
+    fn from(body: Http2Body) -> Self {
+        Self(Kind::Http2(body))
+    }
+}
+
+impl Body for TargetBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.get_mut().0 {
+            Kind::Http1(body) => Pin::new(body).poll_frame(cx),
+            Kind::Http2(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Http1(body) => body.is_end_stream(),
+            Kind::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Http1(body) => body.size_hint(),
+            Kind::Http2(body) => body.size_hint(),
+        }
+    }
+}

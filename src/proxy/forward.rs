@@ -1,0 +1,217 @@
+//! What an intermediary changes on its way: hop-by-hop fields go, `Via` and `Forwarded` grow, the authority gets one
+//! home. RFC 9110 section 7.6, RFC 7239.
+//!
+//! `X-Forwarded-*` is passed on as it came: it is an agreement between others.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{FORWARDED, HOST, HeaderMap, HeaderValue, VIA};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Uri, Version, request, response};
+
+use crate::protocol::headers::strip_hop_by_hop;
+use crate::proxy::failure::{Cause, Failure};
+
+/// How the request reached us, as `Forwarded` tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop {
+    /// Whoever sent the request.
+    pub remote: SocketAddr,
+    /// Whether it came over TLS.
+    pub tls: bool,
+}
+
+/// Prepares a received request head for the tunnel.
+///
+/// Afterwards the URI has scheme, authority and path, `Host` is gone, and no field concerns this hop only.
+pub fn request(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
+    normalise_authority(head, hop)?;
+    strip_hop_by_hop(&mut head.headers);
+    append_via(&mut head.headers, head.version);
+    let host = head.uri.authority().map_or("", Authority::as_str);
+    let forwarded = forwarded(hop, host, head.uri.scheme_str().unwrap_or("http"));
+    head.headers.append(FORWARDED, forwarded);
+    Ok(())
+}
+
+/// Prepares a response head that came out of the tunnel for the client.
+pub fn response(head: &mut response::Parts) {
+    strip_hop_by_hop(&mut head.headers);
+    append_via(&mut head.headers, head.version);
+}
+
+/// Moves the authority from `Host` into the URI. Where both exist the URI wins: RFC 9112 section 3.2.2, and
+/// RFC 9113 section 8.3.1 whose conflict the validator has already refused.
+fn normalise_authority(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
+    let host = head.headers.remove(HOST);
+    if head.uri.authority().is_some() && head.uri.scheme().is_some() && head.uri.path_and_query().is_some() {
+        return Ok(());
+    }
+    let mut uri = std::mem::take(&mut head.uri).into_parts();
+    if uri.authority.is_none() {
+        uri.authority = Some(authority_of(host.as_ref())?);
+    }
+    uri.scheme.get_or_insert(if hop.tls { Scheme::HTTPS } else { Scheme::HTTP });
+    uri.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+    head.uri = Uri::from_parts(uri).map_err(|error| Failure::new(Cause::BadRequest, error.to_string()))?;
+    Ok(())
+}
+
+fn authority_of(host: Option<&HeaderValue>) -> Result<Authority, Failure> {
+    let host = host.ok_or_else(|| Failure::new(Cause::BadRequest, "the request names no host"))?;
+    Authority::try_from(host.as_bytes()).map_err(|_| Failure::new(Cause::BadRequest, "Host is not an authority"))
+}
+
+/// Appends ourselves to `Via`, with the version the message was received in. RFC 9110 sections 7.6.3 and 2.5: a
+/// version without a minor number has the minor number 0 there.
+fn append_via(headers: &mut HeaderMap, received: Version) {
+    let via = match received {
+        Version::HTTP_10 => "1.0 adit",
+        Version::HTTP_2 => "2.0 adit",
+        Version::HTTP_3 => "3.0 adit",
+        _ => "1.1 adit",
+    };
+    headers.append(VIA, HeaderValue::from_static(via));
+}
+
+/// One element of `Forwarded`. RFC 7239 section 4; an IPv6 address has brackets and therefore quotes (section 6).
+fn forwarded(hop: &Hop, host: &str, proto: &str) -> HeaderValue {
+    let mut element = String::with_capacity(48 + host.len());
+    let written = match hop.remote.ip().to_canonical() {
+        IpAddr::V4(ip) => write!(element, "for={ip}"),
+        IpAddr::V6(ip) => write!(element, "for=\"[{ip}]\""),
+    };
+    written.expect("writing to a String cannot fail");
+    if !host.is_empty() {
+        element.push_str(";host=");
+        push_value(&mut element, host);
+    }
+    element.push_str(";proto=");
+    element.push_str(proto);
+    HeaderValue::try_from(element).expect("an address, an authority and a scheme are field text")
+}
+
+/// A token as it is, anything else quoted. RFC 9110 section 5.6.
+fn push_value(element: &mut String, value: &str) {
+    if value.bytes().all(is_token_byte) {
+        element.push_str(value);
+        return;
+    }
+    element.push('"');
+    for c in value.chars() {
+        if matches!(c, '"' | '\\') {
+            element.push('\\');
+        }
+        element.push(c);
+    }
+    element.push('"');
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn hop(remote: &str) -> Hop {
+        Hop { remote: remote.parse().unwrap(), tls: false }
+    }
+
+    fn forwarded_request(request: Request<()>, hop: &Hop) -> request::Parts {
+        let (mut head, ()) = request.into_parts();
+        super::request(&mut head, hop).unwrap();
+        head
+    }
+
+    fn origin_form() -> request::Builder {
+        Request::get("/a?b=c").header(HOST, "example.com:8080")
+    }
+
+    #[test]
+    fn the_authority_moves_from_host_into_the_uri() {
+        let head = forwarded_request(origin_form().body(()).unwrap(), &hop("192.0.2.1:5"));
+        assert_eq!(head.uri, "http://example.com:8080/a?b=c");
+        assert!(!head.headers.contains_key(HOST));
+    }
+
+    #[test]
+    fn the_uri_wins_over_host() {
+        let request = Request::get("https://uri.example/").header(HOST, "host.example").body(()).unwrap();
+        let head = forwarded_request(request, &hop("192.0.2.1:5"));
+        assert_eq!(head.uri, "https://uri.example/");
+        assert!(!head.headers.contains_key(HOST));
+        assert_eq!(head.headers[FORWARDED], "for=192.0.2.1;host=uri.example;proto=https");
+    }
+
+    #[test]
+    fn options_star_keeps_its_star() {
+        let request = Request::options("*").header(HOST, "example.com").body(()).unwrap();
+        let head = forwarded_request(request, &hop("192.0.2.1:5"));
+        assert_eq!(head.uri.path(), "*");
+        assert_eq!(head.uri.authority().unwrap(), "example.com");
+    }
+
+    #[test]
+    fn a_request_without_a_host_is_refused() {
+        for request in [Request::get("/"), Request::get("/").header(HOST, "a b")] {
+            let (mut head, ()) = request.body(()).unwrap().into_parts();
+            let failure = super::request(&mut head, &hop("192.0.2.1:5")).unwrap_err();
+            assert_eq!(failure.cause(), Cause::BadRequest);
+        }
+    }
+
+    #[test]
+    fn fields_of_this_hop_stay_here() {
+        let request = origin_form()
+            .header("connection", "x-hop, close")
+            .header("x-hop", "1")
+            .header("te", "trailers")
+            .header("transfer-encoding", "chunked")
+            .header("x-forwarded-for", "203.0.113.9")
+            .body(())
+            .unwrap();
+        let head = forwarded_request(request, &hop("192.0.2.1:5"));
+        for gone in ["connection", "x-hop", "transfer-encoding"] {
+            assert!(!head.headers.contains_key(gone), "{gone}");
+        }
+        assert_eq!(head.headers["te"], "trailers");
+        assert_eq!(head.headers["x-forwarded-for"], "203.0.113.9");
+    }
+
+    #[test]
+    fn via_tells_the_version_received_and_keeps_what_was_there() {
+        let mut request = origin_form().header(VIA, "1.0 before").body(()).unwrap();
+        *request.version_mut() = Version::HTTP_2;
+        let head = forwarded_request(request, &hop("192.0.2.1:5"));
+        let via: Vec<_> = head.headers.get_all(VIA).iter().collect();
+        assert_eq!(via, ["1.0 before", "2.0 adit"]);
+    }
+
+    #[test]
+    fn forwarded_is_appended_and_quotes_what_is_no_token() {
+        let request = origin_form().header(FORWARDED, "for=203.0.113.9").body(()).unwrap();
+        let head = forwarded_request(request, &hop("[2001:db8::1]:5"));
+        let elements: Vec<_> = head.headers.get_all(FORWARDED).iter().collect();
+        assert_eq!(elements, ["for=203.0.113.9", "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http"]);
+    }
+
+    #[test]
+    fn an_ipv4_client_of_a_dual_stack_listener_is_told_as_ipv4() {
+        let head = forwarded_request(origin_form().body(()).unwrap(), &hop("[::ffff:192.0.2.7]:5"));
+        assert!(head.headers[FORWARDED].to_str().unwrap().starts_with("for=192.0.2.7;"));
+    }
+
+    #[test]
+    fn a_response_gets_via_and_loses_its_hop() {
+        let response = http::Response::builder().header("connection", "close").header("keep-alive", "1").body(());
+        let (mut head, ()) = response.unwrap().into_parts();
+        super::response(&mut head);
+        assert_eq!(head.headers[VIA], "1.1 adit");
+        assert_eq!(head.headers.len(), 1);
+    }
+}

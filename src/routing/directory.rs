@@ -1,0 +1,214 @@
+//! The live tunnels, and waiting for one that is about to be there.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::timeout_at;
+
+use crate::id::{Claim, TunnelId};
+use crate::policy::Admitted;
+use crate::registry::{Balance, Handle, InsertError, Inserted, NoTunnel, Registry};
+use crate::routing::Destination;
+
+/// Over how many bells the names are spread. An arrival wakes whoever waits for its names, and one in this many others.
+const BELLS: usize = 64;
+
+/// The live tunnels of this responder. Insert through it, not into the registry, or nobody who waits will know.
+pub struct Directory<H> {
+    registry: Registry<H>,
+    arrivals: [Notify; BELLS],
+}
+
+/// How long a request may still wait for tunnels; starts to run when it first has to.
+#[derive(Debug)]
+pub struct Hold {
+    limit: Duration,
+    ends: Option<tokio::time::Instant>,
+}
+
+impl Hold {
+    /// The whole wait.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, ends: None }
+    }
+
+    fn ends(&mut self) -> tokio::time::Instant {
+        *self.ends.get_or_insert_with(|| tokio::time::Instant::now() + self.limit)
+    }
+}
+
+impl<H> std::fmt::Debug for Directory<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory").finish_non_exhaustive()
+    }
+}
+
+impl<H: Handle> Directory<H> {
+    /// A directory without tunnels.
+    pub fn new(balance: Balance) -> Self {
+        Self { registry: Registry::new(balance), arrivals: std::array::from_fn(|_| Notify::new()) }
+    }
+
+    /// The table itself: to look at, to count, and to take tunnels out.
+    pub fn registry(&self) -> &Registry<H> {
+        &self.registry
+    }
+
+    /// Registers a tunnel, see [`Registry::insert`], and wakes the requests that wait for its node or cluster.
+    pub fn insert(&self, admitted: Admitted, id: TunnelId, handle: H) -> Result<Inserted<H>, InsertError> {
+        let Claim { tenant, cluster, node } = admitted.place().claim.clone();
+        let inserted = self.registry.insert(admitted, id, handle)?;
+        for name in [node.as_str(), cluster.as_str()] {
+            self.bell(tenant.as_str(), name).notify_waiters();
+        }
+        Ok(inserted)
+    }
+
+    /// The tunnel for a request that has not been tried on those to `avoid`.
+    ///
+    /// Waits, as long as the hold lasts, for a node or cluster that is reconnecting, or whose every tunnel has already
+    /// failed this request.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn find(&self, to: &Destination, avoid: &[TunnelId], hold: &mut Hold) -> Result<H, NoTunnel> {
+        match self.pick(to, avoid) {
+            Err(NoTunnel::Reconnecting | NoTunnel::AllAvoided) => self.wait(to, avoid, hold.ends()).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn wait(&self, to: &Destination, avoid: &[TunnelId], ends: tokio::time::Instant) -> Result<H, NoTunnel> {
+        let bell = self.bell(to.tenant.as_str(), to.host_id.as_str());
+        loop {
+            let mut arrival = pin!(bell.notified());
+            // Listening before looking: an arrival in between is not missed.
+            Notified::enable(arrival.as_mut());
+            match self.pick(to, avoid) {
+                Err(reason @ (NoTunnel::Reconnecting | NoTunnel::AllAvoided)) => {
+                    timeout_at(ends, arrival).await.map_err(|_| reason)?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn pick(&self, to: &Destination, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
+        self.registry.pick(&to.tenant, &to.host_id, to.entropy, avoid, Instant::now())
+    }
+
+    fn bell(&self, tenant: &str, name: &str) -> &Notify {
+        let mut hasher = DefaultHasher::new();
+        (tenant, name).hash(&mut hasher);
+        &self.arrivals[hasher.finish() as usize % BELLS]
+    }
+}
+
+impl<H: Handle> Default for Directory<H> {
+    fn default() -> Self {
+        Self::new(Balance::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::id::{HostId, TenantId};
+    use crate::registry::Health;
+    use crate::routing::testing::admitted;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Numbered(u64);
+
+    impl Handle for Numbered {
+        fn health(&self) -> Health {
+            Health::Healthy
+        }
+        fn in_flight(&self) -> u32 {
+            0
+        }
+        fn rtt(&self) -> Duration {
+            Duration::from_millis(1)
+        }
+    }
+
+    fn to(host_id: &str) -> Destination {
+        let host_id = HostId::new(host_id).unwrap();
+        Destination { tenant: TenantId::default(), host_id, service: None, entropy: 0 }
+    }
+
+    fn insert(directory: &Directory<Numbered>, node: &str, id: u64) {
+        let inserted = directory.insert(admitted(node, id as u32), TunnelId(id), Numbered(id)).unwrap();
+        assert!(inserted.superseded.is_empty());
+    }
+
+    fn lose(directory: &Directory<Numbered>, id: u64) {
+        directory.registry().remove(TunnelId(id), Instant::now()).unwrap();
+    }
+
+    const FOREVER: Duration = Duration::from_secs(600);
+
+    #[tokio::test]
+    async fn a_live_node_is_found_at_once_and_an_unknown_one_is_not_waited_for() {
+        let directory = Directory::default();
+        insert(&directory, "edge-17", 1);
+        for name in ["edge-17", "stores"] {
+            assert_eq!(directory.find(&to(name), &[], &mut Hold::new(FOREVER)).await, Ok(Numbered(1)));
+        }
+        let unknown = directory.find(&to("edge-18"), &[], &mut Hold::new(FOREVER)).await;
+        assert_eq!(unknown, Err(NoTunnel::Unknown));
+    }
+
+    /// Lets a search begin, so that what follows happens while it waits.
+    async fn search(
+        directory: &Arc<Directory<Numbered>>,
+        name: &'static str,
+        avoid: &'static [TunnelId],
+    ) -> tokio::task::JoinHandle<Result<Numbered, NoTunnel>> {
+        let directory = Arc::clone(directory);
+        let search = tokio::spawn(async move { directory.find(&to(name), avoid, &mut Hold::new(FOREVER)).await });
+        tokio::task::yield_now().await;
+        assert!(!search.is_finished());
+        search
+    }
+
+    #[tokio::test]
+    async fn a_node_that_reconnects_is_waited_for_by_both_its_names() {
+        let directory = Arc::new(Directory::default());
+        insert(&directory, "edge-17", 1);
+        lose(&directory, 1);
+        let by_node = search(&directory, "edge-17", &[]).await;
+        let by_cluster = search(&directory, "stores", &[]).await;
+        insert(&directory, "edge-17", 2);
+        assert_eq!(by_node.await.unwrap(), Ok(Numbered(2)));
+        assert_eq!(by_cluster.await.unwrap(), Ok(Numbered(2)));
+    }
+
+    #[tokio::test]
+    async fn when_every_tunnel_has_failed_the_next_one_is_waited_for() {
+        let directory = Arc::new(Directory::default());
+        insert(&directory, "edge-17", 1);
+        let search = search(&directory, "edge-17", &[TunnelId(1)]).await;
+        insert(&directory, "edge-17", 2);
+        assert_eq!(search.await.unwrap(), Ok(Numbered(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_the_hold_which_is_not_granted_twice() {
+        let directory = Directory::default();
+        insert(&directory, "edge-17", 1);
+        lose(&directory, 1);
+        let mut hold = Hold::new(Duration::from_secs(2));
+        let started = tokio::time::Instant::now();
+        for _ in 0..2 {
+            let outcome = directory.find(&to("edge-17"), &[], &mut hold).await;
+            assert_eq!((outcome, started.elapsed().as_secs()), (Err(NoTunnel::Reconnecting), 2));
+        }
+    }
+}

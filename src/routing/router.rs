@@ -1,0 +1,284 @@
+//! What a listener makes of a request: tenant, host id, service.
+
+use std::time::Duration;
+
+use http::Uri;
+use http::uri::Authority;
+
+use crate::id::{HostId, IdError, ServiceName, TenantId};
+use crate::proxy::failure::{Cause, Failure};
+use crate::proxy::pattern::Match;
+use crate::template::{Attributes, Template};
+
+/// How long a request waits for a node that is reconnecting.
+pub const DEFAULT_HOLD: Duration = Duration::from_secs(2);
+/// How long a response may take to begin.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What an egress listener does with requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterSettings {
+    /// Whom a request asks for. Without a value: 400.
+    pub host_id: Template,
+    /// In whose world the host id is looked up; default: the tenant `default`.
+    pub tenant: Tenant,
+    /// Which service a request means; of several that cover it the most specific.
+    pub routes: Vec<Route>,
+    /// The service of requests that no route covers; `None`: the initiator decides by host and path.
+    pub service: Option<ServiceName>,
+    /// What should stick to one node of a cluster when the registry balances by hash; `None`, or without a value: any
+    /// node.
+    pub affinity: Option<Template>,
+    /// How long a request waits for a node that is reconnecting; default 2 s. Zero fails at once.
+    pub hold: Duration,
+    /// How long a response may take to begin once the request is sent, waiting included; default 60 s.
+    pub deadline: Duration,
+}
+
+/// Where the tenant comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenant {
+    /// The same for all requests.
+    Fixed(TenantId),
+    /// A formatter. Without a value: 400.
+    Template(Template),
+}
+
+/// Which requests go to a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Host and path.
+    pub matches: Match,
+    /// The service they mean.
+    pub service: ServiceName,
+    /// Whom they ask for instead of what the listener says.
+    pub host_id: Option<Template>,
+}
+
+impl RouterSettings {
+    /// Settings with the defaults.
+    pub fn new(host_id: Template) -> Self {
+        Self {
+            host_id,
+            tenant: Tenant::Fixed(TenantId::default()),
+            routes: Vec::new(),
+            service: None,
+            affinity: None,
+            hold: DEFAULT_HOLD,
+            deadline: DEFAULT_DEADLINE,
+        }
+    }
+}
+
+/// Where a request wants to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// In whose world.
+    pub tenant: TenantId,
+    /// To which node or cluster.
+    pub host_id: HostId,
+    /// To which service there; `None`: the initiator decides.
+    pub service: Option<ServiceName>,
+    /// What chooses among equals: random, or the hash of what should stick.
+    pub entropy: u64,
+}
+
+/// The settings of a listener, ready for use.
+#[derive(Debug)]
+pub struct Router {
+    /// Its routes are sorted: the first that covers a request is meant.
+    settings: RouterSettings,
+}
+
+impl Router {
+    /// Prepares settings for use.
+    pub fn new(mut settings: RouterSettings) -> Self {
+        settings.routes.sort_by_key(|route| std::cmp::Reverse(route.matches.specificity()));
+        Self { settings }
+    }
+
+    /// The wait for a node that is reconnecting.
+    pub fn hold(&self) -> Duration {
+        self.settings.hold
+    }
+
+    /// The limit for a response to begin.
+    pub fn deadline(&self) -> Duration {
+        self.settings.deadline
+    }
+
+    /// Reads out of a request where it wants to go.
+    ///
+    /// # Errors
+    ///
+    /// Host id or tenant have no value, or one that is no identifier: 400.
+    pub fn resolve(&self, attributes: &dyn Attributes, uri: &Uri) -> Result<Destination, Failure> {
+        let route = self.route(uri);
+        let host_id = route.and_then(|route| route.host_id.as_ref()).unwrap_or(&self.settings.host_id);
+        Ok(Destination {
+            tenant: self.tenant(attributes)?,
+            host_id: render("host id", host_id, attributes, HostId::new)?,
+            service: route.map(|route| &route.service).or(self.settings.service.as_ref()).cloned(),
+            entropy: self.entropy(attributes),
+        })
+    }
+
+    fn route(&self, uri: &Uri) -> Option<&Route> {
+        let authority = uri.authority().map_or("", Authority::as_str);
+        self.settings.routes.iter().find(|route| route.matches.covers(authority, uri.path()))
+    }
+
+    fn tenant(&self, attributes: &dyn Attributes) -> Result<TenantId, Failure> {
+        match &self.settings.tenant {
+            Tenant::Fixed(tenant) => Ok(tenant.clone()),
+            Tenant::Template(template) => render("tenant", template, attributes, TenantId::new),
+        }
+    }
+
+    fn entropy(&self, attributes: &dyn Attributes) -> u64 {
+        let sticky = self.settings.affinity.as_ref().and_then(|template| template.render(attributes));
+        sticky.map_or_else(rand::random, |text| fnv1a(text.as_bytes()))
+    }
+}
+
+fn render<I>(
+    what: &str,
+    template: &Template,
+    attributes: &dyn Attributes,
+    parse: impl FnOnce(&str) -> Result<I, IdError>,
+) -> Result<I, Failure> {
+    let Some(text) = template.render(attributes) else {
+        return Err(Failure::new(Cause::NoHostId, format!("the request has no {what}; {template} has no value")));
+    };
+    parse(&text).map_err(|error| Failure::new(Cause::NoHostId, format!("the {what} {error}")))
+}
+
+/// A hash that is the same in every responder and in every version.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    /// A request with these headers.
+    struct Headers<'a>(&'a [(&'a str, &'a str)]);
+
+    impl Attributes for Headers<'_> {
+        fn request_header(&self, name: &str) -> Option<&str> {
+            self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+        }
+        fn remote_address(&self) -> Option<SocketAddr> {
+            None
+        }
+        fn server_name(&self) -> Option<&str> {
+            None
+        }
+        fn peer_uri_san(&self) -> Option<&str> {
+            None
+        }
+        fn peer_dns_san(&self) -> Option<&str> {
+            None
+        }
+    }
+
+    fn template(text: &str) -> Template {
+        Template::parse(text).unwrap()
+    }
+
+    fn settings() -> RouterSettings {
+        RouterSettings::new(template("%REQ(x-node-id?x-cluster-id)%"))
+    }
+
+    fn route(host: Option<&str>, prefix: &str, service: &str) -> Route {
+        Route {
+            matches: Match { host: host.map(|host| host.parse().unwrap()), prefix: prefix.parse().unwrap() },
+            service: service.parse().unwrap(),
+            host_id: None,
+        }
+    }
+
+    fn resolve(settings: RouterSettings, headers: &[(&str, &str)], uri: &str) -> Result<Destination, Failure> {
+        Router::new(settings).resolve(&Headers(headers), &uri.parse().unwrap())
+    }
+
+    const NODE: &[(&str, &str)] = &[("x-node-id", "edge-17"), ("x-session", "s1")];
+
+    #[test]
+    fn the_host_id_comes_from_the_request_and_the_tenant_from_the_listener() {
+        let destination = resolve(settings(), NODE, "http://h/").unwrap();
+        assert_eq!(destination.host_id.as_str(), "edge-17");
+        assert_eq!(destination.tenant, TenantId::default());
+        assert_eq!(destination.service, None);
+    }
+
+    #[test]
+    fn a_request_without_a_host_id_is_refused_with_the_reason() {
+        let failure = resolve(settings(), &[], "http://h/").unwrap_err();
+        assert_eq!(failure.cause(), Cause::NoHostId);
+        assert!(failure.details().contains("%REQ(x-node-id?x-cluster-id)%"), "{failure}");
+        let failure = resolve(settings(), &[("x-node-id", "a/b")], "http://h/").unwrap_err();
+        assert_eq!(failure.cause(), Cause::NoHostId);
+        assert!(failure.details().contains("0x2f"), "{failure}");
+    }
+
+    #[test]
+    fn a_tenant_without_a_value_never_becomes_the_default_one() {
+        let tenant = Tenant::Template(template("%REQ(x-tenant)%"));
+        let settings = RouterSettings { tenant, ..settings() };
+        let failure = resolve(settings.clone(), NODE, "http://h/").unwrap_err();
+        assert_eq!(failure.cause(), Cause::NoHostId);
+        let headers = [("x-node-id", "edge-17"), ("x-tenant", "acme")];
+        assert_eq!(resolve(settings, &headers, "http://h/").unwrap().tenant.as_str(), "acme");
+    }
+
+    #[test]
+    fn the_most_specific_route_names_the_service() {
+        let routes = vec![
+            route(None, "/", "web"),
+            route(None, "/api", "api"),
+            route(Some("*.example.com"), "/", "below"),
+            route(Some("a.example.com"), "/", "exact"),
+        ];
+        let settings = RouterSettings { routes, ..settings() };
+        for (uri, expected) in [
+            ("http://h/x", "web"),
+            ("http://h/api/x", "api"),
+            ("http://b.example.com/api", "below"),
+            ("http://a.example.com/api", "exact"),
+        ] {
+            let destination = resolve(settings.clone(), NODE, uri).unwrap();
+            assert_eq!(destination.service.unwrap().as_str(), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn without_a_route_the_default_service_is_meant() {
+        let settings = RouterSettings {
+            routes: vec![route(None, "/api", "api")],
+            service: Some("web".parse().unwrap()),
+            ..settings()
+        };
+        assert_eq!(resolve(settings, NODE, "http://h/").unwrap().service.unwrap().as_str(), "web");
+    }
+
+    #[test]
+    fn a_route_may_name_its_own_host_id() {
+        let own = Route { host_id: Some(template("central")), ..route(None, "/central", "api") };
+        let settings = RouterSettings { routes: vec![own], ..settings() };
+        assert_eq!(resolve(settings.clone(), &[], "http://h/central/x").unwrap().host_id.as_str(), "central");
+        assert_eq!(resolve(settings, NODE, "http://h/").unwrap().host_id.as_str(), "edge-17");
+    }
+
+    #[test]
+    fn what_should_stick_decides_the_entropy() {
+        let settings = RouterSettings { affinity: Some(template("%REQ(x-session)%")), ..settings() };
+        let entropy = |headers: &[(&str, &str)]| resolve(settings.clone(), headers, "http://h/").unwrap().entropy;
+        assert_eq!(entropy(NODE), entropy(NODE));
+        let unbound = [("x-node-id", "edge-17")];
+        assert_ne!(entropy(&unbound), entropy(&unbound));
+    }
+}
