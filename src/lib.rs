@@ -1,5 +1,8 @@
 //! adit: reverse tunnels over QUIC.
 
+pub mod admin;
+pub mod app;
+pub mod config;
 pub mod egress;
 pub mod id;
 pub mod initiator;

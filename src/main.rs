@@ -1,2 +1,9 @@
-//! The adit command.
-fn main() {}
+//! The `adit` command.
+
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::main()
+}

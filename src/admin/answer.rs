@@ -1,0 +1,86 @@
+//! One request, one answer; no I/O.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+
+use crate::admin::AdminState;
+use crate::admin::guard::Guard;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+/// The version of the text format that Prometheus asks for.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const PATHS: &str = "/metrics, /healthz, /ready, /tunnels, /config and (POST) /drain";
+
+type Answer = Response<Full<Bytes>>;
+
+/// What the listener says to this request.
+pub(super) fn answer<B>(request: &Request<B>, state: &dyn AdminState, guard: Guard) -> Answer {
+    if let Some(reason) = guard.refuse(request) {
+        return plain(StatusCode::FORBIDDEN, reason);
+    }
+    let path = request.uri().path();
+    let Some(allowed) = allowed_methods(path) else {
+        return plain(StatusCode::NOT_FOUND, &format!("nothing here; there are {PATHS}"));
+    };
+    if !allowed.split(", ").any(|method| method == request.method().as_str()) {
+        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} takes {allowed}"));
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        return answer;
+    }
+    route(path, state)
+}
+
+fn allowed_methods(path: &str) -> Option<&'static str> {
+    match path {
+        "/metrics" | "/healthz" | "/ready" | "/tunnels" | "/config" => Some("GET, HEAD"),
+        "/drain" => Some("POST"),
+        _ => None,
+    }
+}
+
+fn route(path: &str, state: &dyn AdminState) -> Answer {
+    match path {
+        "/metrics" => respond(StatusCode::OK, PROMETHEUS, state.metrics()),
+        "/ready" => readiness(state),
+        "/tunnels" => json(&state.tunnels()),
+        "/config" => json(&state.config()),
+        "/drain" => {
+            state.drain();
+            plain(StatusCode::ACCEPTED, "draining")
+        }
+        _ => plain(StatusCode::OK, "ok"),
+    }
+}
+
+fn readiness(state: &dyn AdminState) -> Answer {
+    let readiness = state.readiness();
+    match readiness.is_ready() {
+        true => plain(StatusCode::OK, "ready"),
+        false => plain(StatusCode::SERVICE_UNAVAILABLE, &readiness.missing.join("\n")),
+    }
+}
+
+fn plain(status: StatusCode, text: &str) -> Answer {
+    respond(status, TEXT, format!("{text}\n"))
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => respond(StatusCode::OK, JSON, format!("{text}\n")),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}

@@ -1,0 +1,159 @@
+//! The listener over real sockets.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Method, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::config::AdminAddress;
+
+#[derive(Default)]
+struct State {
+    missing: Vec<String>,
+    drains: AtomicUsize,
+}
+
+impl AdminState for State {
+    fn metrics(&self) -> String {
+        "adit_tunnels 1\n".to_owned()
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness { missing: self.missing.clone() }
+    }
+
+    fn tunnels(&self) -> TunnelsReport {
+        let tunnel = AcceptedTunnel { node: "edge-17".to_owned(), rtt_ms: 1.5, ..AcceptedTunnel::default() };
+        TunnelsReport { accepted: vec![tunnel], dialled: Vec::new() }
+    }
+
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!({ "token": "***" })
+    }
+
+    fn drain(&self) {
+        self.drains.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Running {
+    address: AdminAddress,
+    state: Arc<State>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+async fn start(address: &str, state: State) -> Running {
+    let listener = Listener::bind(&address.parse().unwrap()).await.unwrap();
+    let (address, state, stop) = (listener.address().clone(), Arc::new(state), CancellationToken::new());
+    let task = tokio::spawn(serve(listener, Arc::<State>::clone(&state), stop.clone()));
+    Running { address, state, stop, task }
+}
+
+impl Running {
+    async fn ask(&self, method: Method, path: &str) -> (StatusCode, String) {
+        let (status, body) = client::request(&self.address, method, path).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// Sends these bytes and reads to the end.
+    async fn raw(&self, request: &str) -> String {
+        let AdminAddress::Tcp(address) = &self.address else { panic!("not TCP") };
+        let mut io = TcpStream::connect(address).await.unwrap();
+        io.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        io.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+#[tokio::test]
+async fn every_path_answers() {
+    let admin = start("127.0.0.1:0", State::default()).await;
+    assert_eq!(admin.ask(Method::GET, "/metrics").await, (StatusCode::OK, "adit_tunnels 1\n".to_owned()));
+    assert_eq!(admin.ask(Method::GET, "/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
+    assert_eq!(admin.ask(Method::GET, "/ready").await, (StatusCode::OK, "ready\n".to_owned()));
+    assert_eq!(admin.ask(Method::GET, "/config").await.1, "{\n  \"token\": \"***\"\n}\n");
+    let (status, tunnels) = admin.ask(Method::GET, "/tunnels").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(serde_json::from_str::<TunnelsReport>(&tunnels).unwrap(), admin.state.tunnels());
+}
+
+#[tokio::test]
+async fn not_ready_says_what_is_missing() {
+    let missing = vec!["the first tunnel".to_owned(), "certificates".to_owned()];
+    let admin = start("127.0.0.1:0", State { missing, ..State::default() }).await;
+    let answer = admin.ask(Method::GET, "/ready").await;
+    assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, "the first tunnel\ncertificates\n".to_owned()));
+    assert_eq!(admin.ask(Method::GET, "/healthz").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn drain_takes_a_post_and_nothing_else() {
+    let admin = start("127.0.0.1:0", State::default()).await;
+    assert_eq!(admin.ask(Method::GET, "/drain").await.0, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(admin.state.drains.load(Ordering::Relaxed), 0);
+    assert_eq!(admin.ask(Method::POST, "/drain").await, (StatusCode::ACCEPTED, "draining\n".to_owned()));
+    assert_eq!(admin.state.drains.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_say_what_there_is() {
+    let admin = start("127.0.0.1:0", State::default()).await;
+    let (status, text) = admin.ask(Method::GET, "/tunnel").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(text.contains("/tunnels"), "{text}");
+    let (status, text) = admin.ask(Method::POST, "/metrics").await;
+    assert_eq!((status, text.as_str()), (StatusCode::METHOD_NOT_ALLOWED, "/metrics takes GET, HEAD\n"));
+    let answer = admin.raw("HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_web_page_is_kept_out() {
+    let admin = start("127.0.0.1:0", State::default()).await;
+    let rebound = "GET /tunnels HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert!(admin.raw(rebound).await.starts_with("HTTP/1.1 403"));
+    let foreign = "POST /drain HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\
+                   Content-Length: 0\r\nConnection: close\r\n\r\n";
+    assert!(admin.raw(foreign).await.starts_with("HTTP/1.1 403"));
+    assert_eq!(admin.state.drains.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_private_replaces_a_stale_one_and_goes_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("adit.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let admin = start(&format!("unix:{}", path.display()), State::default()).await;
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(admin.ask(Method::GET, "/healthz").await.0, StatusCode::OK);
+    let second = Listener::bind(&admin.address).await.unwrap_err();
+    assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+    admin.stop.cancel();
+    admin.task.await.unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("precious");
+    std::fs::write(&path, "text").unwrap();
+    let error = Listener::bind(&AdminAddress::Unix(path.clone())).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "text");
+}
+
+#[tokio::test]
+async fn a_silent_connection_does_not_hold_up_the_stop() {
+    let admin = start("127.0.0.1:0", State::default()).await;
+    let AdminAddress::Tcp(address) = &admin.address else { panic!("not TCP") };
+    let _silent = TcpStream::connect(address).await.unwrap();
+    assert_eq!(admin.ask(Method::GET, "/healthz").await.0, StatusCode::OK);
+    admin.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(2), admin.task).await.unwrap().unwrap();
+}

@@ -1,0 +1,110 @@
+//! The commands: what they take, and how they end. Each does its work in a file of its own.
+//!
+//! Row 13, with `main.rs`: the only place for `anyhow`, standard output and exit codes.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use adit::config::AdminAddress;
+use clap::{Parser, Subcommand};
+
+mod check;
+mod demo;
+mod pki;
+mod run;
+mod status;
+mod table;
+
+/// Something failed while running.
+const FAILED: u8 = 1;
+/// The command line or the file is wrong; clap uses the same number.
+const MISUSED: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "adit",
+    version,
+    about = "Reverse tunnels over QUIC: services in the cloud reach services at sites that accept no inbound connection.",
+    after_help = "Exit codes: 0 done, 1 failed (check: the file has mistakes), 2 wrong command line or file.\n\
+                  A first look: adit demo"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the roles of a file until SIGTERM or SIGINT, then drain
+    Run {
+        /// The file, YAML
+        file: PathBuf,
+    },
+    /// Check a file and print what it would do, or every mistake in it
+    Check {
+        /// The file, YAML
+        file: PathBuf,
+    },
+    /// Show one request crossing a tunnel, with certificates, both roles and a service made up for it
+    Demo {
+        /// Stop after the round trip: exit 0 if it worked
+        #[arg(long)]
+        once: bool,
+    },
+    /// Show the tunnels of a running adit
+    Status {
+        /// Its admin listener: ip:port or unix:/path
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
+        admin: AdminAddress,
+        /// Print what the admin listener says, as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make certificates: a CA, and what it signs for nodes and responders
+    #[command(subcommand)]
+    Pki(pki::Pki),
+    /// Print the versions of the program and of the protocol
+    Version,
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn main() -> ExitCode {
+    match execute(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("adit: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run { file } => run::run(&file),
+        Command::Check { file } => Ok(check::check(&file)),
+        Command::Demo { once } => demo::demo(once),
+        Command::Status { admin, json } => status::status(&admin, json),
+        Command::Pki(command) => pki::pki(&command),
+        Command::Version => Ok(version()),
+    }
+}
+
+fn version() -> ExitCode {
+    let protocol = String::from_utf8_lossy(adit::protocol::ALPN);
+    say(&format!("adit {} (protocol {protocol})\n", env!("CARGO_PKG_VERSION")));
+    ExitCode::SUCCESS
+}
+
+/// Writes to standard output. A reader that has seen enough, such as `head`, is no failure.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// A runtime for commands that do one thing.
+fn small_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! `adit check`: what a file would do, or every mistake in it.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use adit::config::{self, AdminAddress, Checked, EgressConfig, InitiatorConfig, ResponderConfig, ServiceConfig};
+use adit::routing::Tenant;
+
+use super::{FAILED, say};
+
+pub(super) fn check(file: &Path) -> ExitCode {
+    match config::load(file, &config::Process) {
+        Ok(checked) => {
+            say(&format!("{}: ok\n{}", file.display(), summary(&checked)));
+            ExitCode::SUCCESS
+        }
+        Err(report) => {
+            say(&format!("{report}\n"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// One line for each thing that would run, then what deserves a second look.
+pub(super) fn summary(checked: &Checked) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(checked.responder.iter().map(responder));
+    lines.extend(checked.egress.iter().map(egress));
+    lines.extend(checked.initiator.iter().flat_map(initiator));
+    lines.extend(checked.services.iter().map(service));
+    lines.extend(checked.admin.iter().map(|address| format!("admin      {address}")));
+    lines.extend(warnings(checked).into_iter().map(|warning| format!("warning    {warning}")));
+    lines.iter().map(|line| format!("  {line}\n")).collect()
+}
+
+fn responder(responder: &ResponderConfig) -> String {
+    let admission = &responder.admission;
+    let proof = match (&admission.identity, admission.nodes.len()) {
+        (Some(identity), _) => format!("nodes that prove {identity}"),
+        (None, 0) => "anybody".to_owned(),
+        (None, nodes) => format!("{nodes} listed nodes"),
+    };
+    format!("responder  {}: tunnels over QUIC on {} from {proof}", responder.name, responder.quic)
+}
+
+fn egress(egress: &EgressConfig) -> String {
+    let security = if egress.tls.is_some() { "TLS" } else { "clear text" };
+    let tenant = match &egress.router.tenant {
+        Tenant::Fixed(tenant) => tenant.to_string(),
+        Tenant::Template(template) => template.to_string(),
+    };
+    format!("egress     {} ({security}): host id {}, tenant {tenant}", egress.http, egress.router.host_id)
+}
+
+fn initiator(initiator: &InitiatorConfig) -> Vec<String> {
+    let claim = &initiator.claim;
+    let tunnel = |tunnel: &config::TunnelConfig| {
+        let plural = if tunnel.count == 1 { "" } else { "s" };
+        format!("initiator  {claim}: {} tunnel{plural} to each address of {}", tunnel.count, tunnel.to)
+    };
+    initiator.tunnels.iter().map(tunnel).collect()
+}
+
+fn service(service: &ServiceConfig) -> String {
+    let requests = match &service.matches {
+        None => "requests that name it".to_owned(),
+        Some(matches) => {
+            let host = matches.host.as_ref().map_or_else(|| "*".to_owned(), ToString::to_string);
+            format!("{host}{}", matches.prefix)
+        }
+    };
+    format!("service    {}: {requests} to {}", service.name, service.target)
+}
+
+fn warnings(checked: &Checked) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if checked.responder.as_ref().is_some_and(|responder| responder.admission.insecure_accept_any) {
+        warnings.push("insecure_accept_any: whoever reaches the listener can take the traffic of any node".to_owned());
+    }
+    if let Some(AdminAddress::Tcp(address)) = &checked.admin
+        && !address.ip().is_loopback()
+    {
+        warnings.push(format!("admin listens on {address}: whoever reaches it can read everything and drain"));
+    }
+    if checked.responder.is_some() && checked.egress.is_empty() {
+        warnings.push("the responder has no egress: tunnels come up, but nothing can enter them".to_owned());
+    }
+    warnings
+}

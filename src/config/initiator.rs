@@ -1,0 +1,147 @@
+//! `initiator`: who this site is, whom it dials and with which proof.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::config::reader::{At, Section};
+use crate::config::responder::{congestion, congestion_as_written};
+use crate::config::secret::Secret;
+use crate::config::show;
+use crate::config::tls::{DialerTls, dialer_tls};
+use crate::id::{Claim, ClusterId, HostPort, MAX_TUNNEL_COUNT, NodeId, TenantId, TunnelAddress};
+use crate::transport::quic::CongestionControl;
+
+/// How often an initiator shows that it is there; keeps NAT mappings open.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(5);
+/// The longest token, in bytes. spec: HS-1
+const MAX_TOKEN_BYTES: usize = 8 << 10;
+
+const MIN_KEEPALIVE: Duration = Duration::from_millis(500);
+const MAX_KEEPALIVE: Duration = Duration::from_secs(25);
+const TUNNEL_FORM: &str = "a list of { to: host:port } or rc:// addresses";
+
+/// `initiator`: one node and the tunnels that it keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InitiatorConfig {
+    /// `node`, `cluster` and `tenant`: who we say we are. The tenant is `default` when absent; an `rc://` address may
+    /// say all three instead.
+    pub claim: Claim,
+    /// `tunnels`: whom we dial.
+    pub tunnels: Vec<TunnelConfig>,
+    /// `tls`: our certificate, and which responder we accept.
+    pub tls: DialerTls,
+    /// `congestion`: how fast is safe. Default `bbr`, which keeps its speed under loss.
+    #[serde(serialize_with = "congestion_as_written")]
+    pub congestion: CongestionControl,
+    /// `keepalive`: silence after which a probe is sent, until the responder names its own. Default 5 s, 500 ms to
+    /// 25 s; shorter notices a dead path sooner and costs packets on every idle tunnel.
+    #[serde(serialize_with = "show::duration")]
+    pub keepalive: Duration,
+    /// `token`: a credential beside the certificate, at most 8 KiB; text, `${NAME}` or `file:path`.
+    pub token: Option<Secret>,
+}
+
+/// One responder and how many tunnels are kept to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TunnelConfig {
+    /// `to`: the responder; its name is resolved anew at each connection.
+    #[serde(serialize_with = "show::text")]
+    pub to: HostPort,
+    /// `count`: tunnels per resolved address. Default 1, at most 1024.
+    pub count: u32,
+    /// `transport`: what carries the tunnel. Default `auto`.
+    pub transport: TransportChoice,
+}
+
+/// What carries a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportChoice {
+    /// The best that works. Means QUIC for now; TCP joins it when that transport exists.
+    #[default]
+    Auto,
+    /// QUIC only.
+    Quic,
+}
+
+/// Reads the section.
+pub(super) fn initiator(at: At<'_>) -> Option<InitiatorConfig> {
+    at.section(|section| {
+        let named = named_claim(section);
+        let addresses = section.required("tunnels", TUNNEL_FORM, |at| at.one_or_more(tunnel));
+        let tls = section.required("tls", "ca, and the cert and key of this node", dialer_tls);
+        let congestion = section.or("congestion", CongestionControl::default(), |at| congestion(&at));
+        let keepalive = section.or("keepalive", DEFAULT_KEEPALIVE, |at| at.duration(MIN_KEEPALIVE..=MAX_KEEPALIVE));
+        let token = section.optional("token", |at| at.secret(1..=MAX_TOKEN_BYTES));
+        let addresses = addresses?;
+        let claim = one_claim(section, named, &addresses);
+        let tunnels = addresses.into_iter().map(|address| address.tunnel).collect();
+        Some(InitiatorConfig { claim: claim?, tunnels, tls: tls?, congestion, keepalive, token })
+    })
+}
+
+/// A tunnel with the place of its key and, for an `rc://` address, the claim in it.
+struct Address<'a> {
+    at: At<'a>,
+    claim: Option<Claim>,
+    tunnel: TunnelConfig,
+}
+
+fn tunnel(at: At<'_>) -> Option<Address<'_>> {
+    if at.is_section() {
+        let tunnel = at.clone().section(tunnel_section)?;
+        return Some(Address { at, claim: None, tunnel });
+    }
+    let TunnelAddress { claim, responder: to, count } = at.parsed()?;
+    if count == 0 {
+        at.wrong("asks for no tunnel; expected a count of at least 1");
+    }
+    let tunnel = TunnelConfig { to, count, transport: TransportChoice::default() };
+    Some(Address { at, claim: Some(claim), tunnel })
+}
+
+fn tunnel_section(section: &mut Section<'_>) -> Option<TunnelConfig> {
+    let to = section.required("to", "host:port", |at| at.parsed());
+    let count = section.or("count", 1, |at| at.count(1..=MAX_TUNNEL_COUNT));
+    let transport = section.or("transport", TransportChoice::default(), |at| transport(&at));
+    Some(TunnelConfig { to: to?, count, transport })
+}
+
+fn transport(at: &At<'_>) -> Option<TransportChoice> {
+    const CHOICES: [(&str, Option<TransportChoice>); 3] =
+        [("auto", Some(TransportChoice::Auto)), ("quic", Some(TransportChoice::Quic)), ("tcp", None)];
+    let choice = at.word(&CHOICES)?;
+    if choice.is_none() {
+        at.wrong("tunnels over TCP are not supported yet; expected auto or quic");
+    }
+    choice
+}
+
+/// What `node`, `cluster` and `tenant` say; `None` when they say nothing (or something wrong).
+fn named_claim(section: &mut Section<'_>) -> Option<Claim> {
+    let node: Option<NodeId> = section.optional("node", |at| at.parsed());
+    let cluster: Option<ClusterId> = section.optional("cluster", |at| at.parsed());
+    let tenant: Option<TenantId> = section.optional("tenant", |at| at.parsed());
+    Some(Claim { node: node?, cluster: cluster?, tenant: tenant.unwrap_or_default() })
+}
+
+/// The one claim of this initiator: from its keys, or from its addresses, which must agree.
+fn one_claim(section: &Section<'_>, named: Option<Claim>, addresses: &[Address<'_>]) -> Option<Claim> {
+    let in_keys = ["node", "cluster", "tenant"].iter().any(|key| section.has(key));
+    let from_addresses = addresses.iter().find_map(|address| address.claim.clone());
+    if in_keys || from_addresses.is_none() {
+        for (key, what) in [("node", "the name of this site"), ("cluster", "the name of its group")] {
+            if !section.has(key) {
+                section.missing(key, &format!("{what}, 1 to 128 bytes"));
+            }
+        }
+    }
+    let claim = if in_keys { named? } else { from_addresses? };
+    for address in addresses {
+        if let Some(other) = address.claim.as_ref().filter(|other| **other != claim) {
+            address.at.wrong(format!("says that this is {other}, elsewhere it is {claim}; expected one name"));
+        }
+    }
+    Some(claim)
+}

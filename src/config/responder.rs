@@ -1,0 +1,287 @@
+//! `responder`: where tunnels are accepted and from whom.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::config::listeners::Protocol;
+use crate::config::reader::{At, Section};
+use crate::config::secret::Secret;
+use crate::config::show;
+use crate::config::tls::{ListenerTls, listener_tls};
+use crate::id::{Claim, ClusterId, NodeId, SpkiPin, TenantId};
+use crate::policy::{
+    MAX_SECRET_BYTES, MIN_SECRET_BYTES, NodeRule, Quotas, RuleError, RuleSettings, Rules, Secret as TokenSecret,
+};
+use crate::tls::{ClientCertificates, ResponderTls, TlsError};
+use crate::transport::quic::CongestionControl;
+
+/// How long a connection may take to become a tunnel.
+const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many connections may be on their way to become tunnels.
+const DEFAULT_PENDING_HANDSHAKES: u32 = 1024;
+/// How often initiators are asked to show that they are there.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(5);
+/// After how much silence a tunnel is dead.
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a responder without a name calls itself.
+const DEFAULT_NAME: &str = "adit";
+
+const SECOND: Duration = Duration::from_secs(1);
+const MAX_NAME_BYTES: usize = 128;
+const MAX_TUNNELS: u32 = 1 << 24;
+
+/// `responder`: one listener for tunnels.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ResponderConfig {
+    /// `name`: what initiators and operators see, 1 to 128 bytes. Default `adit`.
+    pub name: String,
+    /// `listen.quic`: the UDP address; port 0 takes a free one.
+    pub quic: SocketAddr,
+    /// `tls`: what it shows, and whom it trusts.
+    pub tls: ListenerTls,
+    /// What a claim must show; see [`AdmissionConfig::rules`].
+    pub admission: AdmissionConfig,
+    /// `handshake_timeout`: from the first packet to WELCOME. Default 10 s, 1 s to 60 s; shorter refuses peers on
+    /// slow links, longer lets idle strangers hold more places.
+    #[serde(serialize_with = "show::duration")]
+    pub handshake_timeout: Duration,
+    /// `max_pending_handshakes`: connections not yet admitted; beyond it new ones must prove their address first, then
+    /// are refused. Default 1024.
+    pub max_pending_handshakes: u32,
+    /// `keepalive`: silence after which an initiator probes. Default 5 s, 500 ms to 25 s.
+    #[serde(serialize_with = "show::duration")]
+    pub keepalive: Duration,
+    /// `idle_timeout`: silence after which a tunnel is dead. Default 30 s, 5 s to 10 min, and more than `keepalive`.
+    #[serde(serialize_with = "show::duration")]
+    pub idle_timeout: Duration,
+    /// `congestion`: how fast is safe. Default `bbr`, which keeps its speed under loss.
+    #[serde(serialize_with = "congestion_as_written")]
+    pub congestion: CongestionControl,
+    /// `state_dir`: where the two keys live that let a restarted responder tell its old tunnels at once that they are
+    /// gone. Without it they are noticed after the idle timeout.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Which claims are admitted; all that is set must hold.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AdmissionConfig {
+    /// `identity`: the certificate name that proves a claim, such as `spiffe://example.org/{tenant}/{cluster}/{node}`
+    /// or `dns:{node}.{cluster}.example.org`; what it does not name must be fixed below.
+    pub identity: Option<String>,
+    /// `tenant`: the only one that is admitted.
+    pub tenant: Option<TenantId>,
+    /// `cluster`: the only one that is admitted.
+    pub cluster: Option<ClusterId>,
+    /// `pins`: the only keys that are admitted.
+    #[serde(serialize_with = "show::list")]
+    pub pins: Vec<SpkiPin>,
+    /// `nodes`: what single nodes must show in addition, or, without `identity`, instead.
+    pub nodes: Vec<NodeConfig>,
+    /// `quotas`: how many tunnels there may be.
+    #[serde(serialize_with = "quotas_as_written")]
+    pub quotas: Quotas,
+    /// `insecure_accept_any`: admits whoever connects under any name. For trials only; default false.
+    pub insecure_accept_any: bool,
+}
+
+/// What one node must show: pins, a token, or both.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NodeConfig {
+    /// `node`, with `cluster` and `tenant`, which default to the responder's own fixed ones.
+    pub claim: Claim,
+    /// `pins`: its keys; two while a key is replaced.
+    #[serde(serialize_with = "show::list")]
+    pub pins: Vec<SpkiPin>,
+    /// `token`: 16 bytes to 8 KiB; text, `${NAME}` or `file:path`.
+    pub token: Option<Secret>,
+}
+
+impl AdmissionConfig {
+    /// The rules that policy applies.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them; never for settings out of a [`Checked`](crate::config::Checked).
+    pub fn rules(&self) -> Result<Rules, Vec<RuleError>> {
+        let node = |node: &NodeConfig| NodeRule {
+            claim: node.claim.clone(),
+            pins: node.pins.clone(),
+            token: node.token.as_ref().and_then(|token| TokenSecret::new(token.expose())),
+        };
+        Rules::new(RuleSettings {
+            identity: self.identity.clone(),
+            tenant: self.tenant.clone(),
+            cluster: self.cluster.clone(),
+            pins: self.pins.clone(),
+            nodes: self.nodes.iter().map(node).collect(),
+            quotas: self.quotas,
+            insecure_accept_any: self.insecure_accept_any,
+        })
+    }
+}
+
+impl ResponderConfig {
+    /// Loads what the tunnel listener shows and trusts.
+    ///
+    /// A certificate is asked for if any rule can need one, and required if every admitted claim needs one. Without
+    /// `client_ca` the pins of all nodes together say which keys are genuine, and policy says which of them is whose.
+    ///
+    /// # Errors
+    /// What is wrong with the files, or with the rules.
+    pub fn tls(&self) -> Result<ResponderTls, TlsError> {
+        let mut trust = self.tls.trust()?;
+        if trust.roots.is_empty() {
+            let of_nodes = self.admission.nodes.iter().flat_map(|node| &node.pins);
+            trust.pins = self.admission.pins.iter().chain(of_nodes).copied().collect();
+        }
+        let required = self.admission.rules().is_ok_and(|rules| rules.require_certificate());
+        let initiators = match (trust.roots.is_empty() && trust.pins.is_empty(), required) {
+            (true, false) => ClientCertificates::NotAsked,
+            (false, false) => ClientCertificates::Optional(trust),
+            (_, true) => ClientCertificates::Required(trust),
+        };
+        Ok(ResponderTls { credentials: self.tls.credentials()?, initiators })
+    }
+}
+
+/// Reads the section.
+pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
+    at.section(|section| {
+        let quic = section.required("listen", "{ quic: ip:port }", listen);
+        let tls = section.required("tls", "cert, key and client_ca", |at| listener_tls(at, true));
+        let admission = admission(section);
+        if let Some(tls) = &tls {
+            require_roots(section, tls, &admission);
+        }
+        let standard = DEFAULT_NAME.to_owned();
+        let name = section.or("name", standard, |at| at.short_text(MAX_NAME_BYTES));
+        let handshake_timeout =
+            section.or("handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT, |at| at.duration(SECOND..=60 * SECOND));
+        let max_pending_handshakes =
+            section.or("max_pending_handshakes", DEFAULT_PENDING_HANDSHAKES, |at| at.count(1..=65_536));
+        let (keepalive, idle_timeout) = timing(section);
+        let congestion = section.or("congestion", CongestionControl::default(), |at| congestion(&at));
+        let state_dir = section.optional("state_dir", |at| at.path());
+        Some(ResponderConfig {
+            name,
+            quic: quic?,
+            tls: tls?,
+            admission,
+            handshake_timeout,
+            max_pending_handshakes,
+            keepalive,
+            idle_timeout,
+            congestion,
+            state_dir,
+        })
+    })
+}
+
+fn listen(at: At<'_>) -> Option<SocketAddr> {
+    at.section(|section| {
+        if let Some(at) = section.find("tcp") {
+            at.wrong("tunnels over TCP are not supported yet; expected quic only");
+        }
+        section.required("quic", "ip:port such as 0.0.0.0:7843", |at| at.listener(&[Protocol::Udp]))
+    })
+}
+
+fn timing(section: &mut Section<'_>) -> (Duration, Duration) {
+    let shortest = Duration::from_millis(500);
+    let keepalive = section.or("keepalive", DEFAULT_KEEPALIVE, |at| at.duration(shortest..=25 * SECOND));
+    let idle = section.or("idle_timeout", DEFAULT_IDLE_TIMEOUT, |at| {
+        let idle = at.duration(5 * SECOND..=600 * SECOND)?;
+        if idle <= keepalive {
+            at.wrong("is not longer than keepalive, so every idle tunnel would end; expected a longer time");
+        }
+        Some(idle)
+    });
+    (keepalive, idle)
+}
+
+/// `congestion` of either role.
+pub(super) fn congestion(at: &At<'_>) -> Option<CongestionControl> {
+    use CongestionControl::{Bbr, Cubic, NewReno};
+    at.word(&[Bbr, Cubic, NewReno].map(|control| (control.label(), control)))
+}
+
+/// The word for `/config`.
+pub(super) fn congestion_as_written<S: Serializer>(
+    control: &CongestionControl,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(control.label())
+}
+
+fn admission(section: &mut Section<'_>) -> AdmissionConfig {
+    let start = section.at().mistakes();
+    let tenant: Option<TenantId> = section.optional("tenant", |at| at.parsed());
+    let cluster: Option<ClusterId> = section.optional("cluster", |at| at.parsed());
+    let identity = section.optional("identity", |at| at.text());
+    let names_are_sound = section.at().mistakes() == start;
+    let pins = section.or("pins", Vec::new(), |at| at.one_or_more(|at| at.parsed()));
+    let nodes = section.or("nodes", Vec::new(), |at| at.list(|item| node(item, tenant.as_ref(), cluster.as_ref())));
+    let insecure_accept_any = section.or("insecure_accept_any", false, |at| at.boolean());
+    let all_is_sound = section.at().mistakes() == start;
+    let quotas = section.or("quotas", Quotas::default(), quotas);
+    let admission = AdmissionConfig { identity, tenant, cluster, pins, nodes, quotas, insecure_accept_any };
+    for error in admission.rules().err().unwrap_or_default() {
+        // What follows from a value that is wrong already is not worth saying.
+        let is_about_names = matches!(error, RuleError::Identity(_) | RuleError::NotProven { .. });
+        let is_news = if is_about_names { names_are_sound } else { all_is_sound };
+        let place = section.find(error.field());
+        match place {
+            _ if !is_news => {}
+            Some(at) => at.wrong(error.to_string()),
+            None => section.at().wrong(error.to_string()),
+        }
+    }
+    admission
+}
+
+/// Without roots anybody could sign a certificate with any name in it, and pins alone would let every holder of a pinned
+/// key take the names of the others.
+fn require_roots(section: &Section<'_>, tls: &ListenerTls, admission: &AdmissionConfig) {
+    if admission.identity.is_some() && tls.client_ca.is_none() {
+        section.missing("tls.client_ca", "the roots that sign the names which identity asks for");
+    }
+}
+
+fn node(at: At<'_>, tenant: Option<&TenantId>, cluster: Option<&ClusterId>) -> Option<NodeConfig> {
+    at.section(|section| {
+        let node: Option<NodeId> = section.required("node", "the name of a node", |at| at.parsed());
+        let cluster = match cluster {
+            Some(fixed) => section.optional("cluster", |at| at.parsed()).or_else(|| Some(fixed.clone())),
+            None => section.required("cluster", "the cluster of the node", |at| at.parsed()),
+        };
+        let standard = tenant.cloned().unwrap_or_default();
+        let tenant = section.or("tenant", standard, |at| at.parsed());
+        let pins = section.or("pins", Vec::new(), |at| at.one_or_more(|at| at.parsed()));
+        let token = section.optional("token", |at| at.secret(MIN_SECRET_BYTES..=MAX_SECRET_BYTES));
+        if !section.has("pins") && !section.has("token") {
+            section.at().wrong("asks for no proof; expected pins, token or both");
+        }
+        Some(NodeConfig { claim: Claim { tenant, cluster: cluster?, node: node? }, pins, token })
+    })
+}
+
+fn quotas(at: At<'_>) -> Option<Quotas> {
+    at.section(|section| {
+        let standard = Quotas::default();
+        let mut read = |key, default| section.or(key, default, |at| at.count(1..=MAX_TUNNELS));
+        Some(Quotas {
+            per_node: read("tunnels_per_node", standard.per_node),
+            per_tenant: read("tunnels_per_tenant", standard.per_tenant),
+            total: read("tunnels", standard.total),
+            retry_after: standard.retry_after,
+        })
+    })
+}
+
+fn quotas_as_written<S: Serializer>(quotas: &Quotas, serializer: S) -> Result<S::Ok, S::Error> {
+    let numbers =
+        [("tunnels_per_node", quotas.per_node), ("tunnels_per_tenant", quotas.per_tenant), ("tunnels", quotas.total)];
+    serializer.collect_map(numbers)
+}

@@ -1,0 +1,85 @@
+//! What a file may refer to outside itself: environment variables and other files.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// The largest file that a `file:` reference may name, in bytes.
+pub const MAX_REFERENCED_BYTES: u64 = 64 << 10;
+
+/// Where references are looked up. The process itself for real use, [`Nowhere`] for tests and fuzzing.
+pub trait Surroundings {
+    /// The value of an environment variable, if it is set and is Unicode.
+    fn variable(&self, name: &str) -> Option<String>;
+
+    /// The content of a small file; longer than [`MAX_REFERENCED_BYTES`] is an error, as is anything but a plain file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Whether the file is there and may be read.
+    fn can_read(&self, path: &Path) -> io::Result<()>;
+
+    /// Whether files can be opened at all, so that their content is worth checking.
+    fn has_files(&self) -> bool;
+}
+
+/// The environment and the file system of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Process;
+
+impl Surroundings for Process {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        read_bounded(path, MAX_REFERENCED_BYTES)
+    }
+
+    fn can_read(&self, path: &Path) -> io::Result<()> {
+        open_plain(path).map(drop)
+    }
+
+    fn has_files(&self) -> bool {
+        true
+    }
+}
+
+/// No variable is set, and every file is there and empty: a text can be checked without touching the machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nowhere;
+
+impl Surroundings for Nowhere {
+    fn variable(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    fn read(&self, _path: &Path) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    fn can_read(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn has_files(&self) -> bool {
+        false
+    }
+}
+
+/// Opens plain files only: a pipe or a device would block or never end.
+fn open_plain(path: &Path) -> io::Result<File> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("not a plain file"));
+    }
+    File::open(path)
+}
+
+/// Reads at most `limit` bytes; a longer file is an error.
+pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    open_plain(path)?.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(io::Error::other(format!("longer than {limit} bytes")));
+    }
+    Ok(content)
+}

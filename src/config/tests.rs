@@ -1,0 +1,129 @@
+//! Files as operators write them, beside what they get: `bad/*.yaml` with the whole report, `good/*.yaml` with the
+//! settings as `/config` shows them. `UPDATE_SNAPSHOTS=1 cargo test --lib config` writes the second half anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+/// A few variables and no files.
+struct Fixture;
+
+impl Surroundings for Fixture {
+    fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            "SITE" => Some("edge-17".to_owned()),
+            "TOKEN" => Some("correct horse battery staple".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        match path.to_str() {
+            Some("/etc/adit/token") => Ok(b"a token with a line break\n".to_vec()),
+            _ => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn can_read(&self, path: &Path) -> std::io::Result<()> {
+        let missing = path.to_string_lossy().contains("missing");
+        if missing { Err(std::io::ErrorKind::NotFound.into()) } else { Ok(()) }
+    }
+
+    fn has_files(&self) -> bool {
+        false
+    }
+}
+
+fn check_text(text: &str) -> Result<Checked, Report> {
+    check(text, Path::new("/etc/adit/adit.yaml"), &Fixture)
+}
+
+fn folder(name: &str) -> Vec<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/tests").join(name);
+    let files = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let mut yaml: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|ext| ext == "yaml")).collect();
+    yaml.sort();
+    assert!(!yaml.is_empty());
+    yaml
+}
+
+/// Compares each file of a folder with its snapshot, and names all that differ.
+fn compare(name: &str, extension: &str, produce: impl Fn(&str) -> String) {
+    let update = std::env::var_os("UPDATE_SNAPSHOTS").is_some();
+    let mut differing = Vec::new();
+    for path in folder(name) {
+        let produced = produce(&fs::read_to_string(&path).unwrap());
+        let snapshot = path.with_extension(extension);
+        if update {
+            fs::write(&snapshot, &produced).unwrap();
+        }
+        let expected = fs::read_to_string(&snapshot).unwrap_or_default();
+        if produced != expected {
+            differing.push(format!("{}: got\n{produced}\nexpected\n{expected}", path.display()));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+#[test]
+fn bad_files_get_every_mistake_with_its_line_and_key() {
+    compare("bad", "report", |text| match check_text(text) {
+        Ok(checked) => format!("accepted: {checked:?}\n"),
+        Err(report) => format!("{report}\n"),
+    });
+}
+
+#[test]
+fn good_files_are_complete_and_show_no_secret() {
+    compare("good", "json", |text| match check_text(text) {
+        Ok(checked) => {
+            let shown = serde_json::to_string_pretty(&checked).unwrap();
+            assert!(!format!("{shown}{checked:?}").contains("horse"), "a secret is shown");
+            format!("{shown}\n")
+        }
+        Err(report) => format!("{report}\n"),
+    });
+}
+
+#[test]
+fn a_secret_never_reaches_a_report() {
+    let text = "initiator: { token: \"${TOKEN}\", tunnels: \"${TOKEN}\" }\n";
+    let report = check_text(&text.replace("tunnels", "token2")).unwrap_err().to_string();
+    assert!(!report.contains("horse"), "{report}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_report_too() {
+    let report = load(Path::new("/nowhere/adit.yaml"), &Process).unwrap_err();
+    assert!(report.to_string().starts_with("/nowhere/adit.yaml: cannot be read: "), "{report}");
+}
+
+#[test]
+fn a_secret_from_a_file_has_no_line_break() {
+    let text = fs::read_to_string(&folder("good")[0]).unwrap();
+    assert!(check_text(&text).is_ok());
+    let initiator = check_text(
+        "initiator: { node: a, cluster: b, token: 'file:token', tls: { ca: ca.pem }, tunnels: [ { to: 'h:1' } ] }\n\
+         services: []",
+    )
+    .unwrap()
+    .initiator
+    .unwrap();
+    assert_eq!(initiator.token.unwrap().expose(), b"a token with a line break");
+}
+
+#[test]
+fn no_text_panics() {
+    const STEP: usize = 31;
+    let mut text = folder("good").iter().map(|path| fs::read_to_string(path).unwrap()).collect::<String>();
+    text.push_str("\0\u{feff}é: [&a *a, !!int x, !t {? [] : <<}]\n");
+    // Prefixes, suffixes, and texts with one piece cut out.
+    for at in (0..text.len()).step_by(STEP).map(|at| text.floor_char_boundary(at)) {
+        let rest = &text[text.ceil_char_boundary(at + 7)..];
+        let _ = check(&text[..at], Path::new(""), &Nowhere);
+        let _ = check(rest, Path::new("a"), &Nowhere);
+        let _ = check(&format!("{}{rest}", &text[..at]), Path::new("a/b"), &Nowhere);
+    }
+}

@@ -1,0 +1,171 @@
+//! The `tls` sections: which files hold certificates, keys and trusted roots.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::config::reader::{At, Section};
+use crate::config::show;
+use crate::id::SpkiPin;
+use crate::tls::{
+    self, ClientCertificates, Credentials, EgressTls, InitiatorTls, TlsError, Trust, load_crls, load_roots,
+};
+
+/// `tls` of a listener: what it shows and whom it trusts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ListenerTls {
+    /// `cert`: PEM file with the certificate and its chain.
+    pub cert: PathBuf,
+    /// `key`: PEM file with the private key of `cert`.
+    pub key: PathBuf,
+    /// `client_ca`: PEM file with the roots that client certificates must chain to; none are asked for when absent.
+    pub client_ca: Option<PathBuf>,
+    /// `crl`: PEM files with revocation lists for client certificates; one file or a list. Needs `client_ca`.
+    pub crls: Vec<PathBuf>,
+}
+
+/// `initiator.tls`: what proves who we are, and whom we accept as responder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DialerTls {
+    /// `cert` and `key`: PEM files; both or neither.
+    pub credentials: Option<KeyPairFiles>,
+    /// `ca`: PEM file with the roots that the responder's certificate must chain to; without it, `pins` decide alone.
+    pub ca: Option<PathBuf>,
+    /// `pins`: when not empty, the responder's key must be one of these, beside what `ca` asks.
+    #[serde(serialize_with = "show::list")]
+    pub pins: Vec<SpkiPin>,
+    /// `server_name`: the name that the responder's certificate must have; the host of the address when absent.
+    pub server_name: Option<String>,
+}
+
+/// A certificate file and its key file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyPairFiles {
+    /// PEM file with the certificate and its chain.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+impl ListenerTls {
+    /// Loads the certificate and its key.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn credentials(&self) -> Result<Credentials, TlsError> {
+        Credentials::load(&self.cert, &self.key)
+    }
+
+    /// Loads the roots and revocation lists for client certificates; no roots when there is no `client_ca`.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn trust(&self) -> Result<Trust, TlsError> {
+        let mut trust = Trust::default();
+        if let Some(client_ca) = &self.client_ca {
+            trust.roots = load_roots(client_ca)?;
+        }
+        for crl in &self.crls {
+            trust.crls.extend(load_crls(crl)?);
+        }
+        Ok(trust)
+    }
+
+    /// Loads what an egress listener shows, and whom it asks for a certificate: everybody, or nobody without
+    /// `client_ca`.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn egress(&self) -> Result<EgressTls, TlsError> {
+        let clients = match self.client_ca {
+            Some(_) => ClientCertificates::Required(self.trust()?),
+            None => ClientCertificates::NotAsked,
+        };
+        Ok(EgressTls { credentials: self.credentials()?, clients })
+    }
+}
+
+impl DialerTls {
+    /// Loads what this end shows, and which responders are genuine.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn initiator(&self) -> Result<InitiatorTls, TlsError> {
+        let load = |files: &KeyPairFiles| Credentials::load(&files.cert, &files.key);
+        let roots = self.ca.as_deref().map(load_roots).transpose()?.unwrap_or_default();
+        let responder = Trust { roots, pins: self.pins.clone(), crls: Vec::new() };
+        Ok(InitiatorTls { credentials: self.credentials.as_ref().map(load).transpose()?, responder })
+    }
+}
+
+/// The `tls` section of a listener. `with_crl` says whether this one takes revocation lists.
+pub(super) fn listener_tls(at: At<'_>, with_crl: bool) -> Option<ListenerTls> {
+    at.section(|section| {
+        let cert = section.required("cert", "a PEM file with a certificate chain", |at| at.file());
+        let key = section.required("key", "a PEM file with the certificate's private key", |at| at.file());
+        let client_ca = section.optional("client_ca", roots);
+        let crls = if with_crl { revocation_lists(section) } else { Vec::new() };
+        let KeyPairFiles { cert, key } = matching_pair(section, cert, key)?;
+        Some(ListenerTls { cert, key, client_ca, crls })
+    })
+}
+
+fn roots(at: At<'_>) -> Option<PathBuf> {
+    let path = at.file()?;
+    at.verify(|| load_roots(&path));
+    Some(path)
+}
+
+fn revocation_lists(section: &mut Section<'_>) -> Vec<PathBuf> {
+    let has_roots = section.has("client_ca");
+    section.or("crl", Vec::new(), |at| {
+        if !has_roots {
+            at.wrong("has nothing to revoke without client_ca; expected client_ca beside it");
+        }
+        at.one_or_more(|at| {
+            let path = at.file()?;
+            at.verify(|| load_crls(&path));
+            Some(path)
+        })
+    })
+}
+
+/// Both files, if they belong together.
+fn matching_pair(section: &mut Section<'_>, cert: Option<PathBuf>, key: Option<PathBuf>) -> Option<KeyPairFiles> {
+    let files = KeyPairFiles { cert: cert?, key: key? };
+    section.find("cert")?.verify(|| Credentials::load(&files.cert, &files.key));
+    Some(files)
+}
+
+/// `initiator.tls`.
+pub(super) fn dialer_tls(at: At<'_>) -> Option<DialerTls> {
+    at.section(|section| {
+        let credentials = key_pair(section);
+        let ca = section.optional("ca", roots);
+        let pins = section.or("pins", Vec::new(), |at| at.one_or_more(|at| at.parsed()));
+        if !section.has("ca") && !section.has("pins") {
+            section.missing("ca", "a PEM file with the responder's root certificates, or pins of its key");
+        }
+        let server_name = section.optional("server_name", |at| server_name(&at));
+        Some(DialerTls { credentials, ca, pins, server_name })
+    })
+}
+
+fn key_pair(section: &mut Section<'_>) -> Option<KeyPairFiles> {
+    match (section.find("cert"), section.find("key")) {
+        (None, None) => None,
+        (Some(cert), Some(key)) => matching_pair(section, cert.file(), key.file()),
+        (Some(alone), None) => {
+            alone.wrong("stands alone; expected key beside it");
+            None
+        }
+        (None, Some(alone)) => {
+            alone.wrong("stands alone; expected cert beside it");
+            None
+        }
+    }
+}
+
+fn server_name(at: &At<'_>) -> Option<String> {
+    at.understood("a DNS name or an IP address", |text| tls::server_name(text).is_ok().then(|| text.to_owned()))
+}
