@@ -1,14 +1,73 @@
-//! The listeners for application traffic: what enters a tunnel comes in here.
+//! Listeners for application traffic, and the HTTP codecs behind them.
 //!
-//! Row 9: knows routing and the proxy, never how tunnels are accepted.
+//! A codec turns the bytes of one connection into exchanges: it hands each request to an [`ExchangeService`] and writes
+//! what the service answers. Requests look the same whatever version they came in:
+//!
+//! * the URI is in absolute form, `scheme://authority/path?query`, and there is no Host field; only an HTTP/1.0 request
+//!   without Host has a bare path. `*` is the path of a server-wide OPTIONS;
+//! * the head passed [`proxy::validate`](crate::proxy::validate); hop-by-hop fields are still there for whoever forwards
+//!   it, except Expect, which the codec itself honours;
+//! * [`ConnectionInfo`] and [`InformationalSink`] are request extensions.
+//!
+//! A response body that fails never ends cleanly: HTTP/1 resets the connection, HTTP/2 the stream. When the sender of
+//! a request goes away, the service's future and the response body are dropped at once.
+//!
+//! Row 9: uses the rows above it; accepts no tunnels, reads no configuration.
 
 pub mod gateway;
+pub mod http1;
+pub mod http2;
+pub mod listener;
 
+mod answer;
+mod body;
+mod date;
+mod deadline;
+mod informational;
+mod socket;
+
+use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use crate::id::PeerIdentity;
+
+pub use body::{BodyError, RequestBody};
+pub use informational::InformationalSink;
+pub use socket::Socket;
+
+/// Any error, boxed.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Answers requests. Failing is answering: a service that cannot do what was asked says so with a status.
+///
+/// Codecs drop the returned future, and later the response body, as soon as the sender of the request is gone.
+pub trait ExchangeService: Clone + Send + Sync + 'static {
+    /// The body of the responses. Its error, after the head, resets the connection or stream.
+    type Body: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+
+    /// Answers one request. The request body may outlive the future and be read in another task.
+    fn call(&self, request: http::Request<RequestBody>) -> impl Future<Output = http::Response<Self::Body>> + Send;
+}
+
+/// A function from request to response is a service.
+impl<F, Answer, B> ExchangeService for F
+where
+    F: Fn(http::Request<RequestBody>) -> Answer + Clone + Send + Sync + 'static,
+    Answer: Future<Output = http::Response<B>> + Send,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Body = B;
+
+    fn call(&self, request: http::Request<RequestBody>) -> impl Future<Output = http::Response<B>> + Send {
+        self(request)
+    }
+}
 
 /// What is known about the connection a request came in; cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,3 +101,95 @@ impl Deref for ConnectionInfo {
         &self.0
     }
 }
+
+/// Limits and timeouts of an HTTP listener.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Largest request head and largest trailer section, bytes. Default 64 KiB; more is answered 431.
+    pub max_head_bytes: usize,
+    /// Most fields in a head or trailer section. Default 100, at most 256 for HTTP/1; more is answered 431.
+    pub max_head_fields: usize,
+    /// Most connections open at once. Default 16,384; beyond it connections wait in the backlog of the kernel.
+    pub max_connections: usize,
+    /// Ends a connection whose TLS handshake or request head is not complete by then. Default 10 s.
+    pub head_timeout: Duration,
+    /// Ends a connection that carries no exchange for this long. Default 75 s.
+    pub idle_timeout: Duration,
+    /// Ends an HTTP/1 exchange whose response is not read for this long, and an HTTP/2 connection likewise at its end.
+    /// Default 60 s.
+    pub send_timeout: Duration,
+    /// How long what still arrives is thrown away before an HTTP/1 connection is closed, so that the last response is not
+    /// lost to a TCP reset. Default 2 s; at most 256 KiB are read.
+    pub linger_timeout: Duration,
+    /// HTTP/1: what the end of the incoming bytes means. `false` (default): the sender is gone, what it asked for is
+    /// cancelled at once. `true`: it only sends no more and still reads; a sender that is gone is noticed when writing
+    /// to it fails.
+    pub half_close: bool,
+    /// HTTP/2 only.
+    pub http2: Http2Settings,
+}
+
+/// Bounds on what one HTTP/2 connection may hold.
+#[derive(Debug, Clone)]
+pub struct Http2Settings {
+    /// Most exchanges at once. Default 256.
+    pub max_streams: u32,
+    /// Receive window of a stream, bytes: what a request body may have in flight unread. Default 1 MiB.
+    pub stream_window: u32,
+    /// Receive window of the connection, bytes. Default 4 MiB.
+    pub connection_window: u32,
+    /// Most response bytes buffered for a stream, bytes. Default 256 KiB.
+    pub max_send_buffer: usize,
+    /// Streams reset by the other end before they were served, beyond which the connection is closed: the bound on
+    /// rapid reset. Default 20.
+    pub max_pending_resets: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_head_bytes: 64 * 1024,
+            max_head_fields: 100,
+            max_connections: 16_384,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            send_timeout: Duration::from_secs(60),
+            linger_timeout: Duration::from_secs(2),
+            half_close: false,
+            http2: Http2Settings::default(),
+        }
+    }
+}
+
+impl Default for Http2Settings {
+    fn default() -> Self {
+        Self {
+            max_streams: 256,
+            stream_window: 1024 * 1024,
+            connection_window: 4 * 1024 * 1024,
+            max_send_buffer: 256 * 1024,
+            max_pending_resets: 20,
+        }
+    }
+}
+
+/// All that serving a connection takes beside its bytes.
+#[derive(Debug, Clone)]
+pub struct Serving<S> {
+    /// Who is connected.
+    pub info: ConnectionInfo,
+    /// Limits and timeouts.
+    pub settings: Arc<Settings>,
+    /// Who answers.
+    pub service: S,
+    /// When cancelled, the connection finishes its exchanges, takes no more, and closes.
+    pub drain: CancellationToken,
+}
+
+/// Locks plain data. A panic elsewhere cannot leave it half-changed in a way that matters, so poison is ignored.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod testing;

@@ -1,6 +1,13 @@
-//! The side that dials out, and serves what arrives towards local targets.
+//! The role at the site: dials every responder, keeps its tunnels up, and answers what arrives.
 //!
-//! Row 9: knows neither egress nor registry.
+//! Row 9. Knows nothing of egress or the registry; serves through any [`Serve`](crate::transport::Serve), of which
+//! [`serve::Services`] (configured targets) is one. proto-spec sections 2 and 4.
 
+mod dialer;
 pub mod serve;
+mod status;
+mod supervisor;
 pub mod targets;
+
+pub use dialer::{Destination, Initiator, InitiatorSettings};
+pub use status::{SlotStatus, StatusBoard};

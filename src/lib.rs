@@ -12,6 +12,7 @@ pub mod policy;
 pub mod protocol;
 pub mod proxy;
 pub mod registry;
+pub mod responder;
 pub mod routing;
 pub mod telemetry;
 pub mod template;

@@ -1,8 +1,10 @@
-//! Moving one exchange: what a proxy adds and removes, how it matches, and how it fails.
+//! Moving one exchange: whether a message is fit to be moved at all, what a proxy adds and removes, how it matches, and
+//! how it fails.
 //!
-//! Row 7: knows HTTP and [`transport`](crate::transport), never chooses a tunnel and never reads a configuration.
+//! Row 7: uses [`transport`](crate::transport) and the rows above it; never chooses a tunnel, never reads configuration.
 
 pub mod failure;
 pub mod forward;
 pub mod opener;
 pub mod pattern;
+pub mod validate;

@@ -6,7 +6,7 @@
 //!
 //! * **Readers never wait.** Everything that [`Registry::pick`] touches is an immutable snapshot behind an atomic
 //!   pointer; writers take one lock, build the next snapshot and swap it in.
-//! * **Writers copy little.** Names lie in [`names::SHARDS`] small arrays, the members of a cluster in small chunks, so
+//! * **Writers copy little.** Names lie in a thousand small arrays, the members of a cluster in small chunks, so
 //!   that ten thousand nodes that come back at once cost ten thousand times a little.
 //! * **One name, one thing.** Within a tenant a name is a node or a cluster, never both; tenants are separate worlds.
 //! * **The newest tunnel wins, the first key stays.** A higher generation supersedes its slot and a new instance the

@@ -355,6 +355,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn different_claims_never_render_to_the_same_name(
             a in ["[ab.-]{1,3}", "[ab.-]{1,3}", "[ab.-]{1,3}"],

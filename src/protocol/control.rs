@@ -47,6 +47,13 @@ pub struct Drain {
     pub reconnect_after: Duration,
 }
 
+impl Default for Drain {
+    /// 30 s to finish; dial again at once.
+    fn default() -> Self {
+        Self { deadline: limits::DEFAULT_DRAIN_DEADLINE, reconnect_after: Duration::ZERO }
+    }
+}
+
 /// The type of a control frame. spec: CT-1
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameType {

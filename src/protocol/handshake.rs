@@ -9,20 +9,23 @@
 //! All three are lists of numbered fields with rising ids, so that each has one encoding, none can repeat, and a later
 //! version can add some: even ids may be skipped, odd ids must be understood.
 
+mod answer;
+mod hello;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
-use crate::id::{Claim, ClusterId, IdError, InstanceId, NodeId, Place, ServiceName, TenantId, TunnelId};
-use crate::protocol::VERSION;
+use crate::id::{IdError, Place, ServiceName, TunnelId};
 use crate::protocol::code::RefusalCode;
 use crate::protocol::limits;
 use crate::protocol::varint;
-use crate::protocol::wire::unknown_field;
-use crate::protocol::wire::{Cursor, Fields, Malformed, millis_of, printable, put_field, put_sized, text, whole};
+use crate::protocol::wire::{Cursor, Malformed, put_sized, text, whole};
 
+pub use self::hello::HelloError;
 pub use self::token::Token;
 
 /// What the initiator says first. spec: HS-1
@@ -100,228 +103,6 @@ pub struct Refusal {
     pub reason: String,
     /// Not before this much time; whole milliseconds on the wire, at most a day.
     pub retry_after: Option<Duration>,
-}
-
-/// Why a HELLO cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HelloError {
-    /// Its bytes break a rule; answered with 400.
-    #[error("HELLO {0}")]
-    Malformed(#[from] Malformed),
-    /// It offers no version that is spoken here; answered with 404.
-    #[error("HELLO offers versions {lowest} to {highest}; expected a range that includes {VERSION}")]
-    Unsupported {
-        /// The lowest version it offers.
-        lowest: u32,
-        /// The highest version it offers.
-        highest: u32,
-    },
-}
-
-impl HelloError {
-    /// The number to refuse with. spec: HS-7, HS-8
-    pub const fn code(&self) -> RefusalCode {
-        match self {
-            Self::Malformed(_) => RefusalCode::Malformed,
-            Self::Unsupported { .. } => RefusalCode::Unsupported,
-        }
-    }
-}
-
-impl Hello {
-    /// Appends the payload of a HELLO frame.
-    pub fn encode(&self, out: &mut BytesMut) {
-        let Place { claim, instance, slot, generation } = &self.place;
-        put_field(out, 1, |out| {
-            varint::encode(out, self.versions.0.into());
-            varint::encode(out, self.versions.1.into());
-        });
-        if let Some(token) = &self.token {
-            put_field(out, 2, |out| out.put_slice(token));
-        }
-        put_field(out, 3, |out| out.put_slice(claim.tenant.as_str().as_bytes()));
-        if !self.services.is_empty() {
-            put_field(out, 4, |out| put_services(out, &self.services));
-        }
-        put_field(out, 5, |out| out.put_slice(claim.cluster.as_str().as_bytes()));
-        put_field(out, 6, |out| self.limits.encode(out));
-        put_field(out, 7, |out| out.put_slice(claim.node.as_str().as_bytes()));
-        if !self.build.is_empty() {
-            put_field(out, 8, |out| out.put_slice(printable(&self.build, limits::MAX_BUILD_BYTES).as_bytes()));
-        }
-        put_field(out, 9, |out| out.put_slice(&instance.0));
-        put_field(out, 11, |out| varint::encode(out, (*slot).into()));
-        put_field(out, 13, |out| varint::encode(out, *generation));
-    }
-
-    /// Reads the payload of a HELLO frame; the versions first, so that a HELLO of a future version is told 404 and
-    /// not 400. spec: HS-7, HS-8
-    pub fn decode(payload: &[u8]) -> Result<Self, HelloError> {
-        let mut fields = Fields::new(payload);
-        let versions = match fields.next()? {
-            Some((1, value)) => read_versions(value)?,
-            _ => return Err(Malformed::Missing("versions").into()),
-        };
-        Ok(HelloParts::read(&mut fields)?.assemble(versions)?)
-    }
-}
-
-fn read_versions(value: &[u8]) -> Result<(u32, u32), HelloError> {
-    let (lowest, highest) =
-        whole(value, |cursor| Ok((cursor.varint_u32("versions")?, cursor.varint_u32("versions")?)))?;
-    if lowest == 0 || lowest > highest {
-        return Err(Malformed::Invalid("versions").into());
-    }
-    if (lowest..=highest).contains(&VERSION) {
-        Ok((lowest, highest))
-    } else {
-        Err(HelloError::Unsupported { lowest, highest })
-    }
-}
-
-/// The fields of a HELLO that were seen so far.
-#[derive(Default)]
-struct HelloParts {
-    token: Option<Token>,
-    tenant: Option<TenantId>,
-    services: Vec<Service>,
-    cluster: Option<ClusterId>,
-    limits: PeerLimits,
-    node: Option<NodeId>,
-    build: String,
-    instance: Option<InstanceId>,
-    slot: Option<u32>,
-    generation: Option<u64>,
-}
-
-impl HelloParts {
-    fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
-        let mut parts = Self::default();
-        while let Some((id, value)) = fields.next()? {
-            match id {
-                2 => parts.token = Some(Token::decode(value)?),
-                3 => parts.tenant = Some(identifier(value, "tenant", TenantId::new)?),
-                4 => parts.services = read_services(value)?,
-                5 => parts.cluster = Some(identifier(value, "cluster", ClusterId::new)?),
-                6 => parts.limits = PeerLimits::decode(value)?,
-                7 => parts.node = Some(identifier(value, "node", NodeId::new)?),
-                8 => parts.build = some_text(value, limits::MAX_BUILD_BYTES, "build")?,
-                9 => {
-                    let bytes = value.try_into().map_err(|_| Malformed::Invalid("instance"))?;
-                    parts.instance = Some(InstanceId(bytes));
-                }
-                11 => parts.slot = Some(whole(value, |cursor| cursor.varint_u32("slot"))?),
-                13 => parts.generation = Some(whole(value, Cursor::varint)?),
-                other => unknown_field(other)?,
-            }
-        }
-        Ok(parts)
-    }
-
-    fn assemble(self, versions: (u32, u32)) -> Result<Hello, Malformed> {
-        let claim = Claim {
-            tenant: self.tenant.ok_or(Malformed::Missing("tenant"))?,
-            cluster: self.cluster.ok_or(Malformed::Missing("cluster"))?,
-            node: self.node.ok_or(Malformed::Missing("node"))?,
-        };
-        let place = Place {
-            claim,
-            instance: self.instance.ok_or(Malformed::Missing("instance"))?,
-            slot: self.slot.ok_or(Malformed::Missing("slot"))?,
-            generation: self.generation.ok_or(Malformed::Missing("generation"))?,
-        };
-        let Self { token, services, limits, build, .. } = self;
-        Ok(Hello { versions, place, token, services, limits, build })
-    }
-}
-
-impl Welcome {
-    /// Appends the payload of a WELCOME frame.
-    pub fn encode(&self, out: &mut BytesMut) {
-        put_field(out, 1, |out| varint::encode(out, self.version.into()));
-        if let Some(observed) = &self.observed {
-            put_field(out, 2, |out| out.put_slice(printable(observed, limits::MAX_OBSERVED_BYTES).as_bytes()));
-        }
-        put_field(out, 3, |out| out.put_u64(self.tunnel.0));
-        put_field(out, 4, |out| self.limits.encode(out));
-        put_field(out, 5, |out| out.put_slice(printable(&self.responder, limits::MAX_RESPONDER_BYTES).as_bytes()));
-        put_field(out, 7, |out| varint::encode(out, millis_of(self.keepalive)));
-        put_field(out, 9, |out| varint::encode(out, millis_of(self.idle)));
-    }
-
-    /// Reads the payload of a WELCOME frame. spec: HS-2
-    pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
-        let mut fields = Fields::new(payload);
-        let (mut version, mut observed, mut tunnel, mut limits) = (None, None, None, PeerLimits::default());
-        let (mut responder, mut keepalive, mut idle) = (None, None, None);
-        while let Some((id, value)) = fields.next()? {
-            match id {
-                1 => version = Some(whole(value, |cursor| cursor.varint_u32("version"))?),
-                2 => observed = Some(some_text(value, limits::MAX_OBSERVED_BYTES, "observed address")?),
-                3 => tunnel = Some(value.try_into().map_err(|_| Malformed::Invalid("tunnel id"))?),
-                4 => limits = PeerLimits::decode(value)?,
-                5 => responder = Some(some_text(value, limits::MAX_RESPONDER_BYTES, "responder")?),
-                7 => keepalive = Some(whole(value, |cursor| cursor.millis("keepalive"))?),
-                9 => idle = Some(whole(value, |cursor| cursor.millis("idle timeout"))?),
-                other => unknown_field(other)?,
-            }
-        }
-        let welcome = Self {
-            version: version.ok_or(Malformed::Missing("version"))?,
-            tunnel: TunnelId(u64::from_be_bytes(tunnel.ok_or(Malformed::Missing("tunnel id"))?)),
-            responder: responder.ok_or(Malformed::Missing("responder"))?,
-            observed,
-            limits,
-            keepalive: keepalive.ok_or(Malformed::Missing("keepalive"))?,
-            idle: idle.ok_or(Malformed::Missing("idle timeout"))?,
-        };
-        welcome.check_bounds()?;
-        Ok(welcome)
-    }
-
-    fn check_bounds(&self) -> Result<(), Malformed> {
-        if !(limits::MIN_KEEPALIVE..=limits::MAX_KEEPALIVE).contains(&self.keepalive) {
-            return Err(Malformed::Invalid("keepalive"));
-        }
-        if self.idle <= self.keepalive {
-            return Err(Malformed::Invalid("idle timeout"));
-        }
-        Ok(())
-    }
-}
-
-impl Refusal {
-    /// Appends the payload of a REFUSE frame.
-    pub fn encode(&self, out: &mut BytesMut) {
-        put_field(out, 1, |out| varint::encode(out, self.code.number().into()));
-        if let Some(wait) = self.retry_after {
-            put_field(out, 2, |out| varint::encode(out, millis_of(wait)));
-        }
-        put_field(out, 3, |out| out.put_slice(printable(&self.reason, limits::MAX_REASON_BYTES).as_bytes()));
-    }
-
-    /// Reads the payload of a REFUSE frame. spec: HS-3
-    pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
-        let mut fields = Fields::new(payload);
-        let (mut code, mut retry_after, mut reason) = (None, None, None);
-        while let Some((id, value)) = fields.next()? {
-            match id {
-                1 => {
-                    code = Some(
-                        RefusalCode::from_number(whole(value, Cursor::varint)?).ok_or(Malformed::Invalid("number"))?,
-                    )
-                }
-                2 => retry_after = Some(whole(value, |cursor| cursor.millis("retry-after"))?),
-                3 => reason = Some(text(value, limits::MAX_REASON_BYTES, "reason")?),
-                other => unknown_field(other)?,
-            }
-        }
-        Ok(Self {
-            code: code.ok_or(Malformed::Missing("number"))?,
-            reason: reason.ok_or(Malformed::Missing("reason"))?,
-            retry_after,
-        })
-    }
 }
 
 impl Default for PeerLimits {

@@ -33,6 +33,8 @@ pub const MAX_DURATION: Duration = Duration::from_secs(86_400);
 pub const MIN_KEEPALIVE: Duration = Duration::from_millis(10);
 /// The longest keepalive that a WELCOME may ask for. spec: HS-23
 pub const MAX_KEEPALIVE: Duration = Duration::from_secs(3_600);
+/// The deadline of a drain when the operator states none. spec: CT-23
+pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// The smallest head limit that a peer may announce. spec: HS-15
 pub const MIN_HEAD_BYTES: u32 = 4_096;
 /// The smallest field count that a peer may announce. spec: HS-15

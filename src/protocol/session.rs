@@ -140,7 +140,7 @@ impl Session {
 
     fn new(now: Instant, phase: Phase, timing: Timing) -> Self {
         let mut timers = Timers::default();
-        timers.set(Timer::Handshake, now + timing.handshake_timeout);
+        timers.set(Timer::Handshake, now, timing.handshake_timeout);
         Self {
             phase,
             timing,
@@ -212,7 +212,7 @@ impl Session {
             Frame::Pong(echo) => self.on_pong(now, u64::from_be_bytes(echo))?,
             Frame::Drain(drain) => {
                 self.phase.enter_drain().got_drain = true;
-                self.limit_drain(now, drain.deadline);
+                self.timers.set_earlier(Timer::Drain, now, drain.deadline);
                 self.event(Event::PeerDraining(drain));
             }
             Frame::Drained => {
@@ -244,14 +244,12 @@ impl Session {
 
     /// The transport heard the peer, on whatever stream: it lives. Cheap; meant for every packet or read.
     pub fn heard(&mut self, now: Instant) {
-        if now < self.heard_at {
-            return;
-        }
-        self.heard_at = now;
+        // Reads of different streams may be reported out of order; the latest counts.
+        self.heard_at = self.heard_at.max(now);
         if self.phase.is_live() {
             self.timers.stop(Timer::Suspect);
-            self.timers.set(Timer::Keepalive, now + self.timing.keepalive_interval);
-            self.timers.set(Timer::Idle, now + self.timing.idle_timeout);
+            self.timers.set(Timer::Keepalive, self.heard_at, self.timing.keepalive_interval);
+            self.timers.set(Timer::Idle, self.heard_at, self.timing.idle_timeout);
             if std::mem::take(&mut self.suspect) {
                 self.event(Event::Alive);
             }
@@ -286,7 +284,7 @@ impl Session {
     pub fn drain(&mut self, now: Instant, drain: Drain) -> Result<(), IllegalCall> {
         self.allow("drain", self.phase.may_drain())?;
         self.phase.enter_drain().sent_drain = true;
-        self.limit_drain(now, drain.deadline);
+        self.timers.set_earlier(Timer::Drain, now, drain.deadline);
         self.send(&Frame::Drain(drain));
         Ok(())
     }
@@ -385,14 +383,7 @@ impl Session {
         self.probes.sent += 1;
         self.probes.newest_at = Some(now);
         self.timers.stop(Timer::Keepalive);
-        self.timers.set(Timer::Suspect, now + self.timing.suspect_timeout);
-    }
-
-    /// Two drains meet: the earlier deadline holds. spec: CT-23
-    fn limit_drain(&mut self, now: Instant, deadline: Duration) {
-        let at = now + deadline;
-        let earlier = self.timers.get(Timer::Drain).map_or(at, |set| set.min(at));
-        self.timers.set(Timer::Drain, earlier);
+        self.timers.set(Timer::Suspect, now, self.timing.suspect_timeout);
     }
 
     const fn allow(&self, call: &'static str, allowed: bool) -> Result<(), IllegalCall> {

@@ -51,6 +51,11 @@ impl<'a> Cursor<'a> {
         Self(bytes)
     }
 
+    /// How many bytes are left.
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

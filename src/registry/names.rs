@@ -10,8 +10,8 @@ use super::cluster::Cluster;
 use super::node::Node;
 use crate::id::{HostId, TenantId};
 
-/// How many arrays share the names. A change copies one of them: 40 entries at 10,000 names.
-pub(super) const SHARDS: usize = 256;
+/// How many arrays share the names; a power of two. A change copies one of them: 10 entries at 10,000 names.
+pub(super) const SHARDS: usize = 1024;
 
 /// All names. The methods that change something are called with the writers' lock held, so that none overwrites what
 /// another has just stored.
@@ -30,10 +30,9 @@ pub(super) enum Held<H> {
 }
 
 /// A few names, sorted by hash.
-pub(super) struct Shard<H>(Vec<Entry<H>>);
+pub(super) struct Shard<H>(Vec<(u64, Arc<Entry<H>>)>);
 
 struct Entry<H> {
-    hash: u64,
     tenant: TenantId,
     name: HostId,
     held: Held<H>,
@@ -79,18 +78,17 @@ impl<H> Names<H> {
     }
 
     fn slot(&self, hash: u64) -> &ArcSwap<Shard<H>> {
-        // Not the top bits: entries are sorted by the whole hash, and a shard should hold hashes that differ early.
-        &self.shards[usize::from(hash as u8)]
+        &self.shards[hash as usize % SHARDS]
     }
 }
 
 impl<H> Shard<H> {
     pub(super) fn find(&self, hash: u64, tenant: &TenantId, name: &HostId) -> Option<&Held<H>> {
-        self.position(hash, tenant, name).ok().map(|at| &self.0[at].held)
+        self.position(hash, tenant, name).ok().map(|at| &self.0[at].1.held)
     }
 
     pub(super) fn held(&self) -> impl Iterator<Item = &Held<H>> {
-        self.0.iter().map(|entry| &entry.held)
+        self.0.iter().map(|(_, entry)| &entry.held)
     }
 
     /// A copy in which the name stands for `held`, or for nothing.
@@ -99,15 +97,15 @@ impl<H> Shard<H> {
             Ok(at) => (&self.0[..at], &self.0[at + 1..]),
             Err(at) => self.0.split_at(at),
         };
-        let entry = held.map(|held| Entry { hash, tenant: tenant.clone(), name: name.clone(), held });
-        Self(before.iter().cloned().chain(entry).chain(after.iter().cloned()).collect())
+        let entry = |held| (hash, Arc::new(Entry { tenant: tenant.clone(), name: name.clone(), held }));
+        Self(before.iter().cloned().chain(held.map(entry)).chain(after.iter().cloned()).collect())
     }
 
     /// Where the name stands, or where it would be put.
     fn position(&self, hash: u64, tenant: &TenantId, name: &HostId) -> Result<usize, usize> {
-        let start = self.0.partition_point(|entry| entry.hash < hash);
-        let same_hash = self.0[start..].iter().take_while(|entry| entry.hash == hash);
-        let found = same_hash.into_iter().position(|entry| entry.name == *name && entry.tenant == *tenant);
+        let start = self.0.partition_point(|(known, _)| *known < hash);
+        let same_hash = self.0[start..].iter().take_while(|(known, _)| *known == hash);
+        let found = same_hash.into_iter().position(|(_, entry)| entry.name == *name && entry.tenant == *tenant);
         found.map(|offset| start + offset).ok_or(start)
     }
 }
@@ -119,12 +117,6 @@ impl<H> Clone for Held<H> {
             Self::Cluster(cluster) => Self::Cluster(Arc::clone(cluster)),
             Self::Left(at) => Self::Left(*at),
         }
-    }
-}
-
-impl<H> Clone for Entry<H> {
-    fn clone(&self) -> Self {
-        Self { hash: self.hash, tenant: self.tenant.clone(), name: self.name.clone(), held: self.held.clone() }
     }
 }
 

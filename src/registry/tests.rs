@@ -2,6 +2,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
+use proptest::collection::vec;
+use proptest::prelude::{ProptestConfig, any, proptest};
+
 use super::*;
 // The model names the crate as a stranger would, so that the fuzz package can run it too.
 use crate as adit;
@@ -161,10 +164,11 @@ fn random(state: &mut u64) -> u64 {
     x ^ (x >> 31)
 }
 
-proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+proptest! {
+    // Findings become seeds of the fuzz target, which runs the same model.
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn the_registry_does_what_the_model_does(input in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600)) {
+    fn the_registry_does_what_the_model_does(input in vec(any::<u8>(), 0..600)) {
         model::run(&input);
     }
 }

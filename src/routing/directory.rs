@@ -40,6 +40,12 @@ impl Hold {
     }
 }
 
+impl<H> std::fmt::Debug for Directory<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory").finish_non_exhaustive()
+    }
+}
+
 impl<H: Handle> Directory<H> {
     /// A directory without tunnels.
     pub fn new(balance: Balance) -> Self {

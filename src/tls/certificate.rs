@@ -1,6 +1,7 @@
 //! Reading a certificate: its names, its key's pin, and one line about it for people.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
@@ -92,6 +93,22 @@ impl fmt::Display for Summary {
 /// The certificate's subject as it appears in other certificates' issuer field.
 pub(super) fn subject(certificate: &CertificateDer<'_>) -> Result<String, TlsError> {
     Ok(shown(&parse(certificate)?.subject().to_string()))
+}
+
+/// The DNS names and IP addresses the certificate is for.
+pub(super) fn hosts(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok(parsed) = parse(certificate) else { return Vec::new() };
+    let host = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(dns) => Some(shown(dns)),
+        GeneralName::IPAddress(bytes) => address(bytes),
+        _ => None,
+    };
+    alternative_names(&parsed).unwrap_or_default().iter().filter_map(host).collect()
+}
+
+fn address(bytes: &[u8]) -> Option<String> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok().map(|address| address.to_string())
 }
 
 /// Whether others may be signed with it.

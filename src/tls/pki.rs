@@ -16,6 +16,7 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
+use crate::policy::San;
 use crate::tls::certificate::is_ca;
 use crate::tls::secret::{self, SecretError};
 use crate::tls::store::read_text;
@@ -155,15 +156,18 @@ impl Authority {
         &self.pem
     }
 
-    /// Makes the certificate of a node: `uri` is its identity as the responder's template renders it (such as
-    /// `spiffe://example.org/tenant/acme/cluster/stores-eu/node/edge-17`), `dns` further names, usually none.
+    /// Makes the certificate of a node. `names` are its identity, as
+    /// [`IdentityTemplate::render`](crate::policy::IdentityTemplate::render) makes it from the claim, and further
+    /// names, usually none.
     ///
     /// # Errors
     /// [`PkiError::NoName`] without any name, [`PkiError::Name`] or [`PkiError::Lifetime`].
-    pub fn node(&self, uri: Option<&str>, dns: &[String], validity: Validity) -> Result<Issued, PkiError> {
-        let uri = uri.map(|uri| Ok(SanType::URI(ia5(uri, "a URI")?)));
-        let names: Vec<SanType> =
-            uri.into_iter().chain(dns.iter().map(|name| dns_name(name))).collect::<Result<_, PkiError>>()?;
+    pub fn node(&self, names: &[San], validity: Validity) -> Result<Issued, PkiError> {
+        let alternative = |name: &San| match name {
+            San::Uri(uri) => Ok(SanType::URI(ia5(uri, "a URI")?)),
+            San::Dns(dns) => dns_name(dns),
+        };
+        let names: Vec<SanType> = names.iter().map(alternative).collect::<Result<_, PkiError>>()?;
         self.issue(names, "URI or DNS name", ExtendedKeyUsagePurpose::ClientAuth, validity)
     }
 
@@ -312,6 +316,10 @@ mod tests {
         Validity { from: SystemTime::now(), lifetime: LEAF_LIFETIME }
     }
 
+    fn edge_17() -> [San; 1] {
+        [San::Uri("spiffe://example.org/node/edge-17".to_owned())]
+    }
+
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
     }
@@ -327,7 +335,7 @@ mod tests {
 
         let loaded = Authority::load(&certificate, &key).unwrap();
         assert_eq!(load_roots(&certificate).unwrap(), [made.certificate().clone()]);
-        let issued = loaded.node(Some("spiffe://example.org/node/edge-17"), &[], now()).unwrap();
+        let issued = loaded.node(&edge_17(), now()).unwrap();
         let summary = issued.credentials().unwrap().summary().clone();
         assert_eq!(summary.issuer, "CN=sites CA");
         assert_eq!(
@@ -356,7 +364,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("node.pem"), folder.path().join("node.key"));
         let ca = Authority::create("sites CA", now()).unwrap();
-        ca.node(Some("spiffe://example.org/node/edge-17"), &[], now()).unwrap().save(&certificate, &key).unwrap();
+        ca.node(&edge_17(), now()).unwrap().save(&certificate, &key).unwrap();
         let error = Authority::load(&certificate, &key).unwrap_err();
         assert!(matches!(error, PkiError::NotACa { .. }), "{error}");
     }
@@ -364,10 +372,12 @@ mod tests {
     #[test]
     fn a_certificate_has_at_least_one_name_and_only_possible_ones() {
         let ca = Authority::create("sites CA", now()).unwrap();
-        assert!(matches!(ca.node(None, &[], now()), Err(PkiError::NoName { .. })));
+        assert!(matches!(ca.node(&[], now()), Err(PkiError::NoName { .. })));
         assert!(matches!(ca.responder(&[], now()), Err(PkiError::NoName { .. })));
         for bad in ["", "spiffe://a b", "spiffe://é", "a\nb"] {
-            assert!(matches!(ca.node(Some(bad), &[], now()), Err(PkiError::Name { .. })), "{bad:?}");
+            for name in [San::Uri(bad.to_owned()), San::Dns(bad.to_owned())] {
+                assert!(matches!(ca.node(&[name], now()), Err(PkiError::Name { .. })), "{bad:?}");
+            }
         }
         assert!(Authority::create("", now()).is_err());
         assert!(Authority::create(&"c".repeat(65), now()).is_err());

@@ -7,10 +7,13 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
 
 use crate::id::SpkiPin;
-use crate::tls::certificate::{Summary, Utc, shown};
+use crate::tls::certificate::{Summary, Utc, hosts, shown};
 
 /// How many names or pins a text lists before it says "and N more".
 const MAX_LISTED: usize = 3;
+
+/// How rustls prints the cause of a verification that a verifier of its user refused.
+const WRAPPER: (&str, &str) = ("Other(OtherError(", "))");
 
 /// Whose certificate it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +117,12 @@ impl Rejection {
         }
     }
 
+    /// The words of a rejection without what rustls and quinn put around them; other texts unchanged. For the text of
+    /// a QUIC error, on either side.
+    pub fn plain(text: &str) -> &str {
+        text.split_once(WRAPPER.0).and_then(|(_, rest)| rest.strip_suffix(WRAPPER.1)).unwrap_or(text)
+    }
+
     /// A key that is not among the pins.
     pub(super) fn pin(peer: Peer, certificate: &CertificateDer<'_>, expected: &[SpkiPin]) -> Self {
         Self {
@@ -126,6 +135,7 @@ impl Rejection {
     /// Puts what rustls found into words. `chain` is what the peer showed, its own certificate first.
     pub(super) fn chain(peer: Peer, chain: &[&CertificateDer<'_>], roots: &[String], error: &rustls::Error) -> Self {
         use CertificateError as E;
+        let names = || chain.first().map(|own| hosts(own)).unwrap_or_default();
         let shown_by_peer: Vec<Summary> = chain.iter().filter_map(|der| Summary::of(der).ok()).collect();
         let untrusted = || Fault::Untrusted { roots: roots.to_vec() };
         let mut at_fault = shown_by_peer.first();
@@ -141,10 +151,9 @@ impl Rejection {
             rustls::Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature) => untrusted(),
             rustls::Error::InvalidCertificate(E::Revoked) => Fault::Revoked,
             rustls::Error::InvalidCertificate(E::UnknownRevocationStatus) => Fault::RevocationUnknown,
-            rustls::Error::InvalidCertificate(E::NotValidForNameContext { expected, presented }) => Fault::WrongName {
-                expected: expected.to_str().into_owned(),
-                presented: presented.iter().take(MAX_LISTED + 1).map(|name| shown(name)).collect(),
-            },
+            rustls::Error::InvalidCertificate(E::NotValidForNameContext { expected, .. }) => {
+                Fault::WrongName { expected: expected.to_str().into_owned(), presented: names() }
+            }
             rustls::Error::InvalidCertificate(E::InvalidPurpose | E::InvalidPurposeContext { .. }) => {
                 Fault::WrongPurpose
             }

@@ -5,3 +5,4 @@ mod harness;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
 mod support;
+mod tunnel;

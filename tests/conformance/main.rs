@@ -1,5 +1,7 @@
-//! Holds the code to what is written down: the layout, the dependency policy.
+//! Holds the code to `proto-spec/`: its vectors, its numbers, its requirements. No runtime, no network.
 #![allow(clippy::unwrap_used)]
 
-mod dependencies;
-mod layering;
+mod registry;
+mod requirements;
+mod vector_file;
+mod vectors;

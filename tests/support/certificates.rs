@@ -118,6 +118,10 @@ impl Certificate {
         self.certificate.pem()
     }
 
+    pub(crate) fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
     /// The public key as DER, which is what a pin is the hash of.
     pub(crate) fn public_key(&self) -> Vec<u8> {
         rcgen::PublicKeyData::subject_public_key_info(&self.key)

@@ -26,8 +26,15 @@ impl Timer {
 pub(super) struct Timers([Option<Instant>; Timer::ALL.len()]);
 
 impl Timers {
-    pub(super) const fn set(&mut self, timer: Timer, at: Instant) {
-        self.0[timer as usize] = Some(at);
+    /// Sets `timer` to act `after` from `now`; never, if that is beyond what a clock can tell.
+    pub(super) fn set(&mut self, timer: Timer, now: Instant, after: Duration) {
+        self.0[timer as usize] = now.checked_add(after);
+    }
+
+    /// Like [`Timers::set`], but never later than already set.
+    pub(super) fn set_earlier(&mut self, timer: Timer, now: Instant, after: Duration) {
+        let earlier = [self.get(timer), now.checked_add(after)].into_iter().flatten().min();
+        self.0[timer as usize] = earlier;
     }
 
     pub(super) const fn stop(&mut self, timer: Timer) {
@@ -67,8 +74,6 @@ pub struct Timing {
     pub suspect_timeout: Duration,
     /// Silence after which the tunnel is dead. Default 30 s. spec: CT-43
     pub idle_timeout: Duration,
-    /// How long a drain takes that names no deadline of its own. Default 30 s. spec: CT-23
-    pub drain_timeout: Duration,
 }
 
 impl Default for Timing {
@@ -78,7 +83,6 @@ impl Default for Timing {
             keepalive_interval: Duration::from_secs(5),
             suspect_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(30),
         }
     }
 }

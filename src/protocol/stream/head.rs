@@ -3,6 +3,8 @@
 //! A head is read straight into `http` types: names in the table are cloned from statics, values share the memory of
 //! the received bytes. Every part has one encoding, so a name or method that has an index must use it.
 
+use std::net::Ipv6Addr;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
 use http::header::{HeaderName, HeaderValue};
@@ -40,6 +42,11 @@ const FLAG_END: u8 = 0b001;
 const FLAG_SERVICE: u8 = 0b010;
 const FLAG_PROTOCOL: u8 = 0b100;
 
+/// Guesses the number of fields from the length of a head, so that the map need not grow while it is filled.
+const USUAL_FIELD_BYTES: usize = 16;
+/// A guess reserves no more than this many fields, whatever the length.
+const MAX_PREPARED_FIELDS: usize = 32;
+
 const SCHEME_HTTP: u8 = 1;
 const SCHEME_HTTPS: u8 = 2;
 
@@ -72,7 +79,7 @@ pub(super) fn read_request(payload: &Bytes, limits: &Limits) -> Result<(RequestH
     let method = read_method(&mut cursor)?;
     let scheme = read_scheme(&mut cursor)?;
     let authority = read_authority(&mut cursor)?;
-    let path = ascii(cursor.sized()?, "path")?;
+    let path = read_path(&mut cursor)?;
     let service = match flags & FLAG_SERVICE {
         0 => None,
         _ => Some(identifier(cursor.sized()?, "service name", ServiceName::new)?),
@@ -140,7 +147,7 @@ pub(super) fn put_fields(fields: &HeaderMap, out: &mut BytesMut) {
 
 /// Reads fields to the end of `payload`, of which `cursor` is the rest. spec: ST-7, ST-16 to ST-19
 fn read_fields(cursor: &mut Cursor<'_>, payload: &Bytes, limits: &Limits) -> Result<HeaderMap, StreamError> {
-    let mut fields = HeaderMap::new();
+    let mut fields = HeaderMap::with_capacity(cursor.len().div_ceil(USUAL_FIELD_BYTES).min(MAX_PREPARED_FIELDS));
     while !cursor.is_empty() {
         if fields.len() >= limits.head_fields {
             return Err(too_many_fields(limits));
@@ -226,30 +233,47 @@ fn read_scheme(cursor: &mut Cursor<'_>) -> Result<Scheme, Malformed> {
     }
 }
 
-/// Host and port in the alphabet of RFC 3986 without user information, whose `@` could hide the host. spec: ST-12
 fn read_authority(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
-    let authority = cursor.sized()?;
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(byte);
-    if authority.len() > limits::MAX_AUTHORITY_BYTES || !authority.iter().all(allowed) {
-        return Err(Malformed::Invalid("authority"));
+    match std::str::from_utf8(cursor.sized()?) {
+        Ok(text) if text.len() <= limits::MAX_AUTHORITY_BYTES && is_authority(text) => Ok(text.to_owned()),
+        _ => Err(Malformed::Invalid("authority")),
     }
-    ascii(authority, "authority")
+}
+
+/// Nothing, or a host and perhaps a port. No user information, whose `@` could hide the host, and no percent signs,
+/// which no resolver reads. spec: ST-12
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (text, ""),
+    };
+    let host_is_valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)),
+    };
+    let port_is_valid =
+        port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
+    host_is_valid && port_is_valid && (text.is_empty() || !host.is_empty())
 }
 
 /// An upgrade token of RFC 9110 section 7.8. spec: ST-15
 fn read_protocol(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
     let token = cursor.sized()?;
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(byte);
-    if !(1..=limits::MAX_PROTOCOL_BYTES).contains(&token.len()) || !token.iter().all(allowed) {
+    if !(1..=limits::MAX_PROTOCOL_BYTES).contains(&token.len()) {
         return Err(Malformed::Invalid("protocol"));
     }
-    ascii(token, "protocol")
+    ascii(token, "protocol", |byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte))
 }
 
-/// Visible ASCII without `#`, which no request target may carry.
-fn ascii(bytes: &[u8], what: &'static str) -> Result<String, Malformed> {
+/// Visible ASCII without `#`, which no request target may carry, and without `<` and `>`. spec: ST-13
+fn read_path(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
+    ascii(cursor.sized()?, "path", |byte| byte.is_ascii_graphic() && !b"#<>".contains(&byte))
+}
+
+/// Text of the bytes that `allowed` accepts, all of them ASCII.
+fn ascii(bytes: &[u8], what: &'static str, allowed: impl Fn(u8) -> bool) -> Result<String, Malformed> {
     match std::str::from_utf8(bytes) {
-        Ok(text) if bytes.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') => Ok(text.to_owned()),
+        Ok(text) if text.bytes().all(allowed) => Ok(text.to_owned()),
         _ => Err(Malformed::Invalid(what)),
     }
 }

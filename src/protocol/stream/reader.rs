@@ -103,6 +103,7 @@ impl MessageReader {
     }
 
     /// The next part of the message; `None` when more bytes are needed, or none are expected. An error repeats.
+    #[expect(clippy::should_implement_trait, reason = "`None` asks for more bytes, it does not end anything")]
     pub fn next(&mut self) -> Result<Option<Event>, StreamError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -227,7 +228,8 @@ impl MessageReader {
         Ok(())
     }
 
-    /// A whole payload of `length` bytes, without a copy when it arrived in one piece.
+    /// A whole payload of `length` bytes, without a copy when it arrived in one piece. What is held grows with what
+    /// arrives and not with what a header promises. spec: SE-5
     fn payload(&mut self, length: usize) -> Option<Bytes> {
         let missing = length - self.held.len();
         if self.held.is_empty() && self.chunk.len() >= length {
@@ -310,4 +312,12 @@ fn skip(number: u64, length: u64) -> Result<Step, StreamError> {
 
 fn at_most(what: &'static str, actual: u64, max: u64) -> Result<(), StreamError> {
     if actual > max { Err(StreamError::Limit { what, actual, max }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+impl MessageReader {
+    /// What is reserved for a frame that is not whole yet.
+    pub(super) fn held_capacity(&self) -> usize {
+        self.held.capacity()
+    }
 }

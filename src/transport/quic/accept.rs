@@ -10,10 +10,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::id::TunnelId;
-use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::code::CloseCode;
+use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
+use crate::tls::Rejection;
 use crate::transport::quic::control::{Command, Connection, Control, note_illegal};
+use crate::transport::quic::dial::{is_tls, tls_reason};
 use crate::transport::quic::settings::QuicSettings;
 use crate::transport::quic::streams::lost;
 use crate::transport::state::{CloseReason, TunnelState};
@@ -245,15 +247,14 @@ fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {
 }
 
 fn connection_error(error: &quinn::ConnectionError) -> AcceptError {
-    let text = lost(error).to_string();
     match error {
-        quinn::ConnectionError::TransportError(error) if (0x100..0x200).contains(&u64::from(error.code)) => {
-            AcceptError::Tls(format!("this end does not accept the initiator: {}", error.reason))
+        quinn::ConnectionError::TransportError(error) if is_tls(error.code) => {
+            AcceptError::Tls(format!("this end does not accept the initiator: {}", Rejection::plain(&error.reason)))
         }
-        quinn::ConnectionError::ConnectionClosed(close) if (0x100..0x200).contains(&u64::from(close.error_code)) => {
-            AcceptError::Tls(format!("the initiator does not accept this end: {text}"))
+        quinn::ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => {
+            AcceptError::Tls(format!("the initiator does not accept this end: {}", tls_reason(close)))
         }
-        _ => AcceptError::Connection(text),
+        other => AcceptError::Connection(lost(other).to_string()),
     }
 }
 

@@ -151,10 +151,14 @@ impl Control {
         }
     }
 
-    /// Closes after the last control frame arrived: quinn drops what is not yet acknowledged when it closes.
-    pub(super) async fn close(&mut self, reason: CloseReason) -> CloseReason {
-        let _ = self.send.finish();
-        let _ = timeout(FAREWELL_TIMEOUT, self.send.stopped()).await;
+    /// Closes the connection. After a REFUSE it first waits until that arrived, since quinn drops what is not yet
+    /// acknowledged when it closes; in every other state the end of the control stream would itself be an error, and the
+    /// close says all there is to say.
+    async fn close(&mut self, reason: CloseReason) -> CloseReason {
+        if reason.code == CloseCode::Refused {
+            let _ = self.send.finish();
+            let _ = timeout(FAREWELL_TIMEOUT, self.send.stopped()).await;
+        }
         self.quic.close(VarInt::from_u32(reason.code.number()), reason.text.as_bytes());
         reason
     }

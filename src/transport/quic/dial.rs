@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::protocol::handshake::{Hello, Welcome};
 use crate::protocol::session::{Event, Session};
+use crate::tls::Rejection;
 use crate::transport::error::DialError;
 use crate::transport::quic::control::{Connection, Control};
 use crate::transport::quic::serve::serve_streams;
@@ -51,7 +52,11 @@ pub struct Dialed {
 
 impl Dialer {
     /// `tls` must offer the ALPN `adit/1` and TLS 1.3.
-    pub fn new(endpoint: quinn::Endpoint, tls: rustls::ClientConfig, settings: QuicSettings) -> Result<Self, DialError> {
+    pub fn new(
+        endpoint: quinn::Endpoint,
+        tls: rustls::ClientConfig,
+        settings: QuicSettings,
+    ) -> Result<Self, DialError> {
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| DialError::Tls(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(settings.initiator_transport());
@@ -115,12 +120,11 @@ impl Dialed {
 fn connection_error(error: &quinn::ConnectionError) -> DialError {
     match error {
         quinn::ConnectionError::TransportError(error) if is_tls(error.code) => {
-            DialError::Tls(format!("this end does not accept the responder: {}", error.reason))
+            DialError::Tls(format!("this end does not accept the responder: {}", Rejection::plain(&error.reason)))
         }
-        quinn::ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => DialError::Tls(format!(
-            "the responder does not accept this end: {}",
-            alert(close.error_code).unwrap_or_else(|| String::from_utf8_lossy(&close.reason).into_owned())
-        )),
+        quinn::ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => {
+            DialError::Tls(format!("the responder does not accept this end: {}", tls_reason(close)))
+        }
         other => DialError::Connection(lost(other).to_string()),
     }
 }
@@ -135,12 +139,15 @@ fn closed_early(quic: &quinn::Connection, reason: &CloseReason) -> DialError {
 }
 
 /// TLS alerts travel as transport error codes 0x100 to 0x1ff (RFC 9001 section 4.8).
-fn is_tls(code: quinn::TransportErrorCode) -> bool {
+pub(super) fn is_tls(code: quinn::TransportErrorCode) -> bool {
     (0x100..0x200).contains(&u64::from(code))
 }
 
-/// The alert's name as in RFC 8446 section 6.
-fn alert(code: quinn::TransportErrorCode) -> Option<String> {
-    let alert = rustls::AlertDescription::from(u8::try_from(u64::from(code) - 0x100).ok()?);
-    Some(format!("alert {alert:?}"))
+/// The peer's words about a TLS failure, or else the name of its alert (RFC 8446 section 6).
+pub(super) fn tls_reason(close: &quinn::ConnectionClose) -> String {
+    if close.reason.is_empty() {
+        let alert = u8::try_from(u64::from(close.error_code) & 0xff).unwrap_or_default();
+        return format!("alert {:?}", rustls::AlertDescription::from(alert));
+    }
+    Rejection::plain(&String::from_utf8_lossy(&close.reason)).to_owned()
 }

@@ -1,6 +1,5 @@
 //! The responder's side of an exchange: one stream, a request out, a response back.
 
-
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 

@@ -52,6 +52,8 @@ pub struct QuicSettings {
     pub initial_rtt: Duration,
     /// Handshake, keepalive, suspect, idle and drain times.
     pub timing: Timing,
+    /// How long exchanges under way may take once this end drains. Default 30 s.
+    pub drain_timeout: Duration,
     /// Limits of message heads that this end accepts.
     pub limits: limits::Limits,
     /// Handshakes that may run at once on a responder; from a half on, addresses must prove themselves. Default 256.
@@ -71,6 +73,7 @@ impl Default for QuicSettings {
             max_streams: 4096,
             initial_rtt: Duration::from_millis(100),
             timing: Timing::default(),
+            drain_timeout: Duration::from_secs(30),
             limits: limits::Limits::default(),
             max_incoming: 256,
             socket_buffer: 4 << 20,
@@ -107,9 +110,8 @@ impl QuicSettings {
             .datagram_receive_buffer_size(Some(1 << 20))
             .datagram_send_buffer_size(1 << 20)
             .congestion_controller_factory(match self.congestion {
-                CongestionControl::Bbr => {
-                    Arc::new(quinn::congestion::BbrConfig::default()) as Arc<dyn quinn::congestion::ControllerFactory + Send + Sync>
-                }
+                CongestionControl::Bbr => Arc::new(quinn::congestion::BbrConfig::default())
+                    as Arc<dyn quinn::congestion::ControllerFactory + Send + Sync>,
                 CongestionControl::Cubic => Arc::new(quinn::congestion::CubicConfig::default()),
                 CongestionControl::NewReno => Arc::new(quinn::congestion::NewRenoConfig::default()),
             });

@@ -1,0 +1,103 @@
+//! The body of a request, whatever connection it comes from.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::http1::Download;
+use super::http2::Incoming;
+use super::{BoxError, InformationalSink};
+use crate::proxy::validate::Violation;
+
+/// The body of a request; can be read in another task than the one that answers the request.
+///
+/// Reading is what makes the sender send: bytes that are not read are held back by flow control. A sender that waits for
+/// `100 Continue` gets it when the body is first polled. Dropping the body means the rest is not wanted.
+#[derive(Debug)]
+pub struct RequestBody {
+    kind: Kind,
+    expects: Option<InformationalSink>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Whole(Option<Bytes>),
+    Http1(Download),
+    Http2(Incoming),
+}
+
+/// Why a request body ended early. It is incomplete then, and must not be taken for a whole one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The sender went away.
+    #[error("the sender of the request is gone")]
+    Disconnected,
+    /// The sender broke a rule in the middle of the body.
+    #[error("the request body is invalid: {0}")]
+    Invalid(Violation),
+    /// The HTTP/2 stream failed.
+    #[error("the stream of the request failed")]
+    Stream(#[source] BoxError),
+}
+
+impl RequestBody {
+    /// No body.
+    pub fn empty() -> Self {
+        Self { kind: Kind::Whole(None), expects: None }
+    }
+
+    /// A body that is already here.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self { kind: Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())), expects: None }
+    }
+
+    pub(super) fn http1(download: Download) -> Self {
+        Self { kind: Kind::Http1(download), expects: None }
+    }
+
+    pub(super) fn http2(incoming: Incoming) -> Self {
+        Self { kind: Kind::Http2(incoming), expects: None }
+    }
+
+    /// Says 100 through `sink` once this is polled.
+    pub(super) fn expecting(mut self, sink: InformationalSink) -> Self {
+        self.expects = Some(sink);
+        self
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(sink) = self.expects.take() {
+            sink.send_continue();
+        }
+        match &mut self.kind {
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Http1(download) => download.poll_frame(cx),
+            Kind::Http2(incoming) => incoming.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Whole(bytes) => bytes.is_none(),
+            Kind::Http1(download) => download.is_end_stream(),
+            Kind::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let known = match &self.kind {
+            Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Http1(download) => download.remaining(),
+            Kind::Http2(incoming) => incoming.remaining(),
+        };
+        known.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

@@ -1,0 +1,200 @@
+//! HTTP/1.0 and HTTP/1.1 towards the senders of requests.
+//!
+//! The codec is our own, on `httparse`, for two reasons. hyper removes Content-Length when Transfer-Encoding is present,
+//! so a proxy behind it cannot see, and cannot reject, the shapes request smuggling is made of. And hyper's server
+//! cannot send informational responses.
+//!
+//! One task serves a connection and owns its socket: it reads ahead for the request body and writes the response at the
+//! same time, and so notices at once when the sender goes away. A request without a body, or whose body came with its
+//! head, needs no channel; any other body goes through a bounded queue (`Download`), so it can be read in any task.
+//! On the usual request the kernel is asked twice: one read, one vectored write.
+//!
+//! * `head`: bytes → request head, through the validator;
+//! * `chunked`, `upload`: the body of the request, and its way into the service's hands;
+//! * `exchange`: service, response, and what the sender does meanwhile;
+//! * `response`, `output`: response head and body → bytes, coalesced.
+
+mod chunked;
+mod exchange;
+mod head;
+mod input;
+mod output;
+mod response;
+mod upload;
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use http::uri::Scheme;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::date::DateCache;
+use super::deadline::Deadline;
+use super::informational::Informational;
+use super::{ConnectionInfo, ExchangeService, Serving, Settings, Socket};
+use crate::proxy::validate::Violation;
+use head::{Head, HeadReader};
+use input::Input;
+use output::Output;
+
+pub(super) use upload::Download;
+
+/// Most bytes read and thrown away before a connection is closed.
+const MAX_LINGER: usize = 256 * 1024;
+
+/// Serves one connection until it ends. `received` are bytes already read from it.
+///
+/// Cancel safety: dropping the future drops the connection and with it the exchange that runs, whose body readers see
+/// an error.
+pub async fn serve<T: Socket, S: ExchangeService>(io: T, received: BytesMut, serving: Serving<S>) {
+    let service = serving.service.clone();
+    let mut connection = Connection::new(io, received, serving);
+    let stop = connection.run(&service).await;
+    tracing::trace!(?stop, remote = %connection.info.remote, "an HTTP/1 connection ends");
+    connection.end(stop).await;
+}
+
+/// Why a connection takes no further request.
+#[derive(Debug)]
+enum Stop {
+    /// What was promised was sent.
+    Close,
+    /// Nobody is there to read.
+    Gone,
+    /// The response cannot be completed, and must not look complete.
+    Reset,
+    /// The request broke a rule before its response began.
+    Reject(Violation),
+}
+
+struct Connection<T> {
+    io: T,
+    info: ConnectionInfo,
+    settings: Arc<Settings>,
+    drain: CancellationToken,
+    drained: Pin<Box<WaitForCancellationFutureOwned>>,
+    input: Input,
+    head: HeadReader,
+    output: Output,
+    timer: Deadline,
+    /// How much was written when writing last came to a halt.
+    stalled_at: Option<u64>,
+    informational: Informational,
+    date: DateCache,
+}
+
+impl<T: Socket> Connection<T> {
+    fn new<S>(io: T, received: BytesMut, serving: Serving<S>) -> Self {
+        let scheme = if serving.info.tls { Scheme::HTTPS } else { Scheme::HTTP };
+        Self {
+            io,
+            drained: Box::pin(serving.drain.clone().cancelled_owned()),
+            drain: serving.drain,
+            input: Input::new(received),
+            head: HeadReader::new(scheme, serving.settings.max_head_bytes, serving.settings.max_head_fields),
+            output: Output::default(),
+            timer: Deadline::new(Instant::now() + serving.settings.head_timeout),
+            stalled_at: None,
+            informational: Informational::new(true),
+            date: DateCache::new(),
+            info: serving.info,
+            settings: serving.settings,
+        }
+    }
+
+    async fn run<S: ExchangeService>(&mut self, service: &S) -> Stop {
+        loop {
+            let head = match poll_fn(|cx| self.poll_head(cx)).await {
+                Ok(head) => head,
+                Err(stop) => return stop,
+            };
+            if let Err(stop) = self.exchange(service, head).await {
+                return stop;
+            }
+            self.rest();
+        }
+    }
+
+    /// Between two exchanges: no memory is kept that an idle connection does not need.
+    fn rest(&mut self) {
+        self.input.shrink();
+        self.output.shrink();
+        let waits = if self.input.is_empty() { self.settings.idle_timeout } else { self.settings.head_timeout };
+        self.timer.set(Instant::now() + waits);
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Stop>> {
+        loop {
+            match self.head.read(&mut self.input.buf) {
+                Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                Ok(None) if self.input.eof => return Poll::Ready(Err(Stop::Close)),
+                Ok(None) => {}
+                Err(violation) => return Poll::Ready(Err(Stop::Reject(violation))),
+            }
+            let was_idle = self.input.is_empty();
+            match self.input.poll_fill(&mut self.io, cx, input::HEAD_READ) {
+                Poll::Ready(Ok(0)) => {}
+                Poll::Ready(Ok(_)) if was_idle => self.timer.set(Instant::now() + self.settings.head_timeout),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Gone)),
+                Poll::Pending => break,
+            }
+        }
+        self.poll_waiting(cx).map(Err)
+    }
+
+    /// While no head is complete: a connection that drains is not kept for a request that has not begun.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        let is_idle = self.input.is_empty();
+        if is_idle && self.drained.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Stop::Close);
+        }
+        let late = if is_idle { Stop::Close } else { Stop::Reject(Violation::HeadTimeout) };
+        self.timer.poll(cx).map(|()| late)
+    }
+
+    async fn end(&mut self, stop: Stop) {
+        match stop {
+            Stop::Close => self.linger().await,
+            Stop::Gone => {}
+            Stop::Reset => self.io.reset_on_drop(),
+            Stop::Reject(violation) => {
+                tracing::debug!(%violation, remote = %self.info.remote, "a request is rejected");
+                let sends = timeout(self.settings.linger_timeout, self.reject(violation)).await;
+                if matches!(sends, Ok(Ok(()))) {
+                    self.linger().await;
+                }
+            }
+        }
+    }
+
+    /// Closes the sending side, then waits a little for the other end to do the same: closing with unread bytes would
+    /// reset the connection and may cost the other end the response it has not read yet.
+    async fn linger(&mut self) {
+        let discard = async {
+            if self.io.shutdown().await.is_err() {
+                return;
+            }
+            let mut discarded = 0;
+            while !self.input.eof && discarded < MAX_LINGER {
+                self.input.clear();
+                match poll_fn(|cx| self.input.poll_fill(&mut self.io, cx, input::HEAD_READ)).await {
+                    Ok(length) => discarded += length,
+                    Err(_) => return,
+                }
+            }
+        };
+        // Late is as good as done: what follows is closing.
+        let _ = timeout(self.settings.linger_timeout, discard).await;
+    }
+}
+
+#[cfg(test)]
+mod smuggling_tests;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! One exchange on a connection: the service works, the body comes in, the response goes out, all at the same time.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::TRAILER;
+use http::{Request, Response, Version, response};
+use http_body::Body;
+use tokio::time::Instant;
+
+use super::chunked::{Chunked, Decoder};
+use super::head::{Head, Terms};
+use super::response::{BodyWriter, Framing, Plan, Progress, write_head, write_informational};
+use super::upload::{Upload, upload};
+use super::{Connection, Stop, input};
+use crate::egress::answer::{rejection, unwritable};
+use crate::egress::{BoxError, ExchangeService, RequestBody, Socket};
+use crate::proxy::validate::{self, Violation};
+
+/// Most bytes of following requests read while one is served; reading on is how a hang-up is noticed.
+const MAX_AHEAD: usize = 64 * 1024;
+
+/// What the response has to know of the request.
+struct Asked {
+    terms: Terms,
+    /// The sender waits for 100 before it sends the body.
+    expects: bool,
+    /// The body that is still on its way.
+    upload: Option<Upload>,
+}
+
+impl<T: Socket> Connection<T> {
+    /// Serves one request. `Ok`: the connection is ready for the next.
+    pub(super) async fn exchange<S: ExchangeService>(&mut self, service: &S, head: Head) -> Result<(), Stop> {
+        self.informational.renew(head.terms.version == Version::HTTP_11);
+        let (body, upload) = self.body(head.framing);
+        let expects = head.expects && upload.is_some();
+        let body = if expects { body.expecting(self.informational.sink().clone()) } else { body };
+        let request = self.request(head.request, body);
+        let mut asked = Asked { terms: head.terms, expects, upload };
+        let response = self.answer(service.call(request), &mut asked).await?;
+        self.respond(response, asked).await
+    }
+
+    /// Answers a request that broke a rule.
+    pub(super) async fn reject(&mut self, violation: Violation) -> io::Result<()> {
+        self.conclude(rejection(violation)).await
+    }
+
+    /// A body that came with its head needs no channel.
+    fn body(&mut self, framing: validate::Framing) -> (RequestBody, Option<Upload>) {
+        let decoder = match framing {
+            validate::Framing::None => return (RequestBody::empty(), None),
+            validate::Framing::Length(length) => match usize::try_from(length) {
+                Ok(length) if length <= self.input.buf.len() => {
+                    return (RequestBody::whole(self.input.buf.split_to(length).freeze()), None);
+                }
+                _ => Decoder::Length(length),
+            },
+            validate::Framing::Chunked => {
+                Decoder::Chunked(Chunked::new(self.settings.max_head_bytes, self.settings.max_head_fields))
+            }
+        };
+        let (upload, download) = upload(decoder);
+        (RequestBody::http1(download), Some(upload))
+    }
+
+    fn request(&self, head: Request<()>, body: RequestBody) -> Request<RequestBody> {
+        let mut request = head.map(|()| body);
+        request.extensions_mut().insert(self.info.clone());
+        request.extensions_mut().insert(self.informational.sink().clone());
+        request
+    }
+
+    /// Waits for the response head, and drops the service's work when nobody waits for it any more.
+    async fn answer<F: Future>(&mut self, call: F, asked: &mut Asked) -> Result<F::Output, Stop> {
+        let mut call = pin!(call);
+        poll_fn(|cx| match call.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Ok(response)),
+            Poll::Pending => self.poll_meanwhile(cx, asked).map(Err),
+        })
+        .await
+    }
+
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>, asked: &mut Asked) -> Poll<Stop> {
+        while let Poll::Ready(response) = self.informational.poll_next(cx) {
+            write_informational(&response, &mut self.output);
+        }
+        if let Poll::Ready(Err(_)) = self.output.poll_write(&mut self.io, cx) {
+            return Poll::Ready(Stop::Gone);
+        }
+        self.poll_sender(cx, asked)
+    }
+
+    /// What the sender does while its request is served: it sends the body, then perhaps further requests, or hangs up.
+    fn poll_sender(&mut self, cx: &mut Context<'_>, asked: &mut Asked) -> Poll<Stop> {
+        if let Some(upload) = &mut asked.upload {
+            match ready!(upload.poll(&mut self.io, cx, &mut self.input)) {
+                Ok(()) => asked.upload = None,
+                Err(stop) => return Poll::Ready(stop),
+            }
+        }
+        self.poll_hang_up(cx)
+    }
+
+    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        while !self.input.eof && self.input.buf.len() < MAX_AHEAD {
+            if ready!(self.input.poll_fill(&mut self.io, cx, input::AHEAD_READ)).is_err() {
+                return Poll::Ready(Stop::Gone);
+            }
+        }
+        if self.input.eof && !self.settings.half_close { Poll::Ready(Stop::Gone) } else { Poll::Pending }
+    }
+
+    async fn respond<B>(&mut self, response: Response<B>, mut asked: Asked) -> Result<(), Stop>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let (parts, body) = response.into_parts();
+        self.settle(&mut asked).await?;
+        for response in self.informational.close() {
+            write_informational(&response, &mut self.output);
+        }
+        match Plan::new(&parts, asked.terms, body.is_end_stream(), body.size_hint().exact()) {
+            Ok(plan) => self.send(&parts, plan, body, asked).await,
+            Err(_) => {
+                tracing::warn!(status = %parts.status, "a service answered with what HTTP/1 cannot say");
+                let sent = self.conclude(unwritable()).await;
+                Err(if sent.is_ok() { Stop::Close } else { Stop::Gone })
+            }
+        }
+    }
+
+    async fn send<B>(&mut self, parts: &response::Parts, plan: Plan, body: B, mut asked: Asked) -> Result<(), Stop>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let mut body = pin!(body);
+        let close = self.is_last(plan, &asked, body.is_end_stream());
+        write_head(parts, plan, asked.terms.version, close, &mut self.date, &mut self.output);
+        let trailers_allowed = asked.terms.takes_trailers || parts.headers.contains_key(TRAILER);
+        let mut writer = BodyWriter::new(plan.framing, trailers_allowed);
+        poll_fn(|cx| match self.poll_send(cx, &mut writer, body.as_mut()) {
+            Poll::Pending => self.poll_sender(cx, &mut asked).map(|stop| Err(after_head(stop))),
+            sent => sent,
+        })
+        .await?;
+        self.settle(&mut asked).await.map_err(after_head)?;
+        if close || asked.upload.is_some() { Err(Stop::Close) } else { Ok(()) }
+    }
+
+    /// Whether the head says that the connection ends with this response. It does when the rest of the request may
+    /// not come, or is not worth waiting for.
+    fn is_last(&self, plan: Plan, asked: &Asked, ended: bool) -> bool {
+        let unasked = asked.expects && !self.informational.has_continued();
+        let abandons = |upload: &Upload| ended || unasked || upload.is_unwanted();
+        !asked.terms.keep_alive
+            || plan.framing == Framing::Close
+            || self.drain.is_cancelled()
+            || asked.upload.as_ref().is_some_and(abandons)
+    }
+
+    /// Takes in what is already here of a body nobody reads: if that is all of it, the connection can be kept.
+    async fn settle(&mut self, asked: &mut Asked) -> Result<(), Stop> {
+        if !asked.upload.as_ref().is_some_and(Upload::is_unwanted) {
+            return Ok(());
+        }
+        poll_fn(|cx| match self.poll_sender(cx, asked) {
+            Poll::Ready(stop) => Poll::Ready(Err(stop)),
+            Poll::Pending => Poll::Ready(Ok(())),
+        })
+        .await
+    }
+
+    fn poll_send<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut BodyWriter,
+        mut body: Pin<&mut B>,
+    ) -> Poll<Result<(), Stop>>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        loop {
+            let progress = match writer.poll_fill(body.as_mut(), cx, &mut self.output) {
+                Ok(progress) => progress,
+                Err(failure) => {
+                    tracing::debug!(error = &failure as &dyn std::error::Error, "a response is cut off");
+                    return Poll::Ready(Err(Stop::Reset));
+                }
+            };
+            match (self.output.poll_write(&mut self.io, cx), progress) {
+                (Poll::Pending, _) => return self.poll_stalled(cx).map(Err),
+                (Poll::Ready(Err(_)), _) => return Poll::Ready(Err(Stop::Gone)),
+                (Poll::Ready(Ok(())), Progress::Complete) => return Poll::Ready(Ok(())),
+                (Poll::Ready(Ok(())), Progress::Waiting) => return Poll::Pending,
+                (Poll::Ready(Ok(())), Progress::Full) => {}
+            }
+        }
+    }
+
+    /// The other end takes nothing now; if that lasts, it is not going to.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        let written = self.output.written();
+        if self.stalled_at != Some(written) {
+            self.stalled_at = Some(written);
+            self.timer.set(Instant::now() + self.settings.send_timeout);
+        }
+        self.timer.poll(cx).map(|()| Stop::Reset)
+    }
+
+    /// Writes a last response of our own.
+    async fn conclude(&mut self, response: Response<Bytes>) -> io::Result<()> {
+        let (parts, body) = response.into_parts();
+        let plan = Plan::whole(body.len());
+        write_head(&parts, plan, Version::HTTP_11, true, &mut self.date, &mut self.output);
+        self.output.push(body);
+        poll_fn(|cx| self.output.poll_write(&mut self.io, cx)).await
+    }
+}
+
+/// Once a response has begun, a broken request cannot be answered any more.
+fn after_head(stop: Stop) -> Stop {
+    if let Stop::Reject(_) = stop { Stop::Reset } else { stop }
+}

@@ -1,0 +1,307 @@
+//! From bytes to a request head.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONNECTION, EXPECT, TE};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
+
+use crate::proxy::validate::{self, Framing, Violation};
+
+/// Room for fields on the stack; the bound of `Settings::max_head_fields`.
+const MAX_FIELDS: usize = 256;
+
+/// A request head that passed validation.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) request: Request<()>,
+    pub(super) framing: Framing,
+    /// The sender waits for `100 Continue`.
+    pub(super) expects: bool,
+    pub(super) terms: Terms,
+}
+
+/// What a request lets its response do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Terms {
+    pub(super) version: Version,
+    /// HEAD: the response has no body.
+    pub(super) is_head: bool,
+    /// The connection may serve another request.
+    pub(super) keep_alive: bool,
+    /// The sender reads trailers.
+    pub(super) takes_trailers: bool,
+}
+
+/// Finds and reads heads. Each byte is looked at a bounded number of times, however slowly it arrives.
+#[derive(Debug)]
+pub(super) struct HeadReader {
+    scheme: Scheme,
+    max_bytes: usize,
+    max_fields: usize,
+    section: SectionEnd,
+}
+
+impl HeadReader {
+    pub(super) fn new(scheme: Scheme, max_bytes: usize, max_fields: usize) -> Self {
+        Self { scheme, max_bytes, max_fields: max_fields.min(MAX_FIELDS), section: SectionEnd::default() }
+    }
+
+    /// Takes the next head out of `buf`, if it is complete.
+    pub(super) fn read(&mut self, buf: &mut BytesMut) -> Result<Option<Head>, Violation> {
+        if self.section.is_at_start() && !begin(buf)? {
+            return Ok(None);
+        }
+        let end = self.section.find(buf)?;
+        if end.unwrap_or(buf.len()) > self.max_bytes {
+            return Err(Violation::HeadTooLarge);
+        }
+        end.map(|end| self.parse(buf.split_to(end).freeze())).transpose()
+    }
+
+    fn parse(&self, bytes: Bytes) -> Result<Head, Violation> {
+        let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut parsed = httparse::Request::new(&mut []);
+        let status = parsed.parse_with_uninit_headers(&bytes, &mut room).map_err(violation)?;
+        if status != httparse::Status::Complete(bytes.len()) {
+            return Err(Violation::Syntax);
+        }
+        if parsed.headers.len() > self.max_fields {
+            return Err(Violation::TooManyFields);
+        }
+        let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+            return Err(Violation::Syntax);
+        };
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| Violation::Syntax)?;
+        let version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+        let (host, fields) = split_host(&bytes, parsed.headers)?;
+        let uri =
+            validate::http1_target(&method, bytes.slice_ref(target.as_bytes()), host.clone(), self.scheme.clone())?;
+        validate::require_host(version, host.as_ref())?;
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = version;
+        *request.headers_mut() = fields;
+        finish(request)
+    }
+}
+
+/// Drops the empty lines a sender may put before a request (RFC 9112 section 2.2), and tells early when what follows
+/// cannot be a request line.
+fn begin(buf: &mut BytesMut) -> Result<bool, Violation> {
+    while buf.starts_with(b"\r\n") {
+        buf.advance(2);
+    }
+    match buf.first() {
+        None => Ok(false),
+        Some(b'\r') if buf.len() == 1 => Ok(false),
+        Some(b'\n') => Err(Violation::BareLineFeed),
+        Some(byte) if byte.is_ascii_graphic() => Ok(true),
+        Some(_) => Err(Violation::Syntax),
+    }
+}
+
+fn violation(error: httparse::Error) -> Violation {
+    match error {
+        httparse::Error::TooManyHeaders => Violation::TooManyFields,
+        httparse::Error::Version => Violation::Version,
+        _ => Violation::Syntax,
+    }
+}
+
+/// Host goes into the URI, so that nothing after this can read another one.
+fn split_host(bytes: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(Option<Authority>, HeaderMap), Violation> {
+    let mut host = None;
+    let mut fields = HeaderMap::with_capacity(lines.len());
+    for line in lines {
+        if line.name.eq_ignore_ascii_case("host") {
+            let authority = validate::authority(bytes.slice_ref(line.value))?;
+            if host.replace(authority).is_some() {
+                return Err(Violation::DuplicateHost);
+            }
+        } else {
+            append(&mut fields, bytes, line)?;
+        }
+    }
+    Ok((host, fields))
+}
+
+/// Values share the memory of the head they came in.
+fn append(fields: &mut HeaderMap, bytes: &Bytes, line: &httparse::Header<'_>) -> Result<(), Violation> {
+    let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Violation::Syntax)?;
+    let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| Violation::Syntax)?;
+    fields.append(name, value);
+    Ok(())
+}
+
+fn finish(mut request: Request<()>) -> Result<Head, Violation> {
+    let version = request.version();
+    let framing = validate::request_framing(version, request.headers())?;
+    let terms = Terms {
+        version,
+        is_head: request.method() == Method::HEAD,
+        keep_alive: keeps_alive(version, request.headers()),
+        takes_trailers: version == Version::HTTP_11 && has_token(request.headers(), &TE, "trailers"),
+    };
+    let expects = take_expectation(&mut request)? && framing != Framing::None;
+    Ok(Head { request, framing, expects, terms })
+}
+
+fn keeps_alive(version: Version, fields: &HeaderMap) -> bool {
+    if !fields.contains_key(CONNECTION) {
+        return version == Version::HTTP_11;
+    }
+    let close = has_token(fields, &CONNECTION, "close");
+    !close && (version == Version::HTTP_11 || has_token(fields, &CONNECTION, "keep-alive"))
+}
+
+/// Whether a comma-separated field has a member that is `token`, parameters aside.
+fn has_token(fields: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let members = fields.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    members
+        .filter_map(|member| member.split(|byte| *byte == b';').next())
+        .any(|member| member.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// The expectation is met here, hop by hop, so it is not passed on. HTTP/1.0 has none (RFC 9110 section 10.1.1).
+fn take_expectation(request: &mut Request<()>) -> Result<bool, Violation> {
+    let version = request.version();
+    let Some(expectation) = request.headers_mut().remove(EXPECT) else { return Ok(false) };
+    match expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+        true => Ok(version == Version::HTTP_11),
+        false => Err(Violation::Expectation),
+    }
+}
+
+/// Finds the empty line that ends a head or a trailer section, and rejects lines that end in LF alone: whether such a
+/// line ends at all is what two parsers disagree on.
+#[derive(Debug, Default)]
+pub(super) struct SectionEnd {
+    scanned: usize,
+    line: usize,
+}
+
+impl SectionEnd {
+    fn is_at_start(&self) -> bool {
+        self.scanned == 0
+    }
+
+    /// Looks only at what was not looked at before; `bytes` must have grown at its end only. Starts anew once it found
+    /// the end.
+    pub(super) fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Violation> {
+        while let Some(offset) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') {
+            let feed = self.scanned + offset;
+            if feed == self.line || bytes[feed - 1] != b'\r' {
+                return Err(Violation::BareLineFeed);
+            }
+            if feed - self.line == 1 {
+                *self = Self::default();
+                return Ok(Some(feed + 1));
+            }
+            self.scanned = feed + 1;
+            self.line = feed + 1;
+        }
+        self.scanned = bytes.len();
+        Ok(None)
+    }
+}
+
+/// Reads a trailer section, the empty line at its end included.
+pub(super) fn trailers(bytes: Bytes, max_fields: usize) -> Result<HeaderMap, Violation> {
+    let mut room = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let Ok(httparse::Status::Complete((length, lines))) = httparse::parse_headers(&bytes, &mut room) else {
+        return Err(Violation::Trailers);
+    };
+    if length != bytes.len() {
+        return Err(Violation::Trailers);
+    }
+    let mut fields = HeaderMap::with_capacity(lines.len());
+    lines.iter().try_for_each(|line| append(&mut fields, &bytes, line))?;
+    validate::trailers(&fields, max_fields)?;
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader() -> HeadReader {
+        HeadReader::new(Scheme::HTTP, 4096, 10)
+    }
+
+    fn read(text: &str) -> Result<Option<Head>, Violation> {
+        reader().read(&mut BytesMut::from(text))
+    }
+
+    fn head(text: &str) -> Head {
+        read(text).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_head_split_anywhere_reads_the_same_and_leaves_what_follows() {
+        let text = b"\r\nPOST /a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nX-A:  b \r\n\r\nabc";
+        for split in 0..text.len() - 3 {
+            let (mut buf, mut reader) = (BytesMut::from(&text[..split]), reader());
+            assert!(reader.read(&mut buf).unwrap().is_none(), "{split}");
+            buf.extend_from_slice(&text[split..]);
+            let head = reader.read(&mut buf).unwrap().unwrap();
+            assert_eq!(head.request.uri(), "http://h/a?b");
+            assert_eq!(head.request.headers()["x-a"], "b");
+            assert_eq!(head.framing, Framing::Length(3));
+            assert_eq!(&buf[..], b"abc");
+        }
+    }
+
+    #[test]
+    fn pipelined_heads_come_one_by_one() {
+        let one = "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n";
+        let (mut buf, mut reader) = (BytesMut::from(format!("{one}{one}").as_str()), reader());
+        assert!(reader.read(&mut buf).unwrap().is_some());
+        assert!(reader.read(&mut buf).unwrap().is_some());
+        assert!(reader.read(&mut buf).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_connection_is_kept_as_version_and_connection_field_say() {
+        let keeps =
+            |version: &str, line: &str| head(&format!("GET / {version}\r\nHost: h\r\n{line}\r\n")).terms.keep_alive;
+        assert!(keeps("HTTP/1.1", ""));
+        assert!(!keeps("HTTP/1.1", "Connection: x, Close\r\n"));
+        assert!(!keeps("HTTP/1.1", "Connection: keep-alive\r\nConnection: close\r\n"));
+        assert!(!keeps("HTTP/1.0", ""));
+        assert!(keeps("HTTP/1.0", "Connection: Keep-Alive\r\n"));
+    }
+
+    #[test]
+    fn an_expectation_is_taken_out_and_an_unknown_one_is_rejected() {
+        let head = head("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nExpect: 100-Continue\r\n\r\n");
+        assert!(head.expects && !head.request.headers().contains_key(EXPECT));
+        assert!(!self::head("PUT / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n").expects);
+        assert!(!self::head("PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n").expects);
+        let unknown = read("PUT / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n");
+        assert_eq!(unknown.unwrap_err(), Violation::Expectation);
+    }
+
+    #[test]
+    fn limits_hold_before_the_head_is_complete() {
+        let endless = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "a".repeat(4096));
+        assert_eq!(read(&endless).unwrap_err(), Violation::HeadTooLarge);
+        let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(10));
+        assert_eq!(read(&many).unwrap_err(), Violation::TooManyFields);
+        let more = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(300));
+        assert_eq!(read(&more).unwrap_err(), Violation::TooManyFields);
+    }
+
+    #[test]
+    fn trailers_are_read_as_strictly_as_heads() {
+        assert_eq!(trailers(Bytes::from_static(b"A: b\r\n\r\n"), 1).unwrap()["a"], "b");
+        assert!(trailers(Bytes::from_static(b"\r\n"), 1).unwrap().is_empty());
+        for bad in
+            ["A : b\r\n\r\n", " a: b\r\n\r\n", "a: b\r\n c\r\n\r\n", "a\r\n\r\n", "a: \0\r\n\r\n", "host: h\r\n\r\n"]
+        {
+            assert_eq!(trailers(Bytes::from(bad), 1), Err(Violation::Trailers), "{bad:?}");
+        }
+    }
+}

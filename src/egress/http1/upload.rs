@@ -1,0 +1,195 @@
+//! The way of a request body from the task that owns the socket into the hands of whoever reads it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Frame;
+use tokio::io::AsyncRead;
+
+use super::Stop;
+use super::chunked::{Decoder, Piece};
+use super::input::Input;
+use crate::egress::{BodyError, lock};
+
+/// Most bytes waiting to be read by the service; beyond it nothing is read from the socket.
+const MAX_QUEUED: usize = 128 * 1024;
+/// Most pieces waiting: tiny chunks cost more than their bytes.
+const MAX_PIECES: usize = 64;
+
+/// A queue of pieces with one end at the socket and one at the reader.
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<Bytes>,
+    queued: usize,
+    /// What follows the pieces, once it is known.
+    end: Option<Result<Option<HeaderMap>, BodyError>>,
+    /// The reader does not want the rest.
+    unwanted: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+/// The end at the socket.
+#[derive(Debug)]
+pub(super) struct Upload {
+    decoder: Decoder,
+    queue: Arc<Mutex<Queue>>,
+}
+
+/// The reader's end.
+#[derive(Debug)]
+pub(in crate::egress) struct Download {
+    queue: Arc<Mutex<Queue>>,
+    remaining: Option<u64>,
+}
+
+/// Joins a decoder to a reader.
+pub(super) fn upload(decoder: Decoder) -> (Upload, Download) {
+    let queue = Arc::new(Mutex::new(Queue::default()));
+    let remaining = if let Decoder::Length(length) = decoder { Some(length) } else { None };
+    (Upload { decoder, queue: Arc::clone(&queue) }, Download { queue, remaining })
+}
+
+impl Upload {
+    /// Moves the body along as far as the reader takes it; ready with `Ok` once it is complete.
+    pub(super) fn poll<T: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+        input: &mut Input,
+    ) -> Poll<Result<(), Stop>> {
+        loop {
+            ready!(lock(&self.queue).poll_room(cx));
+            match self.step(&mut input.buf) {
+                Ok(true) if self.decoder.is_done() => return Poll::Ready(Ok(())),
+                Ok(true) => {}
+                Ok(false) => match ready!(input.poll_fill(io, cx, self.decoder.wanted())) {
+                    Ok(length) if length > 0 => {}
+                    _ => return Poll::Ready(Err(Stop::Gone)),
+                },
+                Err(stop) => return Poll::Ready(Err(stop)),
+            }
+        }
+    }
+
+    /// Nobody reads what still comes.
+    pub(super) fn is_unwanted(&self) -> bool {
+        lock(&self.queue).unwanted
+    }
+
+    /// Hands on one piece, if there is one in `buf`.
+    fn step(&mut self, buf: &mut BytesMut) -> Result<bool, Stop> {
+        let piece = match self.decoder.decode(buf) {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Ok(false),
+            Err(violation) => {
+                lock(&self.queue).finish(Err(BodyError::Invalid(violation)));
+                return Err(Stop::Reject(violation));
+            }
+        };
+        let mut queue = lock(&self.queue);
+        match piece {
+            Piece::Data(data) => {
+                queue.push(data);
+                if self.decoder.is_done() {
+                    queue.finish(Ok(None));
+                }
+            }
+            Piece::End(trailers) => queue.finish(Ok(trailers)),
+        }
+        Ok(true)
+    }
+}
+
+/// An upload that ends before the body does means that nobody sends the rest.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        lock(&self.queue).finish(Err(BodyError::Disconnected));
+    }
+}
+
+impl Queue {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unwanted || (self.queued < MAX_QUEUED && self.pieces.len() < MAX_PIECES) {
+            return Poll::Ready(());
+        }
+        self.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.unwanted {
+            return;
+        }
+        self.queued += data.len();
+        self.pieces.push_back(data);
+        wake(&mut self.reader);
+    }
+
+    /// The first end counts.
+    fn finish(&mut self, end: Result<Option<HeaderMap>, BodyError>) {
+        if self.end.is_none() {
+            self.end = Some(end);
+            wake(&mut self.reader);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let data = self.pieces.pop_front()?;
+        self.queued -= data.len();
+        wake(&mut self.writer);
+        Some(data)
+    }
+
+    /// The end, if it is known. Trailers or the error are told once; after them there is nothing more.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(end) = &mut self.end else {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        Poll::Ready(std::mem::replace(end, Ok(None)).map(|trailers| trailers.map(Frame::trailers)).transpose())
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+impl Download {
+    pub(in crate::egress) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut queue = lock(&self.queue);
+        if let Some(data) = queue.pop() {
+            self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(data.len() as u64));
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        queue.poll_end(cx)
+    }
+
+    pub(in crate::egress) fn is_end_stream(&self) -> bool {
+        let queue = lock(&self.queue);
+        queue.pieces.is_empty() && matches!(queue.end, Some(Ok(None)))
+    }
+
+    /// Bytes still to come, where the request said how many.
+    pub(in crate::egress) fn remaining(&self) -> Option<u64> {
+        self.remaining
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.queue);
+        queue.unwanted = true;
+        queue.pieces.clear();
+        queue.queued = 0;
+        wake(&mut queue.writer);
+    }
+}

@@ -1,0 +1,127 @@
+//! HTTP/2 towards the senders of requests, on the `h2` crate.
+//!
+//! One task drives the connection, one task per stream serves its exchange; both end with the connection. What a sender
+//! may hold is bounded: streams, windows, header lists, resets of streams nobody served yet. Pseudo-header fields are
+//! checked by `h2`, everything else by the validator all versions share.
+
+mod exchange;
+mod incoming;
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::deadline::Deadline;
+use super::{ExchangeService, Serving, Settings};
+use exchange::exchange;
+use std::future::poll_fn;
+
+pub(super) use incoming::Incoming;
+
+/// The first bytes of every HTTP/2 connection.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves one connection until it ends.
+///
+/// Cancel safety: dropping the future drops the connection and all exchanges on it.
+pub async fn serve<T, S>(io: T, serving: Serving<S>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: ExchangeService,
+{
+    let handshake = builder(&serving.settings).handshake(io);
+    match timeout(serving.settings.head_timeout, handshake).await {
+        Ok(Ok(connection)) => drive(connection, serving).await,
+        Ok(Err(error)) => tracing::debug!(%error, remote = %serving.info.remote, "no HTTP/2 connection"),
+        Err(_) => tracing::debug!(remote = %serving.info.remote, "the HTTP/2 handshake took too long"),
+    }
+}
+
+fn builder(settings: &Settings) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(settings.http2.stream_window)
+        .initial_connection_window_size(settings.http2.connection_window)
+        .max_concurrent_streams(settings.http2.max_streams)
+        .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(settings.http2.max_send_buffer)
+        .max_pending_accept_reset_streams(settings.http2.max_pending_resets);
+    builder
+}
+
+async fn drive<T, S>(mut connection: Connection<T, Bytes>, serving: Serving<S>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: ExchangeService,
+{
+    let drain = serving.drain.clone();
+    let mut drained = pin!(drain.cancelled());
+    let serving = Arc::new(serving);
+    let mut exchanges = JoinSet::new();
+    let mut quiet = Quiet::new(&serving.settings);
+    loop {
+        let is_quiet = exchanges.is_empty();
+        quiet.observe(is_quiet, connection.has_streams());
+        tokio::select! {
+            biased;
+            _ = exchanges.join_next(), if !is_quiet => {}
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => drop(exchanges.spawn(exchange(Arc::clone(&serving), request, respond))),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, remote = %serving.info.remote, "an HTTP/2 connection failed");
+                    return;
+                }
+                None => return,
+            },
+            () = &mut drained, if !quiet.closing => {
+                quiet.closing = true;
+                connection.graceful_shutdown();
+            }
+            () = poll_fn(|cx| quiet.deadline.poll(cx)), if is_quiet => {
+                if quiet.closing {
+                    return;
+                }
+                quiet.closing = true;
+                connection.graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// How long a connection on which no service works is kept.
+struct Quiet<'a> {
+    settings: &'a Settings,
+    /// GOAWAY is on its way; nothing new is served.
+    closing: bool,
+    state: Option<(bool, bool)>,
+    deadline: Deadline,
+}
+
+impl<'a> Quiet<'a> {
+    fn new(settings: &'a Settings) -> Self {
+        Self { settings, closing: false, state: None, deadline: Deadline::new(Instant::now() + settings.idle_timeout) }
+    }
+
+    /// `has_streams`: responses are complete, but not yet read by the other end.
+    fn observe(&mut self, is_quiet: bool, has_streams: bool) {
+        let state = is_quiet.then_some((has_streams, self.closing));
+        if std::mem::replace(&mut self.state, state) == state {
+            return;
+        }
+        let allowance = match state {
+            None => return,
+            Some((true, _)) => self.settings.send_timeout,
+            Some((false, true)) => self.settings.linger_timeout,
+            Some((false, false)) => self.settings.idle_timeout,
+        };
+        self.deadline.set(Instant::now() + allowance);
+    }
+}
+
+#[cfg(test)]
+mod tests;

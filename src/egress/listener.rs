@@ -1,0 +1,185 @@
+//! Accepts connections and finds out which HTTP they speak: by ALPN over TLS, by the first bytes without.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustls::pki_types::CertificateDer;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::socket::Prefixed;
+use super::{ConnectionDetails, ConnectionInfo, ExchangeService, Serving, Settings, http1, http2};
+use crate::id::PeerIdentity;
+
+/// Silence after which the kernel asks whether the other end is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Rest after a failed accept, which means that something is used up (file descriptors, memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Room for the first read of a plaintext connection; usually a whole request head.
+const FIRST_READ: usize = 8 * 1024;
+
+/// A bound listener for HTTP/1.1 and HTTP/2.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    tls: Option<Tls>,
+    settings: Arc<Settings>,
+}
+
+/// How connections are encrypted.
+#[derive(Clone)]
+pub struct Tls {
+    /// Certificates, client authentication, ALPN (`h2`, `http/1.1`).
+    pub config: Arc<rustls::ServerConfig>,
+    /// Reads what a verified certificate chain proves; called only when the other end showed one.
+    pub identify: fn(&[CertificateDer<'_>]) -> Option<PeerIdentity>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+impl Listener {
+    /// Serves `tcp`; without `tls` in plaintext.
+    pub fn new(tcp: TcpListener, tls: Option<Tls>, settings: Settings) -> Self {
+        Self { tcp, tls, settings: Arc::new(settings) }
+    }
+
+    /// The address that is listened on, with its real port.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Accepts and serves until `drain` is cancelled, then closes the listening socket and returns when the last
+    /// connection is done.
+    ///
+    /// Cancel safety: dropping the future drops the listening socket and every connection; that is how a drain deadline is
+    /// enforced.
+    pub async fn run<S: ExchangeService>(self, service: S, drain: CancellationToken) {
+        let mut connections = JoinSet::new();
+        loop {
+            let has_room = connections.len() < self.settings.max_connections;
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => break,
+                _ = connections.join_next(), if !connections.is_empty() => {}
+                accepted = self.tcp.accept(), if has_room => match accepted {
+                    Ok((stream, remote)) => {
+                        drop(connections.spawn(self.accepted(remote, service.clone(), drain.clone()).serve(stream)));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection cannot be accepted");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(self.tcp);
+        while connections.join_next().await.is_some() {}
+    }
+
+    fn accepted<S>(&self, remote: SocketAddr, service: S, drain: CancellationToken) -> Accepted<S> {
+        Accepted { remote, tls: self.tls.clone(), settings: Arc::clone(&self.settings), service, drain }
+    }
+}
+
+/// A connection whose protocol is not known yet.
+struct Accepted<S> {
+    remote: SocketAddr,
+    tls: Option<Tls>,
+    settings: Arc<Settings>,
+    service: S,
+    drain: CancellationToken,
+}
+
+impl<S: ExchangeService> Accepted<S> {
+    async fn serve(self, stream: TcpStream) {
+        let remote = self.remote;
+        let served = match self.tls.clone() {
+            None => self.plaintext(stream).await,
+            Some(tls) => self.encrypted(stream, tls).await,
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, %remote, "a connection failed before its first request");
+        }
+    }
+
+    async fn plaintext(self, mut stream: TcpStream) -> io::Result<()> {
+        let local = prepare(&stream)?;
+        let mut received = BytesMut::with_capacity(FIRST_READ);
+        let is_http2 = tokio::select! {
+            sniffed = timeout(self.settings.head_timeout, sniff(&mut stream, &mut received)) => sniffed??,
+            () = self.drain.cancelled() => return Ok(()),
+        };
+        let serving = self.serving(local, None);
+        if is_http2 {
+            http2::serve(Prefixed::new(received, stream), serving).await;
+        } else if !received.is_empty() {
+            http1::serve(stream, received, serving).await;
+        }
+        Ok(())
+    }
+
+    async fn encrypted(self, stream: TcpStream, tls: Tls) -> io::Result<()> {
+        let local = prepare(&stream)?;
+        let accept = TlsAcceptor::from(tls.config).accept(stream);
+        let stream = timeout(self.settings.head_timeout, accept).await??;
+        let session = stream.get_ref().1;
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let proven = Proven {
+            server_name: session.server_name().map(str::to_owned),
+            peer: session.peer_certificates().and_then(tls.identify),
+        };
+        let serving = self.serving(local, Some(proven));
+        if is_http2 {
+            http2::serve(stream, serving).await;
+        } else {
+            http1::serve(stream, BytesMut::new(), serving).await;
+        }
+        Ok(())
+    }
+
+    fn serving(self, local: SocketAddr, proven: Option<Proven>) -> Serving<S> {
+        let tls = proven.is_some();
+        let Proven { server_name, peer } = proven.unwrap_or_default();
+        let info = ConnectionInfo::new(ConnectionDetails { remote: self.remote, local, tls, server_name, peer });
+        Serving { info, settings: self.settings, service: self.service, drain: self.drain }
+    }
+}
+
+/// What a TLS handshake tells.
+#[derive(Default)]
+struct Proven {
+    server_name: Option<String>,
+    peer: Option<PeerIdentity>,
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
+    stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
+    stream.local_addr()
+}
+
+/// Reads until it is clear whether the first bytes are the preface of HTTP/2.
+async fn sniff(stream: &mut TcpStream, received: &mut BytesMut) -> io::Result<bool> {
+    while received.len() < http2::PREFACE.len() && http2::PREFACE.starts_with(received) {
+        if stream.read_buf(received).await? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(received.starts_with(http2::PREFACE))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! A listener on loopback and a client that writes and reads raw bytes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::listener::{Listener, Tls};
+use super::{BoxError, ExchangeService, RequestBody, Settings};
+
+pub(super) type TestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Nothing on loopback takes this long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) drain: CancellationToken,
+    pub(super) task: JoinHandle<()>,
+}
+
+pub(super) async fn serve<S: ExchangeService>(service: S) -> Server {
+    serve_with(service, Settings::default(), None).await
+}
+
+pub(super) async fn serve_with<S: ExchangeService>(service: S, settings: Settings, tls: Option<Tls>) -> Server {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = Listener::new(tcp, tls, settings);
+    let address = listener.local_addr().unwrap();
+    let drain = CancellationToken::new();
+    let task = tokio::spawn(listener.run(service, drain.clone()));
+    Server { address, drain, task }
+}
+
+impl Server {
+    pub(super) async fn connect(&self) -> Wire {
+        Wire(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// The drain is over once nothing runs any more.
+    pub(super) async fn drained(self) {
+        self.drain.cancel();
+        timeout(PATIENCE, self.task).await.expect("the listener ends once drained").unwrap();
+    }
+}
+
+/// Raw bytes to and from a server.
+pub(super) struct Wire(pub(super) TcpStream);
+
+impl Wire {
+    pub(super) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Reads up to and including `end`.
+    pub(super) async fn read_until(&mut self, end: &str) -> String {
+        let mut text = Vec::new();
+        let read = async {
+            while !text.ends_with(end.as_bytes()) {
+                let byte = self.0.read_u8().await;
+                text.push(byte.unwrap_or_else(|error| panic!("{error} after {:?}", String::from_utf8_lossy(&text))));
+            }
+        };
+        let read = timeout(PATIENCE, read).await;
+        assert!(read.is_ok(), "waiting for {end:?} after {:?}", String::from_utf8_lossy(&text));
+        String::from_utf8(text).unwrap()
+    }
+
+    pub(super) async fn head(&mut self) -> String {
+        self.read_until("\r\n\r\n").await
+    }
+
+    /// A response with Content-Length: its head and body.
+    pub(super) async fn response(&mut self) -> (String, String) {
+        let head = self.head().await;
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        let mut body = vec![0; length.parse().unwrap()];
+        timeout(PATIENCE, self.0.read_exact(&mut body)).await.unwrap().unwrap();
+        (head, String::from_utf8(body).unwrap())
+    }
+
+    /// All there is until the connection ends, and how it ends.
+    pub(super) async fn rest(&mut self) -> (String, io::Result<()>) {
+        let mut rest = Vec::new();
+        let end = timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.expect("the connection ends");
+        (String::from_utf8_lossy(&rest).into_owned(), end.map(drop))
+    }
+
+    pub(super) async fn assert_reset(&mut self) {
+        let (rest, end) = self.rest().await;
+        assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset), "after {rest:?}");
+    }
+}
+
+pub(super) fn full(bytes: impl Into<Bytes>) -> TestBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// What the test sends, when it sends it.
+pub(super) struct Pieces(mpsc::Receiver<Result<Frame<Bytes>, BoxError>>);
+
+pub(super) type Feed = mpsc::Sender<Result<Frame<Bytes>, BoxError>>;
+
+pub(super) fn pieces() -> (Feed, TestBody) {
+    let (feed, pieces) = mpsc::channel(8);
+    (feed, Pieces(pieces).boxed_unsync())
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = BoxError;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+pub(super) fn data(bytes: &'static [u8]) -> Result<Frame<Bytes>, BoxError> {
+    Ok(Frame::data(Bytes::from_static(bytes)))
+}
+
+/// Sends back what comes, trailers included, while it comes.
+pub(super) async fn echo(request: Request<RequestBody>) -> Response<TestBody> {
+    Response::new(request.into_body().map_err(BoxError::from).boxed_unsync())
+}
+
+/// Reads everything, then answers with method, URI and the size of the body.
+pub(super) async fn describe(request: Request<RequestBody>) -> Response<TestBody> {
+    let (parts, body) = request.into_parts();
+    match body.collect().await {
+        Ok(body) => Response::new(full(format!("{} {} {}", parts.method, parts.uri, body.to_bytes().len()))),
+        Err(_) => Response::builder().status(400).body(full("")).unwrap(),
+    }
+}
+
+/// Tells when it is dropped.
+pub(super) struct OnDrop(pub(super) mpsc::UnboundedSender<&'static str>, pub(super) &'static str);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.send(self.1).ok();
+    }
+}
+
+pub(super) async fn told(receiver: &mut mpsc::UnboundedReceiver<&'static str>) -> &'static str {
+    timeout(PATIENCE, receiver.recv()).await.expect("it happens in time").expect("a sender")
+}

@@ -1,0 +1,165 @@
+//! What every tunnel slot is doing, for `adit status`, `/tunnels` and the gauges.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::telemetry::{DestinationMetrics, DestinationRecord, DestinationState};
+use crate::transport::{Tunnel, TunnelSnapshot};
+
+/// One slot as operators see it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct SlotStatus {
+    /// The configured destination.
+    pub destination: String,
+    /// The address dialled.
+    pub address: SocketAddr,
+    /// Which of the instance's tunnels.
+    pub slot: u32,
+    /// What it is doing.
+    pub state: DestinationState,
+    /// Why the last attempt or tunnel before this one ended.
+    pub reason: Option<String>,
+    /// What to change, when something can be.
+    pub advice: Option<&'static str>,
+    /// Seconds in this state.
+    pub since_seconds: u64,
+    /// Seconds until the next dial, while backing off.
+    pub retry_in_seconds: Option<f64>,
+    /// The tunnel, while there is one.
+    pub tunnel: Option<TunnelSnapshot>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    destination: Arc<str>,
+    address: SocketAddr,
+    record: DestinationRecord,
+    since: Instant,
+    reason: Option<String>,
+    advice: Option<&'static str>,
+    next: Option<Instant>,
+    tunnel: Option<Tunnel>,
+}
+
+/// All slots of one initiator. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StatusBoard {
+    slots: Arc<Mutex<BTreeMap<u32, Slot>>>,
+    metrics: DestinationMetrics,
+}
+
+/// What changed about a slot.
+#[derive(Debug)]
+pub(super) enum Change {
+    Connecting,
+    Connected(Tunnel),
+    /// The tunnel ended; the next dial comes at once.
+    Lost {
+        reason: String,
+    },
+    /// The next dial comes after `wait`; `permanent` when waiting alone will not help.
+    Waiting {
+        permanent: bool,
+        reason: String,
+        advice: Option<&'static str>,
+        wait: Duration,
+    },
+}
+
+impl StatusBoard {
+    pub(super) fn new(metrics: DestinationMetrics) -> Self {
+        Self { slots: Arc::default(), metrics }
+    }
+
+    /// A copy of every slot, in slot order.
+    pub fn slots(&self) -> Vec<SlotStatus> {
+        let now = Instant::now();
+        self.lock().iter().map(|(slot, status)| status.view(*slot, now)).collect()
+    }
+
+    /// How many slots have a tunnel.
+    pub fn connected(&self) -> usize {
+        self.lock().values().filter(|slot| slot.tunnel.is_some()).count()
+    }
+
+    /// The live tunnels.
+    pub fn tunnels(&self) -> Vec<Tunnel> {
+        self.lock().values().filter_map(|slot| slot.tunnel.clone()).collect()
+    }
+
+    pub(super) fn add(&self, slot: u32, destination: Arc<str>, address: SocketAddr) {
+        let status = Slot {
+            destination,
+            address,
+            record: self.metrics.begin(),
+            since: Instant::now(),
+            reason: None,
+            advice: None,
+            next: None,
+            tunnel: None,
+        };
+        self.lock().insert(slot, status);
+    }
+
+    pub(super) fn remove(&self, slot: u32) {
+        self.lock().remove(&slot);
+    }
+
+    pub(super) fn apply(&self, slot: u32, change: Change) {
+        let mut slots = self.lock();
+        let Some(status) = slots.get_mut(&slot) else { return };
+        let now = Instant::now();
+        match change {
+            Change::Connecting => {
+                status.enter(DestinationState::Connecting, now);
+                status.tunnel = None;
+                status.next = None;
+            }
+            Change::Connected(tunnel) => {
+                let again = status.reason.is_some();
+                status.enter(if again { DestinationState::Recovered } else { DestinationState::Connected }, now);
+                status.tunnel = Some(tunnel);
+                (status.advice, status.next) = (None, None);
+            }
+            Change::Lost { reason } => {
+                status.enter(DestinationState::Failed, now);
+                status.tunnel = None;
+                status.reason = Some(reason);
+            }
+            Change::Waiting { permanent, reason, advice, wait } => {
+                status.enter(if permanent { DestinationState::CannotConnect } else { DestinationState::Backoff }, now);
+                status.tunnel = None;
+                (status.reason, status.advice, status.next) = (Some(reason), advice, Some(now + wait));
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn enter(&mut self, state: DestinationState, now: Instant) {
+        if self.record.state() != state {
+            self.since = now;
+        }
+        self.record.set(state);
+    }
+
+    fn view(&self, slot: u32, now: Instant) -> SlotStatus {
+        SlotStatus {
+            destination: self.destination.to_string(),
+            address: self.address,
+            slot,
+            state: self.record.state(),
+            reason: self.reason.clone(),
+            advice: self.advice,
+            since_seconds: now.duration_since(self.since).as_secs(),
+            retry_in_seconds: self.next.map(|next| next.saturating_duration_since(now).as_secs_f64()),
+            tunnel: self.tunnel.as_ref().map(Tunnel::snapshot),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The strict message validator: one set of rules for every HTTP version, applied before anything enters a tunnel.
+//!
+//! Two parsers that read one message differently are what request smuggling is made of. Wherever the RFCs let a
+//! recipient choose between repairing and rejecting, this rejects: nothing ambiguous is ever passed on for somebody
+//! else to read in another way. The codecs of `egress` tokenize; the rules that need the whole head live here.
+
+mod authority;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+
+pub use authority::authority;
+
+/// Longest request target accepted, bytes. RFC 9110 section 4.1 asks for at least 8,000.
+pub const MAX_TARGET: usize = 16 * 1024;
+
+/// Longest method accepted, bytes; the longest registered one has 16.
+pub const MAX_METHOD: usize = 32;
+
+/// Why a message was rejected. The text of each is safe to show to the sender: it quotes nothing of the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// The head exceeds its byte limit.
+    #[error("the request head is too large")]
+    HeadTooLarge,
+    /// The head or a trailer section exceeds its field limit.
+    #[error("the request has too many fields")]
+    TooManyFields,
+    /// The head did not arrive in time.
+    #[error("the request head took too long")]
+    HeadTimeout,
+    /// The target exceeds [`MAX_TARGET`].
+    #[error("the request target is too long")]
+    TargetTooLong,
+    /// The method exceeds [`MAX_METHOD`].
+    #[error("the method is too long")]
+    MethodTooLong,
+    /// CONNECT.
+    #[error("CONNECT is not supported")]
+    Connect,
+    /// Neither HTTP/1.0 nor HTTP/1.1 in an HTTP/1 request line.
+    #[error("the HTTP version is not supported")]
+    Version,
+    /// The head is not HTTP: a bad request line, field name or field value, or a line that continues another (obs-fold).
+    #[error("the request head is malformed")]
+    Syntax,
+    /// A line ends in LF without CR.
+    #[error("a line ends without CR")]
+    BareLineFeed,
+    /// The target has a form its method does not allow, or a byte no target may have.
+    #[error("the request target is malformed")]
+    Target,
+    /// HTTP/1.1 without Host, or HTTP/2 without both `:authority` and Host.
+    #[error("the Host field is missing")]
+    MissingHost,
+    /// More than one Host.
+    #[error("there is more than one Host field")]
+    DuplicateHost,
+    /// Not `host` or `host:port`.
+    #[error("the Host or authority is malformed")]
+    BadHost,
+    /// Host names something else than the target does.
+    #[error("the Host field differs from the request target")]
+    HostMismatch,
+    /// Content-Length is not one field with one decimal number.
+    #[error("the Content-Length is malformed or repeated")]
+    ContentLength,
+    /// Both Content-Length and Transfer-Encoding.
+    #[error("Content-Length and Transfer-Encoding exclude each other")]
+    LengthAndCoding,
+    /// Transfer-Encoding is anything but one `chunked`.
+    #[error("the Transfer-Encoding is not exactly chunked")]
+    TransferEncoding,
+    /// Transfer-Encoding on HTTP/1.0, which does not have it.
+    #[error("Transfer-Encoding needs HTTP/1.1")]
+    CodingVersion,
+    /// A field that is about the connection, in HTTP/2 or in trailers.
+    #[error("a connection-specific field is not allowed here")]
+    ConnectionField,
+    /// A field value that begins or ends with white space (HTTP/2).
+    #[error("a field value begins or ends with white space")]
+    FieldWhitespace,
+    /// An Expect field with something else than `100-continue`.
+    #[error("the expectation is not known")]
+    Expectation,
+    /// A chunk size that is not 1 to 16 hexadecimal digits, or one that does not end its line.
+    #[error("a chunk size is malformed")]
+    ChunkSize,
+    /// More bytes in chunk extensions than any sender needs.
+    #[error("the chunk extensions are too long")]
+    ChunkExtensions,
+    /// Something else than CR LF after the data of a chunk.
+    #[error("chunk data does not end where its size says")]
+    ChunkEnd,
+    /// A trailer section that cannot be read, or one with framing or routing fields.
+    #[error("the trailer section is malformed")]
+    Trailers,
+}
+
+impl Violation {
+    /// The status a sender that broke this rule is answered with.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::MethodTooLong | Self::Connect => StatusCode::NOT_IMPLEMENTED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The value of the Proxy-Status field (RFC 9209) of that answer.
+    pub fn proxy_status(self) -> HeaderValue {
+        HeaderValue::try_from(format!("adit; error=http_request_error; details=\"{self}\""))
+            .expect("the texts of this enum are printable ASCII without quotes")
+    }
+}
+
+/// How the end of an HTTP/1 request body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// This many bytes, at least one.
+    Length(u64),
+    /// The chunked coding.
+    Chunked,
+}
+
+/// Finds the framing of an HTTP/1 request, or says why it has none that every reader would agree on.
+pub fn request_framing(version: Version, fields: &HeaderMap) -> Result<Framing, Violation> {
+    let length = content_length(fields)?;
+    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return Ok(length.filter(|length| *length > 0).map_or(Framing::None, Framing::Length));
+    };
+    if version != Version::HTTP_11 {
+        return Err(Violation::CodingVersion);
+    }
+    if length.is_some() {
+        return Err(Violation::LengthAndCoding);
+    }
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(Violation::TransferEncoding);
+    }
+    Ok(Framing::Chunked)
+}
+
+/// The declared length of a message: at most one field with decimal digits only, no sign, no list, no overflow.
+/// RFC 9110 section 8.6 would let equal repetitions pass; two parsers need not agree on "equal", so they do not.
+pub fn content_length(fields: &HeaderMap) -> Result<Option<u64>, Violation> {
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(None) };
+    if lengths.next().is_some() {
+        return Err(Violation::ContentLength);
+    }
+    decimal(length.as_bytes()).map(Some).ok_or(Violation::ContentLength)
+}
+
+/// Builds the URI of an HTTP/1 request in absolute form from its target and the authority in its Host field. Without
+/// an authority (HTTP/1.0 only, see [`require_host`]) the URI has just a path.
+///
+/// Origin form, absolute form (`http`, `https`) and, for OPTIONS, `*` are accepted. CONNECT is not supported.
+pub fn http1_target(method: &Method, target: Bytes, host: Option<Authority>, scheme: Scheme) -> Result<Uri, Violation> {
+    check_method(method)?;
+    check_target_bytes(&target)?;
+    match target.first() {
+        Some(b'/') => {}
+        Some(b'*') if target.len() == 1 && method == Method::OPTIONS => {}
+        Some(_) => return absolute_form(target, host.as_ref()),
+        None => return Err(Violation::Target),
+    }
+    let path = PathAndQuery::from_maybe_shared(target).map_err(|_| Violation::Target)?;
+    assemble(scheme, host, path)
+}
+
+/// HTTP/1.1 requests carry exactly one Host (RFC 9112 section 3.2); HTTP/1.0 ones may have none.
+pub fn require_host(version: Version, host: Option<&Authority>) -> Result<(), Violation> {
+    if host.is_none() && version == Version::HTTP_11 { Err(Violation::MissingHost) } else { Ok(()) }
+}
+
+/// Checks the head of an HTTP/2 request beyond what its codec does, and brings it into the shape HTTP/1 requests
+/// have: Host removed, the authority in the URI. Returns the declared length.
+pub fn http2_request(parts: &mut http::request::Parts, max_fields: usize) -> Result<Option<u64>, Violation> {
+    check_method(&parts.method)?;
+    if parts.headers.len() > max_fields {
+        return Err(Violation::TooManyFields);
+    }
+    http2_fields(&parts.headers)?;
+    parts.uri = http2_target(&parts.method, std::mem::take(&mut parts.uri), &parts.headers)?;
+    parts.headers.remove(HOST);
+    content_length(&parts.headers)
+}
+
+/// Checks a trailer section: nothing in it may change how the message is framed, routed or kept connected.
+pub fn trailers(fields: &HeaderMap, max_fields: usize) -> Result<(), Violation> {
+    if fields.len() > max_fields {
+        return Err(Violation::TooManyFields);
+    }
+    let forbidden =
+        |name: &HeaderName| is_connection_specific(name) || [CONTENT_LENGTH, HOST, TE, TRAILER].contains(name);
+    if fields.keys().any(forbidden) { Err(Violation::Trailers) } else { Ok(()) }
+}
+
+/// Whether a field is about one HTTP/1 connection by its name alone. TE is not: `trailers` may travel on.
+pub fn is_connection_specific(name: &HeaderName) -> bool {
+    static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    name == CONNECTION || name == TRANSFER_ENCODING || name == UPGRADE || name == KEEP_ALIVE || name == PROXY_CONNECTION
+}
+
+fn check_method(method: &Method) -> Result<(), Violation> {
+    match method {
+        &Method::CONNECT => Err(Violation::Connect),
+        method if method.as_str().len() > MAX_METHOD => Err(Violation::MethodTooLong),
+        _ => Ok(()),
+    }
+}
+
+/// Only visible ASCII, and no fragment: a fragment never belongs on the wire, and dropping it would change the request.
+fn check_target_bytes(target: &[u8]) -> Result<(), Violation> {
+    if target.len() > MAX_TARGET {
+        return Err(Violation::TargetTooLong);
+    }
+    if target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') { Ok(()) } else { Err(Violation::Target) }
+}
+
+fn absolute_form(target: Bytes, host: Option<&Authority>) -> Result<Uri, Violation> {
+    let uri = Uri::from_maybe_shared(target).map_err(|_| Violation::Target)?;
+    let mut parts = uri.into_parts();
+    let scheme = parts.scheme.take().ok_or(Violation::Target)?;
+    check_scheme(&scheme)?;
+    let named = parts.authority.take().ok_or(Violation::Target)?;
+    let named = authority::check(named)?;
+    if host.is_some_and(|host| !authority::same(host, &named, &scheme)) {
+        return Err(Violation::HostMismatch);
+    }
+    assemble(scheme, Some(named), parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")))
+}
+
+fn check_scheme(scheme: &Scheme) -> Result<(), Violation> {
+    if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS { Ok(()) } else { Err(Violation::Target) }
+}
+
+fn assemble(scheme: Scheme, authority: Option<Authority>, path: PathAndQuery) -> Result<Uri, Violation> {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = authority.is_some().then_some(scheme);
+    parts.authority = authority;
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|_| Violation::Target)
+}
+
+fn http2_target(method: &Method, uri: Uri, fields: &HeaderMap) -> Result<Uri, Violation> {
+    let parts = uri.into_parts();
+    let scheme = parts.scheme.ok_or(Violation::Target)?;
+    check_scheme(&scheme)?;
+    let path = parts.path_and_query.ok_or(Violation::Target)?;
+    check_target_bytes(path.as_str().as_bytes())?;
+    let is_server_wide = path.as_str() == "*" && method == Method::OPTIONS;
+    if !is_server_wide && !path.as_str().starts_with('/') {
+        return Err(Violation::Target);
+    }
+    let named = parts.authority.map(authority::check).transpose()?;
+    let host = single_host(fields)?;
+    let authority = match (named, host) {
+        (Some(named), Some(host)) if !authority::same(&named, &host, &scheme) => return Err(Violation::HostMismatch),
+        (Some(named), _) => named,
+        (None, Some(host)) => host,
+        (None, None) => return Err(Violation::MissingHost),
+    };
+    assemble(scheme, Some(authority), path)
+}
+
+fn single_host(fields: &HeaderMap) -> Result<Option<Authority>, Violation> {
+    let mut hosts = fields.get_all(HOST).iter();
+    let Some(host) = hosts.next() else { return Ok(None) };
+    if hosts.next().is_some() {
+        return Err(Violation::DuplicateHost);
+    }
+    authority(Bytes::copy_from_slice(host.as_bytes())).map(Some)
+}
+
+/// RFC 9113 section 8.2.1 and 8.2.2.
+fn http2_fields(fields: &HeaderMap) -> Result<(), Violation> {
+    for (name, value) in fields {
+        if is_connection_specific(name) || (name == TE && value != "trailers") {
+            return Err(Violation::ConnectionField);
+        }
+        let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        if is_space(value.as_bytes().first()) || is_space(value.as_bytes().last()) {
+            return Err(Violation::FieldWhitespace);
+        }
+    }
+    Ok(())
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || digits.len() > 19 {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |value, digit| {
+        digit.is_ascii_digit().then(|| value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests;

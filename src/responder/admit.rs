@@ -1,0 +1,187 @@
+//! One connection's way from "incoming" to a registered tunnel, or to a numbered refusal.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use crate::id::{PeerIdentity, TunnelId};
+use crate::policy;
+use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::handshake::{PeerLimits, Refusal, Welcome};
+use crate::responder::listener::{Proof, Shared};
+use crate::telemetry::HandshakeFailure;
+use crate::tls;
+use crate::transport::quic::{AcceptError, Incoming, Pending, Prepared, new_tunnel_id};
+use crate::transport::{CloseReason, Phase, Tunnel};
+
+/// The one version this build speaks. spec: HS-4
+const VERSION: u32 = 1;
+
+impl Shared {
+    fn proofs(&self) -> MutexGuard<'_, HashMap<TunnelId, Proof>> {
+        self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a handshake under way until it drops.
+pub(super) struct Handshaking(Arc<Shared>);
+
+impl Handshaking {
+    pub(super) fn begin(shared: &Arc<Shared>) -> Self {
+        shared.pending.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs one connection to its end.
+pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming, handshaking: Handshaking) {
+    let remote = incoming.remote();
+    let pending = match incoming.handshake().await {
+        Ok(pending) => pending,
+        Err(error) => {
+            shared.metrics.handshake_failed(failure(&error));
+            return warn!(%remote, %error, "no tunnel: the handshake failed");
+        }
+    };
+    let claim = pending.hello.place.claim.clone();
+    let span = info_span!("tunnel", node = %claim.node, cluster = %claim.cluster, tenant = %claim.tenant);
+    run(shared, pending, handshaking).instrument(span).await;
+}
+
+async fn run(shared: Arc<Shared>, pending: Pending, handshaking: Handshaking) {
+    let remote = pending.remote;
+    let slot = pending.hello.place.slot;
+    match register(&shared, pending).await {
+        Ok((prepared, welcome)) => {
+            drop(handshaking);
+            let tunnel = prepared.tunnel().clone();
+            info!(%remote, slot, tunnel = %tunnel.id(), "tunnel up");
+            let record = shared.metrics.opened();
+            let driver = prepared.welcome(&welcome);
+            let reason = attend(&shared, &tunnel, driver).await;
+            shared.directory.registry().remove(tunnel.id(), Instant::now());
+            shared.proofs().remove(&tunnel.id());
+            record.closed(reason.code);
+            info!(%remote, slot, tunnel = %tunnel.id(), code = %reason.code, reason = reason.text, "tunnel down");
+        }
+        Err((refused, refusal)) => {
+            shared.metrics.refused(refusal.code);
+            warn!(%remote, slot, code = refusal.code.number(), reason = refusal.reason, "no tunnel: refused");
+            match refused {
+                Refused::Pending(pending) => pending.refuse(&refusal).await,
+                Refused::Prepared(prepared) => prepared.refuse(&refusal).await,
+            }
+        }
+    }
+}
+
+/// The connection to say no on.
+enum Refused {
+    Pending(Box<Pending>),
+    Prepared(Box<Prepared>),
+}
+
+async fn register(shared: &Arc<Shared>, pending: Pending) -> Result<(Prepared, Welcome), (Refused, Refusal)> {
+    let (admitted, identity) = match authorize(shared, &pending) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Err((Refused::Pending(Box::new(pending)), refusal)),
+    };
+    let proof = Proof { identity, token: pending.hello.token.clone() };
+    let observed = pending.remote.to_string();
+    let prepared = pending.prepare(new_tunnel_id());
+    let tunnel = prepared.tunnel().clone();
+    shared.proofs().insert(tunnel.id(), proof);
+    match shared.directory.insert(admitted, tunnel.id(), tunnel.clone()) {
+        Ok(inserted) => {
+            for old in inserted.superseded {
+                debug!(old = %old.id(), "superseded");
+                old.close(CloseCode::Superseded, "a newer tunnel took its place");
+            }
+            Ok((prepared, welcome(shared, &tunnel, observed)))
+        }
+        Err(error) => {
+            shared.proofs().remove(&tunnel.id());
+            Err((Refused::Prepared(Box::new(prepared)), error.refusal()))
+        }
+    }
+}
+
+fn authorize(shared: &Shared, pending: &Pending) -> Result<(policy::Admitted, PeerIdentity), Refusal> {
+    let hello = &pending.hello;
+    if shared.draining.is_cancelled() {
+        return Err(refusal(RefusalCode::Unavailable, "the responder is draining", Some(Duration::from_secs(2))));
+    }
+    let (lowest, highest) = hello.versions;
+    if !(lowest..=highest).contains(&VERSION) {
+        let reason = format!("versions {lowest} to {highest} are offered; this responder speaks {VERSION}");
+        return Err(refusal(RefusalCode::Unsupported, &reason, None));
+    }
+    let identity = tls::peer_identity(&pending.certificates)
+        .map_err(|error| refusal(RefusalCode::Unauthenticated, &error.to_string(), None))?;
+    let token = hello.token.as_deref();
+    let admitted = policy::authorize(hello.place.clone(), &identity, token, &shared.rules.load())?;
+    Ok((admitted, identity))
+}
+
+fn failure(error: &AcceptError) -> HandshakeFailure {
+    match error {
+        AcceptError::Tls(_) => HandshakeFailure::Tls,
+        AcceptError::Timeout { .. } => HandshakeFailure::Timeout,
+        AcceptError::Connection(_) | AcceptError::Hello(_) => HandshakeFailure::Protocol,
+    }
+}
+
+fn refusal(code: RefusalCode, reason: &str, retry_after: Option<Duration>) -> Refusal {
+    Refusal { code, reason: reason.to_owned(), retry_after }
+}
+
+fn welcome(shared: &Shared, tunnel: &Tunnel, observed: String) -> Welcome {
+    let (limits, timing) = (shared.quic.limits, shared.quic.timing);
+    Welcome {
+        version: VERSION,
+        tunnel: tunnel.id(),
+        responder: shared.name.clone(),
+        observed: Some(observed),
+        limits: PeerLimits {
+            head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
+            head_fields: u32::try_from(limits.head_fields).unwrap_or(u32::MAX),
+        },
+        keepalive: timing.keepalive_interval,
+        idle: timing.idle_timeout,
+    }
+}
+
+/// Drives the tunnel and takes it out of the registry as soon as it drains.
+async fn attend(shared: &Shared, tunnel: &Tunnel, driver: impl Future<Output = CloseReason>) -> CloseReason {
+    let mut driver = std::pin::pin!(driver);
+    let mut phase = tunnel.phase();
+    loop {
+        tokio::select! {
+            reason = &mut driver => return reason,
+            changed = phase.changed() => {
+                let current = phase.borrow_and_update().clone();
+                match current {
+                    Phase::Draining { .. } => {
+                        info!(tunnel = %tunnel.id(), in_flight = tunnel.snapshot().in_flight, "tunnel draining");
+                        shared.directory.registry().leave(tunnel.id());
+                    }
+                    Phase::Suspect => warn!(tunnel = %tunnel.id(), "tunnel suspect: the initiator owes an answer"),
+                    Phase::Open => info!(tunnel = %tunnel.id(), "tunnel alive again"),
+                    Phase::Closed(_) => {}
+                }
+                if changed.is_err() {
+                    return driver.await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The accept loop and what it is made of.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::id::{PeerIdentity, TunnelId};
+use crate::policy::{Rules, authorize};
+use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::handshake::Token;
+use crate::registry::LiveTunnel;
+use crate::responder::admit;
+use crate::routing::Directory;
+use crate::telemetry::{Metrics, Role, TunnelMetrics};
+use crate::transport::Tunnel;
+use crate::transport::quic::{BindError, Keys, Listener, QuicSettings, bind};
+
+/// How long a drained initiator is asked to stay away, at most; each gets a random part of it, so that a restart is not
+/// a stampede.
+const RECONNECT_SPREAD: Duration = Duration::from_secs(2);
+
+/// Everything a responder needs.
+#[derive(Debug)]
+pub struct ResponderSettings {
+    /// Its name in WELCOME, 1 to 128 bytes.
+    pub name: String,
+    /// Who may connect.
+    pub rules: Rules,
+    /// TLS 1.3 with ALPN `adit/1`.
+    pub tls: rustls::ServerConfig,
+    /// Reset and connection-id keys, persisted so that a restart is noticed at once.
+    pub keys: Keys,
+    /// Transport settings.
+    pub quic: QuicSettings,
+}
+
+/// Why a responder could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ResponderError {
+    /// The endpoint could not be made.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The TLS configuration has no cipher suite that QUIC can start with.
+    #[error("the TLS configuration cannot be used for QUIC: {0}")]
+    Tls(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+}
+
+/// The responder role: bound, and ready to run.
+#[derive(Debug)]
+pub struct Responder {
+    pub(super) listener: Listener,
+    pub(super) endpoint: quinn::Endpoint,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What a live tunnel showed when it was admitted.
+#[derive(Debug)]
+pub(super) struct Proof {
+    pub(super) identity: PeerIdentity,
+    pub(super) token: Option<Token>,
+}
+
+/// What every admission needs.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) name: String,
+    pub(super) rules: ArcSwap<Rules>,
+    pub(super) directory: Arc<Directory<Tunnel>>,
+    /// What each live tunnel proved, to ask policy again when the rules change.
+    pub(super) proofs: Mutex<HashMap<TunnelId, Proof>>,
+    pub(super) metrics: TunnelMetrics,
+    pub(super) quic: QuicSettings,
+    pub(super) draining: CancellationToken,
+    /// Handshakes under way.
+    pub(super) pending: AtomicUsize,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Responder {
+    /// Makes the endpoint on a bound socket. Needs a tokio runtime.
+    pub fn bind(
+        socket: UdpSocket,
+        settings: ResponderSettings,
+        directory: Arc<Directory<Tunnel>>,
+        metrics: &Metrics,
+    ) -> Result<Self, ResponderError> {
+        let server = Listener::server_config(settings.tls, &settings.quic)?;
+        let endpoint = bind(socket, &settings.keys, Some(server))?;
+        let shared = Shared {
+            name: settings.name,
+            rules: ArcSwap::from_pointee(settings.rules),
+            directory,
+            proofs: Mutex::default(),
+            metrics: metrics.tunnels(Role::Responder),
+            quic: settings.quic.clone(),
+            draining: CancellationToken::new(),
+            pending: AtomicUsize::new(0),
+            tasks: TaskTracker::new(),
+        };
+        let listener = Listener::new(endpoint.clone(), settings.quic);
+        Ok(Self { listener, endpoint, shared: Arc::new(shared) })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Accepts tunnels until `drain` is cancelled; then refuses new ones, drains those there are and returns when the
+    /// last is gone, at the latest after the drain timeout.
+    ///
+    /// Not cancel safe: dropping the future closes every tunnel abruptly.
+    pub async fn run(self, drain: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => break,
+                incoming = self.listener.accept(|| self.shared.pending.load(Ordering::Relaxed)) => match incoming {
+                    Some(incoming) => self.admit(incoming),
+                    None => break,
+                }
+            }
+        }
+        self.drain().await;
+    }
+
+    fn admit(&self, incoming: crate::transport::quic::Incoming) {
+        let pending = admit::Handshaking::begin(&self.shared);
+        self.shared.tasks.spawn(admit::admit(Arc::clone(&self.shared), incoming, pending));
+    }
+
+    async fn drain(&self) {
+        self.shared.draining.cancel();
+        let registry = self.shared.directory.registry();
+        info!(tunnels = registry.len(), "draining: no new tunnels, and those that are up may finish");
+        for LiveTunnel { handle: tunnel, .. } in registry.snapshot() {
+            let reconnect_after = RECONNECT_SPREAD.mul_f64(rand::random());
+            tunnel.drain(self.shared.quic.drain_timeout, reconnect_after);
+        }
+        self.shared.tasks.close();
+        let refusing = async {
+            // Whoever dials a draining responder is told so, rather than left to time out.
+            while let Some(incoming) = self.listener.accept(|| self.shared.pending.load(Ordering::Relaxed)).await {
+                self.admit(incoming);
+            }
+        };
+        tokio::select! {
+            () = self.shared.tasks.wait() => {}
+            () = refusing => {}
+        }
+        self.endpoint.close(quinn::VarInt::from_u32(CloseCode::Done.number()), b"stopped");
+        self.endpoint.wait_idle().await;
+    }
+
+    /// A handle to change the rules while it runs.
+    pub fn admission(&self) -> Admission {
+        Admission(Arc::clone(&self.shared))
+    }
+}
+
+/// Who may connect, as a running responder decides it.
+#[derive(Debug, Clone)]
+pub struct Admission(Arc<Shared>);
+
+impl Admission {
+    /// Uses other rules from now on, and closes the live tunnels that they do not admit. Returns how many.
+    pub fn replace_rules(&self, rules: Rules) -> usize {
+        self.0.rules.store(Arc::new(rules));
+        let revoked: Vec<_> = self.0.directory.registry().snapshot().filter(|live| !self.admits(live)).collect();
+        for live in &revoked {
+            self.0.metrics.refused(RefusalCode::Forbidden);
+            live.handle.close(CloseCode::Revoked, "the rules changed and no longer admit this tunnel");
+        }
+        revoked.len()
+    }
+
+    fn admits(&self, live: &LiveTunnel<Tunnel>) -> bool {
+        let proofs = self.0.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(proof) = proofs.get(&live.handle.id()) else { return false };
+        let token = proof.token.as_deref();
+        authorize(live.place.clone(), &proof.identity, token, &self.0.rules.load()).is_ok()
+    }
+}

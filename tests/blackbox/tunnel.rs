@@ -1,0 +1,5 @@
+//! A QUIC tunnel by itself: two ends of the library joined over loopback, no egress and no target around them.
+
+mod exchanges;
+mod lifetime;
+mod pair;

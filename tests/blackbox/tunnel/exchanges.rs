@@ -1,0 +1,308 @@
+//! What crosses a tunnel, and how it ends.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use adit::protocol::code::StreamCode;
+use adit::transport::{BodyError, BoxError, ExchangeError, InformationalSink, RecvBody, Tunnel};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use tokio::sync::{Notify, mpsc};
+
+use crate::support::eventually::eventually;
+use crate::tunnel::pair::Pair;
+
+type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A service made of a function.
+#[derive(Clone)]
+struct Answer<F>(F);
+
+impl<F, Fut> tower_service::Service<Request<RecvBody>> for Answer<F>
+where
+    F: Fn(Request<RecvBody>) -> Fut + Clone,
+    Fut: Future<Output = Result<Response<Body>, BoxError>>,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Fut;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RecvBody>) -> Fut {
+        (self.0)(request)
+    }
+}
+
+fn echo(request: Request<RecvBody>) -> Ready<Result<Response<Body>, BoxError>> {
+    ready(Ok(Response::new(request.into_body().map_err(Into::into).boxed_unsync())))
+}
+
+fn full(bytes: &'static [u8]) -> Body {
+    Full::new(Bytes::from_static(bytes)).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+/// A body whose frames a test hands over one by one; dropping the sender ends it.
+fn piecewise() -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>, Body) {
+    let (sender, mut frames) = mpsc::channel(1);
+    (sender, StreamBody::new(PollFn(move |cx: &mut Context<'_>| frames.poll_recv(cx))).boxed_unsync())
+}
+
+/// A stream made of a poll function.
+struct PollFn<F>(F);
+
+impl<T, F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin> futures_core::Stream for PollFn<F> {
+    type Item = T;
+    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        (self.0)(cx)
+    }
+}
+
+async fn send<B>(tunnel: &Tunnel, request: Request<B>) -> Result<Response<RecvBody>, ExchangeError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    let (head, body) = request.into_parts();
+    tunnel.exchange(None, &head, &mut Some(body)).await
+}
+
+fn post<B>(body: B) -> Request<B> {
+    Request::post("http://api.example/echo?x=1").body(body).unwrap()
+}
+
+#[tokio::test]
+async fn a_request_with_a_body_comes_back_whole() {
+    let pair = Pair::open(Answer(echo)).await;
+    let body = Bytes::from(vec![7; 300_000]);
+    let response = send(&pair.responder, post(Full::new(body.clone()))).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+    eventually("the exchange no longer counts", async || (pair.responder.snapshot().in_flight == 0).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn head_fields_and_address_cross_unchanged() {
+    let pair = Pair::open(Answer(|request: Request<RecvBody>| {
+        let seen = format!("{} {} {:?}", request.method(), request.uri(), request.headers().get("x-one"));
+        ready(Ok(Response::builder().status(418).header("x-seen", seen).body(full(b"")).unwrap()))
+    }))
+    .await;
+    let mut request = post(Empty::new());
+    request.headers_mut().insert("x-one", "1".parse().unwrap());
+    let response = send(&pair.responder, request).await.unwrap();
+    assert_eq!(response.status(), 418);
+    assert_eq!(response.headers()["x-seen"], "POST http://api.example/echo?x=1 Some(\"1\")");
+    assert!(http_body::Body::is_end_stream(response.body()));
+}
+
+#[tokio::test]
+async fn trailers_cross_in_both_directions() {
+    let pair = Pair::open(Answer(echo)).await;
+    let (frames, body) = piecewise();
+    let response = send(&pair.responder, post(body));
+    let mut fields = HeaderMap::new();
+    fields.insert("x-sum", "42".parse().unwrap());
+    let feed = async move {
+        frames.send(Ok(Frame::data(Bytes::from_static(b"data")))).await.unwrap();
+        frames.send(Ok(Frame::trailers(fields))).await.unwrap();
+    };
+    let (response, ()) = tokio::join!(response, feed);
+    let collected = response.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers().unwrap()["x-sum"], "42");
+    assert_eq!(collected.to_bytes(), "data");
+}
+
+#[tokio::test]
+async fn interim_responses_arrive_before_the_head() {
+    let pair = Pair::open(Answer(|request: Request<RecvBody>| {
+        let sink = request.extensions().get::<InformationalSink>().unwrap();
+        sink.send(Response::builder().status(103).header("link", "</a.css>").body(()).unwrap());
+        ready(Ok(Response::new(full(b"ok"))))
+    }))
+    .await;
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut request = post(Empty::new());
+    let log = Arc::clone(&seen);
+    request.extensions_mut().insert(InformationalSink::new(move |info| {
+        log.lock().unwrap().push((info.status().as_u16(), info.headers()["link"].clone()));
+    }));
+    send(&pair.responder, request).await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), [(103, "</a.css>".parse().unwrap())]);
+}
+
+#[tokio::test]
+async fn a_response_cut_at_its_source_is_an_error_not_an_end() {
+    let pair = Pair::open(Answer(|_| {
+        let (frames, body) = piecewise();
+        tokio::spawn(async move {
+            frames.send(Ok(Frame::data(Bytes::from_static(b"half")))).await.unwrap();
+            frames.send(Err("the target is gone".into())).await.unwrap();
+        });
+        ready(Ok(Response::new(body)))
+    }))
+    .await;
+    // A reset may overtake what was sent before it, the head included (RFC 9000 section 3.2).
+    match send(&pair.responder, post(Empty::new())).await {
+        Ok(response) => {
+            let end = response.into_body().collect().await;
+            assert!(matches!(end, Err(BodyError::Reset(StreamCode::Truncated))), "{end:?}");
+        }
+        Err(error) => assert!(matches!(error, ExchangeError::Reset(StreamCode::Truncated)), "{error}"),
+    }
+}
+
+#[tokio::test]
+async fn a_request_cut_at_its_source_is_an_error_to_the_service() {
+    let (seen, mut errors) = mpsc::channel(1);
+    let pair = Pair::open(Answer(move |request: Request<RecvBody>| {
+        let seen = seen.clone();
+        async move {
+            seen.send(request.into_body().collect().await.is_err()).await.unwrap();
+            Ok(Response::new(full(b"")))
+        }
+    }))
+    .await;
+    let (frames, body) = piecewise();
+    let exchange = tokio::spawn({
+        let tunnel = pair.responder.clone();
+        async move { send(&tunnel, post(body)).await.map(|_| ()) }
+    });
+    frames.send(Ok(Frame::data(Bytes::from_static(b"half")))).await.unwrap();
+    frames.send(Err("the client is gone".into())).await.unwrap();
+    assert_eq!(errors.recv().await, Some(true));
+    exchange.await.unwrap().ok();
+}
+
+/// Counts how many are alive.
+struct Alive(Arc<AtomicUsize>, Arc<Notify>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.1.notify_one();
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_ends_the_services_work_at_once() {
+    let (alive, gone) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (count, dropped) = (Arc::clone(&alive), Arc::clone(&gone));
+    let pair = Pair::open(Answer(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let alive = Alive(Arc::clone(&count), Arc::clone(&dropped));
+        async move {
+            let _alive = alive;
+            std::future::pending().await
+        }
+    }))
+    .await;
+    let exchange = tokio::spawn({
+        let tunnel = pair.responder.clone();
+        async move { send(&tunnel, post(Empty::<Bytes>::new())).await.map(|_| ()) }
+    });
+    eventually("the service works", async || (alive.load(Ordering::SeqCst) == 1).then_some(())).await;
+    exchange.abort();
+    gone.notified().await;
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_response_body_that_is_dropped_stops_its_source() {
+    let (stopped, mut stops) = mpsc::channel(1);
+    let pair = Pair::open(Answer(move |_| {
+        let stopped = stopped.clone();
+        let (frames, body) = piecewise();
+        tokio::spawn(async move {
+            while frames.send(Ok(Frame::data(Bytes::from_static(&[0; 1000])))).await.is_ok() {}
+            stopped.send(()).await.unwrap();
+        });
+        ready(Ok(Response::new(body)))
+    }))
+    .await;
+    let response = send(&pair.responder, post(Empty::new())).await.unwrap();
+    drop(response);
+    stops.recv().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_holds_back_its_source_and_no_other_stream() {
+    let produced = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&produced);
+    let pair = Pair::open(Answer(move |request: Request<RecvBody>| {
+        if request.uri().path() == "/small" {
+            return ready(Ok(Response::new(full(b"small"))));
+        }
+        let (frames, body) = piecewise();
+        let count = Arc::clone(&count);
+        tokio::spawn(async move {
+            while frames.send(Ok(Frame::data(Bytes::from_static(&[0; 64 * 1024])))).await.is_ok() {
+                count.fetch_add(64 * 1024, Ordering::SeqCst);
+            }
+        });
+        ready(Ok(Response::new(body)))
+    }))
+    .await;
+    let stalled = send(&pair.responder, post(Empty::new())).await.unwrap();
+    eventually("the source is held back", async || {
+        let before = produced.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (before > 1_000_000 && produced.load(Ordering::SeqCst) == before).then_some(())
+    })
+    .await;
+    assert!(produced.load(Ordering::SeqCst) < 24 << 20, "bounded by both windows");
+    let small = Request::get("http://api.example/small").body(Empty::new()).unwrap();
+    let body = send(&pair.responder, small).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "small");
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn a_thousand_exchanges_share_one_tunnel() {
+    let pair = Pair::open(Answer(echo)).await;
+    let exchanges = (0..1000).map(|number: u32| {
+        let tunnel = pair.responder.clone();
+        tokio::spawn(async move {
+            let body = Bytes::from(number.to_string().repeat(100));
+            let response = send(&tunnel, post(Full::new(body.clone()))).await.unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+        })
+    });
+    for exchange in exchanges.collect::<Vec<_>>() {
+        exchange.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_fails_resets_the_stream_and_not_the_tunnel() {
+    let pair = Pair::open(Answer(|request: Request<RecvBody>| {
+        ready(match request.uri().path() {
+            "/fail" => Err("broken".into()),
+            _ => Ok(Response::new(full(b"fine"))),
+        })
+    }))
+    .await;
+    let fail = Request::get("http://api.example/fail").body(Empty::new()).unwrap();
+    assert!(matches!(send(&pair.responder, fail).await, Err(ExchangeError::Reset(_))));
+    assert_eq!(send(&pair.responder, post(Empty::new())).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_shorter_than_its_declared_length_is_an_error() {
+    let pair = Pair::open(Answer(|_| {
+        ready(Ok(Response::builder().header("content-length", "10").body(full(b"short")).unwrap()))
+    }))
+    .await;
+    let body = send(&pair.responder, post(Empty::new())).await.unwrap().into_body();
+    assert!(matches!(body.collect().await, Err(BodyError::Length)));
+}

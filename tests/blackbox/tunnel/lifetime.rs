@@ -1,0 +1,147 @@
+//! How tunnels begin and end.
+
+use std::time::{Duration, Instant};
+
+use adit::protocol::code::{CloseCode, RefusalCode};
+use adit::protocol::handshake::Refusal;
+use adit::protocol::session::Timing;
+use adit::transport::quic::{CongestionControl, Keys, QuicSettings};
+use adit::transport::{DialError, Phase};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+
+use crate::support::certificates::Authority;
+use crate::support::eventually::eventually;
+use crate::tunnel::pair::{Ends, Pair, dialer, hello, listen, loopback, welcome};
+
+#[derive(Clone)]
+struct Hello;
+
+impl tower_service::Service<http::Request<adit::transport::RecvBody>> for Hello {
+    type Response = http::Response<Full<Bytes>>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<adit::transport::RecvBody>) -> Self::Future {
+        std::future::ready(Ok(http::Response::new(Full::new(Bytes::from(vec![1; 1 << 20])))))
+    }
+}
+
+async fn get(pair: &Pair) -> http::Response<adit::transport::RecvBody> {
+    let (head, body) =
+        http::Request::get("http://x/").body(http_body_util::Empty::<Bytes>::new()).unwrap().into_parts();
+    pair.responder.exchange(None, &head, &mut Some(body)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_drain_by_either_end_finishes_what_runs_then_closes_as_done() {
+    for initiator_drains in [false, true] {
+        let pair = Pair::open(Hello).await;
+        let response = get(&pair).await;
+        let drainer = if initiator_drains { &pair.initiator } else { &pair.responder };
+        drainer.drain(Duration::from_secs(30), Duration::from_millis(250));
+        let mut phase = pair.initiator.phase();
+        phase.wait_for(|phase| matches!(phase, Phase::Draining { .. })).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.len(), 1 << 20, "nothing is lost by the close");
+        assert_eq!(pair.initiator_driver.await.unwrap().code, CloseCode::Done);
+        assert_eq!(pair.responder_driver.await.unwrap().code, CloseCode::Done);
+    }
+}
+
+#[tokio::test]
+async fn a_drain_tells_the_other_end_when_to_come_back() {
+    let pair = Pair::open(Hello).await;
+    let _running = get(&pair).await;
+    pair.responder.drain(Duration::from_secs(30), Duration::from_millis(250));
+    let mut phase = pair.initiator.phase();
+    let draining = phase.wait_for(|phase| matches!(phase, Phase::Draining { .. })).await.unwrap().clone();
+    assert_eq!(draining, Phase::Draining { reconnect_after: Duration::from_millis(250) });
+}
+
+#[tokio::test]
+async fn a_refusal_arrives_with_its_number_reason_and_retry_after() {
+    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
+    let refusal = Refusal {
+        code: RefusalCode::Quota,
+        reason: "node edge-1 has 16 tunnels; 16 are allowed".into(),
+        retry_after: Some(Duration::from_secs(7)),
+    };
+    let (error, ()) = tokio::join!(ends.dial(0), async { ends.pending().await.refuse(&refusal).await });
+    let Err(DialError::Refused(seen)) = error else { panic!("expected a refusal") };
+    assert_eq!(seen, refusal);
+}
+
+#[tokio::test]
+async fn a_close_tells_the_other_end_why() {
+    let pair = Pair::open(Hello).await;
+    pair.responder.close(CloseCode::Superseded, "a newer tunnel took its place");
+    let reason = pair.initiator_driver.await.unwrap();
+    assert_eq!((reason.code, reason.text.as_str()), (CloseCode::Superseded, "a newer tunnel took its place"));
+}
+
+#[tokio::test]
+async fn a_restarted_responder_with_its_old_keys_is_noticed_at_once() {
+    let (authority, keys) = (Authority::new("test CA"), Keys::ephemeral());
+    let timing = Timing { keepalive_interval: Duration::from_millis(300), ..Timing::default() };
+    let settings = QuicSettings { timing, ..QuicSettings::default() };
+    let dialer = dialer(&authority, settings.clone());
+    // The first life runs on a runtime of its own, which dies without a word as a killed process would.
+    let first = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let address = {
+        let _guard = first.enter();
+        let (listener, address) = listen(&authority, settings.clone(), &keys, loopback());
+        first.spawn(async move {
+            let prepared = listener.accept(|| 0).await.unwrap().handshake().await.unwrap().prepare(welcome().tunnel);
+            let _tunnel = prepared.tunnel().clone();
+            prepared.welcome(&welcome()).await
+        });
+        address
+    };
+    let dialed = dialer.dial(address, "localhost", &hello(0)).await.unwrap();
+    let _tunnel = dialed.tunnel.clone();
+    let running = tokio::spawn(dialed.run(Hello));
+    tokio::task::spawn_blocking(move || first.shutdown_timeout(Duration::from_secs(5))).await.unwrap();
+    let _second = eventually("the port is free again", async || {
+        std::net::UdpSocket::bind(address).ok().map(drop)?;
+        Some(listen(&authority, settings.clone(), &keys, address))
+    })
+    .await;
+    let since = Instant::now();
+    let reason = running.await.unwrap();
+    // The initiator's next keep-alive meets a stateless reset; without the old key it would take the idle timeout.
+    assert!(reason.text.contains("reset"), "{reason:?}");
+    assert!(since.elapsed() < timing.idle_timeout / 2, "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn an_idle_tunnel_is_probed_and_lives_past_its_idle_timeout() {
+    let timing = Timing {
+        keepalive_interval: Duration::from_millis(100),
+        idle_timeout: Duration::from_millis(500),
+        ..Timing::default()
+    };
+    let settings = QuicSettings { timing, ..QuicSettings::default() };
+    let pair = Pair::open_with(Hello, settings).await;
+    let since = Instant::now();
+    eventually("three idle timeouts passed", async || (since.elapsed() > Duration::from_millis(1500)).then_some(()))
+        .await;
+    assert_eq!(get(&pair).await.status(), 200);
+}
+
+#[test]
+fn congestion_control_is_bbr_unless_asked_otherwise() {
+    assert_eq!(QuicSettings::default().congestion, CongestionControl::Bbr);
+}
+
+#[test]
+fn every_window_is_bounded() {
+    let settings = QuicSettings::default();
+    assert!(settings.stream_receive_window <= 2 << 20, "above about 2.4 MB quinn gives up under loss");
+    assert!(settings.receive_window <= 16 << 20);
+    assert!(settings.send_window <= 16 << 20);
+}

@@ -1,0 +1,141 @@
+//! Every number of the code stands in `proto-spec/registry.toml`, and every number there is in the code.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use adit::id;
+use adit::protocol;
+use adit::protocol::code::{CloseCode, RefusalCode, StreamCode};
+use adit::protocol::control;
+use adit::protocol::handshake::ServiceKind;
+use adit::protocol::limits;
+use adit::protocol::session::{Drain, Timing};
+use adit::protocol::stream;
+use adit::protocol::varint;
+use toml::{Table, Value};
+
+fn registry() -> Table {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto-spec/registry.toml");
+    std::fs::read_to_string(path).unwrap().parse().unwrap()
+}
+
+/// A section of numbers, by name.
+fn section(name: &str) -> BTreeMap<String, i64> {
+    let number = |(key, value): (&String, &Value)| (key.clone(), value.as_integer().unwrap());
+    registry()[name].as_table().unwrap().iter().map(number).collect()
+}
+
+fn numbers<T: Into<u64>>(code: impl IntoIterator<Item = (String, T)>) -> BTreeMap<String, i64> {
+    code.into_iter().map(|(name, number)| (name, number.into() as i64)).collect()
+}
+
+fn millis(time: Duration) -> i64 {
+    time.as_millis() as i64
+}
+
+// spec: OV-2, OV-3
+#[test]
+fn version_and_alpn() {
+    let registry = registry();
+    assert_eq!(registry["version"].as_integer(), Some(protocol::VERSION.into()));
+    assert_eq!(registry["alpn"].as_str().unwrap().as_bytes(), protocol::ALPN);
+}
+
+// spec: CT-1, ST-1, ST-4
+#[test]
+fn types() {
+    let control = control::FrameType::ALL.map(|frame| (frame.name().to_owned(), frame.number()));
+    assert_eq!(section("control_frames"), numbers(control));
+    let streams = stream::StreamType::ALL.map(|kind| (format!("{kind:?}").to_lowercase(), kind.number()));
+    assert_eq!(section("stream_types"), numbers(streams));
+    let frames = stream::FrameType::ALL.map(|frame| (format!("{frame:?}").to_uppercase(), frame.number()));
+    assert_eq!(section("stream_frames"), numbers(frames));
+    let kinds = ServiceKind::ALL.map(|kind| (format!("{kind:?}").to_lowercase(), kind.number()));
+    assert_eq!(section("service_kinds"), numbers(kinds));
+}
+
+#[test]
+fn types_are_found_by_their_number() {
+    for frame in control::FrameType::ALL {
+        assert_eq!(control::FrameType::from_number(frame.number()), Some(frame));
+    }
+    for frame in stream::FrameType::ALL {
+        assert_eq!(stream::FrameType::from_number(frame.number()), Some(frame));
+    }
+    for kind in stream::StreamType::ALL {
+        assert_eq!(stream::StreamType::from_number(kind.number()), Some(kind));
+    }
+}
+
+// spec: ER-1, ER-2, ER-3
+#[test]
+fn codes() {
+    let refusals = RefusalCode::ALL.map(|code| (code.label().to_owned(), u64::from(code.number())));
+    assert_eq!(section("refusal_codes"), numbers(refusals));
+    let closes = CloseCode::ALL.iter().map(|code| (code.label().to_owned(), code.number()));
+    assert_eq!(section("close_codes"), numbers(closes));
+    let resets = StreamCode::ALL.iter().map(|code| (code.label().to_owned(), code.number()));
+    assert_eq!(section("stream_codes"), numbers(resets));
+}
+
+// spec: ER-5
+#[test]
+fn an_unknown_code_has_no_meaning() {
+    assert_eq!(RefusalCode::from_number(418), None);
+    assert_eq!(CloseCode::from_number(0x09), None);
+    assert_eq!(StreamCode::from_number(0x08), None);
+}
+
+#[test]
+fn bounds() {
+    let code = [
+        ("id_bytes", id::MAX_ID_BYTES as i64),
+        ("service_name_bytes", id::MAX_SERVICE_NAME_BYTES as i64),
+        ("token_bytes", limits::MAX_TOKEN_BYTES as i64),
+        ("services", limits::MAX_SERVICES as i64),
+        ("build_bytes", limits::MAX_BUILD_BYTES as i64),
+        ("responder_bytes", limits::MAX_RESPONDER_BYTES as i64),
+        ("observed_bytes", limits::MAX_OBSERVED_BYTES as i64),
+        ("reason_bytes", limits::MAX_REASON_BYTES as i64),
+        ("control_payload_bytes", limits::MAX_CONTROL_PAYLOAD as i64),
+        ("skipped_payload_bytes", limits::MAX_SKIPPED_PAYLOAD as i64),
+        ("method_bytes", limits::MAX_METHOD_BYTES as i64),
+        ("authority_bytes", limits::MAX_AUTHORITY_BYTES as i64),
+        ("protocol_bytes", limits::MAX_PROTOCOL_BYTES as i64),
+        ("duration_ms", millis(limits::MAX_DURATION)),
+        ("min_keepalive_ms", millis(limits::MIN_KEEPALIVE)),
+        ("max_keepalive_ms", millis(limits::MAX_KEEPALIVE)),
+        ("min_head_bytes", limits::MIN_HEAD_BYTES.into()),
+        ("min_head_fields", limits::MIN_HEAD_FIELDS.into()),
+        ("max_integer", varint::MAX as i64),
+    ];
+    assert_eq!(section("limits"), code.map(|(name, number)| (name.to_owned(), number)).into());
+}
+
+#[test]
+fn defaults() {
+    let mut defaults = registry()["defaults"].as_table().unwrap().clone();
+    assert_eq!(defaults.remove("tenant").unwrap().as_str(), Some(id::DEFAULT_TENANT));
+    let timing = Timing::default();
+    let code = [
+        ("head_bytes", limits::Limits::default().head_bytes as i64),
+        ("head_fields", limits::Limits::default().head_fields as i64),
+        ("handshake_timeout_ms", millis(timing.handshake_timeout)),
+        ("keepalive_interval_ms", millis(timing.keepalive_interval)),
+        ("suspect_timeout_ms", millis(timing.suspect_timeout)),
+        ("idle_timeout_ms", millis(timing.idle_timeout)),
+        ("drain_deadline_ms", millis(Drain::default().deadline)),
+    ];
+    assert_eq!(defaults, code.map(|(name, number)| (name.to_owned(), Value::from(number))).into_iter().collect());
+}
+
+// spec: ST-11, ST-16
+#[test]
+fn tables() {
+    let texts = |name: &str| -> Vec<String> { registry()["tables"][name].clone().try_into().unwrap() };
+    let methods: Vec<&str> = stream::METHODS.iter().map(|method| method.as_str()).collect();
+    assert_eq!(texts("methods"), methods);
+    let names: Vec<&str> = stream::NAMES.iter().map(|name| name.as_str()).collect();
+    assert_eq!(texts("field_names"), names);
+}
