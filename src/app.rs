@@ -1,52 +1,161 @@
-//! Stand-in with the signatures that the commands need; replaced as a whole by the real one.
+//! Everything of one configuration, built, bound, run and drained.
+//!
+//! Row 12: joins the roles; contains no protocol and no policy. Binding happens in [`App::build`], so a bind error fails
+//! start-up and port 0 is known before anything runs.
+
+mod build;
+mod state;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin;
 use crate::config::{AdminAddress, Checked};
+use crate::egress::listener::Listener;
+use crate::egress::observe::Observed;
+use crate::initiator::Initiator;
+use crate::initiator::serve::Services;
+use crate::lifecycle::{Drain, Drained, ReadyGuard};
+use crate::responder::Responder;
+use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 
-/// Why the process could not start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The roles are not there yet.
-    #[error("this build has no roles")]
-    NotBuilt,
+pub use build::AppError;
+use state::State;
+
+/// The roles of one configuration, bound and ready to run.
+pub struct App {
+    config: Checked,
+    metrics: Metrics,
+    state: Arc<State>,
+    responder: Option<Responder>,
+    egress: Vec<Egress>,
+    initiator: Option<(Initiator<Services>, ReadyGuard)>,
+    admin: Option<admin::Listener>,
 }
 
-/// Both roles of one file, bound and ready to run.
-#[derive(Debug)]
-pub struct App;
+/// One egress listener and who answers there.
+struct Egress {
+    listener: Listener,
+    address: SocketAddr,
+    service: Observed,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
+    }
+}
 
 impl App {
-    /// Binds everything that the settings ask for.
+    /// Loads every file, binds every address. Nothing is dialled or accepted yet. Needs a tokio runtime.
     ///
     /// # Errors
-    /// Always, in this stand-in.
-    pub async fn build(_checked: Checked) -> Result<Self, AppError> {
-        Err(AppError::NotBuilt)
+    /// [`AppError`] names the file, address or setting at fault.
+    pub async fn build(config: Checked) -> Result<Self, AppError> {
+        build::build(config).await
     }
 
     /// Where requests are taken, in the order of the file.
     pub fn egress_addresses(&self) -> Vec<SocketAddr> {
-        Vec::new()
+        self.egress.iter().map(|egress| egress.address).collect()
     }
 
     /// Where tunnels are accepted.
     pub fn tunnel_address(&self) -> Option<SocketAddr> {
-        None
+        self.responder.as_ref().and_then(|responder| responder.local_addr().ok())
     }
 
     /// Where the admin listener is.
     pub fn admin_address(&self) -> Option<AdminAddress> {
-        None
+        self.admin.as_ref().map(|listener| listener.address().clone())
     }
 
-    /// Runs until `shutdown`, then drains.
+    /// Runs until `shutdown` resolves or an operator asks for a drain, then drains: no new tunnels, no new connections,
+    /// what runs may finish until the drain timeout.
+    ///
+    /// Not cancel safe: dropping the future leaves tasks behind that end with the runtime.
     ///
     /// # Errors
-    /// Never, in this stand-in.
+    /// None so far: what fails while running is retried and reported, not fatal.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AppError> {
-        shutdown.await;
+        self.announce();
+        let Self { config, metrics, state, responder, egress, initiator, admin } = self;
+        let drain = Drain::new();
+        let admin_stop = CancellationToken::new();
+        let admin = admin.map(|listener| {
+            let state: Arc<dyn admin::AdminState> = state.clone();
+            tokio::spawn(admin::serve(listener, state, admin_stop.clone()))
+        });
+        let draining = draining(&drain);
+        // Nothing is owed to a process that ends, so upkeep is the one task that drain does not wait for.
+        let upkeep = tokio::spawn(keep_up(metrics));
+        if let Some(responder) = responder {
+            let _ = drain.watch().spawn(responder.run(draining.clone()));
+        }
+        for Egress { listener, service, .. } in egress {
+            let _ = drain.watch().spawn(listener.run(service, draining.clone()));
+        }
+        if let Some((initiator, ready)) = initiator {
+            let _ = drain.watch().spawn(first_tunnel(initiator.status(), ready));
+            let _ = drain.watch().spawn(initiator.run(draining.clone()));
+        }
+        tokio::select! {
+            () = shutdown => {}
+            () = state.drain_requested() => {}
+        }
+        state.begin_drain();
+        info!(timeout = ?config.drain_timeout, "draining");
+        match drain.drain(config.drain_timeout).await {
+            Drained::Complete => info!("drained: everything finished"),
+            Drained::Expired(left) => warn!(left, "the drain timeout passed: what still ran was cut"),
+        }
+        admin_stop.cancel();
+        upkeep.abort();
+        if let Some(admin) = admin {
+            // A panic there has been reported by the runtime already.
+            let _ = admin.await;
+        }
         Ok(())
     }
+
+    fn announce(&self) {
+        if let Some(address) = self.tunnel_address() {
+            info!(%address, transport = "quic", "accepting tunnels");
+        }
+        for Egress { address, .. } in &self.egress {
+            info!(%address, "taking requests");
+        }
+        if let Some(address) = self.admin_address() {
+            info!(%address, "admin listener");
+        }
+    }
+}
+
+/// The drain as a token, for those who only need to know that it began.
+fn draining(drain: &Drain) -> CancellationToken {
+    let (token, watch) = (CancellationToken::new(), drain.watch());
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        watch.announced().await;
+        cancelled.cancel();
+    });
+    token
+}
+
+async fn keep_up(metrics: Metrics) {
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        metrics.upkeep();
+    }
+}
+
+/// Start-up is complete when one tunnel is up.
+async fn first_tunnel(board: crate::initiator::StatusBoard, ready: ReadyGuard) {
+    board.first_connected().await;
+    ready.done();
 }

@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod http1;
 pub mod http2;
 pub mod listener;
+pub mod observe;
 
 mod answer;
 mod body;

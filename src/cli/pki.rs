@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use adit::id::{Claim, ClusterId, NodeId, TenantId};
-use adit::policy::{IdentityTemplate, San};
+use adit::policy::IdentityTemplate;
 use adit::tls::pki::{Authority, CA_LIFETIME, LEAF_LIFETIME, Validity};
 use adit::tls::spki_pin;
 use anyhow::Context as _;
@@ -95,11 +95,7 @@ fn node(args: &NodeArgs) -> anyhow::Result<String> {
     let template =
         IdentityTemplate::parse(&args.identity).with_context(|| format!("--identity {:?}", args.identity))?;
     let san = template.render(&claim).with_context(|| format!("{claim} does not fit {:?}", args.identity))?;
-    let (uri, dns) = match &san {
-        San::Uri(uri) => (Some(uri.as_str()), Vec::new()),
-        San::Dns(name) => (None, vec![name.clone()]),
-    };
-    let issued = authority(&args.dir)?.node(uri, &dns, validity(args.days))?;
+    let issued = authority(&args.dir)?.node(std::slice::from_ref(&san), validity(args.days))?;
     let (certificate, key) = pair(&args.dir, args.node.as_str());
     issued.save(&certificate, &key)?;
     Ok(format!(

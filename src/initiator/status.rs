@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use crate::telemetry::{DestinationMetrics, DestinationRecord, DestinationState};
 use crate::transport::{Tunnel, TunnelSnapshot};
 
@@ -27,6 +29,8 @@ pub struct SlotStatus {
     pub since_seconds: u64,
     /// Seconds until the next dial, while backing off.
     pub retry_in_seconds: Option<f64>,
+    /// The responder's own name, while there is a tunnel.
+    pub responder: Option<String>,
     /// The tunnel, while there is one.
     pub tunnel: Option<TunnelSnapshot>,
 }
@@ -40,6 +44,7 @@ struct Slot {
     reason: Option<String>,
     advice: Option<&'static str>,
     next: Option<Instant>,
+    responder: Option<String>,
     tunnel: Option<Tunnel>,
 }
 
@@ -48,13 +53,17 @@ struct Slot {
 pub struct StatusBoard {
     slots: Arc<Mutex<BTreeMap<u32, Slot>>>,
     metrics: DestinationMetrics,
+    changed: Arc<Notify>,
 }
 
 /// What changed about a slot.
 #[derive(Debug)]
 pub(super) enum Change {
     Connecting,
-    Connected(Tunnel),
+    Connected {
+        tunnel: Tunnel,
+        responder: String,
+    },
     /// The tunnel ended; the next dial comes at once.
     Lost {
         reason: String,
@@ -70,7 +79,7 @@ pub(super) enum Change {
 
 impl StatusBoard {
     pub(super) fn new(metrics: DestinationMetrics) -> Self {
-        Self { slots: Arc::default(), metrics }
+        Self { slots: Arc::default(), metrics, changed: Arc::default() }
     }
 
     /// A copy of every slot, in slot order.
@@ -82,6 +91,19 @@ impl StatusBoard {
     /// How many slots have a tunnel.
     pub fn connected(&self) -> usize {
         self.lock().values().filter(|slot| slot.tunnel.is_some()).count()
+    }
+
+    /// Resolves when a slot has a tunnel. Cancel safe.
+    pub async fn first_connected(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.connected() > 0 {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// The live tunnels.
@@ -98,6 +120,7 @@ impl StatusBoard {
             reason: None,
             advice: None,
             next: None,
+            responder: None,
             tunnel: None,
         };
         self.lock().insert(slot, status);
@@ -111,13 +134,15 @@ impl StatusBoard {
         let mut slots = self.lock();
         let Some(status) = slots.get_mut(&slot) else { return };
         let now = Instant::now();
+        self.changed.notify_waiters();
         match change {
             Change::Connecting => {
                 status.enter(DestinationState::Connecting, now);
                 status.tunnel = None;
                 status.next = None;
             }
-            Change::Connected(tunnel) => {
+            Change::Connected { tunnel, responder } => {
+                status.responder = Some(responder);
                 let again = status.reason.is_some();
                 status.enter(if again { DestinationState::Recovered } else { DestinationState::Connected }, now);
                 status.tunnel = Some(tunnel);
@@ -159,6 +184,7 @@ impl Slot {
             advice: self.advice,
             since_seconds: now.duration_since(self.since).as_secs(),
             retry_in_seconds: self.next.map(|next| next.saturating_duration_since(now).as_secs_f64()),
+            responder: self.responder.clone().filter(|_| self.tunnel.is_some()),
             tunnel: self.tunnel.as_ref().map(Tunnel::snapshot),
         }
     }

@@ -95,13 +95,13 @@ async fn attend<S: Serve + Sync>(
         responder = dialed.welcome.responder, observed = dialed.welcome.observed, "tunnel up"
     );
     let record = initiator.metrics.opened();
-    let service = initiator.service.clone();
+    let (service, responder) = (initiator.service.clone(), dialed.welcome.responder.clone());
     let running = initiator.tasks.spawn(async move {
         let reason = dialed.run(service).await;
         record.closed(reason.code);
         reason
     });
-    initiator.board.apply(slot.number, Change::Connected(tunnel.clone()));
+    initiator.board.apply(slot.number, Change::Connected { tunnel: tunnel.clone(), responder });
     let ended = watch(&tunnel, running, stop, initiator.settings.quic.drain_timeout).await;
     match ended {
         Ended::Stopped => None,

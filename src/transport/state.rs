@@ -64,6 +64,8 @@ pub struct TunnelSnapshot {
     pub rtt_ms: f64,
     /// Packets lost over packets sent, 0 to 1.
     pub loss: f64,
+    /// Packets lost in this direction so far.
+    pub lost_packets: u64,
     /// Path MTU in use, bytes.
     pub mtu: u16,
     /// Congestion window, bytes.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use adit::config::AdminAddress;
+use adit::policy::San;
 use adit::tls::pki::{Authority, CA_LIFETIME, LEAF_LIFETIME, Validity};
 
 /// The node of the demo.
@@ -37,7 +38,7 @@ impl Files {
         authority.save(&files.path("ca.pem"), &files.path("ca.key"))?;
         let responder = authority.responder(&["127.0.0.1".to_owned()], valid(LEAF_LIFETIME))?;
         responder.save(&files.path("cloud.pem"), &files.path("cloud.key"))?;
-        let node = authority.node(Some(&files.san), &[], valid(LEAF_LIFETIME))?;
+        let node = authority.node(&[San::Uri(files.san.clone())], valid(LEAF_LIFETIME))?;
         node.save(&files.path("edge.pem"), &files.path("edge.key"))?;
         Ok(files)
     }

@@ -80,6 +80,7 @@ impl Connection {
             remote: self.quic.remote_address(),
             rtt_ms: stats.path.rtt.as_secs_f64() * 1e3,
             loss: stats.path.lost_packets as f64 / (stats.path.sent_packets.max(1)) as f64,
+            lost_packets: stats.path.lost_packets,
             mtu: stats.path.current_mtu,
             congestion_window: stats.path.cwnd,
             age_seconds: self.state.opened.elapsed().as_secs(),

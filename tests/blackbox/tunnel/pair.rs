@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use adit::id::{Claim, InstanceId, Place, TunnelId};
 use adit::protocol::handshake::{Hello, PeerLimits, Welcome};
-use adit::protocol::limits::Limits;
 use adit::tls::{self, ClientCertificates, Credentials, InitiatorTls, ResponderTls, Trust};
 use adit::transport::quic::{Dialer, Keys, Listener, Pending, QuicSettings, bind};
 use adit::transport::{CloseReason, DialError, Serve, Tunnel};
@@ -136,9 +135,4 @@ pub(super) fn welcome() -> Welcome {
         keepalive: Duration::from_secs(5),
         idle: Duration::from_secs(30),
     }
-}
-
-/// The limits of both ends, spelled out where a test depends on them.
-pub(super) fn limits() -> Limits {
-    Limits::default()
 }

@@ -1,0 +1,128 @@
+//! What the admin listener shows of a running app.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{AcceptedTunnel, AdminState, DialledTunnel, Readiness, TunnelsReport};
+use crate::initiator::{SlotStatus, StatusBoard};
+use crate::lifecycle::Ready;
+use crate::registry::LiveTunnel;
+use crate::routing::Directory;
+use crate::telemetry::Metrics;
+use crate::transport::{Tunnel, TunnelSnapshot};
+
+/// Handles on everything that can be shown, and on the one thing that can be asked for.
+pub(super) struct State {
+    metrics: Metrics,
+    ready: Ready,
+    directory: Arc<Directory<Tunnel>>,
+    board: Option<StatusBoard>,
+    config: serde_json::Value,
+    drain_requested: CancellationToken,
+    draining: CancellationToken,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    pub(super) fn new(
+        metrics: Metrics,
+        ready: Ready,
+        directory: Arc<Directory<Tunnel>>,
+        board: Option<StatusBoard>,
+        config: serde_json::Value,
+    ) -> Self {
+        let (drain_requested, draining) = (CancellationToken::new(), CancellationToken::new());
+        Self { metrics, ready, directory, board, config, drain_requested, draining }
+    }
+
+    /// Resolves when an operator asked for a drain. Cancel safe.
+    pub(super) async fn drain_requested(&self) {
+        self.drain_requested.cancelled().await;
+    }
+
+    /// From here on the process is not ready.
+    pub(super) fn begin_drain(&self) {
+        self.draining.cancel();
+    }
+}
+
+impl AdminState for State {
+    fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+
+    fn readiness(&self) -> Readiness {
+        let mut missing: Vec<_> = self.ready.missing().into_iter().map(str::to_owned).collect();
+        if self.draining.is_cancelled() {
+            missing.push("draining".to_owned());
+        }
+        Readiness { missing }
+    }
+
+    fn tunnels(&self) -> TunnelsReport {
+        let mut live: Vec<_> = self.directory.registry().snapshot().collect();
+        live.sort_by(|a, b| key(a).cmp(&key(b)));
+        let accepted = live.iter().map(|live| accepted(&live.handle.snapshot())).collect();
+        let dialled = self.board.iter().flat_map(StatusBoard::slots).map(dialled).collect();
+        TunnelsReport { accepted, dialled }
+    }
+
+    fn config(&self) -> serde_json::Value {
+        self.config.clone()
+    }
+
+    fn drain(&self) {
+        self.drain_requested.cancel();
+    }
+}
+
+fn key(live: &LiveTunnel<Tunnel>) -> (&str, &str, u32) {
+    (live.place.claim.tenant.as_str(), live.place.claim.node.as_str(), live.place.slot)
+}
+
+fn accepted(tunnel: &TunnelSnapshot) -> AcceptedTunnel {
+    AcceptedTunnel {
+        id: tunnel.id.clone(),
+        node: tunnel.node.clone(),
+        cluster: tunnel.cluster.clone(),
+        tenant: tunnel.tenant.clone(),
+        slot: tunnel.slot,
+        generation: tunnel.generation,
+        transport: tunnel.transport.to_owned(),
+        remote: tunnel.remote.to_string(),
+        health: tunnel.state.to_owned(),
+        age_seconds: tunnel.age_seconds,
+        rtt_ms: tunnel.rtt_ms,
+        in_flight: tunnel.in_flight,
+        lost_packets: tunnel.lost_packets,
+        sent_bytes: tunnel.bytes_sent,
+        received_bytes: tunnel.bytes_received,
+    }
+}
+
+fn dialled(slot: SlotStatus) -> DialledTunnel {
+    let reason = match (slot.reason, slot.advice) {
+        (Some(reason), Some(advice)) => Some(format!("{reason}; {advice}")),
+        (reason, _) => reason,
+    };
+    DialledTunnel {
+        to: slot.destination,
+        remote: Some(slot.address.to_string()),
+        slot: slot.slot,
+        generation: slot.tunnel.as_ref().map_or(0, |tunnel| tunnel.generation),
+        state: slot.state.label().to_owned(),
+        transport: "quic".to_owned(),
+        since_seconds: slot.since_seconds,
+        reason,
+        retry_in_seconds: slot.retry_in_seconds.map(|seconds| seconds.ceil() as u64),
+        id: slot.tunnel.as_ref().map(|tunnel| tunnel.id.clone()),
+        responder: slot.responder,
+        rtt_ms: slot.tunnel.as_ref().map(|tunnel| tunnel.rtt_ms),
+    }
+}
