@@ -31,7 +31,7 @@ mod write;
 pub use conflict::{Conflict, InsertError};
 pub use departed::{MAX_DEPARTED, RECONNECT_WINDOW};
 pub use handle::{Handle, Health};
-pub use pick::{Balance, NoTunnel};
+pub use pick::{Balance, Choice, NoTunnel};
 pub use snapshot::LiveTunnel;
 pub use write::Inserted;
 
@@ -42,13 +42,12 @@ use names::Names;
 pub struct Registry<H> {
     names: Names<H>,
     ledger: Mutex<Ledger>,
-    balance: Balance,
 }
 
 impl<H: Handle> Registry<H> {
-    /// An empty registry that spreads the requests of a cluster over its nodes as `balance` says.
-    pub fn new(balance: Balance) -> Self {
-        Self { names: Names::new(), ledger: Mutex::default(), balance }
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self { names: Names::new(), ledger: Mutex::default() }
     }
 
     /// The writers' lock. Readers do not take it.
@@ -59,13 +58,13 @@ impl<H: Handle> Registry<H> {
 
 impl<H: Handle> Default for Registry<H> {
     fn default() -> Self {
-        Self::new(Balance::default())
+        Self::new()
     }
 }
 
 impl<H> fmt::Debug for Registry<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry").field("balance", &self.balance).finish_non_exhaustive()
+        f.debug_struct("Registry").finish_non_exhaustive()
     }
 }
 

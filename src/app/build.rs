@@ -76,7 +76,7 @@ pub enum AppError {
 pub(super) async fn build(config: Checked) -> Result<App, AppError> {
     let metrics = Metrics::new();
     let ready = Ready::new();
-    let directory = Arc::new(Directory::new(crate::registry::Balance::default()));
+    let directory = Arc::new(Directory::new());
     let responder = match &config.responder {
         Some(settings) => Some(responder(settings, &config, &directory, &metrics)?),
         None => None,

@@ -35,14 +35,11 @@ pub struct EgressConfig {
     /// `tls`: without it, HTTP/1.1 and h2c in clear text; with it, ALPN chooses.
     pub tls: Option<ListenerTls>,
     /// Which tunnel a request takes: `host_id`, `tenant`, `service`, `routes`, `affinity`, `hold` (default 2 s, at most
-    /// 5 min; each waiting request holds its connection) and `deadline` for a response to begin (default 60 s, 1 ms
-    /// to 24 h). `to: { node or cluster, service, tenant }` fixes the first three for every request.
+    /// 5 min; each waiting request holds its connection), `deadline` for a response to begin (default 60 s, 1 ms to
+    /// 24 h) and `balance`, how a cluster's node is chosen: `two_choices` (default), `round_robin`, or `hash`, which
+    /// needs `affinity`. `to: { node or cluster, service, tenant }` fixes the first three for every request.
     #[serde(flatten, serialize_with = "router_as_written")]
     pub router: RouterSettings,
-    /// `balance`: how a cluster's node is chosen: `two_choices` (default), `round_robin`, or `hash`, which needs
-    /// `affinity`.
-    #[serde(serialize_with = "balance_as_written")]
-    pub balance: Balance,
     /// `half_close`: whether an HTTP/1.1 client that ends its sending side still waits for the response. Default false:
     /// it has gone away, and the exchange is cancelled.
     pub half_close: bool,
@@ -78,11 +75,10 @@ fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
     let http = address(section);
     let tls = section.optional("tls", |at| listener_tls(at, false));
     let router = router(section);
-    let balance = balance(section);
     let half_close = section.or("half_close", false, |at| at.boolean());
     let access_log = section.or("access_log", true, |at| at.boolean());
     let limits = section.or("limits", EgressLimits::default(), limits);
-    Some(EgressConfig { http: http?, tls, router: router?, balance, half_close, access_log, limits })
+    Some(EgressConfig { http: http?, tls, router: router?, half_close, access_log, limits })
 }
 
 /// Exactly one of the kinds of listener, and one that exists already.
@@ -116,12 +112,14 @@ fn router(section: &mut Section<'_>) -> Option<RouterSettings> {
     let affinity = section.optional("affinity", |at| at.checked(Template::parse));
     let hold = section.or("hold", DEFAULT_HOLD, |at| at.duration(Duration::ZERO..=MAX_HOLD));
     let deadline = section.or("deadline", DEFAULT_DEADLINE, |at| at.duration(Duration::from_millis(1)..=MAX_DEADLINE));
+    let balance = balance(section);
     let Goal { host_id: goal_host_id, service: goal_service, tenant: goal_tenant } = goal.unwrap_or_default();
     Some(RouterSettings {
         host_id: host_id.or(goal_host_id)?,
         tenant: tenant.or(goal_tenant).unwrap_or_else(|| Tenant::Fixed(TenantId::default())),
         routes,
         service: service.or(goal_service),
+        balance,
         affinity,
         hold,
         deadline,
@@ -233,6 +231,8 @@ fn router_as_written<S: Serializer>(router: &RouterSettings, serializer: S) -> R
         hold: Duration,
         #[serde(serialize_with = "show::duration")]
         deadline: Duration,
+        #[serde(serialize_with = "balance_as_written")]
+        balance: Balance,
     }
     let tenant = match &router.tenant {
         Tenant::Fixed(tenant) => tenant.to_string(),
@@ -246,6 +246,7 @@ fn router_as_written<S: Serializer>(router: &RouterSettings, serializer: S) -> R
         affinity: router.affinity.as_ref().map(ToString::to_string),
         hold: router.hold,
         deadline: router.deadline,
+        balance: router.balance,
     };
     shown.serialize(serializer)
 }

@@ -13,14 +13,24 @@ use crate::id::{HostId, TenantId, TunnelId};
 /// [`Registry::pick`]. A node without a healthy tunnel is passed over as long as another has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Balance {
-    /// Two nodes drawn by `entropy`, of which the one with the better tunnel is taken.
+    /// Two nodes drawn by [`Choice::entropy`], of which the one with the better tunnel is taken.
     #[default]
     TwoChoices,
-    /// One node after the other.
+    /// One node after the other; everybody who picks in turn from a cluster shares the round.
     RoundRobin,
-    /// The node that `entropy`, the hash of whatever should stick, prefers (rendezvous hashing): the same in every
-    /// responder, and the others keep theirs when a node comes or goes. Costs a nanosecond or two per node.
+    /// The node that [`Choice::entropy`], the hash of whatever should stick, prefers (rendezvous hashing): the same in
+    /// every responder, and the others keep theirs when a node comes or goes. Costs a nanosecond or two per node.
     Hash,
+}
+
+/// How one request chooses among the nodes of a cluster. A node's own name leaves no choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// How to spread.
+    pub balance: Balance,
+    /// A fresh random number, or for [`Balance::Hash`] the hash of what should stick; [`Balance::RoundRobin`] ignores
+    /// it.
+    pub entropy: u64,
 }
 
 /// Why there is no tunnel for a host id.
@@ -38,23 +48,23 @@ pub enum NoTunnel {
 }
 
 impl<H: Handle> Registry<H> {
-    /// The tunnel for a request to `host_id`: of the node with that name, else of a node of the cluster.
+    /// The tunnel for a request to `host_id`: of the node with that name, else of a node of the cluster, as `choice`
+    /// says.
     ///
     /// Within a node: healthy before suspect, then the least (requests in flight + 1) x round trip, then the freshest.
-    /// Tunnels in `avoid`, those that left and those that drain are not taken. `entropy` is a fresh random number, or
-    /// the hash that decides for [`Balance::Hash`].
+    /// Tunnels in `avoid`, those that left and those that drain are not taken.
     pub fn pick(
         &self,
         tenant: &TenantId,
         host_id: &HostId,
-        entropy: u64,
+        choice: Choice,
         avoid: &[TunnelId],
         now: Instant,
     ) -> Result<H, NoTunnel> {
         let hash = self.names.hash(tenant, host_id);
         match self.names.shard(hash).find(hash, tenant, host_id) {
             Some(Held::Node(node)) => pick_of_node(node, avoid),
-            Some(Held::Cluster(cluster)) => pick_of_cluster(cluster, self.balance, entropy, avoid),
+            Some(Held::Cluster(cluster)) => pick_of_cluster(cluster, choice, avoid),
             Some(Held::Left(at)) if is_recent(*at, now) => Err(NoTunnel::Reconnecting),
             Some(Held::Left(_)) | None => Err(NoTunnel::Unknown),
         }
@@ -109,17 +119,12 @@ fn pick_of_node<H: Handle>(node: &Node<H>, avoid: &[TunnelId]) -> Result<H, NoTu
     }
 }
 
-fn pick_of_cluster<H: Handle>(
-    cluster: &Cluster<H>,
-    balance: Balance,
-    entropy: u64,
-    avoid: &[TunnelId],
-) -> Result<H, NoTunnel> {
+fn pick_of_cluster<H: Handle>(cluster: &Cluster<H>, choice: Choice, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
     let members = cluster.members();
-    let picked = match balance {
-        Balance::TwoChoices => two_choices(&members, entropy, avoid),
+    let picked = match choice.balance {
+        Balance::TwoChoices => two_choices(&members, choice.entropy, avoid),
         Balance::RoundRobin => first_from(&members, cluster.turn(), avoid),
-        Balance::Hash => preferred(&members, entropy, avoid),
+        Balance::Hash => preferred(&members, choice.entropy, avoid),
     };
     picked.ok_or_else(|| none_because(members.seats().any(|seat| has_avoided(&seat.node, avoid))))
 }

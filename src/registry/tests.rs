@@ -147,8 +147,13 @@ fn host(name: &str) -> HostId {
     name.parse().unwrap()
 }
 
+/// The default balance with this entropy.
+fn two_choices(entropy: u64) -> Choice {
+    Choice { balance: Balance::TwoChoices, entropy }
+}
+
 fn pick_in(registry: &Fakes, tenant: &str, name: &str) -> Result<Fake, NoTunnel> {
-    registry.pick(&tenant.parse().unwrap(), &host(name), 0, &[], Instant::now())
+    registry.pick(&tenant.parse().unwrap(), &host(name), two_choices(0), &[], Instant::now())
 }
 
 fn pick(registry: &Fakes, name: &str) -> Result<Fake, NoTunnel> {

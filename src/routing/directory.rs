@@ -10,7 +10,7 @@ use tokio::time::timeout_at;
 
 use crate::id::{Claim, TunnelId};
 use crate::policy::Admitted;
-use crate::registry::{Balance, Handle, InsertError, Inserted, NoTunnel, Registry};
+use crate::registry::{Handle, InsertError, Inserted, NoTunnel, Registry};
 use crate::routing::Destination;
 
 /// Over how many bells the names are spread. An arrival wakes whoever waits for its names, and one in this many others.
@@ -48,8 +48,8 @@ impl<H> std::fmt::Debug for Directory<H> {
 
 impl<H: Handle> Directory<H> {
     /// A directory without tunnels.
-    pub fn new(balance: Balance) -> Self {
-        Self { registry: Registry::new(balance), arrivals: std::array::from_fn(|_| Notify::new()) }
+    pub fn new() -> Self {
+        Self { registry: Registry::new(), arrivals: std::array::from_fn(|_| Notify::new()) }
     }
 
     /// The table itself: to look at, to count, and to take tunnels out.
@@ -98,7 +98,7 @@ impl<H: Handle> Directory<H> {
     }
 
     fn pick(&self, to: &Destination, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
-        self.registry.pick(&to.tenant, &to.host_id, to.entropy, avoid, Instant::now())
+        self.registry.pick(&to.tenant, &to.host_id, to.choice, avoid, Instant::now())
     }
 
     fn bell(&self, tenant: &str, name: &str) -> &Notify {
@@ -110,7 +110,7 @@ impl<H: Handle> Directory<H> {
 
 impl<H: Handle> Default for Directory<H> {
     fn default() -> Self {
-        Self::new(Balance::default())
+        Self::new()
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::id::{HostId, TenantId};
-    use crate::registry::Health;
+    use crate::registry::{Balance, Choice, Health};
     use crate::routing::testing::admitted;
 
     #[derive(Debug, Clone, PartialEq)]
@@ -140,7 +140,8 @@ mod tests {
 
     fn to(host_id: &str) -> Destination {
         let host_id = HostId::new(host_id).unwrap();
-        Destination { tenant: TenantId::default(), host_id, service: None, entropy: 0 }
+        let choice = Choice { balance: Balance::default(), entropy: 0 };
+        Destination { tenant: TenantId::default(), host_id, service: None, choice }
     }
 
     fn insert(directory: &Directory<Numbered>, node: &str, id: u64) {

@@ -8,6 +8,7 @@ use http::uri::Authority;
 use crate::id::{HostId, IdError, ServiceName, TenantId};
 use crate::proxy::failure::{Cause, Failure};
 use crate::proxy::pattern::Match;
+use crate::registry::{Balance, Choice};
 use crate::template::{Attributes, Template};
 
 /// How long a request waits for a node that is reconnecting.
@@ -26,8 +27,10 @@ pub struct RouterSettings {
     pub routes: Vec<Route>,
     /// The service of requests that no route covers; `None`: the initiator decides by host and path.
     pub service: Option<ServiceName>,
-    /// What should stick to one node of a cluster when the registry balances by hash; `None`, or without a value: any
-    /// node.
+    /// How requests to a cluster are spread over its nodes; default: two choices.
+    pub balance: Balance,
+    /// What should stick to one node of a cluster when `balance` is hash. `None`: the sender's address without its
+    /// port. Without a value: any node.
     pub affinity: Option<Template>,
     /// How long a request waits for a node that is reconnecting; default 2 s. Zero fails at once.
     pub hold: Duration,
@@ -63,6 +66,7 @@ impl RouterSettings {
             tenant: Tenant::Fixed(TenantId::default()),
             routes: Vec::new(),
             service: None,
+            balance: Balance::default(),
             affinity: None,
             hold: DEFAULT_HOLD,
             deadline: DEFAULT_DEADLINE,
@@ -79,8 +83,8 @@ pub struct Destination {
     pub host_id: HostId,
     /// To which service there; `None`: the initiator decides.
     pub service: Option<ServiceName>,
-    /// What chooses among equals: random, or the hash of what should stick.
-    pub entropy: u64,
+    /// By which of the cluster's nodes.
+    pub choice: Choice,
 }
 
 /// The settings of a listener, ready for use.
@@ -119,7 +123,7 @@ impl Router {
             tenant: self.tenant(attributes)?,
             host_id: render("host id", host_id, attributes, HostId::new)?,
             service: route.map(|route| &route.service).or(self.settings.service.as_ref()).cloned(),
-            entropy: self.entropy(attributes),
+            choice: self.choice(attributes),
         })
     }
 
@@ -135,9 +139,19 @@ impl Router {
         }
     }
 
-    fn entropy(&self, attributes: &dyn Attributes) -> u64 {
-        let sticky = self.settings.affinity.as_ref().and_then(|template| template.render(attributes));
-        sticky.map_or_else(rand::random, |text| fnv1a(text.as_bytes()))
+    /// What should stick counts only for hash: two choices of the same two nodes would not be any.
+    fn choice(&self, attributes: &dyn Attributes) -> Choice {
+        let balance = self.settings.balance;
+        let sticky = if balance == Balance::Hash { self.affinity(attributes) } else { None };
+        Choice { balance, entropy: sticky.map_or_else(rand::random, |text| fnv1a(text.as_bytes())) }
+    }
+
+    /// What should stick. An IPv4 sender is the same one whether or not the listener's socket is an IPv6 one.
+    fn affinity(&self, attributes: &dyn Attributes) -> Option<String> {
+        match &self.settings.affinity {
+            Some(template) => template.render(attributes),
+            None => Some(attributes.remote_address()?.ip().to_canonical().to_string()),
+        }
     }
 }
 
@@ -164,15 +178,18 @@ mod tests {
 
     use super::*;
 
-    /// A request with these headers.
-    struct Headers<'a>(&'a [(&'a str, &'a str)]);
+    /// A request with these headers from this address.
+    struct Sent<'a> {
+        headers: &'a [(&'a str, &'a str)],
+        from: Option<SocketAddr>,
+    }
 
-    impl Attributes for Headers<'_> {
+    impl Attributes for Sent<'_> {
         fn request_header(&self, name: &str) -> Option<&str> {
-            self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+            self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
         }
         fn remote_address(&self) -> Option<SocketAddr> {
-            None
+            self.from
         }
         fn server_name(&self) -> Option<&str> {
             None
@@ -202,7 +219,7 @@ mod tests {
     }
 
     fn resolve(settings: RouterSettings, headers: &[(&str, &str)], uri: &str) -> Result<Destination, Failure> {
-        Router::new(settings).resolve(&Headers(headers), &uri.parse().unwrap())
+        Router::new(settings).resolve(&Sent { headers, from: None }, &uri.parse().unwrap())
     }
 
     const NODE: &[(&str, &str)] = &[("x-node-id", "edge-17"), ("x-session", "s1")];
@@ -273,12 +290,46 @@ mod tests {
         assert_eq!(resolve(settings, NODE, "http://h/").unwrap().host_id.as_str(), "edge-17");
     }
 
+    fn sticky(affinity: Option<&str>) -> RouterSettings {
+        RouterSettings { balance: Balance::Hash, affinity: affinity.map(template), ..settings() }
+    }
+
+    fn entropy(settings: &RouterSettings, headers: &[(&str, &str)], from: Option<&str>) -> u64 {
+        let sent = Sent { headers, from: from.map(|from| from.parse().unwrap()) };
+        let destination = Router::new(settings.clone()).resolve(&sent, &Uri::from_static("http://h/")).unwrap();
+        assert_eq!(destination.choice.balance, settings.balance);
+        destination.choice.entropy
+    }
+
+    const UNBOUND: &[(&str, &str)] = &[("x-node-id", "edge-17")];
+
     #[test]
     fn what_should_stick_decides_the_entropy() {
-        let settings = RouterSettings { affinity: Some(template("%REQ(x-session)%")), ..settings() };
-        let entropy = |headers: &[(&str, &str)]| resolve(settings.clone(), headers, "http://h/").unwrap().entropy;
-        assert_eq!(entropy(NODE), entropy(NODE));
-        let unbound = [("x-node-id", "edge-17")];
-        assert_ne!(entropy(&unbound), entropy(&unbound));
+        let settings = sticky(Some("%REQ(x-session)%"));
+        assert_eq!(entropy(&settings, NODE, Some("192.0.2.1:1")), entropy(&settings, NODE, Some("192.0.2.2:2")));
+        // Without a value any node will do, even for the same sender.
+        let unbound = || entropy(&settings, UNBOUND, Some("192.0.2.1:1"));
+        assert_ne!(unbound(), unbound());
+    }
+
+    #[test]
+    fn without_an_affinity_a_sender_sticks_whatever_its_port() {
+        let settings = sticky(None);
+        let from = |address| entropy(&settings, UNBOUND, Some(address));
+        assert_eq!(from("192.0.2.1:1"), from("192.0.2.1:2"));
+        assert_eq!(from("192.0.2.1:1"), from("[::ffff:192.0.2.1]:3"));
+        assert_ne!(from("192.0.2.1:1"), from("192.0.2.2:1"));
+        assert_ne!(entropy(&settings, UNBOUND, None), entropy(&settings, UNBOUND, None));
+    }
+
+    #[test]
+    fn nothing_sticks_unless_the_balance_is_hash() {
+        for balance in [Balance::TwoChoices, Balance::RoundRobin] {
+            for affinity in [None, Some("%REQ(x-session)%")] {
+                let settings = RouterSettings { balance, ..sticky(affinity) };
+                let drawn = || entropy(&settings, NODE, Some("192.0.2.1:1"));
+                assert_ne!(drawn(), drawn(), "{balance:?} {affinity:?}");
+            }
+        }
     }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::adit::id::{Claim, HostId, InstanceId, PeerIdentity, Place, SpkiPin, TenantId, TunnelId};
 use super::adit::policy::{Counts, Quotas, RuleSettings, Rules, authorize};
-use super::adit::registry::{Balance, Conflict, Handle, Health, InsertError, NoTunnel, RECONNECT_WINDOW, Registry};
+use super::adit::registry::{Balance, Choice, Conflict, Handle, Health};
+use super::adit::registry::{InsertError, NoTunnel, RECONNECT_WINDOW, Registry};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const TENANTS: [&str; 2] = ["t", "u"];
@@ -17,12 +18,7 @@ const TENANTS: [&str; 2] = ["t", "u"];
 /// Reads `input` as a sequence of operations, does them on both, and panics where they differ.
 pub(super) fn run(input: &[u8]) {
     let mut input = input.iter().copied();
-    let balance = match input.next() {
-        Some(0) => Balance::RoundRobin,
-        Some(1) => Balance::Hash,
-        _ => Balance::TwoChoices,
-    };
-    let mut pair = Pair::new(balance);
+    let mut pair = Pair::new();
     while let Some(operation) = input.next() {
         let mut argument = |below: u8| input.next().unwrap_or_default() % below;
         match operation % 8 {
@@ -42,7 +38,7 @@ pub(super) fn run(input: &[u8]) {
             3 => pair.leave(argument(32)),
             4 => pair.remove(argument(32)),
             5 => pair.turn(argument(32), argument(3)),
-            6 => pair.pick(argument(2), argument(6), argument(255), argument(32)),
+            6 => pair.pick(argument(2), argument(6), choice(argument(3), argument(255)), argument(32)),
             _ => pair.now += Duration::from_secs(u64::from(argument(20))),
         }
     }
@@ -111,9 +107,9 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(balance: Balance) -> Self {
+    fn new() -> Self {
         let (nodes, lost) = (BTreeMap::new(), BTreeMap::new());
-        Self { registry: Registry::new(balance), nodes, lost, now: Instant::now(), next_id: 0 }
+        Self { registry: Registry::new(), nodes, lost, now: Instant::now(), next_id: 0 }
     }
 
     fn insert(&mut self, claimed: Claimed) {
@@ -217,10 +213,9 @@ impl Pair {
         }
     }
 
-    fn pick(&self, tenant: u8, name: u8, entropy: u8, avoid: u8) {
+    fn pick(&self, tenant: u8, name: u8, choice: Choice, avoid: u8) {
         let avoid: Vec<_> = self.choose(avoid).filter(|_| avoid > 8).map(|(id, _)| id).into_iter().collect();
-        let entropy = u64::from(entropy).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let got = self.registry.pick(&tenant_id(tenant), &host_id(name), entropy, &avoid, self.now);
+        let got = self.registry.pick(&tenant_id(tenant), &host_id(name), choice, &avoid, self.now);
         let nodes: Vec<_> = match self.nodes.get(&(tenant, name)) {
             Some(node) => vec![node],
             None => self.members(tenant, name).collect(),
@@ -266,7 +261,9 @@ impl Pair {
         assert_eq!(self.registry.len(), expected.len());
         for tenant in 0..2 {
             for name in 0..6 {
-                self.pick(tenant, name, tenant ^ name, 0);
+                for balance in 0..3 {
+                    self.pick(tenant, name, choice(balance, tenant ^ name), 0);
+                }
             }
         }
     }
@@ -310,6 +307,15 @@ impl Node {
         let usable = self.tunnels.iter().rev().filter(|tunnel| tunnel.usable() && !avoid.contains(&tunnel.id));
         usable.min_by_key(|tunnel| tunnel.fake.health())
     }
+}
+
+fn choice(balance: u8, entropy: u8) -> Choice {
+    let balance = match balance {
+        0 => Balance::RoundRobin,
+        1 => Balance::Hash,
+        _ => Balance::TwoChoices,
+    };
+    Choice { balance, entropy: u64::from(entropy).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
 }
 
 fn quotas() -> Quotas {

@@ -52,7 +52,7 @@ fn without_a_usable_tunnel_the_reason_says_whether_waiting_helps() {
     let (registry, fakes) = node_of_three();
     let ids = [0, 1, 2].map(TunnelId);
     let pick = |name, avoid: &[TunnelId]| {
-        registry.pick(&TenantId::default(), &host(name), 0, avoid, Instant::now()).map(|_| ())
+        registry.pick(&TenantId::default(), &host(name), two_choices(0), avoid, Instant::now()).map(|_| ())
     };
     for name in ["a", "c"] {
         assert_eq!(pick(name, &ids[..2]), Ok(()));
@@ -83,26 +83,30 @@ fn a_lost_name_is_reconnecting_for_thirty_seconds_then_unknown() {
     let lost = Instant::now();
     join(&registry, 1, &asks("a", "c"));
     registry.remove(TunnelId(1), lost);
-    let pick = |name, after| registry.pick(&TenantId::default(), &host(name), 0, &[], lost + after).map(|_| ());
+    let pick =
+        |name, after| registry.pick(&TenantId::default(), &host(name), two_choices(0), &[], lost + after).map(|_| ());
     for name in ["a", "c"] {
         assert_eq!(pick(name, RECONNECT_WINDOW - Duration::from_millis(1)), Err(NoTunnel::Reconnecting));
         assert_eq!(pick(name, RECONNECT_WINDOW), Err(NoTunnel::Unknown));
     }
 }
 
-fn cluster(balance: Balance, nodes: u64) -> (Fakes, Vec<Fake>) {
-    let registry = Fakes::new(balance);
+fn cluster(nodes: u64) -> (Fakes, Vec<Fake>) {
+    let registry = Fakes::new();
     let fakes = (0..nodes).map(|n| join(&registry, n, &asks(&format!("n{n}"), "c"))).collect();
     (registry, fakes)
 }
 
+fn pick_by(registry: &Fakes, balance: Balance, entropy: u64) -> Fake {
+    registry.pick(&TenantId::default(), &host("c"), Choice { balance, entropy }, &[], Instant::now()).unwrap()
+}
+
 /// How often each of the fakes is picked.
-fn shares(registry: &Fakes, fakes: &[Fake], picks: u64) -> Vec<u64> {
-    let mut entropy = 17;
+fn shares(registry: &Fakes, balance: Balance, fakes: &[Fake], picks: u64) -> Vec<u64> {
+    let mut state = 17;
     let mut shares: HashMap<*const State, u64> = HashMap::new();
     for _ in 0..picks {
-        let drawn = random(&mut entropy);
-        let fake = registry.pick(&TenantId::default(), &host("c"), drawn, &[], Instant::now()).unwrap();
+        let fake = pick_by(registry, balance, random(&mut state));
         *shares.entry(Arc::as_ptr(&fake.0)).or_default() += 1;
     }
     fakes.iter().map(|fake| shares.get(&Arc::as_ptr(&fake.0)).copied().unwrap_or_default()).collect()
@@ -110,63 +114,75 @@ fn shares(registry: &Fakes, fakes: &[Fake], picks: u64) -> Vec<u64> {
 
 #[test]
 fn equal_nodes_get_equal_shares() {
+    // More nodes than one chunk holds.
+    let (registry, fakes) = cluster(70);
     for (balance, slack) in [(Balance::TwoChoices, 200), (Balance::RoundRobin, 0), (Balance::Hash, 200)] {
-        // More nodes than one chunk holds.
-        let (registry, fakes) = cluster(balance, 70);
-        for (node, share) in shares(&registry, &fakes, 70_000).into_iter().enumerate() {
+        for (node, share) in shares(&registry, balance, &fakes, 70_000).into_iter().enumerate() {
             assert!(share.abs_diff(1000) <= slack, "{balance:?}: node {node} got {share} of 70,000");
         }
     }
 }
 
 #[test]
-fn of_two_nodes_the_less_loaded_one_is_taken() {
-    let (registry, fakes) = cluster(Balance::TwoChoices, 2);
+fn each_pick_has_its_own_balance() {
+    let (registry, fakes) = cluster(2);
     fakes[0].busy(3);
-    assert_eq!(shares(&registry, &fakes, 100), [0, 100]);
+    for _ in 0..3 {
+        assert_eq!(shares(&registry, Balance::TwoChoices, &fakes, 100), [0, 100]);
+        assert_eq!(shares(&registry, Balance::RoundRobin, &fakes, 100), [50, 50]);
+        let sticky: Vec<_> = (0..100).map(|_| pick_by(&registry, Balance::Hash, 5)).collect();
+        assert!(sticky.iter().all(|fake| *fake == sticky[0]));
+    }
+}
+
+#[test]
+fn of_two_nodes_the_less_loaded_one_is_taken() {
+    let (registry, fakes) = cluster(2);
+    fakes[0].busy(3);
+    assert_eq!(shares(&registry, Balance::TwoChoices, &fakes, 100), [0, 100]);
     fakes[1].rtt(500_000);
-    assert_eq!(shares(&registry, &fakes, 100), [100, 0]);
+    assert_eq!(shares(&registry, Balance::TwoChoices, &fakes, 100), [100, 0]);
 }
 
 #[test]
 fn the_worst_node_of_a_large_cluster_is_taken_least() {
-    let (registry, fakes) = cluster(Balance::TwoChoices, 10);
+    let (registry, fakes) = cluster(10);
     fakes[4].busy(50);
-    let shares = shares(&registry, &fakes, 10_000);
+    let shares = shares(&registry, Balance::TwoChoices, &fakes, 10_000);
     assert_eq!(shares[4], 0, "{shares:?}");
 }
 
 #[test]
 fn requests_reach_the_only_healthy_node_however_many_are_not() {
     for balance in [Balance::TwoChoices, Balance::RoundRobin, Balance::Hash] {
-        let (registry, fakes) = cluster(balance, 100);
+        let (registry, fakes) = cluster(100);
         for fake in &fakes {
             fake.turn(Health::Suspect);
         }
         fakes[42].turn(Health::Healthy);
-        let healthy = shares(&registry, &fakes, 500);
+        let healthy = shares(&registry, balance, &fakes, 500);
         assert_eq!(healthy[42], 500, "{balance:?}");
         fakes[42].turn(Health::Draining);
-        let suspect = shares(&registry, &fakes, 500);
+        let suspect = shares(&registry, balance, &fakes, 500);
         assert_eq!((suspect[42], suspect.iter().sum()), (0, 500), "{balance:?}");
     }
 }
 
 #[test]
 fn nodes_that_come_and_go_leave_every_other_one_reachable() {
-    let (registry, fakes) = cluster(Balance::RoundRobin, 200);
+    let (registry, fakes) = cluster(200);
     for n in (0..200).filter(|n| n % 3 != 0) {
         registry.remove(TunnelId(n), Instant::now());
     }
-    for (n, share) in shares(&registry, &fakes, 67).into_iter().enumerate() {
+    for (n, share) in shares(&registry, Balance::RoundRobin, &fakes, 67).into_iter().enumerate() {
         assert_eq!(share, u64::from(n % 3 == 0), "node {n}");
     }
 }
 
 #[test]
 fn affinity_holds_and_only_the_keys_of_a_lost_node_move() {
-    let (registry, fakes) = cluster(Balance::Hash, 20);
-    let choose = |key| registry.pick(&TenantId::default(), &host("c"), key, &[], Instant::now()).unwrap();
+    let (registry, fakes) = cluster(20);
+    let choose = |key| pick_by(&registry, Balance::Hash, key);
     let mut state = 5;
     let keys: Vec<_> = std::iter::repeat_with(|| random(&mut state)).take(500).collect();
     let before: Vec<_> = keys.iter().map(|key| choose(*key)).collect();
@@ -181,7 +197,7 @@ fn affinity_holds_and_only_the_keys_of_a_lost_node_move() {
 #[test]
 fn affinity_is_the_same_in_every_responder() {
     let names: Vec<_> = (0..50).map(|n| format!("n{n}")).collect();
-    let [forwards, backwards] = [Fakes::new(Balance::Hash), Fakes::new(Balance::Hash)];
+    let [forwards, backwards] = [Fakes::new(), Fakes::new()];
     for (id, name) in names.iter().enumerate() {
         join(&forwards, id as u64, &asks(name, "c"));
     }
@@ -189,7 +205,7 @@ fn affinity_is_the_same_in_every_responder() {
         join(&backwards, id as u64, &asks(name, "c"));
     }
     let name_of = |registry: &Fakes, key| {
-        let fake = registry.pick(&TenantId::default(), &host("c"), key, &[], Instant::now()).unwrap();
+        let fake = pick_by(registry, Balance::Hash, key);
         registry.snapshot().find(|tunnel| tunnel.handle == fake).map(|tunnel| tunnel.place.claim.node)
     };
     let mut state = 3;

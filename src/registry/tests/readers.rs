@@ -29,7 +29,9 @@ fn a_node_that_is_always_connected_is_always_found() {
                 let mut picks = 0_u64;
                 while !done.load(Ordering::Relaxed) || picks == 0 {
                     for name in ["steady", "c"] {
-                        registry.pick(&TenantId::default(), &host(name), picks, &[], Instant::now()).unwrap();
+                        registry
+                            .pick(&TenantId::default(), &host(name), two_choices(picks), &[], Instant::now())
+                            .unwrap();
                     }
                     assert!(registry.snapshot().any(|tunnel| tunnel.place.claim.node.as_str() == "steady"));
                     picks += 1;
