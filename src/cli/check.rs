@@ -49,7 +49,8 @@ fn egress(egress: &EgressConfig) -> String {
         Tenant::Fixed(tenant) => tenant.to_string(),
         Tenant::Template(template) => template.to_string(),
     };
-    format!("egress     {} ({security}): host id {}, tenant {tenant}", egress.http, egress.router.host_id)
+    let host_id = egress.router.host_id.as_ref().map_or_else(|| "of its route".to_owned(), ToString::to_string);
+    format!("egress     {} ({security}): host id {host_id}, tenant {tenant}", egress.http)
 }
 
 fn initiator(initiator: &InitiatorConfig) -> Vec<String> {

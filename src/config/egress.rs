@@ -115,7 +115,7 @@ fn router(section: &mut Section<'_>) -> Option<RouterSettings> {
     let balance = balance(section);
     let Goal { host_id: goal_host_id, service: goal_service, tenant: goal_tenant } = goal.unwrap_or_default();
     Some(RouterSettings {
-        host_id: host_id.or(goal_host_id)?,
+        host_id: Some(host_id.or(goal_host_id)?),
         tenant: tenant.or(goal_tenant).unwrap_or_else(|| Tenant::Fixed(TenantId::default())),
         routes,
         service: service.or(goal_service),
@@ -164,9 +164,9 @@ fn route(at: At<'_>) -> Option<Route> {
         if !section.has("host") && !section.has("prefix") {
             section.at().wrong("covers every request; expected host, prefix or both");
         }
-        let service = section.required("service", "the service that is meant", |at| at.parsed());
+        let service: Option<ServiceName> = section.required("service", "the service that is meant", |at| at.parsed());
         let host_id = section.optional("host_id", |at| id_template::<HostId>(&at));
-        Some(Route { matches, service: service?, host_id })
+        Some(Route { matches, service: Some(service?), host_id })
     })
 }
 
@@ -222,7 +222,7 @@ fn balance_as_written<S: Serializer>(balance: &Balance, serializer: S) -> Result
 fn router_as_written<S: Serializer>(router: &RouterSettings, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Shown<'a> {
-        host_id: String,
+        host_id: Option<String>,
         tenant: String,
         service: Option<&'a ServiceName>,
         routes: Vec<ShownRoute<'a>>,
@@ -239,7 +239,7 @@ fn router_as_written<S: Serializer>(router: &RouterSettings, serializer: S) -> R
         Tenant::Template(template) => template.to_string(),
     };
     let shown = Shown {
-        host_id: router.host_id.to_string(),
+        host_id: router.host_id.as_ref().map(ToString::to_string),
         tenant,
         service: router.service.as_ref(),
         routes: router.routes.iter().map(ShownRoute::from).collect(),
@@ -255,7 +255,8 @@ fn router_as_written<S: Serializer>(router: &RouterSettings, serializer: S) -> R
 struct ShownRoute<'a> {
     #[serde(flatten)]
     matches: ShownMatch,
-    service: &'a ServiceName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a ServiceName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host_id: Option<String>,
 }
@@ -263,6 +264,6 @@ struct ShownRoute<'a> {
 impl<'a> From<&'a Route> for ShownRoute<'a> {
     fn from(route: &'a Route) -> Self {
         let host_id = route.host_id.as_ref().map(ToString::to_string);
-        Self { matches: ShownMatch::from(&route.matches), service: &route.service, host_id }
+        Self { matches: ShownMatch::from(&route.matches), service: route.service.as_ref(), host_id }
     }
 }

@@ -16,16 +16,19 @@ pub const DEFAULT_HOLD: Duration = Duration::from_secs(2);
 /// How long a response may take to begin.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Told when there is nothing to read the host id from.
+const NO_HOST_ID: &str = "the request has no host id; neither its route nor the listener names one";
+
 /// What an egress listener does with requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouterSettings {
-    /// Whom a request asks for. Without a value: 400.
-    pub host_id: Template,
+    /// Whom a request asks for, unless its route says so. `None`: only routes say it. Without a value: 400.
+    pub host_id: Option<Template>,
     /// In whose world the host id is looked up; default: the tenant `default`.
     pub tenant: Tenant,
-    /// Which service a request means; of several that cover it the most specific.
+    /// Which service or host id a request means; of several that cover it the most specific alone.
     pub routes: Vec<Route>,
-    /// The service of requests that no route covers; `None`: the initiator decides by host and path.
+    /// The service of requests whose route names none; `None`: the initiator decides by host and path.
     pub service: Option<ServiceName>,
     /// How requests to a cluster are spread over its nodes; default: two choices.
     pub balance: Balance,
@@ -47,14 +50,14 @@ pub enum Tenant {
     Template(Template),
 }
 
-/// Which requests go to a service.
+/// Which requests go elsewhere than the listener says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Host and path.
     pub matches: Match,
-    /// The service they mean.
-    pub service: ServiceName,
-    /// Whom they ask for instead of what the listener says.
+    /// The service they mean; `None`: the listener's.
+    pub service: Option<ServiceName>,
+    /// Whom they ask for; `None`: what the listener says.
     pub host_id: Option<Template>,
 }
 
@@ -62,7 +65,7 @@ impl RouterSettings {
     /// Settings with the defaults.
     pub fn new(host_id: Template) -> Self {
         Self {
-            host_id,
+            host_id: Some(host_id),
             tenant: Tenant::Fixed(TenantId::default()),
             routes: Vec::new(),
             service: None,
@@ -115,14 +118,17 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// Host id or tenant have no value, or one that is no identifier: 400.
+    /// Neither the route nor the listener names a host id, or host id or tenant have no value, or one that is no
+    /// identifier: 400.
     pub fn resolve(&self, attributes: &dyn Attributes, uri: &Uri) -> Result<Destination, Failure> {
         let route = self.route(uri);
-        let host_id = route.and_then(|route| route.host_id.as_ref()).unwrap_or(&self.settings.host_id);
+        let host_id = route.and_then(|route| route.host_id.as_ref()).or(self.settings.host_id.as_ref());
+        let host_id = host_id.ok_or_else(|| Failure::new(Cause::NoHostId, NO_HOST_ID))?;
+        let service = route.and_then(|route| route.service.as_ref()).or(self.settings.service.as_ref());
         Ok(Destination {
             tenant: self.tenant(attributes)?,
             host_id: render("host id", host_id, attributes, HostId::new)?,
-            service: route.map(|route| &route.service).or(self.settings.service.as_ref()).cloned(),
+            service: service.cloned(),
             choice: self.choice(attributes),
         })
     }
@@ -213,7 +219,7 @@ mod tests {
     fn route(host: Option<&str>, prefix: &str, service: &str) -> Route {
         Route {
             matches: Match { host: host.map(|host| host.parse().unwrap()), prefix: prefix.parse().unwrap() },
-            service: service.parse().unwrap(),
+            service: Some(service.parse().unwrap()),
             host_id: None,
         }
     }
@@ -288,6 +294,33 @@ mod tests {
         let settings = RouterSettings { routes: vec![own], ..settings() };
         assert_eq!(resolve(settings.clone(), &[], "http://h/central/x").unwrap().host_id.as_str(), "central");
         assert_eq!(resolve(settings, NODE, "http://h/").unwrap().host_id.as_str(), "edge-17");
+    }
+
+    #[test]
+    fn a_route_may_change_the_host_id_and_leave_the_service_to_the_listener() {
+        let only_host_id =
+            Route { service: None, host_id: Some(template("central")), ..route(None, "/central", "api") };
+        let routes = vec![route(None, "/", "web"), only_host_id];
+        let central = |service: Option<&str>| {
+            let service = service.map(|service| service.parse().unwrap());
+            resolve(RouterSettings { routes: routes.clone(), service, ..settings() }, NODE, "http://h/central").unwrap()
+        };
+        assert_eq!(central(None).host_id.as_str(), "central");
+        assert_eq!(central(None).service, None);
+        assert_eq!(central(Some("api")).service.unwrap().as_str(), "api");
+    }
+
+    #[test]
+    fn without_a_host_id_of_the_listener_only_routes_that_name_one_are_served() {
+        let own = Route { host_id: Some(template("central")), ..route(None, "/central", "api") };
+        let routes = vec![own, route(None, "/other", "api")];
+        let settings = RouterSettings { host_id: None, routes, ..settings() };
+        assert_eq!(resolve(settings.clone(), NODE, "http://h/central/x").unwrap().host_id.as_str(), "central");
+        for uri in ["http://h/", "http://h/other"] {
+            let failure = resolve(settings.clone(), NODE, uri).unwrap_err();
+            assert_eq!((failure.cause(), failure.cause().status().as_u16()), (Cause::NoHostId, 400), "{uri}");
+            assert!(failure.details().contains("neither its route nor the listener"), "{failure}");
+        }
     }
 
     fn sticky(affinity: Option<&str>) -> RouterSettings {
