@@ -161,12 +161,14 @@ impl Failure {
         &self.details
     }
 
-    /// The response that tells the client.
+    /// The response that tells the client. Its extensions hold the [`Cause`], for whoever counts exchanges; that of a
+    /// failure at the other end stays there.
     pub fn response(&self) -> Response<Full<Bytes>> {
         let details = printable(&self.details);
         let text = format!("adit: {details} ({})\n", self.cause.error_type());
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = self.cause.status();
+        response.extensions_mut().insert(self.cause);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(PROXY_STATUS, self.proxy_status(&details));
@@ -228,6 +230,14 @@ mod tests {
     fn details_cannot_break_out_of_their_quotes_or_their_line() {
         let failure = Failure::new(Cause::BadRequest, "a\"b\\c\r\nx-evil: é");
         assert_eq!(proxy_status(&failure), "adit; error=http_request_error; details=\"a\\\"b\\\\c??x-evil: ?\"");
+    }
+
+    #[test]
+    fn the_response_carries_its_cause_for_whoever_counts() {
+        for cause in Cause::ALL {
+            let response = Failure::new(cause, "").response();
+            assert_eq!(response.extensions().get(), Some(&cause));
+        }
     }
 
     #[test]

@@ -185,6 +185,7 @@ async fn an_unknown_node_is_unavailable_and_worth_another_try_later() {
     let response = gateway().call(get()).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(error_type(&response), "destination_not_found");
+    assert_eq!(response.extensions().get(), Some(&Cause::UnknownHost), "whoever counts learns why");
     assert_eq!(response.headers()[RETRY_AFTER], "5");
     assert_eq!(text(response).await, "adit: no node or cluster edge-17 is connected (destination_not_found)\n");
 }
