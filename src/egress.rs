@@ -7,7 +7,7 @@
 //!   without Host has a bare path. `*` is the path of a server-wide OPTIONS;
 //! * the head passed [`proxy::validate`](crate::proxy::validate); hop-by-hop fields are still there for whoever forwards
 //!   it, except Expect, which the codec itself honours;
-//! * [`ConnectionInfo`] and [`InformationalSink`] are request extensions.
+//! * [`ConnectionInfo`] and [`InformationalSink`](crate::transport::InformationalSink) are request extensions.
 //!
 //! A response body that fails never ends cleanly: HTTP/1 resets the connection, HTTP/2 the stream. When the sender of
 //! a request goes away, the service's future and the response body are dropped at once.
@@ -37,13 +37,10 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::id::PeerIdentity;
+use crate::transport::BoxError;
 
 pub use body::{BodyError, RequestBody};
-pub use informational::InformationalSink;
 pub use socket::Socket;
-
-/// Any error, boxed.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Answers requests. Failing is answering: a service that cannot do what was asked says so with a status.
 ///

@@ -11,7 +11,7 @@ use crate::app::{App, Egress};
 use crate::config::{Checked, EgressConfig, InitiatorConfig, ResponderConfig};
 use crate::egress::Settings as EgressSettings;
 use crate::egress::gateway::Gateway;
-use crate::egress::listener::{Listener, Tls};
+use crate::egress::listener::Listener;
 use crate::egress::observe::Observed;
 use crate::initiator::serve::{DuplicateService, Services};
 use crate::initiator::{Destination, Initiator, InitiatorSettings};
@@ -141,10 +141,7 @@ fn keys(settings: &ResponderConfig) -> Result<Keys, AppError> {
 
 fn egress(settings: &EgressConfig, directory: &Arc<Directory<Tunnel>>, metrics: &Metrics) -> Result<Egress, AppError> {
     let tls = match &settings.tls {
-        Some(files) => Some(Tls {
-            config: Arc::new(tls::egress_config(&files.egress()?)?),
-            identify: |chain| tls::peer_identity(chain).ok(),
-        }),
+        Some(files) => Some(Arc::new(tls::egress_config(&files.egress()?)?)),
         None => None,
     };
     let limits = EgressSettings {

@@ -8,8 +8,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::http1::Download;
 use super::http2::Incoming;
-use super::{BoxError, InformationalSink};
+use super::informational::send_continue;
 use crate::proxy::validate::Violation;
+use crate::transport::{BoxError, InformationalSink};
 
 /// The body of a request; can be read in another task than the one that answers the request.
 ///
@@ -75,7 +76,7 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(sink) = self.expects.take() {
-            sink.send_continue();
+            send_continue(&sink);
         }
         match &mut self.kind {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),

@@ -7,7 +7,10 @@
 //! One task serves a connection and owns its socket: it reads ahead for the request body and writes the response at the
 //! same time, and so notices at once when the sender goes away. A request without a body, or whose body came with its
 //! head, needs no channel; any other body goes through a bounded queue (`Download`), so it can be read in any task.
-//! On the usual request the kernel is asked twice: one read, one vectored write.
+//! On the usual request the kernel is asked twice: one read, one write.
+//!
+//! Known limit: while that queue is full nothing is read, so a sender that leaves then is noticed only when reading goes
+//! on or writing to it fails. TCP delivers its end after its data.
 //!
 //! * `head`: bytes → request head, through the validator;
 //! * `chunked`, `upload`: the body of the request, and its way into the service's hands;
@@ -35,7 +38,6 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::date::DateCache;
 use super::deadline::Deadline;
-use super::informational::Informational;
 use super::{ConnectionInfo, ExchangeService, Serving, Settings, Socket};
 use crate::proxy::validate::Violation;
 use head::{Head, HeadReader};
@@ -77,14 +79,13 @@ struct Connection<T> {
     info: ConnectionInfo,
     settings: Arc<Settings>,
     drain: CancellationToken,
-    drained: Pin<Box<WaitForCancellationFutureOwned>>,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
     input: Input,
     head: HeadReader,
     output: Output,
     timer: Deadline,
     /// How much was written when writing last came to a halt.
     stalled_at: Option<u64>,
-    informational: Informational,
     date: DateCache,
 }
 
@@ -93,14 +94,13 @@ impl<T: Socket> Connection<T> {
         let scheme = if serving.info.tls { Scheme::HTTPS } else { Scheme::HTTP };
         Self {
             io,
-            drained: Box::pin(serving.drain.clone().cancelled_owned()),
+            draining: Box::pin(serving.drain.clone().cancelled_owned()),
             drain: serving.drain,
             input: Input::new(received),
             head: HeadReader::new(scheme, serving.settings.max_head_bytes, serving.settings.max_head_fields),
             output: Output::default(),
             timer: Deadline::new(Instant::now() + serving.settings.head_timeout),
             stalled_at: None,
-            informational: Informational::new(true),
             date: DateCache::new(),
             info: serving.info,
             settings: serving.settings,
@@ -151,7 +151,7 @@ impl<T: Socket> Connection<T> {
     /// While no head is complete: a connection that drains is not kept for a request that has not begun.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
         let is_idle = self.input.is_empty();
-        if is_idle && self.drained.as_mut().poll(cx).is_ready() {
+        if is_idle && self.draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Stop::Close);
         }
         let late = if is_idle { Stop::Close } else { Stop::Reject(Violation::HeadTimeout) };

@@ -7,6 +7,7 @@
 mod exchange;
 mod incoming;
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -19,7 +20,6 @@ use tokio::time::{Instant, timeout};
 use super::deadline::Deadline;
 use super::{ExchangeService, Serving, Settings};
 use exchange::exchange;
-use std::future::poll_fn;
 
 pub(super) use incoming::Incoming;
 
@@ -71,7 +71,9 @@ where
             biased;
             _ = exchanges.join_next(), if !is_quiet => {}
             accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => drop(exchanges.spawn(exchange(Arc::clone(&serving), request, respond))),
+                Some(Ok((request, respond))) => {
+                    exchanges.spawn(exchange(Arc::clone(&serving), request, respond));
+                }
                 Some(Err(error)) => {
                     tracing::debug!(%error, remote = %serving.info.remote, "an HTTP/2 connection failed");
                     return;

@@ -1,42 +1,26 @@
 //! Responses before the response: how whoever works on a request says 100, 102, 103 to its sender.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use http::{Response, StatusCode};
 
 use super::lock;
+use crate::transport::InformationalSink;
 
 /// Most informational responses waiting to be written; more are dropped, as the RFC lets anyone do.
 const MAX_WAITING: usize = 16;
 
-/// Takes informational (1xx) responses for the sender of a request; a request extension. Those that come after the
-/// head of the final response, that the connection cannot carry, or that are not 1xx (or are 101) are dropped.
-#[derive(Clone)]
-pub struct InformationalSink(pub Arc<dyn Fn(Response<()>) + Send + Sync>);
-
-impl InformationalSink {
-    /// Hands over one informational response; never blocks.
-    pub fn send(&self, response: Response<()>) {
-        (self.0)(response);
-    }
-
-    pub(super) fn send_continue(&self) {
-        let mut response = Response::new(());
-        *response.status_mut() = StatusCode::CONTINUE;
-        self.send(response);
-    }
+/// Says 100, unless it was said already or comes too late.
+pub(super) fn send_continue(sink: &InformationalSink) {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::CONTINUE;
+    sink.send(response);
 }
 
-impl fmt::Debug for InformationalSink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InformationalSink")
-    }
-}
-
-/// The codec's end of the sink of one exchange.
+/// The codec's end of the sink of one exchange. Responses that come after the final head, that the connection cannot
+/// carry, or that are not 1xx (or are 101) are dropped.
 #[derive(Debug)]
 pub(super) struct Informational {
     queue: Arc<Mutex<Queue>>,
@@ -57,17 +41,7 @@ impl Informational {
     pub(super) fn new(open: bool) -> Self {
         let queue = Arc::new(Mutex::new(Queue { open, ..Queue::default() }));
         let shared = Arc::clone(&queue);
-        Self { queue, sink: InformationalSink(Arc::new(move |response| lock(&shared).push(response))) }
-    }
-
-    /// The same for the next exchange of a connection. Allocates only if somebody still holds the sink of the last one,
-    /// who must not be heard in this one.
-    pub(super) fn renew(&mut self, open: bool) {
-        if Arc::strong_count(&self.sink.0) > 1 {
-            *self = Self::new(open);
-        } else {
-            *lock(&self.queue) = Queue { open, ..Queue::default() };
-        }
+        Self { queue, sink: InformationalSink::new(move |response| lock(&shared).push(response)) }
     }
 
     pub(super) fn sink(&self) -> &InformationalSink {
@@ -141,15 +115,6 @@ mod tests {
         let source = Informational::new(true);
         assert!(source.close().is_empty());
         source.sink().send(informational(103));
-        assert!(statuses(&source).is_empty());
-    }
-
-    #[test]
-    fn the_sink_of_the_last_exchange_is_not_heard_in_the_next() {
-        let mut source = Informational::new(true);
-        let old = source.sink().clone();
-        source.renew(true);
-        old.send(informational(103));
         assert!(statuses(&source).is_empty());
     }
 

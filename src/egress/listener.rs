@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -17,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::socket::Prefixed;
 use super::{ConnectionDetails, ConnectionInfo, ExchangeService, Serving, Settings, http1, http2};
 use crate::id::PeerIdentity;
+use crate::net;
+use crate::tls::peer_identity;
 
 /// Silence after which the kernel asks whether the other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// Rest after a failed accept, which means that something is used up (file descriptors, memory).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Room for the first read of a plaintext connection; usually a whole request head.
 const FIRST_READ: usize = 8 * 1024;
 
@@ -29,28 +28,14 @@ const FIRST_READ: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
-    tls: Option<Tls>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     settings: Arc<Settings>,
 }
 
-/// How connections are encrypted.
-#[derive(Clone)]
-pub struct Tls {
-    /// Certificates, client authentication, ALPN (`h2`, `http/1.1`).
-    pub config: Arc<rustls::ServerConfig>,
-    /// Reads what a verified certificate chain proves; called only when the other end showed one.
-    pub identify: fn(&[CertificateDer<'_>]) -> Option<PeerIdentity>,
-}
-
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tls")
-    }
-}
-
 impl Listener {
-    /// Serves `tcp`; without `tls` in plaintext.
-    pub fn new(tcp: TcpListener, tls: Option<Tls>, settings: Settings) -> Self {
+    /// Serves `tcp`: over TLS with a configuration as [`egress_config`](crate::tls::egress_config) makes it, or in
+    /// plaintext.
+    pub fn new(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Self {
         Self { tcp, tls, settings: Arc::new(settings) }
     }
 
@@ -74,12 +59,11 @@ impl Listener {
                 _ = connections.join_next(), if !connections.is_empty() => {}
                 accepted = self.tcp.accept(), if has_room => match accepted {
                     Ok((stream, remote)) => {
-                        drop(connections.spawn(self.accepted(remote, service.clone(), drain.clone()).serve(stream)));
+                        connections.spawn(self.accepted(remote, service.clone(), drain.clone()).serve(stream));
                     }
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         tracing::warn!(%error, "a connection cannot be accepted");
-                        sleep(ACCEPT_PAUSE).await;
+                        sleep(net::accept_pause(&error)).await;
                     }
                 },
             }
@@ -96,7 +80,7 @@ impl Listener {
 /// A connection whose protocol is not known yet.
 struct Accepted<S> {
     remote: SocketAddr,
-    tls: Option<Tls>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     settings: Arc<Settings>,
     service: S,
     drain: CancellationToken,
@@ -107,7 +91,7 @@ impl<S: ExchangeService> Accepted<S> {
         let remote = self.remote;
         let served = match self.tls.clone() {
             None => self.plaintext(stream).await,
-            Some(tls) => self.encrypted(stream, tls).await,
+            Some(config) => self.encrypted(stream, config).await,
         };
         if let Err(error) = served {
             tracing::debug!(%error, %remote, "a connection failed before its first request");
@@ -130,15 +114,15 @@ impl<S: ExchangeService> Accepted<S> {
         Ok(())
     }
 
-    async fn encrypted(self, stream: TcpStream, tls: Tls) -> io::Result<()> {
+    async fn encrypted(self, stream: TcpStream, config: Arc<rustls::ServerConfig>) -> io::Result<()> {
         let local = prepare(&stream)?;
-        let accept = TlsAcceptor::from(tls.config).accept(stream);
+        let accept = TlsAcceptor::from(config).accept(stream);
         let stream = timeout(self.settings.head_timeout, accept).await??;
         let session = stream.get_ref().1;
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let proven = Proven {
             server_name: session.server_name().map(str::to_owned),
-            peer: session.peer_certificates().and_then(tls.identify),
+            peer: session.peer_certificates().map(peer_identity).transpose().map_err(io::Error::other)?,
         };
         let serving = self.serving(local, Some(proven));
         if is_http2 {
@@ -165,7 +149,7 @@ struct Proven {
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
-    stream.set_nodelay(true)?;
+    net::no_delay(stream);
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
     stream.local_addr()

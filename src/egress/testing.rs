@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::{Listener, Tls};
-use super::{BoxError, ExchangeService, RequestBody, Settings};
+use super::listener::Listener;
+use super::{ExchangeService, RequestBody, Settings};
+use crate::transport::BoxError;
 
 pub(super) type TestBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -36,7 +38,11 @@ pub(super) async fn serve<S: ExchangeService>(service: S) -> Server {
     serve_with(service, Settings::default(), None).await
 }
 
-pub(super) async fn serve_with<S: ExchangeService>(service: S, settings: Settings, tls: Option<Tls>) -> Server {
+pub(super) async fn serve_with<S: ExchangeService>(
+    service: S,
+    settings: Settings,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> Server {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listener = Listener::new(tcp, tls, settings);
     let address = listener.local_addr().unwrap();
@@ -50,7 +56,7 @@ impl Server {
         Wire(TcpStream::connect(self.address).await.unwrap())
     }
 
-    /// The drain is over once nothing runs any more.
+    /// Drains; it is over once nothing runs any more.
     pub(super) async fn drained(self) {
         self.drain.cancel();
         timeout(PATIENCE, self.task).await.expect("the listener ends once drained").unwrap();

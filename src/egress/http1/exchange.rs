@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::TRAILER;
-use http::{Request, Response, Version, response};
+use http::{Response, Version, response};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -17,8 +17,10 @@ use super::response::{BodyWriter, Framing, Plan, Progress, write_head, write_inf
 use super::upload::{Upload, upload};
 use super::{Connection, Stop, input};
 use crate::egress::answer::{rejection, unwritable};
-use crate::egress::{BoxError, ExchangeService, RequestBody, Socket};
+use crate::egress::informational::Informational;
+use crate::egress::{ExchangeService, RequestBody, Socket};
 use crate::proxy::validate::{self, Violation};
+use crate::transport::BoxError;
 
 /// Most bytes of following requests read while one is served; reading on is how a hang-up is noticed.
 const MAX_AHEAD: usize = 64 * 1024;
@@ -30,17 +32,21 @@ struct Asked {
     expects: bool,
     /// The body that is still on its way.
     upload: Option<Upload>,
+    /// What is said before the response.
+    informational: Informational,
 }
 
 impl<T: Socket> Connection<T> {
     /// Serves one request. `Ok`: the connection is ready for the next.
     pub(super) async fn exchange<S: ExchangeService>(&mut self, service: &S, head: Head) -> Result<(), Stop> {
-        self.informational.renew(head.terms.version == Version::HTTP_11);
+        let informational = Informational::new(head.terms.version == Version::HTTP_11);
         let (body, upload) = self.body(head.framing);
         let expects = head.expects && upload.is_some();
-        let body = if expects { body.expecting(self.informational.sink().clone()) } else { body };
-        let request = self.request(head.request, body);
-        let mut asked = Asked { terms: head.terms, expects, upload };
+        let body = if expects { body.expecting(informational.sink().clone()) } else { body };
+        let mut request = head.request.map(|()| body);
+        request.extensions_mut().insert(self.info.clone());
+        request.extensions_mut().insert(informational.sink().clone());
+        let mut asked = Asked { terms: head.terms, expects, upload, informational };
         let response = self.answer(service.call(request), &mut asked).await?;
         self.respond(response, asked).await
     }
@@ -68,13 +74,6 @@ impl<T: Socket> Connection<T> {
         (RequestBody::http1(download), Some(upload))
     }
 
-    fn request(&self, head: Request<()>, body: RequestBody) -> Request<RequestBody> {
-        let mut request = head.map(|()| body);
-        request.extensions_mut().insert(self.info.clone());
-        request.extensions_mut().insert(self.informational.sink().clone());
-        request
-    }
-
     /// Waits for the response head, and drops the service's work when nobody waits for it any more.
     async fn answer<F: Future>(&mut self, call: F, asked: &mut Asked) -> Result<F::Output, Stop> {
         let mut call = pin!(call);
@@ -86,7 +85,7 @@ impl<T: Socket> Connection<T> {
     }
 
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>, asked: &mut Asked) -> Poll<Stop> {
-        while let Poll::Ready(response) = self.informational.poll_next(cx) {
+        while let Poll::Ready(response) = asked.informational.poll_next(cx) {
             write_informational(&response, &mut self.output);
         }
         if let Poll::Ready(Err(_)) = self.output.poll_write(&mut self.io, cx) {
@@ -121,7 +120,7 @@ impl<T: Socket> Connection<T> {
     {
         let (parts, body) = response.into_parts();
         self.settle(&mut asked).await?;
-        for response in self.informational.close() {
+        for response in asked.informational.close() {
             write_informational(&response, &mut self.output);
         }
         match Plan::new(&parts, asked.terms, body.is_end_stream(), body.size_hint().exact()) {
@@ -148,14 +147,15 @@ impl<T: Socket> Connection<T> {
             sent => sent,
         })
         .await?;
-        self.settle(&mut asked).await.map_err(after_head)?;
-        if close || asked.upload.is_some() { Err(Stop::Close) } else { Ok(()) }
+        let settled = self.settle(&mut asked).await;
+        // The response is complete: whatever is wrong with the rest of the request, it must still arrive.
+        if close || settled.is_err() || asked.upload.is_some() { Err(Stop::Close) } else { Ok(()) }
     }
 
     /// Whether the head says that the connection ends with this response. It does when the rest of the request may
     /// not come, or is not worth waiting for.
     fn is_last(&self, plan: Plan, asked: &Asked, ended: bool) -> bool {
-        let unasked = asked.expects && !self.informational.has_continued();
+        let unasked = asked.expects && !asked.informational.has_continued();
         let abandons = |upload: &Upload| ended || unasked || upload.is_unwanted();
         !asked.terms.keep_alive
             || plan.framing == Framing::Close

@@ -11,9 +11,9 @@ use http_body::Body;
 
 use super::head::Terms;
 use super::output::Output;
-use crate::egress::BoxError;
 use crate::egress::date::DateCache;
 use crate::proxy::validate::{content_length, is_connection_specific};
+use crate::transport::BoxError;
 
 /// While more than this waits to be written, no more of the body is asked for.
 const MAX_WAITING: usize = 64 * 1024;

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::egress::testing::{OnDrop, TestBody, data, describe, echo, full, pieces, serve, serve_with, told};
-use crate::egress::{BodyError, BoxError, ConnectionInfo, InformationalSink, RequestBody, Settings};
+use crate::egress::{BodyError, ConnectionInfo, RequestBody, Settings};
+use crate::transport::{BoxError, InformationalSink};
 
 fn informational(status: u16) -> Response<()> {
     Response::builder().status(status).header("link", "</a>").body(()).unwrap()

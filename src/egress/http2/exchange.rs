@@ -17,8 +17,9 @@ use tokio::time::timeout;
 use super::Incoming;
 use crate::egress::answer::{rejection, unwritable};
 use crate::egress::informational::Informational;
-use crate::egress::{BoxError, ExchangeService, RequestBody, Serving};
+use crate::egress::{ExchangeService, RequestBody, Serving};
 use crate::proxy::validate::{self, Violation};
+use crate::transport::BoxError;
 
 /// Serves one request. Ends, and drops the service's work, as soon as the stream is reset.
 pub(super) async fn exchange<S: ExchangeService>(

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use crate::egress::testing::{
     OnDrop, PATIENCE, Server, TestBody, data, describe, echo, full, pieces, serve, serve_with, told,
 };
-use crate::egress::{ConnectionInfo, ExchangeService, InformationalSink, RequestBody, Settings};
+use crate::egress::{ConnectionInfo, ExchangeService, RequestBody, Settings};
+use crate::transport::InformationalSink;
 
 async fn connect(server: &Server) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(server.address).await.unwrap();

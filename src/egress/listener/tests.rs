@@ -1,14 +1,14 @@
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::Tls;
 use crate::egress::testing::{describe, full, serve, serve_with};
 use crate::egress::{ConnectionInfo, RequestBody, Settings};
-use crate::id::PeerIdentity;
+use crate::policy::San;
+use crate::tls::pki::{Authority, Validity};
+use crate::tls::{ClientCertificates, EgressTls, Trust, egress_config};
 
 /// Runs curl in a thread of its own; it is part of what the tests need.
 async fn curl(arguments: Vec<String>) -> Output {
@@ -22,20 +22,22 @@ async fn body_of(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn tls() -> (Tls, tempfile::NamedTempFile) {
-    let certified = rcgen::generate_simple_self_signed(["edge.test".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_no_client_auth().with_single_cert(vec![certified.cert.der().clone()], key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), certified.cert.pem()).unwrap();
-    (Tls { config: Arc::new(config), identify: nobody }, file)
+/// A listener's TLS, and a folder with what its clients need: `ca.pem`, and a certificate of their own.
+fn tls() -> (Arc<rustls::ServerConfig>, tempfile::TempDir) {
+    let validity = Validity { from: SystemTime::now(), lifetime: Duration::from_secs(3600) };
+    let authority = Authority::create("test", validity).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    let client = authority.node(&[San::Uri("spiffe://test/client".to_owned())], validity).unwrap();
+    client.save(&folder.path().join("client.pem"), &folder.path().join("client.key")).unwrap();
+    let trust = Trust { roots: vec![authority.certificate().clone()], pins: vec![], crls: vec![] };
+    let credentials = authority.responder(&["edge.test".to_owned()], validity).unwrap().credentials().unwrap();
+    let settings = EgressTls { credentials, clients: ClientCertificates::Optional(trust) };
+    (Arc::new(egress_config(&settings).unwrap()), folder)
 }
 
-fn nobody(_: &[CertificateDer<'_>]) -> Option<PeerIdentity> {
-    unreachable!("no certificate is asked for")
+fn path(folder: &tempfile::TempDir, file: &str) -> String {
+    folder.path().join(file).display().to_string()
 }
 
 #[tokio::test]
@@ -60,39 +62,42 @@ async fn an_offer_to_upgrade_to_h2c_is_ignored() {
 }
 
 #[tokio::test]
-async fn tls_chooses_the_version_by_alpn_and_tells_the_server_name() {
+async fn tls_chooses_the_version_by_alpn_and_tells_who_is_connected() {
     let service = |request: Request<RequestBody>| async move {
         let info = request.extensions().get::<ConnectionInfo>().unwrap();
-        let name = info.server_name.as_deref().unwrap_or("none");
-        Response::new(full(format!("{name} {} {}", info.tls, request.uri().scheme_str().unwrap())))
+        let name = info.server_name.as_deref().unwrap_or("nobody");
+        let peer = info.peer.as_ref().map_or("nobody", |peer| &peer.uri_sans[0]);
+        Response::new(full(format!("{peer} to {name} {} {}", info.tls, request.uri().scheme_str().unwrap())))
     };
-    let (tls, ca) = tls();
+    let (tls, folder) = tls();
     let server = serve_with(service, Settings::default(), Some(tls)).await;
     let port = server.address.port();
     let (resolve, url) = (format!("edge.test:{port}:127.0.0.1"), format!("https://edge.test:{port}/"));
+    let (ca, cert, key) = (path(&folder, "ca.pem"), path(&folder, "client.pem"), path(&folder, "client.key"));
     for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
-        let ca = ca.path().to_str().unwrap();
-        let answer = body_of(&[flag, "--cacert", ca, "--resolve", &resolve, "-w", " %{http_version}", &url]).await;
-        assert_eq!(answer, format!("edge.test true https {version}"));
+        let anonymous = [flag, "--cacert", &ca, "--resolve", &resolve, "-w", " %{http_version}", &url];
+        assert_eq!(body_of(&anonymous).await, format!("nobody to edge.test true https {version}"));
+        let known = [&["--cert", &cert, "--key", &key][..], &anonymous].concat();
+        assert_eq!(body_of(&known).await, format!("spiffe://test/client to edge.test true https {version}"));
     }
 }
 
 #[tokio::test]
 async fn a_large_upload_with_expect_passes_over_each_transport() {
-    let (tls, ca) = tls();
+    let (tls, folder) = tls();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), vec![7; 3_000_000]).unwrap();
     let upload = format!("@{}", file.path().display());
     let plain = serve(describe).await;
     let encrypted = serve_with(describe, Settings::default(), Some(tls)).await;
-    let (ca, port) = (ca.path().to_str().unwrap(), encrypted.address.port());
+    let (ca, port) = (path(&folder, "ca.pem"), encrypted.address.port());
     let resolve = format!("edge.test:{port}:127.0.0.1");
     let urls = [format!("http://{}/a", plain.address), format!("https://edge.test:{port}/a")];
     for flag in ["--http1.1", "--http2"] {
         for url in &urls {
             for length in ["expect: 100-continue", "transfer-encoding: chunked"] {
                 let arguments =
-                    [flag, "--cacert", ca, "--resolve", &resolve, "-H", length, "--data-binary", &upload, url];
+                    [flag, "--cacert", &ca, "--resolve", &resolve, "-H", length, "--data-binary", &upload, url];
                 assert_eq!(body_of(&arguments).await, format!("POST {url} 3000000"), "{flag} {length}");
             }
         }
@@ -116,7 +121,7 @@ async fn connections_beyond_the_limit_wait_their_turn() {
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_ended() {
     let settings = Settings { head_timeout: Duration::from_millis(50), ..Settings::default() };
-    let (tls, _ca) = tls();
+    let (tls, _folder) = tls();
     for tls in [None, Some(tls)] {
         let server = serve_with(describe, settings.clone(), tls).await;
         let mut wire = server.connect().await;
