@@ -161,12 +161,13 @@ impl Failure {
         &self.details
     }
 
-    /// The response that tells the client.
+    /// The response that tells the client. Its [`Cause`] is among its extensions, for whoever counts.
     pub fn response(&self) -> Response<Full<Bytes>> {
         let details = printable(&self.details);
         let text = format!("adit: {details} ({})\n", self.cause.error_type());
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = self.cause.status();
+        response.extensions_mut().insert(self.cause);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(PROXY_STATUS, self.proxy_status(&details));
@@ -217,6 +218,7 @@ mod tests {
         let failure = Failure::new(Cause::NoTunnel, "no tunnel of edge-17").retry_after(Duration::from_millis(1200));
         let response = failure.response();
         assert_eq!(response.status(), 503);
+        assert_eq!(response.extensions().get(), Some(&Cause::NoTunnel));
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(
             response.headers()[PROXY_STATUS],
