@@ -77,7 +77,7 @@ impl<T: Opener> Gateway<T> {
         let connection = head.extensions.remove::<ConnectionInfo>();
         let connection = connection.ok_or_else(|| Failure::new(Cause::Internal, "a request of unknown origin"))?;
         let to = self.router.resolve(&RequestAttributes { head: &head, connection: &connection }, &head.uri)?;
-        forward::request(&mut head, &Hop { remote: connection.remote, tls: connection.tls })?;
+        forward::request(&mut head, &Hop { remote: connection.remote, local: connection.local, tls: connection.tls })?;
 
         let (upload, progress) = Upload::new(body);
         let mut attempts = Attempts::new(&self.directory, &to, &head, self.router.hold());

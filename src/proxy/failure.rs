@@ -219,6 +219,7 @@ mod tests {
         let failure = Failure::new(Cause::NoTunnel, "no tunnel of edge-17").retry_after(Duration::from_millis(1200));
         let response = failure.response();
         assert_eq!(response.status(), 503);
+        assert_eq!(response.extensions().get(), Some(&Cause::NoTunnel));
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(
             response.headers()[PROXY_STATUS],

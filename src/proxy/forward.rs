@@ -18,6 +18,8 @@ use crate::proxy::failure::{Cause, Failure};
 pub struct Hop {
     /// Whoever sent the request.
     pub remote: SocketAddr,
+    /// Where it was sent to; the authority of a request that names none, which only HTTP/1.0 may. RFC 9112 section 3.3.
+    pub local: SocketAddr,
     /// Whether it came over TLS.
     pub tls: bool,
 }
@@ -50,7 +52,7 @@ fn normalise_authority(head: &mut request::Parts, hop: &Hop) -> Result<(), Failu
     }
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     if uri.authority.is_none() {
-        uri.authority = Some(authority_of(host.as_ref())?);
+        uri.authority = Some(authority_of(host.as_ref(), hop.local)?);
     }
     uri.scheme.get_or_insert(if hop.tls { Scheme::HTTPS } else { Scheme::HTTP });
     uri.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
@@ -58,9 +60,12 @@ fn normalise_authority(head: &mut request::Parts, hop: &Hop) -> Result<(), Failu
     Ok(())
 }
 
-fn authority_of(host: Option<&HeaderValue>) -> Result<Authority, Failure> {
-    let host = host.ok_or_else(|| Failure::new(Cause::BadRequest, "the request names no host"))?;
-    Authority::try_from(host.as_bytes()).map_err(|_| Failure::new(Cause::BadRequest, "Host is not an authority"))
+fn authority_of(host: Option<&HeaderValue>, local: SocketAddr) -> Result<Authority, Failure> {
+    let authority = match host {
+        Some(host) => Authority::try_from(host.as_bytes()),
+        None => Authority::try_from(local.to_string()),
+    };
+    authority.map_err(|_| Failure::new(Cause::BadRequest, "Host is not an authority"))
 }
 
 /// Appends ourselves to `Via`, with the version the message was received in. RFC 9110 sections 7.6.3 and 2.5: a
@@ -119,7 +124,7 @@ mod tests {
     use super::*;
 
     fn hop(remote: &str) -> Hop {
-        Hop { remote: remote.parse().unwrap(), tls: false }
+        Hop { remote: remote.parse().unwrap(), local: "198.51.100.1:8085".parse().unwrap(), tls: false }
     }
 
     fn forwarded_request(request: Request<()>, hop: &Hop) -> request::Parts {
@@ -157,12 +162,16 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_host_is_refused() {
-        for request in [Request::get("/"), Request::get("/").header(HOST, "a b")] {
-            let (mut head, ()) = request.body(()).unwrap().into_parts();
-            let failure = super::request(&mut head, &hop("192.0.2.1:5")).unwrap_err();
-            assert_eq!(failure.cause(), Cause::BadRequest);
-        }
+    fn a_request_without_a_host_is_for_the_address_it_came_to() {
+        let head = forwarded_request(Request::get("/a").body(()).unwrap(), &hop("192.0.2.1:5"));
+        assert_eq!(head.uri, "http://198.51.100.1:8085/a");
+    }
+
+    #[test]
+    fn a_host_that_is_none_is_refused() {
+        let (mut head, ()) = Request::get("/").header(HOST, "a b").body(()).unwrap().into_parts();
+        let failure = request(&mut head, &hop("192.0.2.1:5")).unwrap_err();
+        assert_eq!(failure.cause(), Cause::BadRequest);
     }
 
     #[test]

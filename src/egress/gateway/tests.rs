@@ -1,10 +1,13 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Mutex;
+use std::task::{Context, Poll};
 
 use http::header::{FORWARDED, RETRY_AFTER, VIA};
 use http::{StatusCode, request};
-use http_body_util::{BodyExt, Empty};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, Full};
 
 use super::*;
 use crate::egress::ConnectionDetails;
@@ -27,6 +30,26 @@ enum Step {
     FailsLater(ExchangeError),
     /// Takes the request and never answers.
     Hangs,
+    /// Answers, and cuts the body.
+    Cuts,
+}
+
+/// A response's body.
+enum Answer {
+    Whole(Option<Bytes>),
+    Cut,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(match self.get_mut() {
+            Self::Whole(data) => data.take().map(|data| Ok(Frame::data(data))),
+            Self::Cut => Some(Err("cut".into())),
+        })
+    }
 }
 
 /// A tunnel that does what a test says, one step per request.
@@ -59,7 +82,7 @@ impl Handle for Fake {
 }
 
 impl Opener for Fake {
-    type Body = Full<Bytes>;
+    type Body = Answer;
 
     fn id(&self) -> TunnelId {
         self.0.id
@@ -70,7 +93,7 @@ impl Opener for Fake {
         service: Option<&ServiceName>,
         head: &request::Parts,
         body: &mut Option<B>,
-    ) -> Result<Response<Full<Bytes>>, ExchangeError>
+    ) -> Result<Response<Answer>, ExchangeError>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
@@ -82,10 +105,11 @@ impl Opener for Fake {
         let body = body.take().expect("a body, even if it is empty");
         match step {
             Step::Echo => match body.collect().await {
-                Ok(collected) => Ok(Response::new(Full::new(collected.to_bytes()))),
+                Ok(collected) => Ok(Response::new(Answer::Whole(Some(collected.to_bytes())))),
                 Err(_) => Err(ExchangeError::Reset(StreamCode::Truncated)),
             },
             Step::FailsLater(error) => Err(error),
+            Step::Cuts => Ok(Response::new(Answer::Cut)),
             Step::FailsFirst(_) | Step::Hangs => std::future::pending().await,
         }
     }
@@ -317,4 +341,13 @@ async fn a_response_that_does_not_begin_is_a_timeout() {
     let response = gateway.call(get()).await;
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(error_type(&response), "http_response_timeout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_response_stays_cut() {
+    let gateway = gateway();
+    tunnel(&gateway, [Step::Cuts]);
+    let response = gateway.call(get()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(response.into_body().collect().await.is_err());
 }
