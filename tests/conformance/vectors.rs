@@ -38,6 +38,7 @@ fn valid_vectors_decode_to_their_value_and_encode_to_their_bytes() {
     }
 }
 
+// spec: ER-4, SE-8
 #[test]
 fn invalid_vectors_fail_with_their_code() {
     for vector in load("invalid") {
@@ -288,4 +289,20 @@ fn insert_some(table: &mut Table, key: &str, value: Option<impl Into<Value>>) {
 
 fn hex(bytes: &[u8]) -> Value {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+}
+
+#[test]
+fn the_example_in_the_prose_is_right() {
+    let prose = include_str!("../../proto-spec/2-handshake.md");
+    let (_, example) = prose.split_once("## Example").unwrap();
+    let blocks: Vec<String> =
+        example.split("\n\n").filter(|paragraph| paragraph.starts_with("    ")).map(str::to_owned).collect();
+    let [hello, welcome, request, response] = &blocks[..] else { panic!("{} blocks", blocks.len()) };
+    let valid = load("valid");
+    let vector = |name: &str| valid.iter().find(|vector| vector.name == name).unwrap().bytes();
+    assert_eq!(parse_hex(hello), vector("hello-smallest"));
+    assert_eq!(parse_hex(welcome), vector("welcome-smallest"));
+    assert_eq!(parse_hex(response), vector("no-content"));
+    let (_, bytes) = decode_stream(Role::Request, &parse_hex(request)).unwrap();
+    assert_eq!(bytes, parse_hex(request));
 }

@@ -207,6 +207,18 @@ fn a_welcome_must_choose_an_offered_version() {
     assert_eq!(close_code(&outputs(&mut pair.initiator)), Some(CloseCode::Protocol));
 }
 
+// spec: HS-24
+#[test]
+fn an_initiator_closes_at_anything_but_a_good_answer() {
+    let bad_welcome = Frame::Welcome(Box::new(Welcome { keepalive: Duration::ZERO, ..welcome() }));
+    for frame in [Frame::Ping([0; 8]), Frame::Drained, bad_welcome] {
+        let mut pair = Pair::new();
+        pair.deliver(Duration::ZERO);
+        deliver_frame(&mut pair.initiator, pair.start, &frame).unwrap_err();
+        assert_eq!(close_code(&outputs(&mut pair.initiator)), Some(CloseCode::Protocol), "{frame:?}");
+    }
+}
+
 // spec: CT-40
 #[test]
 fn a_handshake_that_takes_too_long_closes_either_end() {
