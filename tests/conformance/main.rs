@@ -1,6 +1,8 @@
 //! Holds the code to `proto-spec/`: its vectors, its numbers, its requirements. No runtime, no network.
 #![allow(clippy::unwrap_used)]
 
+mod dependencies;
+mod layering;
 mod registry;
 mod requirements;
 mod vector_file;
