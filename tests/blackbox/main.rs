@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod harness;
+mod http_egress;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
 mod support;
