@@ -56,29 +56,17 @@ impl Pair {
 
     fn operate(&mut self, what: u8, much: u8) {
         let who = usize::from(what >> 7);
-        let end = &mut self.ends[who].session;
-        // Calls that the state does not allow are errors, which must change nothing; `look` sees to that.
-        let _ = match what & 0x0f {
-            0 | 1 => return self.pass(Duration::from_millis(u64::from(much) * 40)),
-            2 | 3 => return self.deliver(who, usize::from(much).max(1)),
-            4 => end.welcome(self.now, &welcome(much)),
-            5 => end.refuse(&Refusal {
-                code: RefusalCode::ALL[usize::from(much) % RefusalCode::ALL.len()],
-                reason: "no".repeat(usize::from(much)),
-                retry_after: None,
-            }),
-            6 => end.drain(self.now, Drain { deadline: Duration::from_secs(much.into()), ..Drain::default() }),
-            7 => end.drained(),
-            8 => end.announce(&[]),
-            9 => end.limit(PeerLimits::default()),
-            10 => Token::new(vec![much; much.into()]).map_or(Ok(()), |token| end.reauth(token)),
-            11 => Ok(end.heard(self.now)),
-            12 => Ok(end.probe(self.now)),
-            13 => Ok(end.close(CloseCode::Done, "done")),
-            14 if self.with_garbage => Ok(self.ends[who].line.extend([much, what])),
-            15 if self.with_garbage => Ok(drop(end.closed_by_peer())),
-            _ => Ok(()),
-        };
+        let end = &mut self.ends[who];
+        match what & 0x0f {
+            0 | 1 => self.pass(Duration::from_millis(u64::from(much) * 40)),
+            2 | 3 => self.deliver(who, usize::from(much).max(1)),
+            4 => end.session.heard(self.now),
+            5 => end.session.probe(self.now),
+            6 => end.session.close(CloseCode::Done, "done"),
+            7 if self.with_garbage => end.line.extend([much, what]),
+            8 if self.with_garbage => drop(end.session.closed_by_peer()),
+            call => end.ask(self.now, call, much),
+        }
         self.look();
     }
 
@@ -135,6 +123,26 @@ impl Pair {
 }
 
 impl End {
+    /// A call that the state may not allow: then it must change nothing.
+    fn ask(&mut self, now: Instant, call: u8, much: u8) {
+        let session = &mut self.session;
+        let before = (session.state(), session.deadline());
+        let asked = match call {
+            9 => session.welcome(now, &welcome(much)),
+            10 => session.refuse(&refusal(much)),
+            11 => session.drain(now, Drain { deadline: Duration::from_secs(much.into()), ..Drain::default() }),
+            12 => session.drained(),
+            13 => session.announce(&[]),
+            14 => session.limit(PeerLimits::default()),
+            15 => Token::new(vec![much; much.into()]).map_or(Ok(()), |token| session.reauth(token)),
+            _ => Ok(()),
+        };
+        if asked.is_err() {
+            assert_eq!((session.state(), session.deadline()), before);
+            assert_eq!(session.poll(), None, "a refused call says something");
+        }
+    }
+
     fn note(&mut self, event: &Event) {
         match event {
             Event::Suspect => assert!(!std::mem::replace(&mut self.suspect, true), "suspect twice"),
@@ -177,6 +185,11 @@ fn hello() -> Hello {
         limits: PeerLimits::default(),
         build: String::new(),
     }
+}
+
+fn refusal(much: u8) -> Refusal {
+    let code = RefusalCode::ALL[usize::from(much) % RefusalCode::ALL.len()];
+    Refusal { code, reason: "no".repeat(usize::from(much)), retry_after: None }
 }
 
 fn welcome(much: u8) -> Welcome {

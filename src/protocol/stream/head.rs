@@ -34,6 +34,9 @@ pub static METHODS: [Method; 9] = [
     Method::PATCH,
 ];
 
+/// Fields whose values must not show in logs. spec: SE-7
+static SECRETS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, SET_COOKIE, PROXY_AUTHORIZATION];
+
 /// The index that says: length and bytes follow. spec: ST-11, ST-16
 const LITERAL: u8 = 0;
 
@@ -188,7 +191,7 @@ fn read_value(value: &[u8], name: &HeaderName, payload: &Bytes) -> Result<Header
         return Err(INVALID);
     }
     let mut value = HeaderValue::from_maybe_shared(payload.slice_ref(value)).map_err(|_| INVALID)?;
-    value.set_sensitive([AUTHORIZATION, COOKIE, SET_COOKIE, PROXY_AUTHORIZATION].contains(name));
+    value.set_sensitive(SECRETS.contains(name));
     Ok(value)
 }
 
