@@ -61,7 +61,7 @@ fn encode(events: &[Event]) -> BytesMut {
     let mut out = BytesMut::new();
     for event in events {
         match event {
-            Event::Request(head, end) => stream::encode_request(head, *end, &mut out),
+            Event::Request(head, end) => stream::encode_request(&**head, *end, &mut out),
             Event::Response(head, end) => stream::encode_response(head, *end, &mut out),
             Event::Info(head) => stream::encode_info(head, &mut out),
             Event::Data(data) => {

@@ -17,7 +17,7 @@ use crate::protocol::headers;
 use crate::protocol::limits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::names;
-use crate::protocol::stream::{RequestHead, ResponseHead, StreamError};
+use crate::protocol::stream::{RequestHead, RequestView, ResponseHead, StreamError};
 use crate::protocol::varint;
 use crate::protocol::wire::{Cursor, Malformed, put_sized};
 
@@ -53,7 +53,7 @@ const MAX_PREPARED_FIELDS: usize = 32;
 const SCHEME_HTTP: u8 = 1;
 const SCHEME_HTTPS: u8 = 2;
 
-pub(super) fn put_request(head: &RequestHead, end: bool, out: &mut BytesMut) {
+pub(super) fn put_request(head: &RequestView<'_>, end: bool, out: &mut BytesMut) {
     let mut flags = if end { FLAG_END } else { 0 };
     if head.service.is_some() {
         flags |= FLAG_SERVICE;
@@ -62,17 +62,17 @@ pub(super) fn put_request(head: &RequestHead, end: bool, out: &mut BytesMut) {
         flags |= FLAG_PROTOCOL;
     }
     out.put_u8(flags);
-    put_method(&head.method, out);
-    out.put_u8(if head.scheme == Scheme::HTTPS { SCHEME_HTTPS } else { SCHEME_HTTP });
+    put_method(head.method, out);
+    out.put_u8(if *head.scheme == Scheme::HTTPS { SCHEME_HTTPS } else { SCHEME_HTTP });
     put_sized(out, head.authority.as_bytes());
     put_sized(out, head.path.as_bytes());
-    if let Some(service) = &head.service {
+    if let Some(service) = head.service {
         put_sized(out, service.as_str().as_bytes());
     }
-    if let Some(protocol) = &head.protocol {
+    if let Some(protocol) = head.protocol {
         put_sized(out, protocol.as_bytes());
     }
-    put_fields(&head.fields, out);
+    put_fields(head.fields, out);
 }
 
 /// Reads the payload of a request's HEAD; the flag is END. spec: ST-10
