@@ -17,8 +17,8 @@ use crate::admin;
 use crate::config::{AdminAddress, Checked};
 use crate::egress::listener::Listener;
 use crate::egress::observe::Observed;
-use crate::initiator::Initiator;
 use crate::initiator::serve::Services;
+use crate::initiator::{Initiator, StatusBoard};
 use crate::lifecycle::{Drain, Drained, ReadyGuard};
 use crate::responder::Responder;
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
@@ -94,14 +94,14 @@ impl App {
         // Nothing is owed to a process that ends, so upkeep is the one task that drain does not wait for.
         let upkeep = tokio::spawn(keep_up(metrics));
         if let Some(responder) = responder {
-            let _ = drain.watch().spawn(responder.run(draining.clone()));
+            drop(drain.watch().spawn(responder.run(draining.clone())));
         }
         for Egress { listener, service, .. } in egress {
-            let _ = drain.watch().spawn(listener.run(service, draining.clone()));
+            drop(drain.watch().spawn(listener.run(service, draining.clone())));
         }
         if let Some((initiator, ready)) = initiator {
-            let _ = drain.watch().spawn(first_tunnel(initiator.status(), ready));
-            let _ = drain.watch().spawn(initiator.run(draining.clone()));
+            drop(drain.watch().spawn(first_tunnel(initiator.status(), ready, draining.clone())));
+            drop(drain.watch().spawn(initiator.run(draining.clone())));
         }
         tokio::select! {
             () = shutdown => {}
@@ -154,8 +154,10 @@ async fn keep_up(metrics: Metrics) {
     }
 }
 
-/// Start-up is complete when one tunnel is up.
-async fn first_tunnel(board: crate::initiator::StatusBoard, ready: ReadyGuard) {
-    board.first_connected().await;
-    ready.done();
+/// Start-up is complete when one tunnel is up; a drain that comes first leaves it incomplete.
+async fn first_tunnel(board: StatusBoard, ready: ReadyGuard, draining: CancellationToken) {
+    tokio::select! {
+        () = board.first_connected() => ready.done(),
+        () = draining.cancelled() => {}
+    }
 }

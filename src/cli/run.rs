@@ -8,6 +8,7 @@ use adit::config::{self, Checked};
 use adit::lifecycle::Signals;
 use adit::telemetry::log;
 use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
 
 use super::MISUSED;
 
@@ -26,13 +27,21 @@ pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
 
 async fn serve(checked: Checked) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let app = App::build(checked).await?;
-    let shutdown = async move {
-        let signal = signals.next().await;
-        tracing::info!(signal = signal.label(), "stopping");
-    };
-    app.run(shutdown).await?;
-    Ok(())
+    let stop = CancellationToken::new();
+    let running = App::build(checked).await?.run(stop.clone().cancelled_owned());
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            ended = &mut running => return Ok(ended?),
+            signal = signals.next() => {
+                if stop.is_cancelled() {
+                    anyhow::bail!("{} while draining: stopped at once, what still ran was cut", signal.label());
+                }
+                tracing::info!(signal = signal.label(), "stopping; once more to stop at once");
+                stop.cancel();
+            }
+        }
+    }
 }
 
 /// One worker is a current-thread runtime: nothing is handed between threads, which is faster per core.

@@ -27,6 +27,7 @@ use bytes::{Bytes, BytesMut};
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::control::{Frame, FrameReader};
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Token, Welcome};
+use crate::protocol::limits;
 
 use self::phase::{Phase, Side};
 use self::timer::{Timer, Timers};
@@ -138,7 +139,9 @@ impl Session {
         Self::new(now, Phase::AwaitHello, timing)
     }
 
-    fn new(now: Instant, phase: Phase, timing: Timing) -> Self {
+    fn new(now: Instant, phase: Phase, mut timing: Timing) -> Self {
+        // A probe that is due again at once would never let `timeout` return.
+        timing.suspect_timeout = timing.suspect_timeout.max(limits::MIN_KEEPALIVE);
         let mut timers = Timers::default();
         timers.set(Timer::Handshake, now, timing.handshake_timeout);
         Self {

@@ -99,6 +99,39 @@ pub struct RequestHead {
     pub fields: HeaderMap,
 }
 
+/// A request head whose parts stand elsewhere: what a proxy encodes without copying it first. spec: ST-10
+#[derive(Debug, Clone, Copy)]
+pub struct RequestView<'a> {
+    /// See [`RequestHead::method`].
+    pub method: &'a Method,
+    /// See [`RequestHead::scheme`].
+    pub scheme: &'a Scheme,
+    /// See [`RequestHead::authority`].
+    pub authority: &'a str,
+    /// See [`RequestHead::path`].
+    pub path: &'a str,
+    /// See [`RequestHead::service`].
+    pub service: Option<&'a ServiceName>,
+    /// See [`RequestHead::protocol`].
+    pub protocol: Option<&'a str>,
+    /// See [`RequestHead::fields`].
+    pub fields: &'a HeaderMap,
+}
+
+impl<'a> From<&'a RequestHead> for RequestView<'a> {
+    fn from(head: &'a RequestHead) -> Self {
+        Self {
+            method: &head.method,
+            scheme: &head.scheme,
+            authority: &head.authority,
+            path: &head.path,
+            service: head.service.as_ref(),
+            protocol: head.protocol.as_deref(),
+            fields: &head.fields,
+        }
+    }
+}
+
 /// The head of a response, interim or final. spec: ST-20
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResponseHead {
@@ -157,9 +190,10 @@ impl StreamError {
 /// Appends the stream type and the HEAD of a request; `end` says that no body and no trailers follow.
 ///
 /// Fields that must not cross a tunnel are left out. A head that breaks another rule is rejected by the peer. spec: ST-10
-pub fn encode_request(head: &RequestHead, end: bool, out: &mut BytesMut) {
+pub fn encode_request<'a>(head: impl Into<RequestView<'a>>, end: bool, out: &mut BytesMut) {
     varint::encode(out, StreamType::Http.number());
-    put_frame(out, FrameType::Head, |out| head::put_request(head, end, out));
+    let head = head.into();
+    put_frame(out, FrameType::Head, |out| head::put_request(&head, end, out));
 }
 
 /// Appends the HEAD of a final response; `end` says that no body and no trailers follow. spec: ST-20

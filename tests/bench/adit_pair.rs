@@ -138,7 +138,7 @@ async fn all_tunnels(admin: SocketAddr, count: usize) {
     let probe = async || {
         let response = http1::get(admin, "/tunnels", &[]).await.ok()?;
         let answer: serde_json::Value = serde_json::from_slice(&response.body).ok()?;
-        let tunnels = answer.as_array().or_else(|| answer["tunnels"].as_array())?;
+        let tunnels = answer["accepted"].as_array()?;
         (tunnels.len() == count).then_some(())
     };
     within(Duration::from_secs(60), &format!("{count} tunnels"), probe).await;

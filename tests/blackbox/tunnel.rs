@@ -1,5 +1,6 @@
 //! A QUIC tunnel by itself: two ends of the library joined over loopback, no egress and no target around them.
 
 mod exchanges;
+mod faults;
 mod lifetime;
 mod pair;

@@ -153,7 +153,7 @@ fn join_data(events: Vec<Event>) -> Vec<Event> {
 
 fn encode_event(event: &Event, out: &mut BytesMut) {
     match event {
-        Event::Request(head, end) => stream::encode_request(head, *end, out),
+        Event::Request(head, end) => stream::encode_request(&**head, *end, out),
         Event::Response(head, end) => stream::encode_response(head, *end, out),
         Event::Info(head) => stream::encode_info(head, out),
         Event::Data(data) => {

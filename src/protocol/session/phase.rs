@@ -60,7 +60,7 @@ impl Phase {
     }
 
     pub(super) const fn may_drain(&self) -> bool {
-        matches!(self, Self::Open(_) | Self::Draining(Draining { sent_drain: false, .. }))
+        matches!(self, Self::Open(_) | Self::Draining(Draining { sent_drain: false, sent_drained: false, .. }))
     }
 
     pub(super) const fn may_say_drained(&self) -> bool {

@@ -325,6 +325,17 @@ fn any_sign_of_life_ends_suspicion_once() {
     assert_eq!(pair.initiator.deadline(), Some(pair.at(15 * SECOND)));
 }
 
+#[test]
+fn a_timing_of_zero_still_lets_time_pass() {
+    let start = Instant::now();
+    let timing = Timing { suspect_timeout: Duration::ZERO, keepalive_interval: Duration::ZERO, ..Timing::default() };
+    let mut session = Session::responder(start, timing);
+    deliver_frame(&mut session, start, &Frame::Hello(Box::new(hello()))).unwrap();
+    session.welcome(start, &welcome()).unwrap();
+    session.timeout(start);
+    assert!(session.deadline().unwrap() > start);
+}
+
 // spec: CT-42
 #[test]
 fn a_probe_on_demand_is_sent_once() {

@@ -70,7 +70,8 @@ pub struct Timing {
     /// Silence after which a probe is sent. Default 5 s; shorter finds a dead path sooner and wakes idle links more
     /// often. It must stay below the shortest NAT timeout on the way. spec: CT-41
     pub keepalive_interval: Duration,
-    /// Silence after a probe that makes the tunnel suspect. Default 3 s; it must exceed the worst round trip. spec: CT-42
+    /// Silence after a probe that makes the tunnel suspect. Default 3 s; it must exceed the worst round trip, and
+    /// is at least 10 ms. spec: CT-42
     pub suspect_timeout: Duration,
     /// Silence after which the tunnel is dead. Default 30 s. spec: CT-43
     pub idle_timeout: Duration,

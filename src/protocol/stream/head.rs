@@ -17,7 +17,7 @@ use crate::protocol::headers;
 use crate::protocol::limits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::names;
-use crate::protocol::stream::{RequestHead, ResponseHead, StreamError};
+use crate::protocol::stream::{RequestHead, RequestView, ResponseHead, StreamError};
 use crate::protocol::varint;
 use crate::protocol::wire::{Cursor, Malformed, put_sized};
 
@@ -33,6 +33,9 @@ pub static METHODS: [Method; 9] = [
     Method::TRACE,
     Method::PATCH,
 ];
+
+/// Fields whose values must not show in logs. spec: SE-7
+static SECRETS: [HeaderName; 4] = [AUTHORIZATION, COOKIE, SET_COOKIE, PROXY_AUTHORIZATION];
 
 /// The index that says: length and bytes follow. spec: ST-11, ST-16
 const LITERAL: u8 = 0;
@@ -50,7 +53,7 @@ const MAX_PREPARED_FIELDS: usize = 32;
 const SCHEME_HTTP: u8 = 1;
 const SCHEME_HTTPS: u8 = 2;
 
-pub(super) fn put_request(head: &RequestHead, end: bool, out: &mut BytesMut) {
+pub(super) fn put_request(head: &RequestView<'_>, end: bool, out: &mut BytesMut) {
     let mut flags = if end { FLAG_END } else { 0 };
     if head.service.is_some() {
         flags |= FLAG_SERVICE;
@@ -59,17 +62,17 @@ pub(super) fn put_request(head: &RequestHead, end: bool, out: &mut BytesMut) {
         flags |= FLAG_PROTOCOL;
     }
     out.put_u8(flags);
-    put_method(&head.method, out);
-    out.put_u8(if head.scheme == Scheme::HTTPS { SCHEME_HTTPS } else { SCHEME_HTTP });
+    put_method(head.method, out);
+    out.put_u8(if *head.scheme == Scheme::HTTPS { SCHEME_HTTPS } else { SCHEME_HTTP });
     put_sized(out, head.authority.as_bytes());
     put_sized(out, head.path.as_bytes());
-    if let Some(service) = &head.service {
+    if let Some(service) = head.service {
         put_sized(out, service.as_str().as_bytes());
     }
-    if let Some(protocol) = &head.protocol {
+    if let Some(protocol) = head.protocol {
         put_sized(out, protocol.as_bytes());
     }
-    put_fields(&head.fields, out);
+    put_fields(head.fields, out);
 }
 
 /// Reads the payload of a request's HEAD; the flag is END. spec: ST-10
@@ -188,7 +191,7 @@ fn read_value(value: &[u8], name: &HeaderName, payload: &Bytes) -> Result<Header
         return Err(INVALID);
     }
     let mut value = HeaderValue::from_maybe_shared(payload.slice_ref(value)).map_err(|_| INVALID)?;
-    value.set_sensitive([AUTHORIZATION, COOKIE, SET_COOKIE, PROXY_AUTHORIZATION].contains(name));
+    value.set_sensitive(SECRETS.contains(name));
     Ok(value)
 }
 

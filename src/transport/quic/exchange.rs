@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, StatusCode};
 use crate::id::ServiceName;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
-use crate::protocol::stream::{self, Event, RequestHead, ResponseHead, Role};
+use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role};
 use crate::transport::body::{BoxError, RecvBody};
 use crate::transport::error::{BodyError, ExchangeError, TunnelLost};
 use crate::transport::quic::control::{Command, Connection};
@@ -96,16 +96,16 @@ impl Connection {
 fn encode_head(service: Option<&ServiceName>, head: &http::request::Parts, end: bool) -> Result<Bytes, ExchangeError> {
     let authority = head.uri.authority().ok_or(ExchangeError::Request("it has no authority"))?;
     let mut out = BytesMut::with_capacity(512);
-    let request = RequestHead {
-        method: head.method.clone(),
-        scheme: head.uri.scheme().cloned().unwrap_or(http::uri::Scheme::HTTP),
-        authority: authority.as_str().to_owned(),
-        path: head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-        service: service.cloned(),
+    let request = RequestView {
+        method: &head.method,
+        scheme: head.uri.scheme().unwrap_or(&http::uri::Scheme::HTTP),
+        authority: authority.as_str(),
+        path: head.uri.path_and_query().map_or("/", |path| path.as_str()),
+        service,
         protocol: None,
-        fields: head.headers.clone(),
+        fields: &head.headers,
     };
-    stream::encode_request(&request, end, &mut out);
+    stream::encode_request(request, end, &mut out);
     Ok(out.freeze())
 }
 

@@ -56,7 +56,7 @@ pub struct QuicSettings {
     pub drain_timeout: Duration,
     /// Limits of message heads that this end accepts.
     pub limits: limits::Limits,
-    /// Handshakes that may run at once on a responder; from a half on, addresses must prove themselves. Default 256.
+    /// Handshakes that may run at once on a responder; from a half on, addresses must prove themselves. Default 1024.
     pub max_incoming: usize,
     /// UDP socket buffers to ask for, bytes each way. Default 4 MiB.
     pub socket_buffer: usize,
@@ -75,7 +75,7 @@ impl Default for QuicSettings {
             timing: Timing::default(),
             drain_timeout: Duration::from_secs(30),
             limits: limits::Limits::default(),
-            max_incoming: 256,
+            max_incoming: 1024,
             socket_buffer: 4 << 20,
         }
     }

@@ -15,7 +15,7 @@ use crate::support::eventually::eventually;
 use crate::tunnel::pair::{Ends, Pair, dialer, hello, listen, loopback, welcome};
 
 #[derive(Clone)]
-struct Hello;
+pub(super) struct Hello;
 
 impl tower_service::Service<http::Request<adit::transport::RecvBody>> for Hello {
     type Response = http::Response<Full<Bytes>>;

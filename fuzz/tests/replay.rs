@@ -1,0 +1,99 @@
+//! Runs every body over the vectors, the seeds and what once broke, in plain `cargo test`.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../tests/conformance/vector_file.rs"]
+mod vector_file;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use vector_file::{Vector, load};
+
+type Body = fn(&[u8]);
+
+const TARGETS: [(&str, Body); 7] = [
+    ("varint", adit_fuzz::varint),
+    ("handshake", adit_fuzz::handshake),
+    ("stream_header", adit_fuzz::stream_header),
+    ("datagram", adit_fuzz::datagram),
+    ("control", adit_fuzz::control),
+    ("headers", adit_fuzz::headers),
+    ("session_ops", adit_fuzz::session_ops),
+];
+
+/// Inputs for the bodies that a vector is good for. Bodies that take a choice from the first byte get several.
+fn inputs(vector: &Vector) -> Vec<(&'static str, Vec<u8>)> {
+    let bytes = vector.bytes();
+    let after = |first: u8| [&[first], &bytes[..]].concat();
+    match vector.kind.as_str() {
+        "varint" => vec![("varint", bytes)],
+        "datagram" => vec![("datagram", bytes)],
+        // Without the two or more bytes of the frame's header, a message of the handshake is left.
+        "control" => vec![
+            ("control", after(1)),
+            ("control", after(7)),
+            ("handshake", bytes.get(2..).unwrap_or_default().to_vec()),
+            ("handshake", bytes.get(3..).unwrap_or_default().to_vec()),
+        ],
+        "request" => vec![("stream_header", after(0x04)), ("stream_header", after(0x1c | 2))],
+        "response" => vec![("stream_header", after(0x05)), ("stream_header", after(0x1d | 2))],
+        other => panic!("{}: unknown kind {other}", vector.name),
+    }
+}
+
+fn run(target: &str, input: &[u8]) {
+    let (_, body) = TARGETS.iter().find(|(name, _)| *name == target).unwrap();
+    body(input);
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Files of `kind/target/`, with the target.
+fn files(kind: &str) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for target in fs::read_dir(folder(kind)).into_iter().flatten() {
+        let target = target.unwrap();
+        let name = target.file_name().into_string().unwrap();
+        found.extend(fs::read_dir(target.path()).unwrap().map(|file| (name.clone(), file.unwrap().path())));
+    }
+    found
+}
+
+#[test]
+fn vectors() {
+    for vector in load("valid").iter().chain(&load("invalid")) {
+        inputs(vector).iter().for_each(|(target, input)| run(target, input));
+    }
+}
+
+#[test]
+fn seeds_and_regressions() {
+    for (target, file) in [files("seeds"), files("regressions")].concat() {
+        run(&target, &fs::read(file).unwrap());
+    }
+}
+
+#[test]
+fn every_target_is_declared_and_has_its_file() {
+    let manifest = fs::read_to_string(folder("Cargo.toml")).unwrap();
+    for (name, _) in TARGETS {
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is missing in Cargo.toml");
+        let source = fs::read_to_string(folder("fuzz_targets").join(format!("{name}.rs"))).unwrap();
+        assert!(source.contains(&format!("adit_fuzz::{name}(data)")), "{name}.rs runs something else");
+    }
+    assert_eq!(fs::read_dir(folder("fuzz_targets")).unwrap().count(), TARGETS.len());
+}
+
+#[test]
+#[ignore = "writes the vectors to corpus/, where cargo-fuzz starts from"]
+fn write_corpus() {
+    for vector in load("valid").iter().chain(&load("invalid")) {
+        for (at, (target, input)) in inputs(vector).into_iter().enumerate() {
+            let corpus = folder("corpus").join(target);
+            fs::create_dir_all(&corpus).unwrap();
+            fs::write(corpus.join(format!("{}-{}-{at}", vector.kind, vector.name)), input).unwrap();
+        }
+    }
+}

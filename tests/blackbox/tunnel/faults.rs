@@ -1,0 +1,104 @@
+//! A tunnel on a bad network, and a responder under pressure.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use adit::id::TunnelId;
+use adit::protocol::session::Timing;
+use adit::transport::DialError;
+use adit::transport::quic::{CongestionControl, Keys, QuicSettings};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+
+use crate::support::link::udp::UdpLink;
+use crate::support::link::{CLEAN, HOSTILE, Impairment};
+use crate::tunnel::lifetime::Hello;
+use crate::tunnel::pair::{Ends, hello, welcome};
+
+/// A tunnel whose packets pass through `link`, with the responder's end to send requests from.
+async fn through(ends: &Ends, link: &UdpLink) -> adit::transport::Tunnel {
+    let hello = hello(0);
+    let dial = ends.dialer.dial(link.address(), "localhost", &hello);
+    let ((responder, _), dialed) = tokio::join!(ends.admit(), dial);
+    let dialed = dialed.unwrap();
+    let initiator = dialed.tunnel.clone();
+    tokio::spawn(async move {
+        let _initiator = initiator;
+        dialed.run(Hello).await
+    });
+    responder
+}
+
+async fn get(tunnel: &adit::transport::Tunnel) -> Bytes {
+    let (head, body) = http::Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap().into_parts();
+    let response = tunnel.exchange(None, &head, &mut Some(body)).await.unwrap();
+    response.into_body().collect().await.unwrap().to_bytes()
+}
+
+#[tokio::test]
+async fn loss_and_reordering_cut_no_body_whatever_the_congestion_control() {
+    for congestion in [CongestionControl::Bbr, CongestionControl::Cubic, CongestionControl::NewReno] {
+        let settings = QuicSettings { congestion, ..QuicSettings::default() };
+        let ends = Ends::new(settings, &Keys::ephemeral());
+        let delay = Duration::from_millis(2);
+        let lossy = Impairment { delay, jitter: delay, rate: 0, loss: 0.03, reorder: 0.02, ..HOSTILE };
+        let link = UdpLink::new(ends.address, lossy, 1).await.unwrap();
+        let tunnel = through(&ends, &link).await;
+        for _ in 0..4 {
+            assert_eq!(get(&tunnel).await.len(), 1 << 20, "{congestion:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_network_that_forgets_the_initiator_hears_from_it_again() {
+    let timing = Timing { keepalive_interval: Duration::from_millis(200), ..Timing::default() };
+    let ends = Ends::new(QuicSettings { timing, ..QuicSettings::default() }, &Keys::ephemeral());
+    let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
+    let tunnel = through(&ends, &link).await;
+    let before = tunnel.remote();
+    link.rebind();
+    // Only the initiator can repair this: its keep-alive shows the responder the new address.
+    let body = tokio::time::timeout(Duration::from_secs(10), get(&tunnel)).await.unwrap();
+    assert_eq!(body.len(), 1 << 20);
+    assert_ne!(tunnel.remote(), before);
+}
+
+#[tokio::test]
+async fn under_pressure_an_address_must_prove_itself_and_then_is_served() {
+    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
+    let limit = QuicSettings::default().max_incoming;
+    let asked = AtomicUsize::new(0);
+    let hello = hello(0);
+    let accept = async {
+        let pending = || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            limit / 2
+        };
+        let prepared = ends.listener.accept(pending).await.unwrap().handshake().await.unwrap().prepare(TunnelId(9));
+        (prepared.tunnel().clone(), tokio::spawn(prepared.welcome(&welcome())))
+    };
+    let (_accepted, dialed) = tokio::join!(accept, ends.dialer.dial(ends.address, "localhost", &hello));
+    dialed.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 2, "once unproven and answered by Retry, once proven");
+}
+
+#[tokio::test]
+async fn a_responder_with_all_handshakes_taken_refuses_at_once() {
+    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
+    let hello = hello(0);
+    let dialed = tokio::select! {
+        _ = ends.listener.accept(|| usize::MAX) => unreachable!("nothing is accepted beyond the limit"),
+        dialed = ends.dialer.dial(ends.address, "localhost", &hello) => dialed,
+    };
+    assert!(matches!(dialed, Err(DialError::Connection(_))), "{dialed:?}");
+}
+
+#[tokio::test]
+async fn no_process_wide_crypto_provider_is_needed_or_installed() {
+    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
+    let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
+    let tunnel = through(&ends, &link).await;
+    assert_eq!(get(&tunnel).await.len(), 1 << 20);
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none());
+}
