@@ -91,7 +91,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts what the file says and waits until its admin listener answers.
-    async fn start(file: PathBuf) -> Self {
+    pub(crate) async fn start(file: PathBuf) -> Self {
         let process = Adit::start(&["run", file.to_str().unwrap()]);
         process.line_with("admin listener").await;
         let of_line = |line: &Value| {
@@ -155,6 +155,11 @@ impl Running {
     /// Waits for the end of the process.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         self.process.exit().await
+    }
+
+    /// The file it runs.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
     }
 
     /// SIGKILL: no word to anybody. Returns the file, to start again from.
@@ -242,6 +247,16 @@ impl Site {
         let initiator = edge.start(&folder, responder.tunnel_address()).await;
         responder.registered(tunnels).await;
         Self { target, responder, initiator, folder }
+    }
+
+    /// Starts another initiator, which serves a target of its own, and waits until its tunnels are registered.
+    pub(crate) async fn join(&self, edge: Edge) -> (Running, Target) {
+        let target = Target::http1().await;
+        let before = self.responder.0.tunnels().await.accepted.len();
+        let edge = edge.target(&format!("http://{}", target.address()));
+        let initiator = edge.start(&self.folder, self.responder.tunnel_address()).await;
+        self.responder.registered(before + edge.tunnel_count()).await;
+        (initiator, target)
     }
 
     pub(crate) fn egress(&self) -> SocketAddr {
