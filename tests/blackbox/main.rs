@@ -1,7 +1,10 @@
 //! What adit promises, shown over real sockets: one file per capability.
 #![allow(clippy::unwrap_used)]
 
+mod authorization;
 mod harness;
+mod http_egress;
+mod routing;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
 mod support;

@@ -3,8 +3,11 @@
 pub(crate) mod certificates;
 pub(crate) mod eventually;
 pub(crate) mod http1;
+pub(crate) mod http2;
 pub(crate) mod link;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod raw_target;
+pub(crate) mod site;
 pub(crate) mod targets;
 pub(crate) mod tools;

@@ -1,0 +1,7 @@
+//! A request enters an egress listener, and the target answers as if nothing were in between.
+
+mod cancellation;
+mod http1;
+mod http2;
+mod programs;
+mod streaming;
