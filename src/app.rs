@@ -15,8 +15,7 @@ use tracing::{info, warn};
 
 use crate::admin;
 use crate::config::{AdminAddress, Checked};
-use crate::egress::listener::Listener;
-use crate::egress::observe::Observed;
+use crate::egress::Egress;
 use crate::initiator::serve::Services;
 use crate::initiator::{Initiator, StatusBoard};
 use crate::lifecycle::{Drain, Drained, ReadyGuard};
@@ -37,13 +36,6 @@ pub struct App {
     admin: Option<admin::Listener>,
 }
 
-/// One egress listener and who answers there.
-struct Egress {
-    listener: Listener,
-    address: SocketAddr,
-    service: Observed,
-}
-
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
@@ -61,7 +53,7 @@ impl App {
 
     /// Where requests are taken, in the order of the file.
     pub fn egress_addresses(&self) -> Vec<SocketAddr> {
-        self.egress.iter().map(|egress| egress.address).collect()
+        self.egress.iter().map(Egress::local_addr).collect()
     }
 
     /// Where tunnels are accepted.
@@ -72,6 +64,11 @@ impl App {
     /// Where the admin listener is.
     pub fn admin_address(&self) -> Option<AdminAddress> {
         self.admin.as_ref().map(|listener| listener.address().clone())
+    }
+
+    /// What the initiator's tunnels are doing, before and while it runs.
+    pub fn initiator_status(&self) -> Option<StatusBoard> {
+        self.initiator.as_ref().map(|(initiator, _)| initiator.status())
     }
 
     /// Runs until `shutdown` resolves or an operator asks for a drain, then drains: no new tunnels, no new connections,
@@ -96,8 +93,8 @@ impl App {
         if let Some(responder) = responder {
             drop(drain.watch().spawn(responder.run(draining.clone())));
         }
-        for Egress { listener, service, .. } in egress {
-            drop(drain.watch().spawn(listener.run(service, draining.clone())));
+        for egress in egress {
+            drop(drain.watch().spawn(egress.run(draining.clone())));
         }
         if let Some((initiator, ready)) = initiator {
             drop(drain.watch().spawn(first_tunnel(initiator.status(), ready, draining.clone())));
@@ -126,8 +123,8 @@ impl App {
         if let Some(address) = self.tunnel_address() {
             info!(%address, transport = "quic", "accepting tunnels");
         }
-        for Egress { address, .. } in &self.egress {
-            info!(%address, "taking requests");
+        for egress in &self.egress {
+            info!(address = %egress.local_addr(), "taking requests");
         }
         if let Some(address) = self.admin_address() {
             info!(%address, "admin listener");

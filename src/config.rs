@@ -45,7 +45,7 @@ pub use report::{Mistake, Report};
 pub use responder::{AdmissionConfig, NodeConfig, ResponderConfig};
 pub use secret::Secret;
 pub use services::ServiceConfig;
-pub use surroundings::{MAX_REFERENCED_BYTES, Nowhere, Process, Surroundings};
+pub use surroundings::{Given, MAX_REFERENCED_BYTES, Nowhere, Process, Surroundings};
 pub use tls::{DialerTls, KeyPairFiles, ListenerTls};
 
 /// How long running exchanges may take to finish.

@@ -22,6 +22,7 @@ pub mod observe;
 
 mod answer;
 mod body;
+mod builder;
 mod date;
 mod deadline;
 mod informational;
@@ -40,6 +41,7 @@ use crate::id::PeerIdentity;
 use crate::transport::BoxError;
 
 pub use body::{BodyError, RequestBody};
+pub use builder::{BuildError, Builder, Egress};
 pub use socket::Socket;
 
 /// Answers requests. Failing is answering: a service that cannot do what was asked says so with a status.

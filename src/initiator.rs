@@ -3,11 +3,13 @@
 //! Row 9. Knows nothing of egress or the registry; serves through any [`Serve`](crate::transport::Serve), of which
 //! [`serve::Services`] (configured targets) is one. proto-spec sections 2 and 4.
 
+mod builder;
 mod dialer;
 pub mod serve;
 mod status;
 mod supervisor;
 pub mod targets;
 
+pub use builder::{BuildError, Builder};
 pub use dialer::{Destination, Initiator, InitiatorSettings};
 pub use status::{SlotStatus, StatusBoard};

@@ -4,6 +4,8 @@
 //! proto-spec section 2.
 
 mod admit;
+mod builder;
 mod listener;
 
+pub use builder::{BuildError, Builder, DEFAULT_NAME, Dangerous, Decided, Undecided};
 pub use listener::{Admission, Responder, ResponderError, ResponderSettings};

@@ -1,7 +1,14 @@
 //! Bodies of the fuzz targets: each takes any bytes and panics when its property does not hold. See `README.md`.
 
+mod config;
+mod host_header;
+mod identity;
+mod reference;
+mod registry_ops;
+mod request_head;
 mod session_ops;
 mod stream;
+mod template;
 
 use adit::protocol::control::{Drain, Frame, FrameError, FrameReader};
 use adit::protocol::datagram::Datagram;
@@ -12,8 +19,14 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{HOST, HeaderName, HeaderValue};
 
+pub use self::config::config;
+pub use self::host_header::host_header;
+pub use self::identity::spki_pin;
+pub use self::registry_ops::registry_ops;
+pub use self::request_head::request_head;
 pub use self::session_ops::session_ops;
 pub use self::stream::stream_header;
+pub use self::template::{template_eval, template_parse};
 
 /// An integer has one encoding, and reading it takes just that.
 pub fn varint(data: &[u8]) {

@@ -51,7 +51,9 @@ impl Pair {
             suspect: false,
             closes: 0,
         });
-        Self { ends, now, with_garbage }
+        let mut pair = Self { ends, now, with_garbage };
+        pair.look();
+        pair
     }
 
     fn operate(&mut self, what: u8, much: u8) {

@@ -11,7 +11,7 @@ use vector_file::{Vector, load};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 7] = [
+const TARGETS: [(&str, Body); 14] = [
     ("varint", adit_fuzz::varint),
     ("handshake", adit_fuzz::handshake),
     ("stream_header", adit_fuzz::stream_header),
@@ -19,6 +19,13 @@ const TARGETS: [(&str, Body); 7] = [
     ("control", adit_fuzz::control),
     ("headers", adit_fuzz::headers),
     ("session_ops", adit_fuzz::session_ops),
+    ("template_parse", adit_fuzz::template_parse),
+    ("template_eval", adit_fuzz::template_eval),
+    ("spki_pin", adit_fuzz::spki_pin),
+    ("registry_ops", adit_fuzz::registry_ops),
+    ("config", adit_fuzz::config),
+    ("host_header", adit_fuzz::host_header),
+    ("request_head", adit_fuzz::request_head),
 ];
 
 /// Inputs for the bodies that a vector is good for. Bodies that take a choice from the first byte get several.
@@ -68,6 +75,20 @@ fn vectors() {
     }
 }
 
+/// The files that the tests of the crate's module `config` read.
+fn configurations() -> Vec<PathBuf> {
+    let folders = ["good", "bad"].map(|name| folder("../src/config/tests").join(name));
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap()).map(|file| file.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect()
+}
+
+#[test]
+fn configuration_files() {
+    let files = configurations();
+    assert!(!files.is_empty());
+    files.iter().for_each(|file| run("config", &fs::read(file).unwrap()));
+}
+
 #[test]
 fn seeds_and_regressions() {
     for (target, file) in [files("seeds"), files("regressions")].concat() {
@@ -87,7 +108,7 @@ fn every_target_is_declared_and_has_its_file() {
 }
 
 #[test]
-#[ignore = "writes the vectors to corpus/, where cargo-fuzz starts from"]
+#[ignore = "writes vectors and configurations to corpus/, where cargo-fuzz starts from"]
 fn write_corpus() {
     for vector in load("valid").iter().chain(&load("invalid")) {
         for (at, (target, input)) in inputs(vector).into_iter().enumerate() {
@@ -95,5 +116,9 @@ fn write_corpus() {
             fs::create_dir_all(&corpus).unwrap();
             fs::write(corpus.join(format!("{}-{}-{at}", vector.kind, vector.name)), input).unwrap();
         }
+    }
+    fs::create_dir_all(folder("corpus/config")).unwrap();
+    for file in configurations() {
+        fs::copy(&file, folder("corpus/config").join(file.file_name().unwrap())).unwrap();
     }
 }

@@ -1,30 +1,25 @@
 //! From checked settings to bound listeners and prepared roles.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use tracing::warn;
 
 use crate::admin;
+use crate::app::App;
 use crate::app::state::State;
-use crate::app::{App, Egress};
 use crate::config::{Checked, EgressConfig, InitiatorConfig, ResponderConfig};
-use crate::egress::Settings as EgressSettings;
-use crate::egress::gateway::Gateway;
-use crate::egress::listener::Listener;
-use crate::egress::observe::Observed;
+use crate::egress::{self, Egress, Settings as EgressSettings};
 use crate::initiator::serve::{DuplicateService, Services};
 use crate::initiator::{Destination, Initiator, InitiatorSettings};
 use crate::lifecycle::Ready;
-use crate::net::{self, Granted};
+use crate::net;
 use crate::policy::RuleError;
 use crate::protocol::ALPN;
 use crate::protocol::handshake::Token;
 use crate::protocol::session::Timing;
-use crate::proxy::failure::Cause;
 use crate::responder::{Responder, ResponderError, ResponderSettings};
-use crate::routing::{Directory, Router};
-use crate::telemetry::{Metrics, Role, Side};
+use crate::routing::Directory;
+use crate::telemetry::{Metrics, Role};
 use crate::tls::{self, TlsError, secret};
 use crate::transport::quic::{self, Dialer, Keys, QuicSettings};
 use crate::transport::{DialError, Tunnel};
@@ -68,9 +63,9 @@ pub enum AppError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A bound socket that does not tell its address.
-    #[error("a listener does not know its address: {0}")]
-    Address(std::io::Error),
+    /// An egress listener.
+    #[error(transparent)]
+    Egress(#[from] egress::BuildError),
 }
 
 pub(super) async fn build(config: Checked) -> Result<App, AppError> {
@@ -111,9 +106,8 @@ fn responder(
     if rules.insecure_accept_any() {
         warn!("responder.insecure_accept_any: whoever connects is admitted under any name; for trials only");
     }
-    let tls = tls::responder_config(&settings.tls()?, &[ALPN])?;
-    let (socket, granted) = net::bind_udp(settings.quic)?;
-    report_buffers(metrics, Role::Responder, granted);
+    let tls = tls::responder_config(&settings.tls(&rules)?, &[ALPN])?;
+    let socket = quic::listening_socket(settings.quic, Role::Responder, metrics)?;
     let quic = QuicSettings {
         congestion: settings.congestion,
         max_incoming: settings.max_pending_handshakes as usize,
@@ -140,10 +134,6 @@ fn keys(settings: &ResponderConfig) -> Result<Keys, AppError> {
 }
 
 fn egress(settings: &EgressConfig, directory: &Arc<Directory<Tunnel>>, metrics: &Metrics) -> Result<Egress, AppError> {
-    let tls = match &settings.tls {
-        Some(files) => Some(Arc::new(tls::egress_config(&files.egress()?)?)),
-        None => None,
-    };
     let limits = EgressSettings {
         max_head_bytes: settings.limits.head_bytes,
         max_head_fields: settings.limits.head_fields,
@@ -151,12 +141,14 @@ fn egress(settings: &EgressConfig, directory: &Arc<Directory<Tunnel>>, metrics: 
         half_close: settings.half_close,
         ..EgressSettings::default()
     };
-    let listener = Listener::new(net::bind_tcp(settings.http)?, tls, limits);
-    let address = listener.local_addr().map_err(AppError::Address)?;
-    let causes = Cause::ALL.map(Cause::label);
-    let gateway = Gateway::new(Arc::clone(directory), Router::new(settings.router.clone()));
-    let service = Observed::new(gateway, metrics.exchanges(Side::Egress, &causes), settings.access_log);
-    Ok(Egress { listener, address, service })
+    let mut builder = egress::Builder::new(Arc::clone(directory), settings.router.clone())
+        .settings(limits)
+        .access_log(settings.access_log)
+        .metrics(metrics);
+    if let Some(files) = &settings.tls {
+        builder = builder.tls(files.egress()?);
+    }
+    Ok(builder.bind(settings.http)?)
 }
 
 fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) -> Result<Initiator<Services>, AppError> {
@@ -168,8 +160,7 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
         ..QuicSettings::default()
     };
     let tls = tls::initiator_config(&settings.tls.initiator()?, &[ALPN])?;
-    let (socket, granted) = dialling_socket()?;
-    report_buffers(metrics, Role::Initiator, granted);
+    let socket = quic::dialling_socket(metrics)?;
     let endpoint = quic::bind(socket, &Keys::ephemeral(), None)?;
     let destinations = settings.tunnels.iter().map(|tunnel| Destination {
         target: tunnel.to.to_string(),
@@ -185,24 +176,4 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
     };
     let dialer = Dialer::new(endpoint, tls, quic)?;
     Ok(Initiator::new(roles, dialer, services, metrics))
-}
-
-/// A socket that reaches IPv6 and IPv4; only IPv4 where the system has no IPv6.
-fn dialling_socket() -> Result<(std::net::UdpSocket, Granted), net::BindError> {
-    net::bind_udp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
-        .or_else(|_| net::bind_udp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
-}
-
-fn report_buffers(metrics: &Metrics, role: Role, granted: Granted) {
-    metrics.udp_buffers(role, granted.recv, granted.send);
-    if !granted.is_enough() {
-        warn!(
-            role = role.label(),
-            asked = net::UDP_BUFFER_BYTES,
-            recv = granted.recv,
-            send = granted.send,
-            "the kernel granted smaller UDP buffers than asked for, which costs packets under load; raise \
-             net.core.rmem_max and net.core.wmem_max"
-        );
-    }
 }

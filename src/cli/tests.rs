@@ -105,7 +105,8 @@ fn certificates_are_made_once_and_pass_the_check_of_a_file() {
                 tls: { cert: edge-17.pem, key: edge-17.key, ca: ca.pem }\nservices: []\n";
     std::fs::write(&file, text).unwrap();
     let checked = config::load(&file, &config::Process).unwrap();
-    checked.responder.unwrap().tls().unwrap();
+    let responder = checked.responder.unwrap();
+    responder.tls(&responder.admission.rules().unwrap()).unwrap();
     checked.initiator.unwrap().tls.initiator().unwrap();
     std::fs::write(&file, text.replace("key: edge-17.key", "key: responder.key")).unwrap();
     let report = config::load(&file, &config::Process).unwrap_err().to_string();

@@ -123,25 +123,13 @@ impl AdmissionConfig {
 }
 
 impl ResponderConfig {
-    /// Loads what the tunnel listener shows and trusts.
-    ///
-    /// A certificate is asked for if any rule can need one, and required if every admitted claim needs one. Without
-    /// `client_ca` the pins of all nodes together say which keys are genuine, and policy says which of them is whose.
+    /// Loads what the tunnel listener shows, and whom it has to ask for a certificate under `rules`, which are
+    /// [`AdmissionConfig::rules`].
     ///
     /// # Errors
-    /// What is wrong with the files, or with the rules.
-    pub fn tls(&self) -> Result<ResponderTls, TlsError> {
-        let mut trust = self.tls.trust()?;
-        if trust.roots.is_empty() {
-            let of_nodes = self.admission.nodes.iter().flat_map(|node| &node.pins);
-            trust.pins = self.admission.pins.iter().chain(of_nodes).copied().collect();
-        }
-        let required = self.admission.rules().is_ok_and(|rules| rules.require_certificate());
-        let initiators = match (trust.roots.is_empty() && trust.pins.is_empty(), required) {
-            (true, false) => ClientCertificates::NotAsked,
-            (false, false) => ClientCertificates::Optional(trust),
-            (_, true) => ClientCertificates::Required(trust),
-        };
+    /// What is wrong with the files.
+    pub fn tls(&self, rules: &Rules) -> Result<ResponderTls, TlsError> {
+        let initiators = ClientCertificates::for_rules(rules, self.tls.trust()?);
         Ok(ResponderTls { credentials: self.tls.credentials()?, initiators })
     }
 }

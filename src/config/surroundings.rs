@@ -44,6 +44,28 @@ impl Surroundings for Process {
     }
 }
 
+/// The file system of this process, and these variables instead of its environment: for programs that embed adit.
+#[derive(Debug, Clone)]
+pub struct Given<'a>(pub &'a [(&'a str, String)]);
+
+impl Surroundings for Given<'_> {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Process.read(path)
+    }
+
+    fn can_read(&self, path: &Path) -> io::Result<()> {
+        Process.can_read(path)
+    }
+
+    fn has_files(&self) -> bool {
+        true
+    }
+}
+
 /// No variable is set, and every file is there and empty: a text can be checked without touching the machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Nowhere;

@@ -106,6 +106,22 @@ impl StatusBoard {
         }
     }
 
+    /// Resolves with a slot that has a tunnel, or else knows why it has none ([`SlotStatus::reason`]). Cancel safe.
+    pub async fn first_outcome(&self) -> SlotStatus {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let slots = self.slots();
+            let connected = slots.iter().position(|slot| slot.tunnel.is_some());
+            let outcome = connected.or_else(|| slots.iter().position(|slot| slot.reason.is_some()));
+            if let Some(slot) = outcome.and_then(|at| slots.into_iter().nth(at)) {
+                return slot;
+            }
+            changed.await;
+        }
+    }
+
     /// The live tunnels.
     pub fn tunnels(&self) -> Vec<Tunnel> {
         self.lock().values().filter_map(|slot| slot.tunnel.clone()).collect()

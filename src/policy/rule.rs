@@ -147,6 +147,11 @@ impl Rules {
         self.identity.is_some() || !self.pins.is_empty() || each_node
     }
 
+    /// Every key that some rule names.
+    pub fn pins(&self) -> impl Iterator<Item = SpkiPin> {
+        self.pins.iter().chain(self.nodes.values().flat_map(|rule| &rule.pins)).copied()
+    }
+
     /// Whether anybody is admitted under any name.
     pub fn insecure_accept_any(&self) -> bool {
         self.insecure_accept_any

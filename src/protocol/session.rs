@@ -94,7 +94,7 @@ pub enum Output {
     Send(Bytes),
     /// Take note.
     Event(Event),
-    /// End the tunnel, once what was sent before has arrived or had 3 s to do so; always the last output. spec: CT-25
+    /// End the tunnel; after a REFUSE, once that has arrived or had 3 s to do so. Always the last output. spec: CT-25
     Close {
         /// The code of CONNECTION_CLOSE.
         code: CloseCode,

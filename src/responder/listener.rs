@@ -158,6 +158,11 @@ impl Responder {
         self.endpoint.wait_idle().await;
     }
 
+    /// The tunnels that it admitted, for egress listeners to send into.
+    pub fn directory(&self) -> Arc<Directory<Tunnel>> {
+        Arc::clone(&self.shared.directory)
+    }
+
     /// A handle to change the rules while it runs.
     pub fn admission(&self) -> Admission {
         Admission(Arc::clone(&self.shared))

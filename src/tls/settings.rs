@@ -11,6 +11,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use crate::id::SpkiPin;
+use crate::policy::Rules;
 use crate::tls::verify::{ClientVerifier, ResponderVerifier};
 use crate::tls::{Credentials, Peer, TlsError};
 
@@ -23,6 +24,13 @@ pub struct Trust {
     pub pins: Vec<SpkiPin>,
     /// Revocation lists. Empty: nothing is checked for revocation.
     pub crls: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl Trust {
+    /// Whatever these roots signed, whichever key it has.
+    pub fn roots(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
+        Self { roots: roots.into_iter().collect(), ..Self::default() }
+    }
 }
 
 /// TLS of an initiator.
@@ -43,6 +51,23 @@ pub enum ClientCertificates {
     Optional(Trust),
     /// It is not asked. For tokens alone, for `insecure_accept_any`, and for public egress.
     NotAsked,
+}
+
+impl ClientCertificates {
+    /// What TLS has to ask of initiators so that policy can apply `rules`: a certificate if any rule can need one, and
+    /// from everybody if every admitted claim needs one.
+    ///
+    /// Without roots in `trust`, the keys that the rules pin are genuine, and policy says which of them is whose.
+    pub fn for_rules(rules: &Rules, mut trust: Trust) -> Self {
+        if trust.roots.is_empty() {
+            trust.pins = rules.pins().collect();
+        }
+        match (trust.roots.is_empty() && trust.pins.is_empty(), rules.require_certificate()) {
+            (true, false) => Self::NotAsked,
+            (false, false) => Self::Optional(trust),
+            (_, true) => Self::Required(trust),
+        }
+    }
 }
 
 /// TLS of a responder's tunnel listener.

@@ -7,6 +7,7 @@ mod endpoint;
 mod exchange;
 mod serve;
 mod settings;
+mod socket;
 mod streams;
 
 pub(crate) use accept::new_tunnel_id;
@@ -14,6 +15,7 @@ pub use accept::{AcceptError, Incoming, Listener, Pending, Prepared};
 pub use dial::{Dialed, Dialer};
 pub use endpoint::{BindError, Keys, bind};
 pub use settings::{CongestionControl, QuicSettings};
+pub use socket::{dialling_socket, listening_socket};
 
 pub(crate) use control::{Command, Connection};
 pub(crate) use streams::MessageStream;

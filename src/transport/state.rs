@@ -1,7 +1,7 @@
 //! What is known of one tunnel while it lives: health, load, traffic. Written by its driver, read from anywhere.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,9 @@ pub(crate) struct TunnelState {
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
     rtt_micros: AtomicU64,
     phase: watch::Sender<Phase>,
+    /// Whether WELCOME is on its way: before it, no stream may be opened. spec: HS-32
+    welcomed: AtomicBool,
+    welcome_sent: tokio::sync::Notify,
     idle: tokio::sync::Notify,
     services: Mutex<Vec<Service>>,
 }
@@ -109,6 +112,8 @@ impl TunnelState {
             exchanges: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
+            welcomed: AtomicBool::new(false),
+            welcome_sent: tokio::sync::Notify::new(),
             idle: tokio::sync::Notify::new(),
             services: Mutex::new(services),
         })
@@ -172,6 +177,25 @@ impl TunnelState {
 
     pub(crate) fn replace_services(&self, services: Vec<Service>) {
         *self.services.lock().unwrap_or_else(PoisonError::into_inner) = services;
+    }
+
+    /// From here on streams may be opened.
+    pub(crate) fn open(&self) {
+        self.welcomed.store(true, Ordering::Release);
+        self.welcome_sent.notify_waiters();
+    }
+
+    /// Resolves when streams may be opened. Cancel safe.
+    pub(crate) async fn opened(&self) {
+        while !self.welcomed.load(Ordering::Acquire) {
+            let sent = self.welcome_sent.notified();
+            tokio::pin!(sent);
+            // Registered before the check, so that a notification in between is not missed.
+            sent.as_mut().enable();
+            if !self.welcomed.load(Ordering::Acquire) {
+                sent.await;
+            }
+        }
     }
 
     /// Counts an exchange until the returned guard drops.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use super::adit::id::{Claim, HostId, InstanceId, PeerIdentity, Place, SpkiPin, TenantId, TunnelId};
-use super::adit::policy::{Counts, Quotas, RuleSettings, Rules, authorize};
+use super::adit::policy::{Admitted, Counts, Quotas, RuleSettings, Rules, authorize};
 use super::adit::registry::{Balance, Choice, Conflict, Handle, Health};
 use super::adit::registry::{InsertError, NoTunnel, RECONNECT_WINDOW, Registry};
 
@@ -344,7 +344,7 @@ fn place(claimed: Claimed) -> Place {
     }
 }
 
-fn admitted(claimed: Claimed) -> super::adit::policy::Admitted {
+fn admitted(claimed: Claimed) -> Admitted {
     let settings = RuleSettings { insecure_accept_any: true, quotas: quotas(), ..RuleSettings::default() };
     let rules = Rules::new(settings).expect("accepting anybody needs no proof");
     let identity = PeerIdentity { key: Some(SpkiPin([claimed.key; 32])), ..PeerIdentity::default() };

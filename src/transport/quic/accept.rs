@@ -208,7 +208,7 @@ impl Pending {
         Prepared { tunnel: Tunnel::quic(connection), state, control, commands }
     }
 
-    /// Sends REFUSE, waits until it arrived (at most two seconds) and closes.
+    /// Sends REFUSE, waits until it arrived (at most three seconds) and closes.
     pub async fn refuse(self, refusal: &Refusal) {
         send_refusal(self.control, refusal).await;
     }
@@ -230,7 +230,7 @@ impl Prepared {
         control.run(state, commands, true)
     }
 
-    /// Sends REFUSE, waits until it arrived (at most two seconds) and closes.
+    /// Sends REFUSE, waits until it arrived (at most three seconds) and closes.
     pub async fn refuse(self, refusal: &Refusal) {
         send_refusal(self.control, refusal).await;
     }
@@ -239,7 +239,7 @@ impl Prepared {
 async fn send_refusal(mut control: Control, refusal: &Refusal) {
     note_illegal(control.session().refuse(refusal));
     // The session's last output is the close, which ends this loop.
-    let _ = timeout(Duration::from_secs(3), async { while control.event().await.is_ok() {} }).await;
+    let _ = timeout(Duration::from_secs(4), async { while control.event().await.is_ok() {} }).await;
 }
 
 fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {

@@ -15,8 +15,8 @@ use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session};
 use crate::transport::quic::streams::lost;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 
-/// How long a last control frame may take to be acknowledged before the connection closes over it.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a REFUSE may take to be acknowledged before the connection closes over it. spec: CT-25
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
 const READ_BYTES: usize = 64 * 1024;
 
 /// What the owner of a tunnel may ask of its driver.
@@ -191,7 +191,7 @@ impl Control {
                     draining |= self.apply(event, state);
                     continue;
                 }
-                Ok(None) => {}
+                Ok(None) => state.open(),
                 Err(reason) => return reason,
             }
             tokio::select! {

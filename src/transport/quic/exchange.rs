@@ -7,6 +7,7 @@ use crate::id::ServiceName;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role};
+use crate::registry::Health;
 use crate::transport::body::{BoxError, RecvBody};
 use crate::transport::error::{BodyError, ExchangeError, TunnelLost};
 use crate::transport::quic::control::{Command, Connection};
@@ -31,6 +32,11 @@ impl Connection {
         let opening = encode_head(service, head, !upload)?;
         if exceeds(self.peer_limits, opening.len(), &head.headers) {
             return Err(ExchangeError::Request("its head is larger than the initiator accepts"));
+        }
+        self.state.opened().await;
+        // The registry lets go of a draining tunnel, but a pick may have come before that. spec: CT-21
+        if self.state.health() == Health::Draining {
+            return Err(ExchangeError::NotSent(TunnelLost("it drains".into())));
         }
         let (send, recv) = self.quic.open_bi().await.map_err(|error| ExchangeError::NotSent(lost(&error)))?;
         let mut send = SendHalf::new(send);

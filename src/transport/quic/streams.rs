@@ -39,6 +39,8 @@ pub(crate) fn lost(error: &quinn::ConnectionError) -> TunnelLost {
 pub(crate) struct MessageStream {
     recv: quinn::RecvStream,
     reader: MessageReader,
+    /// What dropping it before the end tells the peer. spec: ST-30, ST-31
+    on_drop: StreamCode,
     /// Nothing more is wanted of `recv`: END or FIN was seen, or the peer reset it.
     over: bool,
     /// Aborts the upload task of the same exchange when the response is no longer wanted.
@@ -47,7 +49,12 @@ pub(crate) struct MessageStream {
 
 impl MessageStream {
     pub(super) fn new(recv: quinn::RecvStream, role: Role, limits: Limits) -> Self {
-        Self { recv, reader: MessageReader::new(role, limits), over: false, upload: None }
+        let on_drop = match role {
+            // Not to read a request to its end is no failure: an answer may come before it.
+            Role::Request => StreamCode::NoError,
+            Role::Response => StreamCode::Cancelled,
+        };
+        Self { recv, reader: MessageReader::new(role, limits), on_drop, over: false, upload: None }
     }
 
     pub(super) fn tie_upload(&mut self, upload: tokio::task::AbortHandle) {
@@ -124,7 +131,7 @@ impl MessageStream {
 impl Drop for MessageStream {
     fn drop(&mut self) {
         if !self.over {
-            self.refuse(StreamCode::Cancelled);
+            self.refuse(self.on_drop);
         }
         if let Some(upload) = &self.upload {
             upload.abort();

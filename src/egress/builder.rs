@@ -1,0 +1,121 @@
+//! An egress listener in a few lines, for programs that embed a responder.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::egress::Settings;
+use crate::egress::gateway::Gateway;
+use crate::egress::listener::Listener;
+use crate::egress::observe::Observed;
+use crate::net;
+use crate::proxy::failure::Cause;
+use crate::routing::{Directory, Router, RouterSettings};
+use crate::telemetry::{Metrics, Side};
+use crate::tls::{self, EgressTls, TlsError};
+use crate::transport::Tunnel;
+
+/// Builds an [`Egress`] in front of the tunnels of a responder.
+///
+/// ```no_run
+/// # fn f(responder: adit::responder::Responder) -> Result<(), Box<dyn std::error::Error>> {
+/// let router = adit::routing::RouterSettings::new("%REQ(x-node-id)%".parse()?);
+/// let egress = adit::egress::Builder::new(responder.directory(), router).bind(([127, 0, 0, 1], 8085).into())?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is bound yet"]
+pub struct Builder {
+    directory: Arc<Directory<Tunnel>>,
+    router: RouterSettings,
+    tls: Option<EgressTls>,
+    settings: Settings,
+    access_log: bool,
+    metrics: Metrics,
+}
+
+/// A bound listener for application traffic, and who answers there.
+pub struct Egress {
+    listener: Listener,
+    address: SocketAddr,
+    service: Observed,
+}
+
+/// Why an egress listener could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The credentials or roots.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] net::BindError),
+    /// A bound socket that does not tell its address.
+    #[error("a listener does not know its address: {0}")]
+    Address(io::Error),
+}
+
+impl Builder {
+    /// Sends requests into these tunnels, as `router` says: see
+    /// [`Responder::directory`](../responder/struct.Responder.html#method.directory).
+    pub fn new(directory: Arc<Directory<Tunnel>>, router: RouterSettings) -> Self {
+        Self { directory, router, tls: None, settings: Settings::default(), access_log: false, metrics: Metrics::new() }
+    }
+
+    /// TLS with ALPN; by default the listener speaks HTTP/1.1 and HTTP/2 in clear text.
+    pub fn tls(self, tls: EgressTls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// Limits and timeouts other than the defaults.
+    pub fn settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// Whether each exchange is logged, at level info; default no.
+    pub fn access_log(self, access_log: bool) -> Self {
+        Self { access_log, ..self }
+    }
+
+    /// Counts into these metrics; by default into some that nobody reads.
+    pub fn metrics(self, metrics: &Metrics) -> Self {
+        Self { metrics: metrics.clone(), ..self }
+    }
+
+    /// Binds a TCP address; port 0 takes a free one. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BuildError`] says which credential or address is at fault.
+    pub fn bind(self, address: SocketAddr) -> Result<Egress, BuildError> {
+        let Self { directory, router, tls, settings, access_log, metrics } = self;
+        let tls = tls.map(|tls| tls::egress_config(&tls)).transpose()?.map(Arc::new);
+        let listener = Listener::new(net::bind_tcp(address)?, tls, settings);
+        let address = listener.local_addr().map_err(BuildError::Address)?;
+        let exchanges = metrics.exchanges(Side::Egress, &Cause::ALL.map(Cause::label));
+        let gateway = Gateway::new(directory, Router::new(router));
+        Ok(Egress { listener, address, service: Observed::new(gateway, exchanges, access_log) })
+    }
+}
+
+impl Egress {
+    /// Where it listens, with its real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes requests until `drain` is cancelled, then returns when the last connection is done.
+    ///
+    /// Cancel safety: dropping the future drops the listening socket and every connection.
+    pub async fn run(self, drain: CancellationToken) {
+        self.listener.run(self.service, drain).await;
+    }
+}
+
+impl std::fmt::Debug for Egress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Egress").field("address", &self.address).finish_non_exhaustive()
+    }
+}

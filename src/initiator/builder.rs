@@ -1,0 +1,128 @@
+//! An initiator in a few lines, for programs that embed one.
+
+use crate::id::{HostPort, ServiceName, TunnelAddress};
+use crate::initiator::{Destination, Initiator, InitiatorSettings};
+use crate::net;
+use crate::protocol::ALPN;
+use crate::protocol::handshake::{Service, ServiceKind, Token};
+use crate::telemetry::Metrics;
+use crate::tls::{self, Credentials, InitiatorTls, TlsError, Trust};
+use crate::transport::quic::{self, Dialer, Keys, QuicSettings, dialling_socket};
+use crate::transport::{DialError, Serve};
+
+/// Builds an [`Initiator`] that serves what arrives in this program: an axum router, a hyper service, or
+/// [`Services`](crate::initiator::serve::Services) for targets elsewhere.
+///
+/// ```no_run
+/// # fn f(credentials: adit::tls::Credentials, ca: adit::tls::Trust) -> Result<(), Box<dyn std::error::Error>> {
+/// let address = "rc://edge-17:stores-eu:acme@cloud.example.com:7843".parse()?;
+/// let router = axum::Router::new().route("/", axum::routing::get(async || "hello"));
+/// let initiator = adit::initiator::Builder::new(address, ca).credentials(credentials).serve(router)?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing serves yet"]
+pub struct Builder {
+    address: TunnelAddress,
+    more: Vec<Destination>,
+    server_name: Option<String>,
+    tls: InitiatorTls,
+    token: Option<Token>,
+    services: Vec<Service>,
+    quic: QuicSettings,
+    metrics: Metrics,
+}
+
+/// Why an initiator could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The credentials, roots or pins.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// There is no socket to dial from.
+    #[error(transparent)]
+    Bind(#[from] net::BindError),
+    /// The endpoint could not be made.
+    #[error(transparent)]
+    Endpoint(#[from] quic::BindError),
+    /// The TLS settings cannot be used for QUIC.
+    #[error(transparent)]
+    Dialer(#[from] DialError),
+}
+
+impl Builder {
+    /// Says who dials and whom, and which responders are genuine: whose chain ends at a root of `responder`, whose key
+    /// it pins, or both.
+    pub fn new(address: TunnelAddress, responder: Trust) -> Self {
+        Self {
+            address,
+            more: Vec::new(),
+            server_name: None,
+            tls: InitiatorTls { credentials: None, responder },
+            token: None,
+            services: Vec::new(),
+            quic: QuicSettings::default(),
+            metrics: Metrics::new(),
+        }
+    }
+
+    /// What proves the claim: a certificate and its key.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.tls.credentials = Some(credentials);
+        self
+    }
+
+    /// What proves the claim beside the certificate, or instead.
+    pub fn token(self, token: Token) -> Self {
+        Self { token: Some(token), ..self }
+    }
+
+    /// Another responder, and how many tunnels are kept to each address that its name resolves to.
+    pub fn also_to(mut self, responder: &HostPort, count: u32) -> Self {
+        self.more.push(destination(responder, count));
+        self
+    }
+
+    /// The name that the certificates of responders must have; by default the host that is dialled.
+    pub fn server_name(self, name: impl Into<String>) -> Self {
+        Self { server_name: Some(name.into()), ..self }
+    }
+
+    /// A service that is announced to responders. Requests that name it carry the [`ServiceName`] as an extension.
+    pub fn exports(mut self, name: ServiceName) -> Self {
+        self.services.push(Service { name, kind: ServiceKind::Http });
+        self
+    }
+
+    /// Transport settings other than the defaults.
+    pub fn quic(self, quic: QuicSettings) -> Self {
+        Self { quic, ..self }
+    }
+
+    /// Counts into these metrics; by default into some that nobody reads.
+    pub fn metrics(self, metrics: &Metrics) -> Self {
+        Self { metrics: metrics.clone(), ..self }
+    }
+
+    /// Opens the socket to dial from; nothing is dialled before [`Initiator::run`]. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BuildError`] says which setting or credential is at fault.
+    pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<S>, BuildError> {
+        let Self { address, more, server_name, tls, token, services, quic, metrics } = self;
+        let tls = tls::initiator_config(&tls, &[ALPN])?;
+        let endpoint = quic::bind(dialling_socket(&metrics)?, &Keys::ephemeral(), None)?;
+        let first = destination(&address.responder, address.count);
+        let mut destinations: Vec<_> = std::iter::once(first).chain(more).collect();
+        for destination in &mut destinations {
+            destination.server_name.clone_from(&server_name);
+        }
+        let settings = InitiatorSettings { claim: address.claim, token, services, destinations, quic: quic.clone() };
+        Ok(Initiator::new(settings, Dialer::new(endpoint, tls, quic)?, service, &metrics))
+    }
+}
+
+fn destination(responder: &HostPort, count: u32) -> Destination {
+    Destination { target: responder.to_string(), count, server_name: None }
+}

@@ -1,0 +1,184 @@
+//! A responder in a few lines, for programs that embed one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+
+use crate::net;
+use crate::policy::{RuleError, RuleSettings, Rules};
+use crate::protocol::ALPN;
+use crate::responder::listener::{Responder, ResponderError, ResponderSettings};
+use crate::routing::Directory;
+use crate::telemetry::{Metrics, Role};
+use crate::tls::{self, ClientCertificates, Credentials, ResponderTls, TlsError, Trust};
+use crate::transport::Tunnel;
+use crate::transport::quic::{Keys, QuicSettings, listening_socket};
+
+/// What a responder without a name calls itself.
+pub const DEFAULT_NAME: &str = "adit";
+
+/// Builds a [`Responder`]. There is no `bind` before somebody decided who may open a tunnel:
+///
+/// ```compile_fail
+/// # fn f(credentials: adit::tls::Credentials) {
+/// adit::responder::Builder::new(credentials).bind("127.0.0.1:0".parse().unwrap());
+/// # }
+/// ```
+///
+/// Usually that is [`Builder::admit_certificates`]; [`Builder::admit`] takes all rules there are.
+///
+/// ```no_run
+/// # fn f(credentials: adit::tls::Credentials, ca: adit::tls::Trust) -> Result<(), adit::responder::BuildError> {
+/// let responder = adit::responder::Builder::new(credentials)
+///     .admit_certificates(ca.roots, "spiffe://example.org/{tenant}/{cluster}/{node}")?
+///     .bind(([0, 0, 0, 0], 7843).into())?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is bound yet"]
+pub struct Builder<Peers = Undecided> {
+    credentials: Credentials,
+    name: String,
+    keys: Keys,
+    quic: QuicSettings,
+    metrics: Metrics,
+    peers: Peers,
+}
+
+/// Nobody said yet who may open a tunnel.
+#[derive(Debug)]
+pub struct Undecided(());
+
+/// Who may open a tunnel, and what TLS asks of them for it.
+#[derive(Debug)]
+pub struct Decided {
+    rules: Rules,
+    initiators: ClientCertificates,
+}
+
+/// Choices that give security away. Each says what it costs.
+#[derive(Debug)]
+#[must_use = "nothing is decided yet"]
+pub struct Dangerous(Builder<Undecided>);
+
+/// Why a responder could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The rules admit nobody, or without proof.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Rules(Vec<RuleError>),
+    /// Anybody could sign a certificate with any name in it.
+    #[error("an identity template without roots proves nothing; expected the roots that sign such names")]
+    IdentityWithoutRoots,
+    /// The credentials, roots or revocation lists.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] net::BindError),
+    /// The endpoint could not be made.
+    #[error(transparent)]
+    Responder(#[from] ResponderError),
+}
+
+impl Builder<Undecided> {
+    /// Shows these credentials to initiators; they dial a name that is in the certificate.
+    pub fn new(credentials: Credentials) -> Self {
+        Self {
+            credentials,
+            name: DEFAULT_NAME.to_owned(),
+            keys: Keys::ephemeral(),
+            quic: QuicSettings::default(),
+            metrics: Metrics::new(),
+            peers: Undecided(()),
+        }
+    }
+
+    /// Admits whoever shows a certificate that these roots signed and that carries the name which `identity`, an
+    /// [`IdentityTemplate`](crate::policy::IdentityTemplate), makes of the claim.
+    ///
+    /// # Errors
+    /// [`BuildError::Rules`] if the template would not prove node, cluster and tenant,
+    /// [`BuildError::IdentityWithoutRoots`] without roots.
+    pub fn admit_certificates(
+        self,
+        roots: Vec<CertificateDer<'static>>,
+        identity: &str,
+    ) -> Result<Builder<Decided>, BuildError> {
+        let rules = RuleSettings { identity: Some(identity.to_owned()), ..RuleSettings::default() };
+        self.admit(rules, Trust::roots(roots))
+    }
+
+    /// Admits whom the rules admit: pins, tokens, single nodes, quotas. `trust` says which certificates are genuine; with
+    /// no roots in it, the keys that the rules pin are.
+    ///
+    /// # Errors
+    /// As for [`Builder::admit_certificates`].
+    pub fn admit(self, rules: RuleSettings, trust: Trust) -> Result<Builder<Decided>, BuildError> {
+        if rules.identity.is_some() && trust.roots.is_empty() {
+            return Err(BuildError::IdentityWithoutRoots);
+        }
+        let rules = Rules::new(rules).map_err(BuildError::Rules)?;
+        let initiators = ClientCertificates::for_rules(&rules, trust);
+        Ok(self.decided(Decided { rules, initiators }))
+    }
+
+    /// The way to choices that give security away.
+    pub fn dangerous(self) -> Dangerous {
+        Dangerous(self)
+    }
+
+    fn decided(self, peers: Decided) -> Builder<Decided> {
+        let Self { credentials, name, keys, quic, metrics, peers: Undecided(()) } = self;
+        Builder { credentials, name, keys, quic, metrics, peers }
+    }
+}
+
+impl Dangerous {
+    /// Admits whoever reaches the port under any name they like: they receive the requests that are meant for that
+    /// node, and answer them. For trials on a machine that nobody else reaches.
+    pub fn accept_anyone(self) -> Builder<Decided> {
+        let settings = RuleSettings { insecure_accept_any: true, ..RuleSettings::default() };
+        let rules = Rules::new(settings).expect("accepting anyone contradicts no other rule, for there is none");
+        self.0.decided(Decided { rules, initiators: ClientCertificates::NotAsked })
+    }
+}
+
+impl<Peers> Builder<Peers> {
+    /// Its name in WELCOME, 1 to 128 bytes; default [`DEFAULT_NAME`].
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// Keys that were persisted, so that initiators notice a restart at once; by default they die with the process.
+    pub fn keys(self, keys: Keys) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// Transport settings other than the defaults.
+    pub fn quic(self, quic: QuicSettings) -> Self {
+        Self { quic, ..self }
+    }
+
+    /// Counts into these metrics; by default into some that nobody reads.
+    pub fn metrics(self, metrics: &Metrics) -> Self {
+        Self { metrics: metrics.clone(), ..self }
+    }
+}
+
+impl Builder<Decided> {
+    /// Binds a UDP address; port 0 takes a free one, see [`Responder::local_addr`]. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BuildError`] says which setting, credential or address is at fault.
+    pub fn bind(self, address: SocketAddr) -> Result<Responder, BuildError> {
+        let Self { credentials, name, keys, quic, metrics, peers: Decided { rules, initiators } } = self;
+        let tls = tls::responder_config(&ResponderTls { credentials, initiators }, &[ALPN])?;
+        let socket = listening_socket(address, Role::Responder, &metrics)?;
+        let settings = ResponderSettings { name, rules, tls, keys, quic };
+        let directory: Arc<Directory<Tunnel>> = Arc::default();
+        Ok(Responder::bind(socket, settings, directory, &metrics)?)
+    }
+}
