@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -95,6 +95,8 @@ pub(crate) struct TunnelState {
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
     rtt_micros: AtomicU64,
     phase: watch::Sender<Phase>,
+    /// What the drain said, if there was one: a short one may be over before anybody saw its phase.
+    reconnect_after: OnceLock<Duration>,
     /// Whether WELCOME is on its way: before it, no stream may be opened. spec: HS-32
     welcomed: AtomicBool,
     welcome_sent: tokio::sync::Notify,
@@ -112,6 +114,7 @@ impl TunnelState {
             exchanges: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
+            reconnect_after: OnceLock::new(),
             welcomed: AtomicBool::new(false),
             welcome_sent: tokio::sync::Notify::new(),
             idle: tokio::sync::Notify::new(),
@@ -125,6 +128,9 @@ impl TunnelState {
 
     /// Moves to `next` unless the tunnel is already closed, or draining and `next` is not closed.
     pub(crate) fn advance(&self, next: Phase) {
+        if let Phase::Draining { reconnect_after } = next {
+            self.reconnect_after.get_or_init(|| reconnect_after);
+        }
         self.phase.send_if_modified(|phase| {
             let blocked = match phase {
                 Phase::Closed(_) => true,
@@ -136,6 +142,11 @@ impl TunnelState {
             }
             !blocked
         });
+    }
+
+    /// When to come back, once the tunnel was drained.
+    pub(crate) fn reconnect_after(&self) -> Option<Duration> {
+        self.reconnect_after.get().copied()
     }
 
     pub(crate) fn health(&self) -> Health {

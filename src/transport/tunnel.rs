@@ -69,6 +69,12 @@ impl Tunnel {
         self.state().phase()
     }
 
+    /// How long to wait before the peer is dialled again: what the drain said that ends or ended this tunnel, whichever
+    /// end asked for it. `None`: nothing was drained.
+    pub fn reconnect_after(&self) -> Option<Duration> {
+        self.state().reconnect_after()
+    }
+
     /// Resolves when the tunnel is gone, with the reason. Cancel safe.
     pub async fn closed(&self) -> CloseReason {
         let mut phase = self.phase();

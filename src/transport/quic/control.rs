@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
-use crate::protocol::code::CloseCode;
+use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::{PeerLimits, Service};
 use crate::protocol::limits::Limits;
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session};
@@ -48,6 +48,8 @@ pub(super) struct Control {
     session: Session,
     receiving: bool,
     datagrams: u64,
+    /// The number of the peer's fault, once it made one.
+    fault: Option<RefusalCode>,
 }
 
 impl Control {
@@ -57,11 +59,16 @@ impl Control {
         recv: quinn::RecvStream,
         session: Session,
     ) -> Self {
-        Self { quic, send, recv, session, receiving: true, datagrams: 0 }
+        Self { quic, send, recv, session, receiving: true, datagrams: 0, fault: None }
     }
 
     pub(super) fn session(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    /// The number that the peer was refused with for breaking the protocol during the handshake, if it did.
+    pub(super) const fn fault(&self) -> Option<RefusalCode> {
+        self.fault
     }
 
     /// The next event of the session, sending and waiting as needed. Not cancel safe: a dropped call may have sent a
@@ -106,6 +113,7 @@ impl Control {
                     // An error has queued the close that it calls for.
                     if let Err(error) = self.session.receive(Instant::now(), &chunk.bytes) {
                         debug!(%error, "the peer broke the protocol on the control stream");
+                        self.fault = Some(error.refusal_code());
                     }
                     Ok(())
                 }
