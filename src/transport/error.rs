@@ -6,7 +6,9 @@ use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
 use crate::protocol::handshake::Refusal;
 use crate::protocol::session::SessionError;
 use crate::protocol::stream::StreamError;
-use crate::transport::body::BoxError;
+
+/// A boxed error of someone else's code.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why an exchange got no response head.
 #[derive(Debug, thiserror::Error)]

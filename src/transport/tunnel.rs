@@ -12,8 +12,8 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
 use crate::protocol::session::Drain;
 use crate::registry::{Handle, Health};
-use crate::transport::body::{BoxError, RecvBody};
-use crate::transport::error::ExchangeError;
+use crate::transport::body::RecvBody;
+use crate::transport::error::{BoxError, ExchangeError};
 use crate::transport::quic;
 use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
 

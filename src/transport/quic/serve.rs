@@ -123,7 +123,7 @@ fn request(
 async fn respond<B>(send: &mut SendHalf, response: http::Response<B>, is_head: bool, peer_limits: PeerLimits)
 where
     B: http_body::Body<Data = Bytes>,
-    B::Error: Into<crate::transport::body::BoxError>,
+    B::Error: Into<crate::transport::error::BoxError>,
 {
     let (parts, body) = response.into_parts();
     let end = is_head || body.is_end_stream();
