@@ -3,6 +3,7 @@
 
 mod authorization;
 mod harness;
+mod hostile_peer;
 mod http_egress;
 mod routing;
 #[path = "../support/mod.rs"]

@@ -1,0 +1,8 @@
+//! A peer with a valid certificate that breaks every rule it can: it loses its own tunnel, or its own stream, and nobody
+//! else notices.
+//!
+//! These peers speak QUIC by hand, so nothing here is repeated per transport.
+
+mod initiator;
+mod raw;
+mod responder;
