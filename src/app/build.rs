@@ -1,5 +1,8 @@
 //! From checked settings to bound listeners and prepared roles.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tracing::warn;
@@ -52,11 +55,19 @@ pub enum AppError {
     /// Two services of one name.
     #[error(transparent)]
     Services(#[from] DuplicateService),
+    /// The folder of the persisted keys.
+    #[error("responder.state_dir: cannot make {}", folder.display())]
+    StateDir {
+        /// Which one.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The persisted keys.
-    #[error("responder.state_dir: {0}")]
+    #[error("responder.state_dir")]
     Keys(#[from] secret::SecretError),
     /// The admin listener.
-    #[error("admin: cannot listen on {address}: {source}")]
+    #[error("admin: cannot listen on {address}")]
     Admin {
         /// What was asked for.
         address: String,
@@ -127,6 +138,8 @@ fn responder(
 /// Persisted where the file says; else new, so that tunnels of a former process notice its end by their idle timeout.
 fn keys(settings: &ResponderConfig) -> Result<Keys, AppError> {
     let Some(folder) = &settings.state_dir else { return Ok(Keys::ephemeral()) };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| AppError::StateDir { folder: folder.clone(), source })?;
     let secret = secret::load_or_create(&folder.join(KEYS_FILE), Keys::BYTES)?;
     let mut bytes = [0; Keys::BYTES];
     bytes.copy_from_slice(secret.as_bytes());

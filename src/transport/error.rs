@@ -112,7 +112,9 @@ impl DialError {
             Self::Refused(refusal) => match refusal.code {
                 RefusalCode::Malformed | RefusalCode::Unsupported => "check that both ends run compatible versions",
                 RefusalCode::Unauthenticated => "configure a client certificate that the responder's CA signed",
-                RefusalCode::Forbidden => "node, cluster and tenant must be the ones in the certificate",
+                RefusalCode::Forbidden => {
+                    "make node, cluster and tenant those of the certificate, and its key one that the responder admits"
+                }
                 RefusalCode::Conflict => "choose a name that no other node or cluster of the tenant uses",
                 RefusalCode::Quota | RefusalCode::Unavailable => return None,
             },

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -56,7 +56,7 @@ pub struct TunnelSnapshot {
     pub generation: u64,
     /// `quic` or `tcp`.
     pub transport: &'static str,
-    /// `open`, `suspect`, `draining` or `closed`.
+    /// `healthy`, `suspect`, `draining` or `closed`.
     pub state: &'static str,
     /// The peer's address as seen here.
     pub remote: SocketAddr,
@@ -95,6 +95,8 @@ pub(crate) struct TunnelState {
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
     rtt_micros: AtomicU64,
     phase: watch::Sender<Phase>,
+    /// Outlasts the phase: a tunnel without exchanges closes before anybody saw it drain.
+    reconnect_after: OnceLock<Duration>,
     /// Whether WELCOME is on its way: before it, no stream may be opened. spec: HS-32
     welcomed: AtomicBool,
     welcome_sent: tokio::sync::Notify,
@@ -112,6 +114,7 @@ impl TunnelState {
             exchanges: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
+            reconnect_after: OnceLock::new(),
             welcomed: AtomicBool::new(false),
             welcome_sent: tokio::sync::Notify::new(),
             idle: tokio::sync::Notify::new(),
@@ -132,10 +135,18 @@ impl TunnelState {
                 Phase::Open | Phase::Suspect => *phase == next,
             };
             if !blocked {
+                if let Phase::Draining { reconnect_after } = next {
+                    let _ = self.reconnect_after.set(reconnect_after);
+                }
                 *phase = next;
             }
             !blocked
         });
+    }
+
+    /// What was said about a replacement when the tunnel began to drain; `None` if it did not.
+    pub(crate) fn reconnect_after(&self) -> Option<Duration> {
+        self.reconnect_after.get().copied()
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -148,7 +159,7 @@ impl TunnelState {
 
     pub(crate) fn label(&self) -> &'static str {
         match *self.phase.borrow() {
-            Phase::Open => "open",
+            Phase::Open => "healthy",
             Phase::Suspect => "suspect",
             Phase::Draining { .. } => "draining",
             Phase::Closed(_) => "closed",
@@ -229,5 +240,26 @@ impl Drop for InFlight {
         if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Claim, ClusterId, InstanceId, NodeId, TenantId};
+
+    #[test]
+    fn what_a_drain_said_about_a_replacement_outlasts_the_tunnel() {
+        let claim = Claim {
+            tenant: TenantId::default(),
+            cluster: ClusterId::new("c").unwrap(),
+            node: NodeId::new("n").unwrap(),
+        };
+        let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 0 };
+        let state = TunnelState::new(TunnelId(1), place, Instant::now(), Vec::new());
+        assert_eq!(state.reconnect_after(), None);
+        state.advance(Phase::Draining { reconnect_after: Duration::from_secs(2) });
+        state.advance(Phase::Closed(CloseReason { code: CloseCode::Done, text: "drained".into() }));
+        assert_eq!(state.reconnect_after(), Some(Duration::from_secs(2)));
     }
 }

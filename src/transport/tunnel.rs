@@ -69,6 +69,11 @@ impl Tunnel {
         self.state().phase()
     }
 
+    /// How long a replacement should wait, once the tunnel began to drain; also after it closed.
+    pub fn reconnect_after(&self) -> Option<Duration> {
+        self.state().reconnect_after()
+    }
+
     /// Resolves when the tunnel is gone, with the reason. Cancel safe.
     pub async fn closed(&self) -> CloseReason {
         let mut phase = self.phase();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod authorization;
+mod examples;
 mod harness;
 mod hostile_peer;
 mod http_egress;
