@@ -28,7 +28,10 @@ pub enum ExchangeError {
     /// The initiator's bytes break the protocol.
     #[error("the initiator broke the protocol: {0}")]
     Protocol(StreamError),
-    /// The request itself cannot be expressed (no authority, a head over the initiator's limit).
+    /// The request's head is larger than the initiator takes. spec: HS-15
+    #[error("the request's head is larger than the initiator takes")]
+    HeadTooLarge,
+    /// The request itself cannot be expressed: it has no authority.
     #[error("the request cannot be sent: {0}")]
     Request(&'static str),
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::id::{Place, TunnelId};
 use crate::protocol::code::CloseCode;
-use crate::protocol::handshake::Service;
+use crate::protocol::handshake::{PeerLimits, Service};
 use crate::registry::Health;
 
 /// Where a tunnel is in its life, as its owner watches it.
@@ -92,6 +92,8 @@ pub(crate) struct TunnelState {
     pub(crate) opened: Instant,
     in_flight: AtomicU32,
     exchanges: AtomicU64,
+    /// What the peer takes, bytes of a head in the upper half and fields in the lower: LIMITS may change it. spec: CT-31
+    peer_limits: AtomicU64,
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
     rtt_micros: AtomicU64,
     phase: watch::Sender<Phase>,
@@ -105,13 +107,14 @@ pub(crate) struct TunnelState {
 }
 
 impl TunnelState {
-    pub(crate) fn new(id: TunnelId, place: Place, opened: Instant, services: Vec<Service>) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn new(id: TunnelId, place: Place, peer_limits: PeerLimits, services: Vec<Service>) -> Arc<Self> {
+        let state = Self {
             id,
             place,
-            opened,
+            opened: Instant::now(),
             in_flight: AtomicU32::new(0),
             exchanges: AtomicU64::new(0),
+            peer_limits: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
             reconnect_after: OnceLock::new(),
@@ -119,7 +122,20 @@ impl TunnelState {
             welcome_sent: tokio::sync::Notify::new(),
             idle: tokio::sync::Notify::new(),
             services: Mutex::new(services),
-        })
+        };
+        state.replace_peer_limits(peer_limits);
+        Arc::new(state)
+    }
+
+    /// What the peer takes by now.
+    pub(crate) fn peer_limits(&self) -> PeerLimits {
+        let packed = self.peer_limits.load(Ordering::Relaxed);
+        PeerLimits { head_bytes: (packed >> 32) as u32, head_fields: packed as u32 }
+    }
+
+    pub(crate) fn replace_peer_limits(&self, limits: PeerLimits) {
+        let packed = u64::from(limits.head_bytes) << 32 | u64::from(limits.head_fields);
+        self.peer_limits.store(packed, Ordering::Relaxed);
     }
 
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
@@ -256,7 +272,7 @@ mod tests {
             node: NodeId::new("n").unwrap(),
         };
         let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 0 };
-        let state = TunnelState::new(TunnelId(1), place, Instant::now(), Vec::new());
+        let state = TunnelState::new(TunnelId(1), place, PeerLimits::default(), Vec::new());
         assert_eq!(state.reconnect_after(), None);
         state.advance(Phase::Draining { reconnect_after: Duration::from_secs(2) });
         state.advance(Phase::Closed(CloseReason { code: CloseCode::Done, text: "drained".into() }));

@@ -282,7 +282,8 @@ async fn what_must_not_run_twice_does_not() {
 async fn failures_before_the_head_name_their_cause() {
     for (error, status, expected) in [
         (ExchangeError::Reset(StreamCode::Internal), 502, "connection_terminated"),
-        (ExchangeError::Request("too large"), 400, "http_request_error"),
+        (ExchangeError::Request("no authority"), 400, "http_request_error"),
+        (ExchangeError::HeadTooLarge, 431, "http_request_error"),
         (lost(), 502, "connection_terminated"),
     ] {
         let gateway = gateway();

@@ -108,10 +108,13 @@ impl MessageStream {
         read.poll(cx).map_ok(|chunk| chunk.map(|chunk| chunk.bytes))
     }
 
-    /// END was read: the stream is let go without telling the peer to stop.
+    /// END was read: the stream is let go without telling the peer to stop, unless bytes follow. spec: ST-9
     pub(crate) fn complete(mut self) {
         self.over = true;
         self.upload = None;
+        if let Err(error) = self.reader.finish() {
+            return self.refuse(error.code());
+        }
         // Usually FIN is here already; reading it saves a needless STOP_SENDING.
         let mut cx = Context::from_waker(std::task::Waker::noop());
         match self.poll_chunk(&mut cx) {
@@ -216,7 +219,9 @@ impl SendHalf {
         match &sent {
             Ok(()) => {}
             Err(SendError::Source(_)) => self.reset(StreamCode::Truncated),
-            Err(SendError::Stopped(_) | SendError::Lost(_)) => self.reset(StreamCode::Cancelled),
+            // RFC 9000 section 3.5: the same code.
+            Err(SendError::Stopped(code)) => self.reset(*code),
+            Err(SendError::Lost(_)) => self.reset(StreamCode::Cancelled),
         }
         sent
     }
