@@ -141,7 +141,7 @@ fn merge(documents: Vec<Node>, context: &Context<'_>) -> Option<Node> {
             match merged.iter().find(|other| other.key == entry.key) {
                 Some(other) => {
                     let problem = format!("stands in line {} already; expected once in all documents", other.line);
-                    context.note(entry.line, entry.key, problem);
+                    context.note(entry.line, report::shown_key(&entry.key), problem);
                 }
                 None => merged.push(entry),
             }

@@ -1,4 +1,84 @@
-//! adit: reverse tunnels over QUIC.
+//! adit: reverse tunnels over QUIC. Services in the cloud reach services at sites that accept no inbound connection.
+//!
+//! An initiator at the site dials out; a responder in the cloud accepts the tunnel, and sends requests into it that come
+//! out at the site. The README shows how to run the binary; this is the map of the code, and how to embed it.
+//!
+//! # Embedding
+//!
+//! Each role has a builder. The initiator serves any `tower_service::Service` directly, such as an axum router:
+//!
+//! ```no_run
+//! # async fn site(certificate: &std::path::Path, key: &std::path::Path, ca: &std::path::Path)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! use adit::tls::{Credentials, Trust, load_roots};
+//!
+//! let address = "rc://edge-17:stores-eu:acme@cloud.example.com:7843".parse()?;
+//! let router = axum::Router::new().route("/", axum::routing::get(async || "hello from the site"));
+//! let initiator = adit::initiator::Builder::new(address, Trust::roots(load_roots(ca)?))
+//!     .credentials(Credentials::load(certificate, key)?)
+//!     .serve(router)?;
+//! let drain = adit::lifecycle::CancellationToken::new();
+//! initiator.run(drain).await;
+//! # Ok(()) }
+//! ```
+//!
+//! [`responder::Builder`] and [`egress::Builder`] are the other end; `examples/embedding` has all three in one program.
+//! [`config::load`] and [`app::App`] run what a file says instead.
+//!
+//! # Modules
+//!
+//! A module uses modules of the rows above it only; a test (`tests/conformance/layering.rs`) keeps that.
+//!
+//! | row | module | what it is for |
+//! |---|---|---|
+//! | 1 | [`id`] | names and proofs: nodes, clusters, tenants, pins, addresses |
+//! | 2 | [`protocol`] | the wire without I/O: codecs, the session state machine, limits, every code |
+//! | 2 | [`template`] | formatters such as `%REQ(x-node-id)%` |
+//! | 3 | [`policy`] | who may open a tunnel: claim, proof and rules in, [`policy::Admitted`] or a refusal out |
+//! | 4 | [`registry`] | which tunnels there are, and which one takes a request |
+//! | 4 | [`net`] | binding sockets |
+//! | 4 | [`lifecycle`] | drain, readiness, signals, backoff |
+//! | 4 | [`telemetry`] | logs and metrics |
+//! | 5 | [`tls`] | certificates, pins, verification, a small CA |
+//! | 6 | [`transport`] | a live [`transport::Tunnel`]; QUIC is in [`transport::quic`] |
+//! | 7 | [`proxy`] | moving one exchange: the validator, forwarding fields, failures |
+//! | 8 | [`routing`] | from a request to a tunnel |
+//! | 9 | [`initiator`] | dials, keeps tunnels up, serves what arrives |
+//! | 9 | [`responder`] | accepts, admits, registers |
+//! | 9 | [`egress`] | listeners for HTTP/1.1 and HTTP/2 |
+//! | 10 | [`config`] | a file into checked settings |
+//! | 11 | [`admin`] | status, metrics and health over HTTP |
+//! | 12 | [`app`] | builds, runs and drains what is configured |
+//!
+//! The commands are in `src/cli.rs` and `src/cli/`, which belong to the binary.
+//!
+//! # How one request travels
+//!
+//! [`egress::listener`] accepts a connection and [`egress::http1`] or [`egress::http2`] reads the request, which
+//! [`proxy::validate`] must accept. [`egress::gateway`] asks [`routing::Router`] whom it is for and
+//! [`routing::Directory`] for a tunnel, and opens a stream with [`transport::Tunnel::exchange`]. On the other side the
+//! stream reaches a [`transport::Serve`]: in the binary [`initiator::serve::Services`], which hands it to one of
+//! [`initiator::targets`].
+//!
+//! # Where is …?
+//!
+//! | question | open |
+//! |---|---|
+//! | the bytes of the handshake | `proto-spec/2-handshake.md`, [`protocol::handshake`] |
+//! | when a tunnel is considered dead | [`protocol::session`] |
+//! | who may open a tunnel | [`policy::authorize`], [`policy::Rules`] |
+//! | what a certificate must say | [`policy::IdentityTemplate`]; how it is verified: [`tls`] |
+//! | how a request finds its node | [`routing::Router`], [`template::Template`], [`registry::Registry::pick`] |
+//! | why a request got 503 | [`proxy::failure::Cause`] |
+//! | when a request is tried again | [`egress::gateway`] |
+//! | reconnect delays, and when not to retry | [`lifecycle::Backoff`], `initiator/supervisor.rs` |
+//! | what SIGTERM does | [`lifecycle::Signals`], then [`app::App::run`] |
+//! | a metric's meaning | [`telemetry::Metrics`], `telemetry/metrics/table.rs` |
+//! | the default of a setting | the settings struct of the module that uses it, such as [`transport::quic::QuicSettings`] |
+//! | a key of the file | the struct of its section, such as [`config::ResponderConfig`] |
+//! | a limit against hostile peers | [`protocol::limits`], [`policy::Quotas`], [`egress::Settings`] |
+//! | every close, reset and refusal code | [`protocol::code`] |
+//! | HTTP header rules | [`protocol::headers`], [`proxy::validate`], [`proxy::forward`] |
 
 pub mod admin;
 pub mod app;

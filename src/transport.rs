@@ -11,8 +11,8 @@ mod serve;
 mod state;
 mod tunnel;
 
-pub use body::{BoxError, RecvBody};
-pub use error::{BodyError, DialError, ExchangeError, TunnelLost};
+pub use body::RecvBody;
+pub use error::{BodyError, BoxError, DialError, ExchangeError, TunnelLost};
 pub use serve::{InformationalSink, Serve};
 pub use state::{CloseReason, Phase, TunnelSnapshot};
 pub use tunnel::Tunnel;

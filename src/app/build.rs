@@ -55,19 +55,19 @@ pub enum AppError {
     /// Two services of one name.
     #[error(transparent)]
     Services(#[from] DuplicateService),
-    /// The persisted keys.
-    #[error("responder.state_dir")]
-    Keys(#[from] secret::SecretError),
     /// The folder of the persisted keys.
     #[error("responder.state_dir: cannot make {}", folder.display())]
     StateDir {
-        /// Which folder.
+        /// Which one.
         folder: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
+    /// The persisted keys.
+    #[error("responder.state_dir")]
+    Keys(#[from] secret::SecretError),
     /// The admin listener.
-    #[error("admin: cannot listen on {address}: {source}")]
+    #[error("admin: cannot listen on {address}")]
     Admin {
         /// What was asked for.
         address: String,

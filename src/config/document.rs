@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Error, NonFiniteFloatPolicy, Options, Spanned};
 
-use crate::config::report::Mistake;
+use crate::config::report::{Mistake, shown_key};
 
 /// The largest file that is read, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -56,7 +56,11 @@ pub(super) fn parse(text: &str) -> (Vec<Node>, Vec<Mistake>) {
     {
         // Read on as if the second one were not there, so that the rest of the file is checked as well.
         let problem = "is given twice; expected once".to_owned();
-        mistakes.push(Mistake { line: line_of(error), key: key.clone().unwrap_or_default(), problem });
+        mistakes.push(Mistake {
+            line: line_of(error),
+            key: key.as_deref().map(shown_key).unwrap_or_default(),
+            problem,
+        });
         parsed = read(text, DuplicateKeyPolicy::FirstWins);
     }
     match parsed {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::config::document::{Entry, Node, Value};
 use crate::config::listeners::{self, Listener, Protocol};
-use crate::config::report::Mistake;
+use crate::config::report::{Mistake, quoted, shown_key};
 use crate::config::scalar::{self, ReferenceError};
 use crate::config::secret::Secret;
 use crate::config::surroundings::Surroundings;
@@ -125,7 +125,8 @@ impl<'a> At<'a> {
             Ok(text) => Some(text),
             Err(ReferenceError::Unset(name)) => {
                 self.wrong(format!(
-                    "the environment variable {name} is not set; expected it to be set to Unicode text"
+                    "the environment variable {} is not set; expected it to be set to Unicode text",
+                    shown_key(&name)
                 ));
                 None
             }
@@ -312,20 +313,4 @@ impl<'a> At<'a> {
             Self { context: self.context, node, line: node.line, key }
         })
     }
-}
-
-/// The text in quotes, without control characters and not longer than a line.
-fn quoted(text: &str) -> String {
-    const MAX: usize = 100;
-    let mut shown: String = text.chars().take(MAX).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    format!("{shown:?}")
-}
-
-/// A key as it appears in a path: as written when it is a plain word, else quoted.
-fn shown_key(key: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.…[]{}".contains(c);
-    if !key.is_empty() && key.chars().all(plain) && key.len() <= 128 { key.to_owned() } else { quoted(key) }
 }

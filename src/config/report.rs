@@ -60,3 +60,19 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+/// The text in quotes, without control characters and not longer than a line.
+pub(super) fn quoted(text: &str) -> String {
+    const MAX: usize = 100;
+    let mut shown: String = text.chars().take(MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    format!("{shown:?}")
+}
+
+/// A key, or the name of a variable, as it appears in a mistake: as written when it is a plain word, else quoted.
+pub(super) fn shown_key(key: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.…[]{}".contains(c);
+    if !key.is_empty() && key.chars().all(plain) && key.len() <= 128 { key.to_owned() } else { quoted(key) }
+}

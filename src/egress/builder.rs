@@ -54,8 +54,8 @@ pub enum BuildError {
     #[error(transparent)]
     Bind(#[from] net::BindError),
     /// A bound socket that does not tell its address.
-    #[error("a listener does not know its address: {0}")]
-    Address(io::Error),
+    #[error("a listener does not know its address")]
+    Address(#[source] io::Error),
 }
 
 impl Builder {

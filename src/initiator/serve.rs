@@ -210,6 +210,7 @@ mod tests {
         }
     }
 
+    // spec: SE-4
     #[tokio::test]
     async fn what_is_not_exported_is_not_found_and_not_dialled() {
         let trap = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -106,9 +106,12 @@ async fn attend<S: Serve + Sync>(
     match ended {
         Ended::Stopped => None,
         Ended::Draining(wait) => {
-            info!(destination = %slot.destination, slot = slot.number, "the responder drains: dialling a replacement");
+            let destination = &slot.destination;
+            info!(%destination, slot = slot.number, after = ?wait, "the responder drains: a replacement will be dialled");
             backoff.reset();
-            Some(wait).filter(|wait| !wait.is_zero())
+            let reason = "the responder drained".to_owned();
+            initiator.board.apply(slot.number, Change::Waiting { permanent: false, reason, advice: None, wait });
+            Some(wait)
         }
         Ended::Closed(reason) => {
             slot.failed.notify_one();
@@ -151,7 +154,10 @@ async fn watch(
     loop {
         match &*phase.borrow_and_update() {
             Phase::Draining { reconnect_after } => return Ended::Draining(*reconnect_after),
-            Phase::Closed(reason) => return closed(tunnel, reason.clone()),
+            Phase::Closed(reason) => {
+                let drained = tunnel.reconnect_after().filter(|_| reason.code == CloseCode::Done);
+                return drained.map_or_else(|| Ended::Closed(reason.clone()), Ended::Draining);
+            }
             Phase::Open | Phase::Suspect => {}
         }
         tokio::select! {
@@ -165,14 +171,6 @@ async fn watch(
                 return Ended::Stopped;
             }
         }
-    }
-}
-
-/// A tunnel on which nothing ran is drained before its draining was seen.
-fn closed(tunnel: &Tunnel, reason: CloseReason) -> Ended {
-    match tunnel.reconnect_after() {
-        Some(wait) if reason.code == CloseCode::Done => Ended::Draining(wait),
-        _ => Ended::Closed(reason),
     }
 }
 

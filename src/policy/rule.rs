@@ -232,6 +232,7 @@ mod tests {
         RuleSettings { identity: Some(text.to_owned()), ..RuleSettings::default() }
     }
 
+    // spec: SE-2
     #[test]
     fn rules_without_a_proof_are_an_error() {
         assert_eq!(errors(RuleSettings::default()), [RuleError::NoProof]);
@@ -239,6 +240,7 @@ mod tests {
         assert_eq!(errors(fixed), [RuleError::NoProof]);
     }
 
+    // spec: SE-2
     #[test]
     fn accepting_anybody_must_be_said_and_stands_alone() {
         let any = RuleSettings { insecure_accept_any: true, ..RuleSettings::default() };

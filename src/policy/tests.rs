@@ -51,6 +51,7 @@ fn a_claim_that_equals_its_proof_is_admitted() {
     assert_eq!(admitted.quotas(), Quotas::default());
 }
 
+// spec: HS-30
 #[test]
 fn a_claim_to_anything_else_is_refused_with_403() {
     let rules = rules(spiffe());

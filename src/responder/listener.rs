@@ -48,7 +48,7 @@ pub enum ResponderError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The TLS configuration has no cipher suite that QUIC can start with.
-    #[error("the TLS configuration cannot be used for QUIC: {0}")]
+    #[error("the TLS configuration cannot be used for QUIC")]
     Tls(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
 }
 

@@ -170,6 +170,7 @@ fn the_pin_is_the_hash_of_the_public_key_alone() {
     assert_eq!(spki_pin(&known[0]).unwrap().to_string(), include_str!("testdata/pinned.pin").trim());
 }
 
+// spec: SE-1
 #[test]
 fn the_responder_is_verified_for_the_host_that_was_dialled() {
     let world = World::new();
@@ -443,6 +444,7 @@ fn resuming_server(world: &World) -> ServerConfig {
     config
 }
 
+// spec: OV-4, SE-3
 #[test]
 fn no_tunnel_is_ever_resumed_even_if_the_peer_would() {
     let world = World::new();
@@ -457,6 +459,7 @@ fn no_tunnel_is_ever_resumed_even_if_the_peer_would() {
     assert_eq!(initiator.tls13_tickets_received(), 0);
 }
 
+// spec: OV-4, SE-1
 #[test]
 fn tunnels_do_not_speak_tls_12() {
     let world = World::new();

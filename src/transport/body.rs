@@ -12,9 +12,6 @@ use crate::transport::error::BodyError;
 use crate::transport::quic::MessageStream;
 use crate::transport::state::InFlight;
 
-/// A boxed error of someone else's code.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 /// The body of a request (on the initiator) or of a response (on the responder).
 ///
 /// It ends cleanly only when the peer said END: a cut stream is an `Err` frame, never an early end. spec: ST-5.

@@ -6,7 +6,9 @@ use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
 use crate::protocol::handshake::Refusal;
 use crate::protocol::session::SessionError;
 use crate::protocol::stream::StreamError;
-use crate::transport::body::BoxError;
+
+/// A boxed error of someone else's code.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why an exchange got no response head.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +28,10 @@ pub enum ExchangeError {
     /// The initiator's bytes break the protocol.
     #[error("the initiator broke the protocol: {0}")]
     Protocol(StreamError),
-    /// The request itself cannot be expressed (no authority, a head over the initiator's limit).
+    /// The request's head is larger than the initiator takes. spec: HS-15
+    #[error("the request's head is larger than the initiator takes")]
+    HeadTooLarge,
+    /// The request itself cannot be expressed: it has no authority.
     #[error("the request cannot be sent: {0}")]
     Request(&'static str),
 }
@@ -110,7 +115,9 @@ impl DialError {
             Self::Refused(refusal) => match refusal.code {
                 RefusalCode::Malformed | RefusalCode::Unsupported => "check that both ends run compatible versions",
                 RefusalCode::Unauthenticated => "configure a client certificate that the responder's CA signed",
-                RefusalCode::Forbidden => "node, cluster and tenant must be the ones in the certificate",
+                RefusalCode::Forbidden => {
+                    "make node, cluster and tenant those of the certificate, and its key one that the responder admits"
+                }
                 RefusalCode::Conflict => "choose a name that no other node or cluster of the tenant uses",
                 RefusalCode::Quota | RefusalCode::Unavailable => return None,
             },

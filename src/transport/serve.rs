@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::transport::body::{BoxError, RecvBody};
+use crate::transport::body::RecvBody;
+use crate::transport::error::BoxError;
 
 /// Where interim (1xx) responses go before the final head, as a request extension.
 ///

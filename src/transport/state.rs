@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::id::{Place, TunnelId};
 use crate::protocol::code::CloseCode;
-use crate::protocol::handshake::Service;
+use crate::protocol::handshake::{PeerLimits, Service};
 use crate::registry::Health;
 
 /// Where a tunnel is in its life, as its owner watches it.
@@ -56,7 +56,7 @@ pub struct TunnelSnapshot {
     pub generation: u64,
     /// `quic` or `tcp`.
     pub transport: &'static str,
-    /// `open`, `suspect`, `draining` or `closed`.
+    /// `healthy`, `suspect`, `draining` or `closed`.
     pub state: &'static str,
     /// The peer's address as seen here.
     pub remote: SocketAddr,
@@ -92,10 +92,12 @@ pub(crate) struct TunnelState {
     pub(crate) opened: Instant,
     in_flight: AtomicU32,
     exchanges: AtomicU64,
+    /// What the peer takes, bytes of a head in the upper half and fields in the lower: LIMITS may change it. spec: CT-31
+    peer_limits: AtomicU64,
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
     rtt_micros: AtomicU64,
     phase: watch::Sender<Phase>,
-    /// What the drain said, if there was one: a short one may be over before anybody saw its phase.
+    /// Outlasts the phase: a tunnel without exchanges closes before anybody saw it drain.
     reconnect_after: OnceLock<Duration>,
     /// Whether WELCOME is on its way: before it, no stream may be opened. spec: HS-32
     welcomed: AtomicBool,
@@ -105,13 +107,14 @@ pub(crate) struct TunnelState {
 }
 
 impl TunnelState {
-    pub(crate) fn new(id: TunnelId, place: Place, opened: Instant, services: Vec<Service>) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn new(id: TunnelId, place: Place, peer_limits: PeerLimits, services: Vec<Service>) -> Arc<Self> {
+        let state = Self {
             id,
             place,
-            opened,
+            opened: Instant::now(),
             in_flight: AtomicU32::new(0),
             exchanges: AtomicU64::new(0),
+            peer_limits: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
             reconnect_after: OnceLock::new(),
@@ -119,7 +122,20 @@ impl TunnelState {
             welcome_sent: tokio::sync::Notify::new(),
             idle: tokio::sync::Notify::new(),
             services: Mutex::new(services),
-        })
+        };
+        state.replace_peer_limits(peer_limits);
+        Arc::new(state)
+    }
+
+    /// What the peer takes by now.
+    pub(crate) fn peer_limits(&self) -> PeerLimits {
+        let packed = self.peer_limits.load(Ordering::Relaxed);
+        PeerLimits { head_bytes: (packed >> 32) as u32, head_fields: packed as u32 }
+    }
+
+    pub(crate) fn replace_peer_limits(&self, limits: PeerLimits) {
+        let packed = u64::from(limits.head_bytes) << 32 | u64::from(limits.head_fields);
+        self.peer_limits.store(packed, Ordering::Relaxed);
     }
 
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
@@ -128,9 +144,6 @@ impl TunnelState {
 
     /// Moves to `next` unless the tunnel is already closed, or draining and `next` is not closed.
     pub(crate) fn advance(&self, next: Phase) {
-        if let Phase::Draining { reconnect_after } = next {
-            self.reconnect_after.get_or_init(|| reconnect_after);
-        }
         self.phase.send_if_modified(|phase| {
             let blocked = match phase {
                 Phase::Closed(_) => true,
@@ -138,13 +151,16 @@ impl TunnelState {
                 Phase::Open | Phase::Suspect => *phase == next,
             };
             if !blocked {
+                if let Phase::Draining { reconnect_after } = next {
+                    let _ = self.reconnect_after.set(reconnect_after);
+                }
                 *phase = next;
             }
             !blocked
         });
     }
 
-    /// When to come back, once the tunnel was drained.
+    /// What was said about a replacement when the tunnel began to drain; `None` if it did not.
     pub(crate) fn reconnect_after(&self) -> Option<Duration> {
         self.reconnect_after.get().copied()
     }
@@ -159,7 +175,7 @@ impl TunnelState {
 
     pub(crate) fn label(&self) -> &'static str {
         match *self.phase.borrow() {
-            Phase::Open => "open",
+            Phase::Open => "healthy",
             Phase::Suspect => "suspect",
             Phase::Draining { .. } => "draining",
             Phase::Closed(_) => "closed",
@@ -240,5 +256,26 @@ impl Drop for InFlight {
         if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Claim, ClusterId, InstanceId, NodeId, TenantId};
+
+    #[test]
+    fn what_a_drain_said_about_a_replacement_outlasts_the_tunnel() {
+        let claim = Claim {
+            tenant: TenantId::default(),
+            cluster: ClusterId::new("c").unwrap(),
+            node: NodeId::new("n").unwrap(),
+        };
+        let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 0 };
+        let state = TunnelState::new(TunnelId(1), place, PeerLimits::default(), Vec::new());
+        assert_eq!(state.reconnect_after(), None);
+        state.advance(Phase::Draining { reconnect_after: Duration::from_secs(2) });
+        state.advance(Phase::Closed(CloseReason { code: CloseCode::Done, text: "drained".into() }));
+        assert_eq!(state.reconnect_after(), Some(Duration::from_secs(2)));
     }
 }

@@ -12,8 +12,8 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
 use crate::protocol::session::Drain;
 use crate::registry::{Handle, Health};
-use crate::transport::body::{BoxError, RecvBody};
-use crate::transport::error::ExchangeError;
+use crate::transport::body::RecvBody;
+use crate::transport::error::{BoxError, ExchangeError};
 use crate::transport::quic;
 use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
 
@@ -69,8 +69,7 @@ impl Tunnel {
         self.state().phase()
     }
 
-    /// How long to wait before the peer is dialled again: what the drain said that ends or ended this tunnel, whichever
-    /// end asked for it. `None`: nothing was drained.
+    /// How long a replacement should wait, once the tunnel began to drain; also after it closed.
     pub fn reconnect_after(&self) -> Option<Duration> {
         self.state().reconnect_after()
     }

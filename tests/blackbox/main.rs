@@ -5,6 +5,7 @@ mod admin;
 mod authorization;
 mod cli;
 mod drain;
+mod examples;
 mod harness;
 mod hostile_peer;
 mod http_egress;

@@ -42,6 +42,7 @@ impl Transport {
 }
 
 /// Makes a test of each of these functions, once per [`Transport`].
+#[allow(unused_macros, reason = "benchmarks use other parts of this module")]
 macro_rules! over_each_transport {
     ($($test:ident),* $(,)?) => {
         mod quic {
@@ -52,6 +53,7 @@ macro_rules! over_each_transport {
         }
     };
 }
+#[allow(unused_imports, reason = "as above")]
 pub(crate) use over_each_transport;
 
 /// Where the files of both ends are, and the CA that signed their certificates.

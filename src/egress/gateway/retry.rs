@@ -117,6 +117,7 @@ fn failure(error: &ExchangeError) -> Failure {
         ExchangeError::TunnelLost(_) => Cause::TunnelLost,
         ExchangeError::Protocol(_) => Cause::PeerProtocol,
         ExchangeError::Request(_) => Cause::BadRequest,
+        ExchangeError::HeadTooLarge => Cause::HeadTooLarge,
         _ => Cause::PeerReset,
     };
     Failure::new(cause, error.to_string())

@@ -224,6 +224,7 @@ async fn a_request_that_was_not_sent_moves_to_another_tunnel_with_its_body() {
     assert_eq!((first.seen(), second.seen(), third.seen()), (1, 1, 1));
 }
 
+// spec: ST-32
 #[tokio::test(start_paused = true)]
 async fn a_rejected_request_without_a_body_moves_even_after_it_was_sent() {
     for rejection in [ExchangeError::Rejected, ExchangeError::Reset(StreamCode::Rejected)] {
@@ -265,6 +266,7 @@ async fn a_second_lost_tunnel_is_the_end() {
     assert_eq!(third.seen(), 0);
 }
 
+// spec: ST-32
 #[tokio::test(start_paused = true)]
 async fn what_must_not_run_twice_does_not() {
     for request in [request("POST").body(Full::from("")).unwrap(), with_body("PUT")] {
@@ -280,7 +282,8 @@ async fn what_must_not_run_twice_does_not() {
 async fn failures_before_the_head_name_their_cause() {
     for (error, status, expected) in [
         (ExchangeError::Reset(StreamCode::Internal), 502, "connection_terminated"),
-        (ExchangeError::Request("too large"), 400, "http_request_error"),
+        (ExchangeError::Request("no authority"), 400, "http_request_error"),
+        (ExchangeError::HeadTooLarge, 431, "http_request_error"),
         (lost(), 502, "connection_terminated"),
     ] {
         let gateway = gateway();

@@ -11,6 +11,7 @@ fn a_claim_whose_node_and_cluster_are_one_name_is_refused() {
     assert_eq!(pick(&registry, "x"), Err(NoTunnel::Unknown));
 }
 
+// spec: HS-34
 #[test]
 fn a_cluster_named_as_a_live_node_gets_none_of_its_traffic() {
     let registry = Fakes::default();

@@ -199,16 +199,10 @@ impl Pending {
     /// Makes the tunnel's handle, so that it can be registered before the initiator hears of it.
     pub fn prepare(self, id: TunnelId) -> Prepared {
         let Self { hello, quic, control, settings, .. } = self;
-        let state = TunnelState::new(id, hello.place, Instant::now(), hello.services);
+        let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let connection = Connection {
-            quic,
-            state: Arc::clone(&state),
-            peer_limits: hello.limits,
-            limits: settings.limits,
-            commands: sender,
-        };
+        let connection = Connection { quic, state: Arc::clone(&state), limits: settings.limits, commands: sender };
         Prepared { tunnel: Tunnel::quic(connection), state, control, commands }
     }
 

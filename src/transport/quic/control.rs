@@ -9,7 +9,7 @@ use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
 use crate::protocol::code::{CloseCode, RefusalCode};
-use crate::protocol::handshake::{PeerLimits, Service};
+use crate::protocol::handshake::Service;
 use crate::protocol::limits::Limits;
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session};
 use crate::transport::quic::streams::lost;
@@ -32,8 +32,6 @@ pub(crate) enum Command {
 pub(crate) struct Connection {
     pub(crate) quic: quinn::Connection,
     pub(crate) state: Arc<TunnelState>,
-    /// What the peer is ready to take.
-    pub(crate) peer_limits: PeerLimits,
     /// What this end is ready to take.
     pub(crate) limits: Limits,
     pub(crate) commands: mpsc::Sender<Command>,
@@ -47,7 +45,7 @@ pub(super) struct Control {
     recv: quinn::RecvStream,
     session: Session,
     receiving: bool,
-    datagrams: u64,
+    heard: u64,
     /// The number of the peer's fault, once it made one.
     fault: Option<RefusalCode>,
 }
@@ -59,7 +57,7 @@ impl Control {
         recv: quinn::RecvStream,
         session: Session,
     ) -> Self {
-        Self { quic, send, recv, session, receiving: true, datagrams: 0, fault: None }
+        Self { quic, send, recv, session, receiving: true, heard: 0, fault: None }
     }
 
     pub(super) fn session(&mut self) -> &mut Session {
@@ -136,11 +134,22 @@ impl Control {
         }
     }
 
-    /// Any packet from the peer proves that it lives, not only control frames.
+    /// What only an application that runs can cause proves that it lives, on whatever stream: data, credit, the end of a
+    /// stream. Acknowledgements do not, they come from the QUIC stack of a peer that hangs. spec: CT-40
     fn note_traffic(&mut self) {
-        let datagrams = self.quic.stats().udp_rx.datagrams;
-        if datagrams != self.datagrams {
-            self.datagrams = datagrams;
+        let frames = self.quic.stats().frame_rx;
+        let heard = [
+            frames.stream,
+            frames.datagram,
+            frames.max_data,
+            frames.max_stream_data,
+            frames.max_streams_bidi,
+            frames.reset_stream,
+            frames.stop_sending,
+        ];
+        let heard = heard.iter().sum();
+        if heard != self.heard {
+            self.heard = heard;
             self.session.heard(Instant::now());
         }
     }
@@ -241,6 +250,7 @@ impl Control {
                 return true;
             }
             Event::Services(services) => state.replace_services(services),
+            Event::Limits(limits) => state.replace_peer_limits(limits),
             other => debug!(event = ?other, "nothing to do"),
         }
         false

@@ -89,11 +89,10 @@ impl Dialer {
                 Err(reason) => return Err(closed_early(&quic, &reason)),
             }
         };
-        let state = TunnelState::new(welcome.tunnel, hello.place.clone(), Instant::now(), hello.services.clone());
+        let state = TunnelState::new(welcome.tunnel, hello.place.clone(), welcome.limits, hello.services.clone());
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let connection =
-            Connection { quic, state, peer_limits: welcome.limits, limits: self.settings.limits, commands: sender };
+        let connection = Connection { quic, state, limits: self.settings.limits, commands: sender };
         let settings = self.settings.clone();
         Ok(Dialed { tunnel: Tunnel::quic(connection), welcome, control, commands, settings })
     }
@@ -104,9 +103,9 @@ impl Dialed {
     ///
     /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
     pub async fn run<S: Serve>(self, service: S) -> CloseReason {
-        let Self { tunnel, welcome, control, commands, settings } = self;
+        let Self { tunnel, control, commands, settings, .. } = self;
         let (quic, state) = tunnel.quic_parts();
-        let streams = serve_streams(quic, Arc::clone(&state), settings, welcome.limits, service);
+        let streams = serve_streams(quic, Arc::clone(&state), settings, service);
         let driver = control.run(state, commands, false);
         tokio::pin!(streams, driver);
         tokio::select! {

@@ -51,7 +51,7 @@ impl Keys {
 
 /// Why an endpoint could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open a QUIC endpoint on {address}: {source}")]
+#[error("cannot open a QUIC endpoint on {address}")]
 pub struct BindError {
     /// The address asked for.
     pub address: SocketAddr,

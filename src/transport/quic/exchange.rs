@@ -8,8 +8,8 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role};
 use crate::registry::Health;
-use crate::transport::body::{BoxError, RecvBody};
-use crate::transport::error::{BodyError, ExchangeError, TunnelLost};
+use crate::transport::body::RecvBody;
+use crate::transport::error::{BodyError, BoxError, ExchangeError, TunnelLost};
 use crate::transport::quic::control::{Command, Connection};
 use crate::transport::quic::streams::{MessageStream, SendError, SendHalf, lost};
 use crate::transport::serve::InformationalSink;
@@ -30,8 +30,8 @@ impl Connection {
         let in_flight = self.state.begin();
         let upload = body.as_ref().is_some_and(|body| !body.is_end_stream());
         let opening = encode_head(service, head, !upload)?;
-        if exceeds(self.peer_limits, opening.len(), &head.headers) {
-            return Err(ExchangeError::Request("its head is larger than the initiator accepts"));
+        if exceeds(self.state.peer_limits(), opening.len(), &head.headers) {
+            return Err(ExchangeError::HeadTooLarge);
         }
         self.state.opened().await;
         // The registry lets go of a draining tunnel, but a pick may have come before that. spec: CT-21

@@ -32,7 +32,6 @@ pub(super) async fn serve_streams<S: Serve>(
     quic: quinn::Connection,
     state: Arc<TunnelState>,
     settings: QuicSettings,
-    peer_limits: PeerLimits,
     service: S,
 ) {
     let mut allowed = settings.initial_streams;
@@ -42,7 +41,7 @@ pub(super) async fn serve_streams<S: Serve>(
             allowed = (allowed * 2).min(settings.max_streams);
             quic.set_max_concurrent_bi_streams(VarInt::from_u32(allowed));
         }
-        let (service, limits) = (service.clone(), settings.limits);
+        let (service, limits, peer_limits) = (service.clone(), settings.limits, state.peer_limits());
         tokio::spawn(async move {
             let _in_flight = in_flight;
             answer(SendHalf::new(send), MessageStream::new(recv, Role::Request, limits), peer_limits, service).await;
@@ -52,6 +51,10 @@ pub(super) async fn serve_streams<S: Serve>(
 
 async fn answer<S: Serve>(mut send: SendHalf, mut stream: MessageStream, peer_limits: PeerLimits, mut service: S) {
     let head = match timeout(HEAD_TIMEOUT, stream.event()).await {
+        Ok(Ok(Event::Request(head, _))) if head.protocol.is_some() => {
+            drop(stream);
+            return respond(&mut send, not_implemented(), false, peer_limits).await;
+        }
         Ok(Ok(Event::Request(head, end))) => (head, end),
         Ok(Ok(_)) => return send.reset(StreamCode::Protocol),
         Ok(Err(BodyError::Protocol(error))) => {
@@ -93,6 +96,13 @@ async fn answer<S: Serve>(mut send: SendHalf, mut stream: MessageStream, peer_li
     }
 }
 
+/// The answer to an extended CONNECT, which version 1 leaves to a later one. spec: ST-15
+fn not_implemented() -> http::Response<http_body_util::Empty<Bytes>> {
+    let mut response = http::Response::default();
+    *response.status_mut() = http::StatusCode::NOT_IMPLEMENTED;
+    response
+}
+
 /// Turns a head into a request whose body reads on from the stream; `None` when it is no valid request.
 fn request(
     head: Box<RequestHead>,
@@ -123,7 +133,7 @@ fn request(
 async fn respond<B>(send: &mut SendHalf, response: http::Response<B>, is_head: bool, peer_limits: PeerLimits)
 where
     B: http_body::Body<Data = Bytes>,
-    B::Error: Into<crate::transport::body::BoxError>,
+    B::Error: Into<crate::transport::error::BoxError>,
 {
     let (parts, body) = response.into_parts();
     let end = is_head || body.is_end_stream();

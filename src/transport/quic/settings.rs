@@ -106,7 +106,8 @@ impl QuicSettings {
             .receive_window(VarInt::from_u32(self.receive_window))
             .send_window(self.send_window)
             .initial_rtt(self.initial_rtt)
-            .max_idle_timeout(IdleTimeout::try_from(self.timing.idle_timeout).ok())
+            // Twice, so that the session notices first and says why.
+            .max_idle_timeout(IdleTimeout::try_from(self.timing.idle_timeout * 2).ok())
             .datagram_receive_buffer_size(Some(1 << 20))
             .datagram_send_buffer_size(1 << 20)
             .congestion_controller_factory(match self.congestion {

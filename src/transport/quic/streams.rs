@@ -13,8 +13,7 @@ use quinn::VarInt;
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{self, Event, MessageReader, Role};
-use crate::transport::body::BoxError;
-use crate::transport::error::{BodyError, TunnelLost, describe_close};
+use crate::transport::error::{BodyError, BoxError, TunnelLost, describe_close};
 
 /// The most bytes taken from quinn in one read; a segment is usually smaller.
 const READ_CHUNK_BYTES: usize = 256 * 1024;
@@ -109,10 +108,13 @@ impl MessageStream {
         read.poll(cx).map_ok(|chunk| chunk.map(|chunk| chunk.bytes))
     }
 
-    /// END was read: the stream is let go without telling the peer to stop.
+    /// END was read: the stream is let go without telling the peer to stop, unless bytes follow. spec: ST-9
     pub(crate) fn complete(mut self) {
         self.over = true;
         self.upload = None;
+        if let Err(error) = self.reader.finish() {
+            return self.refuse(error.code());
+        }
         // Usually FIN is here already; reading it saves a needless STOP_SENDING.
         let mut cx = Context::from_waker(std::task::Waker::noop());
         match self.poll_chunk(&mut cx) {
@@ -217,7 +219,9 @@ impl SendHalf {
         match &sent {
             Ok(()) => {}
             Err(SendError::Source(_)) => self.reset(StreamCode::Truncated),
-            Err(SendError::Stopped(_) | SendError::Lost(_)) => self.reset(StreamCode::Cancelled),
+            // RFC 9000 section 3.5: the same code.
+            Err(SendError::Stopped(code)) => self.reset(*code),
+            Err(SendError::Lost(_)) => self.reset(StreamCode::Cancelled),
         }
         sent
     }

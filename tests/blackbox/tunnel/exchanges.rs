@@ -106,6 +106,7 @@ async fn head_fields_and_address_cross_unchanged() {
     assert!(http_body::Body::is_end_stream(response.body()));
 }
 
+// spec: ST-33
 #[tokio::test]
 async fn trailers_cross_in_both_directions() {
     let pair = Pair::open(Answer(echo)).await;
@@ -184,6 +185,17 @@ async fn a_request_cut_at_its_source_is_an_error_to_the_service() {
     exchange.await.unwrap().ok();
 }
 
+// spec: ST-30
+#[tokio::test]
+async fn an_answer_that_comes_before_the_request_ends_is_whole_and_stops_the_rest() {
+    let pair = Pair::open(Answer(|_| ready(Ok(Response::new(full(b"enough")))))).await;
+    let (frames, body) = piecewise();
+    let response = send(&pair.responder, post(body)).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "enough");
+    // The source of the request notices that nobody reads on.
+    while frames.send(Ok(Frame::data(Bytes::from_static(&[0; 1000])))).await.is_ok() {}
+}
+
 /// Counts how many are alive.
 struct Alive(Arc<AtomicUsize>, Arc<Notify>);
 
@@ -194,6 +206,7 @@ impl Drop for Alive {
     }
 }
 
+// spec: ST-31
 #[tokio::test]
 async fn a_caller_that_leaves_ends_the_services_work_at_once() {
     let (alive, gone) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
@@ -283,6 +296,7 @@ async fn a_thousand_exchanges_share_one_tunnel() {
     }
 }
 
+// spec: ST-34
 #[tokio::test]
 async fn a_service_that_fails_resets_the_stream_and_not_the_tunnel() {
     let pair = Pair::open(Answer(|request: Request<RecvBody>| {

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use adit::id::TunnelId;
 use adit::protocol::code::{CloseCode, RefusalCode};
 use adit::protocol::handshake::Refusal;
 use adit::protocol::session::Timing;
 use adit::transport::quic::{CongestionControl, Keys, QuicSettings};
-use adit::transport::{DialError, Phase};
+use adit::transport::{DialError, ExchangeError, Phase};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Empty, Full};
 
 use crate::support::certificates::Authority;
 use crate::support::eventually::eventually;
@@ -32,8 +33,7 @@ impl tower_service::Service<http::Request<adit::transport::RecvBody>> for Hello 
 }
 
 async fn get(pair: &Pair) -> http::Response<adit::transport::RecvBody> {
-    let (head, body) =
-        http::Request::get("http://x/").body(http_body_util::Empty::<Bytes>::new()).unwrap().into_parts();
+    let (head, body) = http::Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap().into_parts();
     pair.responder.exchange(None, &head, &mut Some(body)).await.unwrap()
 }
 
@@ -53,6 +53,47 @@ async fn a_drain_by_either_end_finishes_what_runs_then_closes_as_done() {
     }
 }
 
+// spec: HS-32
+#[tokio::test]
+async fn no_stream_is_opened_before_the_welcome() {
+    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
+    let hello = hello(0);
+    let (dialer, address) = (ends.dialer.clone(), ends.address);
+    let initiator = tokio::spawn(async move {
+        let dialed = dialer.dial(address, "localhost", &hello).await.unwrap();
+        let _handle = dialed.tunnel.clone();
+        dialed.run(Hello).await
+    });
+    let prepared = ends.pending().await.prepare(TunnelId(7));
+    let tunnel = prepared.tunnel().clone();
+    let exchange = tokio::spawn(async move {
+        let (head, body) = http::Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap().into_parts();
+        tunnel.exchange(None, &head, &mut Some(body)).await.map(|response| response.status())
+    });
+    // The exchange is registered with the tunnel, and still no stream is open.
+    let handle = prepared.tunnel().clone();
+    eventually("the exchange waits", async || (handle.snapshot().in_flight == 1).then_some(())).await;
+    assert!(!exchange.is_finished());
+    tokio::spawn(prepared.welcome(&welcome()));
+    assert_eq!(exchange.await.unwrap().unwrap(), 200);
+    initiator.abort();
+}
+
+// spec: CT-21
+#[tokio::test]
+async fn a_draining_tunnel_takes_no_new_exchange() {
+    let pair = Pair::open(Hello).await;
+    let _running = get(&pair).await;
+    pair.responder.drain(Duration::from_secs(30), Duration::ZERO);
+    let mut phase = pair.responder.phase();
+    phase.wait_for(|phase| matches!(phase, Phase::Draining { .. })).await.unwrap();
+    let (head, body) = http::Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap().into_parts();
+    let mut body = Some(body);
+    let refused = pair.responder.exchange(None, &head, &mut body).await;
+    assert!(matches!(refused, Err(ExchangeError::NotSent(_))), "{refused:?}");
+    assert!(body.is_some(), "the request is whole and may go elsewhere");
+}
+
 #[tokio::test]
 async fn a_drain_tells_the_other_end_when_to_come_back() {
     let pair = Pair::open(Hello).await;
@@ -63,6 +104,7 @@ async fn a_drain_tells_the_other_end_when_to_come_back() {
     assert_eq!(draining, Phase::Draining { reconnect_after: Duration::from_millis(250) });
 }
 
+// spec: CT-25
 #[tokio::test]
 async fn a_refusal_arrives_with_its_number_reason_and_retry_after() {
     let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
