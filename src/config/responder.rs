@@ -60,8 +60,8 @@ pub struct ResponderConfig {
     /// `congestion`: how fast is safe. Default `bbr`, which keeps its speed under loss.
     #[serde(serialize_with = "congestion_as_written")]
     pub congestion: CongestionControl,
-    /// `state_dir`: where the two keys live that let a restarted responder tell its old tunnels at once that they are
-    /// gone. Without it they are noticed after the idle timeout.
+    /// `state_dir`: the folder, made if missing, of the two keys that let a restarted responder tell its old tunnels at
+    /// once that they are gone. Without it they are noticed after the idle timeout.
     pub state_dir: Option<PathBuf>,
 }
 

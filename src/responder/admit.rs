@@ -1,6 +1,7 @@
 //! One connection's way from "incoming" to a registered tunnel, or to a numbered refusal.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -47,10 +48,7 @@ pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming, handshaking: 
     let remote = incoming.remote();
     let pending = match incoming.handshake().await {
         Ok(pending) => pending,
-        Err(error) => {
-            shared.metrics.handshake_failed(failure(&error));
-            return warn!(%remote, %error, "no tunnel: the handshake failed");
-        }
+        Err(error) => return turned_away(&shared, remote, &error),
     };
     let claim = pending.hello.place.claim.clone();
     let span = info_span!("tunnel", node = %claim.node, cluster = %claim.cluster, tenant = %claim.tenant);
@@ -132,12 +130,19 @@ fn authorize(shared: &Shared, pending: &Pending) -> Result<(policy::Admitted, Pe
     Ok((admitted, identity))
 }
 
-fn failure(error: &AcceptError) -> HandshakeFailure {
-    match error {
+/// Counts and tells why there was no claim to decide about.
+fn turned_away(shared: &Shared, remote: SocketAddr, error: &AcceptError) {
+    let failure = match error {
+        AcceptError::Refused(refusal) => {
+            shared.metrics.refused(refusal.code);
+            return warn!(%remote, code = refusal.code.number(), reason = refusal.reason, "no tunnel: refused");
+        }
         AcceptError::Tls(_) => HandshakeFailure::Tls,
         AcceptError::Timeout { .. } => HandshakeFailure::Timeout,
         AcceptError::Connection(_) | AcceptError::Hello(_) => HandshakeFailure::Protocol,
-    }
+    };
+    shared.metrics.handshake_failed(failure);
+    warn!(%remote, %error, "no tunnel: the handshake failed");
 }
 
 fn refusal(code: RefusalCode, reason: &str, retry_after: Option<Duration>) -> Refusal {

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod authorization;
+mod drain;
 mod examples;
 mod harness;
 mod hostile_peer;
 mod http_egress;
+mod reconnect;
 mod routing;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]

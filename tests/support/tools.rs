@@ -11,12 +11,13 @@ pub(crate) fn find(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let found = std::env::split_paths(&path).map(|folder| folder.join(tool)).find(|candidate| candidate.is_file());
     if found.is_none() {
-        record_skip(&format!("{tool} is not installed"));
+        skip(&format!("{tool} is not installed"));
     }
     found
 }
 
-fn record_skip(reason: &str) {
+/// Records that the calling test cannot show anything here; the test then returns.
+pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
     eprintln!("skipped: {test}: {reason}");

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::id::TunnelId;
-use crate::protocol::code::CloseCode;
+use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::tls::Rejection;
@@ -77,7 +77,10 @@ pub enum AcceptError {
         /// How long was waited.
         limit: Duration,
     },
-    /// What came instead of HELLO breaks the protocol.
+    /// What came instead of a usable HELLO was answered with REFUSE.
+    #[error("refused, {}: {}", .0.code, .0.reason)]
+    Refused(Refusal),
+    /// The connection ended instead of saying HELLO.
     #[error("HELLO: {0}")]
     Hello(String),
 }
@@ -89,6 +92,7 @@ impl AcceptError {
             Self::Tls(_) => "tls",
             Self::Connection(_) => "connection",
             Self::Timeout { .. } => "timeout",
+            Self::Refused(refusal) => refusal.code.label(),
             Self::Hello(_) => "protocol",
         }
     }
@@ -178,7 +182,7 @@ impl Incoming {
         let hello = match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
             Ok(Ok(Event::Hello(hello))) => *hello,
             Ok(Ok(other)) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
-            Ok(Err(reason)) => return Err(AcceptError::Hello(format!("{}: {}", reason.code, reason.text))),
+            Ok(Err(reason)) => return Err(no_hello(reason, control.fault(), limit)),
             Err(elapsed) => return Err(late("HELLO")(elapsed)),
         };
         let certificates = certificates(&quic);
@@ -234,6 +238,17 @@ async fn send_refusal(mut control: Control, refusal: &Refusal) {
     note_illegal(control.session().refuse(refusal));
     // The session's last output is the close, which ends this loop.
     let _ = timeout(Duration::from_secs(4), async { while control.event().await.is_ok() {} }).await;
+}
+
+/// Why the session ended before HELLO; `fault` is the number that the peer was refused with, if it was.
+fn no_hello(reason: CloseReason, fault: Option<RefusalCode>, limit: Duration) -> AcceptError {
+    match (reason.code, fault) {
+        (CloseCode::HandshakeTimeout, _) => AcceptError::Timeout { missing: "HELLO", limit },
+        (CloseCode::Refused, Some(code)) => {
+            AcceptError::Refused(Refusal { code, reason: reason.text, retry_after: None })
+        }
+        (code, _) => AcceptError::Hello(format!("{code}: {}", reason.text)),
+    }
 }
 
 fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
-use crate::protocol::code::CloseCode;
+use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::Service;
 use crate::protocol::limits::Limits;
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session};
@@ -46,6 +46,8 @@ pub(super) struct Control {
     session: Session,
     receiving: bool,
     heard: u64,
+    /// The number of the peer's fault, once it made one.
+    fault: Option<RefusalCode>,
 }
 
 impl Control {
@@ -55,11 +57,16 @@ impl Control {
         recv: quinn::RecvStream,
         session: Session,
     ) -> Self {
-        Self { quic, send, recv, session, receiving: true, heard: 0 }
+        Self { quic, send, recv, session, receiving: true, heard: 0, fault: None }
     }
 
     pub(super) fn session(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    /// The number that the peer was refused with for breaking the protocol during the handshake, if it did.
+    pub(super) const fn fault(&self) -> Option<RefusalCode> {
+        self.fault
     }
 
     /// The next event of the session, sending and waiting as needed. Not cancel safe: a dropped call may have sent a
@@ -104,6 +111,7 @@ impl Control {
                     // An error has queued the close that it calls for.
                     if let Err(error) = self.session.receive(Instant::now(), &chunk.bytes) {
                         debug!(%error, "the peer broke the protocol on the control stream");
+                        self.fault = Some(error.refusal_code());
                     }
                     Ok(())
                 }

@@ -85,7 +85,7 @@ async fn half_a_hello_times_out() {
     let (code, _) = victim.says(&bytes[..bytes.len() / 2]).await;
     assert_eq!(code, number(CloseCode::HandshakeTimeout));
     let line = victim.site.responder.0.line_with("the handshake failed").await;
-    assert!(line["error"].as_str().unwrap().contains("HELLO"), "{line}");
+    assert!(line["error"].as_str().unwrap().contains("no HELLO within 1s"), "{line}");
 }
 
 #[tokio::test]
@@ -93,24 +93,27 @@ async fn a_hello_of_a_mebibyte_is_refused_by_its_header_alone() {
     let victim = Victim::start().await;
     let mut header = BytesMut::from(&[0x01][..]);
     varint::encode(&mut header, 1 << 20);
-    let (code, reason) = victim.says(&header).await;
-    assert!([number(CloseCode::Limit), number(CloseCode::Refused)].contains(&code), "{code}: {reason}");
-    let line = victim.site.responder.0.line_with("the handshake failed").await;
-    assert!(line["error"].as_str().unwrap().contains("1048576 bytes; expected at most 65536"), "{line}");
+    assert_eq!(victim.says(&header).await.0, number(CloseCode::Refused));
+    let line = victim.site.responder.0.line_with("no tunnel: refused").await;
+    assert_eq!(line["code"], 400);
+    assert!(line["reason"].as_str().unwrap().contains("1048576 bytes; expected at most 65536"), "{line}");
 }
 
 #[tokio::test]
-async fn garbage_instead_of_a_hello_closes_the_connection() {
+async fn garbage_instead_of_a_hello_is_refused_with_400() {
     let victim = Victim::start().await;
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 2000], &[0x01, 0x03, 0x00, 0x00, 0x00]] {
-        victim.says(bytes).await;
+        assert_eq!(victim.says(bytes).await.0, number(CloseCode::Refused));
     }
+    let series = "adit_handshakes_refused_total{role=\"responder\",code=\"malformed\"}";
+    assert_eq!(victim.site.responder.0.metric(series).await, 3);
 }
 
 #[tokio::test]
-async fn a_frame_before_hello_closes_the_connection() {
+async fn a_frame_before_hello_is_refused_with_400() {
     let victim = Victim::start().await;
-    victim.says(&encoded(&Frame::Ping([1; 8]))).await;
+    assert_eq!(victim.says(&encoded(&Frame::Ping([1; 8]))).await.0, number(CloseCode::Refused));
+    assert_eq!(victim.site.responder.0.line_with("no tunnel: refused").await["code"], 400);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! A hostile responder towards our initiator.
 
+use std::time::Duration;
+
 use adit::protocol::code::StreamCode;
 use adit::protocol::control::Frame;
 use adit::protocol::limits::Limits;
@@ -7,13 +9,19 @@ use adit::protocol::stream::{Event, MessageReader, RequestHead, Role, encode_req
 use adit::protocol::varint;
 use bytes::{Bytes, BytesMut};
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use tokio::time::timeout;
 
 use super::raw::{closed, frame, listen, welcome_bytes};
 use crate::support::eventually::eventually;
 use crate::support::site::{Edge, Folder, Running, Transport};
 use crate::support::targets::Target;
 
+/// What a process may grow by, whatever a single stream does.
 const MOST_GROWTH: u64 = 48 << 20;
+/// What a process may grow by for each exchange, its connection to the target included.
+const MOST_PER_EXCHANGE: u64 = 64 << 10;
+/// Whatever takes longer than this is held back.
+const STALLED: Duration = Duration::from_millis(500);
 
 /// Our initiator, connected to a responder that the test speaks for.
 struct Victim {
@@ -136,31 +144,18 @@ async fn a_flood_of_streams_is_bounded_and_the_tunnel_works_on() {
     let victim = Victim::start().await;
     let hanging = request("/hang");
     let mut open = Vec::new();
-    let allowed = async {
-        loop {
-            let (mut send, recv) = victim.connection.open_bi().await.unwrap();
-            send.write_all(&hanging).await.unwrap();
-            open.push((send, recv));
-            assert!(open.len() < 10_000, "nothing bounds the streams of a peer");
-        }
-    };
-    let quiet = async {
-        let mut before = 0;
-        eventually("no more streams are allowed", async || {
-            let requests = victim.target.requests().len();
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            let settled = requests > 100 && std::mem::replace(&mut before, requests) == requests;
-            settled.then_some(())
-        })
-        .await;
-    };
-    tokio::select! {
-        () = allowed => {}
-        () = quiet => {}
+    while let Ok(stream) = timeout(STALLED, victim.connection.open_bi()).await {
+        let (mut send, recv) = stream.unwrap();
+        send.write_all(&hanging).await.unwrap();
+        open.push((send, recv));
+        assert!(open.len() < 10_000, "nothing bounds the streams of a peer");
     }
-    let under_way = open.len();
+    let all = open.len();
+    eventually("all requests at the target", async || (victim.target.requests().len() == all).then_some(())).await;
+    let growth = victim.initiator.memory().saturating_sub(victim.memory);
+    assert!(growth < all as u64 * MOST_PER_EXCHANGE, "{} KiB for each of {all}", growth / all as u64 / 1024);
     drop(open);
-    eventually("every request is cancelled", async || (victim.target.cancelled() >= under_way).then_some(())).await;
+    eventually("all are cancelled", async || (victim.target.cancelled() == all).then_some(())).await;
     victim.answers().await;
 }
 
@@ -184,7 +179,7 @@ async fn a_request_body_without_end_is_held_back_by_its_target() {
     send.write_all(&bytes).await.unwrap();
     let piece = vec![0; 65_536];
     let mut sent = 0;
-    while let Ok(Ok(())) = tokio::time::timeout(std::time::Duration::from_millis(300), send.write_all(&piece)).await {
+    while let Ok(Ok(())) = timeout(STALLED, send.write_all(&piece)).await {
         sent += piece.len();
         assert!(sent < 256 << 20, "nothing holds the peer back");
     }
@@ -209,11 +204,8 @@ async fn a_control_stream_of_garbage_ends_the_tunnel_and_it_is_dialled_again() {
 
 #[tokio::test]
 async fn a_welcome_for_another_version_is_not_taken() {
-    let (folder, endpoint) = {
-        let folder = Folder::new();
-        let endpoint = listen(&folder);
-        (folder, endpoint)
-    };
+    let folder = Folder::new();
+    let endpoint = listen(&folder);
     let edge = Edge::new(Transport::Quic);
     let initiator = edge.start(&folder, endpoint.local_addr().unwrap()).await;
     let (connection, mut control) = accept(&endpoint).await;

@@ -1,0 +1,135 @@
+//! Whoever is asked to stop finishes what runs, takes nothing new, and exits 0.
+
+use std::time::{Duration, Instant};
+
+use http::{Method, Request};
+
+use crate::support::eventually::eventually;
+use crate::support::http1::{RawHttp, get};
+use crate::support::http2::{Http2, whole};
+use crate::support::site::{Cloud, Edge, NODE, Site, TO_NODE, Transport, over_each_transport};
+use crate::support::targets::pattern;
+
+over_each_transport!(
+    a_responder_that_is_terminated_finishes_what_runs,
+    an_initiator_that_is_terminated_finishes_what_runs,
+    an_operator_can_ask_for_it_over_the_admin_listener,
+    an_http2_stream_is_finished_and_its_connection_told_to_go_away,
+    a_draining_initiator_leaves_the_registry_before_its_requests_end,
+    what_outlasts_the_drain_timeout_is_cut,
+    an_idle_process_stops_at_once,
+    a_restart_of_the_responder_is_announced_and_dialled_again,
+);
+
+/// A response under way, of which only a part was made.
+async fn under_way(site: &Site) -> (RawHttp<tokio::net::TcpStream>, crate::support::http1::Head) {
+    let mut client = site.connect().await;
+    client.send(format!("GET /chunks/20/50 HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    let head = client.head().await.unwrap();
+    assert_eq!(head.status, 200);
+    (client, head)
+}
+
+async fn finishes(mut client: RawHttp<tokio::net::TcpStream>, head: crate::support::http1::Head) {
+    let (body, _) = client.body(&head).await.unwrap();
+    let expected: String = (0..20).map(|number| format!("chunk {number}\n")).collect();
+    assert_eq!(String::from_utf8(body).unwrap(), expected);
+}
+
+async fn a_responder_that_is_terminated_finishes_what_runs(transport: Transport) {
+    let mut site = Site::start(transport).await;
+    let (client, head) = under_way(&site).await;
+    site.responder.0.terminate();
+    site.responder.0.line_with("draining").await;
+    let egress = site.egress();
+    eventually("no new connections", async || RawHttp::connect(egress).await.is_err().then_some(())).await;
+    finishes(client, head).await;
+    assert_eq!(site.responder.0.exit().await.code(), Some(0));
+    site.responder.0.line_with("drained: everything finished").await;
+}
+
+async fn an_initiator_that_is_terminated_finishes_what_runs(transport: Transport) {
+    let mut site = Site::start(transport).await;
+    let (client, head) = under_way(&site).await;
+    site.initiator.terminate();
+    finishes(client, head).await;
+    assert_eq!(site.initiator.exit().await.code(), Some(0));
+    site.initiator.line_with("drained: everything finished").await;
+    site.responder.registered(0).await;
+    assert_eq!(site.responder.0.line_with("tunnel down").await["code"], "done");
+}
+
+async fn an_operator_can_ask_for_it_over_the_admin_listener(transport: Transport) {
+    let mut site = Site::start(transport).await;
+    let (client, head) = under_way(&site).await;
+    assert_eq!(site.responder.0.ask(Method::POST, "/drain").await.0, 202);
+    eventually("not ready", async || {
+        let (status, missing) = site.responder.0.ask(Method::GET, "/ready").await;
+        (status == 503 && missing.contains("draining")).then_some(())
+    })
+    .await;
+    finishes(client, head).await;
+    assert_eq!(site.responder.0.exit().await.code(), Some(0));
+}
+
+async fn an_http2_stream_is_finished_and_its_connection_told_to_go_away(transport: Transport) {
+    let mut site = Site::start(transport).await;
+    let mut client = Http2::connect(site.egress()).await;
+    let request = Request::get(format!("http://{}/chunks/20/50", site.egress())).header("x-node-id", NODE.node);
+    let (response, _) = client.send(request.body(()).unwrap(), true).await;
+    let response = response.await.unwrap();
+    site.responder.0.terminate();
+    let body = whole(response).await.unwrap().into_body().bytes;
+    assert!(body.ends_with(b"chunk 19\n"));
+    assert_eq!(site.responder.0.exit().await.code(), Some(0));
+}
+
+async fn a_draining_initiator_leaves_the_registry_before_its_requests_end(transport: Transport) {
+    let site = Site::with(Cloud::new().egress("hold", "0"), Edge::new(transport)).await;
+    let mut client = site.connect().await;
+    client.send(format!("GET /hang HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    site.arrived("/hang").await;
+    site.initiator.terminate();
+    eventually("a new request finds no tunnel", async || (site.get("/").await.status() == 503).then_some(())).await;
+    assert_eq!(site.target.cancelled(), 0, "what was under way still is");
+}
+
+async fn what_outlasts_the_drain_timeout_is_cut(transport: Transport) {
+    let mut site = Site::with(Cloud::new().process("drain_timeout", "500ms"), Edge::new(transport)).await;
+    let mut client = site.connect().await;
+    client.send(format!("GET /chunks/100000/5 HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    let head = client.head().await.unwrap();
+    let asked = Instant::now();
+    site.responder.0.terminate();
+    client.body(&head).await.unwrap_err();
+    assert_eq!(site.responder.0.exit().await.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    site.cancelled(1).await;
+}
+
+async fn an_idle_process_stops_at_once(transport: Transport) {
+    let mut site = Site::start(transport).await;
+    let mut idle = site.connect().await;
+    idle.send(format!("GET / HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    idle.response().await.unwrap();
+    let asked = Instant::now();
+    for process in [&mut site.initiator, &mut site.responder.0] {
+        process.terminate();
+        assert_eq!(process.exit().await.code(), Some(0));
+    }
+    // Far below the drain timeout of 30 s.
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+}
+
+async fn a_restart_of_the_responder_is_announced_and_dialled_again(transport: Transport) {
+    let mut site = Site::start(transport).await;
+    assert_eq!(site.get("/bytes/1000").await.body, pattern(0, 1000));
+    site.responder.0.terminate();
+    site.initiator.line_with("the responder drains: dialling a replacement").await;
+    assert_eq!(site.responder.0.exit().await.code(), Some(0));
+    let Site { responder, initiator, .. } = site;
+    let responder = responder.restart().await;
+    responder.registered(1).await;
+    assert_eq!(get(responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+    drop(initiator);
+}

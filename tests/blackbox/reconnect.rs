@@ -1,0 +1,124 @@
+//! What is lost comes back: quickly, in the right place, and without taking what belongs to somebody else.
+
+use std::time::{Duration, Instant};
+
+use crate::support::eventually::eventually;
+use crate::support::http1::get;
+use crate::support::site::{Cloud, Edge, NODE, Running, Site, TO_NODE, Transport, over_each_transport};
+
+over_each_transport!(
+    a_responder_that_was_killed_and_restarted_is_noticed_long_before_the_idle_timeout,
+    an_initiator_that_was_killed_and_restarted_takes_its_own_place,
+    a_second_process_of_the_same_name_and_key_takes_over_and_the_first_says_why,
+    a_second_process_of_the_same_name_with_another_key_is_refused,
+    a_responder_that_comes_late_is_found,
+    a_tunnel_that_was_lost_shows_as_recovered,
+    each_address_of_a_name_gets_its_tunnels,
+);
+
+async fn a_responder_that_was_killed_and_restarted_is_noticed_long_before_the_idle_timeout(transport: Transport) {
+    let cloud = Cloud::new().responder("state_dir", "state").responder("keepalive", "500ms");
+    let Site { target, responder, initiator, folder } = Site::with(cloud, Edge::new(transport)).await;
+    let killed = Instant::now();
+    let responder = responder.restart().await;
+    responder.registered(1).await;
+    // The idle timeout is 30 s; the next keep-alive meets a responder that does not know the tunnel and says so.
+    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+    assert_eq!(get(responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+    assert_eq!(target.requests(), ["GET /"]);
+    drop((initiator, folder));
+}
+
+async fn an_initiator_that_was_killed_and_restarted_takes_its_own_place(transport: Transport) {
+    let site = Site::start(transport).await;
+    let first = site.responder.0.tunnels().await.accepted[0].id.clone();
+    let file = site.initiator.kill();
+    let _again = Running::start(file).await;
+    eventually("another tunnel, in the place of the first", async || {
+        let accepted = site.responder.0.tunnels().await.accepted;
+        (accepted.len() == 1 && accepted[0].id != first).then_some(())
+    })
+    .await;
+    assert_eq!(get(site.responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+}
+
+async fn a_second_process_of_the_same_name_and_key_takes_over_and_the_first_says_why(transport: Transport) {
+    let site = Site::start(transport).await;
+    let _second = Running::start(site.initiator.file().to_owned()).await;
+    let line = site.initiator.line_with("superseded").await;
+    assert!(line["advice"].as_str().unwrap().contains("another process runs with this node's certificate"), "{line}");
+    site.responder.registered(1).await;
+    assert_eq!(site.get("/").await.status(), 200);
+    eventually("the first backs off", async || {
+        let tunnel = site.initiator.tunnels().await.dialled.remove(0);
+        (matches!(tunnel.state.as_str(), "backoff" | "cannot_connect") && tunnel.retry_in_seconds.is_some())
+            .then_some(())
+    })
+    .await;
+}
+
+async fn a_second_process_of_the_same_name_with_another_key_is_refused(transport: Transport) {
+    let site = Site::start(transport).await;
+    let before = site.responder.0.tunnels().await.accepted[0].id.clone();
+    let second = Edge::new(transport).named("second").start(&site.folder, site.responder.tunnel_address()).await;
+    let line = second.line_with("cannot open a tunnel").await;
+    assert!(line["error"].as_str().unwrap().starts_with("refused, 409 conflict"), "{line}");
+    let accepted = site.responder.0.tunnels().await.accepted;
+    assert_eq!((accepted.len(), &accepted[0].id), (1, &before));
+    assert_eq!(site.get("/").await.status(), 200);
+}
+
+async fn a_responder_that_comes_late_is_found(transport: Transport) {
+    let site = Site::start(transport).await;
+    let address = site.responder.tunnel_address();
+    let Site { responder, folder, .. } = site;
+    responder.0.kill();
+    let initiator = Edge::new(transport).start(&folder, address).await;
+    eventually("a first attempt", async || {
+        let dialled = initiator.tunnels().await.dialled;
+        dialled.iter().any(|tunnel| tunnel.state == "connecting").then_some(())
+    })
+    .await;
+    let cloud = Cloud::new().responder("listen", &format!("{{ quic: \"{address}\" }}"));
+    cloud.start(&folder).await.registered(1).await;
+}
+
+async fn a_tunnel_that_was_lost_shows_as_recovered(transport: Transport) {
+    let cloud = Cloud::new().responder("state_dir", "state").responder("keepalive", "500ms");
+    let site = Site::with(cloud, Edge::new(transport)).await;
+    let Site { responder, initiator, .. } = site;
+    assert_eq!(initiator.tunnels().await.dialled[0].state, "connected");
+    let _responder = responder.restart().await;
+    let dialled = eventually("the tunnel recovers", async || {
+        initiator.tunnels().await.dialled.into_iter().find(|tunnel| tunnel.state == "recovered")
+    })
+    .await;
+    assert!(dialled.reason.is_some(), "why the one before was lost stays to be seen");
+    assert_eq!(initiator.metric("adit_initiator_destinations{state=\"recovered\"}").await, 1);
+}
+
+/// Whether this machine gives a name two addresses, of which our own listener has both.
+fn resolves_twice() -> Option<&'static str> {
+    let twice = |name: &&'static str| {
+        let found = std::net::ToSocketAddrs::to_socket_addrs(&(*name, 0)).into_iter().flatten();
+        found.filter(|address| address.ip().is_loopback()).collect::<std::collections::BTreeSet<_>>().len() > 1
+    };
+    ["localhost", "ip6-localhost", "localhost.localdomain"].into_iter().find(twice)
+}
+
+async fn each_address_of_a_name_gets_its_tunnels(transport: Transport) {
+    let Some(name) = resolves_twice() else {
+        return crate::support::tools::skip("no name here has two loopback addresses");
+    };
+    let folder = crate::support::site::Folder::new();
+    let responder = Cloud::new().responder("listen", "{ quic: \"[::]:0\" }").start(&folder).await;
+    let edge = Edge::new(transport).count(2);
+    folder.authority.node(NODE).write(folder.path(), "edge");
+    let address = format!("{name}:{}", responder.tunnel_address().port());
+    let file = folder.write("edge.yaml", &edge.text(&address));
+    let initiator = Running::start(file).await;
+    responder.registered(4).await;
+    let addresses: std::collections::BTreeSet<_> =
+        initiator.tunnels().await.dialled.into_iter().map(|tunnel| tunnel.remote).collect();
+    assert_eq!(addresses.len(), 2);
+}
