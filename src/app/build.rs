@@ -66,14 +66,6 @@ pub enum AppError {
     /// The persisted keys.
     #[error("responder.state_dir")]
     Keys(#[from] secret::SecretError),
-    /// The folder of the persisted keys.
-    #[error("responder.state_dir: cannot make {}", folder.display())]
-    StateDir {
-        /// Which folder.
-        folder: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
     /// The admin listener.
     #[error("admin: cannot listen on {address}")]
     Admin {
