@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{AcceptedTunnel, AdminState, DialledTunnel, Readiness, TunnelsReport};
 use crate::initiator::{SlotStatus, StatusBoard};
 use crate::lifecycle::Ready;
-use crate::registry::LiveTunnel;
+use crate::registry::{Handle as _, Health, LiveTunnel};
 use crate::routing::Directory;
 use crate::telemetry::Metrics;
-use crate::transport::{Tunnel, TunnelSnapshot};
+use crate::transport::Tunnel;
 
 /// Handles on everything that can be shown, and on the one thing that can be asked for.
 pub(super) struct State {
@@ -68,7 +68,7 @@ impl AdminState for State {
     fn tunnels(&self) -> TunnelsReport {
         let mut live: Vec<_> = self.directory.registry().snapshot().collect();
         live.sort_by(|a, b| key(a).cmp(&key(b)));
-        let accepted = live.iter().map(|live| accepted(&live.handle.snapshot())).collect();
+        let accepted = live.iter().map(|live| accepted(&live.handle)).collect();
         let dialled = self.board.iter().flat_map(StatusBoard::slots).map(dialled).collect();
         TunnelsReport { accepted, dialled }
     }
@@ -86,17 +86,28 @@ fn key(live: &LiveTunnel<Tunnel>) -> (&str, &str, u32) {
     (live.place.claim.tenant.as_str(), live.place.claim.node.as_str(), live.place.slot)
 }
 
-fn accepted(tunnel: &TunnelSnapshot) -> AcceptedTunnel {
+/// The word for it in `/tunnels` and `adit status`.
+fn health(tunnel: &Tunnel) -> &'static str {
+    match tunnel.health() {
+        Health::Healthy => "healthy",
+        Health::Suspect => "suspect",
+        Health::Draining => "draining",
+    }
+}
+
+fn accepted(tunnel: &Tunnel) -> AcceptedTunnel {
+    let health = health(tunnel).to_owned();
+    let tunnel = tunnel.snapshot();
     AcceptedTunnel {
-        id: tunnel.id.clone(),
-        node: tunnel.node.clone(),
-        cluster: tunnel.cluster.clone(),
-        tenant: tunnel.tenant.clone(),
+        id: tunnel.id,
+        node: tunnel.node,
+        cluster: tunnel.cluster,
+        tenant: tunnel.tenant,
         slot: tunnel.slot,
         generation: tunnel.generation,
         transport: tunnel.transport.to_owned(),
         remote: tunnel.remote.to_string(),
-        health: tunnel.state.to_owned(),
+        health,
         age_seconds: tunnel.age_seconds,
         rtt_ms: tunnel.rtt_ms,
         in_flight: tunnel.in_flight,

@@ -154,7 +154,10 @@ async fn watch(
     loop {
         match &*phase.borrow_and_update() {
             Phase::Draining { reconnect_after } => return Ended::Draining(*reconnect_after),
-            Phase::Closed(reason) => return closed(tunnel, reason.clone()),
+            Phase::Closed(reason) => {
+                let drained = tunnel.reconnect_after().filter(|_| reason.code == CloseCode::Done);
+                return drained.map_or_else(|| Ended::Closed(reason.clone()), Ended::Draining);
+            }
             Phase::Open | Phase::Suspect => {}
         }
         tokio::select! {
@@ -168,14 +171,6 @@ async fn watch(
                 return Ended::Stopped;
             }
         }
-    }
-}
-
-/// A tunnel on which nothing ran is drained before its draining was seen.
-fn closed(tunnel: &Tunnel, reason: CloseReason) -> Ended {
-    match tunnel.reconnect_after() {
-        Some(wait) if reason.code == CloseCode::Done => Ended::Draining(wait),
-        _ => Ended::Closed(reason),
     }
 }
 

@@ -1,7 +1,9 @@
 //! What adit promises, shown over real sockets: one file per capability.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod authorization;
+mod cli;
 mod drain;
 mod examples;
 mod harness;
