@@ -144,9 +144,6 @@ impl TunnelState {
 
     /// Moves to `next` unless the tunnel is already closed, or draining and `next` is not closed.
     pub(crate) fn advance(&self, next: Phase) {
-        if let Phase::Draining { reconnect_after } = next {
-            self.reconnect_after.get_or_init(|| reconnect_after);
-        }
         self.phase.send_if_modified(|phase| {
             let blocked = match phase {
                 Phase::Closed(_) => true,
