@@ -1,7 +1,7 @@
 //! Which HTTP fields may cross a tunnel. spec: ST-17, ST-18
 
 use http::HeaderMap;
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 
 /// Fields that speak of one connection (RFC 9110 section 7.6.1), whoever lists them. spec: ST-17
 static CONNECTION_SPECIFIC: [HeaderName; 5] = [
@@ -38,6 +38,12 @@ pub fn is_forbidden(name: &HeaderName, value: &HeaderValue) -> bool {
         &HOST => true,
         name => CONNECTION_SPECIFIC.contains(name),
     }
+}
+
+/// Whether a field must not be inside TRAILERS: what is forbidden everywhere, and Content-Length, which would come too
+/// late to be checked. spec: ST-24
+pub fn is_forbidden_in_trailers(name: &HeaderName, value: &HeaderValue) -> bool {
+    name == CONTENT_LENGTH || is_forbidden(name, value)
 }
 
 fn listed_in_connection(fields: &HeaderMap) -> Vec<HeaderName> {

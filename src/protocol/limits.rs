@@ -19,7 +19,7 @@ pub const MAX_BUILD_BYTES: usize = 128;
 pub const MAX_RESPONDER_BYTES: usize = 128;
 /// The longest observed address of WELCOME. spec: HS-22
 pub const MAX_OBSERVED_BYTES: usize = 64;
-/// The longest reason of REFUSE. spec: HS-3
+/// The longest reason of REFUSE and of CONNECTION_CLOSE. spec: ER-6
 pub const MAX_REASON_BYTES: usize = 512;
 /// The longest method name. spec: ST-11
 pub const MAX_METHOD_BYTES: usize = 32;
@@ -27,6 +27,8 @@ pub const MAX_METHOD_BYTES: usize = 32;
 pub const MAX_AUTHORITY_BYTES: usize = 512;
 /// The longest `protocol` of an extended CONNECT. spec: ST-15
 pub const MAX_PROTOCOL_BYTES: usize = 64;
+/// The longest value of a request's Content-Length: what always fits into 64 bits. spec: ST-24
+pub const MAX_CONTENT_LENGTH_DIGITS: usize = 19;
 /// The longest time that any message may state. spec: OV-13
 pub const MAX_DURATION: Duration = Duration::from_secs(86_400);
 /// The shortest keepalive that a WELCOME may ask for. spec: HS-23

@@ -28,6 +28,7 @@ use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::control::{Frame, FrameReader};
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Token, Welcome};
 use crate::protocol::limits;
+use crate::protocol::wire::printable;
 
 use self::phase::{Phase, Side};
 use self::timer::{Timer, Timers};
@@ -209,7 +210,7 @@ impl Session {
             Frame::Refuse(refusal) => {
                 let reason = format!("refused: {}", refusal.reason);
                 self.event(Event::Refused(refusal));
-                self.end(CloseCode::Refused, reason);
+                self.end(CloseCode::Refused, &reason);
             }
             Frame::Ping(echo) => self.pong = Some(echo),
             Frame::Pong(echo) => self.on_pong(now, u64::from_be_bytes(echo))?,
@@ -220,7 +221,7 @@ impl Session {
             }
             Frame::Drained => {
                 self.event(Event::PeerDrained);
-                self.end(CloseCode::Done, "drained".to_owned());
+                self.end(CloseCode::Done, "drained");
             }
             Frame::Services(services) => self.event(Event::Services(services)),
             Frame::Limits(limits) => self.event(Event::Limits(limits)),
@@ -235,7 +236,7 @@ impl Session {
         match self.phase {
             Phase::Closed => Ok(()),
             Phase::Draining(drain) if drain.sent_drained => {
-                self.end(CloseCode::Done, "drained".to_owned());
+                self.end(CloseCode::Done, "drained");
                 Ok(())
             }
             _ => {
@@ -279,7 +280,7 @@ impl Session {
     pub fn refuse(&mut self, refusal: &Refusal) -> Result<(), IllegalCall> {
         self.allow("refuse", self.phase.may_refuse())?;
         self.send(&Frame::Refuse(refusal.clone()));
-        self.end(CloseCode::Refused, format!("refused: {}", refusal.reason));
+        self.end(CloseCode::Refused, &format!("refused: {}", refusal.reason));
         Ok(())
     }
 
@@ -327,7 +328,7 @@ impl Session {
     /// Ends the tunnel from any state; nothing once it is closed.
     pub fn close(&mut self, code: CloseCode, reason: &str) {
         if self.state() != State::Closed {
-            self.end(code, reason.to_owned());
+            self.end(code, reason);
         }
     }
 
@@ -335,9 +336,9 @@ impl Session {
     pub fn timeout(&mut self, now: Instant) {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
-                Timer::Handshake => self.end(CloseCode::HandshakeTimeout, "the handshake took too long".to_owned()),
-                Timer::Drain => self.end(CloseCode::Done, "the drain deadline passed".to_owned()),
-                Timer::Idle => self.end(CloseCode::Idle, "nothing was heard for the idle timeout".to_owned()),
+                Timer::Handshake => self.end(CloseCode::HandshakeTimeout, "the handshake took too long"),
+                Timer::Drain => self.end(CloseCode::Done, "the drain deadline passed"),
+                Timer::Idle => self.end(CloseCode::Idle, "nothing was heard for the idle timeout"),
                 Timer::Suspect => {
                     if !std::mem::replace(&mut self.suspect, true) {
                         self.event(Event::Suspect);
@@ -399,13 +400,15 @@ impl Session {
         if self.phase.may_refuse() && *error != SessionError::ControlEnded {
             let code: RefusalCode = error.refusal_code();
             self.send(&Frame::Refuse(Refusal { code, reason: reason.clone(), retry_after: None }));
-            self.end(CloseCode::Refused, reason);
+            self.end(CloseCode::Refused, &reason);
         } else {
-            self.end(error.close_code(), reason);
+            self.end(error.close_code(), &reason);
         }
     }
 
-    fn end(&mut self, code: CloseCode, reason: String) {
+    /// The last output; the reason as it may go on the wire. spec: ER-6
+    fn end(&mut self, code: CloseCode, reason: &str) {
+        let reason = printable(reason, limits::MAX_REASON_BYTES);
         self.phase = Phase::Closed;
         self.timers.stop_all();
         self.pong = None;

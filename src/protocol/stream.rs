@@ -218,8 +218,8 @@ pub fn encode_data_header(len: u64, out: &mut BytesMut) {
 /// Appends a TRAILERS frame; END must follow. Nothing when no field may cross: empty trailers have no frame.
 /// spec: ST-23
 pub fn encode_trailers(fields: &HeaderMap, out: &mut BytesMut) {
-    if !fields.iter().all(|(name, value)| headers::is_forbidden(name, value)) {
-        put_frame(out, FrameType::Trailers, |out| head::put_fields(fields, out));
+    if !fields.iter().all(|(name, value)| headers::is_forbidden_in_trailers(name, value)) {
+        put_frame(out, FrameType::Trailers, |out| head::put_trailers(fields, out));
     }
 }
 

@@ -182,3 +182,40 @@ impl Builder<Decided> {
         Ok(Responder::bind(socket, settings, directory, &metrics)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::tls::pki::{Authority, Validity};
+
+    const VALID: Validity = Validity { from: SystemTime::UNIX_EPOCH, lifetime: Duration::from_secs(3600) };
+
+    fn builder() -> Builder {
+        let authority = Authority::create("test CA", VALID).unwrap();
+        Builder::new(authority.responder(&["localhost".to_owned()], VALID).unwrap().credentials().unwrap())
+    }
+
+    fn error(built: Result<Builder<Decided>, BuildError>) -> String {
+        built.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_identity_that_anybody_could_sign_is_no_decision() {
+        let refused = error(builder().admit_certificates(Vec::new(), "spiffe://x/{tenant}/{cluster}/{node}"));
+        assert!(refused.contains("without roots"), "{refused}");
+    }
+
+    #[test]
+    fn rules_that_ask_for_no_proof_are_no_decision() {
+        let refused = error(builder().admit(RuleSettings::default(), Trust::default()));
+        assert!(refused.contains("no proof of identity"), "{refused}");
+    }
+
+    #[test]
+    fn whoever_is_accepted_without_proof_is_not_asked_for_a_certificate() {
+        let Decided { rules, initiators } = builder().dangerous().accept_anyone().peers;
+        assert!(rules.insecure_accept_any() && matches!(initiators, ClientCertificates::NotAsked));
+    }
+}

@@ -69,7 +69,8 @@ impl Tunnel {
         self.state().phase()
     }
 
-    /// How long a replacement should wait, once the tunnel began to drain; also after it closed.
+    /// How long to wait before the peer is dialled again: what the drain said that ends or ended this tunnel, whichever
+    /// end asked for it. `None`: nothing was drained.
     pub fn reconnect_after(&self) -> Option<Duration> {
         self.state().reconnect_after()
     }

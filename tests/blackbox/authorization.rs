@@ -112,7 +112,7 @@ async fn a_certificate_does_not_prove_the_name_of_another_node(transport: Transp
     assert_eq!(said.code(), 403);
     let (reason, advice) = said.told();
     assert!(reason.contains("does not prove") && reason.contains("node/edge-2"), "{reason}");
-    assert!(advice.contains("those of the certificate"), "{advice}");
+    assert!(advice.contains("node, cluster and tenant"), "{advice}");
 }
 
 async fn a_certificate_does_not_prove_another_tenant(transport: Transport) {

@@ -147,7 +147,7 @@ fn hello_and_welcome_open_both_ends() {
     assert_eq!((pair.initiator.state(), pair.responder.state()), (State::Open, State::Open));
 }
 
-// spec: HS-3
+// spec: HS-3, HS-37
 #[test]
 fn a_refusal_tells_why_and_closes_both_ends() {
     let mut pair = Pair::new();
@@ -443,6 +443,16 @@ fn an_open_tunnel_takes_new_services_limits_and_credentials() {
     assert_eq!(events(&responder), [Event::Services(Vec::new()), Event::Reauth(token), Event::Limits(limits)]);
 }
 
+// spec: ER-6
+#[test]
+fn the_reason_of_a_close_is_cut_and_cleaned() {
+    let mut pair = Pair::open();
+    pair.initiator.close(CloseCode::Internal, &"a\nb".repeat(200));
+    let last = outputs(&mut pair.initiator).pop();
+    let reason = "a b".repeat(200)[..limits::MAX_REASON_BYTES].to_owned();
+    assert_eq!(last, Some(Output::Close { code: CloseCode::Internal, reason }));
+}
+
 // spec: CT-6
 #[test]
 fn a_control_stream_that_ends_early_ends_the_tunnel() {
@@ -450,6 +460,19 @@ fn a_control_stream_that_ends_early_ends_the_tunnel() {
     assert_eq!(pair.initiator.closed_by_peer(), Err(SessionError::ControlEnded));
     assert_eq!(close_code(&outputs(&mut pair.initiator)), Some(CloseCode::Protocol));
     assert_eq!(pair.initiator.closed_by_peer(), Ok(()), "once is enough");
+}
+
+// spec: CT-6
+#[test]
+fn a_control_stream_that_ends_in_the_handshake_ends_the_tunnel_without_a_refusal() {
+    let mut pair = Pair::new();
+    for end in [&mut pair.initiator, &mut pair.responder] {
+        outputs(end);
+        assert_eq!(end.closed_by_peer(), Err(SessionError::ControlEnded));
+        let last = outputs(end);
+        assert_eq!(close_code(&last), Some(CloseCode::Protocol));
+        assert_eq!(last.len(), 1, "{last:?}");
+    }
 }
 
 // spec: ER-2

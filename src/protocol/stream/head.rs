@@ -72,7 +72,7 @@ pub(super) fn put_request(head: &RequestView<'_>, end: bool, out: &mut BytesMut)
     if let Some(protocol) = head.protocol {
         put_sized(out, protocol.as_bytes());
     }
-    put_fields(head.fields, out);
+    put_fields(head.fields, headers::is_forbidden, out);
 }
 
 /// Reads the payload of a request's HEAD; the flag is END. spec: ST-10
@@ -115,7 +115,7 @@ pub(super) fn read_response(payload: &Bytes, limits: &Limits) -> Result<(Respons
 
 pub(super) fn put_info(head: &ResponseHead, out: &mut BytesMut) {
     varint::encode(out, head.status.as_u16().into());
-    put_fields(&head.fields, out);
+    put_fields(&head.fields, headers::is_forbidden, out);
 }
 
 /// Reads the payload of an INFO frame. spec: ST-21
@@ -128,15 +128,22 @@ pub(super) fn read_info(payload: &Bytes, limits: &Limits) -> Result<ResponseHead
     Ok(ResponseHead { status, fields: read_fields(&mut cursor, payload, limits)? })
 }
 
-/// Reads the payload of a TRAILERS frame; at least one field. spec: ST-23
+pub(super) fn put_trailers(fields: &HeaderMap, out: &mut BytesMut) {
+    put_fields(fields, headers::is_forbidden_in_trailers, out);
+}
+
+/// Reads the payload of a TRAILERS frame: at least one field, and no Content-Length. spec: ST-23, ST-24
 pub(super) fn read_trailers(payload: &Bytes, limits: &Limits) -> Result<HeaderMap, StreamError> {
     let fields = read_fields(&mut Cursor::new(payload), payload, limits)?;
+    if fields.contains_key(CONTENT_LENGTH) {
+        return Err(Malformed::Forbidden("content-length").into());
+    }
     if fields.is_empty() { Err(Malformed::Missing("field").into()) } else { Ok(fields) }
 }
 
-/// Appends every field that may cross a tunnel, values without spaces around them. spec: ST-16 to ST-19
-pub(super) fn put_fields(fields: &HeaderMap, out: &mut BytesMut) {
-    for (name, value) in fields.iter().filter(|(name, value)| !headers::is_forbidden(name, value)) {
+/// Appends every field that may stand here, values without spaces around them. spec: ST-16 to ST-19
+fn put_fields(fields: &HeaderMap, is_forbidden: fn(&HeaderName, &HeaderValue) -> bool, out: &mut BytesMut) {
+    for (name, value) in fields.iter().filter(|(name, value)| !is_forbidden(name, value)) {
         match names::index_of(name.as_str().as_bytes()) {
             Some(index) => out.put_u8(index),
             None => {
@@ -259,13 +266,21 @@ fn is_authority(text: &str) -> bool {
     host_is_valid && port_is_valid && (text.is_empty() || !host.is_empty())
 }
 
-/// An upgrade token of RFC 9110 section 7.8. spec: ST-15
+/// A name and perhaps a version, as in RFC 9110 section 7.8. spec: ST-15
 fn read_protocol(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
-    let token = cursor.sized()?;
-    if !(1..=limits::MAX_PROTOCOL_BYTES).contains(&token.len()) {
-        return Err(Malformed::Invalid("protocol"));
+    let protocol = ascii(cursor.sized()?, "protocol", |byte| is_token_byte(byte) || byte == b'/')?;
+    let tokens = || protocol.split('/');
+    let valid = tokens().count() <= 2 && tokens().all(|token| !token.is_empty());
+    if valid && protocol.len() <= limits::MAX_PROTOCOL_BYTES {
+        Ok(protocol)
+    } else {
+        Err(Malformed::Invalid("protocol"))
     }
-    ascii(token, "protocol", |byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte))
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Visible ASCII without `#`, which no request target may carry, and without `<` and `>`. spec: ST-13
@@ -298,14 +313,17 @@ fn check_target(method: &Method, authority: &str, path: &str, extended: bool) ->
     if valid { Ok(()) } else { Err(Malformed::Invalid("path")) }
 }
 
-/// The length that a request's fields promise; one field of digits, or none. spec: ST-24
+/// The length that a request's fields promise: one field of digits that fit into 64 bits whatever they are, or none.
+/// spec: ST-24
 pub(super) fn content_length(fields: &HeaderMap) -> Result<Option<u64>, Malformed> {
     const INVALID: Malformed = Malformed::Invalid("content-length");
     let mut values = fields.get_all(CONTENT_LENGTH).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    if values.next().is_some() || !value.as_bytes().iter().all(u8::is_ascii_digit) {
+    let digits = value.as_bytes();
+    let has_valid_length = (1..=limits::MAX_CONTENT_LENGTH_DIGITS).contains(&digits.len());
+    if values.next().is_some() || !has_valid_length || !digits.iter().all(u8::is_ascii_digit) {
         return Err(INVALID);
     }
     value.to_str().ok().and_then(|digits| digits.parse().ok()).map(Some).ok_or(INVALID)
