@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::line::Process;
-use crate::load::HttpLine;
 use crate::support::certificates::{Authority, IDENTITY, Node};
 use crate::support::eventually::within;
 use crate::support::http1;
 use crate::support::ports::free_address;
 use crate::support::process::Adit;
 use crate::thread::block_on;
-use crate::usage;
+use crate::usage::Process;
 
 /// What differs between the pairs that are compared.
 #[derive(Debug, Clone, Copy)]
@@ -30,14 +28,8 @@ pub(crate) struct Pair {
     responder: Adit,
     initiator: Adit,
     egress: SocketAddr,
+    admin: SocketAddr,
     _folder: TempDir,
-}
-
-/// Resident bytes of each process.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Resident {
-    pub(crate) responder: u64,
-    pub(crate) initiator: u64,
 }
 
 const NODE: Node<'_> = Node { tenant: "acme", cluster: "benches", node: "bench-1" };
@@ -57,7 +49,7 @@ impl Pair {
             std::fs::write(&path, text).unwrap();
             Adit::start(&["run", path.to_str().unwrap()])
         });
-        let pair = Self { responder, initiator, egress, _folder: folder };
+        let pair = Self { responder, initiator, egress, admin: responder_admin, _folder: folder };
         block_on(async {
             ready(responder_admin).await;
             ready(initiator_admin).await;
@@ -66,17 +58,27 @@ impl Pair {
         pair
     }
 
-    /// The way through this pair.
-    pub(crate) fn line(&self, name: &'static str) -> HttpLine {
-        let processes = vec![
-            Process { name: "responder", pid: self.responder.pid() },
-            Process { name: "initiator", pid: self.initiator.pid() },
-        ];
-        HttpLine { name, address: self.egress, fields: format!("x-node-id: {}\r\n", NODE.node), processes }
+    /// Where requests enter.
+    pub(crate) fn egress(&self) -> SocketAddr {
+        self.egress
     }
 
-    pub(crate) fn resident(&self) -> Resident {
-        Resident { responder: usage::resident(self.responder.pid()), initiator: usage::resident(self.initiator.pid()) }
+    /// Whole header lines that name the node.
+    pub(crate) fn fields(&self) -> String {
+        format!("x-node-id: {}\r\n", NODE.node)
+    }
+
+    /// The responder, then the initiator.
+    pub(crate) fn processes(&self) -> [Process; 2] {
+        [
+            Process { name: "responder", pid: self.responder.pid() },
+            Process { name: "initiator", pid: self.initiator.pid() },
+        ]
+    }
+
+    /// Exchanges that the responder counts as running on its tunnels.
+    pub(crate) async fn in_flight(&self) -> Option<u64> {
+        tunnels(self.admin).await?.iter().map(|tunnel| tunnel["in_flight"].as_u64()).sum()
     }
 }
 
@@ -135,11 +137,12 @@ fn is_ok(response: http1::Response) -> Option<()> {
 }
 
 async fn all_tunnels(admin: SocketAddr, count: usize) {
-    let probe = async || {
-        let response = http1::get(admin, "/tunnels", &[]).await.ok()?;
-        let answer: serde_json::Value = serde_json::from_slice(&response.body).ok()?;
-        let tunnels = answer["accepted"].as_array()?;
-        (tunnels.len() == count).then_some(())
-    };
+    let probe = async || tunnels(admin).await.filter(|tunnels| tunnels.len() == count);
     within(Duration::from_secs(60), &format!("{count} tunnels"), probe).await;
+}
+
+async fn tunnels(admin: SocketAddr) -> Option<Vec<serde_json::Value>> {
+    let response = http1::get(admin, "/tunnels", &[]).await.ok()?;
+    let answer: serde_json::Value = serde_json::from_slice(&response.body).ok()?;
+    answer["accepted"].as_array().cloned()
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
+use crate::usage::Process;
+
 /// Requests of one kind, so many at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Workload {
@@ -47,13 +49,6 @@ pub(crate) trait Line {
     fn processes(&self) -> &[Process] {
         &[]
     }
-}
-
-/// A process whose share of the work is counted.
-#[derive(Debug, Clone)]
-pub(crate) struct Process {
-    pub(crate) name: &'static str,
-    pub(crate) pid: u32,
 }
 
 /// What came of one workload.

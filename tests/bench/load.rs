@@ -9,9 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::line::{Direction, Kind, Line, Process, Sample, Stopwatch, Workload, sum};
+use crate::line::{Direction, Kind, Line, Sample, Stopwatch, Workload, sum};
 use crate::target::{PAYLOAD, PIECE, content_length, discard};
 use crate::thread::block_on;
+use crate::usage::Process;
 
 /// A line that begins at an HTTP listener: the target itself, or any proxy in front of it.
 pub(crate) struct HttpLine {

@@ -5,6 +5,7 @@
 //! the table shows medians, so that a busy moment does not fall on one line alone.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "the transfer benchmark uses its own part of it")]
 mod adit_pair;
 mod line;
 mod load;
@@ -97,7 +98,8 @@ fn lines(options: &Options, target: SocketAddr, pairs: &[(&'static str, Pair)]) 
         lines.push(Box::new(RawQuic::start()));
     }
     for (name, pair) in pairs {
-        lines.push(Box::new(pair.line(name)));
+        let processes = pair.processes().to_vec();
+        lines.push(Box::new(HttpLine { name, address: pair.egress(), fields: pair.fields(), processes }));
     }
     lines
 }
@@ -134,12 +136,8 @@ fn measure_memory(tunnels: usize, target: SocketAddr) -> Memory {
         let pair = Pair::start(Settings { transport: "quic", tunnels }, target);
         // One more keep-alive round, so that what only the handshake needed has been given back.
         std::thread::sleep(Duration::from_secs(6));
-        pair.resident()
+        pair.processes().map(|process| usage::resident(process.pid))
     });
-    let per_tunnel = |few: u64, many: u64| many.saturating_sub(few) as f64 / tunnels as f64 / 1024.0;
-    Memory {
-        tunnels,
-        responder: per_tunnel(few.responder, many.responder),
-        initiator: per_tunnel(few.initiator, many.initiator),
-    }
+    let [responder, initiator] = [0, 1].map(|at| many[at].saturating_sub(few[at]) as f64 / tunnels as f64 / 1024.0);
+    Memory { tunnels, responder, initiator }
 }

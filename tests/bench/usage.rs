@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+/// A process whose share of the work is counted.
+#[derive(Debug, Clone)]
+pub(crate) struct Process {
+    pub(crate) name: &'static str,
+    pub(crate) pid: u32,
+}
+
 /// Units of `/proc/PID/stat`: hundredths of a second on every Linux that adit runs on.
 const TICK: Duration = Duration::from_millis(10);
 

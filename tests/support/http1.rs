@@ -127,6 +127,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawHttp<S> {
         Ok(self.buffer.split_to(length).to_vec())
     }
 
+    /// The stream, and what was read of it but not asked for yet: somebody else reads on.
+    pub(crate) fn into_parts(self) -> (S, BytesMut) {
+        (self.stream, self.buffer)
+    }
+
     /// Everything until the other side closes. A reset is an error.
     pub(crate) async fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         while self.stream.read_buf(&mut self.buffer).await? > 0 {}

@@ -1,0 +1,212 @@
+//! Whether a tunnel keeps what it promises of bodies: they arrive unchanged, in bounded memory, past a reader that is
+//! slow, and a client that goes away is noticed at the target.
+//!
+//! `cargo bench --bench transfer -- --help` lists the options. Prints figures, and ends with 1 when a promise is
+//! broken. Both ends of every transfer make and hash the content, on the same processor as the tunnel.
+#![allow(clippy::unwrap_used)]
+
+mod adit_pair;
+mod bulk;
+mod content;
+mod crowd;
+#[allow(dead_code, reason = "only what a direction is; the rest is for the loopback benchmark")]
+mod line;
+mod memory;
+mod origin;
+mod promises;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
+mod support;
+mod thread;
+#[allow(dead_code, reason = "processor time is for the loopback benchmark")]
+mod usage;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use adit_pair::{Pair, Settings};
+use bulk::{SlowReader, Way};
+use content::Content;
+use crowd::Numbers;
+use line::Direction;
+use memory::{Resident, Watch};
+use origin::Origin;
+use promises::Promises;
+use support::eventually::eventually;
+
+/// Moves large bodies and many bodies through a tunnel on loopback.
+#[derive(Debug, Parser)]
+struct Options {
+    /// GiB per transfer.
+    #[arg(long, default_value_t = 2.0)]
+    gib: f64,
+    /// How often each transfer runs without and with a slow reader beside it.
+    #[arg(long, default_value_t = 2)]
+    rounds: u64,
+    /// Seconds for which the slow reader is alone.
+    #[arg(long, default_value_t = 5.0)]
+    alone: f64,
+    /// Exchanges at once.
+    #[arg(long, default_value_t = 1000)]
+    exchanges: u64,
+    /// How many of them are cancelled.
+    #[arg(long, default_value_t = 200)]
+    cancelled: u64,
+    /// Passed by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// How much resident memory may rise above idle, in MiB.
+const RISE: f64 = 64.0;
+
+/// How much it may grow while only a slow reader is there, in MiB: noise, and less than the reader takes meanwhile is
+/// held back anyway.
+const GROWTH: f64 = 1.0;
+
+/// The share of its speed that a transfer must keep beside a slow reader. Runs differ by about this much anyway.
+const KEPT_SPEED: f64 = 0.8;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let origin = Origin::start();
+    let pair = Pair::start(Settings { transport: "quic", tunnels: 1 }, origin.address());
+    // One keep-alive round, so that what only the handshake needed has been given back.
+    std::thread::sleep(Duration::from_secs(6));
+    let watch = Watch::start(pair.processes());
+    let idle = watch.now();
+    println!("idle: responder {:.1} MiB, initiator {:.1} MiB", idle[0] as f64 / MIB, idle[1] as f64 / MIB);
+    let mut bench = Bench { options, origin, pair, watch, idle, promises: Promises::default(), seed: 1 << 32 };
+    thread::block_on(async {
+        bench.bodies().await;
+        bench.crowd().await;
+    });
+    bench.promises.exit_code()
+}
+
+struct Bench {
+    options: Options,
+    origin: Origin,
+    pair: Pair,
+    watch: Watch,
+    idle: Resident,
+    promises: Promises,
+    /// The last one used.
+    seed: u64,
+}
+
+/// The fastest transfer each way, in MiB/s.
+#[derive(Debug, Clone, Copy, Default)]
+struct Speeds {
+    up: f64,
+    down: f64,
+}
+
+impl Speeds {
+    fn or_faster(self, other: Self) -> Self {
+        Self { up: self.up.max(other.up), down: self.down.max(other.down) }
+    }
+}
+
+impl Bench {
+    fn way(&self) -> Way {
+        Way { egress: self.pair.egress(), fields: self.pair.fields() }
+    }
+
+    fn content(&mut self) -> Content {
+        self.seed += 1;
+        Content { seed: self.seed }
+    }
+
+    async fn bodies(&mut self) {
+        let (mut undisturbed, mut beside) = (Speeds::default(), Speeds::default());
+        for _ in 0..self.options.rounds {
+            undisturbed = undisturbed.or_faster(self.both_ways("").await);
+            let content = self.content();
+            let reader = SlowReader::start(&self.way(), content);
+            self.alone().await;
+            beside = beside.or_faster(self.both_ways(" beside a slow reader").await);
+            let share = reader.share();
+            self.promises.expect(share > 0.9, &format!("the slow reader got {:.0} % of its rate", share * 100.0));
+        }
+        let shares = [("up", beside.up / undisturbed.up), ("down", beside.down / undisturbed.down)];
+        for (direction, share) in shares {
+            let promise = format!("{direction} keeps {:.0} % of its speed beside a slow reader", share * 100.0);
+            self.promises.expect(share > KEPT_SPEED, &promise);
+        }
+    }
+
+    async fn both_ways(&mut self, beside: &str) -> Speeds {
+        Speeds { up: self.transfer(Direction::Up, beside).await, down: self.transfer(Direction::Down, beside).await }
+    }
+
+    /// Returns MiB/s.
+    async fn transfer(&mut self, direction: Direction, beside: &str) -> f64 {
+        let bytes = (self.options.gib * 1024.0) as u64 * (1 << 20);
+        let content = self.content();
+        self.watch.peak();
+        let transfer = self.way().transfer(direction, content, bytes, &self.origin).await.expect("a transfer failed");
+        let speed = bytes as f64 / MIB / transfer.taken.as_secs_f64();
+        let what = format!("{:.2} GiB {direction:?}{beside}", self.options.gib).to_lowercase();
+        let sum = &transfer.sent[..transfer.sent.len().min(16)];
+        let equal = !transfer.sent.is_empty() && transfer.sent == transfer.arrived;
+        self.promises.expect(equal, &format!("{what}: {speed:.0} MiB/s, SHA-256 {sum}… sent and arrived"));
+        self.expect_little_memory(&what);
+        speed
+    }
+
+    fn expect_little_memory(&mut self, what: &str) {
+        let [responder, initiator] = self.rise(self.watch.peak());
+        let promise = format!("{what}: peak above idle, responder {responder:.1} MiB, initiator {initiator:.1} MiB");
+        self.promises.expect(responder < RISE && initiator < RISE, &promise);
+    }
+
+    /// MiB above idle.
+    fn rise(&self, resident: Resident) -> [f64; 2] {
+        [0, 1].map(|at| (resident[at] as f64 - self.idle[at] as f64) / MIB)
+    }
+
+    async fn alone(&mut self) {
+        // Until everything on the way holds as much as it is allowed to.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.watch.peak();
+        let before = self.rise(self.watch.now());
+        tokio::time::sleep(Duration::from_secs_f64(self.options.alone)).await;
+        let peak = self.rise(self.watch.peak());
+        let [responder, initiator] = [0, 1].map(|at| peak[at] - before[at]);
+        let promise = format!(
+            "slow reader alone for {} s: growth, responder {responder:.2} MiB, initiator {initiator:.2} MiB",
+            self.options.alone
+        );
+        self.promises.expect(responder < GROWTH && initiator < GROWTH, &promise);
+    }
+
+    async fn crowd(&mut self) {
+        let numbers = Numbers { exchanges: self.options.exchanges, cancelled: self.options.cancelled };
+        self.watch.peak();
+        let outcome = crowd::run(self.pair.egress(), &self.pair.fields(), &self.origin, numbers).await;
+        let [responder, initiator] = self.rise(self.watch.peak());
+        println!(
+            "{} exchanges in {:.2} s; peak above idle, responder {responder:.1} MiB, initiator {initiator:.1} MiB",
+            numbers.exchanges,
+            outcome.taken.as_secs_f64()
+        );
+        let Numbers { exchanges, cancelled } = numbers;
+        let at_once = outcome.at_once;
+        self.promises.expect(at_once as u64 == exchanges, &format!("{at_once} of {exchanges} were under way at once"));
+        let promise = format!(
+            "the target saw {} of {cancelled} cancellations, the last after {} ms",
+            outcome.cancellations_seen,
+            outcome.cancelling.as_millis()
+        );
+        self.promises.expect(outcome.cancelled_as_asked, &promise);
+        let answered = exchanges - cancelled;
+        let promise = format!("{} of {answered} answers equal what was sent", outcome.equal);
+        self.promises.expect(outcome.equal == answered, &promise);
+        eventually("an idle tunnel", async || (self.pair.in_flight().await == Some(0)).then_some(())).await;
+    }
+}
