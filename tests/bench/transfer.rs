@@ -18,6 +18,7 @@ mod promises;
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
 mod support;
 mod thread;
+#[allow(dead_code, reason = "the names of processes are for the table of the loopback benchmark")]
 mod usage;
 
 use std::process::ExitCode;
