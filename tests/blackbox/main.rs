@@ -6,6 +6,7 @@ mod authorization;
 mod cli;
 mod drain;
 mod examples;
+mod foreign_initiator;
 mod harness;
 mod hostile_peer;
 mod http_egress;

@@ -103,6 +103,7 @@ fn bounds() {
         ("method_bytes", limits::MAX_METHOD_BYTES as i64),
         ("authority_bytes", limits::MAX_AUTHORITY_BYTES as i64),
         ("protocol_bytes", limits::MAX_PROTOCOL_BYTES as i64),
+        ("content_length_digits", limits::MAX_CONTENT_LENGTH_DIGITS as i64),
         ("duration_ms", millis(limits::MAX_DURATION)),
         ("min_keepalive_ms", millis(limits::MIN_KEEPALIVE)),
         ("max_keepalive_ms", millis(limits::MAX_KEEPALIVE)),

@@ -1,7 +1,7 @@
 //! Programs from outside that some tests call.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where `tool` is, or `None` after the calling test was recorded as skipped: the test then returns.
 ///
@@ -14,6 +14,17 @@ pub(crate) fn find(tool: &str) -> Option<PathBuf> {
         skip(&format!("{tool} is not installed"));
     }
     found
+}
+
+/// The Python that has the packages of `tests/foreign/requirements.txt`; otherwise like [`find`].
+pub(crate) fn python() -> Option<PathBuf> {
+    // tests/run writes the file when all of them are installed.
+    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv");
+    if environment.join("requirements.txt").is_file() {
+        return Some(environment.join("bin/python"));
+    }
+    skip("there is no target/venv with the packages of tests/foreign/requirements.txt");
+    None
 }
 
 /// Records that the calling test cannot show anything here; the test then returns.

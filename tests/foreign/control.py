@@ -1,0 +1,231 @@
+"""The frames of the control stream, as dicts like those in the vectors (proto-spec/2-handshake.md, 4-control.md)."""
+
+from typing import Any, Callable, NamedTuple
+
+from wire import MAX_INTEGER, Frames, Reader, counted, need, read_identifier, read_text, write_integer
+
+FRAMES = {
+    "HELLO": 0x01,
+    "PING": 0x02,
+    "WELCOME": 0x03,
+    "PONG": 0x04,
+    "REFUSE": 0x05,
+    "SERVICES": 0x06,
+    "DRAIN": 0x07,
+    "LIMITS": 0x08,
+    "DRAINED": 0x09,
+    "REAUTH": 0x0B,
+}
+CLOSE_CODES = {
+    "done": 0x00,
+    "internal": 0x01,
+    "protocol": 0x02,
+    "handshake_timeout": 0x03,
+    "refused": 0x04,
+    "superseded": 0x05,
+    "idle": 0x06,
+    "limit": 0x07,
+    "revoked": 0x08,
+}
+REFUSALS = (400, 401, 403, 404, 409, 429, 503)
+SERVICE_KINDS = ["http", "tcp", "udp"]
+DEFAULT_LIMITS = [65536, 100]
+MAX_PAYLOAD = 65536
+MAX_UINT32 = 2**32 - 1
+DAY_MS = 86_400_000
+
+
+# How each sort of value is read and written.
+
+
+class Kind(NamedTuple):
+    read: Callable[[Reader], Any]
+    write: Callable[[Any], bytes]
+
+
+def fixed(size):
+    return Kind(lambda r: r.take(size).hex(), bytes.fromhex)
+
+
+def integer(low=0, high=MAX_INTEGER):
+    return Kind(lambda r: r.integer(low, high), write_integer)
+
+
+def text(shortest, longest):
+    return Kind(lambda r: read_text(r.rest(), shortest, longest), str.encode)
+
+
+def read_versions(r):
+    low, high = r.integer(1, MAX_UINT32), r.integer(1, MAX_UINT32)
+    need(low <= high and not r.has_more(), "versions")
+    need(low == 1, f"versions {low} to {high} are offered, and this end speaks 1", refusal=404)
+    return [low, high]
+
+
+def read_limits(r):
+    return [r.integer(4096, MAX_UINT32), r.integer(32, MAX_UINT32)]
+
+
+def write_pair(pair):
+    return write_integer(pair[0]) + write_integer(pair[1])
+
+
+def read_token(r):
+    need(1 <= len(r.data) <= 8192, "the length of a token")
+    return r.rest().hex()
+
+
+def read_number(r):
+    number = r.integer()
+    need(number in REFUSALS, f"refusal {number} is unknown")
+    return number
+
+
+def read_services(r):
+    """HS-17."""
+    services = []
+    while r.has_more():
+        kind = SERVICE_KINDS[r.integer(1, len(SERVICE_KINDS)) - 1]
+        services.append({"kind": kind, "name": read_identifier(r.counted(), 64)})
+    need(len(services) <= 256, "too many services")
+    need(len({service["name"] for service in services}) == len(services), "a service comes twice")
+    return services
+
+
+def read_some_services(r):
+    need(r.has_more(), "a list of no services")
+    return read_services(r)
+
+
+def write_services(services):
+    def write(service):
+        return write_integer(SERVICE_KINDS.index(service["kind"]) + 1) + counted(service["name"].encode())
+
+    return b"".join(map(write, services))
+
+
+IDENTIFIER = Kind(lambda r: read_identifier(r.rest()), str.encode)
+VERSIONS = Kind(read_versions, write_pair)
+LIMITS = Kind(read_limits, write_pair)
+TOKEN = Kind(read_token, bytes.fromhex)
+NUMBER = Kind(read_number, write_integer)
+TIME = integer(0, DAY_MS)
+
+
+class Field(NamedTuple):
+    name: str
+    kind: Kind
+    required: bool = True
+    default: Any = None  # of an optional field; None: it has no key then
+
+
+FIELDS = {
+    "HELLO": {
+        1: Field("versions", VERSIONS),
+        2: Field("token", TOKEN, required=False),
+        3: Field("tenant", IDENTIFIER),
+        4: Field("services", Kind(read_some_services, write_services), required=False, default=[]),
+        5: Field("cluster", IDENTIFIER),
+        6: Field("limits", LIMITS, required=False, default=DEFAULT_LIMITS),
+        7: Field("node", IDENTIFIER),
+        8: Field("build", text(1, 128), required=False, default=""),
+        9: Field("instance", fixed(16)),
+        11: Field("slot", integer(0, MAX_UINT32)),
+        13: Field("generation", integer()),
+    },
+    "WELCOME": {
+        1: Field("version", integer()),
+        2: Field("observed", text(1, 64), required=False),
+        3: Field("tunnel", fixed(8)),
+        4: Field("limits", LIMITS, required=False, default=DEFAULT_LIMITS),
+        5: Field("responder", text(1, 128)),
+        7: Field("keepalive_ms", integer(10, 3_600_000)),
+        9: Field("idle_ms", TIME),
+    },
+    "REFUSE": {
+        1: Field("number", NUMBER),
+        2: Field("retry_after_ms", TIME, required=False),
+        3: Field("reason", text(0, 512)),
+    },
+    "DRAIN": {
+        1: Field("deadline_ms", TIME),
+        3: Field("reconnect_after_ms", TIME),
+    },
+}
+
+# Frames whose payload is one value, or nothing.
+PLAIN = {
+    "PING": Field("echo", fixed(8)),
+    "PONG": Field("echo", fixed(8)),
+    "SERVICES": Field("services", Kind(read_services, write_services)),
+    "LIMITS": Field("limits", LIMITS),
+    "REAUTH": Field("token", TOKEN),
+    "DRAINED": None,
+}
+
+
+def decode(name, payload):
+    r = Reader(payload)
+    if name not in PLAIN:
+        return {"frame": name, **read_fields(name, r)}
+    frame = {"frame": name}
+    if PLAIN[name]:
+        frame[PLAIN[name].name] = PLAIN[name].kind.read(r)
+    need(not r.has_more(), f"bytes after the end of {name}")
+    return frame
+
+
+def read_fields(name, r):
+    """HS-4 to HS-6."""
+    known, values, last = FIELDS[name], {}, -1
+    while r.has_more():
+        number, value = r.integer(), Reader(r.counted())
+        need(number > last, f"field {number} is out of order or comes twice")
+        last = number
+        if number in known:
+            values[known[number].name] = known[number].kind.read(value)
+            need(not value.has_more(), f"bytes after the end of {known[number].name}")
+        else:
+            need(number % 2 == 0, f"field {number} is unknown")
+    for field in known.values():
+        need(field.name in values or not field.required, f"{field.name} is missing")
+        if field.default is not None:
+            values.setdefault(field.name, field.default)
+    need(name != "WELCOME" or values["idle_ms"] > values["keepalive_ms"], "idle timeout")  # HS-23
+    return values
+
+
+def encode(frame):
+    name = frame["frame"]
+    if name in PLAIN:
+        field = PLAIN[name]
+        payload = field.kind.write(frame[field.name]) if field else b""
+    else:
+        payload = b"".join(
+            write_integer(number) + counted(field.kind.write(frame[field.name]))
+            for number, field in FIELDS[name].items()
+            # No services and no build are absent fields.
+            if field.name in frame and (field.required or frame[field.name])
+        )
+    return write_integer(FRAMES[name]) + counted(payload)
+
+
+def judge(number, length):
+    """CT-2, CT-4."""
+    need(length <= MAX_PAYLOAD, f"a frame of {length} bytes", code="limit")
+    if number in FRAMES.values():
+        return "keep"
+    need(number % 2 == 0, f"frame {number:#x} is unknown")
+    return "skip"
+
+
+class FrameReader:
+    """Decodes what arrives on the control stream, however it is cut."""
+
+    def __init__(self):
+        self.frames = Frames(judge)
+        self.names = {number: name for name, number in FRAMES.items()}
+
+    def feed(self, data):
+        for number, payload in self.frames.feed(data):
+            yield decode(self.names[number], payload)
