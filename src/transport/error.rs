@@ -125,12 +125,33 @@ impl DialError {
     }
 }
 
+/// The longest text of a peer that is shown. spec: ER-6
+const MAX_PEER_TEXT: usize = 512;
+
+/// A peer's words, fit for a log: bounded, and on one line. spec: ER-8
+pub(crate) fn peer_text(bytes: &[u8]) -> String {
+    let bounded = &bytes[..bytes.len().min(MAX_PEER_TEXT)];
+    String::from_utf8_lossy(bounded).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 /// The close code and reason of a connection error, for logs.
 pub(crate) fn describe_close(code: u64, reason: &[u8]) -> String {
-    let reason = String::from_utf8_lossy(reason);
+    let reason = peer_text(reason);
     match CloseCode::from_number(code) {
         Some(code) if reason.is_empty() => format!("closed by the peer: {code}"),
         Some(code) => format!("closed by the peer: {code} ({reason})"),
         None => format!("closed by the peer: code {code} ({reason})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: ER-8
+    #[test]
+    fn the_words_of_a_peer_stay_on_their_line_and_within_bounds() {
+        assert_eq!(peer_text(b"a\r\nlevel=ERROR \x1b[31m\xff"), "a??level=ERROR ?[31m\u{fffd}");
+        assert_eq!(peer_text(&[b'x'; 10_000]).len(), MAX_PEER_TEXT);
     }
 }

@@ -101,6 +101,7 @@ responder:
 egress:
   - http: "{egress}"
     host_id: "%REQ(x-node-id)%"
+    access_log: false
     tenant: {tenant}
 admin: "{admin}"
 "#,

@@ -17,6 +17,9 @@ pub(crate) const PAYLOAD: usize = 1024;
 /// Read and written at once in bulk transfers.
 pub(crate) const PIECE: usize = 256 * 1024;
 
+/// What large answers are made of.
+static FILLER: [u8; PIECE] = [b'x'; PIECE];
+
 /// Starts the target; it lives as long as the benchmark.
 pub(crate) fn start() -> SocketAddr {
     on_own_thread("target", async |started| {
@@ -55,15 +58,14 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
 async fn send_bytes(stream: &mut TcpStream, answer: &mut Vec<u8>, path: &str) -> io::Result<()> {
     let mut left = path.strip_prefix("/bytes/").map_or(PAYLOAD, |count| count.parse().unwrap());
     write_head(answer, left);
-    let piece = [b'x'; PIECE];
     if left <= PAYLOAD {
-        answer.extend_from_slice(&piece[..left]);
+        answer.extend_from_slice(&FILLER[..left]);
         left = 0;
     }
     stream.write_all(answer).await?;
     while left > 0 {
         let length = left.min(PIECE);
-        stream.write_all(&piece[..length]).await?;
+        stream.write_all(&FILLER[..length]).await?;
         left -= length;
     }
     Ok(())

@@ -12,6 +12,7 @@ use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::Service;
 use crate::protocol::limits::Limits;
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session};
+use crate::transport::error::peer_text;
 use crate::transport::quic::streams::lost;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 
@@ -158,7 +159,7 @@ impl Control {
         match self.quic.close_reason() {
             Some(quinn::ConnectionError::ApplicationClosed(close)) => CloseReason {
                 code: CloseCode::from_number(close.error_code.into_inner()).unwrap_or(CloseCode::Internal),
-                text: String::from_utf8_lossy(&close.reason).into_owned(),
+                text: peer_text(&close.reason),
             },
             Some(error @ quinn::ConnectionError::TimedOut) => {
                 CloseReason { code: CloseCode::Idle, text: lost(&error).to_string() }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::protocol::handshake::{Hello, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::tls::Rejection;
-use crate::transport::error::DialError;
+use crate::transport::error::{DialError, peer_text};
 use crate::transport::quic::control::{Connection, Control};
 use crate::transport::quic::serve::serve_streams;
 use crate::transport::quic::settings::QuicSettings;
@@ -148,5 +148,5 @@ pub(super) fn tls_reason(close: &quinn::ConnectionClose) -> String {
         let alert = u8::try_from(u64::from(close.error_code) & 0xff).unwrap_or_default();
         return format!("alert {:?}", rustls::AlertDescription::from(alert));
     }
-    Rejection::plain(&String::from_utf8_lossy(&close.reason)).to_owned()
+    Rejection::plain(&peer_text(&close.reason)).to_owned()
 }
