@@ -108,8 +108,7 @@ fn every_target_is_declared_and_has_its_file() {
 }
 
 #[test]
-#[ignore = "writes vectors and configurations to corpus/, where cargo-fuzz starts from"]
-fn write_corpus() {
+fn vectors_and_configurations_become_the_corpus_that_fuzzing_starts_from() {
     for vector in load("valid").iter().chain(&load("invalid")) {
         for (at, (target, input)) in inputs(vector).into_iter().enumerate() {
             let corpus = folder("corpus").join(target);
@@ -121,4 +120,5 @@ fn write_corpus() {
     for file in configurations() {
         fs::copy(&file, folder("corpus/config").join(file.file_name().unwrap())).unwrap();
     }
+    assert!(fs::read_dir(folder("corpus/stream_header")).unwrap().count() > 10);
 }

@@ -181,6 +181,10 @@ fn dial_failed<S: Serve + Sync>(
     backoff: &mut Backoff,
 ) -> Duration {
     slot.failed.notify_one();
+    if backoff.failures() == 0 {
+        // The schedule begins with "at once", and the dial that just failed was that.
+        backoff.next_delay(0, None);
+    }
     let wait = backoff.next_delay(rand::random(), error.retry_after());
     let advice = error.advice();
     warn!(

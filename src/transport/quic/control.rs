@@ -157,14 +157,7 @@ impl Control {
 
     fn ended(&self, fallback: &str) -> CloseReason {
         match self.quic.close_reason() {
-            Some(quinn::ConnectionError::ApplicationClosed(close)) => CloseReason {
-                code: CloseCode::from_number(close.error_code.into_inner()).unwrap_or(CloseCode::Internal),
-                text: peer_text(&close.reason),
-            },
-            Some(error @ quinn::ConnectionError::TimedOut) => {
-                CloseReason { code: CloseCode::Idle, text: lost(&error).to_string() }
-            }
-            Some(error) => CloseReason { code: CloseCode::Internal, text: lost(&error).to_string() },
+            Some(error) => close_reason(&error),
             None => CloseReason { code: CloseCode::Internal, text: fallback.to_owned() },
         }
     }
@@ -262,5 +255,49 @@ impl Control {
 pub(super) fn note_illegal(called: Result<(), IllegalCall>) {
     if let Err(error) = called {
         debug!(%error, "nothing to do");
+    }
+}
+
+/// What the end of a connection says about the tunnel that it was.
+fn close_reason(error: &quinn::ConnectionError) -> CloseReason {
+    let code = match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            return CloseReason {
+                code: CloseCode::from_number(close.error_code.into_inner()).unwrap_or(CloseCode::Internal),
+                text: peer_text(&close.reason),
+            };
+        }
+        quinn::ConnectionError::TimedOut => CloseCode::Idle,
+        // Found by this end: the peer broke QUIC itself, for example by more streams than it was allowed.
+        quinn::ConnectionError::TransportError(_) => CloseCode::Protocol,
+        _ => CloseCode::Internal,
+    };
+    CloseReason { code, text: lost(error).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::{ApplicationClose, ConnectionError, TransportErrorCode};
+
+    use super::*;
+
+    #[test]
+    fn a_peer_that_breaks_quic_itself_is_at_fault_and_not_this_end() {
+        let broken = quinn_proto::TransportError::from(TransportErrorCode::STREAM_LIMIT_ERROR);
+        assert_eq!(close_reason(&ConnectionError::TransportError(broken)).code, CloseCode::Protocol);
+    }
+
+    #[test]
+    fn a_code_of_the_peer_is_kept_and_one_that_nobody_knows_is_internal() {
+        for (number, code) in [(CloseCode::Superseded.number(), CloseCode::Superseded), (0x3fff, CloseCode::Internal)] {
+            let close = ApplicationClose { error_code: VarInt::from_u32(number), reason: "why".into() };
+            let reason = close_reason(&ConnectionError::ApplicationClosed(close));
+            assert_eq!((reason.code, reason.text.as_str()), (code, "why"));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_timed_out_was_idle() {
+        assert_eq!(close_reason(&ConnectionError::TimedOut).code, CloseCode::Idle);
     }
 }
