@@ -61,6 +61,11 @@ impl App {
         self.responder.as_ref().and_then(|responder| responder.local_addr().ok())
     }
 
+    /// Where tunnels over TCP are accepted.
+    pub fn tcp_tunnel_address(&self) -> Option<SocketAddr> {
+        self.responder.as_ref().and_then(Responder::tcp_addr)
+    }
+
     /// Where the admin listener is.
     pub fn admin_address(&self) -> Option<AdminAddress> {
         self.admin.as_ref().map(|listener| listener.address().clone())
@@ -120,8 +125,12 @@ impl App {
     }
 
     fn announce(&self) {
-        if let Some(address) = self.tunnel_address() {
+        let responder = self.responder.as_ref();
+        if let Some(address) = responder.and_then(Responder::quic_addr) {
             info!(%address, transport = "quic", "accepting tunnels");
+        }
+        if let Some(address) = responder.and_then(Responder::tcp_addr) {
+            info!(%address, transport = "tcp", "accepting tunnels over TCP");
         }
         for egress in &self.egress {
             info!(address = %egress.local_addr(), "taking requests");

@@ -39,7 +39,7 @@ use document::{Entry, MAX_FILE_BYTES, Node, Value};
 use reader::{At, Context, Section};
 
 pub use egress::{EgressConfig, EgressLimits};
-pub use initiator::{InitiatorConfig, TransportChoice, TunnelConfig};
+pub use initiator::{InitiatorConfig, TunnelConfig};
 pub use process::{AdminAddress, AdminAddressError, LogConfig, LogLevel};
 pub use report::{Mistake, Report};
 pub use responder::{AdmissionConfig, NodeConfig, ResponderConfig};

@@ -11,5 +11,5 @@ mod supervisor;
 pub mod targets;
 
 pub use builder::{BuildError, Builder};
-pub use dialer::{Destination, Initiator, InitiatorSettings};
+pub use dialer::{Destination, Initiator, InitiatorSettings, TransportChoice};
 pub use status::{SlotStatus, StatusBoard};

@@ -3,12 +3,16 @@
 //! Row 4: knows nothing of tunnels, roles or configuration files. Binding fails at start-up, with the address in the
 //! error; nothing here runs in the background.
 
+mod prefixed;
+
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+
+pub use prefixed::Prefixed;
 
 /// The UDP buffer size asked for, in each direction, in bytes. With the usual default of 208 KiB, bulk transfer over
 /// QUIC loses thousands of packets per GiB in the socket.
@@ -99,6 +103,18 @@ pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// An error means that the connection is gone already, which the first read tells better.
 pub fn no_delay(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
+}
+
+/// What every tunnel's TCP connection gets: small writes go out at once, and bytes that stay unacknowledged for
+/// `user_timeout` end it (TCP_USER_TIMEOUT), instead of the quarter of an hour that the kernel would try.
+///
+/// An error means that the connection is gone already, which the first read tells better.
+pub fn tune_tcp(stream: &TcpStream, user_timeout: Duration) {
+    no_delay(stream);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(user_timeout));
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = user_timeout;
 }
 
 /// How long an accept loop should rest after `error` before it goes on. It always goes on: one connection that died

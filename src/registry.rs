@@ -68,8 +68,9 @@ impl<H> fmt::Debug for Registry<H> {
     }
 }
 
-/// The shortest round trip that weighs: below, requests in flight alone decide.
-const RTT_FLOOR: Duration = Duration::from_micros(1);
+/// The shortest round trip that weighs: below, requests in flight alone decide. On a fast network the difference between
+/// two round trips is noise of their measurement, and would send everything one way.
+const RTT_FLOOR: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests;

@@ -8,4 +8,4 @@ mod builder;
 mod listener;
 
 pub use builder::{BuildError, Builder, DEFAULT_NAME, Dangerous, Decided, Undecided};
-pub use listener::{Admission, Responder, ResponderError, ResponderSettings};
+pub use listener::{Admission, Responder, ResponderError, ResponderSettings, Sockets};

@@ -4,15 +4,23 @@
 //! [`Tunnel::exchange`]; the initiator serves what arrives with any [`Serve`]. This module knows nothing of egress
 //! listeners, targets or the registry's contents: it moves messages and reports health. proto-spec sections 3 and 4.
 
+mod accept;
 mod body;
+mod control;
+mod dial;
 mod error;
+mod kind;
 pub mod quic;
 mod serve;
 mod state;
+pub mod tcp;
 mod tunnel;
 
+pub use accept::{AcceptError, Incoming, Pending, Prepared, Shown};
 pub use body::RecvBody;
+pub use dial::{Connected, Dialed, Dialer};
 pub use error::{BodyError, BoxError, DialError, ExchangeError, TunnelLost};
+pub use kind::TransportKind;
 pub use serve::{InformationalSink, Serve};
-pub use state::{CloseReason, Phase, TunnelSnapshot};
+pub use state::{CloseReason, PathStats, Phase, TunnelSnapshot};
 pub use tunnel::Tunnel;

@@ -1,6 +1,7 @@
 //! From checked settings to bound listeners and prepared roles.
 
 use std::fs::DirBuilder;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,12 +21,13 @@ use crate::policy::RuleError;
 use crate::protocol::ALPN;
 use crate::protocol::handshake::Token;
 use crate::protocol::session::Timing;
-use crate::responder::{Responder, ResponderError, ResponderSettings};
+use crate::responder::{Responder, ResponderError, ResponderSettings, Sockets};
 use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role};
 use crate::tls::{self, TlsError, secret};
-use crate::transport::quic::{self, Dialer, Keys, QuicSettings};
-use crate::transport::{DialError, Tunnel};
+use crate::transport::quic::{self, Keys, QuicSettings};
+use crate::transport::tcp::{self, TcpSettings};
+use crate::transport::{DialError, Dialer, Tunnel};
 
 /// The file in `state_dir` that holds the endpoint's keys.
 const KEYS_FILE: &str = "quic.key";
@@ -118,7 +120,7 @@ fn responder(
         warn!("responder.insecure_accept_any: whoever connects is admitted under any name; for trials only");
     }
     let tls = tls::responder_config(&settings.tls(&rules)?, &[ALPN])?;
-    let socket = quic::listening_socket(settings.quic, Role::Responder, metrics)?;
+    let sockets = sockets(settings, metrics)?;
     let quic = QuicSettings {
         congestion: settings.congestion,
         max_incoming: settings.max_pending_handshakes as usize,
@@ -132,7 +134,28 @@ fn responder(
         ..QuicSettings::default()
     };
     let settings = ResponderSettings { name: settings.name.clone(), rules, tls, keys: keys(settings)?, quic };
-    Ok(Responder::bind(socket, settings, Arc::clone(directory), metrics)?)
+    Ok(Responder::bind(sockets, settings, Arc::clone(directory), metrics)?)
+}
+
+/// How often a free UDP port is tried whose TCP port turns out to be taken.
+const PORT_PAIRS: usize = 16;
+
+/// Binds what the file asks for. Two free ports on one address are the same number, as `listen` promises.
+fn sockets(settings: &ResponderConfig, metrics: &Metrics) -> Result<Sockets, net::BindError> {
+    let is_free = |address: SocketAddr| address.port() == 0;
+    let pair = matches!((settings.quic, settings.tcp), (Some(quic), Some(tcp)) if quic == tcp && is_free(tcp));
+    let mut tries = if pair { PORT_PAIRS } else { 1 };
+    loop {
+        tries -= 1;
+        let quic =
+            settings.quic.map(|address| quic::listening_socket(address, Role::Responder, metrics)).transpose()?;
+        let port = quic.as_ref().filter(|_| pair).and_then(|socket| socket.local_addr().ok());
+        match settings.tcp.map(|address| net::bind_tcp(port.unwrap_or(address))).transpose() {
+            Ok(tcp) => return Ok(Sockets { quic, tcp }),
+            Err(error) if tries == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Persisted where the file says; else new, so that tunnels of a former process notice its end by their idle timeout.
@@ -179,6 +202,7 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
         target: tunnel.to.to_string(),
         count: tunnel.count,
         server_name: settings.tls.server_name.clone(),
+        transport: tunnel.transport,
     });
     let roles = InitiatorSettings {
         claim: settings.claim.clone(),
@@ -187,6 +211,7 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
         destinations: destinations.collect(),
         quic: quic.clone(),
     };
-    let dialer = Dialer::new(endpoint, tls, quic)?;
+    let tcp = tcp::Dialer::new(tls.clone(), TcpSettings::beside(&quic));
+    let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, tls, quic)?), Some(tcp));
     Ok(Initiator::new(roles, dialer, services, metrics))
 }

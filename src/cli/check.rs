@@ -40,7 +40,10 @@ fn responder(responder: &ResponderConfig) -> String {
         (None, 0) => "anybody".to_owned(),
         (None, nodes) => format!("{nodes} listed nodes"),
     };
-    format!("responder  {}: tunnels over QUIC on {} from {proof}", responder.name, responder.quic)
+    let listeners = [("QUIC", responder.quic), ("TCP", responder.tcp)];
+    let listeners = listeners.into_iter().filter_map(|(transport, at)| Some(format!("{transport} on {}", at?)));
+    let listeners = listeners.collect::<Vec<_>>().join(" and ");
+    format!("responder  {}: tunnels over {listeners} from {proof}", responder.name)
 }
 
 fn egress(egress: &EgressConfig) -> String {

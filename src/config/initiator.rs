@@ -10,6 +10,7 @@ use crate::config::secret::Secret;
 use crate::config::show;
 use crate::config::tls::{DialerTls, dialer_tls};
 use crate::id::{Claim, ClusterId, HostPort, MAX_TUNNEL_COUNT, NodeId, TenantId, TunnelAddress};
+use crate::initiator::TransportChoice;
 use crate::transport::quic::CongestionControl;
 
 /// How often an initiator shows that it is there; keeps NAT mappings open.
@@ -52,17 +53,6 @@ pub struct TunnelConfig {
     pub count: u32,
     /// `transport`: what carries the tunnel. Default `auto`.
     pub transport: TransportChoice,
-}
-
-/// What carries a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TransportChoice {
-    /// The best that works. Means QUIC for now; TCP joins it when that transport exists.
-    #[default]
-    Auto,
-    /// QUIC only.
-    Quic,
 }
 
 /// Reads the section.
@@ -109,13 +99,8 @@ fn tunnel_section(section: &mut Section<'_>) -> Option<TunnelConfig> {
 }
 
 fn transport(at: &At<'_>) -> Option<TransportChoice> {
-    const CHOICES: [(&str, Option<TransportChoice>); 3] =
-        [("auto", Some(TransportChoice::Auto)), ("quic", Some(TransportChoice::Quic)), ("tcp", None)];
-    let choice = at.word(&CHOICES)?;
-    if choice.is_none() {
-        at.wrong("tunnels over TCP are not supported yet; expected auto or quic");
-    }
-    choice
+    use TransportChoice::{Auto, Quic, Tcp};
+    at.word(&[("auto", Auto), ("quic", Quic), ("tcp", Tcp)])
 }
 
 /// What `node`, `cluster` and `tenant` say; `None` when they say nothing (or something wrong).

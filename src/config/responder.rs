@@ -38,8 +38,11 @@ const MAX_TUNNELS: u32 = 1 << 24;
 pub struct ResponderConfig {
     /// `name`: what initiators and operators see, 1 to 128 bytes. Default `adit`.
     pub name: String,
-    /// `listen.quic`: the UDP address; port 0 takes a free one.
-    pub quic: SocketAddr,
+    /// `listen.quic`: the UDP address; port 0 takes a free one. At least one of the two is there.
+    pub quic: Option<SocketAddr>,
+    /// `listen.tcp`: the TCP address, for sites that cannot send UDP; usually the same port. Where both say port 0 on one
+    /// address, both get the same free number.
+    pub tcp: Option<SocketAddr>,
     /// `tls`: what it shows, and whom it trusts.
     pub tls: ListenerTls,
     /// What a claim must show; see [`AdmissionConfig::rules`].
@@ -137,7 +140,7 @@ impl ResponderConfig {
 /// Reads the section.
 pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
     at.section(|section| {
-        let quic = section.required("listen", "{ quic: ip:port }", listen);
+        let listen = section.required("listen", "{ quic: ip:port, tcp: ip:port }", listen);
         let tls = section.required("tls", "cert, key and client_ca", |at| listener_tls(at, true));
         let admission = admission(section);
         if let Some(tls) = &tls {
@@ -152,9 +155,11 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
         let (keepalive, idle_timeout) = timing(section);
         let congestion = section.or("congestion", CongestionControl::default(), |at| congestion(&at));
         let state_dir = section.optional("state_dir", |at| at.path());
+        let (quic, tcp) = listen?;
         Some(ResponderConfig {
             name,
-            quic: quic?,
+            quic,
+            tcp,
             tls: tls?,
             admission,
             handshake_timeout,
@@ -167,12 +172,15 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
     })
 }
 
-fn listen(at: At<'_>) -> Option<SocketAddr> {
+/// Both, or one of them.
+fn listen(at: At<'_>) -> Option<(Option<SocketAddr>, Option<SocketAddr>)> {
     at.section(|section| {
-        if let Some(at) = section.find("tcp") {
-            at.wrong("tunnels over TCP are not supported yet; expected quic only");
+        let quic = section.optional("quic", |at| at.listener(&[Protocol::Udp]));
+        let tcp = section.optional("tcp", |at| at.listener(&[Protocol::Tcp]));
+        if !section.has("quic") && !section.has("tcp") {
+            section.missing("quic", "ip:port such as 0.0.0.0:7843, or tcp");
         }
-        section.required("quic", "ip:port such as 0.0.0.0:7843", |at| at.listener(&[Protocol::Udp]))
+        (quic.is_some() || tcp.is_some()).then_some((quic, tcp))
     })
 }
 

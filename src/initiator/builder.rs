@@ -1,14 +1,15 @@
 //! An initiator in a few lines, for programs that embed one.
 
 use crate::id::{HostPort, ServiceName, TunnelAddress};
-use crate::initiator::{Destination, Initiator, InitiatorSettings};
+use crate::initiator::{Destination, Initiator, InitiatorSettings, TransportChoice};
 use crate::net;
 use crate::protocol::ALPN;
 use crate::protocol::handshake::{Service, ServiceKind, Token};
 use crate::telemetry::Metrics;
 use crate::tls::{self, Credentials, InitiatorTls, TlsError, Trust};
-use crate::transport::quic::{self, Dialer, Keys, QuicSettings, dialling_socket};
-use crate::transport::{DialError, Serve};
+use crate::transport::quic::{self, Keys, QuicSettings, dialling_socket};
+use crate::transport::tcp::{self, TcpSettings};
+use crate::transport::{DialError, Dialer, Serve};
 
 /// Builds an [`Initiator`] that serves what arrives in this program: an axum router, a hyper service, or
 /// [`Services`](crate::initiator::serve::Services) for targets elsewhere.
@@ -26,6 +27,7 @@ pub struct Builder {
     address: TunnelAddress,
     more: Vec<Destination>,
     server_name: Option<String>,
+    transport: TransportChoice,
     tls: InitiatorTls,
     token: Option<Token>,
     services: Vec<Service>,
@@ -59,6 +61,7 @@ impl Builder {
             address,
             more: Vec::new(),
             server_name: None,
+            transport: TransportChoice::default(),
             tls: InitiatorTls { credentials: None, responder },
             token: None,
             services: Vec::new(),
@@ -89,6 +92,11 @@ impl Builder {
         Self { server_name: Some(name.into()), ..self }
     }
 
+    /// What carries the tunnels; by default the best that works.
+    pub fn transport(self, transport: TransportChoice) -> Self {
+        Self { transport, ..self }
+    }
+
     /// A service that is announced to responders. Requests that name it carry the [`ServiceName`] as an extension.
     pub fn exports(mut self, name: ServiceName) -> Self {
         self.services.push(Service { name, kind: ServiceKind::Http });
@@ -110,19 +118,22 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] says which setting or credential is at fault.
     pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<S>, BuildError> {
-        let Self { address, more, server_name, tls, token, services, quic, metrics } = self;
+        let Self { address, more, server_name, transport, tls, token, services, quic, metrics } = self;
         let tls = tls::initiator_config(&tls, &[ALPN])?;
         let endpoint = quic::bind(dialling_socket(&metrics)?, &Keys::ephemeral(), None)?;
         let first = destination(&address.responder, address.count);
         let mut destinations: Vec<_> = std::iter::once(first).chain(more).collect();
         for destination in &mut destinations {
             destination.server_name.clone_from(&server_name);
+            destination.transport = transport;
         }
         let settings = InitiatorSettings { claim: address.claim, token, services, destinations, quic: quic.clone() };
-        Ok(Initiator::new(settings, Dialer::new(endpoint, tls, quic)?, service, &metrics))
+        let tcp = tcp::Dialer::new(tls.clone(), TcpSettings::beside(&quic));
+        let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, tls, quic)?), Some(tcp));
+        Ok(Initiator::new(settings, dialer, service, &metrics))
     }
 }
 
 fn destination(responder: &HostPort, count: u32) -> Destination {
-    Destination { target: responder.to_string(), count, server_name: None }
+    Destination { target: responder.to_string(), count, server_name: None, transport: TransportChoice::default() }
 }

@@ -18,8 +18,8 @@ use crate::initiator::status::StatusBoard;
 use crate::initiator::supervisor::{Slot, keep};
 use crate::protocol::handshake::{Service, Token};
 use crate::telemetry::{Metrics, Role, TunnelMetrics};
-use crate::transport::Serve;
-use crate::transport::quic::{Dialer, QuicSettings};
+use crate::transport::quic::QuicSettings;
+use crate::transport::{Dialer, Serve, TransportKind};
 
 /// How often a name is asked again while all is well.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -35,6 +35,21 @@ pub struct Destination {
     pub count: u32,
     /// The name that the responder's certificate must have; by default the host of `target`.
     pub server_name: Option<String>,
+    /// What carries its tunnels.
+    pub transport: TransportChoice,
+}
+
+/// Which transport a tunnel is dialled over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportChoice {
+    /// The best that works: QUIC, or TCP while QUIC does not get through.
+    #[default]
+    Auto,
+    /// QUIC only.
+    Quic,
+    /// TCP only.
+    Tcp,
 }
 
 /// Everything an initiator needs.
@@ -145,6 +160,10 @@ impl<S: Serve + Sync> Initiator<S> {
                     destination: destination.target.as_str().into(),
                     address: *address,
                     server_name: destination.server_name(),
+                    transport: match destination.transport {
+                        TransportChoice::Auto | TransportChoice::Quic => TransportKind::Quic,
+                        TransportChoice::Tcp => TransportKind::Tcp,
+                    },
                     failed: Arc::clone(failed),
                 };
                 self.tasks.spawn(keep(self.clone(), slot, stop.clone()));

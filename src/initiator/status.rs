@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::telemetry::{DestinationMetrics, DestinationRecord, DestinationState};
-use crate::transport::{Tunnel, TunnelSnapshot};
+use crate::transport::{TransportKind, Tunnel, TunnelSnapshot};
 
 /// One slot as operators see it.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -19,6 +19,8 @@ pub struct SlotStatus {
     pub address: SocketAddr,
     /// Which of the instance's tunnels.
     pub slot: u32,
+    /// What carries its tunnel, or is tried while there is none.
+    pub transport: TransportKind,
     /// What it is doing.
     pub state: DestinationState,
     /// Why the last attempt or tunnel before this one ended.
@@ -39,6 +41,7 @@ pub struct SlotStatus {
 struct Slot {
     destination: Arc<str>,
     address: SocketAddr,
+    transport: TransportKind,
     record: DestinationRecord,
     since: Instant,
     reason: Option<String>,
@@ -127,10 +130,11 @@ impl StatusBoard {
         self.lock().values().filter_map(|slot| slot.tunnel.clone()).collect()
     }
 
-    pub(super) fn add(&self, slot: u32, destination: Arc<str>, address: SocketAddr) {
+    pub(super) fn add(&self, slot: u32, destination: Arc<str>, address: SocketAddr, transport: TransportKind) {
         let status = Slot {
             destination,
             address,
+            transport,
             record: self.metrics.begin(),
             since: Instant::now(),
             reason: None,
@@ -195,6 +199,7 @@ impl Slot {
             destination: self.destination.to_string(),
             address: self.address,
             slot,
+            transport: self.tunnel.as_ref().map_or(self.transport, Tunnel::transport),
             state: self.record.state(),
             reason: self.reason.clone(),
             advice: self.advice,

@@ -16,8 +16,7 @@ use crate::lifecycle::Backoff;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::{Hello, PeerLimits};
 use crate::telemetry::HandshakeFailure;
-use crate::transport::quic::Dialed;
-use crate::transport::{CloseReason, DialError, Phase, Serve, Tunnel};
+use crate::transport::{CloseReason, DialError, Dialed, Phase, Serve, TransportKind, Tunnel};
 
 /// A tunnel that ends sooner than this after its welcome counts as a failed attempt: a responder that admits and then
 /// closes must not be dialled in a tight loop.
@@ -33,13 +32,14 @@ pub(super) struct Slot {
     pub(super) destination: Arc<str>,
     pub(super) address: SocketAddr,
     pub(super) server_name: String,
+    pub(super) transport: TransportKind,
     /// Told of each failure, so that the name is resolved again.
     pub(super) failed: Arc<Notify>,
 }
 
 /// Keeps one slot filled until `stop` is cancelled, then drains its tunnel.
 pub(super) async fn keep<S: Serve + Sync>(initiator: Initiator<S>, slot: Slot, stop: CancellationToken) {
-    initiator.board.add(slot.number, Arc::clone(&slot.destination), slot.address);
+    initiator.board.add(slot.number, Arc::clone(&slot.destination), slot.address, slot.transport);
     let mut backoff = Backoff::default();
     let mut generation = 0;
     while !stop.is_cancelled() {
@@ -77,7 +77,8 @@ async fn dial<S: Serve + Sync>(initiator: &Initiator<S>, slot: &Slot, generation
         },
         build: concat!("adit/", env!("CARGO_PKG_VERSION")).to_owned(),
     };
-    initiator.dialer.dial(slot.address, &slot.server_name, &hello).await
+    let connected = initiator.dialer.connect(slot.transport, slot.address, &slot.server_name).await?;
+    connected.claim(&hello).await
 }
 
 /// Serves a tunnel until a replacement is due. Returns how long to wait before the next dial; `None` means at once.
@@ -202,16 +203,18 @@ fn dial_failed<S: Serve + Sync>(
 
 fn failure(error: &DialError) -> HandshakeFailure {
     match error {
-        DialError::Tls(_) => HandshakeFailure::Tls,
-        DialError::Timeout(_) => HandshakeFailure::Timeout,
+        DialError::Tls(_) | DialError::Certificate(_) => HandshakeFailure::Tls,
+        DialError::Timeout { .. } => HandshakeFailure::Timeout,
         _ => HandshakeFailure::Protocol,
     }
 }
 
 /// Whether waiting alone will not help. Still retried: the operator of the other end may change something.
 fn is_permanent(error: &DialError) -> bool {
-    matches!(error, DialError::Refused(refusal)
-        if !matches!(refusal.code, RefusalCode::Quota | RefusalCode::Unavailable))
+    match error {
+        DialError::Refused(refusal) => !matches!(refusal.code, RefusalCode::Quota | RefusalCode::Unavailable),
+        error => error.is_answer(),
+    }
 }
 
 fn text(reason: &CloseReason) -> String {

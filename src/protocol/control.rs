@@ -11,7 +11,7 @@ use crate::protocol::handshake::{Hello, HelloError, PeerLimits, Refusal, Service
 use crate::protocol::handshake::{put_services, read_services};
 use crate::protocol::limits;
 use crate::protocol::varint;
-use crate::protocol::wire::{Fields, Malformed, millis_of, put_field, unknown_field, whole};
+use crate::protocol::wire::{Cursor, Fields, Malformed, millis_of, printable, put_field, text, unknown_field, whole};
 
 /// One frame of the control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,17 @@ pub enum Frame {
     Services(Vec<Service>),
     /// Either end: what it takes from now on. spec: CT-31
     Limits(PeerLimits),
+    /// Either end, last, where the transport itself cannot say why a tunnel ends. spec: CT-34
+    Close(Close),
+}
+
+/// What CLOSE says. spec: CT-34
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// A close code, or a number that is none here. spec: ER-5
+    pub code: u64,
+    /// For people; at most 512 bytes.
+    pub reason: String,
 }
 
 /// What DRAIN says. spec: CT-20
@@ -77,6 +88,8 @@ pub enum FrameType {
     Drained,
     /// 0x0b
     Reauth,
+    /// 0x0d
+    Close,
 }
 
 /// Why the bytes of a control stream are not frames.
@@ -107,7 +120,7 @@ pub enum FrameError {
 
 impl FrameType {
     /// Every type, in wire order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Hello,
         Self::Ping,
         Self::Welcome,
@@ -118,6 +131,7 @@ impl FrameType {
         Self::Limits,
         Self::Drained,
         Self::Reauth,
+        Self::Close,
     ];
 
     /// The number on the wire.
@@ -133,6 +147,7 @@ impl FrameType {
             Self::Limits => 0x08,
             Self::Drained => 0x09,
             Self::Reauth => 0x0b,
+            Self::Close => 0x0d,
         }
     }
 
@@ -154,6 +169,7 @@ impl FrameType {
             Self::Limits => "LIMITS",
             Self::Drained => "DRAINED",
             Self::Reauth => "REAUTH",
+            Self::Close => "CLOSE",
         }
     }
 }
@@ -172,6 +188,7 @@ impl Frame {
             Self::Pong(_) => FrameType::Pong,
             Self::Services(_) => FrameType::Services,
             Self::Limits(_) => FrameType::Limits,
+            Self::Close(_) => FrameType::Close,
         }
     }
 
@@ -188,6 +205,7 @@ impl Frame {
             Self::Ping(echo) | Self::Pong(echo) => payload.put_slice(echo),
             Self::Services(services) => put_services(&mut payload, services),
             Self::Limits(limits) => limits.encode(&mut payload),
+            Self::Close(close) => close.encode(&mut payload),
         }
         varint::encode(out, self.frame_type().number());
         varint::encode(out, payload.len() as u64);
@@ -209,6 +227,7 @@ impl Frame {
             FrameType::Services if payload.is_empty() => Ok(Self::Services(Vec::new())),
             FrameType::Services => read_services(payload).map(Self::Services),
             FrameType::Limits => PeerLimits::decode(payload).map(Self::Limits),
+            FrameType::Close => Close::decode(payload).map(Self::Close),
         };
         frame.map_err(|cause| FrameError::Payload(frame_type.name(), cause))
     }
@@ -240,6 +259,41 @@ impl Drain {
             deadline: deadline.ok_or(Malformed::Missing("deadline"))?,
             reconnect_after: reconnect_after.ok_or(Malformed::Missing("reconnect-after"))?,
         })
+    }
+}
+
+impl Close {
+    /// Appends the payload of a CLOSE frame.
+    pub fn encode(&self, out: &mut BytesMut) {
+        put_field(out, 1, |out| varint::encode(out, self.code));
+        put_field(out, 3, |out| out.put_slice(printable(&self.reason, limits::MAX_REASON_BYTES).as_bytes()));
+    }
+
+    /// Reads the payload of a CLOSE frame. spec: CT-34
+    pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut fields = Fields::new(payload);
+        let (mut code, mut reason) = (None, None);
+        while let Some((id, value)) = fields.next()? {
+            match id {
+                1 => code = Some(whole(value, Cursor::varint)?),
+                3 => reason = Some(text(value, limits::MAX_REASON_BYTES, "reason")?),
+                other => unknown_field(other)?,
+            }
+        }
+        Ok(Self { code: code.ok_or(Malformed::Missing("code"))?, reason: reason.ok_or(Malformed::Missing("reason"))? })
+    }
+}
+
+/// The length of the frame that `input` begins with, header and all; `None` while that cannot be told yet. A frame that
+/// nobody may send ends with its header, so that no memory is spent on it. spec: TB-3
+pub fn frame_length(input: &[u8]) -> Option<usize> {
+    let mut rest = input;
+    match type_and_length(&mut rest) {
+        Ok(None) => None,
+        Ok(Some((_, length))) if length <= limits::MAX_CONTROL_PAYLOAD as u64 => {
+            Some(input.len() - rest.len() + length as usize)
+        }
+        Ok(Some(_)) | Err(_) => Some(input.len() - rest.len()),
     }
 }
 

@@ -46,6 +46,18 @@ pub fn is_forbidden_in_trailers(name: &HeaderName, value: &HeaderValue) -> bool 
     name == CONTENT_LENGTH || is_forbidden(name, value)
 }
 
+/// Removes from a trailer section what must not be in one. spec: ST-24
+pub fn strip_from_trailers(fields: &mut HeaderMap) {
+    let forbidden: Vec<HeaderName> = fields
+        .iter()
+        .filter(|(name, value)| is_forbidden_in_trailers(name, value))
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in forbidden {
+        fields.remove(name);
+    }
+}
+
 fn listed_in_connection(fields: &HeaderMap) -> Vec<HeaderName> {
     let tokens = fields.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     // `TE` is judged by its value, not by being listed, as RFC 9110 section 10.1.4 makes every sender list it.

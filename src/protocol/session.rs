@@ -101,6 +101,8 @@ pub enum Output {
         code: CloseCode,
         /// The reason, for people.
         reason: String,
+        /// The peer said so: it need not be told. spec: CT-34
+        by_peer: bool,
     },
 }
 
@@ -117,6 +119,8 @@ pub struct Session {
     probes: Probes,
     suspect: bool,
     heard_at: Instant,
+    /// Whether CLOSE exists on this transport.
+    closes: bool,
 }
 
 /// Which probes were sent.
@@ -155,7 +159,14 @@ impl Session {
             probes: Probes::default(),
             suspect: false,
             heard_at: now,
+            closes: false,
         }
+    }
+
+    /// The same session on a transport that cannot say by itself why a connection ends: the peer may send CLOSE.
+    /// spec: CT-34
+    pub fn with_close(self) -> Self {
+        Self { closes: true, ..self }
     }
 
     /// Where the session stands.
@@ -194,7 +205,7 @@ impl Session {
         while self.state() != State::Closed
             && let Some(frame) = self.reader.next(&mut input)?
         {
-            self.phase.check_receive(frame.frame_type())?;
+            self.phase.check_receive(frame.frame_type(), self.closes)?;
             self.on_frame(now, frame)?;
         }
         Ok(())
@@ -226,6 +237,10 @@ impl Session {
             Frame::Services(services) => self.event(Event::Services(services)),
             Frame::Limits(limits) => self.event(Event::Limits(limits)),
             Frame::Reauth(token) => self.event(Event::Reauth(token)),
+            Frame::Close(close) => {
+                let code = CloseCode::from_number(close.code).unwrap_or(CloseCode::Internal);
+                self.finish(code, &close.reason, true);
+            }
         }
         Ok(())
     }
@@ -406,13 +421,17 @@ impl Session {
         }
     }
 
-    /// The last output; the reason as it may go on the wire. spec: ER-6
     fn end(&mut self, code: CloseCode, reason: &str) {
+        self.finish(code, reason, false);
+    }
+
+    /// The last output; the reason as it may go on the wire. spec: ER-6
+    fn finish(&mut self, code: CloseCode, reason: &str, by_peer: bool) {
         let reason = printable(reason, limits::MAX_REASON_BYTES);
         self.phase = Phase::Closed;
         self.timers.stop_all();
         self.pong = None;
-        self.outputs.push_back(Output::Close { code, reason });
+        self.outputs.push_back(Output::Close { code, reason, by_peer });
     }
 
     fn event(&mut self, event: Event) {

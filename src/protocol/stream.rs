@@ -20,7 +20,7 @@ use crate::protocol::headers;
 use crate::protocol::varint;
 use crate::protocol::wire::Malformed;
 
-pub use self::head::METHODS;
+pub use self::head::{METHODS, check_http_target, content_length as check_content_length};
 pub use self::names::NAMES;
 pub use self::reader::{Event, MessageReader, Role};
 

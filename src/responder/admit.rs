@@ -15,8 +15,8 @@ use crate::protocol::handshake::{PeerLimits, Refusal, Welcome};
 use crate::responder::listener::{Proof, Shared};
 use crate::telemetry::HandshakeFailure;
 use crate::tls;
-use crate::transport::quic::{AcceptError, Incoming, Pending, Prepared, new_tunnel_id};
-use crate::transport::{CloseReason, Phase, Tunnel};
+use crate::transport::quic::new_tunnel_id;
+use crate::transport::{AcceptError, CloseReason, Incoming, Pending, Phase, Prepared, TransportKind, Tunnel};
 
 /// The one version this build speaks. spec: HS-4
 const VERSION: u32 = 1;
@@ -45,26 +45,26 @@ impl Drop for Handshaking {
 
 /// Runs one connection to its end.
 pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming, handshaking: Handshaking) {
-    let remote = incoming.remote();
+    let (remote, transport) = (incoming.remote(), incoming.transport());
     let pending = match incoming.handshake().await {
         Ok(pending) => pending,
-        Err(error) => return turned_away(&shared, remote, &error),
+        Err(error) => return turned_away(&shared, remote, transport, &error),
     };
-    let claim = pending.hello.place.claim.clone();
-    let span = info_span!("tunnel", node = %claim.node, cluster = %claim.cluster, tenant = %claim.tenant);
+    let claim = pending.shown.hello.place.claim.clone();
+    let span = info_span!("tunnel", node = %claim.node, cluster = %claim.cluster, tenant = %claim.tenant, %transport);
     run(shared, pending, handshaking).instrument(span).await;
 }
 
 async fn run(shared: Arc<Shared>, pending: Pending, handshaking: Handshaking) {
-    let remote = pending.remote;
-    let slot = pending.hello.place.slot;
+    let remote = pending.shown.remote;
+    let slot = pending.shown.hello.place.slot;
     match register(&shared, pending).await {
         Ok((prepared, welcome)) => {
             drop(handshaking);
             let tunnel = prepared.tunnel().clone();
             info!(%remote, slot, tunnel = %tunnel.id(), "tunnel up");
             let record = shared.metrics.opened();
-            let driver = prepared.welcome(&welcome);
+            let driver = prepared.welcome(welcome);
             let reason = attend(&shared, &tunnel, driver).await;
             shared.directory.registry().remove(tunnel.id(), Instant::now());
             shared.proofs().remove(&tunnel.id());
@@ -93,8 +93,8 @@ async fn register(shared: &Arc<Shared>, pending: Pending) -> Result<(Prepared, W
         Ok(admitted) => admitted,
         Err(refusal) => return Err((Refused::Pending(Box::new(pending)), refusal)),
     };
-    let proof = Proof { identity, token: pending.hello.token.clone() };
-    let observed = pending.remote.to_string();
+    let proof = Proof { identity, token: pending.shown.hello.token.clone() };
+    let observed = pending.shown.remote.to_string();
     let prepared = pending.prepare(new_tunnel_id());
     let tunnel = prepared.tunnel().clone();
     shared.proofs().insert(tunnel.id(), proof);
@@ -114,7 +114,7 @@ async fn register(shared: &Arc<Shared>, pending: Pending) -> Result<(Prepared, W
 }
 
 fn authorize(shared: &Shared, pending: &Pending) -> Result<(policy::Admitted, PeerIdentity), Refusal> {
-    let hello = &pending.hello;
+    let hello = &pending.shown.hello;
     if shared.draining.is_cancelled() {
         return Err(refusal(RefusalCode::Unavailable, "the responder is draining", Some(Duration::from_secs(2))));
     }
@@ -123,7 +123,7 @@ fn authorize(shared: &Shared, pending: &Pending) -> Result<(policy::Admitted, Pe
         let reason = format!("versions {lowest} to {highest} are offered; this responder speaks {VERSION}");
         return Err(refusal(RefusalCode::Unsupported, &reason, None));
     }
-    let identity = tls::peer_identity(&pending.certificates)
+    let identity = tls::peer_identity(&pending.shown.certificates)
         .map_err(|error| refusal(RefusalCode::Unauthenticated, &error.to_string(), None))?;
     let token = hello.token.as_deref();
     let admitted = policy::authorize(hello.place.clone(), &identity, token, &shared.rules.load())?;
@@ -131,18 +131,18 @@ fn authorize(shared: &Shared, pending: &Pending) -> Result<(policy::Admitted, Pe
 }
 
 /// Counts and tells why there was no claim to decide about.
-fn turned_away(shared: &Shared, remote: SocketAddr, error: &AcceptError) {
+fn turned_away(shared: &Shared, remote: SocketAddr, transport: TransportKind, error: &AcceptError) {
     let failure = match error {
         AcceptError::Refused(refusal) => {
             shared.metrics.refused(refusal.code);
-            return warn!(%remote, code = refusal.code.number(), reason = refusal.reason, "no tunnel: refused");
+            return warn!(%remote, %transport, code = refusal.code.number(), reason = refusal.reason, "no tunnel: refused");
         }
         AcceptError::Tls(_) => HandshakeFailure::Tls,
         AcceptError::Timeout { .. } => HandshakeFailure::Timeout,
         AcceptError::Connection(_) | AcceptError::Hello(_) => HandshakeFailure::Protocol,
     };
     shared.metrics.handshake_failed(failure);
-    warn!(%remote, %error, "no tunnel: the handshake failed");
+    warn!(%remote, %transport, %error, "no tunnel: the handshake failed");
 }
 
 fn refusal(code: RefusalCode, reason: &str, retry_after: Option<Duration>) -> Refusal {

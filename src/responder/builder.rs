@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use crate::net;
 use crate::policy::{RuleError, RuleSettings, Rules};
 use crate::protocol::ALPN;
-use crate::responder::listener::{Responder, ResponderError, ResponderSettings};
+use crate::responder::listener::{Responder, ResponderError, ResponderSettings, Sockets};
 use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role};
 use crate::tls::{self, ClientCertificates, Credentials, ResponderTls, TlsError, Trust};
@@ -42,6 +42,7 @@ pub struct Builder<Peers = Undecided> {
     name: String,
     keys: Keys,
     quic: QuicSettings,
+    tcp: Option<SocketAddr>,
     metrics: Metrics,
     peers: Peers,
 }
@@ -91,6 +92,7 @@ impl Builder<Undecided> {
             name: DEFAULT_NAME.to_owned(),
             keys: Keys::ephemeral(),
             quic: QuicSettings::default(),
+            tcp: None,
             metrics: Metrics::new(),
             peers: Undecided(()),
         }
@@ -131,8 +133,8 @@ impl Builder<Undecided> {
     }
 
     fn decided(self, peers: Decided) -> Builder<Decided> {
-        let Self { credentials, name, keys, quic, metrics, peers: Undecided(()) } = self;
-        Builder { credentials, name, keys, quic, metrics, peers }
+        let Self { credentials, name, keys, quic, tcp, metrics, peers: Undecided(()) } = self;
+        Builder { credentials, name, keys, quic, tcp, metrics, peers }
     }
 }
 
@@ -162,6 +164,11 @@ impl<Peers> Builder<Peers> {
         Self { quic, ..self }
     }
 
+    /// Listens for tunnels over TCP as well; usually on the same port number.
+    pub fn tcp(self, address: SocketAddr) -> Self {
+        Self { tcp: Some(address), ..self }
+    }
+
     /// Counts into these metrics; by default into some that nobody reads.
     pub fn metrics(self, metrics: &Metrics) -> Self {
         Self { metrics: metrics.clone(), ..self }
@@ -174,12 +181,13 @@ impl Builder<Decided> {
     /// # Errors
     /// [`BuildError`] says which setting, credential or address is at fault.
     pub fn bind(self, address: SocketAddr) -> Result<Responder, BuildError> {
-        let Self { credentials, name, keys, quic, metrics, peers: Decided { rules, initiators } } = self;
+        let Self { credentials, name, keys, quic, tcp, metrics, peers: Decided { rules, initiators } } = self;
         let tls = tls::responder_config(&ResponderTls { credentials, initiators }, &[ALPN])?;
         let socket = listening_socket(address, Role::Responder, &metrics)?;
+        let tcp = tcp.map(net::bind_tcp).transpose()?;
         let settings = ResponderSettings { name, rules, tls, keys, quic };
         let directory: Arc<Directory<Tunnel>> = Arc::default();
-        Ok(Responder::bind(socket, settings, directory, &metrics)?)
+        Ok(Responder::bind(Sockets { quic: Some(socket), tcp }, settings, directory, &metrics)?)
     }
 }
 

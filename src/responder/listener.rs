@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -19,8 +20,9 @@ use crate::registry::LiveTunnel;
 use crate::responder::admit;
 use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role, TunnelMetrics};
-use crate::transport::Tunnel;
-use crate::transport::quic::{BindError, Keys, Listener, QuicSettings, bind};
+use crate::transport::quic::{self, BindError, Keys, QuicSettings};
+use crate::transport::tcp::{self, TcpSettings};
+use crate::transport::{Incoming, Tunnel};
 
 /// How long a drained initiator is asked to stay away, at most; each gets a random part of it, so that a restart is not
 /// a stampede.
@@ -37,8 +39,17 @@ pub struct ResponderSettings {
     pub tls: rustls::ServerConfig,
     /// Reset and connection-id keys, persisted so that a restart is noticed at once.
     pub keys: Keys,
-    /// Transport settings.
+    /// Transport settings; those of TCP follow from them.
     pub quic: QuicSettings,
+}
+
+/// What a responder listens on; at least one of the two.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// For tunnels over QUIC.
+    pub quic: Option<UdpSocket>,
+    /// For tunnels over TCP.
+    pub tcp: Option<TcpListener>,
 }
 
 /// Why a responder could not start.
@@ -55,9 +66,15 @@ pub enum ResponderError {
 /// The responder role: bound, and ready to run.
 #[derive(Debug)]
 pub struct Responder {
-    pub(super) listener: Listener,
-    pub(super) endpoint: quinn::Endpoint,
-    pub(super) shared: Arc<Shared>,
+    listeners: Listeners,
+    shared: Arc<Shared>,
+}
+
+/// Where connections come in.
+#[derive(Debug)]
+struct Listeners {
+    quic: Option<(quic::Listener, quinn::Endpoint)>,
+    tcp: Option<tcp::Listener>,
 }
 
 /// What a live tunnel showed when it was admitted.
@@ -84,15 +101,26 @@ pub(super) struct Shared {
 }
 
 impl Responder {
-    /// Makes the endpoint on a bound socket. Needs a tokio runtime.
+    /// Makes a listener of each bound socket. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ResponderError`] says what cannot be made.
     pub fn bind(
-        socket: UdpSocket,
+        sockets: Sockets,
         settings: ResponderSettings,
         directory: Arc<Directory<Tunnel>>,
         metrics: &Metrics,
     ) -> Result<Self, ResponderError> {
-        let server = Listener::server_config(settings.tls, &settings.quic)?;
-        let endpoint = bind(socket, &settings.keys, Some(server))?;
+        let quic = match sockets.quic {
+            Some(socket) => {
+                let server = quic::Listener::server_config(settings.tls.clone(), &settings.quic)?;
+                let endpoint = quic::bind(socket, &settings.keys, Some(server))?;
+                Some((quic::Listener::new(endpoint.clone(), settings.quic.clone()), endpoint))
+            }
+            None => None,
+        };
+        let tcp_settings = TcpSettings::beside(&settings.quic);
+        let tcp = sockets.tcp.map(|listener| tcp::Listener::new(listener, settings.tls, tcp_settings));
         let shared = Shared {
             name: settings.name,
             rules: ArcSwap::from_pointee(settings.rules),
@@ -104,13 +132,26 @@ impl Responder {
             pending: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
         };
-        let listener = Listener::new(endpoint.clone(), settings.quic);
-        Ok(Self { listener, endpoint, shared: Arc::new(shared) })
+        Ok(Self { listeners: Listeners { quic, tcp }, shared: Arc::new(shared) })
     }
 
-    /// Where it listens.
+    /// Where it listens: for tunnels over QUIC, or else over TCP.
+    ///
+    /// # Errors
+    /// What the system says.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.endpoint.local_addr()
+        let none = || std::io::Error::other("the responder has no socket");
+        self.quic_addr().or_else(|| self.tcp_addr()).ok_or_else(none)
+    }
+
+    /// Where it listens for tunnels over QUIC, if it does.
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.listeners.quic.as_ref().and_then(|(_, endpoint)| endpoint.local_addr().ok())
+    }
+
+    /// Where it listens for tunnels over TCP, if it does.
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        self.listeners.tcp.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Accepts tunnels until `drain` is cancelled; then refuses new ones, drains those there are and returns when the
@@ -121,7 +162,7 @@ impl Responder {
         loop {
             tokio::select! {
                 () = drain.cancelled() => break,
-                incoming = self.listener.accept(|| self.shared.pending.load(Ordering::Relaxed)) => match incoming {
+                incoming = self.listeners.accept(&self.shared) => match incoming {
                     Some(incoming) => self.admit(incoming),
                     None => break,
                 }
@@ -130,7 +171,7 @@ impl Responder {
         self.drain().await;
     }
 
-    fn admit(&self, incoming: crate::transport::quic::Incoming) {
+    fn admit(&self, incoming: Incoming) {
         let pending = admit::Handshaking::begin(&self.shared);
         self.shared.tasks.spawn(admit::admit(Arc::clone(&self.shared), incoming, pending));
     }
@@ -146,7 +187,7 @@ impl Responder {
         self.shared.tasks.close();
         let refusing = async {
             // Whoever dials a draining responder is told so, rather than left to time out.
-            while let Some(incoming) = self.listener.accept(|| self.shared.pending.load(Ordering::Relaxed)).await {
+            while let Some(incoming) = self.listeners.accept(&self.shared).await {
                 self.admit(incoming);
             }
         };
@@ -154,8 +195,10 @@ impl Responder {
             () = self.shared.tasks.wait() => {}
             () = refusing => {}
         }
-        self.endpoint.close(quinn::VarInt::from_u32(CloseCode::Done.number()), b"stopped");
-        self.endpoint.wait_idle().await;
+        if let Some((_, endpoint)) = &self.listeners.quic {
+            endpoint.close(quinn::VarInt::from_u32(CloseCode::Done.number()), b"stopped");
+            endpoint.wait_idle().await;
+        }
     }
 
     /// The tunnels that it admitted, for egress listeners to send into.
@@ -166,6 +209,29 @@ impl Responder {
     /// A handle to change the rules while it runs.
     pub fn admission(&self) -> Admission {
         Admission(Arc::clone(&self.shared))
+    }
+}
+
+impl Listeners {
+    /// The next connection of either kind; `None` once the QUIC endpoint is closed. Cancel safe.
+    async fn accept(&self, shared: &Shared) -> Option<Incoming> {
+        let pending = || shared.pending.load(Ordering::Relaxed);
+        let quic = async {
+            match &self.quic {
+                Some((listener, _)) => listener.accept(pending).await.map(Box::new).map(Incoming::Quic),
+                None => std::future::pending().await,
+            }
+        };
+        let tcp = async {
+            match &self.tcp {
+                Some(listener) => Incoming::Tcp(listener.accept(pending, shared.quic.max_incoming).await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            incoming = quic => incoming,
+            incoming = tcp => Some(incoming),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A message body that arrives over a tunnel.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -11,6 +11,7 @@ use crate::protocol::stream::Event;
 use crate::transport::error::BodyError;
 use crate::transport::quic::MessageStream;
 use crate::transport::state::InFlight;
+use crate::transport::tcp::Http2Body;
 
 /// The body of a request (on the initiator) or of a response (on the responder).
 ///
@@ -18,37 +19,55 @@ use crate::transport::state::InFlight;
 /// Dropping it before the end cancels the exchange: the peer stops at once.
 #[derive(Debug)]
 pub struct RecvBody {
-    stream: Option<MessageStream>,
-    /// Read ahead, so that `is_end_stream` is exact when END stands in the same segment.
-    peeked: Option<Result<Event, BodyError>>,
+    source: Source,
     remaining: Option<u64>,
     /// Held until the body is over: the exchange counts as under way.
     _in_flight: Option<InFlight>,
 }
 
+/// What a body is read from.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one allocation less per message; the large one is the usual one")]
+enum Source {
+    /// It is over.
+    Ended,
+    /// Our frames on a QUIC stream.
+    Frames {
+        stream: MessageStream,
+        /// Read ahead, so that `is_end_stream` is exact when END stands in the same segment.
+        peeked: Option<Result<Event, BodyError>>,
+    },
+    /// A stream of HTTP/2.
+    Http2(Http2Body),
+}
+
 impl RecvBody {
     /// A body with nothing in it.
     pub fn empty() -> Self {
-        Self { stream: None, peeked: None, remaining: Some(0), _in_flight: None }
+        Self { source: Source::Ended, remaining: Some(0), _in_flight: None }
     }
 
-    pub(crate) fn new(mut stream: MessageStream, length: Option<u64>, in_flight: Option<InFlight>) -> Self {
+    pub(crate) fn frames(mut stream: MessageStream, length: Option<u64>, in_flight: Option<InFlight>) -> Self {
         let peeked = stream.buffered_event();
-        let mut body = Self { stream: Some(stream), peeked, remaining: length, _in_flight: in_flight };
+        let mut body = Self { source: Source::Frames { stream, peeked }, remaining: length, _in_flight: in_flight };
         body.settle();
         body
     }
 
-    /// Lets go of the stream once END was read and the declared length was met.
+    pub(crate) fn http2(stream: Http2Body, length: Option<u64>, in_flight: Option<InFlight>) -> Self {
+        let mut body = Self { source: Source::Http2(stream), remaining: length, _in_flight: in_flight };
+        body.settle();
+        body
+    }
+
+    /// Lets go of the stream once its end was read and the declared length was met.
     fn settle(&mut self) {
-        if !matches!(self.peeked, Some(Ok(Event::End))) {
-            return;
-        }
-        self.peeked = None;
-        if matches!(self.remaining, None | Some(0)) {
-            self.finish();
-        } else {
-            self.peeked = Some(Err(BodyError::Length));
+        let is_short = !matches!(self.remaining, None | Some(0));
+        match &mut self.source {
+            Source::Frames { peeked: Some(Ok(Event::End)), .. } if !is_short => self.finish(),
+            Source::Frames { peeked: peeked @ Some(Ok(Event::End)), .. } => *peeked = Some(Err(BodyError::Length)),
+            Source::Http2(stream) if stream.is_end_stream() && !is_short => self.finish(),
+            _ => {}
         }
     }
 
@@ -63,16 +82,38 @@ impl RecvBody {
     }
 
     fn finish(&mut self) {
-        if let Some(stream) = self.stream.take() {
+        if let Source::Frames { stream, .. } = std::mem::replace(&mut self.source, Source::Ended) {
             stream.complete();
         }
         self._in_flight = None;
     }
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.stream = None;
+        self.source = Source::Ended;
         self._in_flight = None;
         Poll::Ready(Some(Err(error)))
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Ended => Poll::Ready(None),
+            Source::Http2(stream) => stream.poll_frame(cx),
+            Source::Frames { stream, peeked } => {
+                let event = match peeked.take() {
+                    Some(event) => event,
+                    None => ready!(stream.poll_event(cx)),
+                };
+                Poll::Ready(match event {
+                    Ok(Event::Data(data)) => Some(Ok(Frame::data(data))),
+                    Ok(Event::Trailers(fields)) => Some(Ok(Frame::trailers(fields))),
+                    Ok(Event::End) => None,
+                    Ok(Event::Request(..) | Event::Response(..) | Event::Info(_)) => {
+                        Some(Err(BodyError::Reset(StreamCode::Protocol)))
+                    }
+                    Err(error) => Some(Err(error)),
+                })
+            }
+        }
     }
 }
 
@@ -82,39 +123,28 @@ impl http_body::Body for RecvBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let event = match this.peeked.take() {
-            Some(event) => event,
+        let frame = match ready!(this.poll_part(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return this.fail(error),
+            None if matches!(this.source, Source::Ended) => return Poll::Ready(None),
+            None if !matches!(this.remaining, None | Some(0)) => return this.fail(BodyError::Length),
             None => {
-                let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
-                std::task::ready!(stream.poll_event(cx))
+                this.finish();
+                return Poll::Ready(None);
             }
         };
-        let frame = match event {
-            Ok(Event::Data(data)) if this.count(data.len()) => Frame::data(data),
-            Ok(Event::Data(_)) => return this.fail(BodyError::Length),
-            Ok(Event::Trailers(fields)) => Frame::trailers(fields),
-            Ok(Event::End) => {
-                this.peeked = Some(Ok(Event::End));
-                this.settle();
-                return match this.peeked.take() {
-                    Some(Err(error)) => this.fail(error),
-                    _ => Poll::Ready(None),
-                };
-            }
-            Ok(Event::Request(..) | Event::Response(..) | Event::Info(_)) => {
-                return this.fail(BodyError::Reset(StreamCode::Protocol));
-            }
-            Err(error) => return this.fail(error),
-        };
-        if let Some(stream) = &mut this.stream {
-            this.peeked = stream.buffered_event();
+        if frame.data_ref().is_some_and(|data| !this.count(data.len())) {
+            return this.fail(BodyError::Length);
+        }
+        if let Source::Frames { stream, peeked } = &mut this.source {
+            *peeked = stream.buffered_event();
         }
         this.settle();
         Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_none() && self.peeked.is_none()
+        matches!(self.source, Source::Ended)
     }
 
     fn size_hint(&self) -> SizeHint {

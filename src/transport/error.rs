@@ -6,6 +6,7 @@ use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
 use crate::protocol::handshake::Refusal;
 use crate::protocol::session::SessionError;
 use crate::protocol::stream::StreamError;
+use crate::transport::kind::TransportKind;
 
 /// A boxed error of someone else's code.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -31,6 +32,9 @@ pub enum ExchangeError {
     /// The request's head is larger than the initiator takes. spec: HS-15
     #[error("the request's head is larger than the initiator takes")]
     HeadTooLarge,
+    /// The other end exports no services by name: an Envoy decides by host and path alone.
+    #[error("the other end of this tunnel has no services with names")]
+    NoNamedServices,
     /// The request itself cannot be expressed: it has no authority.
     #[error("the request cannot be sent: {0}")]
     Request(&'static str),
@@ -68,11 +72,19 @@ pub enum DialError {
     #[error("cannot dial: {0}")]
     Address(String),
     /// Nothing answered in time.
-    #[error("no answer within {0:?}: is UDP open on the way, and does a responder listen there?")]
-    Timeout(Duration),
+    #[error("no answer within {after:?}: is {} open on the way, and does a responder listen there?", over.protocol())]
+    Timeout {
+        /// What was dialled over.
+        over: TransportKind,
+        /// How long was waited.
+        after: Duration,
+    },
     /// TLS did not agree: an untrusted or expired certificate, a pin, or no common ALPN.
     #[error("TLS: {0}")]
     Tls(String),
+    /// The responder's TLS does not accept this end's certificate: an answer, like a refusal. spec: HS-36
+    #[error("TLS: {0}")]
+    Certificate(String),
     /// The connection failed below TLS.
     #[error("the connection failed: {0}")]
     Connection(String),
@@ -89,12 +101,17 @@ impl DialError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Address(_) => "address",
-            Self::Timeout(_) => "timeout",
-            Self::Tls(_) => "tls",
+            Self::Timeout { .. } => "timeout",
+            Self::Tls(_) | Self::Certificate(_) => "tls",
             Self::Connection(_) => "connection",
             Self::Refused(refusal) => refusal.code.label(),
             Self::Protocol(_) => "protocol",
         }
+    }
+
+    /// Whether the responder has decided: it would decide the same over any other transport. spec: HS-31
+    pub const fn is_answer(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Certificate(_))
     }
 
     /// The time before which the responder does not want to be asked again.
@@ -109,8 +126,9 @@ impl DialError {
     pub fn advice(&self) -> Option<&'static str> {
         Some(match self {
             Self::Address(_) => "check the address and the DNS name in `tunnels`",
-            Self::Timeout(_) | Self::Connection(_) => "check that UDP reaches the responder's port",
-            Self::Tls(_) => "check both certificates, their CA, the pins and the clocks",
+            Self::Timeout { over: TransportKind::Quic, .. } => "check that UDP reaches the responder's port",
+            Self::Timeout { .. } | Self::Connection(_) => "check that the responder's port can be reached",
+            Self::Tls(_) | Self::Certificate(_) => "check both certificates, their CA, the pins and the clocks",
             Self::Protocol(_) => "check that both ends run compatible versions",
             Self::Refused(refusal) => match refusal.code {
                 RefusalCode::Malformed | RefusalCode::Unsupported => "check that both ends run compatible versions",
@@ -123,6 +141,34 @@ impl DialError {
             },
         })
     }
+}
+
+/// Whether a TLS alert (RFC 8446 section 6) is about the certificate of the end that gets it: bad, unsupported, revoked,
+/// expired, unknown or missing, or of a CA that is not known; or access is denied.
+pub(crate) const fn refuses_certificate(alert: u8) -> bool {
+    matches!(alert, 42..=46 | 48 | 49 | 116)
+}
+
+/// A TLS alert in the words of RFC 8446 section 6, with where to look for more: TLS itself says no more than this.
+pub(crate) fn alert_text(alert: u8) -> String {
+    let name: &str = match alert {
+        42 => "bad_certificate",
+        43 => "unsupported_certificate",
+        44 => "certificate_revoked",
+        45 => "certificate_expired",
+        46 => "certificate_unknown",
+        48 => "unknown_ca",
+        49 => "access_denied",
+        116 => "certificate_required",
+        120 => "no_application_protocol",
+        other => return format!("alert {:?}", rustls::AlertDescription::from(other)),
+    };
+    let more = if refuses_certificate(alert) {
+        "; the log of the other end says what is wrong with the certificate"
+    } else {
+        ""
+    };
+    format!("alert {name}{more}")
 }
 
 /// The longest text of a peer that is shown. spec: ER-6

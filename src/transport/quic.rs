@@ -11,11 +11,12 @@ mod socket;
 mod streams;
 
 pub(crate) use accept::new_tunnel_id;
-pub use accept::{AcceptError, Incoming, Listener, Pending, Prepared};
-pub use dial::{Dialed, Dialer};
+pub use accept::{Incoming, Listener, Pending, Prepared};
+pub use dial::{Connected, Dialed, Dialer};
 pub use endpoint::{BindError, Keys, bind};
 pub use settings::{CongestionControl, QuicSettings};
 pub use socket::{dialling_socket, listening_socket};
 
-pub(crate) use control::{Command, Connection};
+pub(crate) use control::Connection;
+pub(crate) use exchange::declared_length;
 pub(crate) use streams::MessageStream;

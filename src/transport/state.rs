@@ -11,6 +11,7 @@ use crate::id::{Place, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{PeerLimits, Service};
 use crate::registry::Health;
+use crate::transport::kind::TransportKind;
 
 /// Where a tunnel is in its life, as its owner watches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,14 +55,33 @@ pub struct TunnelSnapshot {
     pub slot: u32,
     /// How often that slot was connected before.
     pub generation: u64,
-    /// `quic` or `tcp`.
-    pub transport: &'static str,
+    /// What carries it.
+    pub transport: TransportKind,
     /// `healthy`, `suspect`, `draining` or `closed`.
     pub state: &'static str,
     /// The peer's address as seen here.
     pub remote: SocketAddr,
     /// Smoothed round-trip time, milliseconds.
     pub rtt_ms: f64,
+    /// What is known of the path; of TCP's only the kernel knows it.
+    pub path: Option<PathStats>,
+    /// Seconds since the handshake.
+    pub age_seconds: u64,
+    /// Exchanges under way.
+    pub in_flight: u32,
+    /// Exchanges opened so far.
+    pub exchanges: u64,
+    /// Bytes sent: UDP payloads of QUIC, else what TLS encrypts.
+    pub bytes_sent: u64,
+    /// Bytes received, likewise.
+    pub bytes_received: u64,
+    /// What the initiator exports.
+    pub services: Vec<String>,
+}
+
+/// What QUIC measures of its path.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct PathStats {
     /// Packets lost over packets sent, 0 to 1.
     pub loss: f64,
     /// Packets lost in this direction so far.
@@ -70,18 +90,6 @@ pub struct TunnelSnapshot {
     pub mtu: u16,
     /// Congestion window, bytes.
     pub congestion_window: u64,
-    /// Seconds since the handshake.
-    pub age_seconds: u64,
-    /// Exchanges under way.
-    pub in_flight: u32,
-    /// Exchanges opened so far.
-    pub exchanges: u64,
-    /// UDP payload bytes sent and received.
-    pub bytes_sent: u64,
-    /// UDP payload bytes received.
-    pub bytes_received: u64,
-    /// What the initiator exports.
-    pub services: Vec<String>,
 }
 
 /// The facts shared by a tunnel's handle, its driver and its exchanges.
@@ -179,6 +187,31 @@ impl TunnelState {
             Phase::Suspect => "suspect",
             Phase::Draining { .. } => "draining",
             Phase::Closed(_) => "closed",
+        }
+    }
+
+    /// What is known without asking the transport.
+    pub(crate) fn snapshot(&self, transport: TransportKind, remote: SocketAddr) -> TunnelSnapshot {
+        let place = &self.place;
+        TunnelSnapshot {
+            id: self.id.to_string(),
+            node: place.claim.node.to_string(),
+            cluster: place.claim.cluster.to_string(),
+            tenant: place.claim.tenant.to_string(),
+            instance: place.instance.to_string(),
+            slot: place.slot,
+            generation: place.generation,
+            transport,
+            state: self.label(),
+            remote,
+            rtt_ms: self.rtt().as_secs_f64() * 1e3,
+            path: None,
+            age_seconds: self.opened.elapsed().as_secs(),
+            in_flight: self.in_flight(),
+            exchanges: self.exchanges(),
+            bytes_sent: 0,
+            bytes_received: 0,
+            services: self.services().iter().map(|service| service.name.to_string()).collect(),
         }
     }
 

@@ -13,9 +13,11 @@ use crate::protocol::handshake::Service;
 use crate::protocol::session::Drain;
 use crate::registry::{Handle, Health};
 use crate::transport::body::RecvBody;
+use crate::transport::control::Command;
 use crate::transport::error::{BoxError, ExchangeError};
-use crate::transport::quic;
+use crate::transport::kind::TransportKind;
 use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
+use crate::transport::{quic, tcp};
 
 /// One authenticated connection between an initiator and a responder. Cheap to clone; the tunnel closes when the last
 /// clone is dropped.
@@ -28,6 +30,7 @@ pub struct Tunnel {
 #[derive(Debug, Clone)]
 enum Link {
     Quic(Arc<quic::Connection>),
+    Tcp(Arc<tcp::Connection>),
 }
 
 impl Tunnel {
@@ -35,15 +38,18 @@ impl Tunnel {
         Self { link: Link::Quic(Arc::new(connection)) }
     }
 
-    pub(crate) fn quic_parts(&self) -> (quinn::Connection, Arc<TunnelState>) {
-        match &self.link {
-            Link::Quic(connection) => (connection.quic.clone(), Arc::clone(&connection.state)),
-        }
+    pub(crate) fn tcp(connection: tcp::Connection) -> Self {
+        Self { link: Link::Tcp(Arc::new(connection)) }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<TunnelState> {
+        Arc::clone(self.state())
     }
 
     fn state(&self) -> &Arc<TunnelState> {
         match &self.link {
             Link::Quic(connection) => &connection.state,
+            Link::Tcp(connection) => &connection.state,
         }
     }
 
@@ -57,10 +63,19 @@ impl Tunnel {
         &self.state().place
     }
 
+    /// What carries it.
+    pub fn transport(&self) -> TransportKind {
+        match &self.link {
+            Link::Quic(_) => TransportKind::Quic,
+            Link::Tcp(connection) => connection.transport(),
+        }
+    }
+
     /// The peer's address as seen here; follows a peer that moves.
     pub fn remote(&self) -> SocketAddr {
         match &self.link {
             Link::Quic(connection) => connection.quic.remote_address(),
+            Link::Tcp(connection) => connection.remote,
         }
     }
 
@@ -92,6 +107,7 @@ impl Tunnel {
     pub fn snapshot(&self) -> TunnelSnapshot {
         match &self.link {
             Link::Quic(connection) => connection.snapshot(),
+            Link::Tcp(connection) => connection.snapshot(),
         }
     }
 
@@ -116,29 +132,33 @@ impl Tunnel {
     {
         match &self.link {
             Link::Quic(connection) => connection.exchange(service, head, body).await,
+            Link::Tcp(connection) => connection.exchange(service, head, body).await,
         }
     }
 
     /// Announces a drain: no new exchanges, what runs may finish until `deadline`, then the tunnel closes. The peer is
     /// asked to come back not before `reconnect_after`. Returns at once.
     pub fn drain(&self, deadline: Duration, reconnect_after: Duration) {
-        self.command(quic::Command::Drain(Drain { deadline, reconnect_after }));
+        self.command(Command::Drain(Drain { deadline, reconnect_after }));
     }
 
     /// Tells the peer what is exported from now on. Returns at once.
     pub fn announce(&self, services: Vec<Service>) {
-        self.command(quic::Command::Services(services));
+        self.command(Command::Services(services));
     }
 
     /// Closes without waiting for exchanges. Returns at once; [`Tunnel::closed`] tells when it is done.
     pub fn close(&self, code: CloseCode, text: &str) {
-        self.command(quic::Command::Close(CloseReason { code, text: text.to_owned() }));
+        self.command(Command::Close(CloseReason { code, text: text.to_owned() }));
     }
 
-    fn command(&self, command: quic::Command) {
-        match &self.link {
-            Link::Quic(connection) => connection.command(command),
-        }
+    fn command(&self, command: Command) {
+        let commands = match &self.link {
+            Link::Quic(connection) => &connection.commands,
+            Link::Tcp(connection) => &connection.commands,
+        };
+        // A full queue means that the driver is behind with earlier commands, the first of which ends the tunnel.
+        let _ = commands.try_send(command);
     }
 }
 

@@ -40,7 +40,7 @@ async fn a_process_is_ready_once_its_first_tunnel_is_up(transport: Transport) {
     let (status, missing) = initiator.ask(Method::GET, "/ready").await;
     assert_eq!((status.as_u16(), missing.as_str()), (503, "first tunnel\n"));
     assert_eq!(initiator.ask(Method::GET, "/healthz").await.0, 200, "alive all the same");
-    let cloud = Cloud::new().responder("listen", &format!("{{ quic: \"{address}\" }}"));
+    let cloud = Cloud::new().responder("listen", &format!("{{ quic: \"{address}\", tcp: \"{address}\" }}"));
     let responder = cloud.start(&folder).await;
     assert_eq!(responder.0.ask(Method::GET, "/ready").await.0, 200, "a responder needs no tunnel to be ready");
     eventually("ready", async || (initiator.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;

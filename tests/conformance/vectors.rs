@@ -232,6 +232,7 @@ fn describe_frame(frame: &Frame) -> Table {
             ("reconnect_after_ms", (drain.reconnect_after.as_millis() as i64).into()),
         ]),
         Frame::Drained => Table::new(),
+        Frame::Close(close) => table([("code", (close.code as i64).into()), ("reason", close.reason.as_str().into())]),
         Frame::Reauth(token) => table([("token", hex(token))]),
         Frame::Ping(echo) | Frame::Pong(echo) => table([("echo", hex(echo))]),
         Frame::Services(services) => table([("services", describe_services(services))]),

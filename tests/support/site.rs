@@ -30,6 +30,7 @@ pub(crate) const TO_NODE: &str = "x-node-id: edge-1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Quic,
+    Tcp,
 }
 
 impl Transport {
@@ -37,6 +38,7 @@ impl Transport {
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Quic => "quic",
+            Self::Tcp => "tcp",
         }
     }
 }
@@ -49,6 +51,12 @@ macro_rules! over_each_transport {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 super::$test($crate::support::site::Transport::Quic).await;
+            })*
+        }
+        mod tcp {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test($crate::support::site::Transport::Tcp).await;
             })*
         }
     };

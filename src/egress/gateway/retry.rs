@@ -118,6 +118,7 @@ fn failure(error: &ExchangeError) -> Failure {
         ExchangeError::Protocol(_) => Cause::PeerProtocol,
         ExchangeError::Request(_) => Cause::BadRequest,
         ExchangeError::HeadTooLarge => Cause::HeadTooLarge,
+        ExchangeError::NoNamedServices => Cause::UnknownService,
         _ => Cause::PeerReset,
     };
     Failure::new(cause, error.to_string())

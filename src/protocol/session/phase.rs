@@ -67,8 +67,8 @@ impl Phase {
         matches!(self, Self::Draining(Draining { side: Side::Responder, sent_drained: false, .. }))
     }
 
-    /// Whether this frame may arrive now. spec: CT-5
-    pub(super) fn check_receive(&self, frame: FrameType) -> Result<(), SessionError> {
+    /// Whether this frame may arrive now; `closes`: CLOSE exists on this transport. spec: CT-5, CT-34
+    pub(super) fn check_receive(&self, frame: FrameType, closes: bool) -> Result<(), SessionError> {
         let allowed = match frame {
             FrameType::Hello => *self == Self::AwaitHello,
             FrameType::Welcome | FrameType::Refuse => matches!(self, Self::AwaitWelcome { .. }),
@@ -76,6 +76,7 @@ impl Phase {
             FrameType::Services | FrameType::Reauth => self.is_live_as(Side::Responder),
             FrameType::Drain => matches!(self, Self::Open(_) | Self::Draining(Draining { got_drain: false, .. })),
             FrameType::Drained => matches!(self, Self::Draining(Draining { side: Side::Initiator, .. })),
+            FrameType::Close => closes && !matches!(self, Self::AwaitHello),
         };
         if allowed { Ok(()) } else { Err(SessionError::Unexpected { frame, state: self.state() }) }
     }

@@ -450,7 +450,7 @@ fn the_reason_of_a_close_is_cut_and_cleaned() {
     pair.initiator.close(CloseCode::Internal, &"a\nb".repeat(200));
     let last = outputs(&mut pair.initiator).pop();
     let reason = "a b".repeat(200)[..limits::MAX_REASON_BYTES].to_owned();
-    assert_eq!(last, Some(Output::Close { code: CloseCode::Internal, reason }));
+    assert_eq!(last, Some(Output::Close { code: CloseCode::Internal, reason, by_peer: false }));
 }
 
 // spec: CT-6

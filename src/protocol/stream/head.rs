@@ -285,7 +285,11 @@ fn is_token_byte(byte: u8) -> bool {
 
 /// Visible ASCII without `#`, which no request target may carry, and without `<` and `>`. spec: ST-13
 fn read_path(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
-    ascii(cursor.sized()?, "path", |byte| byte.is_ascii_graphic() && !b"#<>".contains(&byte))
+    ascii(cursor.sized()?, "path", is_path_byte)
+}
+
+fn is_path_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"#<>".contains(&byte)
 }
 
 /// Text of the bytes that `allowed` accepts, all of them ASCII.
@@ -313,9 +317,24 @@ fn check_target(method: &Method, authority: &str, path: &str, extended: bool) ->
     if valid { Ok(()) } else { Err(Malformed::Invalid("path")) }
 }
 
+/// Whether a request that came as HTTP/2 has a target that a HEAD could carry: the same rules as for our own frames, so
+/// that no more gets through over one transport than over the other. spec: ST-12, ST-13, TB-7
+pub fn check_http_target(method: &Method, uri: &http::Uri) -> Result<(), Malformed> {
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    let path = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    if method.as_str().len() > limits::MAX_METHOD_BYTES {
+        return Err(Malformed::Invalid("method"));
+    }
+    if authority.len() > limits::MAX_AUTHORITY_BYTES || !is_authority(authority) {
+        return Err(Malformed::Invalid("authority"));
+    }
+    ascii(path.as_bytes(), "path", is_path_byte)?;
+    check_target(method, authority, path, false)
+}
+
 /// The length that a request's fields promise: one field of digits that fit into 64 bits whatever they are, or none.
 /// spec: ST-24
-pub(super) fn content_length(fields: &HeaderMap) -> Result<Option<u64>, Malformed> {
+pub fn content_length(fields: &HeaderMap) -> Result<Option<u64>, Malformed> {
     const INVALID: Malformed = Malformed::Invalid("content-length");
     let mut values = fields.get_all(CONTENT_LENGTH).iter();
     let Some(value) = values.next() else {

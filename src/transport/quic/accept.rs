@@ -10,18 +10,18 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::id::TunnelId;
-use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::tls::Rejection;
-use crate::transport::quic::control::{Command, Connection, Control, note_illegal};
+use crate::transport::accept::{AcceptError, Shown, no_hello};
+use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
+use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::dial::{is_tls, tls_reason};
 use crate::transport::quic::settings::QuicSettings;
 use crate::transport::quic::streams::lost;
 use crate::transport::state::{CloseReason, TunnelState};
 use crate::transport::tunnel::Tunnel;
-
-const COMMANDS: usize = 16;
 
 /// Accepts connections on one endpoint.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Pending {
     /// Where it comes from.
     pub remote: SocketAddr,
     quic: quinn::Connection,
-    control: Control,
+    control: Control<ControlStream>,
     settings: QuicSettings,
 }
 
@@ -56,46 +56,8 @@ pub struct Pending {
 pub struct Prepared {
     tunnel: Tunnel,
     state: Arc<TunnelState>,
-    control: Control,
+    control: Control<ControlStream>,
     commands: mpsc::Receiver<Command>,
-}
-
-/// Why an incoming connection never said who it is.
-#[derive(Debug, thiserror::Error)]
-pub enum AcceptError {
-    /// TLS failed: no certificate, an untrusted or expired one, no common ALPN.
-    #[error("TLS: {0}")]
-    Tls(String),
-    /// The connection failed below or after TLS.
-    #[error("the connection failed: {0}")]
-    Connection(String),
-    /// The TLS handshake or HELLO took too long.
-    #[error("no {missing} within {limit:?}")]
-    Timeout {
-        /// What did not come.
-        missing: &'static str,
-        /// How long was waited.
-        limit: Duration,
-    },
-    /// What came instead of a usable HELLO was answered with REFUSE.
-    #[error("refused, {}: {}", .0.code, .0.reason)]
-    Refused(Refusal),
-    /// The connection ended instead of saying HELLO.
-    #[error("HELLO: {0}")]
-    Hello(String),
-}
-
-impl AcceptError {
-    /// The metric label.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Tls(_) => "tls",
-            Self::Connection(_) => "connection",
-            Self::Timeout { .. } => "timeout",
-            Self::Refused(refusal) => refusal.code.label(),
-            Self::Hello(_) => "protocol",
-        }
-    }
 }
 
 /// Builds the server half of an endpoint's configuration from a TLS 1.3 config with ALPN `adit/1`.
@@ -157,6 +119,13 @@ impl Incoming {
         self.incoming.remote_address()
     }
 
+    /// The same, with what was claimed and shown apart.
+    pub(crate) async fn shown(self) -> Result<(Shown, Pending), AcceptError> {
+        let mut pending = self.handshake().await?;
+        let (certificates, remote) = (std::mem::take(&mut pending.certificates), pending.remote);
+        Ok((Shown { hello: pending.hello.clone(), certificates, remote }, pending))
+    }
+
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
     pub async fn handshake(self) -> Result<Pending, AcceptError> {
         let limit = self.settings.timing.handshake_timeout;
@@ -177,7 +146,7 @@ impl Incoming {
             }
         };
         let session = Session::responder(Instant::now(), self.settings.timing);
-        let mut control = Control::new(quic.clone(), send, recv, session);
+        let mut control = Control::new(ControlStream::new(quic.clone(), send, recv), session);
         // The session has a handshake timer of its own; this one bounds the sum.
         let hello = match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
             Ok(Ok(Event::Hello(hello))) => *hello,
@@ -198,7 +167,13 @@ impl Pending {
 
     /// Makes the tunnel's handle, so that it can be registered before the initiator hears of it.
     pub fn prepare(self, id: TunnelId) -> Prepared {
-        let Self { hello, quic, control, settings, .. } = self;
+        let hello = self.hello.clone();
+        self.prepare_as(hello, id)
+    }
+
+    /// The same for a claim that its caller holds.
+    pub(crate) fn prepare_as(self, hello: Hello, id: TunnelId) -> Prepared {
+        let Self { quic, control, settings, .. } = self;
         let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
@@ -222,10 +197,10 @@ impl Prepared {
     ///
     /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
     pub fn welcome(self, welcome: &Welcome) -> impl Future<Output = CloseReason> + Send + use<> {
-        let Self { tunnel, state, mut control, commands } = self;
+        let Self { tunnel, state, mut control, mut commands } = self;
         drop(tunnel);
         note_illegal(control.session().welcome(Instant::now(), welcome));
-        control.run(state, commands, true)
+        async move { control.run(&state, &mut commands, true).await }
     }
 
     /// Sends REFUSE, waits until it arrived (at most three seconds) and closes.
@@ -234,21 +209,10 @@ impl Prepared {
     }
 }
 
-async fn send_refusal(mut control: Control, refusal: &Refusal) {
+async fn send_refusal(mut control: Control<ControlStream>, refusal: &Refusal) {
     note_illegal(control.session().refuse(refusal));
     // The session's last output is the close, which ends this loop.
     let _ = timeout(Duration::from_secs(4), async { while control.event().await.is_ok() {} }).await;
-}
-
-/// Why the session ended before HELLO; `fault` is the number that the peer was refused with, if it was.
-fn no_hello(reason: CloseReason, fault: Option<RefusalCode>, limit: Duration) -> AcceptError {
-    match (reason.code, fault) {
-        (CloseCode::HandshakeTimeout, _) => AcceptError::Timeout { missing: "HELLO", limit },
-        (CloseCode::Refused, Some(code)) => {
-            AcceptError::Refused(Refusal { code, reason: reason.text, retry_after: None })
-        }
-        (code, _) => AcceptError::Hello(format!("{code}: {}", reason.text)),
-    }
 }
 
 fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {

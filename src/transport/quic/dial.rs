@@ -12,17 +12,16 @@ use tokio::time::timeout;
 use crate::protocol::handshake::{Hello, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::tls::Rejection;
-use crate::transport::error::{DialError, peer_text};
-use crate::transport::quic::control::{Connection, Control};
+use crate::transport::control::{COMMANDS, Command, Control};
+use crate::transport::error::{DialError, alert_text, peer_text, refuses_certificate};
+use crate::transport::kind::TransportKind;
+use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::serve::serve_streams;
 use crate::transport::quic::settings::QuicSettings;
 use crate::transport::quic::streams::lost;
 use crate::transport::serve::Serve;
 use crate::transport::state::{CloseReason, TunnelState};
 use crate::transport::tunnel::Tunnel;
-
-/// How many commands may wait for a tunnel's driver.
-const COMMANDS: usize = 16;
 
 /// Dials tunnels from one endpoint.
 #[derive(Clone)]
@@ -38,6 +37,13 @@ impl fmt::Debug for Dialer {
     }
 }
 
+/// A connection whose TLS is done; nothing was claimed on it yet.
+#[derive(Debug)]
+pub struct Connected {
+    quic: quinn::Connection,
+    settings: QuicSettings,
+}
+
 /// An admitted tunnel that waits to be run.
 #[derive(Debug)]
 pub struct Dialed {
@@ -45,8 +51,8 @@ pub struct Dialed {
     pub tunnel: Tunnel,
     /// What the responder said.
     pub welcome: Welcome,
-    control: Control,
-    commands: mpsc::Receiver<super::control::Command>,
+    control: Control<ControlStream>,
+    commands: mpsc::Receiver<Command>,
     settings: QuicSettings,
 }
 
@@ -63,24 +69,50 @@ impl Dialer {
         Ok(Self { endpoint, config, settings })
     }
 
-    /// Connects, authenticates and asks for admission, within the handshake timeout.
+    /// Connects, authenticates and asks for admission, each within the handshake timeout.
     ///
     /// Cancel safe: dropping the future abandons the connection.
     pub async fn dial(&self, address: SocketAddr, server_name: &str, hello: &Hello) -> Result<Dialed, DialError> {
-        let limit = self.settings.timing.handshake_timeout;
-        timeout(limit, self.handshake(address, server_name, hello)).await.map_err(|_| DialError::Timeout(limit))?
+        self.connect(address, server_name).await?.claim(hello).await
     }
 
-    async fn handshake(&self, address: SocketAddr, name: &str, hello: &Hello) -> Result<Dialed, DialError> {
-        let quic = self
+    /// Connects and finishes TLS, within the handshake timeout.
+    ///
+    /// Cancel safe: dropping the future abandons the connection.
+    pub async fn connect(&self, address: SocketAddr, server_name: &str) -> Result<Connected, DialError> {
+        let after = self.settings.timing.handshake_timeout;
+        let connecting = self
             .endpoint
-            .connect_with(self.config.clone(), address, name)
-            .map_err(|error| DialError::Address(error.to_string()))?
+            .connect_with(self.config.clone(), address, server_name)
+            .map_err(|error| DialError::Address(error.to_string()))?;
+        let quic = timeout(after, connecting)
             .await
+            .map_err(|_| DialError::Timeout { over: TransportKind::Quic, after })?
             .map_err(|error| connection_error(&error))?;
+        Ok(Connected { quic, settings: self.settings.clone() })
+    }
+}
+
+impl Connected {
+    /// Asks for admission, within the handshake timeout.
+    ///
+    /// Cancel safe: dropping the future abandons the connection.
+    pub async fn claim(self, hello: &Hello) -> Result<Dialed, DialError> {
+        let after = self.settings.timing.handshake_timeout;
+        let claimed = timeout(after, self.handshake(hello)).await;
+        claimed.map_err(|_| DialError::Timeout { over: TransportKind::Quic, after })?
+    }
+
+    /// Whether the connection has ended; it lives for as long as the path and the other end do.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.quic.close_reason().is_some()
+    }
+
+    async fn handshake(self, hello: &Hello) -> Result<Dialed, DialError> {
+        let Self { quic, settings } = self;
         let (send, recv) = quic.open_bi().await.map_err(|error| connection_error(&error))?;
-        let session = Session::initiator(Instant::now(), hello, self.settings.timing);
-        let mut control = Control::new(quic.clone(), send, recv, session);
+        let session = Session::initiator(Instant::now(), hello, settings.timing);
+        let mut control = Control::new(ControlStream::new(quic.clone(), send, recv), session);
         let welcome = loop {
             match control.event().await {
                 Ok(Event::Welcomed(welcome)) => break *welcome,
@@ -92,8 +124,7 @@ impl Dialer {
         let state = TunnelState::new(welcome.tunnel, hello.place.clone(), welcome.limits, hello.services.clone());
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let connection = Connection { quic, state, limits: self.settings.limits, commands: sender };
-        let settings = self.settings.clone();
+        let connection = Connection { quic, state, limits: settings.limits, commands: sender };
         Ok(Dialed { tunnel: Tunnel::quic(connection), welcome, control, commands, settings })
     }
 }
@@ -103,10 +134,10 @@ impl Dialed {
     ///
     /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
     pub async fn run<S: Serve>(self, service: S) -> CloseReason {
-        let Self { tunnel, control, commands, settings, .. } = self;
-        let (quic, state) = tunnel.quic_parts();
+        let Self { tunnel, mut control, mut commands, settings, .. } = self;
+        let (quic, state) = (control.channel().connection(), tunnel.shared());
         let streams = serve_streams(quic, Arc::clone(&state), settings, service);
-        let driver = control.run(state, commands, false);
+        let driver = control.run(&state, &mut commands, false);
         tokio::pin!(streams, driver);
         tokio::select! {
             reason = &mut driver => reason,
@@ -122,7 +153,8 @@ fn connection_error(error: &quinn::ConnectionError) -> DialError {
             DialError::Tls(format!("this end does not accept the responder: {}", Rejection::plain(&error.reason)))
         }
         quinn::ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => {
-            DialError::Tls(format!("the responder does not accept this end: {}", tls_reason(close)))
+            let text = format!("the responder does not accept this end: {}", tls_reason(close));
+            if refuses_certificate(alert(close)) { DialError::Certificate(text) } else { DialError::Tls(text) }
         }
         other => DialError::Connection(lost(other).to_string()),
     }
@@ -145,8 +177,12 @@ pub(super) fn is_tls(code: quinn::TransportErrorCode) -> bool {
 /// The peer's words about a TLS failure, or else the name of its alert (RFC 8446 section 6).
 pub(super) fn tls_reason(close: &quinn::ConnectionClose) -> String {
     if close.reason.is_empty() {
-        let alert = u8::try_from(u64::from(close.error_code) & 0xff).unwrap_or_default();
-        return format!("alert {:?}", rustls::AlertDescription::from(alert));
+        return alert_text(alert(close));
     }
     Rejection::plain(&peer_text(&close.reason)).to_owned()
+}
+
+/// The alert in a close for which [`is_tls`] holds.
+fn alert(close: &quinn::ConnectionClose) -> u8 {
+    u8::try_from(u64::from(close.error_code) & 0xff).unwrap_or_default()
 }

@@ -10,10 +10,11 @@ use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role};
 use crate::registry::Health;
 use crate::transport::body::RecvBody;
 use crate::transport::error::{BodyError, BoxError, ExchangeError, TunnelLost};
-use crate::transport::quic::control::{Command, Connection};
+use crate::transport::kind::TransportKind;
+use crate::transport::quic::control::Connection;
 use crate::transport::quic::streams::{MessageStream, SendError, SendHalf, lost};
 use crate::transport::serve::InformationalSink;
-use crate::transport::state::TunnelSnapshot;
+use crate::transport::state::{PathStats, TunnelSnapshot};
 
 impl Connection {
     /// See [`Tunnel::exchange`](crate::transport::Tunnel::exchange).
@@ -58,43 +59,27 @@ impl Connection {
             RecvBody::empty()
         } else {
             let length = declared_length(&head.method, status, &fields);
-            RecvBody::new(stream, length, Some(in_flight))
+            RecvBody::frames(stream, length, Some(in_flight))
         });
         *response.status_mut() = status;
         *response.headers_mut() = fields;
         Ok(response)
     }
 
-    pub(crate) fn command(&self, command: Command) {
-        // A full queue means that the driver is behind with earlier commands, the first of which ends the tunnel.
-        let _ = self.commands.try_send(command);
-    }
-
     pub(crate) fn snapshot(&self) -> TunnelSnapshot {
         let stats = self.quic.stats();
-        let place = &self.state.place;
-        TunnelSnapshot {
-            id: self.state.id.to_string(),
-            node: place.claim.node.to_string(),
-            cluster: place.claim.cluster.to_string(),
-            tenant: place.claim.tenant.to_string(),
-            instance: place.instance.to_string(),
-            slot: place.slot,
-            generation: place.generation,
-            transport: "quic",
-            state: self.state.label(),
-            remote: self.quic.remote_address(),
-            rtt_ms: stats.path.rtt.as_secs_f64() * 1e3,
+        let path = PathStats {
             loss: stats.path.lost_packets as f64 / (stats.path.sent_packets.max(1)) as f64,
             lost_packets: stats.path.lost_packets,
             mtu: stats.path.current_mtu,
             congestion_window: stats.path.cwnd,
-            age_seconds: self.state.opened.elapsed().as_secs(),
-            in_flight: self.state.in_flight(),
-            exchanges: self.state.exchanges(),
+        };
+        TunnelSnapshot {
+            rtt_ms: stats.path.rtt.as_secs_f64() * 1e3,
+            path: Some(path),
             bytes_sent: stats.udp_tx.bytes,
             bytes_received: stats.udp_rx.bytes,
-            services: self.state.services().iter().map(|service| service.name.to_string()).collect(),
+            ..self.state.snapshot(TransportKind::Quic, self.quic.remote_address())
         }
     }
 }
@@ -165,7 +150,7 @@ fn before_head(error: BodyError) -> ExchangeError {
 }
 
 /// The length that the body must have; a response to HEAD and 304 declare the length of a body that is not sent.
-fn declared_length(method: &Method, status: StatusCode, fields: &HeaderMap) -> Option<u64> {
+pub(crate) fn declared_length(method: &Method, status: StatusCode, fields: &HeaderMap) -> Option<u64> {
     if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
         return None;
     }

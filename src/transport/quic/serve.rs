@@ -116,7 +116,7 @@ fn request(
         stream.complete();
         RecvBody::empty()
     } else {
-        RecvBody::new(stream, content_length(&fields), None)
+        RecvBody::frames(stream, content_length(&fields), None)
     };
     let mut request = http::Request::new(body);
     *request.method_mut() = method;

@@ -94,11 +94,12 @@ async fn a_cut_response_resets_its_stream_and_no_other(transport: Transport) {
         let mut client = Http2::connect(site.egress()).await;
         let (slow, _) = client.send(to_node("GET", site.egress(), "/slow/300"), true).await;
         let (cut, _) = client.send(to_node("GET", site.egress(), "/cut/1000"), true).await;
-        let response = cut.await.unwrap();
-        // A reset may overtake the head that was sent before it (RFC 9000 section 3.2); then the failure is told.
-        match response.status().as_u16() {
-            200 => assert!(whole(response).await.unwrap_err().is_reset()),
-            status => assert_eq!(status, 502),
+        // A reset may overtake the head that was sent before it (RFC 9000 section 3.2); then the failure is told, or, if
+        // that happened on the way to this client, the reset is all there is.
+        match cut.await {
+            Ok(response) if response.status() == 200 => assert!(whole(response).await.unwrap_err().is_reset()),
+            Ok(response) => assert_eq!(response.status(), 502),
+            Err(error) => assert!(error.is_reset(), "{error}"),
         }
         assert_eq!(whole(slow.await.unwrap()).await.unwrap().body().bytes, b"slow\n");
     }

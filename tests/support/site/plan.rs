@@ -47,7 +47,7 @@ impl Cloud {
     /// One tunnel listener that admits certificates of the folder's CA, one egress listener for the tenant of [`NODE`].
     pub(crate) fn new() -> Self {
         let responder = Section::of(&[
-            ("listen", "{ quic: \"127.0.0.1:0\" }"),
+            ("listen", "{ quic: \"127.0.0.1:0\", tcp: \"127.0.0.1:0\" }"),
             ("tls", "{ cert: cloud.pem, key: cloud.key, client_ca: ca.pem }"),
             ("identity", &format!("{IDENTITY:?}")),
         ]);

@@ -1,0 +1,205 @@
+//! What a responder does with a connection, whatever it came over: hear its claim, then welcome or refuse it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+
+use crate::id::TunnelId;
+use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::handshake::{Hello, Refusal, Welcome};
+use crate::transport::kind::TransportKind;
+use crate::transport::state::{CloseReason, TunnelState};
+use crate::transport::tunnel::Tunnel;
+use crate::transport::{quic, tcp};
+
+/// A connection that says it wants to be a tunnel; nothing is known of it yet but an address.
+#[derive(Debug)]
+pub enum Incoming {
+    /// Over QUIC.
+    Quic(Box<quic::Incoming>),
+    /// Over TCP.
+    Tcp(tcp::Incoming),
+}
+
+/// What an initiator claims and shows.
+#[derive(Debug)]
+pub struct Shown {
+    /// What the initiator claims.
+    pub hello: Hello,
+    /// The verified certificate chain, leaf first; empty when none was asked for or shown.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// Where it comes from.
+    pub remote: SocketAddr,
+}
+
+/// A connection that has made its claim: policy decides what becomes of it.
+#[derive(Debug)]
+pub struct Pending {
+    /// What was claimed and shown.
+    pub shown: Shown,
+    link: PendingLink,
+}
+
+#[derive(Debug)]
+enum PendingLink {
+    Quic(Box<quic::Pending>),
+    Tcp(Box<tcp::Pending>),
+}
+
+/// A tunnel that the initiator has not heard of yet.
+#[derive(Debug)]
+pub struct Prepared {
+    tunnel: Tunnel,
+    link: PreparedLink,
+}
+
+#[derive(Debug)]
+enum PreparedLink {
+    Quic(Box<quic::Prepared>),
+    Tcp(Box<tcp::Prepared>),
+}
+
+/// Why an incoming connection never said who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// TLS failed: no certificate, an untrusted or expired one, no common ALPN.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The connection failed below or after TLS.
+    #[error("the connection failed: {0}")]
+    Connection(String),
+    /// The TLS handshake or HELLO took too long.
+    #[error("no {missing} within {limit:?}")]
+    Timeout {
+        /// What did not come.
+        missing: &'static str,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// What came instead of a usable HELLO was answered with REFUSE.
+    #[error("refused, {}: {}", .0.code, .0.reason)]
+    Refused(Refusal),
+    /// The connection ended instead of saying HELLO.
+    #[error("HELLO: {0}")]
+    Hello(String),
+}
+
+impl AcceptError {
+    /// The metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls",
+            Self::Connection(_) => "connection",
+            Self::Timeout { .. } => "timeout",
+            Self::Refused(refusal) => refusal.code.label(),
+            Self::Hello(_) => "protocol",
+        }
+    }
+}
+
+impl Incoming {
+    /// Where it says it comes from.
+    pub fn remote(&self) -> SocketAddr {
+        match self {
+            Self::Quic(incoming) => incoming.remote(),
+            Self::Tcp(incoming) => incoming.remote(),
+        }
+    }
+
+    /// What it came over, as far as its first byte tells.
+    pub fn transport(&self) -> TransportKind {
+        match self {
+            Self::Quic(_) => TransportKind::Quic,
+            Self::Tcp(_) => TransportKind::Tcp,
+        }
+    }
+
+    /// Finishes TLS and hears the claim, both within one handshake timeout.
+    ///
+    /// # Errors
+    /// [`AcceptError`]: there is no claim to decide about; whoever sent something has been answered.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the connection.
+    pub async fn handshake(self) -> Result<Pending, AcceptError> {
+        match self {
+            Self::Quic(incoming) => {
+                let (shown, pending) = incoming.shown().await?;
+                Ok(Pending { shown, link: PendingLink::Quic(Box::new(pending)) })
+            }
+            Self::Tcp(incoming) => {
+                let (shown, pending) = incoming.handshake().await?;
+                Ok(Pending { shown, link: PendingLink::Tcp(Box::new(pending)) })
+            }
+        }
+    }
+}
+
+impl Pending {
+    /// Makes the tunnel's handle, so that it can be registered before the initiator hears of it.
+    pub fn prepare(self, id: TunnelId) -> Prepared {
+        let Self { shown: Shown { hello, .. }, link } = self;
+        match link {
+            PendingLink::Quic(pending) => {
+                let prepared = pending.prepare_as(hello, id);
+                Prepared { tunnel: prepared.tunnel().clone(), link: PreparedLink::Quic(Box::new(prepared)) }
+            }
+            PendingLink::Tcp(pending) => {
+                let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
+                let (tunnel, prepared) = pending.prepare(state);
+                Prepared { tunnel, link: PreparedLink::Tcp(Box::new(prepared)) }
+            }
+        }
+    }
+
+    /// Says no, waits until that arrived (a few seconds at most) and closes.
+    pub async fn refuse(self, refusal: &Refusal) {
+        match self.link {
+            PendingLink::Quic(pending) => pending.refuse(refusal).await,
+            PendingLink::Tcp(pending) => pending.refuse(refusal).await,
+        }
+    }
+}
+
+impl Prepared {
+    /// The handle.
+    pub fn tunnel(&self) -> &Tunnel {
+        &self.tunnel
+    }
+
+    /// Says yes and drives the tunnel until it is gone.
+    ///
+    /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
+    pub fn welcome(self, welcome: Welcome) -> impl Future<Output = CloseReason> + Send {
+        // The handle must not keep its own tunnel open.
+        let Self { tunnel, link } = self;
+        drop(tunnel);
+        async move {
+            match link {
+                PreparedLink::Quic(prepared) => prepared.welcome(&welcome).await,
+                PreparedLink::Tcp(prepared) => prepared.welcome(&welcome).await,
+            }
+        }
+    }
+
+    /// Says no, waits until that arrived (a few seconds at most) and closes.
+    pub async fn refuse(self, refusal: &Refusal) {
+        match self.link {
+            PreparedLink::Quic(prepared) => prepared.refuse(refusal).await,
+            PreparedLink::Tcp(prepared) => prepared.refuse(refusal).await,
+        }
+    }
+}
+
+/// Why the session ended before HELLO; `fault` is the number that the peer was refused with, if it was.
+pub(super) fn no_hello(reason: CloseReason, fault: Option<RefusalCode>, limit: Duration) -> AcceptError {
+    match (reason.code, fault) {
+        (CloseCode::HandshakeTimeout, _) => AcceptError::Timeout { missing: "HELLO", limit },
+        (CloseCode::Refused, Some(code)) => {
+            AcceptError::Refused(Refusal { code, reason: reason.text, retry_after: None })
+        }
+        (code, _) => AcceptError::Hello(format!("{code}: {}", reason.text)),
+    }
+}

@@ -1,0 +1,118 @@
+//! What an initiator does to get a tunnel, whatever carries it: connect, then claim.
+//!
+//! The two steps are apart so that several connections may be attempted at once while only one of them makes the claim:
+//! a responder that heard the same claim twice would have to give up one of them.
+
+use std::net::SocketAddr;
+
+use crate::protocol::handshake::{Hello, Welcome};
+use crate::transport::error::DialError;
+use crate::transport::kind::TransportKind;
+use crate::transport::serve::Serve;
+use crate::transport::state::CloseReason;
+use crate::transport::tunnel::Tunnel;
+use crate::transport::{quic, tcp};
+
+/// Dials tunnels over each transport that is configured.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    quic: Option<quic::Dialer>,
+    tcp: Option<tcp::Dialer>,
+}
+
+/// A connection whose TLS is done; nothing was claimed on it yet.
+#[derive(Debug)]
+pub enum Connected {
+    /// Over QUIC.
+    Quic(quic::Connected),
+    /// Over TCP.
+    Tcp(tcp::Connected),
+}
+
+/// An admitted tunnel that waits to be run.
+#[derive(Debug)]
+pub struct Dialed {
+    /// Its handle.
+    pub tunnel: Tunnel,
+    /// What the responder said.
+    pub welcome: Welcome,
+    link: DialedLink,
+}
+
+#[derive(Debug)]
+enum DialedLink {
+    Quic(Box<quic::Dialed>),
+    Tcp(Box<tcp::Dialed>),
+}
+
+impl Dialer {
+    /// A dialer of these transports.
+    pub fn new(quic: Option<quic::Dialer>, tcp: Option<tcp::Dialer>) -> Self {
+        Self { quic, tcp }
+    }
+
+    /// Connects and finishes TLS, within the handshake timeout.
+    ///
+    /// # Errors
+    /// [`DialError`]; [`DialError::Address`] for a transport that this dialer was not made for.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the connection.
+    pub async fn connect(
+        &self,
+        over: TransportKind,
+        address: SocketAddr,
+        server_name: &str,
+    ) -> Result<Connected, DialError> {
+        match (over, &self.quic, &self.tcp) {
+            (TransportKind::Quic, Some(quic), _) => quic.connect(address, server_name).await.map(Connected::Quic),
+            (TransportKind::Tcp, _, Some(tcp)) => tcp.connect(address, server_name).await.map(Connected::Tcp),
+            _ => Err(DialError::Address(format!("{over} is not a transport of this initiator"))),
+        }
+    }
+}
+
+impl Connected {
+    /// What it runs over.
+    pub fn transport(&self) -> TransportKind {
+        match self {
+            Self::Quic(_) => TransportKind::Quic,
+            Self::Tcp(_) => TransportKind::Tcp,
+        }
+    }
+
+    /// Asks for admission, within the handshake timeout.
+    ///
+    /// # Errors
+    /// [`DialError`]; a refusal is an answer, see [`DialError::is_answer`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the connection; the claim may have been heard.
+    pub async fn claim(self, hello: &Hello) -> Result<Dialed, DialError> {
+        match self {
+            Self::Quic(connected) => {
+                let dialed = connected.claim(hello).await?;
+                let (tunnel, welcome) = (dialed.tunnel.clone(), dialed.welcome.clone());
+                Ok(Dialed { tunnel, welcome, link: DialedLink::Quic(Box::new(dialed)) })
+            }
+            Self::Tcp(connected) => {
+                let (tunnel, welcome, dialed) = connected.claim(hello).await?;
+                Ok(Dialed { tunnel, welcome, link: DialedLink::Tcp(Box::new(dialed)) })
+            }
+        }
+    }
+}
+
+impl Dialed {
+    /// Serves what the responder sends until the tunnel is gone.
+    ///
+    /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
+    pub async fn run<S: Serve>(self, service: S) -> CloseReason {
+        // Whoever lets go of the handle while it drains must not end it: it is held until the end.
+        let Self { tunnel: _tunnel, link, .. } = self;
+        match link {
+            DialedLink::Quic(dialed) => dialed.run(service).await,
+            DialedLink::Tcp(dialed) => dialed.run(service).await,
+        }
+    }
+}

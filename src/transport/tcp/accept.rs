@@ -1,0 +1,248 @@
+//! The responder's way to a tunnel over TCP: TLS, HELLO in time, then WELCOME and HTTP/2, or REFUSE.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client;
+use http::{Method, Request};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use crate::net::{self, Prefixed};
+use crate::protocol::handshake::{Refusal, Welcome};
+use crate::protocol::session::{Event, Session};
+use crate::protocol::{ALPN, code::CloseCode};
+use crate::tls::Rejection;
+use crate::transport::accept::{AcceptError, Shown, no_hello};
+use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
+use crate::transport::error::{alert_text, peer_text};
+use crate::transport::state::{CloseReason, Phase, TunnelState};
+use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
+use crate::transport::tcp::exchange::{Connection, Requests, Starter};
+use crate::transport::tcp::handshake::BareFrames;
+use crate::transport::tcp::settings::TcpSettings;
+use crate::transport::tcp::wire::Wire;
+use crate::transport::tunnel::Tunnel;
+
+/// The target of the request whose bodies are the control stream. spec: TB-5
+pub(super) const CONTROL_URI: &str = "https://control.invalid/adit/1";
+
+/// Accepts connections on one TCP port.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    tls: Acceptor,
+    settings: TcpSettings,
+}
+
+/// A TLS configuration that shows nothing of itself in logs.
+#[derive(Clone)]
+struct Acceptor(TlsAcceptor);
+
+impl std::fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsAcceptor")
+    }
+}
+
+/// A connection that says it wants to be a tunnel; nothing is known of it yet but an address.
+#[derive(Debug)]
+pub struct Incoming {
+    stream: TcpStream,
+    remote: SocketAddr,
+    tls: Acceptor,
+    settings: TcpSettings,
+}
+
+/// A connection whose HELLO was read: policy decides what becomes of it.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    remote: SocketAddr,
+    control: Control<BareFrames>,
+    settings: TcpSettings,
+}
+
+/// A tunnel that the initiator has not heard of yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    state: Arc<TunnelState>,
+    control: Control<BareFrames>,
+    commands: mpsc::Receiver<Command>,
+    starter: Starter,
+    settings: TcpSettings,
+}
+
+impl Listener {
+    /// Listens on a bound socket; `tls` must be TLS 1.3 with ALPN `adit/1`.
+    pub fn new(listener: TcpListener, tls: rustls::ServerConfig, settings: TcpSettings) -> Self {
+        Self { listener, tls: Acceptor(TlsAcceptor::from(Arc::new(tls))), settings }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The next connection. Cancel safe.
+    ///
+    /// `pending` is how many handshakes run already: from `limit` on, connections are closed at once.
+    pub async fn accept(&self, pending: impl Fn() -> usize, limit: usize) -> Incoming {
+        loop {
+            match self.listener.accept().await {
+                Ok(_) if pending() >= limit => {}
+                Ok((stream, remote)) => {
+                    let (tls, settings) = (self.tls.clone(), self.settings.clone());
+                    return Incoming { stream, remote, tls, settings };
+                }
+                Err(error) => tokio::time::sleep(net::accept_pause(&error)).await,
+            }
+        }
+    }
+}
+
+impl Incoming {
+    /// Where it comes from.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
+    pub(crate) async fn handshake(self) -> Result<(Shown, Pending), AcceptError> {
+        let limit = self.settings.timing.handshake_timeout;
+        let deadline = tokio::time::Instant::now() + limit;
+        let late = |missing| move |_| AcceptError::Timeout { missing, limit };
+        let Self { stream, remote, tls, settings } = self;
+        net::tune_tcp(&stream, settings.user_timeout);
+        let accepted = tls.0.accept(Prefixed::new(Bytes::new(), stream));
+        let stream = tokio::time::timeout_at(deadline, accepted)
+            .await
+            .map_err(late("TLS handshake"))?
+            .map_err(|error| tls_error(&error))?;
+        if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+            return Err(AcceptError::Tls("the initiator does not offer the ALPN adit/1".into()));
+        }
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        let wire = Wire::tls(Bytes::new(), TlsStream::Server(stream));
+        let session = Session::responder(Instant::now(), settings.timing).with_close();
+        let mut control = Control::new(BareFrames::new(wire, false), session);
+        // The session has a handshake timer of its own; this one bounds the sum.
+        let hello = match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
+            Ok(Ok(Event::Hello(hello))) => *hello,
+            Ok(Ok(other)) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
+            Ok(Err(reason)) => return Err(no_hello(reason, control.fault(), limit)),
+            Err(elapsed) => return Err(late("HELLO")(elapsed)),
+        };
+        Ok((Shown { hello, certificates, remote }, Pending { remote, control, settings }))
+    }
+}
+
+impl Pending {
+    /// See [`crate::transport::Pending::prepare`].
+    pub(crate) fn prepare(self, state: Arc<TunnelState>) -> (Tunnel, Prepared) {
+        let Self { remote, control, settings } = self;
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let (requests, starter) = Requests::new();
+        let connection = Connection {
+            state: Arc::clone(&state),
+            commands: sender,
+            remote,
+            meter: control.channel().meter(),
+            limits: settings.limits,
+            requests,
+            names_services: true,
+        };
+        (Tunnel::tcp(connection), Prepared { state, control, commands, starter, settings })
+    }
+
+    pub(crate) async fn refuse(self, refusal: &Refusal) {
+        send_refusal(self.control, refusal).await;
+    }
+}
+
+impl Prepared {
+    /// Sends WELCOME, begins HTTP/2 and drives the tunnel until it is gone.
+    pub(crate) async fn welcome(self, welcome: &Welcome) -> CloseReason {
+        let state = Arc::clone(&self.state);
+        match self.start(welcome).await {
+            Ok((mut control, mut commands)) => control.run(&state, &mut commands, true).await,
+            Err(reason) => {
+                state.advance(Phase::Closed(reason.clone()));
+                reason
+            }
+        }
+    }
+
+    async fn start(self, welcome: &Welcome) -> Result<(Control<ControlStream>, mpsc::Receiver<Command>), CloseReason> {
+        let Self { mut control, commands, starter, settings, .. } = self;
+        note_illegal(control.session().welcome(Instant::now(), welcome));
+        // Nothing but WELCOME is due: an event can only follow what the peer sends.
+        control.flush().await?;
+        let (bare, session) = control.into_parts();
+        let wire = bare.into_wire();
+        let meter = wire.meter();
+        let (sender, connection) = builder(&settings).handshake(wire).await.map_err(|error| ended(&error))?;
+        let carrier = Carrier::run(async move {
+            match connection.await {
+                Ok(()) => CloseReason { code: CloseCode::Done, text: "the connection ended".into() },
+                Err(error) => ended(&error),
+            }
+        });
+        let (send, recv) = open_control(sender.clone()).await.map_err(|error| ended(&error))?;
+        starter.begin(sender);
+        Ok((Control::new(ControlStream::new(send, recv, carrier, meter), session), commands))
+    }
+
+    pub(crate) async fn refuse(self, refusal: &Refusal) {
+        send_refusal(self.control, refusal).await;
+    }
+}
+
+/// HTTP/2 as the responder speaks it, to our initiators and to Envoy's.
+pub(super) fn builder(settings: &TcpSettings) -> client::Builder {
+    let mut builder = client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_header_list_size(settings.header_list_size())
+        .max_send_buffer_size(settings.send_buffer);
+    builder
+}
+
+/// Opens the control stream, the first of the connection; requests need not wait for its answer. spec: TB-5
+async fn open_control(sender: client::SendRequest<Bytes>) -> Result<(h2::SendStream<Bytes>, Receiving), h2::Error> {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = CONTROL_URI.parse().expect("a constant URI");
+    let (response, send) = sender.ready().await?.send_request(request, false)?;
+    Ok((send, Receiving::Unanswered(response)))
+}
+
+async fn send_refusal(mut control: Control<BareFrames>, refusal: &Refusal) {
+    note_illegal(control.session().refuse(refusal));
+    // The session's last output is the close, which ends this loop.
+    let _ = timeout(Duration::from_secs(4), async { while control.event().await.is_ok() {} }).await;
+}
+
+fn tls_error(error: &io::Error) -> AcceptError {
+    use rustls::Error::AlertReceived;
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(AlertReceived(alert)) => {
+            AcceptError::Tls(format!("the initiator does not accept this end: {}", alert_text((*alert).into())))
+        }
+        Some(error) => {
+            let text = peer_text(error.to_string().as_bytes());
+            AcceptError::Tls(format!("this end does not accept the initiator: {}", Rejection::plain(&text)))
+        }
+        None => AcceptError::Connection(error.to_string()),
+    }
+}

@@ -1,0 +1,200 @@
+//! The control stream inside HTTP/2, and the task that moves the connection's bytes.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{RecvStream, SendStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::protocol::code::CloseCode;
+use crate::transport::control::Channel;
+use crate::transport::error::peer_text;
+use crate::transport::state::CloseReason;
+use crate::transport::tcp::handshake::close_frame;
+use crate::transport::tcp::wire::Meter;
+
+/// How long CLOSE may take to be read before the connection ends over it. spec: CT-34
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The connection as its task tells of it, and the way to end that task.
+#[derive(Debug, Clone)]
+pub(super) struct Carrier {
+    ended: watch::Receiver<Option<CloseReason>>,
+    stop: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Carrier {
+    /// Runs `connection`, which moves the bytes of all streams, in a task of its own. Once stopped, it may go on for as
+    /// long as the last words need.
+    pub(super) fn run(connection: impl Future<Output = CloseReason> + Send + 'static) -> Self {
+        let (sender, ended) = watch::channel(None);
+        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        let (stopped, aborted) = (stop.clone(), abort.clone());
+        tokio::spawn(async move {
+            let mut connection = Box::pin(connection);
+            let reason = tokio::select! {
+                reason = &mut connection => Some(reason),
+                () = aborted.cancelled() => None,
+                () = stopped.cancelled() => tokio::select! {
+                    last = timeout(LINGER, &mut connection) => last.ok(),
+                    () = aborted.cancelled() => None,
+                },
+            };
+            drop(connection);
+            sender.send_replace(Some(reason.unwrap_or_else(|| done("closed"))));
+        });
+        Self { ended, stop, abort }
+    }
+
+    /// Resolves when the connection is gone. Cancel safe.
+    pub(super) async fn gone(&self) -> CloseReason {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_else(|| done("closed")),
+            Err(_) => CloseReason { code: CloseCode::Internal, text: "the connection's task is gone".into() },
+        }
+    }
+
+    /// Ends the connection after its last words.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Ends the connection now.
+    pub(super) fn abort(&self) {
+        self.abort.cancel();
+    }
+}
+
+fn done(text: &str) -> CloseReason {
+    CloseReason { code: CloseCode::Done, text: text.to_owned() }
+}
+
+/// Control frames as the bodies of one request and its response. spec: TB-5
+#[derive(Debug)]
+pub(super) struct ControlStream {
+    send: SendStream<Bytes>,
+    recv: Receiving,
+    carrier: Carrier,
+    meter: Arc<Meter>,
+}
+
+/// Where the peer's frames come from.
+#[derive(Debug)]
+pub(super) enum Receiving {
+    /// The initiator has not taken the stream yet.
+    Unanswered(ResponseFuture),
+    Open(RecvStream),
+}
+
+impl ControlStream {
+    pub(super) fn new(send: SendStream<Bytes>, recv: Receiving, carrier: Carrier, meter: Arc<Meter>) -> Self {
+        Self { send, recv, carrier, meter }
+    }
+
+    async fn opened(&mut self) -> Result<&mut RecvStream, h2::Error> {
+        if let Receiving::Unanswered(response) = &mut self.recv {
+            self.recv = Receiving::Open(response.await?.into_body());
+        }
+        match &mut self.recv {
+            Receiving::Open(recv) => Ok(recv),
+            Receiving::Unanswered(_) => unreachable!("it was just replaced"),
+        }
+    }
+}
+
+impl Drop for ControlStream {
+    fn drop(&mut self) {
+        self.carrier.stop();
+    }
+}
+
+impl Channel for ControlStream {
+    /// Waits for the peer's window, so that a peer that does not read its control stream is not written to for ever.
+    async fn send(&mut self, mut bytes: Bytes) -> Result<(), CloseReason> {
+        while !bytes.is_empty() {
+            self.send.reserve_capacity(bytes.len());
+            let granted = tokio::select! {
+                granted = poll_fn(|cx| self.send.poll_capacity(cx)) => granted,
+                reason = self.carrier.gone() => return Err(reason),
+            };
+            let granted = match granted {
+                Some(Ok(granted)) => granted,
+                Some(Err(error)) => return Err(failed(&self.carrier, &error).await),
+                None => return Err(self.carrier.gone().await),
+            };
+            let piece = bytes.split_to(granted.min(bytes.len()));
+            if let Err(error) = self.send.send_data(piece, false) {
+                return Err(failed(&self.carrier, &error).await);
+            }
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self) -> Result<Option<Bytes>, CloseReason> {
+        let received = async {
+            let recv = self.opened().await?;
+            let bytes = recv.data().await.transpose()?;
+            if let Some(bytes) = &bytes {
+                // Fails only when the stream is gone, which the next read tells.
+                let _ = recv.flow_control().release_capacity(bytes.len());
+            }
+            Ok::<_, h2::Error>(bytes)
+        };
+        match received.await {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.is_reset() => Ok(None),
+            Err(error) => Err(failed(&self.carrier, &error).await),
+        }
+    }
+
+    async fn gone(&self) -> CloseReason {
+        self.carrier.gone().await
+    }
+
+    /// Every byte that TLS let through was written by the application at the other end. spec: TB-9
+    fn heard(&self) -> u64 {
+        self.meter.received()
+    }
+
+    fn rtt(&self) -> Option<Duration> {
+        None
+    }
+
+    async fn close(&mut self, reason: &CloseReason, by_peer: bool) {
+        if by_peer {
+            return self.carrier.abort();
+        }
+        // Small enough to wait in the stream's buffer; a stream that is gone needs no last words.
+        let _ = self.send.send_data(close_frame(reason), true);
+        self.carrier.stop();
+    }
+
+    /// The stream must not be dropped before its last frame has left: that would cancel it.
+    async fn linger(&mut self) {
+        self.carrier.gone().await;
+    }
+}
+
+/// What ended the connection says more than the stream that noticed.
+async fn failed(carrier: &Carrier, error: &h2::Error) -> CloseReason {
+    match timeout(LINGER, carrier.gone()).await {
+        Ok(reason) => reason,
+        Err(_) => ended(error),
+    }
+}
+
+/// What the end of an HTTP/2 connection says about the tunnel that it was.
+pub(super) fn ended(error: &h2::Error) -> CloseReason {
+    let code = match (error.is_remote(), error.is_io()) {
+        (false, false) => CloseCode::Protocol,
+        _ => CloseCode::Internal,
+    };
+    CloseReason { code, text: peer_text(error.to_string().as_bytes()) }
+}

@@ -1,0 +1,243 @@
+//! The initiator's way to a tunnel over TCP: connect, TLS, say HELLO, read WELCOME or REFUSE, then serve HTTP/2.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use crate::net::{self, Prefixed};
+use crate::protocol::ALPN;
+use crate::protocol::code::CloseCode;
+use crate::protocol::handshake::{Hello, Welcome};
+use crate::protocol::session::{Event, Session};
+use crate::tls::{self, Rejection};
+use crate::transport::control::{COMMANDS, Command, Control};
+use crate::transport::error::{DialError, alert_text, peer_text, refuses_certificate};
+use crate::transport::kind::TransportKind;
+use crate::transport::serve::Serve;
+use crate::transport::state::{CloseReason, Phase, TunnelState};
+use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
+use crate::transport::tcp::exchange::{Connection, Requests};
+use crate::transport::tcp::handshake::BareFrames;
+use crate::transport::tcp::serve::answer_one;
+use crate::transport::tcp::settings::TcpSettings;
+use crate::transport::tcp::wire::Wire;
+use crate::transport::tunnel::Tunnel;
+
+/// Dials tunnels over TCP.
+#[derive(Clone)]
+pub struct Dialer {
+    tls: TlsConnector,
+    settings: TcpSettings,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A connection whose TLS is done; nothing was claimed on it yet.
+#[derive(Debug)]
+pub struct Connected {
+    wire: Wire,
+    settings: TcpSettings,
+}
+
+/// An admitted tunnel that waits to be run.
+#[derive(Debug)]
+pub(crate) struct Dialed {
+    state: Arc<TunnelState>,
+    control: Control<BareFrames>,
+    commands: mpsc::Receiver<Command>,
+    settings: TcpSettings,
+}
+
+impl Dialer {
+    /// `tls` must offer the ALPN `adit/1` and TLS 1.3 only.
+    pub fn new(tls: rustls::ClientConfig, settings: TcpSettings) -> Self {
+        Self { tls: TlsConnector::from(Arc::new(tls)), settings }
+    }
+
+    /// Connects and finishes TLS, within the handshake timeout.
+    ///
+    /// Cancel safe: dropping the future abandons the connection.
+    pub async fn connect(&self, address: SocketAddr, server_name: &str) -> Result<Connected, DialError> {
+        let after = self.settings.timing.handshake_timeout;
+        let connected = timeout(after, self.secure(address, server_name)).await;
+        connected.map_err(|_| DialError::Timeout { over: TransportKind::Tcp, after })?
+    }
+
+    async fn secure(&self, address: SocketAddr, server_name: &str) -> Result<Connected, DialError> {
+        let name = tls::server_name(server_name).map_err(|error| DialError::Address(error.to_string()))?;
+        let stream = TcpStream::connect(address).await.map_err(|error| DialError::Connection(error.to_string()))?;
+        net::tune_tcp(&stream, self.settings.user_timeout);
+        let stream =
+            self.tls.connect(name, Prefixed::new(Bytes::new(), stream)).await.map_err(|error| failed(&error))?;
+        if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+            return Err(DialError::Tls("whoever answers does not speak adit/1".into()));
+        }
+        Ok(Connected { wire: Wire::tls(Bytes::new(), TlsStream::Client(stream)), settings: self.settings.clone() })
+    }
+}
+
+impl Connected {
+    /// Asks for admission, within the handshake timeout.
+    ///
+    /// Cancel safe: dropping the future abandons the connection.
+    pub(crate) async fn claim(self, hello: &Hello) -> Result<(Tunnel, Welcome, Dialed), DialError> {
+        let after = self.settings.timing.handshake_timeout;
+        let claimed = timeout(after, self.handshake(hello)).await;
+        claimed.map_err(|_| DialError::Timeout { over: TransportKind::Tcp, after })?
+    }
+
+    async fn handshake(self, hello: &Hello) -> Result<(Tunnel, Welcome, Dialed), DialError> {
+        let Self { wire, settings } = self;
+        let remote = wire.peer_addr().map_err(|error| DialError::Connection(error.to_string()))?;
+        let meter = wire.meter();
+        let started = Instant::now();
+        let session = Session::initiator(started, hello, settings.timing).with_close();
+        let mut control = Control::new(BareFrames::new(wire, true), session);
+        let welcome = loop {
+            match control.event().await {
+                Ok(Event::Welcomed(welcome)) => break *welcome,
+                Ok(Event::Refused(refusal)) => return Err(DialError::Refused(refusal)),
+                Ok(_) => {}
+                Err(reason) => return Err(closed_early(control.channel(), &reason)),
+            }
+        };
+        let state = TunnelState::new(welcome.tunnel, hello.place.clone(), welcome.limits, hello.services.clone());
+        state.note_rtt(started.elapsed());
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        // The initiator opens no streams: nothing ever begins there.
+        let (requests, _) = Requests::new();
+        let connection = Connection {
+            state: Arc::clone(&state),
+            commands: sender,
+            remote,
+            meter,
+            limits: settings.limits,
+            requests,
+            names_services: true,
+        };
+        Ok((Tunnel::tcp(connection), welcome, Dialed { state, control, commands, settings }))
+    }
+}
+
+impl Dialed {
+    /// See [`crate::transport::Dialed::run`].
+    pub(crate) async fn run<S: Serve>(self, service: S) -> CloseReason {
+        let state = Arc::clone(&self.state);
+        match self.start(service).await {
+            Ok((mut control, mut commands)) => control.run(&state, &mut commands, false).await,
+            Err(reason) => {
+                state.advance(Phase::Closed(reason.clone()));
+                reason
+            }
+        }
+    }
+
+    async fn start<S: Serve>(
+        self,
+        service: S,
+    ) -> Result<(Control<ControlStream>, mpsc::Receiver<Command>), CloseReason> {
+        let Self { state, control, commands, settings } = self;
+        let (bare, session) = control.into_parts();
+        let wire = bare.into_wire();
+        let meter = wire.meter();
+        let limit = settings.timing.handshake_timeout;
+        let (opened, control_stream) = oneshot::channel();
+        let carrier = Carrier::run(serve(wire, settings, state, service, opened));
+        let gone = carrier.clone();
+        let opened = tokio::select! {
+            opened = timeout(limit, control_stream) => opened,
+            reason = gone.gone() => return Err(reason),
+        };
+        let Ok(Ok((send, recv))) = opened else {
+            carrier.abort();
+            let text = "no control stream within the handshake timeout".into();
+            return Err(CloseReason { code: CloseCode::HandshakeTimeout, text });
+        };
+        Ok((Control::new(ControlStream::new(send, Receiving::Open(recv), carrier, meter), session), commands))
+    }
+}
+
+/// The two halves of the control stream.
+type ControlHalves = (h2::SendStream<Bytes>, h2::RecvStream);
+
+/// Serves HTTP/2 until the connection is gone. The first stream is the control stream. spec: TB-5
+async fn serve<S: Serve>(
+    wire: Wire,
+    settings: TcpSettings,
+    state: Arc<TunnelState>,
+    service: S,
+    opened: oneshot::Sender<ControlHalves>,
+) -> CloseReason {
+    let mut connection = match builder(&settings).handshake::<_, Bytes>(wire).await {
+        Ok(connection) => connection,
+        Err(error) => return ended(&error),
+    };
+    let mut opened = Some(opened);
+    while let Some(accepted) = connection.accept().await {
+        let (request, mut respond) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => return ended(&error),
+        };
+        let Some(opened) = opened.take() else {
+            answer_one(request, respond, &state, settings.limits, service.clone());
+            continue;
+        };
+        match respond.send_response(http::Response::new(()), false) {
+            // Nobody waits any more: the tunnel is being given up.
+            Ok(send) => drop(opened.send((send, request.into_body()))),
+            Err(error) => return ended(&error),
+        }
+    }
+    CloseReason { code: CloseCode::Internal, text: "the responder ended the connection".into() }
+}
+
+/// HTTP/2 as the initiator speaks it, to our responders and to Envoy's.
+pub(super) fn builder(settings: &TcpSettings) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_header_list_size(settings.header_list_size())
+        .max_concurrent_streams(settings.max_streams)
+        .max_send_buffer_size(settings.send_buffer);
+    builder
+}
+
+/// What a failed TLS handshake means to whoever configured it.
+fn failed(error: &io::Error) -> DialError {
+    use rustls::Error::AlertReceived;
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(AlertReceived(alert)) => alerted(*alert),
+        Some(error) => {
+            let text = peer_text(error.to_string().as_bytes());
+            DialError::Tls(format!("this end does not accept the responder: {}", Rejection::plain(&text)))
+        }
+        None => DialError::Connection(error.to_string()),
+    }
+}
+
+fn alerted(alert: rustls::AlertDescription) -> DialError {
+    let text = format!("the responder does not accept this end: {}", alert_text(alert.into()));
+    if refuses_certificate(alert.into()) { DialError::Certificate(text) } else { DialError::Tls(text) }
+}
+
+/// TLS 1.3 lets the client finish before the server has judged its certificate. spec: HS-36
+fn closed_early(bare: &BareFrames, reason: &CloseReason) -> DialError {
+    match bare.alert() {
+        Some(alert) => alerted(alert),
+        None => DialError::Connection(format!("{}: {}", reason.code, reason.text)),
+    }
+}

@@ -1,0 +1,161 @@
+//! The byte stream below a tunnel: TCP, or TLS over it. What passes is counted.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+use crate::net::Prefixed;
+
+/// TCP of which the first bytes may have been read already.
+pub(super) type Raw = Prefixed<TcpStream>;
+
+/// What a tunnel's bytes go through.
+#[derive(Debug)]
+enum Layer {
+    Tcp(Raw),
+    Tls(Box<Prefixed<TlsStream<Raw>>>),
+}
+
+/// The stream of one tunnel.
+#[derive(Debug)]
+pub(super) struct Wire {
+    layer: Layer,
+    meter: Arc<Meter>,
+}
+
+/// How many bytes have passed, inside TLS where there is TLS.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Meter {
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Wire {
+    /// TLS, with bytes of inside it that were read already.
+    pub(super) fn tls(prefix: Bytes, stream: TlsStream<Raw>) -> Self {
+        Self { layer: Layer::Tls(Box::new(Prefixed::new(prefix, stream))), meter: Arc::default() }
+    }
+
+    /// TCP in the clear.
+    pub(super) fn tcp(stream: Raw) -> Self {
+        Self { layer: Layer::Tcp(stream), meter: Arc::default() }
+    }
+
+    /// The same stream with bytes put back in front of what comes next.
+    pub(super) fn unread(self, bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            return self;
+        }
+        let layer = match self.layer {
+            Layer::Tcp(stream) => {
+                let (rest, stream) = stream.into_parts();
+                Layer::Tcp(Prefixed::new(joined(bytes, &rest), stream))
+            }
+            Layer::Tls(stream) => {
+                let (rest, stream) = stream.into_parts();
+                Layer::Tls(Box::new(Prefixed::new(joined(bytes, &rest), stream)))
+            }
+        };
+        Self { layer, meter: self.meter }
+    }
+
+    pub(super) fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
+    }
+
+    pub(super) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().peer_addr()
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.layer {
+            Layer::Tcp(stream) => stream.get_ref(),
+            Layer::Tls(stream) => stream.get_ref().get_ref().0.get_ref(),
+        }
+    }
+}
+
+fn joined(front: Bytes, rest: &Bytes) -> Bytes {
+    if rest.is_empty() { front } else { [&front[..], &rest[..]].concat().into() }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let polled = match &mut self.layer {
+            Layer::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
+            Layer::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, into),
+        };
+        self.meter.received.fetch_add((into.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = match &mut self.layer {
+            Layer::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Layer::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+        };
+        count(&self.meter, &polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = match &mut self.layer {
+            Layer::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Layer::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bytes),
+        };
+        count(&self.meter, &polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.layer {
+            Layer::Tcp(stream) => stream.is_write_vectored(),
+            Layer::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Layer::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Layer::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
+
+fn count(meter: &Meter, polled: &Poll<io::Result<usize>>) {
+    if let Poll::Ready(Ok(bytes)) = polled {
+        meter.sent.fetch_add(*bytes as u64, Ordering::Relaxed);
+    }
+}
