@@ -9,13 +9,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::egress::gateway::{Gateway, GatewayBody};
 use crate::egress::{ConnectionInfo, ExchangeService, RequestBody};
 use crate::proxy::failure::Cause;
 use crate::telemetry::{Direction, ExchangeMetrics, ExchangeRecord};
-use crate::transport::{RecvBody, Tunnel};
+use crate::transport::{BodyError, BoxError, RecvBody, Tunnel};
 
 /// A gateway whose exchanges are counted, and logged if asked for.
 #[derive(Clone)]
@@ -141,14 +141,23 @@ impl<B> Drop for ObservedBody<B> {
     }
 }
 
+/// What cut a response.
+fn cause_of(cut: &BoxError) -> Cause {
+    match cut.downcast_ref() {
+        Some(BodyError::TunnelLost(_)) => Cause::TunnelLost,
+        Some(BodyError::Protocol(_) | BodyError::Length) => Cause::PeerProtocol,
+        Some(BodyError::Reset(_) | BodyError::Source(_)) | None => Cause::PeerReset,
+    }
+}
+
 impl<B> Body for ObservedBody<B>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes, Error = BoxError> + Unpin,
 {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &frame {
@@ -158,8 +167,10 @@ where
                 this.metrics.body_bytes(Direction::Response, bytes);
                 this.settle();
             }
-            Some(Err(_)) => {
-                this.record.fail(Cause::PeerReset.label());
+            Some(Err(error)) => {
+                let cause = cause_of(error).label();
+                debug!(%error, cause, bytes = this.bytes, "a response was cut");
+                this.record.fail(cause);
                 this.log("cut");
             }
             None => {
@@ -176,5 +187,49 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::protocol::code::StreamCode;
+    use crate::protocol::stream::StreamError;
+    use crate::telemetry::{Metrics, Side};
+    use crate::transport::TunnelLost;
+
+    /// A body that fails at once.
+    struct Failing(Option<BodyError>);
+
+    impl Body for Failing {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            Poll::Ready(self.0.take().map(Err))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cut_response_is_counted_under_what_cut_it() {
+        let cuts = [
+            (BodyError::Reset(StreamCode::Truncated), "peer_reset"),
+            (BodyError::TunnelLost(TunnelLost("idle".into())), "tunnel_lost"),
+            (BodyError::Protocol(StreamError::Truncated), "peer_protocol"),
+            (BodyError::Length, "peer_protocol"),
+        ];
+        for (error, cause) in cuts {
+            let metrics = Metrics::new();
+            let exchanges = metrics.exchanges(Side::Egress, &Cause::ALL.map(Cause::label));
+            let record = exchanges.begin();
+            let body = GatewayBody::Left(Failing(Some(error)));
+            let mut body = ObservedBody { body, metrics: exchanges, record, line: None, bytes: 0 };
+            assert!(body.frame().await.unwrap().is_err());
+            drop(body);
+            let series = format!("adit_exchanges_failed_total{{side=\"egress\",cause=\"{cause}\"}} 1");
+            assert!(metrics.render().contains(&series), "{cause}");
+        }
     }
 }

@@ -35,9 +35,9 @@ pub enum Cause {
     NoTunnel,
     /// A quota is used up.
     Quota,
-    /// The tunnel ended before a response began.
+    /// The tunnel ended before the response was complete.
     TunnelLost,
-    /// The other end of the tunnel reset the stream before a response began.
+    /// The other end of the tunnel reset the stream before the response was complete.
     PeerReset,
     /// The other end of the tunnel broke the protocol on this stream.
     PeerProtocol,

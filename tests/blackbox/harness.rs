@@ -4,9 +4,16 @@ mod link;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use http_body::{Body, Frame};
+use tokio::sync::mpsc;
 
 use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
+use crate::support::targets::pieces::{Piece, pieces};
 use crate::support::targets::{Target, pattern};
 
 async fn post(address: SocketAddr, path: &str, body: &[u8]) -> crate::support::http1::Response {
@@ -53,4 +60,36 @@ async fn a_target_counts_what_was_cancelled_and_only_that() {
         drop(client);
         eventually("the cancellation", async || (target.cancelled() > before).then_some(())).await;
     }
+}
+
+/// A waker that adds the last piece when nobody holds it any more.
+struct LastPiece(mpsc::Sender<Piece>);
+
+impl Wake for LastPiece {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for LastPiece {
+    fn drop(&mut self) {
+        self.0.try_send(Ok(Frame::data("last".into()))).unwrap();
+    }
+}
+
+/// What broke: `/bytes/N` ended one piece early, when that piece came in the middle of a poll for it.
+#[test]
+fn a_piece_that_comes_while_its_body_is_polled_is_not_lost() {
+    let (sender, body) = pieces();
+    let mut body = pin!(body);
+    let first = Waker::from(Arc::new(LastPiece(sender)));
+    assert!(body.as_mut().poll_frame(&mut Context::from_waker(&first)).is_pending());
+    // The body holds the only copy, until the next poll brings another waker.
+    drop(first);
+    let mut poll = || body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop()));
+    let piece = match poll() {
+        Poll::Pending => poll(),
+        ready => ready,
+    };
+    let Poll::Ready(Some(Ok(piece))) = piece else { panic!("{piece:?}") };
+    assert_eq!(piece.into_data().unwrap(), "last");
+    assert!(matches!(poll(), Poll::Ready(None)));
 }

@@ -14,6 +14,7 @@
 //! | `/sink` | reads the request body and says how long it was |
 
 mod answers;
+pub(crate) mod pieces;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A running target. Its connections end when it is dropped.
 pub(crate) struct Target {

@@ -153,7 +153,7 @@ where
         Err(error) => Err(error),
     };
     if let Err(error) = sent {
-        trace!(?error, "a response was cut");
+        debug!(%error, "a response was cut");
     }
 }
 

@@ -150,13 +150,16 @@ pub(super) struct SendHalf {
 }
 
 /// Why a message could not be sent whole.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     /// The peer does not want the rest.
+    #[error("the peer does not want the rest: {0}")]
     Stopped(StreamCode),
     /// The connection is gone.
+    #[error("the tunnel was lost: {0}")]
     Lost(TunnelLost),
     /// The body failed at its source.
+    #[error("the body failed at its source: {0}")]
     Source(BoxError),
 }
 

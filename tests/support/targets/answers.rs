@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Channel, Full};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use super::{Cancellation, pattern};
+use super::pieces::pieces;
+use super::{BoxError, Cancellation, pattern};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type AnyBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How much of a generated body is made at a time.
@@ -76,11 +76,11 @@ fn with_status(status: u16) -> Response<AnyBody> {
 }
 
 fn bytes(count: u64) -> Response<AnyBody> {
-    let (mut sender, body) = Channel::<Bytes, BoxError>::new(1);
+    let (sender, body) = pieces();
     tokio::spawn(async move {
         for at in (0..count).step_by(PIECE as usize) {
             let piece = pattern(at, PIECE.min(count - at));
-            if sender.send_data(piece.into()).await.is_err() {
+            if sender.send(Ok(Frame::data(piece.into()))).await.is_err() {
                 return;
             }
         }
@@ -89,10 +89,11 @@ fn bytes(count: u64) -> Response<AnyBody> {
 }
 
 fn chunks(count: u64, pause: Duration) -> Response<AnyBody> {
-    let (mut sender, body) = Channel::<Bytes, BoxError>::new(1);
+    let (sender, body) = pieces();
     tokio::spawn(async move {
         for number in 0..count {
-            if sender.send_data(format!("chunk {number}\n").into()).await.is_err() {
+            let chunk = format!("chunk {number}\n");
+            if sender.send(Ok(Frame::data(chunk.into()))).await.is_err() {
                 return;
             }
             tokio::time::sleep(pause).await;
@@ -102,19 +103,20 @@ fn chunks(count: u64, pause: Duration) -> Response<AnyBody> {
 }
 
 fn cut(count: u64) -> Response<AnyBody> {
-    let (mut sender, body) = Channel::<Bytes, BoxError>::new(1);
+    let (sender, body) = pieces();
     tokio::spawn(async move {
-        let _ = sender.send_data(pattern(0, count).into()).await;
-        sender.abort("broken off, as asked".into());
+        let _ = sender.send(Ok(Frame::data(pattern(0, count).into()))).await;
+        let _ = sender.send(Err("broken off, as asked".into())).await;
     });
     sized(body.boxed_unsync(), count * 2)
 }
 
 fn trailers() -> Response<AnyBody> {
-    let (mut sender, body) = Channel::<Bytes, BoxError>::new(2);
+    let (sender, body) = pieces();
     tokio::spawn(async move {
-        let _ = sender.send_data("body\n".into()).await;
-        let _ = sender.send_trailers(HeaderMap::from_iter([(SUM, HeaderValue::from_static("42"))])).await;
+        let _ = sender.send(Ok(Frame::data("body\n".into()))).await;
+        let trailers = HeaderMap::from_iter([(SUM, HeaderValue::from_static("42"))]);
+        let _ = sender.send(Ok(Frame::trailers(trailers))).await;
     });
     let mut response = Response::new(body.boxed_unsync());
     response.headers_mut().insert(http::header::TRAILER, SUM.into());
