@@ -107,6 +107,8 @@ fn size(line: &[u8]) -> Result<u64, BadChunk> {
 mod tests {
     use super::*;
 
+    type Expected<'a> = Result<(&'a [u8], bool, &'a [u8]), BadChunk>;
+
     /// The data, whether it ended, and what was left.
     fn read(bytes: &[u8], step: usize) -> Result<(Vec<u8>, bool, Vec<u8>), BadChunk> {
         let (mut chunked, mut data, mut ended, mut rest) = (Chunked::new(), Vec::new(), false, Vec::new());
@@ -126,7 +128,7 @@ mod tests {
     // spec: EV-6, EV-10
     #[test]
     fn chunks_are_read_in_any_split_and_nothing_after_them() {
-        let cases: [(&[u8], Result<(&[u8], bool, &[u8]), BadChunk>); 10] = [
+        let cases: [(&[u8], Expected<'_>); 10] = [
             (b"0\r\n\r\nRPING", Ok((b"", true, b"RPING"))),
             (b"0;a=b\r\nt: 1\r\n\r\n", Ok((b"", true, b""))),
             (b"3\r\nabc\r\n2 \r\nde\r\n0\r\n\r\n", Ok((b"abcde", true, b""))),

@@ -68,3 +68,67 @@ pub fn encode_request(head: &RequestHead) -> Bytes {
     out.put_slice(b"\r\n");
     out.freeze()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::envoy::{HandshakeRules, RequestReader};
+
+    fn head() -> RequestHead {
+        RequestHead {
+            path: RequestPath::default(),
+            upgrade: false,
+            host: HeaderValue::from_static("127.0.0.1:10001"),
+            claim: Claim {
+                tenant: "tenant-x".parse().unwrap(),
+                cluster: "cluster-a".parse().unwrap(),
+                node: "node-1".parse().unwrap(),
+            },
+            upstream_cluster: Some(HeaderValue::from_static("responder")),
+            initiated_at_ms: 1_795_205_571_796,
+            worker: 0,
+            connection: 0,
+            additional: Vec::new(),
+        }
+    }
+
+    // spec: EV-1
+    #[test]
+    fn a_request_has_the_bytes_of_an_envoy_1_40() {
+        let expected = "GET /reverse_connections/request HTTP/1.1\r\n\
+            host: 127.0.0.1:10001\r\n\
+            x-envoy-reverse-tunnel-node-id: node-1\r\n\
+            x-envoy-reverse-tunnel-cluster-id: cluster-a\r\n\
+            x-envoy-reverse-tunnel-tenant-id: tenant-x\r\n\
+            x-envoy-reverse-tunnel-upstream-cluster-name: responder\r\n\
+            x-envoy-reverse-tunnel-initiation-time: 1795205571796\r\n\
+            x-envoy-reverse-tunnel-worker-id: worker_0\r\n\
+            x-envoy-reverse-tunnel-connection-id: 0\r\n\
+            content-length: 0\r\n\r\n";
+        assert_eq!(encode_request(&head()), expected);
+        // What was counted on the wire.
+        assert_eq!(expected.len(), 414);
+    }
+
+    // spec: EV-2, EV-3
+    #[test]
+    fn upgrade_and_more_fields_come_before_the_length_and_cannot_replace_the_others() {
+        let field = |name: &'static str, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let additional = vec![
+            field("authorization", "Bearer t"),
+            field("content-length", "5"),
+            field("x-envoy-reverse-tunnel-node-id", "victim"),
+            field("transfer-encoding", "chunked"),
+            field("x-site", "a"),
+        ];
+        let bytes = encode_request(&RequestHead { upgrade: true, upstream_cluster: None, additional, ..head() });
+        let tail = "connection-id: 0\r\nauthorization: Bearer t\r\nx-site: a\r\n\
+            connection: upgrade\r\nupgrade: reverse-tunnel\r\ncontent-length: 0\r\n\r\n";
+        assert!(bytes.ends_with(tail.as_bytes()), "{bytes:?}");
+        let rules = HandshakeRules { upgrade: true, ..HandshakeRules::default() };
+        let request = RequestReader::new(rules).push(&bytes).unwrap().unwrap();
+        assert_eq!(request.claim, head().claim);
+        assert_eq!(request.token.as_deref(), Some(&b"t"[..]));
+        assert_eq!(request.upstream_cluster, None);
+    }
+}

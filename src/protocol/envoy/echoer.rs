@@ -1,6 +1,9 @@
 //! The initiator's side of an idle tunnel: sends pings back, finds where something else begins, and notices when the
 //! responder no longer pings, which Envoy's initiator does not.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};

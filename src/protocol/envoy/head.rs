@@ -75,7 +75,10 @@ impl HeadScanner {
 mod tests {
     use super::*;
 
-    fn scan(bytes: &[u8], step: usize) -> Result<Option<usize>, HeadError> {
+    /// Where the head ends.
+    type Found = Result<Option<usize>, HeadError>;
+
+    fn scan(bytes: &[u8], step: usize) -> Found {
         let mut scanner = HeadScanner::default();
         for mut piece in bytes.chunks(step) {
             if scanner.push(&mut piece)? {
@@ -93,7 +96,7 @@ mod tests {
         let full = [b"G\r\n".to_vec(), b"a:b\r\n".repeat(100), b"\r\n".to_vec()].concat();
         let endless = vec![b'x'; MAX_HEAD_BYTES + 1];
         let largest = [b"G\r\n".to_vec(), vec![b'x'; MAX_HEAD_BYTES - 7], b"\r\n\r\n".to_vec()].concat();
-        let cases: [(&[u8], Result<Option<usize>, HeadError>); 9] = [
+        let cases: [(&[u8], Found); 9] = [
             (one, Ok(Some(one.len() - 4))),
             (b"GET / HTTP/1.1\r\na: b\r\n", Ok(None)),
             (b"\x16\x03\x01", Err(HeadError::Syntax)),

@@ -3,6 +3,9 @@
 //! As [`Session`](crate::protocol::session::Session) it reads no clock: call [`Pinger::poll`] until it is `None` after
 //! every other call, and [`Pinger::timeout`] at [`Pinger::deadline`].
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -1,5 +1,8 @@
 //! The responder's half of the handshake: from bytes to a claim, or to the rejection that answers them.
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 
 use crate::id::Claim;

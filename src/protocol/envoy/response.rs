@@ -1,5 +1,8 @@
 //! The initiator's half of the handshake: from the responder's bytes to a tunnel, or to why there is none.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use bytes::Bytes;
