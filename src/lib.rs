@@ -65,7 +65,8 @@
 //! | question | open |
 //! |---|---|
 //! | the bytes of the handshake | `proto-spec/2-handshake.md`, [`protocol::handshake`] |
-//! | when a tunnel is considered dead | [`protocol::session`] |
+//! | the bytes of Envoy's reverse tunnels | `proto-spec/5-envoy.md`, [`protocol::envoy`] |
+//! | when a tunnel is considered dead | [`protocol::session`]; on Envoy's path [`protocol::envoy`] |
 //! | who may open a tunnel | [`policy::authorize`], [`policy::Rules`] |
 //! | what a certificate must say | [`policy::IdentityTemplate`]; how it is verified: [`tls`] |
 //! | how a request finds its node | [`routing::Router`], [`template::Template`], [`registry::Registry::pick`] |

@@ -5,12 +5,14 @@
 //!
 //! * [`session`] drives one tunnel's control stream: [`handshake`] first, then the frames of [`control`].
 //! * [`stream`] reads and writes the messages of one request stream; [`datagram`] the header of one UDP payload.
+//! * [`envoy`] is another wire: Envoy's reverse tunnels over TCP.
 //! * [`headers`] knows which HTTP fields may cross a tunnel; [`code`] every number that ends something;
 //!   [`limits`] every bound; [`varint`] and [`wire`] the alphabet that all of them share.
 
 pub mod code;
 pub mod control;
 pub mod datagram;
+pub mod envoy;
 pub mod handshake;
 pub mod headers;
 pub mod limits;

@@ -8,6 +8,8 @@ use adit::id;
 use adit::protocol;
 use adit::protocol::code::{CloseCode, RefusalCode, StreamCode};
 use adit::protocol::control;
+use adit::protocol::envoy;
+use adit::protocol::envoy::{EchoSettings, Echoer, PingSettings};
 use adit::protocol::handshake::ServiceKind;
 use adit::protocol::limits;
 use adit::protocol::session::{Drain, Timing};
@@ -139,4 +141,64 @@ fn tables() {
     assert_eq!(texts("methods"), methods);
     let names: Vec<&str> = stream::NAMES.iter().map(|name| name.as_str()).collect();
     assert_eq!(texts("field_names"), names);
+}
+
+fn envoy_section(name: &str) -> BTreeMap<String, Value> {
+    registry()["envoy"][name].as_table().unwrap().clone().into_iter().collect()
+}
+
+// spec: EV-1, EV-2, EV-14, EV-18, EV-20
+#[test]
+fn names_of_envoy() {
+    let mut registry = registry()["envoy"].as_table().unwrap().clone();
+    for section in ["fields", "limits", "defaults"] {
+        assert!(registry.remove(section).is_some());
+    }
+    let counters = envoy::Counter::ALL.map(|counter| Value::from(counter.name())).to_vec();
+    let texts = [
+        ("path", Value::from(envoy::DEFAULT_PATH)),
+        ("ping", std::str::from_utf8(envoy::PING).unwrap().into()),
+        ("upgrade_token", envoy::UPGRADE_TOKEN.into()),
+        ("counters", counters.into()),
+    ];
+    assert_eq!(registry, texts.map(|(name, text)| (name.to_owned(), text)).into_iter().collect());
+    let fields = [
+        ("node", envoy::names::NODE),
+        ("cluster", envoy::names::CLUSTER),
+        ("tenant", envoy::names::TENANT),
+        ("upstream_cluster", envoy::names::UPSTREAM_CLUSTER),
+        ("initiation_time", envoy::names::INITIATION_TIME),
+        ("worker", envoy::names::WORKER),
+        ("connection", envoy::names::CONNECTION),
+        ("reason", envoy::names::REASON),
+    ];
+    assert_eq!(envoy_section("fields"), fields.map(|(name, field)| (name.to_owned(), field.into())).into());
+}
+
+// spec: EV-4, EV-10, EV-22, EV-33
+#[test]
+fn bounds_of_envoy() {
+    let code = [
+        ("path_bytes", envoy::MAX_PATH_BYTES as i64),
+        ("head_bytes", envoy::MAX_HEAD_BYTES as i64),
+        ("head_fields", envoy::MAX_HEAD_FIELDS as i64),
+        ("interim_responses", envoy::MAX_INTERIM_RESPONSES as i64),
+        ("min_ping_interval_ms", millis(*PingSettings::INTERVALS.start())),
+        ("max_ping_interval_ms", millis(*PingSettings::INTERVALS.end())),
+        ("ping_jitter_percent", PingSettings::JITTER_PERCENT.into()),
+        ("min_expected_interval_ms", millis(Echoer::LEAST_INTERVAL)),
+        ("max_expected_interval_ms", millis(Echoer::LONGEST_INTERVAL)),
+        ("dead_intervals", Echoer::DEAD_INTERVALS.into()),
+    ];
+    assert_eq!(envoy_section("limits"), code.map(|(name, number)| (name.to_owned(), number.into())).into());
+    let pings = PingSettings::default();
+    let defaults = [
+        ("request_timeout_ms", millis(envoy::REQUEST_TIMEOUT)),
+        ("response_timeout_ms", millis(envoy::RESPONSE_TIMEOUT)),
+        ("ping_interval_ms", millis(pings.interval)),
+        ("ping_threshold", pings.threshold.into()),
+        ("proof_delay_ms", millis(pings.proof_delay)),
+        ("echo_grace_ms", millis(EchoSettings::default().grace)),
+    ];
+    assert_eq!(envoy_section("defaults"), defaults.map(|(name, number)| (name.to_owned(), number.into())).into());
 }

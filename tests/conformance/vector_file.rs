@@ -13,8 +13,10 @@ pub(crate) struct Vector {
     pub(crate) kind: String,
     pub(crate) spec: Vec<String>,
     pub(crate) note: Option<String>,
-    pub(crate) hex: String,
+    pub(crate) hex: Option<String>,
+    pub(crate) text: Option<String>,
     pub(crate) canonical: Option<String>,
+    pub(crate) canonical_text: Option<String>,
     pub(crate) decoded: Option<toml::Value>,
     pub(crate) error: Option<String>,
     pub(crate) refuse: Option<u16>,
@@ -25,7 +27,14 @@ pub(crate) struct Vector {
 
 impl Vector {
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        parse_hex(&self.hex)
+        bytes_of(self.hex.as_deref(), self.text.as_deref()).unwrap_or_else(|| panic!("{} has no bytes", self.name))
+    }
+
+    /// What encoding the value gives.
+    #[allow(dead_code)]
+    pub(crate) fn canonical_bytes(&self) -> Vec<u8> {
+        let canonical = bytes_of(self.canonical.as_deref(), self.canonical_text.as_deref());
+        canonical.unwrap_or_else(|| self.bytes())
     }
 }
 
@@ -47,6 +56,11 @@ pub(crate) fn load(folder: &str) -> Vec<Vector> {
         file.vector
     };
     files.iter().flat_map(read).collect()
+}
+
+fn bytes_of(hex: Option<&str>, text: Option<&str>) -> Option<Vec<u8>> {
+    assert!(hex.is_none() || text.is_none(), "the same bytes stand there twice");
+    hex.map(parse_hex).or_else(|| text.map(|text| text.as_bytes().to_vec()))
 }
 
 /// Bytes of commented hex: `#` starts a comment, `xx*n` is the byte `xx`, `n` times.
