@@ -56,6 +56,7 @@ impl Ends for EnvoyPair {
 /// The number of the Envoy that is measured.
 pub(crate) fn version() -> Option<String> {
     let output = Command::new(tools::envoy()?).arg("--version").output().ok()?;
-    // COMMIT/NUMBER/STATE/...
-    String::from_utf8(output.stdout).ok()?.split('/').nth(1).map(str::to_owned)
+    let text = String::from_utf8(output.stdout).ok()?;
+    // PROGRAM version: COMMIT/NUMBER/STATE/...
+    text.split_once("version: ")?.1.split('/').nth(1).map(str::to_owned)
 }

@@ -137,7 +137,8 @@ fn measure_bulk(line: &dyn Line, options: &Options, report: &mut Report) {
     report.bulk(line.name(), Bulk { up, down });
 }
 
-/// The difference between a pair with one tunnel and a pair with many, after both are up and idle.
+/// The difference between a pair with one tunnel and a pair with many, after both are up and idle. Envoy begins HTTP/2
+/// and inner TLS with the first request of a tunnel, so its idle ones have neither yet.
 fn measure_memory(kind: tunnels::Kind, tunnels: usize, target: SocketAddr) -> Option<Memory> {
     let resident = |tunnels| {
         let pair = kind.start(tunnels, target)?;

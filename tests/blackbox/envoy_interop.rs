@@ -2,6 +2,7 @@
 
 mod ends;
 mod envoy_alone;
+mod envoy_weak;
 mod tap;
 
 use ends::{End, Pair, over_each_pair};
