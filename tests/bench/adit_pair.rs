@@ -11,14 +11,15 @@ use crate::support::eventually::within;
 use crate::support::http1;
 use crate::support::ports::free_address;
 use crate::support::process::Adit;
+use crate::support::site::Transport;
 use crate::thread::block_on;
 use crate::usage::Process;
 
 /// What differs between the pairs that are compared.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
-    /// `transport:` of the tunnels.
-    pub(crate) transport: &'static str,
+    /// What carries the tunnels.
+    pub(crate) transport: Transport,
     /// Tunnels between the two.
     pub(crate) tunnels: usize,
 }
@@ -41,7 +42,7 @@ impl Pair {
         write_certificates(folder.path());
         let [tunnels, egress, responder_admin, initiator_admin] = [(); 4].map(|()| free_address());
         let files = [
-            ("responder.yaml", responder_yaml(tunnels, egress, responder_admin)),
+            ("responder.yaml", responder_yaml(tunnels, egress, responder_admin, settings)),
             ("initiator.yaml", initiator_yaml(tunnels, target, initiator_admin, settings)),
         ];
         let [responder, initiator] = files.map(|(name, text)| {
@@ -90,11 +91,12 @@ fn write_certificates(folder: &Path) {
 }
 
 /// Paths in a file are relative to it.
-fn responder_yaml(tunnels: SocketAddr, egress: SocketAddr, admin: SocketAddr) -> String {
+fn responder_yaml(tunnels: SocketAddr, egress: SocketAddr, admin: SocketAddr, settings: Settings) -> String {
+    let transport = settings.transport.label();
     format!(
         r#"
 responder:
-  listen: {{ quic: "{tunnels}" }}
+  listen: {{ {transport}: "{tunnels}" }}
   tls: {{ cert: responder.pem, key: responder.key, client_ca: ca.pem }}
   identity: "{IDENTITY}"
   quotas: {{ tunnels_per_node: 1000 }}
@@ -111,7 +113,7 @@ admin: "{admin}"
 
 fn initiator_yaml(tunnels: SocketAddr, target: SocketAddr, admin: SocketAddr, settings: Settings) -> String {
     let Node { tenant, cluster, node } = NODE;
-    let Settings { transport, tunnels: count } = settings;
+    let (transport, count) = (settings.transport.label(), settings.tunnels);
     format!(
         r#"
 initiator:

@@ -1,4 +1,5 @@
-//! How fast a request crosses a tunnel on one machine, beside what the machine can do without adit.
+//! How fast a request crosses a tunnel on one machine, beside what the machine can do without adit and
+//! beside a pair of Envoys, where there is one.
 //!
 //! `cargo bench --bench loopback -- --help` lists the options. Load generator, target and tunnel share the processor,
 //! so figures compare lines of one run; they say little about another machine. The lines take turns in every round and
@@ -7,6 +8,7 @@
 
 #[allow(dead_code, reason = "the transfer benchmark uses its own part of it")]
 mod adit_pair;
+mod envoy_pair;
 mod line;
 mod load;
 mod raw_quic;
@@ -16,6 +18,7 @@ mod report;
 mod support;
 mod target;
 mod thread;
+mod tunnels;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -24,11 +27,11 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use adit_pair::{Pair, Settings};
 use line::{Direction, Kind, Line, Workload};
 use load::HttpLine;
 use raw_quic::RawQuic;
 use report::{Bulk, Memory, Report, Small};
+use tunnels::Ends;
 
 /// Measures the way through a tunnel on loopback.
 #[derive(Debug, Parser)]
@@ -42,8 +45,8 @@ struct Options {
     /// MiB per bulk transfer.
     #[arg(long, default_value_t = 512)]
     bulk: usize,
-    /// Which lines, of direct, raw, quic.
-    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic")]
+    /// Which lines, of direct, raw, quic, envoy, envoy-tls.
+    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic,envoy,envoy-tls")]
     lines: Vec<String>,
     /// Tunnels that the memory of one is averaged over; 0 leaves it out.
     #[arg(long, default_value_t = 200)]
@@ -59,7 +62,10 @@ const CONCURRENT: &[usize] = &[1, 64];
 fn main() {
     let options = Options::parse();
     let target = target::start();
-    let pairs: Vec<(&'static str, Pair)> = pairs(&options, target);
+    let mut kinds = wanted_kinds(&options);
+    let mut pairs: Vec<(&'static str, Box<dyn Ends>)> = Vec::new();
+    // Where a program is missing, its line is left out.
+    kinds.retain(|kind| kind.start(1, target).map(|pair| pairs.push((kind.name(), pair))).is_some());
     let lines = lines(&options, target, &pairs);
     let mut report = Report::default();
     for round in 0..options.rounds {
@@ -71,8 +77,12 @@ fn main() {
     }
     drop(lines);
     drop(pairs);
-    if options.idle_tunnels > 0 && wanted(&options, "quic") {
-        report.memory = Some(measure_memory(options.idle_tunnels, target));
+    if options.idle_tunnels > 0 {
+        let memory = |kind: &tunnels::Kind| measure_memory(*kind, options.idle_tunnels, target);
+        report.memory = kinds.iter().filter_map(memory).collect();
+    }
+    if kinds.iter().any(|kind| matches!(kind, tunnels::Kind::Envoy(_))) {
+        report.envoy = envoy_pair::version();
     }
     report.print();
 }
@@ -81,14 +91,11 @@ fn wanted(options: &Options, line: &str) -> bool {
     options.lines.iter().any(|name| name == line)
 }
 
-/// Another transport, or another tunnel altogether, is one more entry here or in [`lines`].
-fn pairs(options: &Options, target: SocketAddr) -> Vec<(&'static str, Pair)> {
-    let all = [("quic", "adit, QUIC", Settings { transport: "quic", tunnels: 1 })];
-    let chosen = all.into_iter().filter(|(key, ..)| wanted(options, key));
-    chosen.map(|(_, name, settings)| (name, Pair::start(settings, target))).collect()
+fn wanted_kinds(options: &Options) -> Vec<tunnels::Kind> {
+    tunnels::Kind::ALL.iter().copied().filter(|kind| wanted(options, kind.key())).collect()
 }
 
-fn lines(options: &Options, target: SocketAddr, pairs: &[(&'static str, Pair)]) -> Vec<Box<dyn Line>> {
+fn lines(options: &Options, target: SocketAddr, pairs: &[(&'static str, Box<dyn Ends>)]) -> Vec<Box<dyn Line>> {
     let mut lines: Vec<Box<dyn Line>> = Vec::new();
     if wanted(options, "direct") {
         let direct = HttpLine { name: "direct", address: target, fields: String::new(), processes: Vec::new() };
@@ -130,14 +137,16 @@ fn measure_bulk(line: &dyn Line, options: &Options, report: &mut Report) {
     report.bulk(line.name(), Bulk { up, down });
 }
 
-/// The difference between a pair with one tunnel and a pair with many, after both are up and idle.
-fn measure_memory(tunnels: usize, target: SocketAddr) -> Memory {
-    let [few, many] = [1, 1 + tunnels].map(|tunnels| {
-        let pair = Pair::start(Settings { transport: "quic", tunnels }, target);
+/// The difference between a pair with one tunnel and a pair with many, after both are up and idle. Envoy begins HTTP/2
+/// and inner TLS with the first request of a tunnel, so its idle ones have neither yet.
+fn measure_memory(kind: tunnels::Kind, tunnels: usize, target: SocketAddr) -> Option<Memory> {
+    let resident = |tunnels| {
+        let pair = kind.start(tunnels, target)?;
         // One more keep-alive round, so that what only the handshake needed has been given back.
         std::thread::sleep(Duration::from_secs(6));
-        pair.processes().map(|process| usage::resident(process.pid))
-    });
+        Some(pair.processes().map(|process| usage::resident(process.pid)))
+    };
+    let (few, many) = (resident(1)?, resident(1 + tunnels)?);
     let [responder, initiator] = [0, 1].map(|at| many[at].saturating_sub(few[at]) as f64 / tunnels as f64 / 1024.0);
-    Memory { tunnels, responder, initiator }
+    Some(Memory { name: kind.name(), tunnels, responder, initiator })
 }

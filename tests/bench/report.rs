@@ -13,7 +13,9 @@ pub(crate) struct Report {
     names: Vec<String>,
     small: BTreeMap<(String, usize, &'static str), Vec<Small>>,
     bulk: BTreeMap<String, Vec<Bulk>>,
-    pub(crate) memory: Option<Memory>,
+    pub(crate) memory: Vec<Memory>,
+    /// The number of the Envoy in it, if any.
+    pub(crate) envoy: Option<String>,
 }
 
 /// One measurement of small exchanges.
@@ -34,6 +36,7 @@ pub(crate) struct Bulk {
 
 /// KiB per idle tunnel.
 pub(crate) struct Memory {
+    pub(crate) name: &'static str,
     pub(crate) tunnels: usize,
     pub(crate) responder: f64,
     pub(crate) initiator: f64,
@@ -59,7 +62,9 @@ impl Report {
     }
 
     pub(crate) fn print(&self) {
-        println!("{}\n\n{}\n{}\n{}", surroundings(), self.small_table(), self.bulk_table(), self.memory_line());
+        let envoy = self.envoy.as_ref().map(|version| format!(" Envoy {version}, one worker at each end."));
+        println!("{}{}\n", surroundings(), envoy.unwrap_or_default());
+        println!("{}\n{}\n{}", self.small_table(), self.bulk_table(), self.memory_table());
     }
 
     fn small_table(&self) -> String {
@@ -98,11 +103,13 @@ impl Report {
         table
     }
 
-    fn memory_line(&self) -> String {
-        let Some(Memory { tunnels, responder, initiator }) = &self.memory else { return String::new() };
-        format!(
-            "Memory per idle tunnel, over {tunnels}: responder {responder:.0} KiB, initiator {initiator:.0} KiB (resident)."
-        )
+    fn memory_table(&self) -> String {
+        let mut table =
+            String::from("| resident KiB per idle tunnel | of | responder | initiator |\n|---|---:|---:|---:|\n");
+        for Memory { name, tunnels, responder, initiator } in &self.memory {
+            writeln!(table, "| {name} | {tunnels} | {responder:.0} | {initiator:.0} |").unwrap();
+        }
+        if self.memory.is_empty() { String::new() } else { table }
     }
 }
 

@@ -35,6 +35,7 @@ use memory::{Resident, Watch};
 use origin::Origin;
 use promises::Promises;
 use support::eventually::eventually;
+use support::site::Transport;
 
 /// Moves large bodies and many bodies through a tunnel on loopback.
 #[derive(Debug, Parser)]
@@ -79,7 +80,7 @@ const KEPT_SPEED: f64 = 0.8;
 fn main() -> ExitCode {
     let options = Options::parse();
     let origin = Origin::start();
-    let pair = Pair::start(Settings { transport: "quic", tunnels: 1 }, origin.address());
+    let pair = Pair::start(Settings { transport: Transport::Quic, tunnels: 1 }, origin.address());
     // One keep-alive round, so that what only the handshake needed has been given back.
     std::thread::sleep(Duration::from_secs(6));
     let watch = Watch::start(pair.processes());

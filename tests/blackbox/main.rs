@@ -5,6 +5,7 @@ mod admin;
 mod authorization;
 mod cli;
 mod drain;
+mod envoy_interop;
 mod examples;
 mod foreign_initiator;
 mod harness;

@@ -83,6 +83,18 @@ impl Authority {
         self.issue(params)
     }
 
+    /// A certificate that is good in both TLS roles, under this DNS name, on loopback, and for this node if any: what
+    /// Envoy needs when its inner TLS reverses the roles.
+    pub(crate) fn either_role(&self, dns: &str, node: Option<Node<'_>>) -> Certificate {
+        let mut params = CertificateParams::new(vec![dns.to_owned()]).unwrap();
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        params.subject_alt_names.extend(loopback.map(SanType::IpAddress));
+        params.subject_alt_names.extend(node.map(node_name));
+        params.distinguished_name = common_name(dns);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(params)
+    }
+
     /// Signs whatever a test needs that has no name here.
     pub(crate) fn issue(&self, mut params: CertificateParams) -> Certificate {
         params.use_authority_key_identifier_extension = true;
@@ -137,12 +149,17 @@ impl Certificate {
 }
 
 fn node_params(node: Node<'_>) -> CertificateParams {
-    let uri = IDENTITY.replace("{tenant}", node.tenant).replace("{cluster}", node.cluster).replace("{node}", node.node);
     let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+    params.subject_alt_names = vec![node_name(node)];
     params.distinguished_name = common_name(node.node);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params
+}
+
+/// As [`IDENTITY`] says.
+fn node_name(node: Node<'_>) -> SanType {
+    let uri = IDENTITY.replace("{tenant}", node.tenant).replace("{cluster}", node.cluster).replace("{node}", node.node);
+    SanType::URI(uri.try_into().unwrap())
 }
 
 fn common_name(name: &str) -> DistinguishedName {

@@ -1,6 +1,8 @@
-//! What black-box tests and benchmarks share: certificates, targets, clients, processes, and a network with faults.
+//! What black-box tests and benchmarks share: certificates, targets, clients, processes (adit and Envoy), and a network
+//! with faults.
 
 pub(crate) mod certificates;
+pub(crate) mod envoy;
 pub(crate) mod eventually;
 pub(crate) mod http1;
 pub(crate) mod http2;

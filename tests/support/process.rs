@@ -1,16 +1,14 @@
-//! The built binary as a child process.
+//! Child processes: the built binary, and others.
 
 use std::io::{BufRead, BufReader, Read};
+use std::ops::{Deref, DerefMut};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use crate::support::eventually::eventually;
 
-/// A running `adit`, killed when dropped. What it prints is kept.
-pub(crate) struct Adit {
-    child: Child,
-    log: Arc<Mutex<Vec<String>>>,
-}
+/// A running `adit`.
+pub(crate) struct Adit(Program);
 
 impl Adit {
     /// Starts `adit` with these arguments.
@@ -21,12 +19,40 @@ impl Adit {
     }
 
     /// Starts another program that has adit in it, such as an example.
-    pub(crate) fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(command: Command) -> Self {
+        Self(Program::spawn("adit", command))
+    }
+}
+
+impl Deref for Adit {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.0
+    }
+}
+
+impl DerefMut for Adit {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.0
+    }
+}
+
+/// A running program, killed when dropped. What it prints is kept, and shown when the test fails.
+pub(crate) struct Program {
+    name: &'static str,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Program {
+    /// `name` is for whoever reads the log.
+    pub(crate) fn spawn(name: &'static str, mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::default();
         collect(child.stdout.take().unwrap(), Arc::clone(&log));
         collect(child.stderr.take().unwrap(), Arc::clone(&log));
-        Self { child, log }
+        Self { name, child, log }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -46,22 +72,41 @@ impl Adit {
 
     /// Asks it to drain, as a service manager would.
     pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+        self.signal("TERM");
+    }
+
+    /// SIGSTOP: it keeps its connections and does nothing.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT: it goes on where it was frozen.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Waits for its end.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
-        eventually("the end of the process", async || self.child.try_wait().unwrap()).await
+        eventually("the end of the process", async || self.ended()).await
     }
 }
 
-impl Drop for Adit {
+impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- adit, process {}:\n{}", self.pid(), self.log());
+            eprintln!("--- {}, process {}:\n{}", self.name, self.pid(), self.log());
         }
     }
 }

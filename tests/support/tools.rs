@@ -27,6 +27,22 @@ pub(crate) fn python() -> Option<PathBuf> {
     None
 }
 
+/// The real Envoy of `tests/envoy/requirements.txt`, or the one that `$ADIT_ENVOY` names; otherwise like [`find`].
+pub(crate) fn envoy() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("ADIT_ENVOY").map(PathBuf::from) {
+        assert!(path.is_file(), "$ADIT_ENVOY names {}, which is no file", path.display());
+        return Some(path);
+    }
+    let targets = [Some(concat!(env!("CARGO_MANIFEST_DIR"), "/target").into()), std::env::var_os("CARGO_TARGET_DIR")];
+    let environments = targets.into_iter().flatten().map(|target| PathBuf::from(target).join("envoy-venv"));
+    // tests/run writes the file when the installation is whole.
+    let found = environments.into_iter().find(|environment| environment.join("requirements.txt").is_file());
+    if found.is_none() {
+        skip("there is no target/envoy-venv with the Envoy of tests/envoy/requirements.txt");
+    }
+    found.map(|environment| environment.join("bin/envoy"))
+}
+
 /// Records that the calling test cannot show anything here; the test then returns.
 pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
