@@ -165,9 +165,16 @@ impl Auto {
     /// When a transport of this round is to be connected.
     fn start_at(&self, transport: Transport) -> Option<Instant> {
         match &self.pursuit {
-            Pursuit::Round(round) if self.lanes[transport].is_idle() => round.start[transport],
+            Pursuit::Round(round) if self.lanes[transport].is_idle() => {
+                round.start[transport].map(|at| self.allowed(at))
+            }
             _ => None,
         }
+    }
+
+    /// `at`, or when the silence after a refusal is over.
+    fn allowed(&self, at: Instant) -> Instant {
+        self.silent_until.map_or(at, |silent| silent.max(at))
     }
 
     /// When HELLO is to be sent on a connection that waits for it.
@@ -189,16 +196,17 @@ impl Auto {
         let (Pursuit::Round(round), Lane::Claiming { since, .. }) = (&self.pursuit, self.lanes[Transport::Quic]) else {
             return None;
         };
-        let tcp_may_help = match self.lanes[Transport::Tcp] {
+        let ends = since + self.settings.claim_patience;
+        match self.lanes[Transport::Tcp] {
             Lane::Idle => {
-                self.settings.transports.allow(Transport::Tcp)
+                let may_help = self.settings.transports.allow(Transport::Tcp)
                     && !round.failed[Transport::Tcp]
-                    && round.refused.is_none()
+                    && round.refused.is_none();
+                may_help.then(|| self.allowed(ends))
             }
-            Lane::Connected { .. } => true,
-            Lane::Connecting(_) | Lane::Claiming { .. } => false,
-        };
-        tcp_may_help.then(|| since + self.settings.claim_patience)
+            Lane::Connected { .. } => Some(ends),
+            Lane::Connecting(_) | Lane::Claiming { .. } => None,
+        }
     }
 
     /// Connects TCP, or moves the claim there once it is connected.
@@ -283,7 +291,7 @@ impl Auto {
         }
         let delay = self.backoff.next_delay(entropy, refused.flatten());
         // An earlier refusal may have asked for more.
-        let until = self.silent_until.map_or(now + delay, |silent| silent.max(now + delay));
+        let until = self.allowed(now + delay);
         if refused.is_some() {
             self.silent_until = Some(until);
         }

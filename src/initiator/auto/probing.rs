@@ -60,8 +60,8 @@ impl Probing {
         self.healthy_since = Some(now);
     }
 
-    /// The tunnel on QUIC is suspect: its health is counted, and pauses.
-    pub(super) fn quic_suspect(&mut self, now: Instant, settings: &AutoSettings) {
+    /// The tunnel on QUIC is suspect or gone: its health until now counts, and pauses.
+    pub(super) fn count_health(&mut self, now: Instant, settings: &AutoSettings) {
         if let Some(since) = self.healthy_since.take() {
             let decay = settings.flap_decay.as_nanos().max(1);
             let periods = now.saturating_duration_since(since).as_nanos() / decay;
@@ -75,18 +75,12 @@ impl Probing {
 
     /// QUIC does not carry the tunnel any more; it worked until `at`.
     pub(super) fn quic_lost(&mut self, at: Instant, settings: &AutoSettings) {
-        self.quic_suspect(at, settings);
+        self.count_health(at, settings);
         if let Some(returned) = self.returned_at.take()
             && at.saturating_duration_since(returned) < settings.flap_window
         {
             self.flaps = (self.flaps + 1).min(MAX_DOUBLINGS);
         }
-    }
-
-    /// QUIC does not carry the tunnel any more, and not because it failed.
-    pub(super) fn quic_left(&mut self, now: Instant, settings: &AutoSettings) {
-        self.quic_suspect(now, settings);
-        self.returned_at = None;
     }
 }
 
@@ -150,8 +144,6 @@ mod tests {
         flap(&mut probing, now, SECOND * 60);
         probing.quic_up(now, false);
         probing.quic_lost(now + SECOND, &AutoSettings::default());
-        probing.quic_up(now, true);
-        probing.quic_left(now + SECOND, &AutoSettings::default());
         assert_eq!(probing.flaps, 0);
     }
 
@@ -162,7 +154,7 @@ mod tests {
             flap(&mut probing, now, SECOND);
         }
         probing.quic_up(now, true);
-        probing.quic_suspect(now + SECOND * 599, &settings);
+        probing.count_health(now + SECOND * 599, &settings);
         assert_eq!(probing.flaps, 3);
         // The pause counts for nothing, and health begins again after it.
         probing.quic_alive(now + SECOND * 5000);

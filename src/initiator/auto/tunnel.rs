@@ -79,7 +79,7 @@ impl Auto {
             }
         }
         if let Some(claiming) = Transport::ALL.into_iter().find(|&transport| self.lanes[transport].is_claiming()) {
-            return self.leave_it_to(now, claiming, failure.kind);
+            return self.leave_it_to(claiming, failure.kind);
         }
         let order = match live.transport() {
             _ if !live.is_healthy() => Order::Together,
@@ -108,14 +108,13 @@ impl Auto {
 
     /// The tunnel is lost with a claim in the air: its answer decides. The responder may have ended the tunnel because of
     /// it.
-    fn leave_it_to(&mut self, now: Instant, claiming: Transport, kind: FailureKind) {
+    fn leave_it_to(&mut self, claiming: Transport, kind: FailureKind) {
         let mut round = match std::mem::replace(&mut self.pursuit, Pursuit::Content) {
             Pursuit::Round(round) => round,
             Pursuit::Content | Pursuit::Waiting { .. } => Round::default(),
         };
         if let FailureKind::Refused { retry_after } = kind {
             round.refuse(retry_after);
-            self.silent_until = silence(now, retry_after).max(self.silent_until);
             self.abandon(claiming.other());
         }
         self.pursuit = Pursuit::Round(round);
@@ -129,7 +128,7 @@ impl Auto {
         self.note_settled(now, live);
         self.probing.cancel();
         if live.transport() == Transport::Quic {
-            self.probing.quic_suspect(now, &self.settings);
+            self.probing.count_health(now, &self.settings);
         }
         if self.settings.transports != Transports::Auto {
             return;
@@ -182,8 +181,7 @@ impl Auto {
             // One that admits and drains again and again is not dialled in a tight loop.
             wait = wait.max(self.backoff.next_delay(entropy, None));
         }
-        let until = self.silent_until.map_or(now + wait, |silent| silent.max(now + wait));
-        self.wait(until, (live.transport() == Transport::Tcp).then_some(Order::TcpFirst));
+        self.wait(self.allowed(now + wait), (live.transport() == Transport::Tcp).then_some(Order::TcpFirst));
     }
 
     /// A probe failed or was refused: the next one is later. What else ends while there is a tunnel changes nothing.
@@ -211,7 +209,7 @@ impl Auto {
     /// QUIC does not carry the tunnel any more, because of its path or not.
     fn quic_gone(&mut self, now: Instant, live: Live, by_path: bool) {
         if !by_path {
-            return self.probing.quic_left(now, &self.settings);
+            return self.probing.count_health(now, &self.settings);
         }
         self.probing.quic_lost(live.suspect.unwrap_or(now), &self.settings);
         if !live.is_healthy() {

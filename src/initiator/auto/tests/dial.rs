@@ -217,3 +217,69 @@ fn a_fixed_transport_is_the_same_machine_without_the_other() {
         assert_eq!(bench.auto.status(bench.now).paths.len(), 1);
     }
 }
+
+#[test]
+fn a_slow_claim_does_not_connect_tcp_again_that_just_failed() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    bench.wake(300);
+    bench.failed(Tcp);
+    bench.connected(Quic);
+    assert_eq!(bench.due(), None);
+}
+
+#[test]
+fn a_tunnel_on_quic_ends_the_memory_of_its_failure() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    bench.failed(Quic);
+    bench.failed(Tcp);
+    bench.wake(499);
+    bench.connected(Quic);
+    bench.admitted(Quic);
+    bench.pass(6000);
+    assert_eq!(bench.lost(), [Did::Connect(Quic)]);
+}
+
+/// A slot whose first two rounds failed.
+fn tired() -> Bench {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    for wait in [499, 999] {
+        bench.failed(Quic);
+        bench.failed(Tcp);
+        bench.wake(wait);
+    }
+    bench
+}
+
+#[test]
+fn a_settled_tunnel_makes_up_for_the_failures_before_it_however_it_ends() {
+    let both_fail = |bench: &mut Bench| {
+        bench.failed(Tcp);
+        bench.failed(Quic)
+    };
+    for suspect in [true, false] {
+        let mut bench = tired();
+        bench.connected(Quic);
+        bench.admitted(Quic);
+        bench.pass(6000);
+        if suspect {
+            bench.suspect();
+        } else {
+            bench.lost();
+            bench.wake(300);
+        }
+        assert_eq!(both_fail(&mut bench), [Did::Wait(499)]);
+    }
+    // Replaced by a probe that then breaks.
+    let mut bench = tired();
+    bench.failed(Quic);
+    bench.connected(Tcp);
+    bench.admitted(Tcp);
+    bench.wake(7500);
+    bench.connected(Quic);
+    bench.wake(2000);
+    bench.admitted(Quic);
+    assert_eq!(bench.lost(), [Did::Connect(Tcp)]);
+}

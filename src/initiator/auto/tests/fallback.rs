@@ -41,6 +41,11 @@ fn a_claim_in_the_air_is_waited_for_even_if_the_old_tunnel_is_alive() {
     bench.alive();
     assert_eq!(bench.failed(Tcp), [], "the old tunnel is still there");
     assert_eq!((bench.due(), bench.tunnel()), (None, bench.latest(Quic)));
+    bench.entropy = 0;
+    bench.suspect();
+    bench.connected(Tcp);
+    bench.admitted(Tcp);
+    assert_eq!(bench.due(), Some(10_000), "and it was no probe");
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn quic_that_is_lost_within_60_s_of_its_return_is_probed_half_as_often() {
     let mut bench = Bench::back_on_quic();
     bench.pass(59_999);
     bench.suspect();
+    bench.pass(500);
     bench.connected(Tcp);
     bench.admitted(Tcp);
     assert_eq!(bench.wake(20_000), [Did::Connect(Quic)]);
@@ -163,4 +164,55 @@ fn a_slot_that_began_on_tcp_probes_too() {
     assert_eq!(bench.wake(10_000), [Did::Connect(Quic)]);
     bench.connected(Quic);
     assert_eq!(bench.wake(2000), [Did::Claim(Quic, Beside)]);
+}
+
+// spec: TB-22
+#[test]
+fn the_end_of_a_tunnel_on_tcp_is_followed_by_tcp_however_long_ago_quic_failed() {
+    for drains in [true, false] {
+        let mut bench = Bench::on_tcp();
+        bench.wake(10_000);
+        bench.refused(Quic, Some(90_000));
+        bench.pass(89_000);
+        let did = if drains { bench.draining(0) } else { bench.lost() };
+        assert_eq!(did.last(), Some(&Did::Connect(Tcp)));
+    }
+}
+
+// spec: TB-26
+#[test]
+fn a_drain_soon_after_a_return_is_no_flap() {
+    let mut bench = Bench::back_on_quic();
+    bench.pass(10_000);
+    bench.draining(0);
+    bench.failed(Quic);
+    bench.connected(Tcp);
+    bench.admitted(Tcp);
+    assert_eq!(bench.due(), Some(10_000));
+}
+
+// spec: TB-26
+#[test]
+fn health_before_and_after_a_short_suspicion_counts() {
+    for (before, after) in [(600_000, 1000), (1000, 600_000)] {
+        let mut bench = Bench::back_on_quic();
+        bench.pass(1000);
+        bench.lost();
+        bench.failed(Quic);
+        bench.connected(Tcp);
+        bench.admitted(Tcp);
+        bench.wake(20_000);
+        bench.connected(Quic);
+        bench.wake(2000);
+        bench.admitted(Quic);
+        bench.pass(before);
+        bench.suspect();
+        bench.alive();
+        bench.pass(after);
+        bench.suspect();
+        bench.connected(Tcp);
+        bench.admitted(Tcp);
+        // One doubling is forgiven; a loss a second after the return would be another.
+        assert_eq!(bench.due(), Some(10_000), "{before}, {after}");
+    }
 }

@@ -50,8 +50,17 @@ fn a_refusal_while_a_claim_is_in_the_air_waits_for_its_answer() {
     bench.wake(300);
     bench.connected(Quic);
     bench.refused(Tcp, Some(2000));
+    assert_eq!(bench.refused(Quic, None), [Did::Wait(2499)], "the longer of the two");
+
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    bench.wake(300);
+    bench.connected(Quic);
+    bench.refused(Tcp, Some(20_000));
     assert_eq!(bench.admitted(Quic), []);
     assert_eq!(bench.due(), None);
+    bench.pass(6000);
+    assert_eq!(bench.lost(), [Did::Connect(Quic)], "a WELCOME takes the refusal back");
 }
 
 #[test]
@@ -101,4 +110,67 @@ fn a_later_refusal_does_not_shorten_an_earlier_one() {
     assert_eq!(bench.pass(5000), []);
     let did = bench.refused(Quic, None);
     assert!(matches!(did[..], [Did::Wait(15_000..)]), "{did:?}");
+}
+
+/// What follows a claim in the air once began without looking at the silence that a refusal had asked for before it.
+#[test]
+fn neither_a_slow_claim_nor_a_failed_one_ends_the_silence_early() {
+    for fails in [false, true] {
+        let mut bench = Bench::on_tcp();
+        bench.suspect();
+        bench.connected(Quic);
+        let fresh = bench.latest(Tcp);
+        let tunnel = bench.tunnel();
+        assert_ne!(fresh, tunnel);
+        assert_eq!(bench.refused(Tcp, Some(20_000)), []);
+        bench.alive();
+        bench.lost();
+        if fails {
+            bench.failed(Quic);
+        }
+        assert_eq!(bench.wake(20_000), [Did::Connect(Tcp)], "{fails}");
+    }
+}
+
+#[test]
+fn the_backoff_after_a_refusal_holds_without_a_retry_after_too() {
+    let mut bench = Bench::on_quic();
+    bench.suspect();
+    bench.connected(Tcp);
+    assert_eq!(bench.refused(Tcp, None), [Did::Wait(499)]);
+    bench.alive();
+    assert_eq!(bench.suspect(), [Did::Wait(499)]);
+    bench.alive();
+    assert_eq!(bench.draining(0), [Did::Wait(499)]);
+}
+
+#[test]
+fn a_tunnel_that_is_ended_by_policy_takes_the_connect_that_was_to_replace_it_with_it() {
+    let mut bench = Bench::on_tcp();
+    bench.suspect();
+    bench.connected(Quic);
+    let failure = Failure::refused(None, "revoked");
+    assert_eq!(bench.event(Event::Ended(bench.tunnel(), failure)), [Did::Abandon(Tcp)]);
+}
+
+// spec: TB-22
+#[test]
+fn the_dial_after_a_refusal_remembers_what_quic_did() {
+    let mut silent_in_the_race = Bench::new(Transports::Auto);
+    silent_in_the_race.did();
+    silent_in_the_race.wake(300);
+    silent_in_the_race.connected(Tcp);
+    silent_in_the_race.admitted(Tcp);
+
+    let mut slow_claim = Bench::new(Transports::Auto);
+    slow_claim.did();
+    slow_claim.connected(Quic);
+    slow_claim.wake(3000);
+    slow_claim.connected(Tcp);
+
+    for mut bench in [silent_in_the_race, slow_claim, Bench::on_tcp()] {
+        bench.entropy = 0;
+        assert_eq!(bench.refused(Tcp, Some(1000)), [Did::Wait(1000)]);
+        assert_eq!(bench.wake(1000), [Did::Connect(Tcp)]);
+    }
 }
