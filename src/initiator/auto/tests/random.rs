@@ -174,7 +174,7 @@ impl Model {
         self.attempts.push((attempt, Stage::Connecting));
     }
 
-    // spec: HS-1, TB-21
+    // spec: TB-21
     fn claim(&mut self, attempt: Attempt, place: ClaimPlace) {
         assert_eq!(self.stage(attempt), Stage::Connected, "a claim on {attempt}");
         assert!(self.count(|stage| stage == Stage::Claiming) == 0, "two claims in the air");
