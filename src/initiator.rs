@@ -3,6 +3,7 @@
 //! Row 9. Knows nothing of egress or the registry; serves through any [`Serve`](crate::transport::Serve), of which
 //! [`serve::Services`] (configured targets) is one. proto-spec sections 2 and 4.
 
+pub mod auto;
 mod builder;
 mod dialer;
 pub mod serve;

@@ -1,0 +1,284 @@
+//! From nothing to a tunnel, and the next one after a loss.
+
+use super::*;
+
+// spec: TB-20
+#[test]
+fn tcp_starts_300_after_quic_and_the_first_connected_gets_the_only_hello() {
+    let mut bench = Bench::new(Transports::Auto);
+    assert_eq!(bench.did(), [Did::Connect(Quic)]);
+    assert_eq!(bench.pass(299), []);
+    assert_eq!(bench.wake(1), [Did::Connect(Tcp)]);
+    assert_eq!(bench.connected(Tcp), [Did::Claim(Tcp, Supersede)]);
+    assert_eq!(bench.connected(Quic), []);
+    assert_eq!(bench.admitted(Tcp), [Did::Abandon(Quic)]);
+    assert_eq!(bench.switches(), 0);
+}
+
+#[test]
+fn an_answer_of_quic_within_300_keeps_tcp_out() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    assert_eq!(bench.pass(299), []);
+    assert_eq!(bench.connected(Quic), [Did::Claim(Quic, Supersede)]);
+    assert_eq!(bench.pass(2999), []);
+    assert_eq!(bench.admitted(Quic), []);
+    assert_eq!(bench.due(), None);
+}
+
+// spec: TB-21
+#[test]
+fn tcp_starts_at_once_when_quic_fails_sooner() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    assert_eq!(bench.pass(20), []);
+    assert_eq!(bench.failed(Quic), [Did::Connect(Tcp)]);
+}
+
+// spec: TB-21
+#[test]
+fn a_claim_that_fails_as_a_transport_goes_to_the_other_one() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    bench.wake(300);
+    bench.connected(Quic);
+    assert_eq!(bench.connected(Tcp), []);
+    assert_eq!(bench.failed(Quic), [Did::Claim(Tcp, Supersede)]);
+
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    bench.connected(Quic);
+    assert_eq!(bench.failed(Quic), [Did::Connect(Tcp)]);
+    assert_eq!(bench.connected(Tcp), [Did::Claim(Tcp, Supersede)]);
+    assert_eq!(bench.failed(Tcp), [Did::Wait(499)], "both had their turn");
+}
+
+#[test]
+fn a_claim_over_quic_without_an_answer_is_moved_to_tcp_after_3000() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    bench.connected(Quic);
+    assert_eq!(bench.wake(3000), [Did::Connect(Tcp)]);
+    assert_eq!(bench.pass(50), []);
+    assert_eq!(bench.connected(Tcp), [Did::Abandon(Quic), Did::Claim(Tcp, Supersede)]);
+    assert_eq!(bench.due(), None, "TCP has the time of the handshake timeout");
+    assert_eq!(bench.failed(Tcp), [Did::Wait(499)]);
+
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    bench.wake(300);
+    bench.connected(Quic);
+    bench.connected(Tcp);
+    assert_eq!(bench.wake(3000), [Did::Abandon(Quic), Did::Claim(Tcp, Supersede)]);
+}
+
+#[test]
+fn when_both_fail_the_slot_backs_off_and_races_again() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    for bound in [499, 999, 1999, 3999, 7999, 15_999, 29_999, 29_999] {
+        assert_eq!(bench.failed(Quic), [Did::Connect(Tcp)]);
+        assert_eq!(bench.failed(Tcp), [Did::Wait(bound)]);
+        bench.now = bench.auto.deadline().unwrap();
+        bench.auto.timeout(bench.now);
+        assert_eq!(bench.did(), [Did::Connect(Quic)]);
+        assert_eq!(bench.due(), Some(300));
+    }
+}
+
+#[test]
+fn a_settled_tunnel_that_is_lost_is_replaced_at_once_by_a_race() {
+    let mut bench = Bench::on_quic();
+    assert_eq!(bench.lost(), [Did::Connect(Quic)]);
+    assert_eq!(bench.wake(300), [Did::Connect(Tcp)]);
+}
+
+// spec: TB-22
+#[test]
+fn after_a_loss_on_tcp_the_dial_begins_with_tcp() {
+    let mut bench = Bench::on_tcp();
+    bench.pass(6000);
+    assert_eq!(bench.lost(), [Did::Connect(Tcp)]);
+    assert_eq!(bench.pass(60), []);
+    assert_eq!(bench.connected(Tcp), [Did::Claim(Tcp, Supersede)]);
+    assert_eq!(bench.admitted(Tcp), []);
+    assert_eq!(bench.due(), Some(10_000), "QUIC is left to the probes");
+}
+
+// spec: TB-22
+#[test]
+fn tcp_that_fails_where_it_was_first_makes_it_a_race_again() {
+    let mut bench = Bench::on_tcp();
+    bench.pass(6000);
+    bench.entropy = u64::MAX;
+    bench.lost();
+    assert_eq!(bench.failed(Tcp), [Did::Connect(Quic)]);
+    assert_eq!(bench.failed(Quic), [Did::Wait(499)]);
+    assert_eq!(bench.wake(499), [Did::Connect(Quic)]);
+    assert_eq!(bench.wake(300), [Did::Connect(Tcp)]);
+}
+
+#[test]
+fn tcp_that_is_silent_where_it_was_first_has_1000_alone() {
+    let mut bench = Bench::on_tcp();
+    bench.pass(6000);
+    bench.lost();
+    assert_eq!(bench.wake(1000), [Did::Connect(Quic)]);
+    assert_eq!(bench.connected(Quic), [Did::Claim(Quic, Supersede)]);
+    assert_eq!(bench.admitted(Quic), [Did::Abandon(Tcp), Did::Switched(Quic)]);
+}
+
+// spec: TB-22
+#[test]
+fn a_failure_of_quic_is_remembered_for_60_s() {
+    for (later, expected) in [(59_999, Tcp), (60_000, Quic)] {
+        let mut bench = Bench::new(Transports::Auto);
+        bench.entropy = 0;
+        bench.did();
+        bench.failed(Quic);
+        bench.refused(Tcp, Some(later));
+        assert_eq!(bench.wake(u128::from(later)), [Did::Connect(expected)]);
+    }
+}
+
+#[test]
+fn a_tunnel_that_ends_before_5000_counts_as_a_failed_attempt() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    bench.connected(Quic);
+    bench.admitted(Quic);
+    assert_eq!(bench.pass(4999), []);
+    assert_eq!(bench.lost(), [Did::Connect(Tcp)], "the first is at once, and QUIC just failed");
+    bench.connected(Tcp);
+    bench.admitted(Tcp);
+    assert_eq!(bench.lost(), [Did::Wait(499)]);
+    assert_eq!(bench.wake(499), [Did::Connect(Tcp)]);
+    bench.connected(Tcp);
+    bench.admitted(Tcp);
+    assert_eq!(bench.pass(5000), []);
+    assert_eq!(bench.lost(), [Did::Connect(Tcp)], "settled: at once again");
+}
+
+#[test]
+fn a_drain_is_followed_by_a_dial_after_the_time_that_the_responder_asked_for() {
+    let mut bench = Bench::on_quic();
+    assert_eq!(bench.draining(2500), [Did::Wait(2500)]);
+    assert_eq!(bench.auto.tunnel(), None);
+    assert_eq!(bench.wake(2500), [Did::Connect(Quic)]);
+
+    let mut bench = Bench::on_tcp();
+    bench.pass(6000);
+    assert_eq!(bench.draining(0), [Did::Wait(0), Did::Connect(Tcp)]);
+}
+
+#[test]
+fn a_responder_that_admits_and_drains_is_not_dialled_in_a_tight_loop() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        bench.connected(Quic);
+        bench.admitted(Quic);
+        let did = bench.draining(0);
+        let [Did::Wait(wait), ..] = did[..] else { panic!("{did:?}") };
+        waits.push(wait);
+        if wait > 0 {
+            bench.wake(wait);
+        }
+    }
+    assert_eq!(waits, [0, 499, 999, 1999]);
+}
+
+#[test]
+fn nobody_is_silenced_for_longer_than_ten_minutes() {
+    let mut bench = Bench::on_quic();
+    bench.event(Event::Draining(bench.tunnel(), Duration::MAX));
+    assert_eq!(bench.due(), Some(600_000));
+}
+
+#[test]
+fn a_fixed_transport_is_the_same_machine_without_the_other() {
+    for only in Transport::ALL {
+        let mut bench = Bench::new(Transports::Only(only));
+        assert_eq!(bench.did(), [Did::Connect(only)]);
+        assert_eq!(bench.due(), None);
+        assert_eq!(bench.failed(only), [Did::Wait(499)]);
+        assert_eq!(bench.wake(499), [Did::Connect(only)]);
+        assert_eq!(bench.connected(only), [Did::Claim(only, Supersede)]);
+        assert_eq!(bench.due(), None);
+        assert_eq!(bench.admitted(only), []);
+        assert_eq!(bench.pass(60_000), []);
+        assert_eq!(bench.suspect(), []);
+        assert_eq!(bench.alive(), []);
+        bench.suspect();
+        assert_eq!(bench.due(), None);
+        assert_eq!(bench.lost(), [Did::Connect(only)]);
+        assert_eq!(bench.auto.status(bench.now).paths.len(), 1);
+    }
+}
+
+#[test]
+fn a_slow_claim_does_not_connect_tcp_again_that_just_failed() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    bench.wake(300);
+    bench.failed(Tcp);
+    bench.connected(Quic);
+    assert_eq!(bench.due(), None);
+}
+
+#[test]
+fn a_tunnel_on_quic_ends_the_memory_of_its_failure() {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    bench.failed(Quic);
+    bench.failed(Tcp);
+    bench.wake(499);
+    bench.connected(Quic);
+    bench.admitted(Quic);
+    bench.pass(6000);
+    assert_eq!(bench.lost(), [Did::Connect(Quic)]);
+}
+
+/// A slot whose first two rounds failed.
+fn tired() -> Bench {
+    let mut bench = Bench::new(Transports::Auto);
+    bench.did();
+    for wait in [499, 999] {
+        bench.failed(Quic);
+        bench.failed(Tcp);
+        bench.wake(wait);
+    }
+    bench
+}
+
+#[test]
+fn a_settled_tunnel_makes_up_for_the_failures_before_it_however_it_ends() {
+    let both_fail = |bench: &mut Bench| {
+        bench.failed(Tcp);
+        bench.failed(Quic)
+    };
+    for suspect in [true, false] {
+        let mut bench = tired();
+        bench.connected(Quic);
+        bench.admitted(Quic);
+        bench.pass(6000);
+        if suspect {
+            bench.suspect();
+        } else {
+            bench.lost();
+            bench.wake(300);
+        }
+        assert_eq!(both_fail(&mut bench), [Did::Wait(499)]);
+    }
+    // Replaced by a probe that then breaks.
+    let mut bench = tired();
+    bench.failed(Quic);
+    bench.connected(Tcp);
+    bench.admitted(Tcp);
+    bench.wake(7500);
+    bench.connected(Quic);
+    bench.wake(2000);
+    bench.admitted(Quic);
+    assert_eq!(bench.lost(), [Did::Connect(Tcp)]);
+}
