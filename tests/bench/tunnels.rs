@@ -29,8 +29,12 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All that are compared; another transport is one more entry here.
-    pub(crate) const ALL: &[Self] =
-        &[Self::Adit(Transport::Quic), Self::Envoy(Variant::Plaintext), Self::Envoy(Variant::InnerMtls)];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Adit(Transport::Quic),
+        Self::Adit(Transport::Tcp),
+        Self::Envoy(Variant::Plaintext),
+        Self::Envoy(Variant::InnerMtls),
+    ];
 
     /// The word for `--lines`.
     pub(crate) fn key(self) -> &'static str {
@@ -45,6 +49,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Adit(Transport::Quic) => "adit, QUIC",
+            Self::Adit(Transport::Tcp) => "adit, TCP with mTLS",
             Self::Envoy(variant) if variant.has_inner_tls() => "Envoy, TCP with inner mTLS",
             Self::Envoy(_) => "Envoy, TCP in clear",
         }
