@@ -6,14 +6,16 @@ mod body;
 mod control;
 mod dial;
 mod exchange;
+pub mod envoy;
 mod handshake;
+mod raw;
 mod send;
 mod serve;
 mod settings;
 mod wire;
 
 pub use accept::{Incoming, Listener};
-pub(crate) use accept::{Pending, Prepared};
+pub(crate) use accept::{Heard, Pending, Prepared};
 pub(crate) use body::Http2Body;
 pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};

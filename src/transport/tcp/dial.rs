@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use crate::net::{self, Prefixed};
+use crate::net;
 use crate::protocol::ALPN;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Welcome};
@@ -28,6 +28,7 @@ use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
 use crate::transport::tcp::exchange::{Connection, Requests};
 use crate::transport::tcp::handshake::BareFrames;
 use crate::transport::tcp::serve::answer_one;
+use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::settings::TcpSettings;
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
@@ -81,7 +82,7 @@ impl Dialer {
         let stream = TcpStream::connect(address).await.map_err(|error| DialError::Connection(error.to_string()))?;
         net::tune_tcp(&stream, self.settings.user_timeout);
         let stream =
-            self.tls.connect(name, Prefixed::new(Bytes::new(), stream)).await.map_err(|error| failed(&error))?;
+            self.tls.connect(name, Raw::new(stream)).await.map_err(|error| failed(&error))?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(DialError::Tls("whoever answers does not speak adit/1".into()));
         }
@@ -192,7 +193,7 @@ async fn serve<S: Serve>(
             Err(error) => return ended(&error),
         };
         let Some(opened) = opened.take() else {
-            answer_one(request, respond, &state, settings.limits, service.clone());
+            answer_one(request, respond, &state, settings.limits, service.clone(), true);
             continue;
         };
         match respond.send_response(http::Response::new(()), false) {
@@ -217,7 +218,7 @@ pub(super) fn builder(settings: &TcpSettings) -> server::Builder {
 }
 
 /// What a failed TLS handshake means to whoever configured it.
-fn failed(error: &io::Error) -> DialError {
+pub(super) fn failed(error: &io::Error) -> DialError {
     use rustls::Error::AlertReceived;
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(AlertReceived(alert)) => alerted(*alert),
