@@ -19,6 +19,7 @@ use crate::initiator::supervisor::{Slot, keep};
 use crate::protocol::handshake::{Service, Token};
 use crate::telemetry::{Metrics, Role, TunnelMetrics};
 use crate::transport::quic::QuicSettings;
+use crate::transport::tcp::envoy;
 use crate::transport::{Dialer, Serve, TransportKind};
 
 /// How often a name is asked again while all is well.
@@ -37,6 +38,8 @@ pub struct Destination {
     pub server_name: Option<String>,
     /// What carries its tunnels.
     pub transport: TransportChoice,
+    /// How an Envoy is dialled; needed with [`TransportChoice::Envoy`].
+    pub envoy: Option<envoy::Dialer>,
 }
 
 /// Which transport a tunnel is dialled over.
@@ -50,6 +53,8 @@ pub enum TransportChoice {
     Quic,
     /// TCP only.
     Tcp,
+    /// Envoy's reverse tunnel over TCP, to an Envoy responder.
+    Envoy,
 }
 
 /// Everything an initiator needs.
@@ -163,6 +168,11 @@ impl<S: Serve + Sync> Initiator<S> {
                     transport: match destination.transport {
                         TransportChoice::Auto | TransportChoice::Quic => TransportKind::Quic,
                         TransportChoice::Tcp => TransportKind::Tcp,
+                        TransportChoice::Envoy => TransportKind::Envoy,
+                    },
+                    dialer: match &destination.envoy {
+                        Some(envoy) => self.dialer.clone().with_envoy(envoy.clone()),
+                        None => self.dialer.clone(),
                     },
                     failed: Arc::clone(failed),
                 };

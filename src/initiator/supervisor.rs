@@ -16,7 +16,7 @@ use crate::lifecycle::Backoff;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::{Hello, PeerLimits};
 use crate::telemetry::HandshakeFailure;
-use crate::transport::{CloseReason, DialError, Dialed, Phase, Serve, TransportKind, Tunnel};
+use crate::transport::{CloseReason, DialError, Dialed, Dialer, Phase, Serve, TransportKind, Tunnel};
 
 /// A tunnel that ends sooner than this after its welcome counts as a failed attempt: a responder that admits and then
 /// closes must not be dialled in a tight loop.
@@ -33,6 +33,7 @@ pub(super) struct Slot {
     pub(super) address: SocketAddr,
     pub(super) server_name: String,
     pub(super) transport: TransportKind,
+    pub(super) dialer: Dialer,
     /// Told of each failure, so that the name is resolved again.
     pub(super) failed: Arc<Notify>,
 }
@@ -77,7 +78,7 @@ async fn dial<S: Serve + Sync>(initiator: &Initiator<S>, slot: &Slot, generation
         },
         build: concat!("adit/", env!("CARGO_PKG_VERSION")).to_owned(),
     };
-    let connected = initiator.dialer.connect(slot.transport, slot.address, &slot.server_name).await?;
+    let connected = slot.dialer.connect(slot.transport, slot.address, &slot.server_name).await?;
     connected.claim(&hello).await
 }
 

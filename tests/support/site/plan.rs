@@ -111,6 +111,7 @@ pub(crate) struct Edge {
     claim: Node<'static>,
     count: usize,
     transport: Transport,
+    envoy: Option<String>,
     name: String,
 }
 
@@ -125,8 +126,14 @@ impl Edge {
             claim: NODE,
             count: 1,
             transport,
+            envoy: None,
             name: "edge".into(),
         }
+    }
+
+    /// One that dials an Envoy responder, with these settings of its `envoy` section.
+    pub(crate) fn envoy(settings: &str) -> Self {
+        Self { envoy: Some(settings.to_owned()), ..Self::new(Transport::Tcp) }
     }
 
     /// The names of its files, for a second initiator in the same folder.
@@ -183,7 +190,10 @@ impl Edge {
         for (key, value) in [("node", claim.node), ("cluster", claim.cluster), ("tenant", claim.tenant)] {
             initiator.set(key, value);
         }
-        let transport = self.transport.label();
+        let transport = match &self.envoy {
+            Some(settings) => format!("envoy, envoy: {settings}"),
+            None => self.transport.label().to_owned(),
+        };
         initiator.set("tunnels", &format!("[{{ to: {responder:?}, count: {count}, transport: {transport} }}]"));
         let everything = "{ name: web, match: {}, target: \"{target}\" }".to_owned();
         let services = if self.services.is_empty() { vec![everything] } else { self.services.clone() };
