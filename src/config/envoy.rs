@@ -75,7 +75,11 @@ impl EnvoyAcceptConfig {
             },
             security: self.security,
             inner: Inner { credentials, expected },
-            ping: PingSettings { interval: self.ping_interval, threshold: self.ping_threshold, ..PingSettings::default() },
+            ping: PingSettings {
+                interval: self.ping_interval,
+                threshold: self.ping_threshold,
+                ..PingSettings::default()
+            },
             ..AcceptSettings::default()
         })
     }
@@ -152,7 +156,8 @@ fn path(at: At<'_>) -> Option<String> {
 /// A name that can stand in a field.
 fn cluster_name(at: &At<'_>) -> Option<String> {
     at.understood("printable ASCII of 1 to 256 bytes", |text| {
-        let fits = (1..=MAX_CLUSTER_NAME_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let fits =
+            (1..=MAX_CLUSTER_NAME_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         fits.then(|| text.to_owned())
     })
 }

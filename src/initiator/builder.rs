@@ -135,5 +135,11 @@ impl Builder {
 }
 
 fn destination(responder: &HostPort, count: u32) -> Destination {
-    Destination { target: responder.to_string(), count, server_name: None, transport: TransportChoice::default(), envoy: None }
+    Destination {
+        target: responder.to_string(),
+        count,
+        server_name: None,
+        transport: TransportChoice::default(),
+        envoy: None,
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::protocol::envoy::HandshakeError;
 use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
+use crate::protocol::envoy::HandshakeError;
 use crate::protocol::handshake::Refusal;
 use crate::protocol::session::SessionError;
 use crate::protocol::stream::StreamError;
@@ -134,7 +134,9 @@ impl DialError {
             Self::Timeout { over: TransportKind::Quic, .. } => "check that UDP reaches the responder's port",
             Self::Timeout { .. } | Self::Connection(_) => "check that the responder's port can be reached",
             Self::Tls(_) | Self::Certificate(_) => "check both certificates, their CA, the pins and the clocks",
-            Self::Envoy(_) => "check that an Envoy responder listens there, and that upgrade, path and security agree with it",
+            Self::Envoy(_) => {
+                "check that an Envoy responder listens there, and that upgrade, path and security agree with it"
+            }
             Self::Protocol(_) => "check that both ends run compatible versions",
             Self::Refused(refusal) => match refusal.code {
                 RefusalCode::Malformed | RefusalCode::Unsupported => "check that both ends run compatible versions",

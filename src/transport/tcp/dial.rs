@@ -27,8 +27,8 @@ use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
 use crate::transport::tcp::exchange::{Connection, Requests};
 use crate::transport::tcp::handshake::BareFrames;
-use crate::transport::tcp::serve::answer_one;
 use crate::transport::tcp::raw::Raw;
+use crate::transport::tcp::serve::answer_one;
 use crate::transport::tcp::settings::TcpSettings;
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
@@ -81,8 +81,7 @@ impl Dialer {
         let name = tls::server_name(server_name).map_err(|error| DialError::Address(error.to_string()))?;
         let stream = TcpStream::connect(address).await.map_err(|error| DialError::Connection(error.to_string()))?;
         net::tune_tcp(&stream, self.settings.user_timeout);
-        let stream =
-            self.tls.connect(name, Raw::new(stream)).await.map_err(|error| failed(&error))?;
+        let stream = self.tls.connect(name, Raw::new(stream)).await.map_err(|error| failed(&error))?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(DialError::Tls("whoever answers does not speak adit/1".into()));
         }

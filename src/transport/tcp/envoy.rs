@@ -17,13 +17,15 @@ use std::time::Duration;
 use http::HeaderValue;
 use rustls::pki_types::ServerName;
 
-use crate::protocol::envoy::{EchoSettings, HandshakeRules, PingSettings, REQUEST_TIMEOUT, RESPONSE_TIMEOUT, RequestPath};
+use crate::protocol::envoy::{
+    EchoSettings, HandshakeRules, PingSettings, REQUEST_TIMEOUT, RESPONSE_TIMEOUT, RequestPath,
+};
 use crate::tls::{Credentials, Trust};
 
 pub(super) use accept::greet;
 pub(crate) use accept::{Pending, Prepared};
-pub use dial::{Connected, Dialer};
 pub(crate) use dial::Dialed;
+pub use dial::{Connected, Dialer};
 
 /// How an Envoy tunnel is protected. Both ends must agree. spec: EV-41, EV-42
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -59,7 +61,9 @@ impl Security {
             Self::HandshakeTls => {
                 Some("every request and response travels in clear after the handshake, open to reading and changing")
             }
-            Self::None => Some("the claim, every token, request and response travel in clear, and nobody is authenticated"),
+            Self::None => {
+                Some("the claim, every token, request and response travel in clear, and nobody is authenticated")
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::support::envoy::{EnvoyInitiator, EnvoyResponder, InitiatorOptions, ResponderOptions, Tls, Variant};
-use crate::support::http1::{Response, get};
 use crate::support::eventually::eventually;
+use crate::support::http1::{Response, get};
 use crate::support::site::{Cloud, Edge, Folder, NODE, Responder as AditResponder, Running};
 use crate::support::targets::Target;
 

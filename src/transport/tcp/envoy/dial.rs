@@ -18,9 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use crate::id::TunnelId;
 use crate::net;
 use crate::protocol::code::CloseCode;
-use crate::protocol::envoy::{
-    EchoOutput, Echoer, HandshakeError, PING, RequestHead, ResponseReader, encode_request,
-};
+use crate::protocol::envoy::{EchoOutput, Echoer, HandshakeError, PING, RequestHead, ResponseReader, encode_request};
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Token, Welcome};
 use crate::tls::{self, InitiatorTls, TlsError};
 use crate::transport::control::{COMMANDS, Command};
@@ -119,7 +117,8 @@ impl Dialer {
         let name = tls::server_name(server_name).map_err(|error| DialError::Address(error.to_string()))?;
         // TLS ends with the answer, which what follows may share a segment with.
         raw.read_records(true);
-        let stream = TlsConnector::from(Arc::clone(&outer.0)).connect(name, raw).await.map_err(|error| failed(&error))?;
+        let stream =
+            TlsConnector::from(Arc::clone(&outer.0)).connect(name, raw).await.map_err(|error| failed(&error))?;
         Ok(Wire::tls(Bytes::new(), TlsStream::Client(stream)))
     }
 }

@@ -106,7 +106,11 @@ impl Responder<'_> {
         };
         // Without a handle on it, HTTP/2 says GOAWAY and ends. spec: EV-43
         starter.end();
-        if reason.code == CloseCode::Idle { carrier.abort() } else { carrier.stop() }
+        if reason.code == CloseCode::Idle {
+            carrier.abort()
+        } else {
+            carrier.stop()
+        }
         reason
     }
 }
