@@ -204,6 +204,9 @@ async fn serve<S: Serve>(
     CloseReason { code: CloseCode::Internal, text: "the responder ended the connection".into() }
 }
 
+/// How many streams that this end has reset are remembered, so that what is still under way on them is dropped quietly.
+pub(super) const MAX_REMEMBERED_RESETS: usize = 1024;
+
 /// HTTP/2 as the initiator speaks it, to our responders and to Envoy's.
 pub(super) fn builder(settings: &TcpSettings) -> server::Builder {
     let mut builder = server::Builder::new();
@@ -212,6 +215,10 @@ pub(super) fn builder(settings: &TcpSettings) -> server::Builder {
         .initial_connection_window_size(settings.connection_window)
         .max_header_list_size(settings.header_list_size())
         .max_concurrent_streams(settings.max_streams)
+        // A responder passes on what its clients cancel, many at once: that is no attack on this end. What it may have
+        // open at all bounds it.
+        .max_pending_accept_reset_streams(settings.max_streams as usize)
+        .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
         .max_send_buffer_size(settings.send_buffer);
     builder
 }
