@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::id::{Claim, InstanceId};
+use crate::initiator::auto::{Transport, Transports};
 use crate::initiator::status::StatusBoard;
 use crate::initiator::supervisor::{Slot, keep};
 use crate::protocol::handshake::{Service, Token};
@@ -25,6 +26,9 @@ use crate::transport::{Dialer, Serve, TransportKind};
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a tunnel that fell back to TCP waits before QUIC is probed, unless the settings say otherwise.
+pub const DEFAULT_PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A responder to keep tunnels to.
 #[derive(Debug, Clone)]
@@ -52,6 +56,33 @@ pub enum TransportChoice {
     Tcp,
 }
 
+impl TransportChoice {
+    /// What the machine may use.
+    pub(super) const fn transports(self) -> Transports {
+        match self {
+            Self::Auto => Transports::Auto,
+            Self::Quic => Transports::Only(Transport::Quic),
+            Self::Tcp => Transports::Only(Transport::Tcp),
+        }
+    }
+
+    /// What is tried first.
+    pub(super) const fn preferred(self) -> Transport {
+        match self.transports() {
+            Transports::Auto => Transport::Quic,
+            Transports::Only(only) => only,
+        }
+    }
+
+    /// What the machine's word for a transport means for such a slot.
+    pub(super) const fn kind(self, transport: Transport) -> TransportKind {
+        match transport {
+            Transport::Quic => TransportKind::Quic,
+            Transport::Tcp => TransportKind::Tcp,
+        }
+    }
+}
+
 /// Everything an initiator needs.
 #[derive(Debug, Clone)]
 pub struct InitiatorSettings {
@@ -63,6 +94,9 @@ pub struct InitiatorSettings {
     pub services: Vec<Service>,
     /// Where to.
     pub destinations: Vec<Destination>,
+    /// How long a tunnel that fell back to TCP waits before QUIC is probed; up to three times that while probes fail.
+    /// [`DEFAULT_PROBE_INTERVAL`] suits most. spec: TB-25
+    pub probe_interval: Duration,
     /// Drain deadline and transport settings.
     pub quic: QuicSettings,
 }
@@ -156,14 +190,11 @@ impl<S: Serve + Sync> Initiator<S> {
             let stop = drain.child_token();
             for _ in 0..destination.count {
                 let slot = Slot {
-                    number: self.next_slot.fetch_add(1, Ordering::Relaxed),
+                    number: self.next_slot.fetch_add(Slot::numbers(destination.transport), Ordering::Relaxed),
                     destination: destination.target.as_str().into(),
                     address: *address,
                     server_name: destination.server_name(),
-                    transport: match destination.transport {
-                        TransportChoice::Auto | TransportChoice::Quic => TransportKind::Quic,
-                        TransportChoice::Tcp => TransportKind::Tcp,
-                    },
+                    transport: destination.transport,
                     failed: Arc::clone(failed),
                 };
                 self.tasks.spawn(keep(self.clone(), slot, stop.clone()));

@@ -63,7 +63,7 @@ async fn run(shared: Arc<Shared>, pending: Pending, handshaking: Handshaking) {
             drop(handshaking);
             let tunnel = prepared.tunnel().clone();
             info!(%remote, slot, tunnel = %tunnel.id(), "tunnel up");
-            let record = shared.metrics.opened();
+            let record = shared.metrics.opened(tunnel.transport().label());
             let driver = prepared.welcome(welcome);
             let reason = attend(&shared, &tunnel, driver).await;
             shared.directory.registry().remove(tunnel.id(), Instant::now());
