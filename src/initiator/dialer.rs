@@ -74,8 +74,8 @@ impl TransportChoice {
         }
     }
 
-    /// What the machine's word for a transport means for such a slot.
-    pub(super) const fn kind(self, transport: Transport) -> TransportKind {
+    /// What a transport of the status means for such a tunnel.
+    pub const fn kind(self, transport: Transport) -> TransportKind {
         match transport {
             Transport::Quic => TransportKind::Quic,
             Transport::Tcp => TransportKind::Tcp,

@@ -39,15 +39,8 @@ pub struct SlotStatus {
     pub tunnel: Option<TunnelSnapshot>,
     /// What is known of each transport that it may use.
     pub paths: PathStatus,
-    /// What may carry it.
+    /// What may carry it; [`TransportChoice::kind`] says what a transport of `paths` is here.
     pub choice: TransportChoice,
-}
-
-impl SlotStatus {
-    /// What a transport of [`SlotStatus::paths`] is here.
-    pub fn kind(&self, transport: Transport) -> TransportKind {
-        self.choice.kind(transport)
-    }
 }
 
 #[derive(Debug)]

@@ -137,6 +137,7 @@ fn turned_away(shared: &Shared, remote: SocketAddr, transport: TransportKind, er
             shared.metrics.refused(refusal.code);
             return warn!(%remote, %transport, code = refusal.code.number(), reason = refusal.reason, "no tunnel: refused");
         }
+        AcceptError::GivenUp => return debug!(%remote, %transport, %error, "no tunnel"),
         AcceptError::Tls(_) => HandshakeFailure::Tls,
         AcceptError::Timeout { .. } => HandshakeFailure::Timeout,
         AcceptError::Connection(_) | AcceptError::Hello(_) => HandshakeFailure::Protocol,
