@@ -192,6 +192,7 @@ impl Incoming {
         let hello = match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
             Ok(Ok(Event::Hello(hello))) => *hello,
             Ok(Ok(other)) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
+            Ok(Err(_)) if control.channel().was_given_up() => return Err(AcceptError::GivenUp),
             Ok(Err(reason)) => return Err(no_hello(reason, control.fault(), limit)),
             Err(elapsed) => return Err(late("HELLO")(elapsed)),
         };

@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -32,6 +33,9 @@ use crate::transport::tcp::serve::answer_one;
 use crate::transport::tcp::settings::TcpSettings;
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
+
+/// How long the last bytes of a connection that is not needed may take to be taken.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Dials tunnels over TCP.
 #[derive(Clone)]
@@ -90,6 +94,23 @@ impl Dialer {
 }
 
 impl Connected {
+    /// Resolves when the responder has ended the connection: before HELLO it has nothing to say. Cancel safe.
+    pub(crate) async fn closed(&mut self) -> DialError {
+        let mut byte = [0];
+        match self.wire.read(&mut byte).await {
+            Ok(0) => DialError::Connection("the responder ended it".into()),
+            Ok(_) => DialError::Connection("the responder spoke before it was asked".into()),
+            // TLS 1.3 lets the client finish before the server has judged its certificate. spec: HS-36
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// Ends a connection that is not needed after all, as TLS wants it.
+    pub(crate) async fn give_up(mut self) {
+        // A peer that does not take even this is not waited for.
+        let _ = timeout(GOODBYE_TIMEOUT, self.wire.shutdown()).await;
+    }
+
     /// Asks for admission, within the handshake timeout.
     ///
     /// Cancel safe: dropping the future abandons the connection.
