@@ -21,7 +21,7 @@ pub enum Incoming {
     /// Over QUIC.
     Quic(Box<quic::Incoming>),
     /// Over TCP.
-    Tcp(tcp::Incoming),
+    Tcp(Box<tcp::Incoming>),
 }
 
 /// What an initiator claims and shows.
