@@ -15,6 +15,7 @@ FRAMES = {
     "LIMITS": 0x08,
     "DRAINED": 0x09,
     "REAUTH": 0x0B,
+    "CLOSE": 0x0D,
 }
 CLOSE_CODES = {
     "done": 0x00,
@@ -150,6 +151,10 @@ FIELDS = {
     "DRAIN": {
         1: Field("deadline_ms", TIME),
         3: Field("reconnect_after_ms", TIME),
+    },
+    "CLOSE": {
+        1: Field("code", integer()),
+        3: Field("reason", text(0, 512)),
     },
 }
 
