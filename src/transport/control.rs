@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
 use crate::protocol::code::{CloseCode, RefusalCode};
@@ -106,7 +106,7 @@ impl<C: Channel> Control<C> {
     pub(super) async fn flush(&mut self) -> Result<Option<Event>, CloseReason> {
         while let Some(output) = self.session.poll() {
             match output {
-                Output::Send(bytes) => self.channel.send(bytes).await?,
+                Output::Send(bytes) => self.send(bytes).await?,
                 Output::Event(event) => return Ok(Some(event)),
                 Output::Close { code, reason, by_peer } => {
                     let reason = CloseReason { code, text: reason };
@@ -116,6 +116,18 @@ impl<C: Channel> Control<C> {
             }
         }
         Ok(None)
+    }
+
+    /// Sends bytes that a peer takes, if it lives, long before the idle timeout: the session's clock stands meanwhile.
+    /// spec: CT-43
+    async fn send(&mut self, bytes: Bytes) -> Result<(), CloseReason> {
+        if let Ok(sent) = timeout(self.session.idle_timeout(), self.channel.send(bytes)).await {
+            return sent;
+        }
+        let text = "the peer did not read the control stream for the idle timeout".to_owned();
+        let reason = CloseReason { code: CloseCode::Idle, text };
+        self.channel.close(&reason, false).await;
+        Err(reason)
     }
 
     /// Feeds the session what happens next: bytes, the end of the stream, or its deadline. Cancel safe.

@@ -14,9 +14,11 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::net::{self, Prefixed};
+use crate::protocol::ALPN;
+use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::control::FrameType;
 use crate::protocol::handshake::{Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
-use crate::protocol::{ALPN, code::CloseCode};
 use crate::tls::Rejection;
 use crate::transport::accept::{AcceptError, Shown, no_hello};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
@@ -31,6 +33,8 @@ use crate::transport::tunnel::Tunnel;
 
 /// The target of the request whose bodies are the control stream. spec: TB-5
 pub(super) const CONTROL_URI: &str = "https://control.invalid/adit/1";
+
+const NO_ALPN: &str = "the initiator does not offer the ALPN adit/1";
 
 /// Accepts connections on one TCP port.
 #[derive(Debug)]
@@ -117,7 +121,8 @@ impl Incoming {
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
     pub(crate) async fn handshake(self) -> Result<(Shown, Pending), AcceptError> {
         let limit = self.settings.timing.handshake_timeout;
-        let deadline = tokio::time::Instant::now() + limit;
+        let started = Instant::now();
+        let deadline = (started + limit).into();
         let late = |missing| move |_| AcceptError::Timeout { missing, limit };
         let Self { stream, remote, tls, settings } = self;
         net::tune_tcp(&stream, settings.user_timeout);
@@ -127,20 +132,22 @@ impl Incoming {
             .map_err(late("TLS handshake"))?
             .map_err(|error| tls_error(&error))?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
-            return Err(AcceptError::Tls("the initiator does not offer the ALPN adit/1".into()));
+            return Err(AcceptError::Tls(NO_ALPN.into()));
         }
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
         let wire = Wire::tls(Bytes::new(), TlsStream::Server(stream));
-        let session = Session::responder(Instant::now(), settings.timing).with_close();
-        let mut control = Control::new(BareFrames::new(wire, false), session);
-        // The session has a handshake timer of its own; this one bounds the sum.
-        let hello = match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
-            Ok(Ok(Event::Hello(hello))) => *hello,
-            Ok(Ok(other)) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
-            Ok(Err(reason)) => return Err(no_hello(reason, control.fault(), limit)),
-            Err(elapsed) => return Err(late("HELLO")(elapsed)),
+        // The session has the same deadline, and bounds what it says at the end. spec: CT-40
+        let session = Session::responder(started, settings.timing).with_close();
+        let mut control = Control::new(BareFrames::new(wire), session);
+        let hello = match control.event().await {
+            Ok(Event::Hello(hello)) => *hello,
+            Ok(other) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
+            Err(reason) => return Err(no_hello(reason, control.fault(), limit)),
         };
+        if !control.channel().unread().is_empty() {
+            return Err(too_early(control, limit).await);
+        }
         Ok((Shown { hello, certificates, remote }, Pending { remote, control, settings }))
     }
 }
@@ -213,6 +220,7 @@ pub(super) fn builder(settings: &TcpSettings) -> client::Builder {
         .enable_push(false)
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
+        .data_frame_budget(settings.data_frame_budget())
         .max_header_list_size(settings.header_list_size())
         .max_send_buffer_size(settings.send_buffer);
     builder
@@ -227,6 +235,20 @@ async fn open_control(sender: client::SendRequest<Bytes>) -> Result<(h2::SendStr
     Ok((send, Receiving::Unanswered(response)))
 }
 
+/// What becomes of an initiator that does not wait for the answer to its HELLO: it may only close. spec: HS-33, CT-34
+async fn too_early(mut control: Control<BareFrames>, limit: Duration) -> AcceptError {
+    if control.channel().unread().first().copied().map(u64::from) == Some(FrameType::Close.number()) {
+        return match control.event().await {
+            Err(reason) => no_hello(reason, control.fault(), limit),
+            Ok(event) => AcceptError::Hello(format!("expected CLOSE, got {event:?}")),
+        };
+    }
+    let reason = "bytes follow HELLO; expected none before WELCOME".to_owned();
+    let refusal = Refusal { code: RefusalCode::Malformed, reason, retry_after: None };
+    send_refusal(control, &refusal).await;
+    AcceptError::Refused(refusal)
+}
+
 async fn send_refusal(mut control: Control<BareFrames>, refusal: &Refusal) {
     note_illegal(control.session().refuse(refusal));
     // The session's last output is the close, which ends this loop.
@@ -239,6 +261,7 @@ fn tls_error(error: &io::Error) -> AcceptError {
         Some(AlertReceived(alert)) => {
             AcceptError::Tls(format!("the initiator does not accept this end: {}", alert_text((*alert).into())))
         }
+        Some(rustls::Error::NoApplicationProtocol) => AcceptError::Tls(NO_ALPN.into()),
         Some(error) => {
             let text = peer_text(error.to_string().as_bytes());
             AcceptError::Tls(format!("this end does not accept the initiator: {}", Rejection::plain(&text)))
