@@ -6,6 +6,7 @@ mod body;
 mod control;
 mod dial;
 mod exchange;
+mod fields;
 mod handshake;
 mod send;
 mod serve;
