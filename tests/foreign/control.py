@@ -225,11 +225,16 @@ def judge(number, length):
 
 
 class FrameReader:
-    """Decodes what arrives on the control stream, however it is cut."""
+    """Decodes what arrives on the control stream, however it is cut. In the handshake nothing is skipped (CT-4)."""
 
-    def __init__(self):
-        self.frames = Frames(judge)
+    def __init__(self, in_handshake=False):
+        self.in_handshake = in_handshake
+        self.frames = Frames(self.judge)
         self.names = {number: name for name, number in FRAMES.items()}
+
+    def judge(self, number, length):
+        need(number in self.names or not self.in_handshake, f"frame {number:#x} in the handshake")
+        return judge(number, length)
 
     def feed(self, data):
         for number, payload in self.frames.feed(data):

@@ -76,7 +76,7 @@ class Tunnel:
         self.tasks = set()
         self.state = "handshaking"
         self.dialled = self.heard = self.loop.time()
-        self.control = control.FrameReader()
+        self.control = control.FrameReader(in_handshake=True)
         self.welcome = None
         self.refused = False
         self.pings = 0
@@ -147,6 +147,7 @@ class Tunnel:
         need(low <= frame["version"] <= high, "a version that was not offered")  # HS-9
         self.welcome = frame
         self.state = "open"
+        self.control.in_handshake = False
 
     def on_ping(self, frame):
         self.send_control({"frame": "PONG", "echo": frame["echo"]})
