@@ -89,6 +89,8 @@ impl Drop for Http2Body {
 
 fn failure(error: &h2::Error) -> BodyError {
     match error.reason() {
+        // The peer did not reset it: this end's HTTP/2 does not take it.
+        Some(_) if error.is_reset() && error.is_library() => BodyError::Protocol(StreamError::Http2),
         Some(reason) if error.is_reset() => BodyError::Reset(stream_code(reason)),
         _ => BodyError::TunnelLost(lost(error)),
     }

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::id::ServiceName;
-use crate::protocol::code::{CloseCode, StreamCode};
+use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::headers::strip_hop_by_hop;
 use crate::protocol::limits::Limits;
@@ -258,11 +258,12 @@ async fn final_head(
 
 fn before_head(error: &h2::Error) -> ExchangeError {
     match error.reason() {
+        // The initiator did not reset it: this end's HTTP/2 does not take it.
+        Some(_) if error.is_library() && !error.is_go_away() => ExchangeError::Protocol(StreamError::Http2),
         Some(Reason::REFUSED_STREAM) if error.is_reset() => ExchangeError::Rejected,
         Some(reason) if error.is_reset() => ExchangeError::Reset(stream_code(reason)),
         // RFC 9113 section 6.8: h2 fails with the GOAWAY those streams only that the peer did not process.
         Some(Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => ExchangeError::Rejected,
-        Some(_) if error.is_library() && !error.is_go_away() => ExchangeError::Reset(StreamCode::Protocol),
         _ => ExchangeError::TunnelLost(lost(error)),
     }
 }
