@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
 use crate::protocol::code::{CloseCode, RefusalCode};
@@ -22,6 +22,9 @@ pub(super) const COMMANDS: usize = 16;
 
 /// How often a responder asks for the round trip where the transport does not measure it: routing weighs by it.
 const RTT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often traffic is looked at while there is some.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the owner of a tunnel may ask of its driver.
 #[derive(Debug)]
@@ -64,13 +67,17 @@ pub(super) struct Control<C> {
     session: Session,
     receiving: bool,
     heard: u64,
+    /// When `heard` was read last.
+    sampled_at: Instant,
+    /// Whether it had grown then: as long as it does it is read often, so that the last growth has a time.
+    busy: bool,
     /// The number of the peer's fault, once it made one.
     fault: Option<RefusalCode>,
 }
 
 impl<C: Channel> Control<C> {
     pub(super) fn new(channel: C, session: Session) -> Self {
-        Self { channel, session, receiving: true, heard: 0, fault: None }
+        Self { channel, session, receiving: true, heard: 0, sampled_at: Instant::now(), busy: false, fault: None }
     }
 
     pub(super) fn session(&mut self) -> &mut Session {
@@ -106,7 +113,7 @@ impl<C: Channel> Control<C> {
     pub(super) async fn flush(&mut self) -> Result<Option<Event>, CloseReason> {
         while let Some(output) = self.session.poll() {
             match output {
-                Output::Send(bytes) => self.channel.send(bytes).await?,
+                Output::Send(bytes) => self.send(bytes).await?,
                 Output::Event(event) => return Ok(Some(event)),
                 Output::Close { code, reason, by_peer } => {
                     let reason = CloseReason { code, text: reason };
@@ -118,9 +125,21 @@ impl<C: Channel> Control<C> {
         Ok(None)
     }
 
+    /// Sends bytes that a peer takes, if it lives, long before the idle timeout: the session's clock stands meanwhile.
+    /// spec: CT-43
+    async fn send(&mut self, bytes: Bytes) -> Result<(), CloseReason> {
+        if let Ok(sent) = timeout(self.session.idle_timeout(), self.channel.send(bytes)).await {
+            return sent;
+        }
+        let text = "the peer did not read the control stream for the idle timeout".to_owned();
+        let reason = CloseReason { code: CloseCode::Idle, text };
+        self.channel.close(&reason, false).await;
+        Err(reason)
+    }
+
     /// Feeds the session what happens next: bytes, the end of the stream, or its deadline. Cancel safe.
     async fn wait(&mut self) -> Result<(), CloseReason> {
-        let deadline = self.session.deadline();
+        let deadline = self.deadline();
         let timer = async {
             match deadline {
                 Some(deadline) => sleep_until(deadline.into()).await,
@@ -165,13 +184,22 @@ impl<C: Channel> Control<C> {
         }
     }
 
-    /// What only an application that runs can cause proves that it lives, on whatever stream. spec: CT-40
+    fn deadline(&self) -> Option<Instant> {
+        let sample = self.busy.then(|| self.sampled_at + SAMPLE_INTERVAL);
+        self.session.deadline().map(|deadline| sample.map_or(deadline, |sample| sample.min(deadline)))
+    }
+
+    /// What only an application that runs can cause proves that it lives, on whatever stream. When that was is known as
+    /// far as "not before the last look", and that is what counts: a tunnel that died right behind its last answer would
+    /// otherwise seem alive for longer. spec: CT-10, CT-41
     fn note_traffic(&mut self) {
         let heard = self.channel.heard();
-        if heard != self.heard {
+        self.busy = heard != self.heard;
+        if self.busy {
             self.heard = heard;
-            self.session.heard(Instant::now());
+            self.session.heard(self.sampled_at);
         }
+        self.sampled_at = Instant::now();
     }
 
     /// Runs an open tunnel until it is gone; the reason is also its last phase.
@@ -218,6 +246,8 @@ impl<C: Channel> Control<C> {
                     None => self.session.close(CloseCode::Done, "released"),
                 },
                 () = sleep_until(sample.into()), if measures => {
+                    // What came before the question is no answer to it.
+                    self.note_traffic();
                     self.session.probe(Instant::now());
                     sample = Instant::now() + RTT_INTERVAL;
                 }
