@@ -5,9 +5,10 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 
 use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::envoy::Counter as EnvoyHandshake;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::table::{
-    HANDSHAKES_FAILED, HANDSHAKES_REFUSED, TUNNELS_CLOSED, TUNNELS_OPEN, TUNNELS_OPENED,
+    ENVOY_HANDSHAKES, HANDSHAKES_FAILED, HANDSHAKES_REFUSED, TUNNELS_CLOSED, TUNNELS_OPEN, TUNNELS_OPENED,
 };
 
 /// Which end of its tunnels this process is.
@@ -70,10 +71,14 @@ struct Handles {
     lost: Counter,
     refused: Vec<(RefusalCode, Counter)>,
     failed: Vec<(HandshakeFailure, Counter)>,
+    /// Only a responder has any.
+    envoy: Vec<(EnvoyHandshake, Counter)>,
 }
 
 impl TunnelMetrics {
     pub(super) fn new(metrics: &Metrics, role: Role) -> Self {
+        let kinds = if role == Role::Responder { &EnvoyHandshake::ALL[..] } else { &[] };
+        let envoy = |kind: &EnvoyHandshake| (*kind, metrics.counter(&ENVOY_HANDSHAKES, &[kind.name()]));
         let role = role.label();
         let closed = |code: &CloseCode| (*code, metrics.counter(&TUNNELS_CLOSED, &[role, code.label()]));
         let refused = |code: RefusalCode| (code, metrics.counter(&HANDSHAKES_REFUSED, &[role, code.label()]));
@@ -86,6 +91,7 @@ impl TunnelMetrics {
                 lost: metrics.counter(&TUNNELS_CLOSED, &[role, LOST]),
                 refused: RefusalCode::ALL.into_iter().map(refused).collect(),
                 failed: HandshakeFailure::ALL.into_iter().map(failed).collect(),
+                envoy: kinds.iter().map(envoy).collect(),
             }),
         }
     }
@@ -100,6 +106,12 @@ impl TunnelMetrics {
     /// A handshake ended in a refusal.
     pub fn refused(&self, code: RefusalCode) {
         increment(&self.handles.refused, code);
+    }
+
+    /// The handshake of an Envoy ended so, in addition to what is counted for all transports. An initiator counts none.
+    /// spec: EV-18
+    pub fn envoy_handshake(&self, kind: EnvoyHandshake) {
+        increment(&self.handles.envoy, kind);
     }
 
     /// A handshake ended in neither welcome nor refusal.
