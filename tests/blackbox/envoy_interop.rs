@@ -3,6 +3,9 @@
 mod ends;
 mod envoy_alone;
 mod envoy_weak;
+mod proof;
+mod raw;
+mod rejections;
 mod tap;
 
 use ends::{End, Pair, over_each_pair};

@@ -71,7 +71,7 @@ pub(in crate::transport::tcp) async fn greet(
     deadline: TokioInstant,
 ) -> Result<(Shown, Pending), AcceptError> {
     let reading = read_request(&mut wire, &accept);
-    let limit = accept.handshake_timeout;
+    let limit = accept.handshake_timeout.min(settings.timing.handshake_timeout);
     let request = match timeout_at(deadline, reading).await {
         // Closed without an answer. spec: EV-16
         Err(_) => return Err(AcceptError::Timeout { missing: ENVOY_REQUEST, limit }),
