@@ -262,3 +262,36 @@ impl RawResponder {
         wire
     }
 }
+
+/// What is to share a segment with the preface of HTTP/2.
+pub(super) struct Coalesced {
+    pub(super) front: Vec<u8>,
+    pub(super) stream: TcpStream,
+}
+
+impl Coalesced {
+    /// A stream whose first write has `front` before it, and that reads `echoes` bytes of echoes first.
+    pub(super) async fn over(self, echoes: usize) -> tokio::io::DuplexStream {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let Self { front, stream } = self;
+        let (mut tcp_read, mut tcp_write) = stream.into_split();
+        let (mut far_read, mut far_write) = tokio::io::split(far);
+        tokio::spawn(async move {
+            let mut front = front;
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(length @ 1..) = far_read.read(&mut buffer).await {
+                let piece = [std::mem::take(&mut front), buffer[..length].to_vec()].concat();
+                if tcp_write.write_all(&piece).await.is_err() {
+                    break;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            let mut echoed = vec![0; echoes];
+            tcp_read.read_exact(&mut echoed).await.unwrap();
+            assert_eq!(echoed, PING.repeat(echoes / PING.len()));
+            let _ = tokio::io::copy(&mut tcp_read, &mut far_write).await;
+        });
+        near
+    }
+}
