@@ -42,6 +42,9 @@ pub(super) enum Pki {
         /// A DNS name or IP address that initiators dial; may be repeated
         #[arg(long = "name", required = true, value_name = "NAME")]
         names: Vec<String>,
+        /// Fit for the TLS inside Envoy's tunnels too, where the responder is the TLS client
+        #[arg(long)]
+        envoy: bool,
         /// How long it is valid
         #[arg(long, default_value_t = days(LEAF_LIFETIME))]
         days: u64,
@@ -64,6 +67,9 @@ pub(super) struct NodeArgs {
     /// How the name in the certificate is made of them; the same as `identity` of the responder
     #[arg(long, value_name = "TEMPLATE", default_value = DEFAULT_IDENTITY)]
     identity: String,
+    /// Fit for the TLS inside Envoy's tunnels too, where the initiator is the TLS server
+    #[arg(long)]
+    envoy: bool,
     /// How long it is valid
     #[arg(long, default_value_t = days(LEAF_LIFETIME))]
     days: u64,
@@ -73,7 +79,7 @@ pub(super) fn pki(command: &Pki) -> anyhow::Result<ExitCode> {
     let text = match command {
         Pki::Init { dir, name, days } => init(dir, name, *days)?,
         Pki::Node(args) => node(args)?,
-        Pki::Responder { dir, names, days } => responder(dir, names, *days)?,
+        Pki::Responder { dir, names, envoy, days } => responder(&authority(dir, *envoy)?, dir, names, *days)?,
     };
     say(&format!("{text}\n"));
     Ok(ExitCode::SUCCESS)
@@ -95,7 +101,7 @@ fn node(args: &NodeArgs) -> anyhow::Result<String> {
     let template =
         IdentityTemplate::parse(&args.identity).with_context(|| format!("--identity {:?}", args.identity))?;
     let san = template.render(&claim).with_context(|| format!("{claim} does not fit {:?}", args.identity))?;
-    let issued = authority(&args.dir)?.node(std::slice::from_ref(&san), validity(args.days))?;
+    let issued = authority(&args.dir, args.envoy)?.node(std::slice::from_ref(&san), validity(args.days))?;
     let (certificate, key) = pair(&args.dir, args.node.as_str());
     issued.save(&certificate, &key)?;
     Ok(format!(
@@ -108,8 +114,8 @@ fn node(args: &NodeArgs) -> anyhow::Result<String> {
     ))
 }
 
-fn responder(dir: &Path, names: &[String], days: u64) -> anyhow::Result<String> {
-    let issued = authority(dir)?.responder(names, validity(days))?;
+fn responder(authority: &Authority, dir: &Path, names: &[String], days: u64) -> anyhow::Result<String> {
+    let issued = authority.responder(names, validity(days))?;
     let (certificate, key) = pair(dir, RESPONDER);
     issued.save(&certificate, &key)?;
     Ok(format!(
@@ -121,9 +127,10 @@ fn responder(dir: &Path, names: &[String], days: u64) -> anyhow::Result<String> 
     ))
 }
 
-fn authority(dir: &Path) -> anyhow::Result<Authority> {
+fn authority(dir: &Path, for_envoy: bool) -> anyhow::Result<Authority> {
     let load = Authority::load(&dir.join(CA_CERTIFICATE), &dir.join(CA_KEY));
-    load.with_context(|| format!("no CA in {}; `adit pki init {0}` makes one", dir.display()))
+    let authority = load.with_context(|| format!("no CA in {}; `adit pki init {0}` makes one", dir.display()))?;
+    Ok(if for_envoy { authority.for_either_role() } else { authority })
 }
 
 fn pair(dir: &Path, name: &str) -> (PathBuf, PathBuf) {

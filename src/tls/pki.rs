@@ -96,6 +96,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
+    either_role: bool,
 }
 
 impl fmt::Debug for Authority {
@@ -120,7 +121,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
         let (pem, certificate) = (certificate.pem(), certificate.der().clone());
-        Ok(Self { issuer: Issuer::new(params, key), certificate, pem })
+        Ok(Self { issuer: Issuer::new(params, key), certificate, pem, either_role: false })
     }
 
     /// Reads a CA from PEM files: one made here, or any other.
@@ -135,7 +136,16 @@ impl Authority {
             return Err(PkiError::NotACa { subject: credentials.summary().to_string() });
         }
         let key = KeyPair::from_pem(&read_text(key)?)?;
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&own, key)?, certificate: own, pem: read_text(certificate)? })
+        let (issuer, pem) = (Issuer::from_ca_cert_der(&own, key)?, read_text(certificate)?);
+        Ok(Self { issuer, certificate: own, pem, either_role: false })
+    }
+
+    /// From here on it makes certificates that a TLS server and a TLS client may show alike. The TLS inside Envoy's
+    /// tunnels, which reverses the roles, needs that of both ends; elsewhere a node should not be able to pass for a
+    /// responder, so it is not the default. spec: EV-42
+    pub fn for_either_role(mut self) -> Self {
+        self.either_role = true;
+        self
     }
 
     /// Writes certificate (0644) and key (0600).
@@ -220,7 +230,10 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = match self.either_role {
+            true => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            false => vec![usage],
+        };
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Issued { pem: certificate.pem(), certificate: certificate.der().clone(), key })
@@ -391,6 +404,22 @@ mod tests {
         let (early, late) = (OffsetDateTime::now_utc() - BACKDATE, OffsetDateTime::now_utc() + LEAF_LIFETIME);
         assert!(summary.not_before <= early, "{}", summary.not_before);
         assert!((late - summary.not_after).abs() < time::Duration::minutes(1), "{}", summary.not_after);
+    }
+
+    #[test]
+    fn only_who_asks_for_it_gets_a_certificate_for_either_tls_role() {
+        let roles = |issued: &Issued| {
+            let (_, parsed) = x509_parser::parse_x509_certificate(issued.certificate()).unwrap();
+            let usage = parsed.extended_key_usage().unwrap().unwrap().value;
+            [usage.server_auth, usage.client_auth]
+        };
+        let made = |ca: &Authority| {
+            let responder = ca.responder(&["cloud.example.com".to_owned()], now()).unwrap();
+            [roles(&ca.node(&edge_17(), now()).unwrap()), roles(&responder)]
+        };
+        let ca = Authority::create("sites CA", now()).unwrap();
+        assert_eq!(made(&ca), [[false, true], [true, false]]);
+        assert_eq!(made(&ca.for_either_role()), [[true, true]; 2]);
     }
 
     #[test]
