@@ -59,7 +59,7 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_value = "matrix,refusals,faults")]
     only: Vec<String>,
     /// Seconds for which an end stays frozen at most: what was not noticed by then counts as never noticed.
-    #[arg(long, default_value_t = 35.0)]
+    #[arg(long, default_value_t = 40.0)]
     seconds: f64,
     /// Exchanges in each cell of the matrix, 64 at once.
     #[arg(long, default_value_t = 1000)]

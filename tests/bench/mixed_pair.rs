@@ -70,7 +70,10 @@ impl Responder {
                 let envoy = format!("{{ security: {} }}", security(variant));
                 Some(Self::Adit(adit_responder(variant, folder).responder("envoy", &envoy).start(folder).await))
             }
-            (End::Adit, Protocol::Own(_)) => Some(Self::Adit(Cloud::new().start(folder).await)),
+            (End::Adit, Protocol::Own(_)) => {
+                // The keys in it let a restarted responder say at once which tunnels are gone.
+                Some(Self::Adit(Cloud::new().responder("state_dir", "state").start(folder).await))
+            }
             (End::Envoy, Protocol::Envoy(variant)) => {
                 let tls = variant.has_tls().then(|| Tls::responder(folder, NODE));
                 let node_id_format = proof.then_some("%DOWNSTREAM_PEER_DNS_SAN%");

@@ -116,7 +116,8 @@ async fn responder_says(responder: &Responder) -> String {
     let complaint = |line: serde_json::Value| {
         let message = text(&line, "message")?;
         let said: Vec<_> = ["code", "reason", "error"].iter().filter_map(|key| text(&line, key)).collect();
-        (text(&line, "level")? == "WARN" && !said.is_empty()).then(|| format!("{message}: {}", said.join(", ")))
+        let is_complaint = text(&line, "level")? == "WARN" || message == "tunnel down";
+        (is_complaint && !said.is_empty()).then(|| format!("{message}: {}", said.join(", ")))
     };
     let mut words: Vec<_> = lines.filter_map(complaint).collect();
     words.dedup();
