@@ -52,7 +52,7 @@ pub(crate) fn variant_name(variant: Variant) -> &'static str {
 /// The end that accepts tunnels and takes requests.
 pub(crate) enum Responder {
     Adit(AditResponder),
-    Envoy(EnvoyResponder),
+    Envoy(Box<EnvoyResponder>),
 }
 
 /// The end that dials and knows the target.
@@ -78,7 +78,7 @@ impl Responder {
                 let tls = variant.has_tls().then(|| Tls::responder(folder, NODE));
                 let node_id_format = proof.then_some("%DOWNSTREAM_PEER_DNS_SAN%");
                 let options = ResponderOptions { tls, node_id_format, ..ResponderOptions::default() };
-                EnvoyResponder::start(variant, options).await.map(Self::Envoy)
+                EnvoyResponder::start(variant, options).await.map(Box::new).map(Self::Envoy)
             }
             (End::Envoy, Protocol::Own(_)) => unreachable!("Envoy speaks its own protocol only"),
         }
@@ -109,7 +109,7 @@ impl Responder {
     async fn restart(self) -> Self {
         match self {
             Self::Adit(adit) => Self::Adit(adit.restart().await),
-            Self::Envoy(envoy) => Self::Envoy(envoy.kill().restart().await),
+            Self::Envoy(envoy) => Self::Envoy(Box::new(envoy.kill().restart().await)),
         }
     }
 
