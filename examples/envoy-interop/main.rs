@@ -191,7 +191,7 @@ fn write_certificates(folder: &Path) -> anyhow::Result<()> {
     let valid = |lifetime| Validity { from: SystemTime::now(), lifetime };
     let authority = Authority::create("interop CA", valid(CA_LIFETIME))?;
     authority.save(&folder.join("ca.pem"), &folder.join("ca.key"))?;
-    let authority = authority.for_either_role();
+    let authority = authority.for_both_roles();
     let responder = authority.responder(&["127.0.0.1".to_owned()], valid(LEAF_LIFETIME))?;
     responder.save(&folder.join("responder.pem"), &folder.join("responder.key"))?;
     let node = authority.node(&[San::Dns(NODE.to_owned())], valid(LEAF_LIFETIME))?;

@@ -42,12 +42,12 @@ pub(super) enum Pki {
         /// A DNS name or IP address that initiators dial; may be repeated
         #[arg(long = "name", required = true, value_name = "NAME")]
         names: Vec<String>,
-        /// Fit for the TLS inside Envoy's tunnels too, where the responder is the TLS client
-        #[arg(long)]
-        envoy: bool,
         /// How long it is valid
         #[arg(long, default_value_t = days(LEAF_LIFETIME))]
         days: u64,
+        /// Usable by TLS clients too, as the TLS inside an Envoy tunnel needs it
+        #[arg(long)]
+        envoy: bool,
     },
 }
 
@@ -67,19 +67,19 @@ pub(super) struct NodeArgs {
     /// How the name in the certificate is made of them; the same as `identity` of the responder
     #[arg(long, value_name = "TEMPLATE", default_value = DEFAULT_IDENTITY)]
     identity: String,
-    /// Fit for the TLS inside Envoy's tunnels too, where the initiator is the TLS server
-    #[arg(long)]
-    envoy: bool,
     /// How long it is valid
     #[arg(long, default_value_t = days(LEAF_LIFETIME))]
     days: u64,
+    /// Usable by TLS servers too, as the TLS inside an Envoy tunnel needs it
+    #[arg(long)]
+    envoy: bool,
 }
 
 pub(super) fn pki(command: &Pki) -> anyhow::Result<ExitCode> {
     let text = match command {
         Pki::Init { dir, name, days } => init(dir, name, *days)?,
         Pki::Node(args) => node(args)?,
-        Pki::Responder { dir, names, envoy, days } => responder(&authority(dir, *envoy)?, dir, names, *days)?,
+        Pki::Responder { dir, names, days, envoy } => responder(dir, names, *days, *envoy)?,
     };
     say(&format!("{text}\n"));
     Ok(ExitCode::SUCCESS)
@@ -114,8 +114,8 @@ fn node(args: &NodeArgs) -> anyhow::Result<String> {
     ))
 }
 
-fn responder(authority: &Authority, dir: &Path, names: &[String], days: u64) -> anyhow::Result<String> {
-    let issued = authority.responder(names, validity(days))?;
+fn responder(dir: &Path, names: &[String], days: u64, envoy: bool) -> anyhow::Result<String> {
+    let issued = authority(dir, envoy)?.responder(names, validity(days))?;
     let (certificate, key) = pair(dir, RESPONDER);
     issued.save(&certificate, &key)?;
     Ok(format!(
@@ -127,10 +127,10 @@ fn responder(authority: &Authority, dir: &Path, names: &[String], days: u64) -> 
     ))
 }
 
-fn authority(dir: &Path, for_envoy: bool) -> anyhow::Result<Authority> {
+fn authority(dir: &Path, envoy: bool) -> anyhow::Result<Authority> {
     let load = Authority::load(&dir.join(CA_CERTIFICATE), &dir.join(CA_KEY));
-    let authority = load.with_context(|| format!("no CA in {}; `adit pki init {0}` makes one", dir.display()))?;
-    Ok(if for_envoy { authority.for_either_role() } else { authority })
+    let load = load.with_context(|| format!("no CA in {}; `adit pki init {0}` makes one", dir.display()));
+    load.map(|authority| if envoy { authority.for_both_roles() } else { authority })
 }
 
 fn pair(dir: &Path, name: &str) -> (PathBuf, PathBuf) {

@@ -23,6 +23,7 @@ use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{alert_text, peer_text};
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
+use crate::transport::tcp::dial::MAX_REMEMBERED_RESETS;
 use crate::transport::tcp::envoy::{self, AcceptSettings, Security, greet};
 use crate::transport::tcp::exchange::{Connection, Requests, Starter};
 use crate::transport::tcp::handshake::BareFrames;
@@ -191,6 +192,7 @@ impl Incoming {
         let hello = match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
             Ok(Ok(Event::Hello(hello))) => *hello,
             Ok(Ok(other)) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
+            Ok(Err(_)) if control.channel().was_given_up() => return Err(AcceptError::GivenUp),
             Ok(Err(reason)) => return Err(no_hello(reason, control.fault(), limit)),
             Err(elapsed) => return Err(late("HELLO")(elapsed)),
         };
@@ -268,6 +270,7 @@ pub(super) fn builder(settings: &TcpSettings) -> client::Builder {
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
         .max_header_list_size(settings.header_list_size())
+        .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
         .max_send_buffer_size(settings.send_buffer);
     builder
 }

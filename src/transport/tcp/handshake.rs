@@ -27,18 +27,25 @@ pub(super) struct BareFrames {
     frame_by_frame: bool,
     /// The TLS alert that ended the connection.
     alert: Option<rustls::AlertDescription>,
+    /// The peer has ended its direction as TLS wants it.
+    ended: bool,
 }
 
 impl BareFrames {
     /// The initiator's end reads frame by frame, since HTTP/2 follows; the responder's takes all there is, since nothing
     /// may follow HELLO. spec: HS-33
     pub(super) fn new(wire: Wire, frame_by_frame: bool) -> Self {
-        Self { wire, held: BytesMut::new(), frame_by_frame, alert: None }
+        Self { wire, held: BytesMut::new(), frame_by_frame, alert: None, ended: false }
     }
 
     /// The TLS alert that ended the connection, if one did.
     pub(super) const fn alert(&self) -> Option<rustls::AlertDescription> {
         self.alert
+    }
+
+    /// Whether the peer ended the connection in good order, and without a word.
+    pub(super) fn was_given_up(&self) -> bool {
+        self.ended && self.heard() == 0
     }
 
     pub(super) fn meter(&self) -> Arc<Meter> {
@@ -72,7 +79,10 @@ impl Channel for BareFrames {
             }
             self.held.reserve(READ_BYTES);
             match self.wire.read_buf(&mut self.held).await {
-                Ok(0) => return Ok(None),
+                Ok(0) => {
+                    self.ended = true;
+                    return Ok(None);
+                }
                 Ok(_) => {}
                 Err(error) => {
                     self.alert = alert(&error);

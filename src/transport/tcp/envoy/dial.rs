@@ -125,6 +125,17 @@ impl Dialer {
 }
 
 impl Connected {
+    /// Resolves when the responder has ended the connection: before the request it has nothing to say. Cancel safe.
+    pub(crate) async fn closed(&mut self) -> DialError {
+        let mut byte = [0];
+        match self.wire.read(&mut byte).await {
+            Ok(0) => DialError::Connection("the responder ended it".into()),
+            Ok(_) => DialError::Connection("the responder spoke before it was asked".into()),
+            // TLS 1.3 lets the client finish before the server has judged its certificate.
+            Err(error) => failed(&error),
+        }
+    }
+
     /// Asks for admission, within the handshake timeout.
     ///
     /// Cancel safe: dropping the future abandons the connection.
