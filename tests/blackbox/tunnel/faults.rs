@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use adit::id::TunnelId;
 use adit::protocol::session::Timing;
-use adit::transport::DialError;
 use adit::transport::quic::{CongestionControl, Keys, QuicSettings};
+use adit::transport::{DialError, Dialer, TransportKind};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use tokio::time::timeout;
 
 use crate::support::link::udp::UdpLink;
 use crate::support::link::{CLEAN, HOSTILE, Impairment};
@@ -59,9 +60,25 @@ async fn a_network_that_forgets_the_initiator_hears_from_it_again() {
     let before = tunnel.remote();
     link.rebind();
     // Only the initiator can repair this: its keep-alive shows the responder the new address.
-    let body = tokio::time::timeout(Duration::from_secs(10), get(&tunnel)).await.unwrap();
+    let body = timeout(Duration::from_secs(10), get(&tunnel)).await.unwrap();
     assert_eq!(body.len(), 1 << 20);
     assert_ne!(tunnel.remote(), before);
+}
+
+// spec: TB-25
+#[tokio::test]
+async fn a_connection_that_waits_for_its_claim_holds_until_its_path_is_gone() {
+    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
+    let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
+    let dialer = Dialer::new(Some(ends.dialer.clone()), None);
+    let accepting = tokio::spawn(async move { ends.listener.accept(|| 0).await.unwrap().handshake().await });
+    let mut waiting = dialer.connect(TransportKind::Quic, link.address(), "localhost").await.unwrap();
+    let trial = Duration::from_secs(2);
+    assert!(timeout(trial, waiting.closed()).await.is_err(), "nothing is wrong with it");
+    link.blackout(true);
+    let error = timeout(trial, waiting.closed()).await.expect("a trial shows it");
+    assert!(error.to_string().contains("nothing came back"), "{error}");
+    accepting.abort();
 }
 
 #[tokio::test]
