@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::config::envoy::{self, EnvoyDialConfig};
 use crate::config::reader::{At, Section};
 use crate::config::responder::{congestion, congestion_as_written};
 use crate::config::secret::Secret;
@@ -57,8 +58,11 @@ pub struct TunnelConfig {
     pub to: HostPort,
     /// `count`: tunnels per resolved address. Default 1, at most 1024.
     pub count: u32,
-    /// `transport`: what carries the tunnel. Default `auto`.
+    /// `transport`: what carries the tunnel: `auto`, `quic`, `tcp`, or `envoy` for an Envoy responder. Default `auto`.
     pub transport: TransportChoice,
+    /// `envoy`: how an Envoy responder is dialled; with `transport: envoy` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envoy: Option<EnvoyDialConfig>,
 }
 
 /// Reads the section.
@@ -95,7 +99,7 @@ fn tunnel(at: At<'_>) -> Option<Address<'_>> {
     if count == 0 {
         at.wrong("asks for no tunnel; expected a count of at least 1");
     }
-    let tunnel = TunnelConfig { to, count, transport: TransportChoice::default() };
+    let tunnel = TunnelConfig { to, count, transport: TransportChoice::default(), envoy: None };
     Some(Address { at, claim: Some(claim), tunnel })
 }
 
@@ -103,12 +107,17 @@ fn tunnel_section(section: &mut Section<'_>) -> Option<TunnelConfig> {
     let to = section.required("to", "host:port", |at| at.parsed());
     let count = section.or("count", 1, |at| at.count(1..=MAX_TUNNEL_COUNT));
     let transport = section.or("transport", TransportChoice::default(), |at| transport(&at));
-    Some(TunnelConfig { to: to?, count, transport })
+    let settings = section.optional("envoy", envoy::dial);
+    if let Some(at) = section.find("envoy").filter(|_| transport != TransportChoice::Envoy) {
+        at.wrong("says how to dial an Envoy, which this tunnel does not; expected transport: envoy");
+    }
+    let envoy = (transport == TransportChoice::Envoy).then(|| settings.unwrap_or_default());
+    Some(TunnelConfig { to: to?, count, transport, envoy })
 }
 
 fn transport(at: &At<'_>) -> Option<TransportChoice> {
-    use TransportChoice::{Auto, Quic, Tcp};
-    at.word(&[("auto", Auto), ("quic", Quic), ("tcp", Tcp)])
+    use TransportChoice::{Auto, Envoy, Quic, Tcp};
+    at.word(&[("auto", Auto), ("quic", Quic), ("tcp", Tcp), ("envoy", Envoy)])
 }
 
 /// What `node`, `cluster` and `tenant` say; `None` when they say nothing (or something wrong).

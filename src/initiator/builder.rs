@@ -145,5 +145,11 @@ impl Builder {
 }
 
 fn destination(responder: &HostPort, count: u32) -> Destination {
-    Destination { target: responder.to_string(), count, server_name: None, transport: TransportChoice::default() }
+    Destination {
+        target: responder.to_string(),
+        count,
+        server_name: None,
+        transport: TransportChoice::default(),
+        envoy: None,
+    }
 }

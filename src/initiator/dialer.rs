@@ -20,6 +20,7 @@ use crate::initiator::supervisor::{Slot, keep};
 use crate::protocol::handshake::{Service, Token};
 use crate::telemetry::{Metrics, Role, TunnelMetrics};
 use crate::transport::quic::QuicSettings;
+use crate::transport::tcp::envoy;
 use crate::transport::{Dialer, Serve, TransportKind};
 
 /// How often a name is asked again while all is well.
@@ -41,6 +42,8 @@ pub struct Destination {
     pub server_name: Option<String>,
     /// What carries its tunnels.
     pub transport: TransportChoice,
+    /// How an Envoy is dialled; needed with [`TransportChoice::Envoy`].
+    pub envoy: Option<envoy::Dialer>,
 }
 
 /// Which transport a tunnel is dialled over.
@@ -54,6 +57,8 @@ pub enum TransportChoice {
     Quic,
     /// TCP only.
     Tcp,
+    /// Envoy's reverse tunnel over TCP, to an Envoy responder.
+    Envoy,
 }
 
 impl TransportChoice {
@@ -62,7 +67,7 @@ impl TransportChoice {
         match self {
             Self::Auto => Transports::Auto,
             Self::Quic => Transports::Only(Transport::Quic),
-            Self::Tcp => Transports::Only(Transport::Tcp),
+            Self::Tcp | Self::Envoy => Transports::Only(Transport::Tcp),
         }
     }
 
@@ -76,9 +81,10 @@ impl TransportChoice {
 
     /// What a transport of the status means for such a tunnel.
     pub const fn kind(self, transport: Transport) -> TransportKind {
-        match transport {
-            Transport::Quic => TransportKind::Quic,
-            Transport::Tcp => TransportKind::Tcp,
+        match (transport, self) {
+            (Transport::Quic, _) => TransportKind::Quic,
+            (Transport::Tcp, Self::Envoy) => TransportKind::Envoy,
+            (Transport::Tcp, _) => TransportKind::Tcp,
         }
     }
 }
@@ -195,6 +201,10 @@ impl<S: Serve + Sync> Initiator<S> {
                     address: *address,
                     server_name: destination.server_name(),
                     transport: destination.transport,
+                    dialer: match &destination.envoy {
+                        Some(envoy) => self.dialer.clone().with_envoy(envoy.clone()),
+                        None => self.dialer.clone(),
+                    },
                     failed: Arc::clone(failed),
                 };
                 self.tasks.spawn(keep(self.clone(), slot, stop.clone()));

@@ -23,7 +23,7 @@ use crate::initiator::dialer::{Initiator, TransportChoice};
 use crate::initiator::status::Change;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, PeerLimits};
-use crate::transport::{CloseReason, DialError, Serve, TransportKind};
+use crate::transport::{CloseReason, DialError, Dialer, Serve, TransportKind};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
 const VERSIONS: (u32, u32) = (1, 1);
@@ -41,6 +41,7 @@ pub(super) struct Slot {
     pub(super) address: SocketAddr,
     pub(super) server_name: String,
     pub(super) transport: TransportChoice,
+    pub(super) dialer: Dialer,
     /// Told of each failure, so that the name is resolved again.
     pub(super) failed: Arc<Notify>,
 }

@@ -137,6 +137,11 @@ fn turned_away(shared: &Shared, remote: SocketAddr, transport: TransportKind, er
             shared.metrics.refused(refusal.code);
             return warn!(%remote, %transport, code = refusal.code.number(), reason = refusal.reason, "no tunnel: refused");
         }
+        AcceptError::Rejected(rejection) => {
+            shared.metrics.refused(rejection.refusal());
+            let code = rejection.status();
+            return warn!(%remote, transport = "envoy", code, reason = %rejection, "no tunnel: rejected");
+        }
         AcceptError::GivenUp => return debug!(%remote, %transport, %error, "no tunnel"),
         AcceptError::Tls(_) => HandshakeFailure::Tls,
         AcceptError::Timeout { .. } => HandshakeFailure::Timeout,

@@ -5,15 +5,17 @@ mod accept;
 mod body;
 mod control;
 mod dial;
+pub mod envoy;
 mod exchange;
 mod handshake;
+mod raw;
 mod send;
 mod serve;
 mod settings;
 mod wire;
 
+pub(crate) use accept::{Heard, Pending, Prepared};
 pub use accept::{Incoming, Listener};
-pub(crate) use accept::{Pending, Prepared};
 pub(crate) use body::Http2Body;
 pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};

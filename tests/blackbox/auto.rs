@@ -118,7 +118,9 @@ async fn where_udp_is_lost_from_the_start_the_tunnel_comes_up_over_tcp() {
 async fn a_port_where_something_else_speaks_quic_is_reached_over_tcp() {
     let (folder, target) = (Folder::new(), Target::http1().await);
     let certificate = folder.authority.responder();
-    let mut tls = rustls::ServerConfig::builder()
+    let mut tls = rustls::ServerConfig::builder_with_provider(adit::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
         .with_no_client_auth()
         .with_single_cert(certificate.chain(), certificate.private_key())
         .unwrap();

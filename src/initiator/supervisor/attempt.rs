@@ -81,7 +81,7 @@ impl Candidate {
         let (initiator, slot, reports) = (initiator.clone(), Arc::clone(slot), Reports { attempt, reports });
         let task = initiator.tasks.clone().spawn(async move {
             // Boxed: a tunnel lives long, and should not keep the room that its handshake took.
-            let dialed = Box::pin(dial(&initiator.dialer, &slot, over, claimed, &reports));
+            let dialed = Box::pin(dial(&slot.dialer, &slot, over, claimed, &reports));
             match dialed.await {
                 Some(Ok(dialed)) => attend(initiator, *dialed, reports).await,
                 Some(Err(error)) => reports.say(Happened::Failed(error)).await,

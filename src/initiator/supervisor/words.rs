@@ -38,7 +38,7 @@ impl Cause {
         };
         let weight = match error {
             DialError::Refused(_) | DialError::Certificate(_) => 2,
-            DialError::Tls(_) | DialError::Protocol(_) => 1,
+            DialError::Tls(_) | DialError::Protocol(_) | DialError::Envoy(_) => 1,
             DialError::Address(_) | DialError::Timeout { .. } | DialError::Connection(_) => 0,
         };
         Self { permanent, reason: error.to_string(), advice: error.advice(), shown: false, weight }

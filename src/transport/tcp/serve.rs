@@ -38,25 +38,32 @@ pub(super) fn answer_one<S: Serve>(
     state: &Arc<TunnelState>,
     limits: Limits,
     service: S,
+    names_services: bool,
 ) {
-    let (in_flight, peer_limits) = (state.begin(), state.peer_limits());
-    tokio::spawn(answer(request, respond, in_flight, limits, peer_limits, service));
+    let context = Context { _in_flight: state.begin(), limits, peer_limits: state.peer_limits(), names_services };
+    tokio::spawn(answer(request, respond, context, service));
+}
+
+/// What is known of the tunnel that a request came through.
+struct Context {
+    _in_flight: InFlight,
+    limits: Limits,
+    peer_limits: PeerLimits,
+    /// Whether the responder may name a service; what an Envoy passes on is its client's word.
+    names_services: bool,
 }
 
 async fn answer<S: Serve>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    in_flight: InFlight,
-    limits: Limits,
-    peer_limits: PeerLimits,
+    context: Context,
     mut service: S,
 ) {
-    let _in_flight = in_flight;
     if request.method() == Method::CONNECT {
         return not_implemented(respond);
     }
     let (sink, mut interim) = mpsc::channel(MAX_PENDING_INFO);
-    let request = match admit(request, limits, sink) {
+    let request = match admit(request, &context, sink) {
         Ok(request) => request,
         Err(code) => {
             debug!(%code, "a request broke the protocol");
@@ -81,7 +88,7 @@ async fn answer<S: Serve>(
         .await
     };
     match response {
-        Some(Ok(response)) => deliver(respond, response, is_head, peer_limits).await,
+        Some(Ok(response)) => deliver(respond, response, is_head, context.peer_limits).await,
         Some(Err(error)) => {
             debug!(%error, "the service failed");
             respond.send_reset(Reason::INTERNAL_ERROR);
@@ -101,19 +108,20 @@ fn not_implemented(mut respond: SendResponse<Bytes>) {
 /// Checks a request again, whoever checked it before, and gives it the shape that every service gets. spec: SE-8, TB-7
 fn admit(
     request: Request<RecvStream>,
-    limits: Limits,
+    context: &Context,
     interim: mpsc::Sender<Response<()>>,
 ) -> Result<Request<RecvBody>, StreamCode> {
     let (mut parts, stream) = request.into_parts();
+    let limits = context.limits;
     if parts.headers.len() > limits.head_fields || field_bytes(&parts.headers) > limits.head_bytes {
         return Err(StreamCode::Limit);
     }
     let service = match parts.headers.remove(&SERVICE) {
-        Some(name) => {
+        Some(name) if context.names_services => {
             let name = name.to_str().ok().and_then(|name| ServiceName::new(name).ok());
             Some(name.ok_or(StreamCode::Protocol)?)
         }
-        None => None,
+        Some(_) | None => None,
     };
     if parts.headers.keys().any(|name| *name == HOST)
         || parts.headers.iter().any(|(name, value)| headers::is_forbidden(name, value))

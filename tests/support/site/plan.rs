@@ -111,6 +111,7 @@ pub(crate) struct Edge {
     claim: Node<'static>,
     count: usize,
     transport: &'static str,
+    envoy: Option<String>,
     name: String,
 }
 
@@ -125,8 +126,14 @@ impl Edge {
             claim: NODE,
             count: 1,
             transport: transport.label(),
+            envoy: None,
             name: "edge".into(),
         }
+    }
+
+    /// One that dials an Envoy responder, with these settings of its `envoy` section.
+    pub(crate) fn envoy(settings: &str) -> Self {
+        Self { envoy: Some(settings.to_owned()), ..Self::new(Transport::Tcp) }
     }
 
     /// Like [`Edge::new`], with the choice of transport left to it, and QUIC probed as often as a file may ask for.
@@ -189,7 +196,10 @@ impl Edge {
         for (key, value) in [("node", claim.node), ("cluster", claim.cluster), ("tenant", claim.tenant)] {
             initiator.set(key, value);
         }
-        let transport = self.transport;
+        let transport = match &self.envoy {
+            Some(settings) => format!("envoy, envoy: {settings}"),
+            None => self.transport.to_owned(),
+        };
         initiator.set("tunnels", &format!("[{{ to: {responder:?}, count: {count}, transport: {transport} }}]"));
         let everything = "{ name: web, match: {}, target: \"{target}\" }".to_owned();
         let services = if self.services.is_empty() { vec![everything] } else { self.services.clone() };
