@@ -3,6 +3,8 @@
 //! What carries the control frames is a [`Channel`]: a QUIC stream, the first bytes of a TLS connection, or a stream of
 //! HTTP/2. The rules are the session's, whatever carries it.
 
+mod attention;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::debug;
 
+use self::attention::{Attention, LOOK_INTERVAL};
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::Service;
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session};
@@ -166,12 +169,14 @@ impl<C: Channel> Control<C> {
     }
 
     /// What only an application that runs can cause proves that it lives, on whatever stream. spec: CT-40
-    fn note_traffic(&mut self) {
+    fn note_traffic(&mut self) -> bool {
         let heard = self.channel.heard();
-        if heard != self.heard {
+        let more = heard != self.heard;
+        if more {
             self.heard = heard;
             self.session.heard(Instant::now());
         }
+        more
     }
 
     /// Runs an open tunnel until it is gone; the reason is also its last phase.
@@ -198,7 +203,11 @@ impl<C: Channel> Control<C> {
         let mut draining = false;
         let measures = opener && self.channel.rtt().is_none();
         let mut sample = Instant::now();
+        let (mut attention, mut look) = (Attention::default(), None);
         loop {
+            if look.is_none() && attention.is_due(state.exchanges()) {
+                look = Some(Instant::now() + LOOK_INTERVAL);
+            }
             if let Some(rtt) = self.channel.rtt() {
                 state.note_rtt(rtt);
             }
@@ -220,6 +229,12 @@ impl<C: Channel> Control<C> {
                 () = sleep_until(sample.into()), if measures => {
                     self.session.probe(Instant::now());
                     sample = Instant::now() + RTT_INTERVAL;
+                }
+                () = sleep_until(look.unwrap_or(sample).into()), if look.is_some() => {
+                    look = None;
+                    if attention.look(self.note_traffic(), state.exchanges()) {
+                        self.session.probe(Instant::now());
+                    }
                 }
                 () = state.idle(), if draining && opener => {
                     draining = false;

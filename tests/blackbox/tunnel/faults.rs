@@ -1,12 +1,12 @@
 //! A tunnel on a bad network, and a responder under pressure.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit::id::TunnelId;
 use adit::protocol::session::Timing;
 use adit::transport::quic::{CongestionControl, Keys, QuicSettings};
-use adit::transport::{DialError, Dialer, TransportKind};
+use adit::transport::{DialError, Dialer, Phase, TransportKind};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use tokio::time::timeout;
@@ -63,6 +63,25 @@ async fn a_network_that_forgets_the_initiator_hears_from_it_again() {
     let body = timeout(Duration::from_secs(10), get(&tunnel)).await.unwrap();
     assert_eq!(body.len(), 1 << 20);
     assert_ne!(tunnel.remote(), before);
+}
+
+// spec: CT-42
+#[tokio::test]
+async fn a_tunnel_in_use_that_falls_silent_is_suspect_before_the_keepalive_would_ask() {
+    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
+    let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
+    let tunnel = through(&ends, &link).await;
+    // In the middle of an interval: what was heard then must not count as heard at its end.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        get(&tunnel).await;
+    }
+    link.blackout(true);
+    let silent = Instant::now();
+    let mut phase = tunnel.phase();
+    phase.wait_for(|phase| *phase == Phase::Suspect).await.unwrap();
+    // Two looks, a second apart, and 3 s for the answer; the keepalive alone takes 8 s to 13 s.
+    assert!(silent.elapsed() < Duration::from_secs(7), "{:?}", silent.elapsed());
 }
 
 // spec: TB-25
