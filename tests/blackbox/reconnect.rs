@@ -117,7 +117,7 @@ async fn each_address_of_a_name_gets_its_tunnels(transport: Transport) {
     assert_eq!(addresses.len(), expected.len());
 }
 
-/// When it goes on, the end of the old tunnel and the next handshake wait for it together. spec: EV-46
+/// When it goes on, the end of the old tunnel and the next handshake wait for it together. spec: EV-47
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_envoy_that_was_frozen_takes_the_next_tunnel_at_once() {
     let Some(responder) = EnvoyResponder::start(Variant::Plaintext, ResponderOptions::default()).await else { return };

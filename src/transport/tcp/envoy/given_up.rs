@@ -1,4 +1,4 @@
-//! Sockets of tunnels that were given up, kept open until the next handshake is over. spec: EV-46
+//! Sockets of tunnels that were given up, kept open until the next handshake is over. spec: EV-47
 
 use std::sync::{Arc, Mutex, PoisonError};
 
