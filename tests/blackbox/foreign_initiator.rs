@@ -3,11 +3,12 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::certificates::{Authority, Certificate, Node};
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, within};
 use crate::support::http1::{RawHttp, get};
 use crate::support::process::Adit;
 use crate::support::site::{Cloud, Folder, NODE, Responder, TO_NODE, Transport, over_each_transport};
@@ -25,7 +26,7 @@ fn program() -> Option<Command> {
 struct Pair {
     responder: Responder,
     initiator: Adit,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Pair {
@@ -39,14 +40,22 @@ impl Pair {
 
     /// Shows this certificate.
     async fn dial(transport: Transport, shown: impl FnOnce(&Authority) -> Certificate) -> Option<Self> {
-        let mut program = program()?;
         let folder = Folder::new();
         let responder = Cloud::new().start(&folder).await;
-        let files = shown(&folder.authority).write(folder.path(), "foreign");
+        shown(&folder.authority).write(folder.path(), "foreign");
+        let initiator = Self::spawn(transport, &folder, &responder)?;
+        Some(Self { responder, initiator, folder })
+    }
+
+    /// One that shows the certificate which is in the folder.
+    fn spawn(transport: Transport, folder: &Folder, responder: &Responder) -> Option<Adit> {
+        let mut program = program()?;
         program.args(["--transport", transport.label(), "--address", &responder.tunnel_address().to_string()]);
         program.args(["--tenant", NODE.tenant, "--cluster", NODE.cluster, "--node", NODE.node]);
-        program.arg("--ca").arg(folder.path().join("ca.pem")).arg("--cert").arg(files.cert).arg("--key").arg(files.key);
-        Some(Self { responder, initiator: Adit::spawn(program), _folder: folder })
+        for (option, file) in [("--ca", "ca.pem"), ("--cert", "foreign.pem"), ("--key", "foreign.key")] {
+            program.arg(option).arg(folder.path().join(file));
+        }
+        Some(Adit::spawn(program))
     }
 
     async fn connect(&self) -> RawHttp<tokio::net::TcpStream> {
@@ -94,6 +103,8 @@ over_each_transport! {
     a_certificate_rejected_in_tls_looks_like_a_refusal,
     a_drain_of_the_responder_lets_what_runs_finish,
     a_drain_of_the_initiator_lets_what_runs_finish,
+    another_process_in_its_place_closes_it_as_superseded,
+    one_that_hangs_is_suspect_until_it_goes_on,
 }
 
 async fn requests_come_back_as_it_answers_them(transport: Transport) {
@@ -182,4 +193,27 @@ async fn a_drain_of_the_initiator_lets_what_runs_finish(transport: Transport) {
     pair.ends_with("done", true).await;
     let gone = async || pair.responder.0.tunnels().await.accepted.is_empty().then_some(());
     eventually("the tunnel to be gone", gone).await;
+}
+
+async fn another_process_in_its_place_closes_it_as_superseded(transport: Transport) {
+    let Some(mut pair) = Pair::start(transport).await else { return };
+    let Some(second) = Pair::spawn(transport, &pair.folder, &pair.responder) else { return };
+    second.line_with("\"event\": \"welcome\"").await;
+    pair.ends_with("superseded", false).await;
+    let gone = async || (pair.responder.0.tunnels().await.accepted.len() == 1).then_some(());
+    eventually("only the second to be there", gone).await;
+    assert_eq!(get(pair.responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+}
+
+/// An interpreter that is frozen answers no PING.
+async fn one_that_hangs_is_suspect_until_it_goes_on(transport: Transport) {
+    let Some(mut pair) = Pair::start(transport).await else { return };
+    pair.initiator.freeze();
+    let suspect = async || (pair.responder.0.tunnels().await.accepted[0].health == "suspect").then_some(());
+    within(Duration::from_secs(10), "it is suspect", suspect).await;
+    pair.initiator.thaw();
+    let healthy = async || (pair.responder.0.tunnels().await.accepted[0].health == "healthy").then_some(());
+    eventually("it is healthy", healthy).await;
+    pair.initiator.terminate();
+    pair.ends_with("done", true).await;
 }

@@ -150,9 +150,10 @@ impl Connection {
         Ok(response)
     }
 
-    /// After a GOAWAY the connection takes no request, and is no tunnel, however well it is otherwise. spec: TB-11
+    /// After a GOAWAY the connection takes no request, and is no tunnel of ours, however well it is otherwise; an Envoy
+    /// drains with it. spec: TB-11
     fn not_sent(&self, error: &h2::Error) -> ExchangeError {
-        if error.is_go_away() && error.is_remote() {
+        if self.names_services && error.is_go_away() && error.is_remote() {
             let text = "the initiator sent GOAWAY".to_owned();
             // A full queue belongs to a driver that is busy; the next request says it again.
             let _ = self.commands.try_send(Command::Close(CloseReason { code: CloseCode::Protocol, text }));

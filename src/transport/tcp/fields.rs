@@ -45,7 +45,7 @@ mod tests {
     fn judged(name: &'static str, value: &'static [u8]) -> Result<(), StreamCode> {
         let mut fields = HeaderMap::new();
         fields.insert(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
-        check_fields(&fields, 10, Limits { head_bytes: 32, head_fields: 1, ..Limits::default() }).map_err(|e| e.code())
+        check_fields(&fields, 10, Limits { head_bytes: 32, head_fields: 1 }).map_err(|e| e.code())
     }
 
     // spec: TB-7

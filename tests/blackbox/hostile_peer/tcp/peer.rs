@@ -27,11 +27,9 @@ pub(super) const RST_STREAM: u8 = 3;
 pub(super) const SETTINGS: u8 = 4;
 pub(super) const PING: u8 = 6;
 pub(super) const GOAWAY: u8 = 7;
-pub(super) const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 pub(super) const END_STREAM: u8 = 0x1;
-pub(super) const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const MOST_IN_A_FRAME: usize = 16_384;
 
@@ -42,7 +40,6 @@ pub(super) const CONTROL: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Http2 {
     pub(super) kind: u8,
-    pub(super) flags: u8,
     pub(super) stream: u32,
     pub(super) payload: Bytes,
 }
@@ -201,8 +198,8 @@ impl Peer {
     pub(super) async fn frame(&mut self) -> Option<Http2> {
         let mut head = self.bytes(9).await?;
         let length = head.get_uint(3) as usize;
-        let (kind, flags, stream) = (head.get_u8(), head.get_u8(), head.get_u32());
-        Some(Http2 { kind, flags, stream, payload: self.bytes(length).await? })
+        let (kind, _flags, stream) = (head.get_u8(), head.get_u8(), head.get_u32());
+        Some(Http2 { kind, stream, payload: self.bytes(length).await? })
     }
 
     /// The next frame of this kind on this stream; others are passed over.
