@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
 use self::attention::{Attention, LOOK_INTERVAL};
@@ -109,7 +109,7 @@ impl<C: Channel> Control<C> {
     pub(super) async fn flush(&mut self) -> Result<Option<Event>, CloseReason> {
         while let Some(output) = self.session.poll() {
             match output {
-                Output::Send(bytes) => self.channel.send(bytes).await?,
+                Output::Send(bytes) => self.send(bytes).await?,
                 Output::Event(event) => return Ok(Some(event)),
                 Output::Close { code, reason, by_peer } => {
                     let reason = CloseReason { code, text: reason };
@@ -119,6 +119,18 @@ impl<C: Channel> Control<C> {
             }
         }
         Ok(None)
+    }
+
+    /// Sends bytes that a peer takes, if it lives, long before the idle timeout: the session's clock stands meanwhile.
+    /// spec: CT-43
+    async fn send(&mut self, bytes: Bytes) -> Result<(), CloseReason> {
+        if let Ok(sent) = timeout(self.session.idle_timeout(), self.channel.send(bytes)).await {
+            return sent;
+        }
+        let text = "the peer did not read the control stream for the idle timeout".to_owned();
+        let reason = CloseReason { code: CloseCode::Idle, text };
+        self.channel.close(&reason, false).await;
+        Err(reason)
     }
 
     /// Feeds the session what happens next: bytes, the end of the stream, or its deadline. Cancel safe.
@@ -227,6 +239,8 @@ impl<C: Channel> Control<C> {
                     None => self.session.close(CloseCode::Done, "released"),
                 },
                 () = sleep_until(sample.into()), if measures => {
+                    // What came before the question is no answer to it.
+                    self.note_traffic();
                     self.session.probe(Instant::now());
                     sample = Instant::now() + RTT_INTERVAL;
                 }

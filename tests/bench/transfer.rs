@@ -70,7 +70,7 @@ fn transport(word: &str) -> Result<Transport, String> {
     [Transport::Quic, Transport::Tcp]
         .into_iter()
         .find(|transport| transport.label() == word)
-        .ok_or("expected quic or tcp".into())
+        .ok_or_else(|| "expected quic or tcp".to_owned())
 }
 
 const MIB: f64 = (1 << 20) as f64;

@@ -10,7 +10,7 @@ use crate::support::certificates::{Authority, Certificate, Node};
 use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
 use crate::support::process::Adit;
-use crate::support::site::{Cloud, Folder, NODE, Responder, TO_NODE};
+use crate::support::site::{Cloud, Folder, NODE, Responder, TO_NODE, Transport, over_each_transport};
 use crate::support::targets::pattern;
 use crate::support::tools;
 
@@ -30,19 +30,20 @@ struct Pair {
 
 impl Pair {
     /// Shows a certificate that proves the claim, and is admitted.
-    async fn start() -> Option<Self> {
-        let pair = Self::dial(|authority| authority.node(NODE)).await?;
-        pair.responder.registered(1).await;
+    async fn start(transport: Transport) -> Option<Self> {
+        let pair = Self::dial(transport, |authority| authority.node(NODE)).await?;
+        let report = pair.responder.registered(1).await;
+        assert_eq!(report.accepted[0].transport, transport.label());
         Some(pair)
     }
 
     /// Shows this certificate.
-    async fn dial(shown: impl FnOnce(&Authority) -> Certificate) -> Option<Self> {
+    async fn dial(transport: Transport, shown: impl FnOnce(&Authority) -> Certificate) -> Option<Self> {
         let mut program = program()?;
         let folder = Folder::new();
         let responder = Cloud::new().start(&folder).await;
         let files = shown(&folder.authority).write(folder.path(), "foreign");
-        program.args(["--address", &responder.tunnel_address().to_string()]);
+        program.args(["--transport", transport.label(), "--address", &responder.tunnel_address().to_string()]);
         program.args(["--tenant", NODE.tenant, "--cluster", NODE.cluster, "--node", NODE.node]);
         program.arg("--ca").arg(folder.path().join("ca.pem")).arg("--cert").arg(files.cert).arg("--key").arg(files.key);
         Some(Self { responder, initiator: Adit::spawn(program), _folder: folder })
@@ -84,9 +85,19 @@ async fn it_agrees_with_every_vector() {
     assert!(output.status.success(), "{output:?}");
 }
 
-#[tokio::test]
-async fn requests_come_back_as_it_answers_them() {
-    let Some(pair) = Pair::start().await else { return };
+over_each_transport! {
+    requests_come_back_as_it_answers_them,
+    a_large_body_comes_back_whole,
+    an_answer_that_it_cuts_is_cut_for_the_client,
+    a_client_that_leaves_is_cancelled_there,
+    a_false_claim_is_refused_with_number_and_reason,
+    a_certificate_rejected_in_tls_looks_like_a_refusal,
+    a_drain_of_the_responder_lets_what_runs_finish,
+    a_drain_of_the_initiator_lets_what_runs_finish,
+}
+
+async fn requests_come_back_as_it_answers_them(transport: Transport) {
+    let Some(pair) = Pair::start(transport).await else { return };
     let plain = get(pair.responder.egress(), "/a?b=c", &[TO_NODE]).await.unwrap();
     assert_eq!((plain.status(), plain.text()), (200, "GET /a?b=c\n".to_owned()));
     assert_eq!(plain.field("content-type"), Some("text/plain"));
@@ -103,9 +114,8 @@ async fn requests_come_back_as_it_answers_them() {
     assert_eq!(trailers, [("x-echo".into(), "done".into()), ("grpc-status".into(), "0".into())]);
 }
 
-#[tokio::test]
-async fn a_large_body_comes_back_whole() {
-    let Some(pair) = Pair::start().await else { return };
+async fn a_large_body_comes_back_whole(transport: Transport) {
+    let Some(pair) = Pair::start(transport).await else { return };
     let body = pattern(0, 1 << 20);
     let head = request("POST /echo", &[&format!("content-length: {}", body.len())]);
     let mut client = pair.connect().await;
@@ -114,9 +124,8 @@ async fn a_large_body_comes_back_whole() {
     assert_eq!(response.body, [b"POST /echo\n", &body[..]].concat());
 }
 
-#[tokio::test]
-async fn an_answer_that_it_cuts_is_cut_for_the_client() {
-    let Some(pair) = Pair::start().await else { return };
+async fn an_answer_that_it_cuts_is_cut_for_the_client(transport: Transport) {
+    let Some(pair) = Pair::start(transport).await else { return };
     let mut client = pair.connect().await;
     client.send(request("GET /cut", &[]).as_bytes()).await.unwrap();
     let head = client.head().await.unwrap();
@@ -125,9 +134,8 @@ async fn an_answer_that_it_cuts_is_cut_for_the_client() {
     assert_eq!(pair.responder.registered(1).await.accepted.len(), 1, "the tunnel is well");
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_is_cancelled_there() {
-    let Some(pair) = Pair::start().await else { return };
+async fn a_client_that_leaves_is_cancelled_there(transport: Transport) {
+    let Some(pair) = Pair::start(transport).await else { return };
     let mut client = pair.connect().await;
     client.send(request("GET /hang", &[]).as_bytes()).await.unwrap();
     pair.arrived("/hang").await;
@@ -136,26 +144,23 @@ async fn a_client_that_leaves_is_cancelled_there() {
     assert_eq!((&cancelled["code"], &cancelled["path"]), (&"cancelled".into(), &"/hang".into()));
 }
 
-#[tokio::test]
-async fn a_false_claim_is_refused_with_number_and_reason() {
+async fn a_false_claim_is_refused_with_number_and_reason(transport: Transport) {
     let other = Node { node: "edge-2", ..NODE };
-    let Some(mut pair) = Pair::dial(|authority| authority.node(other)).await else { return };
+    let Some(mut pair) = Pair::dial(transport, |authority| authority.node(other)).await else { return };
     let refused = pair.said("refuse").await;
     assert_eq!(refused["number"], 403);
     assert!(!refused["reason"].as_str().unwrap().is_empty());
     pair.ends_with("refused", false).await;
 }
 
-#[tokio::test]
-async fn a_certificate_rejected_in_tls_looks_like_a_refusal() {
-    let Some(mut pair) = Pair::dial(|_| Authority::new("somebody else").node(NODE)).await else { return };
+async fn a_certificate_rejected_in_tls_looks_like_a_refusal(transport: Transport) {
+    let Some(mut pair) = Pair::dial(transport, |_| Authority::new("somebody else").node(NODE)).await else { return };
     assert_eq!(pair.said("refuse").await["number"], 401);
     assert!(!pair.initiator.exit().await.success());
 }
 
-#[tokio::test]
-async fn a_drain_of_the_responder_lets_what_runs_finish() {
-    let Some(mut pair) = Pair::start().await else { return };
+async fn a_drain_of_the_responder_lets_what_runs_finish(transport: Transport) {
+    let Some(mut pair) = Pair::start(transport).await else { return };
     let mut client = pair.connect().await;
     client.send(request("GET /later", &[]).as_bytes()).await.unwrap();
     pair.arrived("/later").await;
@@ -166,9 +171,8 @@ async fn a_drain_of_the_responder_lets_what_runs_finish() {
     pair.ends_with("done", true).await;
 }
 
-#[tokio::test]
-async fn a_drain_of_the_initiator_lets_what_runs_finish() {
-    let Some(mut pair) = Pair::start().await else { return };
+async fn a_drain_of_the_initiator_lets_what_runs_finish(transport: Transport) {
+    let Some(mut pair) = Pair::start(transport).await else { return };
     let mut client = pair.connect().await;
     client.send(request("GET /later", &[]).as_bytes()).await.unwrap();
     pair.arrived("/later").await;

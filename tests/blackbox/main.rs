@@ -12,6 +12,7 @@ mod foreign_initiator;
 mod harness;
 mod hostile_peer;
 mod http_egress;
+mod keepalive;
 mod reconnect;
 mod routing;
 #[path = "../support/mod.rs"]

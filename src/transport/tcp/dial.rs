@@ -126,7 +126,7 @@ impl Connected {
         let meter = wire.meter();
         let started = Instant::now();
         let session = Session::initiator(started, hello, settings.timing).with_close();
-        let mut control = Control::new(BareFrames::new(wire, true), session);
+        let mut control = Control::new(BareFrames::new(wire), session);
         let welcome = loop {
             match control.event().await {
                 Ok(Event::Welcomed(welcome)) => break *welcome,
@@ -234,6 +234,7 @@ pub(super) fn builder(settings: &TcpSettings) -> server::Builder {
     builder
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
+        .data_frame_budget(settings.data_frame_budget())
         .max_header_list_size(settings.header_list_size())
         .max_concurrent_streams(settings.max_streams)
         // A responder passes on what its clients cancel, many at once: that is no attack on this end. What it may have
