@@ -104,7 +104,7 @@ async fn a_tunnel_that_was_lost_shows_as_recovered(transport: Transport) {
 async fn each_address_of_a_name_gets_its_tunnels(transport: Transport) {
     // One address on some machines, two on others: what is promised holds for both.
     let expected: std::collections::BTreeSet<_> = ("localhost", 0).to_socket_addrs().unwrap().collect();
-    let folder = crate::support::site::Folder::new();
+    let folder = Folder::new();
     let responder = Cloud::new().responder("listen", "{ quic: \"[::]:0\", tcp: \"[::]:0\" }").start(&folder).await;
     let edge = Edge::new(transport).count(2);
     folder.authority.node(NODE).write(folder.path(), "edge");
