@@ -233,6 +233,7 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
         token: settings.token.as_ref().and_then(|token| Token::new(token.expose())),
         services: services.exported(),
         destinations,
+        probe_interval: settings.probe_interval,
         quic: quic.clone(),
     };
     let tcp = tcp::Dialer::new(tls.clone(), TcpSettings::beside(&quic));

@@ -11,7 +11,7 @@ use crate::config::secret::Secret;
 use crate::config::show;
 use crate::config::tls::{DialerTls, dialer_tls};
 use crate::id::{Claim, ClusterId, HostPort, MAX_TUNNEL_COUNT, NodeId, TenantId, TunnelAddress};
-use crate::initiator::TransportChoice;
+use crate::initiator::{DEFAULT_PROBE_INTERVAL, TransportChoice};
 use crate::transport::quic::CongestionControl;
 
 /// How often an initiator shows that it is there; keeps NAT mappings open.
@@ -21,6 +21,8 @@ const MAX_TOKEN_BYTES: usize = 8 << 10;
 
 const MIN_KEEPALIVE: Duration = Duration::from_millis(500);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(25);
+const MIN_PROBE_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(600);
 const TUNNEL_FORM: &str = "a list of { to: host:port } or rc:// addresses";
 
 /// `initiator`: one node and the tunnels that it keeps.
@@ -40,6 +42,10 @@ pub struct InitiatorConfig {
     /// 25 s; shorter notices a dead path sooner and costs packets on every idle tunnel.
     #[serde(serialize_with = "show::duration")]
     pub keepalive: Duration,
+    /// `probe_interval`: how long a tunnel that fell back to TCP waits before QUIC is tried again; up to three times that
+    /// while it does not work. Default 10 s, 500 ms to 10 min.
+    #[serde(serialize_with = "show::duration")]
+    pub probe_interval: Duration,
     /// `token`: a credential beside the certificate, at most 8 KiB; text, `${NAME}` or `file:path`.
     pub token: Option<Secret>,
 }
@@ -67,11 +73,13 @@ pub(super) fn initiator(at: At<'_>) -> Option<InitiatorConfig> {
         let tls = section.required("tls", "ca, and the cert and key of this node", dialer_tls);
         let congestion = section.or("congestion", CongestionControl::default(), |at| congestion(&at));
         let keepalive = section.or("keepalive", DEFAULT_KEEPALIVE, |at| at.duration(MIN_KEEPALIVE..=MAX_KEEPALIVE));
+        let intervals = MIN_PROBE_INTERVAL..=MAX_PROBE_INTERVAL;
+        let probe_interval = section.or("probe_interval", DEFAULT_PROBE_INTERVAL, |at| at.duration(intervals));
         let token = section.optional("token", |at| at.secret(1..=MAX_TOKEN_BYTES));
         let addresses = addresses?;
         let claim = one_claim(section, named, &addresses);
         let tunnels = addresses.into_iter().map(|address| address.tunnel).collect();
-        Some(InitiatorConfig { claim: claim?, tunnels, tls: tls?, congestion, keepalive, token })
+        Some(InitiatorConfig { claim: claim?, tunnels, tls: tls?, congestion, keepalive, probe_interval, token })
     })
 }
 

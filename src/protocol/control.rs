@@ -102,6 +102,9 @@ pub enum FrameError {
     /// A frame of an odd type that is not known. spec: CT-4
     #[error("frame type {0:#x} is unknown and must be understood")]
     UnknownType(u64),
+    /// A frame of an unknown type in the handshake, which waits for one frame and no other. spec: CT-4
+    #[error("a frame of type {0:#x} is in the place of HELLO or its answer")]
+    Early(u64),
     /// A frame longer than 64 KiB. spec: CT-2
     #[error("a frame of type {frame_type:#x} has {length} bytes; expected at most 65536")]
     TooLong {
@@ -284,13 +287,16 @@ impl Close {
     }
 }
 
-/// The length of the frame that `input` begins with, header and all; `None` while that cannot be told yet. A frame that
-/// nobody may send ends with its header, so that no memory is spent on it. spec: TB-3
+/// The length of the frame that a handshake's `input` begins with, header and all; `None` while that cannot be told yet.
+/// A frame that nobody may send there ends with its header, so that it is judged at once and no memory is spent on it.
+/// spec: TB-3
 pub fn frame_length(input: &[u8]) -> Option<usize> {
     let mut rest = input;
     match type_and_length(&mut rest) {
         Ok(None) => None,
-        Ok(Some((_, length))) if length <= limits::MAX_CONTROL_PAYLOAD as u64 => {
+        Ok(Some((number, length)))
+            if length <= limits::MAX_CONTROL_PAYLOAD as u64 && FrameType::from_number(number).is_some() =>
+        {
             Some(input.len() - rest.len() + length as usize)
         }
         Ok(Some(_)) | Err(_) => Some(input.len() - rest.len()),
@@ -303,6 +309,8 @@ pub struct FrameReader {
     /// The header or payload that has not arrived whole.
     held: BytesMut,
     step: Step,
+    /// Whether a frame that may be skipped still is an error: the handshake waits for one frame and no other.
+    strict: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -320,6 +328,17 @@ impl FrameReader {
     /// A reader at the start of a stream.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A reader of a handshake: until [`FrameReader::opened`] it takes no frame of an unknown type, even or odd.
+    /// spec: CT-4
+    pub fn of_handshake() -> Self {
+        Self { strict: true, ..Self::default() }
+    }
+
+    /// The handshake is over.
+    pub const fn opened(&mut self) {
+        self.strict = false;
     }
 
     /// Whether the stream stands between two frames: the only place where it may end.
@@ -375,6 +394,7 @@ impl FrameReader {
         let length = length as usize;
         match FrameType::from_number(number) {
             Some(known) => Ok(Some(Step::Payload(known, length))),
+            None if self.strict => Err(FrameError::Early(number)),
             None if number.is_multiple_of(2) => Ok(Some(Step::Skip(length))),
             None => Err(FrameError::UnknownType(number)),
         }

@@ -153,7 +153,7 @@ impl Session {
             phase,
             timing,
             timers,
-            reader: FrameReader::new(),
+            reader: FrameReader::of_handshake(),
             outputs: VecDeque::new(),
             pong: None,
             probes: Probes::default(),
@@ -167,6 +167,11 @@ impl Session {
     /// spec: CT-34
     pub fn with_close(self) -> Self {
         Self { closes: true, ..self }
+    }
+
+    /// The silence after which the tunnel is given up. spec: CT-43
+    pub const fn idle_timeout(&self) -> Duration {
+        self.timing.idle_timeout
     }
 
     /// Where the session stands.
@@ -381,6 +386,7 @@ impl Session {
     fn open(&mut self, now: Instant, side: Side) {
         self.phase = Phase::Open(side);
         self.timers.stop(Timer::Handshake);
+        self.reader.opened();
         self.heard(now);
     }
 

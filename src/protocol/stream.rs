@@ -163,6 +163,9 @@ pub enum StreamError {
     /// A frame whose header or payload breaks a rule.
     #[error("the message {0}")]
     Malformed(#[from] Malformed),
+    /// The message is none of HTTP/2, by which it came. spec: TB-7
+    #[error("the message breaks HTTP/2 itself")]
+    Http2,
     /// More than this end takes. spec: ST-5, ST-6, ST-7
     #[error("{what} has {actual}; expected at most {max}")]
     Limit {
@@ -182,7 +185,9 @@ impl StreamError {
             Self::Truncated => StreamCode::Truncated,
             Self::UnknownType(_) => StreamCode::UnknownType,
             Self::Limit { .. } => StreamCode::Limit,
-            Self::UnknownFrame(_) | Self::Order(_) | Self::AfterEnd | Self::Malformed(_) => StreamCode::Protocol,
+            Self::UnknownFrame(_) | Self::Order(_) | Self::AfterEnd | Self::Malformed(_) | Self::Http2 => {
+                StreamCode::Protocol
+            }
         }
     }
 }

@@ -66,7 +66,7 @@ async fn run(shared: Arc<Shared>, pending: Pending, handshaking: Handshaking) {
             drop(handshaking);
             let tunnel = prepared.tunnel().clone();
             info!(%remote, slot, tunnel = %tunnel.id(), "tunnel up");
-            let record = shared.metrics.opened();
+            let record = shared.metrics.opened(tunnel.transport().label());
             if is_envoy {
                 shared.metrics.envoy_handshake(Counter::Accepted);
             }
@@ -154,6 +154,7 @@ fn turned_away(shared: &Shared, remote: SocketAddr, transport: TransportKind, er
             let code = rejection.status();
             return warn!(%remote, transport = "envoy", code, reason = %rejection, "no tunnel: rejected");
         }
+        AcceptError::GivenUp => return debug!(%remote, %transport, %error, "no tunnel"),
         AcceptError::Tls(_) => HandshakeFailure::Tls,
         AcceptError::Timeout { .. } => HandshakeFailure::Timeout,
         AcceptError::Connection(_) | AcceptError::Hello(_) => HandshakeFailure::Protocol,

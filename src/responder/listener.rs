@@ -234,7 +234,7 @@ impl Listeners {
         };
         let tcp = async {
             match &self.tcp {
-                Some(listener) => Incoming::Tcp(listener.accept(pending, shared.quic.max_incoming).await),
+                Some(listener) => Incoming::Tcp(Box::new(listener.accept(pending, shared.quic.max_incoming).await)),
                 None => std::future::pending().await,
             }
         };

@@ -24,7 +24,7 @@ pub enum Incoming {
     /// Over QUIC.
     Quic(Box<quic::Incoming>),
     /// Over TCP.
-    Tcp(tcp::Incoming),
+    Tcp(Box<tcp::Incoming>),
 }
 
 /// What an initiator claims and shows.
@@ -93,6 +93,9 @@ pub enum AcceptError {
     /// The connection ended instead of saying HELLO.
     #[error("HELLO: {0}")]
     Hello(String),
+    /// The initiator did without this connection, before HELLO: it tried another one beside it. Nothing is wrong. spec: TB-20
+    #[error("the initiator did not need this connection")]
+    GivenUp,
 }
 
 impl AcceptError {
@@ -105,6 +108,7 @@ impl AcceptError {
             Self::Refused(refusal) => refusal.code.label(),
             Self::Rejected(rejection) => rejection.refusal().label(),
             Self::Hello(_) => "protocol",
+            Self::GivenUp => "given_up",
         }
     }
 

@@ -3,15 +3,18 @@
 //! What carries the control frames is a [`Channel`]: a QUIC stream, the first bytes of a TLS connection, or a stream of
 //! HTTP/2. The rules are the session's, whatever carries it.
 
+mod attention;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
+use self::attention::{Attention, LOOK_INTERVAL};
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::Service;
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session};
@@ -106,7 +109,7 @@ impl<C: Channel> Control<C> {
     pub(super) async fn flush(&mut self) -> Result<Option<Event>, CloseReason> {
         while let Some(output) = self.session.poll() {
             match output {
-                Output::Send(bytes) => self.channel.send(bytes).await?,
+                Output::Send(bytes) => self.send(bytes).await?,
                 Output::Event(event) => return Ok(Some(event)),
                 Output::Close { code, reason, by_peer } => {
                     let reason = CloseReason { code, text: reason };
@@ -116,6 +119,18 @@ impl<C: Channel> Control<C> {
             }
         }
         Ok(None)
+    }
+
+    /// Sends bytes that a peer takes, if it lives, long before the idle timeout: the session's clock stands meanwhile.
+    /// spec: CT-43
+    async fn send(&mut self, bytes: Bytes) -> Result<(), CloseReason> {
+        if let Ok(sent) = timeout(self.session.idle_timeout(), self.channel.send(bytes)).await {
+            return sent;
+        }
+        let text = "the peer did not read the control stream for the idle timeout".to_owned();
+        let reason = CloseReason { code: CloseCode::Idle, text };
+        self.channel.close(&reason, false).await;
+        Err(reason)
     }
 
     /// Feeds the session what happens next: bytes, the end of the stream, or its deadline. Cancel safe.
@@ -166,12 +181,14 @@ impl<C: Channel> Control<C> {
     }
 
     /// What only an application that runs can cause proves that it lives, on whatever stream. spec: CT-40
-    fn note_traffic(&mut self) {
+    fn note_traffic(&mut self) -> bool {
         let heard = self.channel.heard();
-        if heard != self.heard {
+        let more = heard != self.heard;
+        if more {
             self.heard = heard;
             self.session.heard(Instant::now());
         }
+        more
     }
 
     /// Runs an open tunnel until it is gone; the reason is also its last phase.
@@ -198,7 +215,11 @@ impl<C: Channel> Control<C> {
         let mut draining = false;
         let measures = opener && self.channel.rtt().is_none();
         let mut sample = Instant::now();
+        let (mut attention, mut look) = (Attention::default(), None);
         loop {
+            if look.is_none() && attention.is_due(state.exchanges()) {
+                look = Some(Instant::now() + LOOK_INTERVAL);
+            }
             if let Some(rtt) = self.channel.rtt() {
                 state.note_rtt(rtt);
             }
@@ -218,8 +239,16 @@ impl<C: Channel> Control<C> {
                     None => self.session.close(CloseCode::Done, "released"),
                 },
                 () = sleep_until(sample.into()), if measures => {
+                    // What came before the question is no answer to it.
+                    self.note_traffic();
                     self.session.probe(Instant::now());
                     sample = Instant::now() + RTT_INTERVAL;
+                }
+                () = sleep_until(look.unwrap_or(sample).into()), if look.is_some() => {
+                    look = None;
+                    if attention.look(self.note_traffic(), state.exchanges()) {
+                        self.session.probe(Instant::now());
+                    }
                 }
                 () = state.idle(), if draining && opener => {
                     draining = false;

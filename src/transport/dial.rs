@@ -94,6 +94,32 @@ impl Connected {
         }
     }
 
+    /// Resolves when the connection has ended, or its path carries nothing any more, with the reason. To be awaited while
+    /// the connection waits for its claim: over QUIC this is also what keeps asking for signs of life.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn closed(&mut self) -> DialError {
+        match self {
+            Self::Quic(connected) => connected.closed().await,
+            Self::Tcp(connected) => connected.closed().await,
+            Self::Envoy(connected) => connected.closed().await,
+        }
+    }
+
+    /// Ends a connection that is not needed after all, so that the responder sees no fault in it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the connection abruptly.
+    pub async fn give_up(self) {
+        match self {
+            Self::Quic(connected) => connected.give_up(),
+            Self::Tcp(connected) => connected.give_up().await,
+            // It has said nothing yet, and an Envoy takes the end of the connection for the whole message.
+            Self::Envoy(connected) => drop(connected),
+        }
+    }
+
     /// Asks for admission, within the handshake timeout.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ pub enum ExchangeError {
     TunnelLost(TunnelLost),
     /// The initiator's bytes break the protocol.
     #[error("the initiator broke the protocol: {0}")]
-    Protocol(StreamError),
+    Protocol(#[from] StreamError),
     /// The request's head is larger than the initiator takes. spec: HS-15
     #[error("the request's head is larger than the initiator takes")]
     HeadTooLarge,

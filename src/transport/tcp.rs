@@ -7,6 +7,7 @@ mod control;
 mod dial;
 pub mod envoy;
 mod exchange;
+mod fields;
 mod handshake;
 mod raw;
 mod send;

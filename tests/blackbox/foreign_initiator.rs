@@ -3,14 +3,15 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::certificates::{Authority, Certificate, Node};
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, within};
 use crate::support::http1::{RawHttp, get};
 use crate::support::process::Adit;
-use crate::support::site::{Cloud, Folder, NODE, Responder, TO_NODE};
+use crate::support::site::{Cloud, Folder, NODE, Responder, TO_NODE, Transport, over_each_transport};
 use crate::support::targets::pattern;
 use crate::support::tools;
 
@@ -25,27 +26,36 @@ fn program() -> Option<Command> {
 struct Pair {
     responder: Responder,
     initiator: Adit,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Pair {
     /// Shows a certificate that proves the claim, and is admitted.
-    async fn start() -> Option<Self> {
-        let pair = Self::dial(|authority| authority.node(NODE)).await?;
-        pair.responder.registered(1).await;
+    async fn start(transport: Transport) -> Option<Self> {
+        let pair = Self::dial(transport, |authority| authority.node(NODE)).await?;
+        let report = pair.responder.registered(1).await;
+        assert_eq!(report.accepted[0].transport, transport.label());
         Some(pair)
     }
 
     /// Shows this certificate.
-    async fn dial(shown: impl FnOnce(&Authority) -> Certificate) -> Option<Self> {
-        let mut program = program()?;
+    async fn dial(transport: Transport, shown: impl FnOnce(&Authority) -> Certificate) -> Option<Self> {
         let folder = Folder::new();
         let responder = Cloud::new().start(&folder).await;
-        let files = shown(&folder.authority).write(folder.path(), "foreign");
-        program.args(["--address", &responder.tunnel_address().to_string()]);
+        shown(&folder.authority).write(folder.path(), "foreign");
+        let initiator = Self::spawn(transport, &folder, &responder)?;
+        Some(Self { responder, initiator, folder })
+    }
+
+    /// One that shows the certificate which is in the folder.
+    fn spawn(transport: Transport, folder: &Folder, responder: &Responder) -> Option<Adit> {
+        let mut program = program()?;
+        program.args(["--transport", transport.label(), "--address", &responder.tunnel_address().to_string()]);
         program.args(["--tenant", NODE.tenant, "--cluster", NODE.cluster, "--node", NODE.node]);
-        program.arg("--ca").arg(folder.path().join("ca.pem")).arg("--cert").arg(files.cert).arg("--key").arg(files.key);
-        Some(Self { responder, initiator: Adit::spawn(program), _folder: folder })
+        for (option, file) in [("--ca", "ca.pem"), ("--cert", "foreign.pem"), ("--key", "foreign.key")] {
+            program.arg(option).arg(folder.path().join(file));
+        }
+        Some(Adit::spawn(program))
     }
 
     async fn connect(&self) -> RawHttp<tokio::net::TcpStream> {
@@ -84,9 +94,21 @@ async fn it_agrees_with_every_vector() {
     assert!(output.status.success(), "{output:?}");
 }
 
-#[tokio::test]
-async fn requests_come_back_as_it_answers_them() {
-    let Some(pair) = Pair::start().await else { return };
+over_each_transport! {
+    requests_come_back_as_it_answers_them,
+    a_large_body_comes_back_whole,
+    an_answer_that_it_cuts_is_cut_for_the_client,
+    a_client_that_leaves_is_cancelled_there,
+    a_false_claim_is_refused_with_number_and_reason,
+    a_certificate_rejected_in_tls_looks_like_a_refusal,
+    a_drain_of_the_responder_lets_what_runs_finish,
+    a_drain_of_the_initiator_lets_what_runs_finish,
+    another_process_in_its_place_closes_it_as_superseded,
+    one_that_hangs_is_suspect_until_it_goes_on,
+}
+
+async fn requests_come_back_as_it_answers_them(transport: Transport) {
+    let Some(pair) = Pair::start(transport).await else { return };
     let plain = get(pair.responder.egress(), "/a?b=c", &[TO_NODE]).await.unwrap();
     assert_eq!((plain.status(), plain.text()), (200, "GET /a?b=c\n".to_owned()));
     assert_eq!(plain.field("content-type"), Some("text/plain"));
@@ -103,9 +125,8 @@ async fn requests_come_back_as_it_answers_them() {
     assert_eq!(trailers, [("x-echo".into(), "done".into()), ("grpc-status".into(), "0".into())]);
 }
 
-#[tokio::test]
-async fn a_large_body_comes_back_whole() {
-    let Some(pair) = Pair::start().await else { return };
+async fn a_large_body_comes_back_whole(transport: Transport) {
+    let Some(pair) = Pair::start(transport).await else { return };
     let body = pattern(0, 1 << 20);
     let head = request("POST /echo", &[&format!("content-length: {}", body.len())]);
     let mut client = pair.connect().await;
@@ -114,9 +135,8 @@ async fn a_large_body_comes_back_whole() {
     assert_eq!(response.body, [b"POST /echo\n", &body[..]].concat());
 }
 
-#[tokio::test]
-async fn an_answer_that_it_cuts_is_cut_for_the_client() {
-    let Some(pair) = Pair::start().await else { return };
+async fn an_answer_that_it_cuts_is_cut_for_the_client(transport: Transport) {
+    let Some(pair) = Pair::start(transport).await else { return };
     let mut client = pair.connect().await;
     client.send(request("GET /cut", &[]).as_bytes()).await.unwrap();
     let head = client.head().await.unwrap();
@@ -125,9 +145,8 @@ async fn an_answer_that_it_cuts_is_cut_for_the_client() {
     assert_eq!(pair.responder.registered(1).await.accepted.len(), 1, "the tunnel is well");
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_is_cancelled_there() {
-    let Some(pair) = Pair::start().await else { return };
+async fn a_client_that_leaves_is_cancelled_there(transport: Transport) {
+    let Some(pair) = Pair::start(transport).await else { return };
     let mut client = pair.connect().await;
     client.send(request("GET /hang", &[]).as_bytes()).await.unwrap();
     pair.arrived("/hang").await;
@@ -136,26 +155,23 @@ async fn a_client_that_leaves_is_cancelled_there() {
     assert_eq!((&cancelled["code"], &cancelled["path"]), (&"cancelled".into(), &"/hang".into()));
 }
 
-#[tokio::test]
-async fn a_false_claim_is_refused_with_number_and_reason() {
+async fn a_false_claim_is_refused_with_number_and_reason(transport: Transport) {
     let other = Node { node: "edge-2", ..NODE };
-    let Some(mut pair) = Pair::dial(|authority| authority.node(other)).await else { return };
+    let Some(mut pair) = Pair::dial(transport, |authority| authority.node(other)).await else { return };
     let refused = pair.said("refuse").await;
     assert_eq!(refused["number"], 403);
     assert!(!refused["reason"].as_str().unwrap().is_empty());
     pair.ends_with("refused", false).await;
 }
 
-#[tokio::test]
-async fn a_certificate_rejected_in_tls_looks_like_a_refusal() {
-    let Some(mut pair) = Pair::dial(|_| Authority::new("somebody else").node(NODE)).await else { return };
+async fn a_certificate_rejected_in_tls_looks_like_a_refusal(transport: Transport) {
+    let Some(mut pair) = Pair::dial(transport, |_| Authority::new("somebody else").node(NODE)).await else { return };
     assert_eq!(pair.said("refuse").await["number"], 401);
     assert!(!pair.initiator.exit().await.success());
 }
 
-#[tokio::test]
-async fn a_drain_of_the_responder_lets_what_runs_finish() {
-    let Some(mut pair) = Pair::start().await else { return };
+async fn a_drain_of_the_responder_lets_what_runs_finish(transport: Transport) {
+    let Some(mut pair) = Pair::start(transport).await else { return };
     let mut client = pair.connect().await;
     client.send(request("GET /later", &[]).as_bytes()).await.unwrap();
     pair.arrived("/later").await;
@@ -166,9 +182,8 @@ async fn a_drain_of_the_responder_lets_what_runs_finish() {
     pair.ends_with("done", true).await;
 }
 
-#[tokio::test]
-async fn a_drain_of_the_initiator_lets_what_runs_finish() {
-    let Some(mut pair) = Pair::start().await else { return };
+async fn a_drain_of_the_initiator_lets_what_runs_finish(transport: Transport) {
+    let Some(mut pair) = Pair::start(transport).await else { return };
     let mut client = pair.connect().await;
     client.send(request("GET /later", &[]).as_bytes()).await.unwrap();
     pair.arrived("/later").await;
@@ -178,4 +193,27 @@ async fn a_drain_of_the_initiator_lets_what_runs_finish() {
     pair.ends_with("done", true).await;
     let gone = async || pair.responder.0.tunnels().await.accepted.is_empty().then_some(());
     eventually("the tunnel to be gone", gone).await;
+}
+
+async fn another_process_in_its_place_closes_it_as_superseded(transport: Transport) {
+    let Some(mut pair) = Pair::start(transport).await else { return };
+    let Some(second) = Pair::spawn(transport, &pair.folder, &pair.responder) else { return };
+    second.line_with("\"event\": \"welcome\"").await;
+    pair.ends_with("superseded", false).await;
+    let gone = async || (pair.responder.0.tunnels().await.accepted.len() == 1).then_some(());
+    eventually("only the second to be there", gone).await;
+    assert_eq!(get(pair.responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+}
+
+/// An interpreter that is frozen answers no PING.
+async fn one_that_hangs_is_suspect_until_it_goes_on(transport: Transport) {
+    let Some(mut pair) = Pair::start(transport).await else { return };
+    pair.initiator.freeze();
+    let suspect = async || (pair.responder.0.tunnels().await.accepted[0].health == "suspect").then_some(());
+    within(Duration::from_secs(10), "it is suspect", suspect).await;
+    pair.initiator.thaw();
+    let healthy = async || (pair.responder.0.tunnels().await.accepted[0].health == "healthy").then_some(());
+    eventually("it is healthy", healthy).await;
+    pair.initiator.terminate();
+    pair.ends_with("done", true).await;
 }

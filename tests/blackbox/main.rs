@@ -3,6 +3,7 @@
 
 mod admin;
 mod authorization;
+mod auto;
 mod cli;
 mod drain;
 mod envoy_interop;
@@ -11,6 +12,7 @@ mod foreign_initiator;
 mod harness;
 mod hostile_peer;
 mod http_egress;
+mod keepalive;
 mod reconnect;
 mod routing;
 #[path = "../support/mod.rs"]

@@ -19,6 +19,7 @@ over_each_transport!(
     a_tenant_does_not_see_the_nodes_of_another,
     routes_lead_to_services_by_name,
     a_service_that_is_not_exported_is_404,
+    a_client_cannot_choose_a_service_by_a_field_of_ours,
     services_are_matched_by_host_and_longest_prefix,
     a_listener_for_one_node_needs_no_field,
     the_nodes_of_a_cluster_share_its_requests,
@@ -129,6 +130,22 @@ async fn a_service_that_is_not_exported_is_404(transport: Transport) {
     let site = Site::with(cloud, Edge::new(transport)).await;
     assert_eq!(failure(&site.get("/").await), (404, "destination_not_found"));
     assert_eq!(site.target.requests().len(), 0);
+}
+
+/// Over TCP that field is how the responder itself names the service.
+// spec: TB-6
+async fn a_client_cannot_choose_a_service_by_a_field_of_ours(transport: Transport) {
+    for cloud in [Cloud::new().egress("service", "web"), Cloud::new()] {
+        let (site, _never_reached) = two_services(transport, cloud, ["{ prefix: / }", "none"]).await;
+        for line in ["adit-service: raw", "Adit-Service: raw", "adit-service: raw\r\nadit-service: raw"] {
+            let response = get(site.egress(), "/request", &[TO_NODE, line]).await.unwrap();
+            assert_eq!(response.status(), 200, "{line:?}");
+            if transport == Transport::Tcp {
+                assert!(!response.text().contains("adit-service"), "{}", response.text());
+            }
+        }
+        assert_eq!(site.target.requests().len(), 3);
+    }
 }
 
 async fn services_are_matched_by_host_and_longest_prefix(transport: Transport) {

@@ -1,4 +1,4 @@
-//! A QUIC tunnel by itself: two ends of the library joined over loopback, no egress and no target around them.
+//! A tunnel by itself: two ends of the library joined over loopback, no egress and no target around them.
 
 mod exchanges;
 mod faults;

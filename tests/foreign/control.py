@@ -15,6 +15,7 @@ FRAMES = {
     "LIMITS": 0x08,
     "DRAINED": 0x09,
     "REAUTH": 0x0B,
+    "CLOSE": 0x0D,
 }
 CLOSE_CODES = {
     "done": 0x00,
@@ -151,6 +152,10 @@ FIELDS = {
         1: Field("deadline_ms", TIME),
         3: Field("reconnect_after_ms", TIME),
     },
+    "CLOSE": {
+        1: Field("code", integer()),
+        3: Field("reason", text(0, 512)),
+    },
 }
 
 # Frames whose payload is one value, or nothing.
@@ -220,11 +225,16 @@ def judge(number, length):
 
 
 class FrameReader:
-    """Decodes what arrives on the control stream, however it is cut."""
+    """Decodes what arrives on the control stream, however it is cut. In the handshake nothing is skipped (CT-4)."""
 
-    def __init__(self):
-        self.frames = Frames(judge)
+    def __init__(self, in_handshake=False):
+        self.in_handshake = in_handshake
+        self.frames = Frames(self.judge)
         self.names = {number: name for name, number in FRAMES.items()}
+
+    def judge(self, number, length):
+        need(number in self.names or not self.in_handshake, f"frame {number:#x} in the handshake")
+        return judge(number, length)
 
     def feed(self, data):
         for number, payload in self.frames.feed(data):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An initiator of the adit tunnel protocol, version 1, in another language and on another QUIC stack.
+"""An initiator of the adit tunnel protocol, version 1, in another language and on other QUIC and HTTP/2 stacks.
 
 It was written from proto-spec/ alone, to find out what that text leaves open, and shares nothing with the Rust code.
 It needs Python 3.11 and the packages of requirements.txt.
@@ -12,6 +12,7 @@ JSON lines, drains at SIGTERM and exits when the tunnel is closed.
 """
 
 import argparse
+import importlib
 import pathlib
 import sys
 
@@ -23,6 +24,7 @@ import selftest  # noqa: E402
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--selftest", type=pathlib.Path, metavar="FOLDER")
+    parser.add_argument("--transport", choices=("quic", "tcp"), default="quic")
     parser.add_argument("--address", help="the responder, IP:PORT")
     parser.add_argument("--ca", help="who signed the responder's certificate")
     parser.add_argument("--cert")
@@ -39,9 +41,10 @@ def main():
     if missing:
         parser.error(f"missing: {' '.join(missing)}")
 
-    import tunnel  # aioquic, which the self-test does without
+    import tunnel
 
-    return tunnel.run(arguments)
+    # Each needs its packages, which the self-test does without.
+    return tunnel.run(arguments, importlib.import_module(arguments.transport).dial)
 
 
 if __name__ == "__main__":

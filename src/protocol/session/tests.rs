@@ -162,6 +162,20 @@ fn a_refusal_tells_why_and_closes_both_ends() {
     assert_eq!(pair.initiator.deadline(), None);
 }
 
+/// What broke: HTTP/2 in the place of HELLO was skipped as a frame of an unknown even type, until the timeout.
+// spec: CT-4, HS-7, HS-24
+#[test]
+fn in_the_handshake_nothing_is_skipped_and_a_header_is_enough_to_say_so() {
+    let now = Instant::now();
+    let early = Err(SessionError::Frame(FrameError::Early(0x1052)));
+    let mut responder = Session::responder(now, Timing::default());
+    assert_eq!(responder.receive(now, b"PRI * HTTP/2.0"), early);
+    assert_eq!(close_code(&outputs(&mut responder)), Some(CloseCode::Refused));
+    let mut initiator = Session::initiator(now, &hello(), Timing::default());
+    assert_eq!(initiator.receive(now, b"PRI * HTTP/2.0"), early);
+    assert_eq!(close_code(&outputs(&mut initiator)), Some(CloseCode::Protocol));
+}
+
 // spec: HS-7, HS-8, CT-5
 #[test]
 fn what_is_not_a_usable_hello_is_refused_with_its_number() {

@@ -14,15 +14,18 @@ use tokio::time::timeout;
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
 use crate::net;
+use crate::protocol::ALPN;
+use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::control::FrameType;
 use crate::protocol::handshake::{Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
-use crate::protocol::{ALPN, code::CloseCode};
 use crate::tls::Rejection;
 use crate::transport::accept::{AcceptError, Shown, no_hello};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{alert_text, peer_text};
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
+use crate::transport::tcp::dial::MAX_REMEMBERED_RESETS;
 use crate::transport::tcp::envoy::{self, AcceptSettings, Security, greet};
 use crate::transport::tcp::exchange::{Connection, Requests, Starter};
 use crate::transport::tcp::handshake::BareFrames;
@@ -36,6 +39,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The target of the request whose bodies are the control stream. spec: TB-5
 pub(super) const CONTROL_URI: &str = "https://control.invalid/adit/1";
+
+const NO_ALPN: &str = "the initiator does not offer the ALPN adit/1";
 
 /// Accepts connections on one TCP port.
 #[derive(Debug)]
@@ -144,7 +149,8 @@ impl Incoming {
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
     pub(crate) async fn handshake(self) -> Result<(Shown, Heard), AcceptError> {
         let limit = self.settings.timing.handshake_timeout;
-        let deadline = tokio::time::Instant::now() + limit;
+        let started = Instant::now();
+        let deadline = (started + limit).into();
         let late = |missing| move |_| AcceptError::Timeout { missing, limit };
         let Self { stream, remote, tls, envoy, settings } = self;
         net::tune_tcp(&stream, settings.user_timeout);
@@ -180,20 +186,23 @@ impl Incoming {
             return greeted.map(|(shown, pending)| (shown, Heard::Envoy(Box::new(pending))));
         }
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
-            return Err(AcceptError::Tls("the initiator does not offer the ALPN adit/1".into()));
+            return Err(AcceptError::Tls(NO_ALPN.into()));
         }
         let mut stream = stream;
         stream.get_mut().0.read_records(false);
         let wire = Wire::tls(Bytes::new(), TlsStream::Server(stream));
-        let session = Session::responder(Instant::now(), settings.timing).with_close();
-        let mut control = Control::new(BareFrames::new(wire, false), session);
-        // The session has a handshake timer of its own; this one bounds the sum.
-        let hello = match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
-            Ok(Ok(Event::Hello(hello))) => *hello,
-            Ok(Ok(other)) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
-            Ok(Err(reason)) => return Err(no_hello(reason, control.fault(), limit)),
-            Err(elapsed) => return Err(late("HELLO")(elapsed)),
+        // The session has the same deadline, and bounds what it says at the end. spec: CT-40
+        let session = Session::responder(started, settings.timing).with_close();
+        let mut control = Control::new(BareFrames::new(wire), session);
+        let hello = match control.event().await {
+            Ok(Event::Hello(hello)) => *hello,
+            Ok(other) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
+            Err(_) if control.channel().was_given_up() => return Err(AcceptError::GivenUp),
+            Err(reason) => return Err(no_hello(reason, control.fault(), limit)),
         };
+        if !control.channel().unread().is_empty() {
+            return Err(too_early(control, limit).await);
+        }
         let pending = Pending { remote, control, settings };
         Ok((Shown { hello, certificates, remote }, Heard::Adit(Box::new(pending))))
     }
@@ -267,7 +276,9 @@ pub(super) fn builder(settings: &TcpSettings) -> client::Builder {
         .enable_push(false)
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
+        .data_frame_budget(settings.data_frame_budget())
         .max_header_list_size(settings.header_list_size())
+        .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
         .max_send_buffer_size(settings.send_buffer);
     builder
 }
@@ -279,6 +290,20 @@ async fn open_control(sender: client::SendRequest<Bytes>) -> Result<(h2::SendStr
     *request.uri_mut() = CONTROL_URI.parse().expect("a constant URI");
     let (response, send) = sender.ready().await?.send_request(request, false)?;
     Ok((send, Receiving::Unanswered(response)))
+}
+
+/// What becomes of an initiator that does not wait for the answer to its HELLO: it may only close. spec: HS-33, CT-34
+async fn too_early(mut control: Control<BareFrames>, limit: Duration) -> AcceptError {
+    if control.channel().unread().first().copied().map(u64::from) == Some(FrameType::Close.number()) {
+        return match control.event().await {
+            Err(reason) => no_hello(reason, control.fault(), limit),
+            Ok(event) => AcceptError::Hello(format!("expected CLOSE, got {event:?}")),
+        };
+    }
+    let reason = "bytes follow HELLO; expected none before WELCOME".to_owned();
+    let refusal = Refusal { code: RefusalCode::Malformed, reason, retry_after: None };
+    send_refusal(control, &refusal).await;
+    AcceptError::Refused(refusal)
 }
 
 async fn send_refusal(mut control: Control<BareFrames>, refusal: &Refusal) {
@@ -293,6 +318,7 @@ fn tls_error(error: &io::Error) -> AcceptError {
         Some(AlertReceived(alert)) => {
             AcceptError::Tls(format!("the initiator does not accept this end: {}", alert_text((*alert).into())))
         }
+        Some(rustls::Error::NoApplicationProtocol) => AcceptError::Tls(NO_ALPN.into()),
         Some(error) => {
             let text = peer_text(error.to_string().as_bytes());
             AcceptError::Tls(format!("this end does not accept the initiator: {}", Rejection::plain(&text)))

@@ -4,26 +4,31 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
 use http_body::Frame;
 use tokio::task::AbortHandle;
 
 use crate::protocol::code::StreamCode;
-use crate::protocol::headers;
+use crate::protocol::limits::Limits;
+use crate::protocol::stream::StreamError;
+use crate::protocol::wire::Malformed;
 use crate::transport::error::{BodyError, TunnelLost, peer_text};
+use crate::transport::tcp::fields::check_fields;
 
 /// Reads a stream; dropping it before the end resets the stream.
 #[derive(Debug)]
 pub(crate) struct Http2Body {
     stream: RecvStream,
-    max_fields: usize,
+    limits: Limits,
     /// Aborts the upload of the same exchange when the response is no longer wanted.
     upload: Option<AbortHandle>,
     data_ended: bool,
 }
 
 impl Http2Body {
-    pub(super) fn new(stream: RecvStream, max_fields: usize, upload: Option<AbortHandle>) -> Self {
-        Self { stream, max_fields, upload, data_ended: false }
+    pub(super) fn new(stream: RecvStream, limits: Limits, upload: Option<AbortHandle>) -> Self {
+        Self { stream, limits, upload, data_ended: false }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
@@ -56,15 +61,21 @@ impl Http2Body {
         }
         match ready!(self.stream.poll_trailers(cx)) {
             Ok(None) => Poll::Ready(None),
-            Ok(Some(fields)) if fields.len() > self.max_fields => {
-                Poll::Ready(Some(Err(BodyError::Reset(StreamCode::Limit))))
-            }
-            Ok(Some(fields)) if fields.iter().any(|(name, value)| headers::is_forbidden_in_trailers(name, value)) => {
-                Poll::Ready(Some(Err(BodyError::Reset(StreamCode::Protocol))))
-            }
-            Ok(Some(fields)) => Poll::Ready(Some(Ok(Frame::trailers(fields)))),
+            Ok(Some(fields)) => Poll::Ready(Some(match self.check_trailers(&fields) {
+                Ok(()) => Ok(Frame::trailers(fields)),
+                Err(error) => Err(error.into()),
+            })),
             Err(error) => Poll::Ready(Some(Err(failure(&error)))),
         }
+    }
+
+    /// spec: ST-24
+    fn check_trailers(&self, fields: &HeaderMap) -> Result<(), StreamError> {
+        check_fields(fields, 0, self.limits)?;
+        if fields.contains_key(CONTENT_LENGTH) {
+            return Err(Malformed::Forbidden("content-length").into());
+        }
+        Ok(())
     }
 }
 
@@ -78,6 +89,8 @@ impl Drop for Http2Body {
 
 fn failure(error: &h2::Error) -> BodyError {
     match error.reason() {
+        // The peer did not reset it: this end's HTTP/2 does not take it.
+        Some(_) if error.is_reset() && error.is_library() => BodyError::Protocol(StreamError::Http2),
         Some(reason) if error.is_reset() => BodyError::Reset(stream_code(reason)),
         _ => BodyError::TunnelLost(lost(error)),
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
+use http::StatusCode;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -15,11 +16,8 @@ use crate::protocol::code::CloseCode;
 use crate::transport::control::Channel;
 use crate::transport::error::peer_text;
 use crate::transport::state::CloseReason;
-use crate::transport::tcp::handshake::close_frame;
+use crate::transport::tcp::handshake::{CLOSE_LINGER, close_frame};
 use crate::transport::tcp::wire::Meter;
-
-/// How long CLOSE may take to be read before the connection ends over it. spec: CT-34
-const LINGER: Duration = Duration::from_secs(1);
 
 /// The connection as its task tells of it, and the way to end that task.
 #[derive(Debug, Clone)]
@@ -42,7 +40,7 @@ impl Carrier {
                 reason = &mut connection => Some(reason),
                 () = aborted.cancelled() => None,
                 () = stopped.cancelled() => tokio::select! {
-                    last = timeout(LINGER, &mut connection) => last.ok(),
+                    last = timeout(CLOSE_LINGER, &mut connection) => last.ok(),
                     () = aborted.cancelled() => None,
                 },
             };
@@ -98,14 +96,30 @@ impl ControlStream {
         Self { send, recv, carrier, meter }
     }
 
-    async fn opened(&mut self) -> Result<&mut RecvStream, h2::Error> {
+    async fn opened(&mut self) -> Result<&mut RecvStream, NotOpened> {
         if let Receiving::Unanswered(response) = &mut self.recv {
-            self.recv = Receiving::Open(response.await?.into_body());
+            let response = response.await?;
+            if response.status() != StatusCode::OK {
+                return Err(NotOpened::Status(response.status()));
+            }
+            self.recv = Receiving::Open(response.into_body());
         }
         match &mut self.recv {
             Receiving::Open(recv) => Ok(recv),
             Receiving::Unanswered(_) => unreachable!("it was just replaced"),
         }
+    }
+}
+
+/// Why the control stream is not there.
+enum NotOpened {
+    Http2(h2::Error),
+    Status(StatusCode),
+}
+
+impl From<h2::Error> for NotOpened {
+    fn from(error: h2::Error) -> Self {
+        Self::Http2(error)
     }
 }
 
@@ -145,12 +159,18 @@ impl Channel for ControlStream {
                 // Fails only when the stream is gone, which the next read tells.
                 let _ = recv.flow_control().release_capacity(bytes.len());
             }
-            Ok::<_, h2::Error>(bytes)
+            Ok::<_, NotOpened>(bytes)
         };
         match received.await {
             Ok(bytes) => Ok(bytes),
-            Err(error) if error.is_reset() => Ok(None),
-            Err(error) => Err(failed(&self.carrier, &error).await),
+            Err(NotOpened::Http2(error)) if error.is_reset() => Ok(None),
+            Err(NotOpened::Http2(error)) => Err(failed(&self.carrier, &error).await),
+            Err(NotOpened::Status(status)) => {
+                let text = format!("the initiator answered the control stream with {}", status.as_u16());
+                let reason = CloseReason { code: CloseCode::Protocol, text };
+                self.close(&reason, false).await;
+                Err(reason)
+            }
         }
     }
 
@@ -178,13 +198,14 @@ impl Channel for ControlStream {
 
     /// The stream must not be dropped before its last frame has left: that would cancel it.
     async fn linger(&mut self) {
+        self.carrier.stop();
         self.carrier.gone().await;
     }
 }
 
 /// What ended the connection says more than the stream that noticed.
 async fn failed(carrier: &Carrier, error: &h2::Error) -> CloseReason {
-    match timeout(LINGER, carrier.gone()).await {
+    match timeout(CLOSE_LINGER, carrier.gone()).await {
         Ok(reason) => reason,
         Err(_) => ended(error),
     }

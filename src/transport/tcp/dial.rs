@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -32,6 +33,9 @@ use crate::transport::tcp::serve::answer_one;
 use crate::transport::tcp::settings::TcpSettings;
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
+
+/// How long the last bytes of a connection that is not needed may take to be taken.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Dials tunnels over TCP.
 #[derive(Clone)]
@@ -90,6 +94,23 @@ impl Dialer {
 }
 
 impl Connected {
+    /// Resolves when the responder has ended the connection: before HELLO it has nothing to say. Cancel safe.
+    pub(crate) async fn closed(&mut self) -> DialError {
+        let mut byte = [0];
+        match self.wire.read(&mut byte).await {
+            Ok(0) => DialError::Connection("the responder ended it".into()),
+            Ok(_) => DialError::Connection("the responder spoke before it was asked".into()),
+            // TLS 1.3 lets the client finish before the server has judged its certificate. spec: HS-36
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// Ends a connection that is not needed after all, as TLS wants it.
+    pub(crate) async fn give_up(mut self) {
+        // A peer that does not take even this is not waited for.
+        let _ = timeout(GOODBYE_TIMEOUT, self.wire.shutdown()).await;
+    }
+
     /// Asks for admission, within the handshake timeout.
     ///
     /// Cancel safe: dropping the future abandons the connection.
@@ -105,7 +126,7 @@ impl Connected {
         let meter = wire.meter();
         let started = Instant::now();
         let session = Session::initiator(started, hello, settings.timing).with_close();
-        let mut control = Control::new(BareFrames::new(wire, true), session);
+        let mut control = Control::new(BareFrames::new(wire), session);
         let welcome = loop {
             match control.event().await {
                 Ok(Event::Welcomed(welcome)) => break *welcome,
@@ -204,23 +225,32 @@ async fn serve<S: Serve>(
     CloseReason { code: CloseCode::Internal, text: "the responder ended the connection".into() }
 }
 
+/// How many streams that this end has reset are remembered, so that what is still under way on them is dropped quietly.
+pub(super) const MAX_REMEMBERED_RESETS: usize = 1024;
+
 /// HTTP/2 as the initiator speaks it, to our responders and to Envoy's.
 pub(super) fn builder(settings: &TcpSettings) -> server::Builder {
     let mut builder = server::Builder::new();
     builder
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
+        .data_frame_budget(settings.data_frame_budget())
         .max_header_list_size(settings.header_list_size())
         .max_concurrent_streams(settings.max_streams)
+        // A responder passes on what its clients cancel, many at once: that is no attack on this end. What it may have
+        // open at all bounds it.
+        .max_pending_accept_reset_streams(settings.max_streams as usize)
+        .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
         .max_send_buffer_size(settings.send_buffer);
     builder
 }
 
 /// What a failed TLS handshake means to whoever configured it.
 pub(super) fn failed(error: &io::Error) -> DialError {
-    use rustls::Error::AlertReceived;
+    use rustls::Error::{AlertReceived, InvalidMessage};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(AlertReceived(alert)) => alerted(*alert),
+        Some(InvalidMessage(_)) => DialError::Tls("what answers on that port does not speak TLS".to_owned()),
         Some(error) => {
             let text = peer_text(error.to_string().as_bytes());
             DialError::Tls(format!("this end does not accept the responder: {}", Rejection::plain(&text)))
@@ -239,5 +269,17 @@ fn closed_early(bare: &BareFrames, reason: &CloseReason) -> DialError {
     match bare.alert() {
         Some(alert) => alerted(alert),
         None => DialError::Connection(format!("{}: {}", reason.code, reason.text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_no_tls_is_not_blamed_on_certificates() {
+        let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        let error = failed(&io::Error::new(io::ErrorKind::InvalidData, error));
+        assert_eq!(error.to_string(), "TLS: what answers on that port does not speak TLS");
     }
 }

@@ -14,10 +14,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::id::ServiceName;
-use crate::protocol::code::StreamCode;
+use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::headers::strip_hop_by_hop;
 use crate::protocol::limits::Limits;
+use crate::protocol::stream::StreamError;
+use crate::protocol::wire::Malformed;
 use crate::registry::Health;
 use crate::transport::body::RecvBody;
 use crate::transport::control::Command;
@@ -25,8 +27,9 @@ use crate::transport::error::{BoxError, ExchangeError, TunnelLost};
 use crate::transport::kind::TransportKind;
 use crate::transport::quic::declared_length;
 use crate::transport::serve::InformationalSink;
-use crate::transport::state::{TunnelSnapshot, TunnelState};
-use crate::transport::tcp::body::{Http2Body, lost, stream_code};
+use crate::transport::state::{CloseReason, TunnelSnapshot, TunnelState};
+use crate::transport::tcp::body::{Http2Body, lost, reason, stream_code};
+use crate::transport::tcp::fields::{check_fields, field_bytes};
 use crate::transport::tcp::send::send_body;
 use crate::transport::tcp::wire::Meter;
 
@@ -67,19 +70,16 @@ impl Requests {
         (Self { ready, wanted: Arc::clone(&wanted) }, Starter { ready: sender, wanted })
     }
 
-    /// A handle on which one more stream may be opened.
-    async fn next(&self) -> Result<SendRequest<Bytes>, TunnelLost> {
+    /// The way into HTTP/2, once that has begun.
+    async fn sender(&self) -> Result<SendRequest<Bytes>, TunnelLost> {
         let ready = self.ready.borrow().clone();
-        let sender = match ready {
-            Some(sender) => sender,
-            None => {
-                self.wanted.notify_one();
-                let mut ready = self.ready.clone();
-                let sender = ready.wait_for(Option::is_some).await;
-                sender.ok().and_then(|sender| sender.clone()).ok_or_else(|| TunnelLost("it is gone".into()))?
-            }
-        };
-        sender.ready().await.map_err(|error| lost(&error))
+        if let Some(sender) = ready {
+            return Ok(sender);
+        }
+        self.wanted.notify_one();
+        let mut ready = self.ready.clone();
+        let sender = ready.wait_for(Option::is_some).await;
+        sender.ok().and_then(|sender| sender.clone()).ok_or_else(|| TunnelLost("it is gone".into()))
     }
 }
 
@@ -120,28 +120,45 @@ impl Connection {
         if self.state.health() == Health::Draining {
             return Err(ExchangeError::NotSent(TunnelLost("it drains".into())));
         }
-        let mut sender = self.requests.next().await.map_err(ExchangeError::NotSent)?;
+        let sender = self.requests.sender().await.map_err(ExchangeError::NotSent)?;
+        let mut sender = sender.ready().await.map_err(|error| self.not_sent(&error))?;
         let sent = sender.send_request(request, !upload);
-        let (response, mut stream) = sent.map_err(|error| ExchangeError::NotSent(lost(&error)))?;
-        let upload = match body.take() {
+        let (response, mut stream) = sent.map_err(|error| self.not_sent(&error))?;
+        let (upload, mut stream) = match body.take() {
             Some(body) if upload => {
                 let task = tokio::spawn(async move {
                     // The reason reaches the peer as a reset and the caller as the end of the response.
                     let _ = send_body(&mut stream, body).await;
                 });
-                Some(task.abort_handle())
+                (Some(task.abort_handle()), None)
             }
-            _ => None,
+            _ => (None, Some(stream)),
         };
         // Dropped before the head is there, it cancels the stream with it.
         let guard = AbortOnDrop(upload);
-        let (parts, stream) = final_head(response, head).await.map_err(|error| before_head(&error))?.into_parts();
-        let body = Http2Body::new(stream, self.limits.head_fields, guard.defuse());
+        let answered = final_head(response, head, self.limits).await.inspect_err(|error| {
+            if let (ExchangeError::Protocol(error), Some(stream)) = (error, &mut stream) {
+                stream.send_reset(reason(error.code()));
+            }
+        });
+        let (parts, stream) = answered?.into_parts();
+        let body = Http2Body::new(stream, self.limits, guard.defuse());
         let length = declared_length(&head.method, parts.status, &parts.headers);
         let mut response = Response::new(RecvBody::http2(body, length, Some(in_flight)));
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;
         Ok(response)
+    }
+
+    /// After a GOAWAY the connection takes no request, and is no tunnel of ours, however well it is otherwise; an Envoy
+    /// drains with it. spec: TB-11
+    fn not_sent(&self, error: &h2::Error) -> ExchangeError {
+        if self.names_services && error.is_go_away() && error.is_remote() {
+            let text = "the initiator sent GOAWAY".to_owned();
+            // A full queue belongs to a driver that is busy; the next request says it again.
+            let _ = self.commands.try_send(Command::Close(CloseReason { code: CloseCode::Protocol, text }));
+        }
+        ExchangeError::NotSent(lost(error))
     }
 
     fn request(
@@ -160,9 +177,6 @@ impl Connection {
         fields.remove(HOST);
         // A client must not name a service that its route does not.
         fields.remove(&SERVICE);
-        if exceeds(self.state.peer_limits(), head, &fields) {
-            return Err(ExchangeError::HeadTooLarge);
-        }
         match service {
             Some(service) if self.names_services => {
                 let name = HeaderValue::from_str(service.as_str()).expect("a service name is visible ASCII");
@@ -170,6 +184,9 @@ impl Connection {
             }
             Some(_) => return Err(ExchangeError::NoNamedServices),
             None => {}
+        }
+        if exceeds(self.state.peer_limits(), head, &fields) {
+            return Err(ExchangeError::HeadTooLarge);
         }
         let mut request = Request::new(());
         *request.method_mut() = head.method.clone();
@@ -217,38 +234,41 @@ fn exceeds(limits: PeerLimits, head: &http::request::Parts, fields: &HeaderMap) 
     bytes > limits.head_bytes as usize || fields.len() > limits.head_fields as usize
 }
 
-/// Bytes of the names and values of fields.
-pub(super) fn field_bytes(fields: &HeaderMap) -> usize {
-    fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
-}
-
 /// Passes 1xx responses on until the final head is there.
 async fn final_head(
     mut response: ResponseFuture,
     head: &http::request::Parts,
-) -> Result<Response<RecvStream>, h2::Error> {
+    limits: Limits,
+) -> Result<Response<RecvStream>, ExchangeError> {
     let sink = head.extensions.get::<InformationalSink>();
-    poll_fn(|cx| {
-        while let Poll::Ready(Some(Ok(mut informational))) = response.poll_informational(cx) {
-            strip_hop_by_hop(informational.headers_mut());
-            if let Some(sink) = sink
-                && informational.status() != StatusCode::SWITCHING_PROTOCOLS
-            {
-                sink.send(informational);
+    let response = poll_fn(|cx| {
+        while let Poll::Ready(Some(Ok(early))) = response.poll_informational(cx) {
+            // spec: ST-21
+            if early.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(StreamError::from(Malformed::Invalid("status")).into()));
+            }
+            if let Err(error) = check_fields(early.headers(), 0, limits) {
+                return Poll::Ready(Err(error.into()));
+            }
+            if let Some(sink) = sink {
+                sink.send(early);
             }
         }
-        Pin::new(&mut response).poll(cx)
+        Pin::new(&mut response).poll(cx).map_err(|error| before_head(&error))
     })
-    .await
+    .await?;
+    check_fields(response.headers(), 0, limits)?;
+    Ok(response)
 }
 
 fn before_head(error: &h2::Error) -> ExchangeError {
     match error.reason() {
+        // The initiator did not reset it: this end's HTTP/2 does not take it.
+        Some(_) if error.is_library() && !error.is_go_away() => ExchangeError::Protocol(StreamError::Http2),
         Some(Reason::REFUSED_STREAM) if error.is_reset() => ExchangeError::Rejected,
         Some(reason) if error.is_reset() => ExchangeError::Reset(stream_code(reason)),
         // RFC 9113 section 6.8: h2 fails with the GOAWAY those streams only that the peer did not process.
         Some(Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => ExchangeError::Rejected,
-        Some(_) if error.is_library() && !error.is_go_away() => ExchangeError::Reset(StreamCode::Protocol),
         _ => ExchangeError::TunnelLost(lost(error)),
     }
 }

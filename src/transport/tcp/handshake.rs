@@ -13,8 +13,10 @@ use crate::transport::control::Channel;
 use crate::transport::state::CloseReason;
 use crate::transport::tcp::wire::{Meter, Wire};
 
-/// How long the last words of a handshake may take to be taken.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the other end may take to read REFUSE, and to end the connection. spec: TB-10
+pub(super) const REFUSE_LINGER: Duration = Duration::from_secs(3);
+/// The same for CLOSE. spec: TB-10
+pub(super) const CLOSE_LINGER: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 4 * 1024;
 
 /// TLS that still carries bare control frames.
@@ -23,22 +25,30 @@ pub(super) struct BareFrames {
     wire: Wire,
     /// What was read and is not handed on yet: less than a frame, or the start of HTTP/2.
     held: BytesMut,
-    /// Hands on one frame at a time, so that what follows WELCOME stays unread. spec: TB-4
-    frame_by_frame: bool,
     /// The TLS alert that ended the connection.
     alert: Option<rustls::AlertDescription>,
+    /// The peer has ended its direction as TLS wants it.
+    ended: bool,
 }
 
 impl BareFrames {
-    /// The initiator's end reads frame by frame, since HTTP/2 follows; the responder's takes all there is, since nothing
-    /// may follow HELLO. spec: HS-33
-    pub(super) fn new(wire: Wire, frame_by_frame: bool) -> Self {
-        Self { wire, held: BytesMut::new(), frame_by_frame, alert: None }
+    pub(super) fn new(wire: Wire) -> Self {
+        Self { wire, held: BytesMut::new(), alert: None, ended: false }
+    }
+
+    /// What was read behind the frames that were handed on.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.held
     }
 
     /// The TLS alert that ended the connection, if one did.
     pub(super) const fn alert(&self) -> Option<rustls::AlertDescription> {
         self.alert
+    }
+
+    /// Whether the peer ended the connection in good order, and without a word.
+    pub(super) fn was_given_up(&self) -> bool {
+        self.ended && self.heard() == 0
     }
 
     pub(super) fn meter(&self) -> Arc<Meter> {
@@ -50,8 +60,9 @@ impl BareFrames {
         self.wire.unread(self.held.freeze())
     }
 
+    /// One frame at a time, so that what follows it stays unread. spec: TB-4
     fn next(&mut self) -> Option<Bytes> {
-        let length = if self.frame_by_frame { frame_length(&self.held)? } else { self.held.len() };
+        let length = frame_length(&self.held)?;
         (length > 0 && self.held.len() >= length).then(|| self.held.split_to(length).freeze())
     }
 }
@@ -72,7 +83,10 @@ impl Channel for BareFrames {
             }
             self.held.reserve(READ_BYTES);
             match self.wire.read_buf(&mut self.held).await {
-                Ok(0) => return Ok(None),
+                Ok(0) => {
+                    self.ended = true;
+                    return Ok(None);
+                }
                 Ok(_) => {}
                 Err(error) => {
                     self.alert = alert(&error);
@@ -97,8 +111,9 @@ impl Channel for BareFrames {
     /// REFUSE has said all; any other end is told with CLOSE. Then the connection is ended, and read until the peer has
     /// ended it too: an end that closes over unread bytes resets, and a reset destroys what the peer has not read yet.
     async fn close(&mut self, reason: &CloseReason, by_peer: bool) {
+        let refused = reason.code == CloseCode::Refused;
         let farewell = async {
-            if reason.code != CloseCode::Refused && !by_peer {
+            if !refused && !by_peer {
                 self.send(close_frame(reason)).await.ok()?;
             }
             self.wire.shutdown().await.ok()?;
@@ -108,7 +123,7 @@ impl Channel for BareFrames {
             Some(())
         };
         // A peer that does not listen is not waited for.
-        let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
+        let _ = timeout(if refused { REFUSE_LINGER } else { CLOSE_LINGER }, farewell).await;
     }
 }
 

@@ -189,7 +189,7 @@ mod tests {
         let (mut raw, mut peer) = pair().await;
         peer.write_all(b"\x17\x03\x03\x00\x03abcRPING").await.unwrap();
         raw.read_records(true);
-        let mut record = vec![0; 64];
+        let mut record = [0; 64];
         let mut length = 0;
         while length < 8 {
             length += raw.read(&mut record[length..]).await.unwrap();

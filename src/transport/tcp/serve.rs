@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::HOST;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -25,7 +25,8 @@ use crate::transport::error::BoxError;
 use crate::transport::serve::{InformationalSink, Serve};
 use crate::transport::state::{InFlight, TunnelState};
 use crate::transport::tcp::body::{Http2Body, reason};
-use crate::transport::tcp::exchange::{SERVICE, field_bytes};
+use crate::transport::tcp::exchange::SERVICE;
+use crate::transport::tcp::fields::{check_fields, field_bytes};
 use crate::transport::tcp::send::send_body;
 
 /// Interim responses that may wait to be sent; a service that makes more loses the newest.
@@ -113,19 +114,18 @@ fn admit(
 ) -> Result<Request<RecvBody>, StreamCode> {
     let (mut parts, stream) = request.into_parts();
     let limits = context.limits;
-    if parts.headers.len() > limits.head_fields || field_bytes(&parts.headers) > limits.head_bytes {
-        return Err(StreamCode::Limit);
-    }
-    let service = match parts.headers.remove(&SERVICE) {
-        Some(name) if context.names_services => {
-            let name = name.to_str().ok().and_then(|name| ServiceName::new(name).ok());
-            Some(name.ok_or(StreamCode::Protocol)?)
+    let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
+    let path = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let target = parts.method.as_str().len() + authority + path;
+    check_fields(&parts.headers, target, limits).map_err(|error| error.code())?;
+    let service = match context.names_services {
+        true => take_service(&mut parts.headers)?,
+        false => {
+            parts.headers.remove(&SERVICE);
+            None
         }
-        Some(_) | None => None,
     };
-    if parts.headers.keys().any(|name| *name == HOST)
-        || parts.headers.iter().any(|(name, value)| headers::is_forbidden(name, value))
-    {
+    if !matches!(parts.uri.scheme_str(), Some("http" | "https")) {
         return Err(StreamCode::Protocol);
     }
     check_http_target(&parts.method, &parts.uri).map_err(|_| StreamCode::Protocol)?;
@@ -133,7 +133,7 @@ fn admit(
     let body = if stream.is_end_stream() {
         RecvBody::empty()
     } else {
-        RecvBody::http2(Http2Body::new(stream, limits.head_fields, None), length, None)
+        RecvBody::http2(Http2Body::new(stream, limits, None), length, None)
     };
     parts.version = Version::HTTP_11;
     parts.extensions = http::Extensions::new();
@@ -149,6 +149,16 @@ fn admit(
         }
     }));
     Ok(Request::from_parts(parts, body))
+}
+
+/// The exported service that the request is for, if it names one: once, and by a name. spec: TB-6
+fn take_service(fields: &mut HeaderMap) -> Result<Option<ServiceName>, StreamCode> {
+    if fields.get_all(&SERVICE).iter().nth(1).is_some() {
+        return Err(StreamCode::Protocol);
+    }
+    let Some(name) = fields.remove(&SERVICE) else { return Ok(None) };
+    let name = name.to_str().ok().and_then(|name| ServiceName::new(name).ok());
+    name.map(Some).ok_or(StreamCode::Protocol)
 }
 
 async fn deliver<B>(mut respond: SendResponse<Bytes>, response: Response<B>, is_head: bool, peer_limits: PeerLimits)

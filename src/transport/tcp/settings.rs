@@ -49,6 +49,12 @@ impl TcpSettings {
         }
     }
 
+    /// What the frames around small pieces of bodies that nobody reads yet may cost beside the window, bytes; the
+    /// connection ends beyond.
+    pub(super) const fn data_frame_budget(&self) -> usize {
+        self.connection_window as usize
+    }
+
     /// What HTTP/2 counts of a head is larger than what we do: 32 bytes a field on top (RFC 9113 section 6.5.2).
     pub(super) fn header_list_size(&self) -> u32 {
         u32::try_from(self.limits.head_bytes + 32 * (self.limits.head_fields + 8)).unwrap_or(u32::MAX)

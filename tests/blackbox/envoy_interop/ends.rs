@@ -16,6 +16,7 @@ pub(super) enum End {
 }
 
 /// The end that accepts tunnels and takes requests.
+#[allow(clippy::large_enum_variant, reason = "there is one per test")]
 pub(super) enum Responder {
     Adit(AditResponder),
     Envoy(EnvoyResponder),

@@ -9,17 +9,9 @@ use bytes::BytesMut;
 use tokio::time::timeout;
 
 use super::raw::{HOSTILE, closed, connect, connect_with, encoded, frame, hello, hello_bytes, open};
+use super::victim::Victim;
 use crate::support::eventually::eventually;
-use crate::support::site::{Cloud, Edge, Site, Transport};
-
-/// What a process may grow by, whatever a single peer does.
-const MOST_GROWTH: u64 = 48 << 20;
-
-/// A responder with an honest tunnel, beside which a hostile peer connects.
-struct Victim {
-    site: Site,
-    memory: u64,
-}
+use crate::support::site::{Cloud, Edge, Transport};
 
 impl Victim {
     async fn start() -> Self {
@@ -27,28 +19,11 @@ impl Victim {
     }
 
     async fn with(cloud: Cloud) -> Self {
-        let cloud = cloud.responder("handshake_timeout", "1s");
-        let site = Site::with(cloud, Edge::new(Transport::Quic)).await;
-        assert_eq!(site.get("/bytes/100000").await.status(), 200);
-        let memory = site.responder.0.memory();
-        Self { site, memory }
+        Self::beside(Transport::Quic, cloud).await
     }
 
     async fn connect(&self) -> quinn::Connection {
         connect(&self.site.folder, self.site.responder.tunnel_address(), HOSTILE).await
-    }
-
-    /// Nobody but the honest node is registered, it works, and memory is bounded.
-    async fn unharmed(&self) {
-        let report = self.site.responder.registered(1).await;
-        assert_eq!(report.accepted[0].node, "edge-1");
-        assert_eq!(self.site.get("/").await.status(), 200);
-        self.bounded();
-    }
-
-    fn bounded(&self) {
-        let growth = self.site.responder.0.memory().saturating_sub(self.memory);
-        assert!(growth < MOST_GROWTH, "the responder grew by {} MiB", growth >> 20);
     }
 
     /// Says these bytes instead of HELLO and returns how the connection ended.

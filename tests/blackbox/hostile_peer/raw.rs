@@ -16,15 +16,15 @@ use crate::support::certificates::{Certificate, Node};
 use crate::support::eventually::PATIENCE;
 use crate::support::site::{Folder, NODE};
 
-fn credentials(certificate: &Certificate) -> Credentials {
+pub(super) fn credentials(certificate: &Certificate) -> Credentials {
     Credentials::from_pem(certificate.pem().as_bytes(), certificate.key_pem().as_bytes()).unwrap()
 }
 
-fn trust(folder: &Folder) -> Trust {
+pub(super) fn trust(folder: &Folder) -> Trust {
     Trust { roots: tls::parse_roots(folder.authority.pem().as_bytes()).unwrap(), ..Trust::default() }
 }
 
-fn loopback() -> SocketAddr {
+pub(super) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 

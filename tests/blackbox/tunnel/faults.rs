@@ -1,24 +1,25 @@
 //! A tunnel on a bad network, and a responder under pressure.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit::id::TunnelId;
 use adit::protocol::session::Timing;
-use adit::transport::DialError;
-use adit::transport::quic::{CongestionControl, Keys, QuicSettings};
+use adit::transport::quic::{CongestionControl, QuicSettings};
+use adit::transport::{DialError, Phase, TransportKind};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use tokio::time::timeout;
 
 use crate::support::link::udp::UdpLink;
 use crate::support::link::{CLEAN, HOSTILE, Impairment};
+use crate::support::site::Transport;
 use crate::tunnel::lifetime::Hello;
-use crate::tunnel::pair::{Ends, hello, welcome};
+use crate::tunnel::pair::{Ends, welcome};
 
 /// A tunnel whose packets pass through `link`, with the responder's end to send requests from.
 async fn through(ends: &Ends, link: &UdpLink) -> adit::transport::Tunnel {
-    let hello = hello(0);
-    let dial = ends.dialer.dial(link.address(), "localhost", &hello);
+    let dial = ends.dial_at(link.address(), 0);
     let ((responder, _), dialed) = tokio::join!(ends.admit(), dial);
     let dialed = dialed.unwrap();
     let initiator = dialed.tunnel.clone();
@@ -39,7 +40,7 @@ async fn get(tunnel: &adit::transport::Tunnel) -> Bytes {
 async fn loss_and_reordering_cut_no_body_whatever_the_congestion_control() {
     for congestion in [CongestionControl::Bbr, CongestionControl::Cubic, CongestionControl::NewReno] {
         let settings = QuicSettings { congestion, ..QuicSettings::default() };
-        let ends = Ends::new(settings, &Keys::ephemeral());
+        let ends = Ends::new(Transport::Quic, settings);
         let delay = Duration::from_millis(2);
         let lossy = Impairment { delay, jitter: delay, rate: 0, loss: 0.03, reorder: 0.02, ..HOSTILE };
         let link = UdpLink::new(ends.address, lossy, 1).await.unwrap();
@@ -53,50 +54,83 @@ async fn loss_and_reordering_cut_no_body_whatever_the_congestion_control() {
 #[tokio::test]
 async fn a_network_that_forgets_the_initiator_hears_from_it_again() {
     let timing = Timing { keepalive_interval: Duration::from_millis(200), ..Timing::default() };
-    let ends = Ends::new(QuicSettings { timing, ..QuicSettings::default() }, &Keys::ephemeral());
+    let ends = Ends::new(Transport::Quic, QuicSettings { timing, ..QuicSettings::default() });
     let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
     let tunnel = through(&ends, &link).await;
     let before = tunnel.remote();
     link.rebind();
     // Only the initiator can repair this: its keep-alive shows the responder the new address.
-    let body = tokio::time::timeout(Duration::from_secs(10), get(&tunnel)).await.unwrap();
+    let body = timeout(Duration::from_secs(10), get(&tunnel)).await.unwrap();
     assert_eq!(body.len(), 1 << 20);
     assert_ne!(tunnel.remote(), before);
 }
 
+// spec: CT-42
+#[tokio::test]
+async fn a_tunnel_in_use_that_falls_silent_is_suspect_before_the_keepalive_would_ask() {
+    let ends = Ends::new(Transport::Quic, QuicSettings::default());
+    let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
+    let tunnel = through(&ends, &link).await;
+    // In the middle of an interval: what was heard then must not count as heard at its end.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        get(&tunnel).await;
+    }
+    link.blackout(true);
+    let silent = Instant::now();
+    let mut phase = tunnel.phase();
+    phase.wait_for(|phase| *phase == Phase::Suspect).await.unwrap();
+    // Two looks, a second apart, and 3 s for the answer; the keepalive alone takes 8 s to 13 s.
+    assert!(silent.elapsed() < Duration::from_secs(7), "{:?}", silent.elapsed());
+}
+
+// spec: TB-25
+#[tokio::test]
+async fn a_connection_that_waits_for_its_claim_holds_until_its_path_is_gone() {
+    let ends = Ends::new(Transport::Quic, QuicSettings::default());
+    let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
+    let dialer = ends.dialer.clone();
+    let accepting = tokio::spawn(async move { ends.listener.accept(|| 0).await.handshake().await });
+    let mut waiting = dialer.connect(TransportKind::Quic, link.address(), "localhost").await.unwrap();
+    let trial = Duration::from_secs(2);
+    assert!(timeout(trial, waiting.closed()).await.is_err(), "nothing is wrong with it");
+    link.blackout(true);
+    let error = timeout(trial, waiting.closed()).await.expect("a trial shows it");
+    assert!(error.to_string().contains("nothing came back"), "{error}");
+    accepting.abort();
+}
+
 #[tokio::test]
 async fn under_pressure_an_address_must_prove_itself_and_then_is_served() {
-    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
+    let ends = Ends::new(Transport::Quic, QuicSettings::default());
     let limit = QuicSettings::default().max_incoming;
     let asked = AtomicUsize::new(0);
-    let hello = hello(0);
     let accept = async {
         let pending = || {
             asked.fetch_add(1, Ordering::SeqCst);
             limit / 2
         };
-        let prepared = ends.listener.accept(pending).await.unwrap().handshake().await.unwrap().prepare(TunnelId(9));
-        (prepared.tunnel().clone(), tokio::spawn(prepared.welcome(&welcome())))
+        let prepared = ends.listener.accept(pending).await.handshake().await.unwrap().prepare(TunnelId(9));
+        (prepared.tunnel().clone(), tokio::spawn(prepared.welcome(welcome())))
     };
-    let (_accepted, dialed) = tokio::join!(accept, ends.dialer.dial(ends.address, "localhost", &hello));
+    let (_accepted, dialed) = tokio::join!(accept, ends.dial(0));
     dialed.unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 2, "once unproven and answered by Retry, once proven");
 }
 
 #[tokio::test]
 async fn a_responder_with_all_handshakes_taken_refuses_at_once() {
-    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
-    let hello = hello(0);
+    let ends = Ends::new(Transport::Quic, QuicSettings::default());
     let dialed = tokio::select! {
         _ = ends.listener.accept(|| usize::MAX) => unreachable!("nothing is accepted beyond the limit"),
-        dialed = ends.dialer.dial(ends.address, "localhost", &hello) => dialed,
+        dialed = ends.dial(0) => dialed,
     };
     assert!(matches!(dialed, Err(DialError::Connection(_))), "{dialed:?}");
 }
 
 #[tokio::test]
 async fn no_process_wide_crypto_provider_is_needed_or_installed() {
-    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
+    let ends = Ends::new(Transport::Quic, QuicSettings::default());
     let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
     let tunnel = through(&ends, &link).await;
     assert_eq!(get(&tunnel).await.len(), 1 << 20);

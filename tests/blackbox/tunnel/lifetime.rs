@@ -1,5 +1,6 @@
 //! How tunnels begin and end.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit::id::TunnelId;
@@ -7,13 +8,25 @@ use adit::protocol::code::{CloseCode, RefusalCode};
 use adit::protocol::handshake::Refusal;
 use adit::protocol::session::Timing;
 use adit::transport::quic::{CongestionControl, Keys, QuicSettings};
+use adit::transport::tcp::TcpSettings;
 use adit::transport::{DialError, ExchangeError, Phase};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 
 use crate::support::certificates::Authority;
 use crate::support::eventually::eventually;
+use crate::support::site::{Transport, over_each_transport};
 use crate::tunnel::pair::{Ends, Pair, dialer, hello, listen, loopback, welcome};
+
+over_each_transport!(
+    a_drain_by_either_end_finishes_what_runs_then_closes_as_done,
+    no_stream_is_opened_before_the_welcome,
+    a_draining_tunnel_takes_no_new_exchange,
+    a_drain_tells_the_other_end_when_to_come_back,
+    a_refusal_arrives_with_its_number_reason_and_retry_after,
+    a_close_tells_the_other_end_why,
+    an_idle_tunnel_is_probed_and_lives_past_its_idle_timeout,
+);
 
 #[derive(Clone)]
 pub(super) struct Hello;
@@ -37,10 +50,9 @@ async fn get(pair: &Pair) -> http::Response<adit::transport::RecvBody> {
     pair.responder.exchange(None, &head, &mut Some(body)).await.unwrap()
 }
 
-#[tokio::test]
-async fn a_drain_by_either_end_finishes_what_runs_then_closes_as_done() {
+async fn a_drain_by_either_end_finishes_what_runs_then_closes_as_done(transport: Transport) {
     for initiator_drains in [false, true] {
-        let pair = Pair::open(Hello).await;
+        let pair = Pair::open(transport, Hello).await;
         let response = get(&pair).await;
         let drainer = if initiator_drains { &pair.initiator } else { &pair.responder };
         drainer.drain(Duration::from_secs(30), Duration::from_millis(250));
@@ -54,13 +66,11 @@ async fn a_drain_by_either_end_finishes_what_runs_then_closes_as_done() {
 }
 
 // spec: HS-32
-#[tokio::test]
-async fn no_stream_is_opened_before_the_welcome() {
-    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
-    let hello = hello(0);
-    let (dialer, address) = (ends.dialer.clone(), ends.address);
+async fn no_stream_is_opened_before_the_welcome(transport: Transport) {
+    let ends = Arc::new(Ends::new(transport, QuicSettings::default()));
+    let dialing = Arc::clone(&ends);
     let initiator = tokio::spawn(async move {
-        let dialed = dialer.dial(address, "localhost", &hello).await.unwrap();
+        let dialed = dialing.dial(0).await.unwrap();
         let _handle = dialed.tunnel.clone();
         dialed.run(Hello).await
     });
@@ -74,15 +84,14 @@ async fn no_stream_is_opened_before_the_welcome() {
     let handle = prepared.tunnel().clone();
     eventually("the exchange waits", async || (handle.snapshot().in_flight == 1).then_some(())).await;
     assert!(!exchange.is_finished());
-    tokio::spawn(prepared.welcome(&welcome()));
+    tokio::spawn(prepared.welcome(welcome()));
     assert_eq!(exchange.await.unwrap().unwrap(), 200);
     initiator.abort();
 }
 
 // spec: CT-21
-#[tokio::test]
-async fn a_draining_tunnel_takes_no_new_exchange() {
-    let pair = Pair::open(Hello).await;
+async fn a_draining_tunnel_takes_no_new_exchange(transport: Transport) {
+    let pair = Pair::open(transport, Hello).await;
     let _running = get(&pair).await;
     pair.responder.drain(Duration::from_secs(30), Duration::ZERO);
     let mut phase = pair.responder.phase();
@@ -94,9 +103,8 @@ async fn a_draining_tunnel_takes_no_new_exchange() {
     assert!(body.is_some(), "the request is whole and may go elsewhere");
 }
 
-#[tokio::test]
-async fn a_drain_tells_the_other_end_when_to_come_back() {
-    let pair = Pair::open(Hello).await;
+async fn a_drain_tells_the_other_end_when_to_come_back(transport: Transport) {
+    let pair = Pair::open(transport, Hello).await;
     let _running = get(&pair).await;
     pair.responder.drain(Duration::from_secs(30), Duration::from_millis(250));
     let mut phase = pair.initiator.phase();
@@ -105,9 +113,8 @@ async fn a_drain_tells_the_other_end_when_to_come_back() {
 }
 
 // spec: CT-25
-#[tokio::test]
-async fn a_refusal_arrives_with_its_number_reason_and_retry_after() {
-    let ends = Ends::new(QuicSettings::default(), &Keys::ephemeral());
+async fn a_refusal_arrives_with_its_number_reason_and_retry_after(transport: Transport) {
+    let ends = Ends::new(transport, QuicSettings::default());
     let refusal = Refusal {
         code: RefusalCode::Quota,
         reason: "node edge-1 has 16 tunnels; 16 are allowed".into(),
@@ -118,9 +125,8 @@ async fn a_refusal_arrives_with_its_number_reason_and_retry_after() {
     assert_eq!(seen, refusal);
 }
 
-#[tokio::test]
-async fn a_close_tells_the_other_end_why() {
-    let pair = Pair::open(Hello).await;
+async fn a_close_tells_the_other_end_why(transport: Transport) {
+    let pair = Pair::open(transport, Hello).await;
     pair.responder.close(CloseCode::Superseded, "a newer tunnel took its place");
     let reason = pair.initiator_driver.await.unwrap();
     assert_eq!((reason.code, reason.text.as_str()), (CloseCode::Superseded, "a newer tunnel took its place"));
@@ -160,15 +166,14 @@ async fn a_restarted_responder_with_its_old_keys_is_noticed_at_once() {
     assert!(since.elapsed() < timing.idle_timeout / 2, "{:?}", since.elapsed());
 }
 
-#[tokio::test]
-async fn an_idle_tunnel_is_probed_and_lives_past_its_idle_timeout() {
+async fn an_idle_tunnel_is_probed_and_lives_past_its_idle_timeout(transport: Transport) {
     let timing = Timing {
         keepalive_interval: Duration::from_millis(100),
         idle_timeout: Duration::from_millis(500),
         ..Timing::default()
     };
     let settings = QuicSettings { timing, ..QuicSettings::default() };
-    let pair = Pair::open_with(Hello, settings).await;
+    let pair = Pair::open_with(transport, Hello, settings).await;
     let since = Instant::now();
     eventually("three idle timeouts passed", async || (since.elapsed() > Duration::from_millis(1500)).then_some(()))
         .await;
@@ -186,4 +191,6 @@ fn every_window_is_bounded() {
     assert!(settings.stream_receive_window <= 2 << 20, "above about 2.4 MB quinn gives up under loss");
     assert!(settings.receive_window <= 16 << 20);
     assert!(settings.send_window <= 16 << 20);
+    let tcp = TcpSettings::default();
+    assert!(tcp.stream_window <= 2 << 20 && tcp.connection_window <= 16 << 20 && tcp.send_buffer <= 1 << 20);
 }

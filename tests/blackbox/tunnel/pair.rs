@@ -6,13 +6,15 @@ use std::time::Duration;
 use adit::id::{Claim, InstanceId, Place, TunnelId};
 use adit::protocol::handshake::{Hello, PeerLimits, Welcome};
 use adit::tls::{self, ClientCertificates, Credentials, InitiatorTls, ResponderTls, Trust};
-use adit::transport::quic::{Dialer, Keys, Listener, Pending, QuicSettings, bind};
-use adit::transport::{CloseReason, DialError, Serve, Tunnel};
+use adit::transport::quic::{self, Keys, QuicSettings, bind};
+use adit::transport::tcp::{self, TcpSettings};
+use adit::transport::{CloseReason, DialError, Dialed, Dialer, Incoming, Pending, Serve, TransportKind, Tunnel};
 use tokio::task::JoinHandle;
 
 use crate::support::certificates::{Authority, Certificate, Node};
+use crate::support::site::Transport;
 
-pub(super) const ALPN: &[&[u8]] = &[b"adit/1"];
+const ALPN: &[&[u8]] = &[b"adit/1"];
 
 /// The node of every tunnel here.
 pub(super) const NODE: Node<'_> = Node { tenant: "default", cluster: "ships", node: "edge-1" };
@@ -26,16 +28,18 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    pub(super) async fn open<S: Serve + Sync>(service: S) -> Self {
-        Self::open_with(service, QuicSettings::default()).await
+    pub(super) async fn open<S: Serve + Sync>(transport: Transport, service: S) -> Self {
+        Self::open_with(transport, service, QuicSettings::default()).await
     }
 
-    pub(super) async fn open_with<S: Serve + Sync>(service: S, settings: QuicSettings) -> Self {
-        let ends = Ends::new(settings, &Keys::ephemeral());
+    /// The settings hold over TCP too, as far as they can.
+    pub(super) async fn open_with<S: Serve + Sync>(transport: Transport, service: S, settings: QuicSettings) -> Self {
+        let ends = Ends::new(transport, settings);
         let (responder, dialed) = tokio::join!(ends.admit(), ends.dial(0));
         let (responder, responder_driver) = responder;
         let dialed = dialed.unwrap();
         let initiator = dialed.tunnel.clone();
+        assert_eq!(initiator.transport().label(), transport.label());
         let initiator_driver = tokio::spawn(dialed.run(service));
         Self { responder, responder_driver, initiator, initiator_driver }
     }
@@ -45,30 +49,65 @@ impl Pair {
 pub(super) struct Ends {
     pub(super) listener: Listener,
     pub(super) address: SocketAddr,
+    over: TransportKind,
     pub(super) dialer: Dialer,
 }
 
+/// Where tunnels come in.
+pub(super) enum Listener {
+    Quic(quic::Listener),
+    Tcp(tcp::Listener),
+}
+
+impl Listener {
+    /// The next connection, while this many handshakes run; none is turned away over TCP.
+    pub(super) async fn accept(&self, pending: impl Fn() -> usize) -> Incoming {
+        match self {
+            Self::Quic(listener) => Incoming::Quic(Box::new(listener.accept(pending).await.unwrap())),
+            Self::Tcp(listener) => Incoming::Tcp(Box::new(listener.accept(pending, usize::MAX).await)),
+        }
+    }
+}
+
 impl Ends {
-    pub(super) fn new(settings: QuicSettings, keys: &Keys) -> Self {
+    pub(super) fn new(transport: Transport, settings: QuicSettings) -> Self {
         let authority = Authority::new("test CA");
-        let listener = listen(&authority, settings.clone(), keys, loopback());
-        let address = listener.1;
-        let dialer = dialer(&authority, settings);
-        Self { listener: listener.0, address, dialer }
+        let tls = initiator_tls(&authority);
+        match transport {
+            Transport::Quic => {
+                let (listener, address) = listen(&authority, settings.clone(), &Keys::ephemeral(), loopback());
+                let dialer = Dialer::new(Some(dialer(&authority, settings)), None);
+                Self { listener: Listener::Quic(listener), address, over: TransportKind::Quic, dialer }
+            }
+            Transport::Tcp => {
+                let settings = TcpSettings::beside(&settings);
+                let socket = adit::net::bind_tcp(loopback()).unwrap();
+                let listener = tcp::Listener::new(socket, responder_tls(&authority), settings.clone());
+                let address = listener.local_addr().unwrap();
+                let dialer = Dialer::new(None, Some(tcp::Dialer::new(tls, settings)));
+                Self { listener: Listener::Tcp(listener), address, over: TransportKind::Tcp, dialer }
+            }
+        }
     }
 
-    pub(super) async fn dial(&self, generation: u64) -> Result<adit::transport::quic::Dialed, DialError> {
-        self.dialer.dial(self.address, "localhost", &hello(generation)).await
+    pub(super) async fn dial(&self, generation: u64) -> Result<Dialed, DialError> {
+        self.dial_at(self.address, generation).await
+    }
+
+    /// Dials another address, from which a relay leads to the listener.
+    pub(super) async fn dial_at(&self, address: SocketAddr, generation: u64) -> Result<Dialed, DialError> {
+        let hello = hello(generation);
+        self.dialer.connect(self.over, address, "localhost").await?.claim(&hello).await
     }
 
     pub(super) async fn pending(&self) -> Pending {
-        self.listener.accept(|| 0).await.unwrap().handshake().await.unwrap()
+        self.listener.accept(|| 0).await.handshake().await.unwrap()
     }
 
     pub(super) async fn admit(&self) -> (Tunnel, JoinHandle<CloseReason>) {
         let prepared = self.pending().await.prepare(TunnelId(7));
         let tunnel = prepared.tunnel().clone();
-        (tunnel, tokio::spawn(prepared.welcome(&welcome())))
+        (tunnel, tokio::spawn(prepared.welcome(welcome())))
     }
 }
 
@@ -81,24 +120,31 @@ pub(super) fn listen(
     settings: QuicSettings,
     keys: &Keys,
     address: SocketAddr,
-) -> (Listener, SocketAddr) {
+) -> (quic::Listener, SocketAddr) {
+    let (socket, _) = adit::net::bind_udp(address).unwrap();
+    let server = quic::Listener::server_config(responder_tls(authority), &settings).unwrap();
+    let endpoint = bind(socket, keys, Some(server)).unwrap();
+    let address = endpoint.local_addr().unwrap();
+    (quic::Listener::new(endpoint, settings), address)
+}
+
+pub(super) fn dialer(authority: &Authority, settings: QuicSettings) -> quic::Dialer {
+    let (socket, _) = adit::net::bind_udp(loopback()).unwrap();
+    let endpoint = bind(socket, &Keys::ephemeral(), None).unwrap();
+    quic::Dialer::new(endpoint, initiator_tls(authority), settings).unwrap()
+}
+
+fn responder_tls(authority: &Authority) -> rustls::ServerConfig {
     let tls = ResponderTls {
         credentials: credentials(&authority.responder()),
         initiators: ClientCertificates::Required(trust(authority)),
     };
-    let tls = tls::responder_config(&tls, ALPN).unwrap();
-    let (socket, _) = adit::net::bind_udp(address).unwrap();
-    let server = Listener::server_config(tls, &settings).unwrap();
-    let endpoint = bind(socket, keys, Some(server)).unwrap();
-    let address = endpoint.local_addr().unwrap();
-    (Listener::new(endpoint, settings), address)
+    tls::responder_config(&tls, ALPN).unwrap()
 }
 
-pub(super) fn dialer(authority: &Authority, settings: QuicSettings) -> Dialer {
+fn initiator_tls(authority: &Authority) -> rustls::ClientConfig {
     let tls = InitiatorTls { credentials: Some(credentials(&authority.node(NODE))), responder: trust(authority) };
-    let tls = tls::initiator_config(&tls, ALPN).unwrap();
-    let (socket, _) = adit::net::bind_udp(loopback()).unwrap();
-    Dialer::new(bind(socket, &Keys::ephemeral(), None).unwrap(), tls, settings).unwrap()
+    tls::initiator_config(&tls, ALPN).unwrap()
 }
 
 fn credentials(certificate: &Certificate) -> Credentials {

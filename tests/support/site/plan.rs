@@ -110,7 +110,7 @@ pub(crate) struct Edge {
     process: Section,
     claim: Node<'static>,
     count: usize,
-    transport: Transport,
+    transport: &'static str,
     envoy: Option<String>,
     name: String,
 }
@@ -125,7 +125,7 @@ impl Edge {
             process: Section::of(&[("admin", "127.0.0.1:0")]),
             claim: NODE,
             count: 1,
-            transport,
+            transport: transport.label(),
             envoy: None,
             name: "edge".into(),
         }
@@ -134,6 +134,12 @@ impl Edge {
     /// One that dials an Envoy responder, with these settings of its `envoy` section.
     pub(crate) fn envoy(settings: &str) -> Self {
         Self { envoy: Some(settings.to_owned()), ..Self::new(Transport::Tcp) }
+    }
+
+    /// Like [`Edge::new`], with the choice of transport left to it, and QUIC probed as often as a file may ask for.
+    pub(crate) fn auto() -> Self {
+        let edge = Self { transport: "auto", ..Self::new(Transport::Quic) };
+        edge.initiator("probe_interval", "500ms")
     }
 
     /// The names of its files, for a second initiator in the same folder.
@@ -192,7 +198,7 @@ impl Edge {
         }
         let transport = match &self.envoy {
             Some(settings) => format!("envoy, envoy: {settings}"),
-            None => self.transport.label().to_owned(),
+            None => self.transport.to_owned(),
         };
         initiator.set("tunnels", &format!("[{{ to: {responder:?}, count: {count}, transport: {transport} }}]"));
         let everything = "{ name: web, match: {}, target: \"{target}\" }".to_owned();

@@ -1,6 +1,7 @@
 //! The initiator's way to a tunnel of an Envoy responder.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,6 +28,7 @@ use crate::transport::kind::TransportKind;
 use crate::transport::serve::Serve;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::dial::failed;
+use crate::transport::tcp::envoy::given_up::{GivenUp, Hold};
 use crate::transport::tcp::envoy::http2::Initiator;
 use crate::transport::tcp::envoy::idle::reason;
 use crate::transport::tcp::envoy::{DialSettings, Hidden, Security};
@@ -50,6 +52,7 @@ pub struct Dialer {
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
     settings: TcpSettings,
+    given_up: GivenUp,
 }
 
 impl fmt::Debug for Dialer {
@@ -66,6 +69,7 @@ pub struct Connected {
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
     settings: TcpSettings,
+    given_up: GivenUp,
 }
 
 /// An admitted tunnel that waits to be run.
@@ -79,6 +83,7 @@ pub(crate) struct Dialed {
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
     settings: TcpSettings,
+    given_up: GivenUp,
 }
 
 impl Dialer {
@@ -95,7 +100,7 @@ impl Dialer {
             Security::InnerTls => Some(Hidden(Arc::new(tls::envoy_inner_config(tls)?))),
             Security::HandshakeTls | Security::None => None,
         };
-        Ok(Self { outer, inner, dial: Arc::new(dial), settings })
+        Ok(Self { outer, inner, dial: Arc::new(dial), settings, given_up: GivenUp::default() })
     }
 
     /// Connects and finishes TLS, within the handshake timeout.
@@ -106,7 +111,7 @@ impl Dialer {
         let connected = timeout(after, self.secure(address, server_name)).await;
         let wire = connected.map_err(|_| DialError::Timeout { over: TransportKind::Envoy, after })??;
         let (inner, dial, settings) = (self.inner.clone(), Arc::clone(&self.dial), self.settings.clone());
-        Ok(Connected { wire, address, inner, dial, settings })
+        Ok(Connected { wire, address, inner, dial, settings, given_up: self.given_up.clone() })
     }
 
     async fn secure(&self, address: SocketAddr, server_name: &str) -> Result<Wire, DialError> {
@@ -124,14 +129,27 @@ impl Dialer {
 }
 
 impl Connected {
+    /// Resolves when the responder has ended the connection: before the request it has nothing to say. Cancel safe.
+    pub(crate) async fn closed(&mut self) -> DialError {
+        let mut byte = [0];
+        match self.wire.read(&mut byte).await {
+            Ok(0) => DialError::Connection("the responder ended it".into()),
+            Ok(_) => DialError::Connection("the responder spoke before it was asked".into()),
+            // TLS 1.3 lets the client finish before the server has judged its certificate.
+            Err(error) => failed(&error),
+        }
+    }
+
     /// Asks for admission, within the handshake timeout.
     ///
     /// Cancel safe: dropping the future abandons the connection.
     pub(crate) async fn claim(mut self, hello: &Hello) -> Result<(Tunnel, Welcome, Dialed), DialError> {
         let after = self.dial.handshake_timeout;
         let asked = timeout(after, self.ask(hello)).await;
+        // Also after a refusal: they may be what there is no room beside.
+        self.given_up.close();
         let (reader, leftover) = asked.map_err(|_| DialError::Timeout { over: TransportKind::Envoy, after })??;
-        let Self { wire, address, inner, dial, settings } = self;
+        let Self { wire, address, inner, dial, settings, given_up } = self;
         let mut raw = wire.into_raw();
         raw.unread(leftover);
         let welcome = welcome(&settings);
@@ -149,21 +167,24 @@ impl Connected {
             requests,
             names_services: false,
         };
-        let dialed = Dialed { raw, reader, state, commands, meter, inner, dial, settings };
+        let dialed = Dialed { raw, reader, state, commands, meter, inner, dial, settings, given_up };
         Ok((Tunnel::tcp(connection), welcome, dialed))
     }
 
     async fn ask(&mut self, hello: &Hello) -> Result<(ResponseReader, Bytes), DialError> {
-        let broken = |error: std::io::Error| DialError::Connection(error.to_string());
+        let broken = |error: io::Error| DialError::Connection(error.to_string());
         self.wire.write_all(&encode_request(&self.head(hello))).await.map_err(broken)?;
         self.wire.flush().await.map_err(broken)?;
         let mut reader = ResponseReader::new(self.dial.upgrade);
         let mut bytes = BytesMut::with_capacity(READ_BYTES);
         loop {
             bytes.clear();
-            // A connection that breaks off says as much as one that ends.
-            if self.wire.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
-                return Err(refused(reader.closed()));
+            match self.wire.read_buf(&mut bytes).await {
+                Ok(1..) => {}
+                // TLS 1.3 lets the client finish before the server has judged its certificate. spec: HS-36
+                Err(error) if is_of_tls(&error) => return Err(failed(&error)),
+                // A connection that breaks off says as much as one that ends.
+                Ok(0) | Err(_) => return Err(refused(reader.closed())),
             }
             match reader.push(&bytes) {
                 Ok(None) => {}
@@ -210,6 +231,10 @@ fn welcome(settings: &TcpSettings) -> Welcome {
     }
 }
 
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
 fn refused(error: HandshakeError) -> DialError {
     match error.refusal() {
         Some(code) => DialError::Refused(Refusal { code, reason: error.to_string(), retry_after: error.retry_after() }),
@@ -220,14 +245,18 @@ fn refused(error: HandshakeError) -> DialError {
 impl Dialed {
     /// See [`crate::transport::Dialed::run`].
     pub(crate) async fn run<S: Serve>(self, service: S) -> CloseReason {
-        let state = Arc::clone(&self.state);
+        let (state, given_up, hold) = (Arc::clone(&self.state), self.given_up.clone(), Hold::on(&self.raw));
         let reason = self.serve(service).await.unwrap_or_else(|reason| reason);
+        match reason.code {
+            CloseCode::Idle => given_up.keep(hold),
+            _ => drop(hold),
+        }
         state.advance(Phase::Closed(reason.clone()));
         reason
     }
 
     async fn serve<S: Serve>(self, service: S) -> Result<CloseReason, CloseReason> {
-        let Self { mut raw, reader, state, mut commands, meter, inner, dial, settings } = self;
+        let Self { mut raw, reader, state, mut commands, meter, inner, dial, settings, given_up: _ } = self;
         let rest = idle(&mut raw, &reader, &dial, &mut commands, &state).await?;
         let begins_tls = rest.first() == Some(&TLS_HANDSHAKE);
         raw.unread(rest);

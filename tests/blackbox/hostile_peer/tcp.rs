@@ -1,0 +1,5 @@
+//! The same over TCP, where TLS, bare frames and HTTP/2 are three places to misbehave in.
+
+mod initiator;
+mod peer;
+mod responder;
