@@ -12,6 +12,11 @@ async fn started(edge: Edge, folder: &Folder, responder: &EnvoyResponder, target
     Running::start(folder.write("edge.yaml", &edge.text(&responder.tunnel_address().to_string()))).await
 }
 
+/// Without a certificate; `settings` each after a comma.
+fn in_clear(settings: &str) -> Edge {
+    Edge::envoy(&format!("{{ security: none{settings} }}")).initiator("tls", "{ ca: ca.pem }")
+}
+
 /// The state and the reason in `/tunnels`, once there is one.
 async fn told(edge: &Running) -> (String, String) {
     eventually("a reason", async || {
@@ -59,11 +64,11 @@ async fn path_upgrade_and_name_must_be_those_of_the_responder() {
         (", path: /tunnels, upgrade: true", "Missing upstream cluster name header"),
         (", path: /tunnels, upgrade: true, upstream_cluster: sky", "Cluster name mismatch"),
     ] {
-        let edge = started(Edge::envoy(&format!("{{ security: none{settings} }}")), &folder, &responder, &target).await;
+        let edge = started(in_clear(settings), &folder, &responder, &target).await;
         let (_, reason) = told(&edge).await;
         assert!(reason.contains(said), "{said} in {reason}");
     }
-    let right = Edge::envoy("{ security: none, path: /tunnels, upgrade: true, upstream_cluster: cloud }");
+    let right = in_clear(", path: /tunnels, upgrade: true, upstream_cluster: cloud");
     let _edge = started(right, &folder, &responder, &target).await;
     responder.registered(1).await;
     assert_eq!(status(responder.egress(), TO_NODE).await, 200);
@@ -76,9 +81,9 @@ async fn one_tunnel_too_many_waits_for_room() {
     let (folder, target) = (Folder::new(), Target::http1().await);
     let options = ResponderOptions { max_connections_per_node: Some(1), ..ResponderOptions::default() };
     let Some(responder) = EnvoyResponder::start(Variant::Plaintext, options).await else { return };
-    let first = started(Edge::envoy("{ security: none }"), &folder, &responder, &target).await;
+    let first = started(in_clear(""), &folder, &responder, &target).await;
     responder.registered(1).await;
-    let late = started(Edge::envoy("{ security: none }"), &folder, &responder, &target).await;
+    let late = started(in_clear(""), &folder, &responder, &target).await;
     let (state, reason) = told(&late).await;
     assert_eq!(state, "backoff");
     assert!(reason.contains("429"), "{reason}");
