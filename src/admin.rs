@@ -28,7 +28,7 @@ pub mod client;
 mod guard;
 mod socket;
 
-pub use api::{AcceptedTunnel, DialledTunnel, Readiness, TunnelsReport};
+pub use api::{AcceptedTunnel, DialledTunnel, Readiness, TransportPath, TunnelsReport};
 pub use socket::Listener;
 
 use socket::Io;

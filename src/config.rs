@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `document` | YAML into a tree of nodes with lines |
 //! | `reader`, `scalar` | walks the tree, collects mistakes, finds unknown keys |
-//! | `responder`, `initiator`, `egress`, `services`, `tls`, `process` | one section of the file each: the settings, their defaults and bounds |
+//! | `responder`, `initiator`, `envoy`, `egress`, `services`, `tls`, `process` | one section of the file each: the settings, their defaults and bounds |
 //! | `listeners` | no two keys may listen at one address |
 //! | `secret`, `surroundings`, `report`, `show` | masked credentials, the outside world, the report, how settings print |
 //!
@@ -22,6 +22,7 @@ use serde::Serialize;
 
 mod document;
 mod egress;
+mod envoy;
 mod initiator;
 mod listeners;
 mod process;
@@ -39,6 +40,7 @@ use document::{Entry, MAX_FILE_BYTES, Node, Value};
 use reader::{At, Context, Section};
 
 pub use egress::{EgressConfig, EgressLimits};
+pub use envoy::{EnvoyAcceptConfig, EnvoyDialConfig};
 pub use initiator::{InitiatorConfig, TunnelConfig};
 pub use process::{AdminAddress, AdminAddressError, LogConfig, LogLevel};
 pub use report::{Mistake, Report};

@@ -12,5 +12,5 @@ mod supervisor;
 pub mod targets;
 
 pub use builder::{BuildError, Builder};
-pub use dialer::{Destination, Initiator, InitiatorSettings, TransportChoice};
+pub use dialer::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, InitiatorSettings, TransportChoice};
 pub use status::{SlotStatus, StatusBoard};

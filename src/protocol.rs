@@ -13,6 +13,7 @@ pub mod code;
 pub mod control;
 pub mod datagram;
 pub mod envoy;
+pub mod goaway;
 pub mod handshake;
 pub mod headers;
 pub mod limits;

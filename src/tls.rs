@@ -42,8 +42,8 @@ pub use certificate::{Summary, peer_identity, spki_pin};
 pub use error::TlsError;
 pub use reject::{Fault, Peer, Rejection};
 pub use settings::{
-    ClientCertificates, EgressTls, InitiatorTls, ResponderTls, Trust, egress_config, initiator_config, provider,
-    responder_config, server_name,
+    ClientCertificates, EgressTls, InitiatorTls, ResponderTls, Trust, egress_config, envoy_client_config,
+    envoy_inner_config, envoy_responder_config, initiator_config, provider, responder_config, server_name,
 };
 pub use store::{Credentials, load_crls, load_roots, parse_crls, parse_roots};
 

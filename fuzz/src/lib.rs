@@ -1,6 +1,7 @@
 //! Bodies of the fuzz targets: each takes any bytes and panics when its property does not hold. See `README.md`.
 
 mod config;
+mod envoy;
 mod host_header;
 mod identity;
 mod reference;
@@ -20,6 +21,7 @@ use http::HeaderMap;
 use http::header::{HOST, HeaderName, HeaderValue};
 
 pub use self::config::config;
+pub use self::envoy::envoy_handshake;
 pub use self::host_header::host_header;
 pub use self::identity::spki_pin;
 pub use self::registry_ops::registry_ops;

@@ -11,13 +11,14 @@ use vector_file::{Vector, load};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 14] = [
+const TARGETS: [(&str, Body); 15] = [
     ("varint", adit_fuzz::varint),
     ("handshake", adit_fuzz::handshake),
     ("stream_header", adit_fuzz::stream_header),
     ("datagram", adit_fuzz::datagram),
     ("control", adit_fuzz::control),
     ("headers", adit_fuzz::headers),
+    ("envoy_handshake", adit_fuzz::envoy_handshake),
     ("session_ops", adit_fuzz::session_ops),
     ("template_parse", adit_fuzz::template_parse),
     ("template_eval", adit_fuzz::template_eval),
@@ -44,8 +45,18 @@ fn inputs(vector: &Vector) -> Vec<(&'static str, Vec<u8>)> {
         ],
         "request" => vec![("stream_header", after(0x04)), ("stream_header", after(0x1c | 2))],
         "response" => vec![("stream_header", after(0x05)), ("stream_header", after(0x1d | 2))],
+        "envoy_request" => envoy(0x00, &bytes),
+        "envoy_request_upgrade" => envoy(0x10, &bytes),
+        "envoy_response" => envoy(0x01, &bytes),
+        "envoy_response_upgrade" => envoy(0x11, &bytes),
+        "envoy_idle" => envoy(0x02, &bytes),
         other => panic!("{}: unknown kind {other}", vector.name),
     }
+}
+
+/// Which end reads, how the bytes are split, the bytes.
+fn envoy(what: u8, bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    [1, 7].map(|step| ("envoy_handshake", [&[what, step], bytes].concat())).into()
 }
 
 fn run(target: &str, input: &[u8]) {

@@ -90,4 +90,30 @@ pub struct DialledTunnel {
     pub responder: Option<String>,
     /// Smoothed round trip while connected.
     pub rtt_ms: Option<f64>,
+    /// How often its tunnel was on another transport than the one before.
+    pub switches: u64,
+    /// Why the latest of those switches happened.
+    pub switch_reason: Option<String>,
+    /// Each transport that may carry it, the preferred first.
+    pub paths: Vec<TransportPath>,
+}
+
+/// One transport of a [`DialledTunnel`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TransportPath {
+    /// `quic`, `tcp` or `envoy`.
+    pub transport: String,
+    /// `untried`, `trying`, `up`, `failed`, `waiting_to_probe` or `standby`.
+    pub state: String,
+    /// Whether it carries the tunnel and owes a sign of life.
+    pub suspect: bool,
+    /// Since the state was entered.
+    pub since_seconds: u64,
+    /// For how long it carried the tunnel so far.
+    pub up_seconds: u64,
+    /// Why it failed or was left when it last was; stays when it works again.
+    pub reason: Option<String>,
+    /// Until it is probed, while it waits for that.
+    pub probe_in_seconds: Option<u64>,
 }

@@ -26,7 +26,7 @@ use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role};
 use crate::tls::{self, TlsError, secret};
 use crate::transport::quic::{self, Keys, QuicSettings};
-use crate::transport::tcp::{self, TcpSettings};
+use crate::transport::tcp::{self, TcpSettings, envoy};
 use crate::transport::{DialError, Dialer, Tunnel};
 
 /// The file in `state_dir` that holds the endpoint's keys.
@@ -119,7 +119,17 @@ fn responder(
     if rules.insecure_accept_any() {
         warn!("responder.insecure_accept_any: whoever connects is admitted under any name; for trials only");
     }
-    let tls = tls::responder_config(&settings.tls(&rules)?, &[ALPN])?;
+    let shown = settings.tls(&rules)?;
+    let tls = tls::responder_config(&shown, &[ALPN])?;
+    let envoy = match &settings.envoy {
+        Some(envoy) => {
+            if let Some(exposed) = envoy.security.exposes() {
+                warn!("responder.envoy.security {}: {exposed}", envoy.security.label());
+            }
+            Some((tls::envoy_responder_config(&shown)?, envoy.settings(&settings.tls)?))
+        }
+        None => None,
+    };
     let sockets = sockets(settings, metrics)?;
     let quic = QuicSettings {
         congestion: settings.congestion,
@@ -133,7 +143,7 @@ fn responder(
         },
         ..QuicSettings::default()
     };
-    let settings = ResponderSettings { name: settings.name.clone(), rules, tls, keys: keys(settings)?, quic };
+    let settings = ResponderSettings { name: settings.name.clone(), rules, tls, keys: keys(settings)?, quic, envoy };
     Ok(Responder::bind(sockets, settings, Arc::clone(directory), metrics)?)
 }
 
@@ -195,20 +205,35 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
         timing: Timing { keepalive_interval: settings.keepalive, ..Timing::default() },
         ..QuicSettings::default()
     };
-    let tls = tls::initiator_config(&settings.tls.initiator()?, &[ALPN])?;
+    let shown = settings.tls.initiator()?;
+    let tls = tls::initiator_config(&shown, &[ALPN])?;
     let socket = quic::dialling_socket(metrics)?;
     let endpoint = quic::bind(socket, &Keys::ephemeral(), None)?;
-    let destinations = settings.tunnels.iter().map(|tunnel| Destination {
-        target: tunnel.to.to_string(),
-        count: tunnel.count,
-        server_name: settings.tls.server_name.clone(),
-        transport: tunnel.transport,
-    });
+    let mut destinations = Vec::with_capacity(settings.tunnels.len());
+    for tunnel in &settings.tunnels {
+        let envoy = match &tunnel.envoy {
+            Some(envoy) => {
+                if let Some(exposed) = envoy.security.exposes() {
+                    warn!(to = %tunnel.to, "envoy.security {}: {exposed}", envoy.security.label());
+                }
+                Some(envoy::Dialer::new(&shown, envoy.settings(), TcpSettings::beside(&quic))?)
+            }
+            None => None,
+        };
+        destinations.push(Destination {
+            target: tunnel.to.to_string(),
+            count: tunnel.count,
+            server_name: settings.tls.server_name.clone(),
+            transport: tunnel.transport,
+            envoy,
+        });
+    }
     let roles = InitiatorSettings {
         claim: settings.claim.clone(),
         token: settings.token.as_ref().and_then(|token| Token::new(token.expose())),
         services: services.exported(),
-        destinations: destinations.collect(),
+        destinations,
+        probe_interval: settings.probe_interval,
         quic: quic.clone(),
     };
     let tcp = tcp::Dialer::new(tls.clone(), TcpSettings::beside(&quic));

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{AcceptedTunnel, AdminState, DialledTunnel, Readiness, TunnelsReport};
+use crate::admin::{AcceptedTunnel, AdminState, DialledTunnel, Readiness, TransportPath, TunnelsReport};
+use crate::initiator::auto::PathReport;
 use crate::initiator::{SlotStatus, StatusBoard};
 use crate::lifecycle::Ready;
 use crate::registry::{Handle as _, Health, LiveTunnel};
 use crate::routing::Directory;
 use crate::telemetry::Metrics;
-use crate::transport::Tunnel;
+use crate::transport::{TransportKind, Tunnel};
 
 /// Handles on everything that can be shown, and on the one thing that can be asked for.
 pub(super) struct State {
@@ -122,6 +123,7 @@ fn dialled(slot: SlotStatus) -> DialledTunnel {
         (Some(reason), Some(advice)) => Some(format!("{reason}; {advice}")),
         (reason, _) => reason,
     };
+    let paths = slot.paths.paths.into_iter().map(|report| path(slot.choice.kind(report.transport), report)).collect();
     DialledTunnel {
         to: slot.destination,
         remote: Some(slot.address.to_string()),
@@ -135,5 +137,20 @@ fn dialled(slot: SlotStatus) -> DialledTunnel {
         id: slot.tunnel.as_ref().map(|tunnel| tunnel.id.clone()),
         responder: slot.responder,
         rtt_ms: slot.tunnel.as_ref().map(|tunnel| tunnel.rtt_ms),
+        switches: slot.paths.switches,
+        switch_reason: slot.paths.switch_reason,
+        paths,
+    }
+}
+
+fn path(transport: TransportKind, report: PathReport) -> TransportPath {
+    TransportPath {
+        transport: transport.label().to_owned(),
+        state: report.state.label().to_owned(),
+        suspect: report.suspect,
+        since_seconds: report.since_seconds,
+        up_seconds: report.up_seconds,
+        reason: report.reason,
+        probe_in_seconds: report.probe_in_seconds.map(|seconds| seconds.ceil() as u64),
     }
 }

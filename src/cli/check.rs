@@ -78,6 +78,16 @@ fn service(service: &ServiceConfig) -> String {
 
 fn warnings(checked: &Checked) -> Vec<String> {
     let mut warnings = Vec::new();
+    let accepts = checked.responder.iter().filter_map(|responder| responder.envoy.as_ref());
+    for security in accepts.map(|envoy| envoy.security) {
+        let exposed = security.exposes();
+        warnings.extend(exposed.map(|exposed| format!("responder.envoy.security {}: {exposed}", security.label())));
+    }
+    for tunnel in checked.initiator.iter().flat_map(|initiator| &initiator.tunnels) {
+        let security = tunnel.envoy.as_ref().map(|envoy| envoy.security);
+        let exposed = security.and_then(|security| Some((security.label(), security.exposes()?)));
+        warnings.extend(exposed.map(|(label, exposed)| format!("envoy.security {label} to {}: {exposed}", tunnel.to)));
+    }
     if checked.responder.as_ref().is_some_and(|responder| responder.admission.insecure_accept_any) {
         warnings.push("insecure_accept_any: whoever reaches the listener can take the traffic of any node".to_owned());
     }

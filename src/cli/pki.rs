@@ -45,6 +45,9 @@ pub(super) enum Pki {
         /// How long it is valid
         #[arg(long, default_value_t = days(LEAF_LIFETIME))]
         days: u64,
+        /// Usable by TLS clients too, as the TLS inside an Envoy tunnel needs it
+        #[arg(long)]
+        envoy: bool,
     },
 }
 
@@ -67,13 +70,16 @@ pub(super) struct NodeArgs {
     /// How long it is valid
     #[arg(long, default_value_t = days(LEAF_LIFETIME))]
     days: u64,
+    /// Usable by TLS servers too, as the TLS inside an Envoy tunnel needs it
+    #[arg(long)]
+    envoy: bool,
 }
 
 pub(super) fn pki(command: &Pki) -> anyhow::Result<ExitCode> {
     let text = match command {
         Pki::Init { dir, name, days } => init(dir, name, *days)?,
         Pki::Node(args) => node(args)?,
-        Pki::Responder { dir, names, days } => responder(dir, names, *days)?,
+        Pki::Responder { dir, names, days, envoy } => responder(dir, names, *days, *envoy)?,
     };
     say(&format!("{text}\n"));
     Ok(ExitCode::SUCCESS)
@@ -95,7 +101,7 @@ fn node(args: &NodeArgs) -> anyhow::Result<String> {
     let template =
         IdentityTemplate::parse(&args.identity).with_context(|| format!("--identity {:?}", args.identity))?;
     let san = template.render(&claim).with_context(|| format!("{claim} does not fit {:?}", args.identity))?;
-    let issued = authority(&args.dir)?.node(std::slice::from_ref(&san), validity(args.days))?;
+    let issued = authority(&args.dir, args.envoy)?.node(std::slice::from_ref(&san), validity(args.days))?;
     let (certificate, key) = pair(&args.dir, args.node.as_str());
     issued.save(&certificate, &key)?;
     Ok(format!(
@@ -108,8 +114,8 @@ fn node(args: &NodeArgs) -> anyhow::Result<String> {
     ))
 }
 
-fn responder(dir: &Path, names: &[String], days: u64) -> anyhow::Result<String> {
-    let issued = authority(dir)?.responder(names, validity(days))?;
+fn responder(dir: &Path, names: &[String], days: u64, envoy: bool) -> anyhow::Result<String> {
+    let issued = authority(dir, envoy)?.responder(names, validity(days))?;
     let (certificate, key) = pair(dir, RESPONDER);
     issued.save(&certificate, &key)?;
     Ok(format!(
@@ -121,9 +127,10 @@ fn responder(dir: &Path, names: &[String], days: u64) -> anyhow::Result<String> 
     ))
 }
 
-fn authority(dir: &Path) -> anyhow::Result<Authority> {
+fn authority(dir: &Path, envoy: bool) -> anyhow::Result<Authority> {
     let load = Authority::load(&dir.join(CA_CERTIFICATE), &dir.join(CA_KEY));
-    load.with_context(|| format!("no CA in {}; `adit pki init {0}` makes one", dir.display()))
+    let load = load.with_context(|| format!("no CA in {}; `adit pki init {0}` makes one", dir.display()));
+    load.map(|authority| if envoy { authority.for_both_roles() } else { authority })
 }
 
 fn pair(dir: &Path, name: &str) -> (PathBuf, PathBuf) {

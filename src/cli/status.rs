@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use adit::admin::client::request;
-use adit::admin::{AcceptedTunnel, DialledTunnel, TunnelsReport};
+use adit::admin::{AcceptedTunnel, DialledTunnel, TransportPath, TunnelsReport};
 use adit::config::AdminAddress;
 use anyhow::{Context as _, bail};
 use http::{Method, StatusCode};
@@ -90,7 +90,30 @@ fn dialled(tunnels: &[DialledTunnel]) -> String {
         ]
     };
     let rows: Vec<_> = tunnels.iter().map(row).collect();
-    table(["TO", "REMOTE", "SLOT", "STATE", "TRANSPORT", "FOR", "RTT", "REASON"], &rows)
+    table(["TO", "REMOTE", "SLOT", "STATE", "TRANSPORT", "FOR", "RTT", "REASON"], &rows) + &paths(tunnels)
+}
+
+/// How each transport does, for tunnels that may use more than one.
+fn paths(tunnels: &[DialledTunnel]) -> String {
+    let row = |tunnel: &DialledTunnel, path: &TransportPath| {
+        let probe = path.probe_in_seconds.map(|seconds| format!(" (next try in {})", age(seconds)));
+        [
+            tunnel.to.clone(),
+            tunnel.slot.to_string(),
+            path.transport.clone(),
+            if path.suspect { format!("{}, suspect", path.state) } else { path.state.clone() },
+            age(path.since_seconds),
+            age(path.up_seconds),
+            format!("{}{}", path.reason.as_deref().unwrap_or_default(), probe.unwrap_or_default()),
+        ]
+    };
+    let free = tunnels.iter().filter(|tunnel| tunnel.paths.len() > 1);
+    let rows: Vec<_> = free.flat_map(|tunnel| tunnel.paths.iter().map(move |path| row(tunnel, path))).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    "\nhow they are carried\n".to_owned()
+        + &table(["TO", "SLOT", "TRANSPORT", "STATE", "FOR", "CARRIED", "LAST FAILURE"], &rows)
 }
 
 /// The two largest units.

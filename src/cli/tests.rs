@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use adit::admin::{AcceptedTunnel, DialledTunnel, TunnelsReport};
+use adit::admin::{AcceptedTunnel, DialledTunnel, TransportPath, TunnelsReport};
 use adit::config::{self, Nowhere};
 use clap::CommandFactory as _;
 
@@ -82,7 +82,33 @@ fn a_status_shows_both_roles() {
         retry_in_seconds: Some(12),
         ..DialledTunnel::default()
     };
-    let report = TunnelsReport { accepted: vec![accepted], dialled: vec![dialled] };
+    let path = |transport: &str, state: &str| TransportPath {
+        transport: transport.into(),
+        state: state.into(),
+        since_seconds: 12,
+        ..TransportPath::default()
+    };
+    let silent = Some("the tunnel went silent".into());
+    let quic = TransportPath {
+        up_seconds: 7200,
+        reason: silent.clone(),
+        probe_in_seconds: Some(8),
+        ..path("quic", "waiting_to_probe")
+    };
+    let over_tcp = DialledTunnel {
+        to: "cloud.example.com:7843".into(),
+        remote: Some("198.51.100.8:7843".into()),
+        slot: 2,
+        state: "recovered".into(),
+        transport: "tcp".into(),
+        since_seconds: 12,
+        rtt_ms: Some(51.0),
+        switches: 1,
+        switch_reason: silent,
+        paths: vec![quic, TransportPath { up_seconds: 12, ..path("tcp", "up") }],
+        ..DialledTunnel::default()
+    };
+    let report = TunnelsReport { accepted: vec![accepted], dialled: vec![dialled, over_tcp] };
     let text =
         status::show(&report, "the first tunnel\n") + "--\n" + &status::show(&TunnelsReport::default(), "ready\n");
     compare("status.txt", &text);

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::config::envoy::{self, EnvoyDialConfig};
 use crate::config::reader::{At, Section};
 use crate::config::responder::{congestion, congestion_as_written};
 use crate::config::secret::Secret;
 use crate::config::show;
 use crate::config::tls::{DialerTls, dialer_tls};
 use crate::id::{Claim, ClusterId, HostPort, MAX_TUNNEL_COUNT, NodeId, TenantId, TunnelAddress};
-use crate::initiator::TransportChoice;
+use crate::initiator::{DEFAULT_PROBE_INTERVAL, TransportChoice};
 use crate::transport::quic::CongestionControl;
 
 /// How often an initiator shows that it is there; keeps NAT mappings open.
@@ -20,6 +21,8 @@ const MAX_TOKEN_BYTES: usize = 8 << 10;
 
 const MIN_KEEPALIVE: Duration = Duration::from_millis(500);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(25);
+const MIN_PROBE_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(600);
 const TUNNEL_FORM: &str = "a list of { to: host:port } or rc:// addresses";
 
 /// `initiator`: one node and the tunnels that it keeps.
@@ -39,6 +42,10 @@ pub struct InitiatorConfig {
     /// 25 s; shorter notices a dead path sooner and costs packets on every idle tunnel.
     #[serde(serialize_with = "show::duration")]
     pub keepalive: Duration,
+    /// `probe_interval`: how long a tunnel that fell back to TCP waits before QUIC is tried again; up to three times that
+    /// while it does not work. Default 10 s, 500 ms to 10 min.
+    #[serde(serialize_with = "show::duration")]
+    pub probe_interval: Duration,
     /// `token`: a credential beside the certificate, at most 8 KiB; text, `${NAME}` or `file:path`.
     pub token: Option<Secret>,
 }
@@ -51,8 +58,11 @@ pub struct TunnelConfig {
     pub to: HostPort,
     /// `count`: tunnels per resolved address. Default 1, at most 1024.
     pub count: u32,
-    /// `transport`: what carries the tunnel. Default `auto`.
+    /// `transport`: what carries the tunnel: `auto`, `quic`, `tcp`, or `envoy` for an Envoy responder. Default `auto`.
     pub transport: TransportChoice,
+    /// `envoy`: how an Envoy responder is dialled; with `transport: envoy` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envoy: Option<EnvoyDialConfig>,
 }
 
 /// Reads the section.
@@ -63,11 +73,13 @@ pub(super) fn initiator(at: At<'_>) -> Option<InitiatorConfig> {
         let tls = section.required("tls", "ca, and the cert and key of this node", dialer_tls);
         let congestion = section.or("congestion", CongestionControl::default(), |at| congestion(&at));
         let keepalive = section.or("keepalive", DEFAULT_KEEPALIVE, |at| at.duration(MIN_KEEPALIVE..=MAX_KEEPALIVE));
+        let intervals = MIN_PROBE_INTERVAL..=MAX_PROBE_INTERVAL;
+        let probe_interval = section.or("probe_interval", DEFAULT_PROBE_INTERVAL, |at| at.duration(intervals));
         let token = section.optional("token", |at| at.secret(1..=MAX_TOKEN_BYTES));
         let addresses = addresses?;
         let claim = one_claim(section, named, &addresses);
         let tunnels = addresses.into_iter().map(|address| address.tunnel).collect();
-        Some(InitiatorConfig { claim: claim?, tunnels, tls: tls?, congestion, keepalive, token })
+        Some(InitiatorConfig { claim: claim?, tunnels, tls: tls?, congestion, keepalive, probe_interval, token })
     })
 }
 
@@ -87,7 +99,7 @@ fn tunnel(at: At<'_>) -> Option<Address<'_>> {
     if count == 0 {
         at.wrong("asks for no tunnel; expected a count of at least 1");
     }
-    let tunnel = TunnelConfig { to, count, transport: TransportChoice::default() };
+    let tunnel = TunnelConfig { to, count, transport: TransportChoice::default(), envoy: None };
     Some(Address { at, claim: Some(claim), tunnel })
 }
 
@@ -95,12 +107,17 @@ fn tunnel_section(section: &mut Section<'_>) -> Option<TunnelConfig> {
     let to = section.required("to", "host:port", |at| at.parsed());
     let count = section.or("count", 1, |at| at.count(1..=MAX_TUNNEL_COUNT));
     let transport = section.or("transport", TransportChoice::default(), |at| transport(&at));
-    Some(TunnelConfig { to: to?, count, transport })
+    let settings = section.optional("envoy", envoy::dial);
+    if let Some(at) = section.find("envoy").filter(|_| transport != TransportChoice::Envoy) {
+        at.wrong("says how to dial an Envoy, which this tunnel does not; expected transport: envoy");
+    }
+    let envoy = (transport == TransportChoice::Envoy).then(|| settings.unwrap_or_default());
+    Some(TunnelConfig { to: to?, count, transport, envoy })
 }
 
 fn transport(at: &At<'_>) -> Option<TransportChoice> {
-    use TransportChoice::{Auto, Quic, Tcp};
-    at.word(&[("auto", Auto), ("quic", Quic), ("tcp", Tcp)])
+    use TransportChoice::{Auto, Envoy, Quic, Tcp};
+    at.word(&[("auto", Auto), ("quic", Quic), ("tcp", Tcp), ("envoy", Envoy)])
 }
 
 /// What `node`, `cluster` and `tenant` say; `None` when they say nothing (or something wrong).

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::config::envoy::{self, EnvoyAcceptConfig};
 use crate::config::listeners::Protocol;
 use crate::config::reader::{At, Section};
 use crate::config::secret::Secret;
@@ -17,6 +18,7 @@ use crate::policy::{
 };
 use crate::tls::{ClientCertificates, ResponderTls, TlsError};
 use crate::transport::quic::CongestionControl;
+use crate::transport::tcp::envoy::Security;
 
 /// How long a connection may take to become a tunnel.
 const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +45,8 @@ pub struct ResponderConfig {
     /// `listen.tcp`: the TCP address, for sites that cannot send UDP; usually the same port. Where both say port 0 on one
     /// address, both get the same free number.
     pub tcp: Option<SocketAddr>,
+    /// `envoy`: takes Envoy's reverse tunnels on `listen.tcp`; not when absent.
+    pub envoy: Option<EnvoyAcceptConfig>,
     /// `tls`: what it shows, and whom it trusts.
     pub tls: ListenerTls,
     /// What a claim must show; see [`AdmissionConfig::rules`].
@@ -143,6 +147,7 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
         let listen = section.required("listen", "{ quic: ip:port, tcp: ip:port }", listen);
         let tls = section.required("tls", "cert, key and client_ca", |at| listener_tls(at, true));
         let admission = admission(section);
+        let envoy = section.optional("envoy", envoy::accept);
         if let Some(tls) = &tls {
             require_roots(section, tls, &admission);
         }
@@ -156,10 +161,14 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
         let congestion = section.or("congestion", CongestionControl::default(), |at| congestion(&at));
         let state_dir = section.optional("state_dir", |at| at.path());
         let (quic, tcp) = listen?;
+        if let Some(envoy) = &envoy {
+            check_envoy(section, envoy, tcp, &admission);
+        }
         Some(ResponderConfig {
             name,
             quic,
             tcp,
+            envoy,
             tls: tls?,
             admission,
             handshake_timeout,
@@ -170,6 +179,26 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
             state_dir,
         })
     })
+}
+
+/// An Envoy needs the TCP port, and a way to prove itself that its security leaves it.
+fn check_envoy(
+    section: &mut Section<'_>,
+    envoy: &EnvoyAcceptConfig,
+    tcp: Option<SocketAddr>,
+    admission: &AdmissionConfig,
+) {
+    let Some(at) = section.find("envoy") else { return };
+    if tcp.is_none() {
+        at.wrong("has no port to be reached at; expected listen.tcp");
+    }
+    let needs_certificate = admission.rules().is_ok_and(|rules| rules.require_certificate());
+    if envoy.security == Security::None && needs_certificate {
+        at.wrong(
+            "security: none leaves nobody a certificate to show, and every claim needs one; expected nodes with tokens, \
+             insecure_accept_any, or another security",
+        );
+    }
 }
 
 /// Both, or one of them.

@@ -140,7 +140,7 @@ fn matching_pair(section: &mut Section<'_>, cert: Option<PathBuf>, key: Option<P
 /// `initiator.tls`.
 pub(super) fn dialer_tls(at: At<'_>) -> Option<DialerTls> {
     at.section(|section| {
-        let credentials = key_pair(section);
+        let credentials = key_pair(section, "cert", "key");
         let ca = section.optional("ca", roots);
         let pins = section.or("pins", Vec::new(), |at| at.one_or_more(|at| at.parsed()));
         if !section.has("ca") && !section.has("pins") {
@@ -151,21 +151,26 @@ pub(super) fn dialer_tls(at: At<'_>) -> Option<DialerTls> {
     })
 }
 
-fn key_pair(section: &mut Section<'_>) -> Option<KeyPairFiles> {
-    match (section.find("cert"), section.find("key")) {
+/// Both files of a pair whose keys have these names, or neither.
+pub(super) fn key_pair(section: &mut Section<'_>, cert: &'static str, key: &'static str) -> Option<KeyPairFiles> {
+    match (section.find(cert), section.find(key)) {
         (None, None) => None,
-        (Some(cert), Some(key)) => matching_pair(section, cert.file(), key.file()),
+        (Some(at), Some(other)) => {
+            let files = KeyPairFiles { cert: at.file()?, key: other.file()? };
+            at.verify(|| Credentials::load(&files.cert, &files.key));
+            Some(files)
+        }
         (Some(alone), None) => {
-            alone.wrong("stands alone; expected key beside it");
+            alone.wrong(format!("stands alone; expected {key} beside it"));
             None
         }
         (None, Some(alone)) => {
-            alone.wrong("stands alone; expected cert beside it");
+            alone.wrong(format!("stands alone; expected {cert} beside it"));
             None
         }
     }
 }
 
-fn server_name(at: &At<'_>) -> Option<String> {
+pub(super) fn server_name(at: &At<'_>) -> Option<String> {
     at.understood("a DNS name or an IP address", |text| tls::server_name(text).is_ok().then(|| text.to_owned()))
 }

@@ -1,7 +1,9 @@
 //! An initiator in a few lines, for programs that embed one.
 
+use std::time::Duration;
+
 use crate::id::{HostPort, ServiceName, TunnelAddress};
-use crate::initiator::{Destination, Initiator, InitiatorSettings, TransportChoice};
+use crate::initiator::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, InitiatorSettings, TransportChoice};
 use crate::net;
 use crate::protocol::ALPN;
 use crate::protocol::handshake::{Service, ServiceKind, Token};
@@ -31,6 +33,7 @@ pub struct Builder {
     tls: InitiatorTls,
     token: Option<Token>,
     services: Vec<Service>,
+    probe_interval: Duration,
     quic: QuicSettings,
     metrics: Metrics,
 }
@@ -65,6 +68,7 @@ impl Builder {
             tls: InitiatorTls { credentials: None, responder },
             token: None,
             services: Vec::new(),
+            probe_interval: DEFAULT_PROBE_INTERVAL,
             quic: QuicSettings::default(),
             metrics: Metrics::new(),
         }
@@ -103,6 +107,11 @@ impl Builder {
         self
     }
 
+    /// How long a tunnel that fell back to TCP waits before QUIC is probed; by default [`DEFAULT_PROBE_INTERVAL`].
+    pub fn probe_interval(self, probe_interval: Duration) -> Self {
+        Self { probe_interval, ..self }
+    }
+
     /// Transport settings other than the defaults.
     pub fn quic(self, quic: QuicSettings) -> Self {
         Self { quic, ..self }
@@ -118,7 +127,7 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] says which setting or credential is at fault.
     pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<S>, BuildError> {
-        let Self { address, more, server_name, transport, tls, token, services, quic, metrics } = self;
+        let Self { address, more, server_name, transport, tls, token, services, probe_interval, quic, metrics } = self;
         let tls = tls::initiator_config(&tls, &[ALPN])?;
         let endpoint = quic::bind(dialling_socket(&metrics)?, &Keys::ephemeral(), None)?;
         let first = destination(&address.responder, address.count);
@@ -127,7 +136,8 @@ impl Builder {
             destination.server_name.clone_from(&server_name);
             destination.transport = transport;
         }
-        let settings = InitiatorSettings { claim: address.claim, token, services, destinations, quic: quic.clone() };
+        let claim = address.claim;
+        let settings = InitiatorSettings { claim, token, services, destinations, probe_interval, quic: quic.clone() };
         let tcp = tcp::Dialer::new(tls.clone(), TcpSettings::beside(&quic));
         let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, tls, quic)?), Some(tcp));
         Ok(Initiator::new(settings, dialer, service, &metrics))
@@ -135,5 +145,11 @@ impl Builder {
 }
 
 fn destination(responder: &HostPort, count: u32) -> Destination {
-    Destination { target: responder.to_string(), count, server_name: None, transport: TransportChoice::default() }
+    Destination {
+        target: responder.to_string(),
+        count,
+        server_name: None,
+        transport: TransportChoice::default(),
+        envoy: None,
+    }
 }

@@ -14,17 +14,22 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::id::{Claim, InstanceId};
+use crate::initiator::auto::{Transport, Transports};
 use crate::initiator::status::StatusBoard;
 use crate::initiator::supervisor::{Slot, keep};
 use crate::protocol::handshake::{Service, Token};
 use crate::telemetry::{Metrics, Role, TunnelMetrics};
 use crate::transport::quic::QuicSettings;
+use crate::transport::tcp::envoy;
 use crate::transport::{Dialer, Serve, TransportKind};
 
 /// How often a name is asked again while all is well.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a tunnel that fell back to TCP waits before QUIC is probed, unless the settings say otherwise.
+pub const DEFAULT_PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A responder to keep tunnels to.
 #[derive(Debug, Clone)]
@@ -37,6 +42,8 @@ pub struct Destination {
     pub server_name: Option<String>,
     /// What carries its tunnels.
     pub transport: TransportChoice,
+    /// How an Envoy is dialled; needed with [`TransportChoice::Envoy`].
+    pub envoy: Option<envoy::Dialer>,
 }
 
 /// Which transport a tunnel is dialled over.
@@ -50,6 +57,36 @@ pub enum TransportChoice {
     Quic,
     /// TCP only.
     Tcp,
+    /// Envoy's reverse tunnel over TCP, to an Envoy responder.
+    Envoy,
+}
+
+impl TransportChoice {
+    /// What the machine may use.
+    pub(super) const fn transports(self) -> Transports {
+        match self {
+            Self::Auto => Transports::Auto,
+            Self::Quic => Transports::Only(Transport::Quic),
+            Self::Tcp | Self::Envoy => Transports::Only(Transport::Tcp),
+        }
+    }
+
+    /// What is tried first.
+    pub(super) const fn preferred(self) -> Transport {
+        match self.transports() {
+            Transports::Auto => Transport::Quic,
+            Transports::Only(only) => only,
+        }
+    }
+
+    /// What a transport of the status means for such a tunnel.
+    pub const fn kind(self, transport: Transport) -> TransportKind {
+        match (transport, self) {
+            (Transport::Quic, _) => TransportKind::Quic,
+            (Transport::Tcp, Self::Envoy) => TransportKind::Envoy,
+            (Transport::Tcp, _) => TransportKind::Tcp,
+        }
+    }
 }
 
 /// Everything an initiator needs.
@@ -63,6 +100,9 @@ pub struct InitiatorSettings {
     pub services: Vec<Service>,
     /// Where to.
     pub destinations: Vec<Destination>,
+    /// How long a tunnel that fell back to TCP waits before QUIC is probed; up to three times that while probes fail.
+    /// [`DEFAULT_PROBE_INTERVAL`] suits most. spec: TB-25
+    pub probe_interval: Duration,
     /// Drain deadline and transport settings.
     pub quic: QuicSettings,
 }
@@ -156,13 +196,14 @@ impl<S: Serve + Sync> Initiator<S> {
             let stop = drain.child_token();
             for _ in 0..destination.count {
                 let slot = Slot {
-                    number: self.next_slot.fetch_add(1, Ordering::Relaxed),
+                    number: self.next_slot.fetch_add(Slot::numbers(destination.transport), Ordering::Relaxed),
                     destination: destination.target.as_str().into(),
                     address: *address,
                     server_name: destination.server_name(),
-                    transport: match destination.transport {
-                        TransportChoice::Auto | TransportChoice::Quic => TransportKind::Quic,
-                        TransportChoice::Tcp => TransportKind::Tcp,
+                    transport: destination.transport,
+                    dialer: match &destination.envoy {
+                        Some(envoy) => self.dialer.clone().with_envoy(envoy.clone()),
+                        None => self.dialer.clone(),
                     },
                     failed: Arc::clone(failed),
                 };

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::initiator::auto::{Auto, PathStatus, Transport};
+use crate::initiator::dialer::TransportChoice;
 use crate::telemetry::{DestinationMetrics, DestinationRecord, DestinationState};
 use crate::transport::{TransportKind, Tunnel, TunnelSnapshot};
 
@@ -35,13 +37,19 @@ pub struct SlotStatus {
     pub responder: Option<String>,
     /// The tunnel, while there is one.
     pub tunnel: Option<TunnelSnapshot>,
+    /// What is known of each transport that it may use.
+    pub paths: PathStatus,
+    /// What may carry it; [`TransportChoice::kind`] says what a transport of `paths` is here.
+    pub choice: TransportChoice,
 }
 
 #[derive(Debug)]
 struct Slot {
     destination: Arc<str>,
     address: SocketAddr,
+    choice: TransportChoice,
     transport: TransportKind,
+    auto: Arc<Mutex<Auto>>,
     record: DestinationRecord,
     since: Instant,
     reason: Option<String>,
@@ -62,21 +70,23 @@ pub struct StatusBoard {
 /// What changed about a slot.
 #[derive(Debug)]
 pub(super) enum Change {
-    Connecting,
+    Connecting {
+        over: TransportKind,
+    },
     Connected {
         tunnel: Tunnel,
         responder: String,
     },
-    /// The tunnel ended; the next dial comes at once.
+    /// The tunnel ended; what follows, follows.
     Lost {
         reason: String,
     },
-    /// The next dial comes after `wait`; `permanent` when waiting alone will not help.
+    /// The next dial comes at `until`; `permanent` when waiting alone will not help.
     Waiting {
         permanent: bool,
         reason: String,
         advice: Option<&'static str>,
-        wait: Duration,
+        until: Instant,
     },
 }
 
@@ -130,11 +140,20 @@ impl StatusBoard {
         self.lock().values().filter_map(|slot| slot.tunnel.clone()).collect()
     }
 
-    pub(super) fn add(&self, slot: u32, destination: Arc<str>, address: SocketAddr, transport: TransportKind) {
+    pub(super) fn add(
+        &self,
+        slot: u32,
+        destination: Arc<str>,
+        address: SocketAddr,
+        choice: TransportChoice,
+        auto: Arc<Mutex<Auto>>,
+    ) {
         let status = Slot {
             destination,
             address,
-            transport,
+            choice,
+            transport: choice.kind(choice.preferred()),
+            auto,
             record: self.metrics.begin(),
             since: Instant::now(),
             reason: None,
@@ -144,6 +163,11 @@ impl StatusBoard {
             tunnel: None,
         };
         self.lock().insert(slot, status);
+    }
+
+    /// A slot's tunnel came up on another transport than the one before.
+    pub(super) fn switched(&self, from: Transport, to: Transport) {
+        self.metrics.switched(from.label(), to.label());
     }
 
     pub(super) fn remove(&self, slot: u32) {
@@ -156,7 +180,8 @@ impl StatusBoard {
         let now = Instant::now();
         self.changed.notify_waiters();
         match change {
-            Change::Connecting => {
+            Change::Connecting { over } => {
+                status.transport = over;
                 status.enter(DestinationState::Connecting, now);
                 status.tunnel = None;
                 status.next = None;
@@ -173,10 +198,10 @@ impl StatusBoard {
                 status.tunnel = None;
                 status.reason = Some(reason);
             }
-            Change::Waiting { permanent, reason, advice, wait } => {
+            Change::Waiting { permanent, reason, advice, until } => {
                 status.enter(if permanent { DestinationState::CannotConnect } else { DestinationState::Backoff }, now);
                 status.tunnel = None;
-                (status.reason, status.advice, status.next) = (Some(reason), advice, Some(now + wait));
+                (status.reason, status.advice, status.next) = (Some(reason), advice, Some(until));
             }
         }
     }
@@ -207,6 +232,8 @@ impl Slot {
             retry_in_seconds: self.next.map(|next| next.saturating_duration_since(now).as_secs_f64()),
             responder: self.responder.clone().filter(|_| self.tunnel.is_some()),
             tunnel: self.tunnel.as_ref().map(Tunnel::snapshot),
+            paths: self.auto.lock().unwrap_or_else(PoisonError::into_inner).status(now),
+            choice: self.choice,
         }
     }
 }

@@ -1,227 +1,331 @@
-//! One slot: dial, serve, and dial again; at once after a healthy tunnel, with backoff after a failure.
+//! One slot: does what [`Auto`] says (connect, claim, give up, drain), and tells it what became of that.
+//!
+//! The rules (which transport, when again) are the machine's; here are its clock, its sockets and its log lines. Each
+//! attempt is a task of its own that reports to one inbox.
 
+mod attempt;
+mod words;
+
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
+use self::attempt::{Candidate, Happened, Opened, Report, Stage};
+use self::words::Cause;
 use crate::id::Place;
-use crate::initiator::dialer::Initiator;
+use crate::initiator::auto::{Action, Attempt, Auto, AutoSettings, ClaimPlace, Event, Transports};
+use crate::initiator::dialer::{Initiator, TransportChoice};
 use crate::initiator::status::Change;
-use crate::lifecycle::Backoff;
-use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, PeerLimits};
-use crate::telemetry::HandshakeFailure;
-use crate::transport::{CloseReason, DialError, Dialed, Phase, Serve, TransportKind, Tunnel};
-
-/// A tunnel that ends sooner than this after its welcome counts as a failed attempt: a responder that admits and then
-/// closes must not be dialled in a tight loop.
-const SETTLED: Duration = Duration::from_secs(5);
+use crate::transport::{CloseReason, DialError, Dialer, Serve, TransportKind};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
 const VERSIONS: (u32, u32) = (1, 1);
+/// How many reports of one slot may wait.
+const INBOX: usize = 8;
+/// How many probes that fail in a row lengthen the interval between them: it doubles up to three times the first.
+const LONGEST_INTERVAL: u32 = 3;
 
 /// Where one tunnel goes and which one it is.
 #[derive(Debug)]
 pub(super) struct Slot {
+    /// The first of its numbers; [`Slot::numbers`] says how many it has.
     pub(super) number: u32,
     pub(super) destination: Arc<str>,
     pub(super) address: SocketAddr,
     pub(super) server_name: String,
-    pub(super) transport: TransportKind,
+    pub(super) transport: TransportChoice,
+    pub(super) dialer: Dialer,
     /// Told of each failure, so that the name is resolved again.
     pub(super) failed: Arc<Notify>,
 }
 
+impl Slot {
+    /// How many slot numbers of HELLO it needs: two where a tunnel may come up beside another one.
+    pub(super) const fn numbers(transport: TransportChoice) -> u32 {
+        match transport.transports() {
+            Transports::Auto => 2,
+            Transports::Only(_) => 1,
+        }
+    }
+
+    /// What the machine's word for a transport means here.
+    fn kind(&self, attempt: Attempt) -> TransportKind {
+        self.transport.kind(attempt.transport())
+    }
+}
+
 /// Keeps one slot filled until `stop` is cancelled, then drains its tunnel.
 pub(super) async fn keep<S: Serve + Sync>(initiator: Initiator<S>, slot: Slot, stop: CancellationToken) {
-    initiator.board.add(slot.number, Arc::clone(&slot.destination), slot.address, slot.transport);
-    let mut backoff = Backoff::default();
-    let mut generation = 0;
-    while !stop.is_cancelled() {
-        initiator.board.apply(slot.number, Change::Connecting);
-        let dialed = tokio::select! {
-            () = stop.cancelled() => break,
-            dialed = dial(&initiator, &slot, generation) => dialed,
+    Supervisor::new(initiator, slot).run(stop).await;
+}
+
+struct Supervisor<S> {
+    initiator: Initiator<S>,
+    slot: Arc<Slot>,
+    auto: Arc<Mutex<Auto>>,
+    /// What the machine knows of, by its names.
+    candidates: HashMap<Attempt, Candidate>,
+    /// Rises with every claim, whatever number that is for. spec: HS-14
+    generation: u64,
+    /// Which of the slot's numbers the latest tunnel has.
+    number: u32,
+    /// Why there is no tunnel.
+    cause: Cause,
+    reports: mpsc::Sender<Report>,
+    inbox: mpsc::Receiver<Report>,
+}
+
+impl<S: Serve + Sync> Supervisor<S> {
+    fn new(initiator: Initiator<S>, slot: Slot) -> Self {
+        let interval = initiator.settings.probe_interval;
+        let settings = AutoSettings {
+            first_probe: interval,
+            max_probe_interval: interval.saturating_mul(LONGEST_INTERVAL),
+            ..AutoSettings::new(slot.transport.transports())
         };
-        generation += 1;
-        let pause = match dialed {
-            Ok(dialed) => attend(&initiator, &slot, dialed, &stop, &mut backoff).await,
-            Err(error) => Some(dial_failed(&initiator, &slot, &error, &mut backoff)),
-        };
-        if let Some(pause) = pause {
+        let auto = Arc::new(Mutex::new(Auto::new(Instant::now(), settings)));
+        initiator.board.add(
+            slot.number,
+            Arc::clone(&slot.destination),
+            slot.address,
+            slot.transport,
+            Arc::clone(&auto),
+        );
+        let (reports, inbox) = mpsc::channel(INBOX);
+        let (number, slot) = (slot.number, Arc::new(slot));
+        let (candidates, cause) = (HashMap::new(), Cause::default());
+        Self { initiator, slot, auto, candidates, generation: 0, number, cause, reports, inbox }
+    }
+
+    async fn run(mut self, stop: CancellationToken) {
+        let first = self.decide(|_, _| {});
+        self.perform(first);
+        loop {
+            let deadline = self.auto().deadline();
             tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return self.stop().await,
+                Some(report) = self.inbox.recv() => self.hear(report),
+                () = due(deadline) => {
+                    let actions = self.decide(Auto::timeout);
+                    self.perform(actions);
+                }
             }
         }
     }
-    initiator.board.remove(slot.number);
-}
 
-async fn dial<S: Serve + Sync>(initiator: &Initiator<S>, slot: &Slot, generation: u64) -> Result<Dialed, DialError> {
-    let settings = &initiator.settings;
-    let limits = settings.quic.limits;
-    let hello = Hello {
-        versions: VERSIONS,
-        place: Place { claim: settings.claim.clone(), instance: initiator.instance, slot: slot.number, generation },
-        token: settings.token.clone(),
-        services: settings.services.clone(),
-        limits: PeerLimits {
-            head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
-            head_fields: u32::try_from(limits.head_fields).unwrap_or(u32::MAX),
-        },
-        build: concat!("adit/", env!("CARGO_PKG_VERSION")).to_owned(),
-    };
-    let connected = initiator.dialer.connect(slot.transport, slot.address, &slot.server_name).await?;
-    connected.claim(&hello).await
-}
+    fn auto(&self) -> MutexGuard<'_, Auto> {
+        self.auto.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// Serves a tunnel until a replacement is due. Returns how long to wait before the next dial; `None` means at once.
-async fn attend<S: Serve + Sync>(
-    initiator: &Initiator<S>,
-    slot: &Slot,
-    dialed: Dialed,
-    stop: &CancellationToken,
-    backoff: &mut Backoff,
-) -> Option<Duration> {
-    let tunnel = dialed.tunnel.clone();
-    let opened = Instant::now();
-    info!(
-        destination = %slot.destination, address = %slot.address, slot = slot.number, tunnel = %tunnel.id(),
-        responder = dialed.welcome.responder, observed = dialed.welcome.observed, "tunnel up"
-    );
-    let record = initiator.metrics.opened();
-    let (service, responder) = (initiator.service.clone(), dialed.welcome.responder.clone());
-    let running = initiator.tasks.spawn(async move {
-        let reason = dialed.run(service).await;
-        record.closed(reason.code);
-        reason
-    });
-    initiator.board.apply(slot.number, Change::Connected { tunnel: tunnel.clone(), responder });
-    let ended = watch(&tunnel, running, stop, initiator.settings.quic.drain_timeout).await;
-    match ended {
-        Ended::Stopped => None,
-        Ended::Draining(wait) => {
-            let destination = &slot.destination;
-            info!(%destination, slot = slot.number, after = ?wait, "the responder drains: a replacement will be dialled");
-            backoff.reset();
-            let reason = "the responder drained".to_owned();
-            initiator.board.apply(slot.number, Change::Waiting { permanent: false, reason, advice: None, wait });
-            Some(wait)
-        }
-        Ended::Closed(reason) => {
-            slot.failed.notify_one();
-            let healthy = opened.elapsed() >= SETTLED && reason.code != CloseCode::Superseded;
-            if healthy {
-                backoff.reset();
-                let reason = text(&reason);
-                warn!(destination = %slot.destination, slot = slot.number, reason, "tunnel lost: dialling again");
-                initiator.board.apply(slot.number, Change::Lost { reason });
-                return None;
+    /// Lets the machine decide. What it says must be performed before it is asked anything else.
+    fn decide(&self, ask: impl FnOnce(&mut Auto, Instant)) -> Vec<Action> {
+        let mut auto = self.auto();
+        ask(&mut auto, Instant::now());
+        std::iter::from_fn(|| auto.poll()).collect()
+    }
+
+    fn tell(&self, event: Event) -> Vec<Action> {
+        self.decide(|auto, now| auto.handle(now, event, rand::random()))
+    }
+
+    fn hear(&mut self, Report { attempt, happened }: Report) {
+        let Some(candidate) = self.candidates.get_mut(&attempt) else {
+            // Word of one that was given up.
+            return happened.too_late();
+        };
+        match happened {
+            Happened::Connected => {
+                candidate.stage = Stage::Waiting;
+                let actions = self.tell(Event::Connected(attempt));
+                self.perform(actions);
             }
-            let wait = backoff.next_delay(rand::random(), None);
-            warn!(
-                destination = %slot.destination, slot = slot.number, reason = %text(&reason), advice = advice(&reason),
-                retry_in = ?wait, "tunnel lost"
-            );
-            let (permanent, advice) = (false, advice(&reason));
-            initiator.board.apply(slot.number, Change::Waiting { permanent, reason: text(&reason), advice, wait });
-            Some(wait)
+            Happened::Opened(opened) => self.opened(attempt, *opened),
+            Happened::Failed(error) => self.failed(attempt, &error),
+            Happened::Suspect => {
+                let actions = self.tell(Event::Suspect(attempt));
+                self.perform(actions);
+            }
+            Happened::Alive => {
+                let actions = self.tell(Event::Alive(attempt));
+                self.perform(actions);
+            }
+            Happened::Draining(after) => self.draining(attempt, after),
+            Happened::Closed(reason) => self.lost(attempt, &reason),
         }
     }
-}
 
-/// Why a slot no longer attends to its tunnel.
-enum Ended {
-    /// This end stops: the tunnel is drained and gone.
-    Stopped,
-    /// The responder announced a drain; the old tunnel finishes beside its replacement.
-    Draining(Duration),
-    Closed(CloseReason),
-}
-
-async fn watch(
-    tunnel: &Tunnel,
-    running: JoinHandle<CloseReason>,
-    stop: &CancellationToken,
-    drain_timeout: Duration,
-) -> Ended {
-    let mut phase = tunnel.phase();
-    loop {
-        match &*phase.borrow_and_update() {
-            Phase::Draining { reconnect_after } => return Ended::Draining(*reconnect_after),
-            Phase::Closed(reason) => {
-                let drained = tunnel.reconnect_after().filter(|_| reason.code == CloseCode::Done);
-                return drained.map_or_else(|| Ended::Closed(reason.clone()), Ended::Draining);
+    fn opened(&mut self, attempt: Attempt, opened: Opened) {
+        let Opened { tunnel, responder, observed } = opened;
+        words::up(&self.slot, &tunnel, &responder, observed.as_deref());
+        if let Some(candidate) = self.candidates.get_mut(&attempt) {
+            if let Stage::Claiming { number } = candidate.stage {
+                self.number = number;
             }
-            Phase::Open | Phase::Suspect => {}
+            candidate.stage = Stage::Up(tunnel.clone());
         }
-        tokio::select! {
-            changed = phase.changed() => if changed.is_err() {
-                return Ended::Closed(CloseReason { code: CloseCode::Internal, text: "the driver is gone".into() });
+        let actions = self.tell(Event::Admitted(attempt));
+        self.perform(actions);
+        self.initiator.board.apply(self.slot.number, Change::Connected { tunnel, responder });
+    }
+
+    /// An attempt did not become a tunnel.
+    fn failed(&mut self, attempt: Attempt, error: &DialError) {
+        self.candidates.remove(&attempt);
+        self.slot.failed.notify_one();
+        match error {
+            DialError::Refused(refusal) => self.initiator.metrics.refused(refusal.code),
+            other => self.initiator.metrics.handshake_failed(words::failure_label(other)),
+        }
+        let beside = self.auto().tunnel().is_some();
+        let actions = self.tell(Event::Ended(attempt, words::dial_failure(error)));
+        words::failed(&self.slot, attempt, error, wait(&actions), beside);
+        if !beside {
+            self.cause.note(Cause::of_dial(error));
+        }
+        self.perform(actions);
+    }
+
+    /// A tunnel ended that nobody here wanted to end.
+    fn lost(&mut self, attempt: Attempt, reason: &CloseReason) {
+        self.candidates.remove(&attempt);
+        self.slot.failed.notify_one();
+        let claiming = self.candidates.values().any(|other| matches!(other.stage, Stage::Claiming { .. }));
+        let actions = self.tell(Event::Ended(attempt, words::close_failure(reason)));
+        if claiming && reason.code == CloseCode::Superseded {
+            words::superseded_by_own(&self.slot);
+        } else {
+            words::lost(&self.slot, attempt, reason, wait(&actions));
+        }
+        self.cause = Cause::of_close(reason);
+        self.initiator.board.apply(self.slot.number, Change::Lost { reason: self.cause.reason.clone() });
+        self.perform(actions);
+    }
+
+    /// The responder wants its tunnel replaced; what runs there goes on beside the replacement. spec: CT-26
+    fn draining(&mut self, attempt: Attempt, after: Duration) {
+        self.candidates.remove(&attempt);
+        let actions = self.tell(Event::Draining(attempt, after));
+        words::draining(&self.slot, wait(&actions).unwrap_or(after));
+        self.cause = Cause::of_drain();
+        self.perform(actions);
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Connect(attempt) => self.connect(attempt),
+                Action::Abandon(attempt) => {
+                    if let Some(candidate) = self.candidates.remove(&attempt) {
+                        candidate.abandon();
+                    }
+                }
+                Action::Claim(attempt, place) => self.claim(attempt, place),
+                Action::Drain(attempt) => {
+                    if let Some(Stage::Up(tunnel)) = self.candidates.remove(&attempt).map(|candidate| candidate.stage) {
+                        tunnel.drain(self.initiator.settings.quic.drain_timeout, Duration::ZERO);
+                    }
+                }
+                Action::Wait { until } => self.wait(until),
+                Action::Switched { from, to, reason } => {
+                    self.initiator.board.switched(from, to);
+                    words::switched(&self.slot, from, to, &reason);
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, attempt: Attempt) {
+        let over = self.slot.kind(attempt);
+        if self.auto().tunnel().is_none() {
+            self.initiator.board.apply(self.slot.number, Change::Connecting { over });
+        }
+        let candidate = Candidate::connect(&self.initiator, &self.slot, attempt, over, self.reports.clone());
+        self.candidates.insert(attempt, candidate);
+    }
+
+    fn claim(&mut self, attempt: Attempt, place: ClaimPlace) {
+        let number = match place {
+            ClaimPlace::Supersede => self.number,
+            ClaimPlace::Beside => self.other_number(),
+        };
+        let hello = self.hello(number);
+        if let Some(candidate) = self.candidates.get_mut(&attempt) {
+            candidate.claim(hello, number);
+        }
+    }
+
+    /// The number that the latest tunnel does not have.
+    fn other_number(&self) -> u32 {
+        let (first, count) = (self.slot.number, Slot::numbers(self.slot.transport));
+        first + (self.number - first + 1) % count
+    }
+
+    fn hello(&mut self, number: u32) -> Hello {
+        let generation = self.generation;
+        self.generation += 1;
+        let Initiator { settings, instance, .. } = &self.initiator;
+        let limits = settings.quic.limits;
+        Hello {
+            versions: VERSIONS,
+            place: Place { claim: settings.claim.clone(), instance: *instance, slot: number, generation },
+            token: settings.token.clone(),
+            services: settings.services.clone(),
+            limits: PeerLimits {
+                head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
+                head_fields: u32::try_from(limits.head_fields).unwrap_or(u32::MAX),
             },
-            () = stop.cancelled() => {
-                tunnel.drain(drain_timeout, Duration::ZERO);
-                // The session's drain timer bounds this wait.
-                let _ = running.await;
-                return Ended::Stopped;
-            }
+            build: concat!("adit/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
-}
 
-fn dial_failed<S: Serve + Sync>(
-    initiator: &Initiator<S>,
-    slot: &Slot,
-    error: &DialError,
-    backoff: &mut Backoff,
-) -> Duration {
-    slot.failed.notify_one();
-    if backoff.failures() == 0 {
-        // The schedule begins with "at once", and the dial that just failed was that.
-        backoff.next_delay(0, None);
+    fn wait(&mut self, until: Instant) {
+        if self.auto().tunnel().is_some() {
+            return;
+        }
+        self.cause.shown = true;
+        let Cause { permanent, reason, advice, .. } = self.cause.clone();
+        self.initiator.board.apply(self.slot.number, Change::Waiting { permanent, reason, advice, until });
     }
-    let wait = backoff.next_delay(rand::random(), error.retry_after());
-    let advice = error.advice();
-    warn!(
-        destination = %slot.destination, address = %slot.address, slot = slot.number, %error, advice, retry_in = ?wait,
-        "cannot open a tunnel"
-    );
-    match error {
-        DialError::Refused(refusal) => initiator.metrics.refused(refusal.code),
-        other => initiator.metrics.handshake_failed(failure(other)),
-    }
-    let change = Change::Waiting { permanent: is_permanent(error), reason: error.to_string(), advice, wait };
-    initiator.board.apply(slot.number, change);
-    wait
-}
 
-fn failure(error: &DialError) -> HandshakeFailure {
-    match error {
-        DialError::Tls(_) | DialError::Certificate(_) => HandshakeFailure::Tls,
-        DialError::Timeout { .. } => HandshakeFailure::Timeout,
-        _ => HandshakeFailure::Protocol,
+    /// Drains the tunnel and gives up what is under way beside it.
+    async fn stop(mut self) {
+        let live = self.auto().tunnel();
+        let live = live.and_then(|attempt| self.candidates.remove(&attempt));
+        for (_, candidate) in self.candidates.drain() {
+            candidate.abandon();
+        }
+        self.inbox.close();
+        while let Some(report) = self.inbox.recv().await {
+            report.happened.too_late();
+        }
+        if let Some(Stage::Up(tunnel)) = live.map(|candidate| candidate.stage) {
+            tunnel.drain(self.initiator.settings.quic.drain_timeout, Duration::ZERO);
+            // The session's drain timer bounds this wait.
+            tunnel.closed().await;
+        }
+        self.initiator.board.remove(self.slot.number);
     }
 }
 
-/// Whether waiting alone will not help. Still retried: the operator of the other end may change something.
-fn is_permanent(error: &DialError) -> bool {
-    match error {
-        DialError::Refused(refusal) => !matches!(refusal.code, RefusalCode::Quota | RefusalCode::Unavailable),
-        error => error.is_answer(),
+async fn due(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 
-fn text(reason: &CloseReason) -> String {
-    if reason.text.is_empty() { reason.code.to_string() } else { format!("{}: {}", reason.code, reason.text) }
-}
-
-fn advice(reason: &CloseReason) -> Option<&'static str> {
-    (reason.code == CloseCode::Superseded)
-        .then_some("another process runs with this node's certificate and name; stop one of the two")
+/// How long nothing is tried, if that was decided.
+fn wait(actions: &[Action]) -> Option<Duration> {
+    let until = actions.iter().find_map(|action| match action {
+        Action::Wait { until } => Some(*until),
+        _ => None,
+    });
+    until.map(|until| until.saturating_duration_since(Instant::now()))
 }

@@ -63,7 +63,7 @@ async fn run(shared: Arc<Shared>, pending: Pending, handshaking: Handshaking) {
             drop(handshaking);
             let tunnel = prepared.tunnel().clone();
             info!(%remote, slot, tunnel = %tunnel.id(), "tunnel up");
-            let record = shared.metrics.opened();
+            let record = shared.metrics.opened(tunnel.transport().label());
             let driver = prepared.welcome(welcome);
             let reason = attend(&shared, &tunnel, driver).await;
             shared.directory.registry().remove(tunnel.id(), Instant::now());
@@ -137,6 +137,12 @@ fn turned_away(shared: &Shared, remote: SocketAddr, transport: TransportKind, er
             shared.metrics.refused(refusal.code);
             return warn!(%remote, %transport, code = refusal.code.number(), reason = refusal.reason, "no tunnel: refused");
         }
+        AcceptError::Rejected(rejection) => {
+            shared.metrics.refused(rejection.refusal());
+            let code = rejection.status();
+            return warn!(%remote, transport = "envoy", code, reason = %rejection, "no tunnel: rejected");
+        }
+        AcceptError::GivenUp => return debug!(%remote, %transport, %error, "no tunnel"),
         AcceptError::Tls(_) => HandshakeFailure::Tls,
         AcceptError::Timeout { .. } => HandshakeFailure::Timeout,
         AcceptError::Connection(_) | AcceptError::Hello(_) => HandshakeFailure::Protocol,

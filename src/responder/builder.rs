@@ -185,7 +185,7 @@ impl Builder<Decided> {
         let tls = tls::responder_config(&ResponderTls { credentials, initiators }, &[ALPN])?;
         let socket = listening_socket(address, Role::Responder, &metrics)?;
         let tcp = tcp.map(net::bind_tcp).transpose()?;
-        let settings = ResponderSettings { name, rules, tls, keys, quic };
+        let settings = ResponderSettings { name, rules, tls, keys, quic, envoy: None };
         let directory: Arc<Directory<Tunnel>> = Arc::default();
         Ok(Responder::bind(Sockets { quic: Some(socket), tcp }, settings, directory, &metrics)?)
     }

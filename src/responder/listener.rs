@@ -21,6 +21,7 @@ use crate::responder::admit;
 use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role, TunnelMetrics};
 use crate::transport::quic::{self, BindError, Keys, QuicSettings};
+use crate::transport::tcp::envoy::AcceptSettings;
 use crate::transport::tcp::{self, TcpSettings};
 use crate::transport::{Incoming, Tunnel};
 
@@ -41,6 +42,9 @@ pub struct ResponderSettings {
     pub keys: Keys,
     /// Transport settings; those of TCP follow from them.
     pub quic: QuicSettings,
+    /// Takes Envoy's reverse tunnels on the TCP socket; the TLS configuration is one of
+    /// [`envoy_responder_config`](crate::tls::envoy_responder_config).
+    pub envoy: Option<(rustls::ServerConfig, AcceptSettings)>,
 }
 
 /// What a responder listens on; at least one of the two.
@@ -120,7 +124,13 @@ impl Responder {
             None => None,
         };
         let tcp_settings = TcpSettings::beside(&settings.quic);
-        let tcp = sockets.tcp.map(|listener| tcp::Listener::new(listener, settings.tls, tcp_settings));
+        let tcp = sockets.tcp.map(|listener| {
+            let listener = tcp::Listener::new(listener, settings.tls, tcp_settings);
+            match settings.envoy {
+                Some((tls, envoy)) => listener.with_envoy(tls, envoy),
+                None => listener,
+            }
+        });
         let shared = Shared {
             name: settings.name,
             rules: ArcSwap::from_pointee(settings.rules),
@@ -224,7 +234,7 @@ impl Listeners {
         };
         let tcp = async {
             match &self.tcp {
-                Some(listener) => Incoming::Tcp(listener.accept(pending, shared.quic.max_incoming).await),
+                Some(listener) => Incoming::Tcp(Box::new(listener.accept(pending, shared.quic.max_incoming).await)),
                 None => std::future::pending().await,
             }
         };

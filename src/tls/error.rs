@@ -79,6 +79,9 @@ pub enum TlsError {
         /// Whose certificate it is about.
         peer: &'static str,
     },
+    /// This end must show a certificate and has none.
+    #[error("there is no certificate to show; expected cert and key")]
+    NoCredentials,
     /// CRLs were given, but no roots.
     #[error("revocation lists need CA certificates: with pins alone no chain is verified; remove a pin instead")]
     CrlWithoutRoots,

@@ -96,6 +96,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
+    both_roles: bool,
 }
 
 impl fmt::Debug for Authority {
@@ -120,7 +121,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
         let (pem, certificate) = (certificate.pem(), certificate.der().clone());
-        Ok(Self { issuer: Issuer::new(params, key), certificate, pem })
+        Ok(Self { issuer: Issuer::new(params, key), certificate, pem, both_roles: false })
     }
 
     /// Reads a CA from PEM files: one made here, or any other.
@@ -135,7 +136,12 @@ impl Authority {
             return Err(PkiError::NotACa { subject: credentials.summary().to_string() });
         }
         let key = KeyPair::from_pem(&read_text(key)?)?;
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&own, key)?, certificate: own, pem: read_text(certificate)? })
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_der(&own, key)?,
+            certificate: own,
+            pem: read_text(certificate)?,
+            both_roles: false,
+        })
     }
 
     /// Writes certificate (0644) and key (0600).
@@ -154,6 +160,12 @@ impl Authority {
     /// The certificate as PEM.
     pub fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// The same CA, whose certificates from here on are good for TLS clients and servers alike: the TLS inside an Envoy
+    /// tunnel has its client at the responder.
+    pub fn for_both_roles(self) -> Self {
+        Self { both_roles: true, ..self }
     }
 
     /// Makes the certificate of a node. `names` are its identity, as
@@ -220,7 +232,10 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = match self.both_roles {
+            true => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            false => vec![usage],
+        };
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Issued { pem: certificate.pem(), certificate: certificate.der().clone(), key })
@@ -397,5 +412,24 @@ mod tests {
     fn a_lifetime_beyond_the_calendar_is_refused() {
         let forever = Validity { from: SystemTime::now(), lifetime: Duration::from_secs(u64::MAX) };
         assert!(matches!(Authority::create("sites CA", forever), Err(PkiError::Lifetime)));
+    }
+
+    /// Whether it is good for clients, and for servers.
+    fn usages(issued: &Issued) -> (bool, bool) {
+        let (_, certificate) = x509_parser::parse_x509_certificate(issued.certificate()).unwrap();
+        let usages = certificate.extended_key_usage().unwrap().unwrap().value.clone();
+        (usages.client_auth, usages.server_auth)
+    }
+
+    #[test]
+    fn a_certificate_is_good_for_its_own_role_only_unless_both_are_asked_for() {
+        let validity = now();
+        let authority = Authority::create("test CA", validity).unwrap();
+        let (node, responder) = ([San::Uri("spiffe://x/y".into())], ["cloud".to_owned()]);
+        assert_eq!(usages(&authority.node(&node, validity).unwrap()), (true, false));
+        assert_eq!(usages(&authority.responder(&responder, validity).unwrap()), (false, true));
+        let authority = authority.for_both_roles();
+        assert_eq!(usages(&authority.node(&node, validity).unwrap()), (true, true));
+        assert_eq!(usages(&authority.responder(&responder, validity).unwrap()), (true, true));
     }
 }

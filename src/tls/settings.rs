@@ -112,8 +112,16 @@ pub fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
 /// # Errors
 /// [`TlsError`] if nothing says whom to trust, or a root or CRL cannot be used.
 pub fn initiator_config(settings: &InitiatorTls, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+    dialling(settings, &[&TLS13], alpn)
+}
+
+fn dialling(
+    settings: &InitiatorTls,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])
+        .with_protocol_versions(versions)
         .map_err(TlsError::Settings)?
         // Stricter than the default verifier, not laxer: it wraps it and adds the pins.
         .dangerous()
@@ -136,6 +144,41 @@ pub fn responder_config(settings: &ResponderTls, alpn: &[&[u8]]) -> Result<Serve
     let verifier = client_verifier(Peer::Initiator, &settings.initiators)?;
     let mut config = accepting(&settings.credentials, verifier, &[&TLS13])?;
     config.alpn_protocols = owned(alpn);
+    refuse_resumption(&mut config);
+    Ok(config)
+}
+
+/// The configuration with which a responder takes Envoy's handshakes: TLS 1.2 and 1.3, since an Envoy dials with 1.2 unless
+/// told otherwise; no ALPN. Nothing is resumed, and nothing is sent after the handshake that is not asked for, because
+/// TLS may end with it.
+///
+/// # Errors
+/// As for [`responder_config`].
+pub fn envoy_responder_config(settings: &ResponderTls) -> Result<ServerConfig, TlsError> {
+    let verifier = client_verifier(Peer::Initiator, &settings.initiators)?;
+    let mut config = accepting(&settings.credentials, verifier, &[&TLS13, &TLS12])?;
+    refuse_resumption(&mut config);
+    Ok(config)
+}
+
+/// The configuration with which an initiator dials an Envoy, and with which a responder opens the TLS inside a tunnel to
+/// one: TLS 1.2 and 1.3, no ALPN, nothing resumed.
+///
+/// # Errors
+/// As for [`initiator_config`].
+pub fn envoy_client_config(settings: &InitiatorTls) -> Result<ClientConfig, TlsError> {
+    dialling(settings, &[&TLS13, &TLS12], &[])
+}
+
+/// The configuration with which an initiator takes the TLS inside a tunnel, whose client is the responder: it must show
+/// a certificate that is genuine by the same rules as when it is dialled, but for its name, since it is not.
+///
+/// # Errors
+/// As for [`responder_config`]; [`TlsError::NoCredentials`] without a certificate to show.
+pub fn envoy_inner_config(settings: &InitiatorTls) -> Result<ServerConfig, TlsError> {
+    let credentials = settings.credentials.as_ref().ok_or(TlsError::NoCredentials)?;
+    let verifier = Arc::new(ClientVerifier::new(Peer::Responder, &settings.responder, true)?);
+    let mut config = accepting(credentials, verifier, &[&TLS13, &TLS12])?;
     refuse_resumption(&mut config);
     Ok(config)
 }

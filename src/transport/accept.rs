@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::id::TunnelId;
 use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::envoy::Rejection;
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::transport::kind::TransportKind;
 use crate::transport::state::{CloseReason, TunnelState};
@@ -20,7 +21,7 @@ pub enum Incoming {
     /// Over QUIC.
     Quic(Box<quic::Incoming>),
     /// Over TCP.
-    Tcp(tcp::Incoming),
+    Tcp(Box<tcp::Incoming>),
 }
 
 /// What an initiator claims and shows.
@@ -46,6 +47,7 @@ pub struct Pending {
 enum PendingLink {
     Quic(Box<quic::Pending>),
     Tcp(Box<tcp::Pending>),
+    Envoy(Box<tcp::envoy::Pending>),
 }
 
 /// A tunnel that the initiator has not heard of yet.
@@ -59,6 +61,7 @@ pub struct Prepared {
 enum PreparedLink {
     Quic(Box<quic::Prepared>),
     Tcp(Box<tcp::Prepared>),
+    Envoy(Box<tcp::envoy::Prepared>),
 }
 
 /// Why an incoming connection never said who it is.
@@ -81,9 +84,15 @@ pub enum AcceptError {
     /// What came instead of a usable HELLO was answered with REFUSE.
     #[error("refused, {}: {}", .0.code, .0.reason)]
     Refused(Refusal),
+    /// What came instead of a reverse tunnel request of an Envoy was answered. spec: EV-11
+    #[error("rejected: {0}")]
+    Rejected(Rejection),
     /// The connection ended instead of saying HELLO.
     #[error("HELLO: {0}")]
     Hello(String),
+    /// The initiator did without this connection, before HELLO: it tried another one beside it. Nothing is wrong. spec: TB-20
+    #[error("the initiator did not need this connection")]
+    GivenUp,
 }
 
 impl AcceptError {
@@ -94,7 +103,9 @@ impl AcceptError {
             Self::Connection(_) => "connection",
             Self::Timeout { .. } => "timeout",
             Self::Refused(refusal) => refusal.code.label(),
+            Self::Rejected(rejection) => rejection.refusal().label(),
             Self::Hello(_) => "protocol",
+            Self::GivenUp => "given_up",
         }
     }
 }
@@ -130,14 +141,27 @@ impl Incoming {
                 Ok(Pending { shown, link: PendingLink::Quic(Box::new(pending)) })
             }
             Self::Tcp(incoming) => {
-                let (shown, pending) = incoming.handshake().await?;
-                Ok(Pending { shown, link: PendingLink::Tcp(Box::new(pending)) })
+                let (shown, heard) = incoming.handshake().await?;
+                let link = match heard {
+                    tcp::Heard::Adit(pending) => PendingLink::Tcp(pending),
+                    tcp::Heard::Envoy(pending) => PendingLink::Envoy(pending),
+                };
+                Ok(Pending { shown, link })
             }
         }
     }
 }
 
 impl Pending {
+    /// What it came over.
+    pub fn transport(&self) -> TransportKind {
+        match self.link {
+            PendingLink::Quic(_) => TransportKind::Quic,
+            PendingLink::Tcp(_) => TransportKind::Tcp,
+            PendingLink::Envoy(_) => TransportKind::Envoy,
+        }
+    }
+
     /// Makes the tunnel's handle, so that it can be registered before the initiator hears of it.
     pub fn prepare(self, id: TunnelId) -> Prepared {
         let Self { shown: Shown { hello, .. }, link } = self;
@@ -151,6 +175,11 @@ impl Pending {
                 let (tunnel, prepared) = pending.prepare(state);
                 Prepared { tunnel, link: PreparedLink::Tcp(Box::new(prepared)) }
             }
+            PendingLink::Envoy(pending) => {
+                let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
+                let (tunnel, prepared) = pending.prepare(state);
+                Prepared { tunnel, link: PreparedLink::Envoy(Box::new(prepared)) }
+            }
         }
     }
 
@@ -159,6 +188,7 @@ impl Pending {
         match self.link {
             PendingLink::Quic(pending) => pending.refuse(refusal).await,
             PendingLink::Tcp(pending) => pending.refuse(refusal).await,
+            PendingLink::Envoy(pending) => pending.refuse(refusal).await,
         }
     }
 }
@@ -180,6 +210,7 @@ impl Prepared {
             match link {
                 PreparedLink::Quic(prepared) => prepared.welcome(&welcome).await,
                 PreparedLink::Tcp(prepared) => prepared.welcome(&welcome).await,
+                PreparedLink::Envoy(prepared) => prepared.welcome().await,
             }
         }
     }
@@ -189,6 +220,7 @@ impl Prepared {
         match self.link {
             PreparedLink::Quic(prepared) => prepared.refuse(refusal).await,
             PreparedLink::Tcp(prepared) => prepared.refuse(refusal).await,
+            PreparedLink::Envoy(prepared) => prepared.refuse(refusal).await,
         }
     }
 }

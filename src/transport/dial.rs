@@ -18,6 +18,7 @@ use crate::transport::{quic, tcp};
 pub struct Dialer {
     quic: Option<quic::Dialer>,
     tcp: Option<tcp::Dialer>,
+    envoy: Option<tcp::envoy::Dialer>,
 }
 
 /// A connection whose TLS is done; nothing was claimed on it yet.
@@ -27,6 +28,8 @@ pub enum Connected {
     Quic(quic::Connected),
     /// Over TCP.
     Tcp(tcp::Connected),
+    /// To an Envoy, over TCP.
+    Envoy(tcp::envoy::Connected),
 }
 
 /// An admitted tunnel that waits to be run.
@@ -43,12 +46,18 @@ pub struct Dialed {
 enum DialedLink {
     Quic(Box<quic::Dialed>),
     Tcp(Box<tcp::Dialed>),
+    Envoy(Box<tcp::envoy::Dialed>),
 }
 
 impl Dialer {
     /// A dialer of these transports.
     pub fn new(quic: Option<quic::Dialer>, tcp: Option<tcp::Dialer>) -> Self {
-        Self { quic, tcp }
+        Self { quic, tcp, envoy: None }
+    }
+
+    /// The same, which dials an Envoy responder as well.
+    pub fn with_envoy(self, envoy: tcp::envoy::Dialer) -> Self {
+        Self { envoy: Some(envoy), ..self }
     }
 
     /// Connects and finishes TLS, within the handshake timeout.
@@ -64,9 +73,12 @@ impl Dialer {
         address: SocketAddr,
         server_name: &str,
     ) -> Result<Connected, DialError> {
-        match (over, &self.quic, &self.tcp) {
-            (TransportKind::Quic, Some(quic), _) => quic.connect(address, server_name).await.map(Connected::Quic),
-            (TransportKind::Tcp, _, Some(tcp)) => tcp.connect(address, server_name).await.map(Connected::Tcp),
+        match (over, &self.quic, &self.tcp, &self.envoy) {
+            (TransportKind::Quic, Some(quic), _, _) => quic.connect(address, server_name).await.map(Connected::Quic),
+            (TransportKind::Tcp, _, Some(tcp), _) => tcp.connect(address, server_name).await.map(Connected::Tcp),
+            (TransportKind::Envoy, _, _, Some(envoy)) => {
+                envoy.connect(address, server_name).await.map(Connected::Envoy)
+            }
             _ => Err(DialError::Address(format!("{over} is not a transport of this initiator"))),
         }
     }
@@ -78,6 +90,33 @@ impl Connected {
         match self {
             Self::Quic(_) => TransportKind::Quic,
             Self::Tcp(_) => TransportKind::Tcp,
+            Self::Envoy(_) => TransportKind::Envoy,
+        }
+    }
+
+    /// Resolves when the connection has ended, or its path carries nothing any more, with the reason. To be awaited while
+    /// the connection waits for its claim: over QUIC this is also what keeps asking for signs of life.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn closed(&mut self) -> DialError {
+        match self {
+            Self::Quic(connected) => connected.closed().await,
+            Self::Tcp(connected) => connected.closed().await,
+            Self::Envoy(connected) => connected.closed().await,
+        }
+    }
+
+    /// Ends a connection that is not needed after all, so that the responder sees no fault in it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the connection abruptly.
+    pub async fn give_up(self) {
+        match self {
+            Self::Quic(connected) => connected.give_up(),
+            Self::Tcp(connected) => connected.give_up().await,
+            // It has said nothing yet, and an Envoy takes the end of the connection for the whole message.
+            Self::Envoy(connected) => drop(connected),
         }
     }
 
@@ -99,6 +138,10 @@ impl Connected {
                 let (tunnel, welcome, dialed) = connected.claim(hello).await?;
                 Ok(Dialed { tunnel, welcome, link: DialedLink::Tcp(Box::new(dialed)) })
             }
+            Self::Envoy(connected) => {
+                let (tunnel, welcome, dialed) = connected.claim(hello).await?;
+                Ok(Dialed { tunnel, welcome, link: DialedLink::Envoy(Box::new(dialed)) })
+            }
         }
     }
 }
@@ -113,6 +156,7 @@ impl Dialed {
         match link {
             DialedLink::Quic(dialed) => dialed.run(service).await,
             DialedLink::Tcp(dialed) => dialed.run(service).await,
+            DialedLink::Envoy(dialed) => dialed.run(service).await,
         }
     }
 }

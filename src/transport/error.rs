@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
+use crate::protocol::envoy::HandshakeError;
 use crate::protocol::handshake::Refusal;
 use crate::protocol::session::SessionError;
 use crate::protocol::stream::StreamError;
@@ -88,6 +89,9 @@ pub enum DialError {
     /// The connection failed below TLS.
     #[error("the connection failed: {0}")]
     Connection(String),
+    /// An Envoy responder did not take the handshake, or what answered is none. spec: EV-4 to EV-7
+    #[error("{0}")]
+    Envoy(HandshakeError),
     /// The responder said no.
     #[error("refused, {}: {}", .0.code, .0.reason)]
     Refused(Refusal),
@@ -104,6 +108,7 @@ impl DialError {
             Self::Timeout { .. } => "timeout",
             Self::Tls(_) | Self::Certificate(_) => "tls",
             Self::Connection(_) => "connection",
+            Self::Envoy(_) => "envoy",
             Self::Refused(refusal) => refusal.code.label(),
             Self::Protocol(_) => "protocol",
         }
@@ -129,6 +134,9 @@ impl DialError {
             Self::Timeout { over: TransportKind::Quic, .. } => "check that UDP reaches the responder's port",
             Self::Timeout { .. } | Self::Connection(_) => "check that the responder's port can be reached",
             Self::Tls(_) | Self::Certificate(_) => "check both certificates, their CA, the pins and the clocks",
+            Self::Envoy(_) => {
+                "check that an Envoy responder listens there, and that upgrade, path and security agree with it"
+            }
             Self::Protocol(_) => "check that both ends run compatible versions",
             Self::Refused(refusal) => match refusal.code {
                 RefusalCode::Malformed | RefusalCode::Unsupported => "check that both ends run compatible versions",

@@ -31,6 +31,7 @@ impl EnvoyPair {
             let responder = EnvoyResponder::start(variant, responder).await?;
             let initiator = EnvoyInitiator::start(variant, responder.tunnel_address(), target, initiator).await?;
             responder.registered(tunnels).await;
+            initiator.connected(tunnels).await;
             Some(Self { responder, initiator, _folder: folder })
         })
     }

@@ -45,8 +45,8 @@ struct Options {
     /// MiB per bulk transfer.
     #[arg(long, default_value_t = 512)]
     bulk: usize,
-    /// Which lines, of direct, raw, quic, envoy, envoy-tls.
-    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic,envoy,envoy-tls")]
+    /// Which lines, of direct, raw, quic, tcp, envoy, envoy-tls.
+    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic,tcp,envoy,envoy-tls")]
     lines: Vec<String>,
     /// Tunnels that the memory of one is averaged over; 0 leaves it out.
     #[arg(long, default_value_t = 200)]

@@ -58,9 +58,19 @@ struct Options {
     /// How many of them are cancelled.
     #[arg(long, default_value_t = 200)]
     cancelled: u64,
+    /// What carries the tunnel: quic or tcp.
+    #[arg(long, default_value = "quic", value_parser = transport)]
+    transport: Transport,
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+fn transport(word: &str) -> Result<Transport, String> {
+    [Transport::Quic, Transport::Tcp]
+        .into_iter()
+        .find(|transport| transport.label() == word)
+        .ok_or_else(|| "expected quic or tcp".to_owned())
 }
 
 const MIB: f64 = (1 << 20) as f64;
@@ -80,7 +90,7 @@ const KEPT_SPEED: f64 = 0.8;
 fn main() -> ExitCode {
     let options = Options::parse();
     let origin = Origin::start();
-    let pair = Pair::start(Settings { transport: Transport::Quic, tunnels: 1 }, origin.address());
+    let pair = Pair::start(Settings { transport: options.transport, tunnels: 1 }, origin.address());
     // One keep-alive round, so that what only the handshake needed has been given back.
     std::thread::sleep(Duration::from_secs(6));
     let watch = Watch::start(pair.processes());

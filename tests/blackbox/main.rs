@@ -3,6 +3,7 @@
 
 mod admin;
 mod authorization;
+mod auto;
 mod cli;
 mod drain;
 mod envoy_interop;

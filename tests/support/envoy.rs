@@ -175,7 +175,7 @@ impl Envoy {
         format!("{}:{}", address["address"].as_str().unwrap(), address["port_value"]).parse().unwrap()
     }
 
-    /// SIGSTOP: it keeps its connections and does nothing.
+    /// SIGSTOP: it keeps its connections and does nothing. Returns when all its threads have stopped.
     pub(crate) fn freeze(&self) {
         self.program.freeze();
     }

@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::ops::{Deref, DerefMut};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{PATIENCE, eventually};
 
 /// A running `adit`.
 pub(crate) struct Adit(Program);
@@ -75,9 +76,23 @@ impl Program {
         self.signal("TERM");
     }
 
-    /// SIGSTOP: it keeps its connections and does nothing.
+    /// SIGSTOP: it keeps its connections and does nothing. Returns when all its threads have stopped.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
+        let start = Instant::now();
+        while !self.is_frozen() {
+            assert!(start.elapsed() < PATIENCE, "{} does not stop", self.name);
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_frozen(&self) -> bool {
+        let mut threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        threads.all(|thread| {
+            // The state follows the name in parentheses. A thread that ended meanwhile does nothing either.
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
+            stat.map_or(true, |stat| stat[stat.rfind(')').unwrap()..].starts_with(") T"))
+        })
     }
 
     /// SIGCONT: it goes on where it was frozen.

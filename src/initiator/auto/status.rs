@@ -23,6 +23,24 @@ pub enum PathState {
     Standby,
 }
 
+impl PathState {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Untried, Self::Trying, Self::Up, Self::Failed, Self::WaitingToProbe, Self::Standby];
+
+    /// The word in `/tunnels` and in `adit status`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Untried => "untried",
+            Self::Trying => "trying",
+            Self::Up => "up",
+            Self::Failed => "failed",
+            Self::WaitingToProbe => "waiting_to_probe",
+            Self::Standby => "standby",
+        }
+    }
+}
+
 /// One transport of a slot.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct PathReport {

@@ -261,7 +261,7 @@ impl Reason {
                     Ok(Some(Piece::End)) | Err(BadChunk) => return Err(self.complete().into()),
                 },
             };
-            if data.is_empty() && !matches!(self.body, Body::Left(0)) {
+            if data.is_empty() {
                 return Ok(());
             }
             self.text.extend_from_slice(&data[..data.len().min(MAX_REASON_BYTES - self.text.len())]);

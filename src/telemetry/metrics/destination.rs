@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use metrics::Gauge;
+use metrics::{Counter, Gauge};
 
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::table::DESTINATIONS;
+use crate::telemetry::metrics::table::{DESTINATIONS, SWITCHES, WAYS};
 
 /// Where one tunnel that an initiator is configured to keep stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -43,15 +43,26 @@ impl DestinationState {
     }
 }
 
-/// The gauges by state. Cheap to clone.
+/// The gauges by state, and the counters of switches. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct DestinationMetrics {
     gauges: Arc<[Gauge; DestinationState::ALL.len()]>,
+    switches: Arc<[Counter; WAYS.len()]>,
 }
 
 impl DestinationMetrics {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        Self { gauges: Arc::new(DestinationState::ALL.map(|state| metrics.gauge(&DESTINATIONS, &[state.label()]))) }
+        Self {
+            gauges: Arc::new(DestinationState::ALL.map(|state| metrics.gauge(&DESTINATIONS, &[state.label()]))),
+            switches: Arc::new(WAYS.map(|way| metrics.counter(&SWITCHES, &way))),
+        }
+    }
+
+    /// A tunnel came up on another transport than the one before it had; the words are those of the label.
+    pub fn switched(&self, from: &str, to: &str) {
+        if let Some(way) = WAYS.iter().position(|way| *way == [from, to]) {
+            self.switches[way].increment(1);
+        }
     }
 
     /// One more destination, connecting. It leaves the gauges when the record is dropped.

@@ -32,6 +32,11 @@ pub(super) struct Metric {
 /// deadline. Few, because every bound is a time series.
 pub(super) const DURATION_BUCKETS: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
+/// What can carry a tunnel.
+pub(super) const TRANSPORTS: [&str; 3] = ["quic", "tcp", "envoy"];
+/// From which transport to which a slot that may use both can go.
+pub(super) const WAYS: [[&str; 2]; 2] = [["quic", "tcp"], ["tcp", "quic"]];
+
 macro_rules! table {
     ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         $(pub(super) const $id: Metric =
@@ -45,6 +50,8 @@ macro_rules! table {
 table! {
     TUNNELS_OPEN = Gauge "adit_tunnels_open" ["role"]
         "Tunnels that are open now; opened minus closed.";
+    TUNNELS_BY_TRANSPORT = Gauge "adit_tunnels_by_transport" ["role", "transport"]
+        "Tunnels that are open now, by what carries them.";
     TUNNELS_OPENED = Counter "adit_tunnels_opened_total" ["role"]
         "Tunnels whose handshake ended in a welcome.";
     TUNNELS_CLOSED = Counter "adit_tunnels_closed_total" ["role", "reason"]
@@ -65,6 +72,8 @@ table! {
         "Bytes of message bodies, without heads and framing.";
     DESTINATIONS = Gauge "adit_initiator_destinations" ["state"]
         "Tunnels that an initiator is configured to keep, by the state each is in.";
+    SWITCHES = Counter "adit_initiator_transport_switches_total" ["from", "to"]
+        "How often a tunnel came up on another transport than the one before it had.";
     UDP_BUFFER = Gauge "adit_udp_socket_buffer_bytes" ["role", "direction"]
         "UDP socket buffer that the kernel granted, in usable bytes; 4194304 is asked for.";
 }

@@ -37,6 +37,7 @@ fn the_list_of_metrics_is_the_promised_one() {
         .collect();
     let promised = "\
 gauge adit_tunnels_open {role}
+gauge adit_tunnels_by_transport {role,transport}
 counter adit_tunnels_opened_total {role}
 counter adit_tunnels_closed_total {role,reason}
 counter adit_handshakes_refused_total {role,code}
@@ -47,6 +48,7 @@ counter adit_exchanges_failed_total {side,cause}
 gauge adit_exchanges_in_flight {side}
 counter adit_exchange_body_bytes_total {side,direction}
 gauge adit_initiator_destinations {state}
+counter adit_initiator_transport_switches_total {from,to}
 gauge adit_udp_socket_buffer_bytes {role,direction}";
     assert_eq!(listed.join("\n"), promised);
 }
@@ -82,7 +84,7 @@ fn there_are_few_time_series() {
 #[test]
 fn two_instances_count_apart() {
     let (one, other) = (Metrics::new(), Metrics::new());
-    let _tunnel = one.tunnels(Role::Responder).opened();
+    let _tunnel = one.tunnels(Role::Responder).opened("quic");
     other.tunnels(Role::Responder);
     assert_samples(&one, &["adit_tunnels_open{role=\"responder\"} 1"]);
     assert_samples(&other, &["adit_tunnels_open{role=\"responder\"} 0"]);
@@ -92,13 +94,16 @@ fn two_instances_count_apart() {
 fn open_tunnels_are_those_opened_and_not_closed() {
     let metrics = Metrics::new();
     let tunnels = metrics.tunnels(Role::Responder);
-    let (drained, lost, _open) = (tunnels.opened(), tunnels.opened(), tunnels.opened());
+    let (drained, lost, _open) = (tunnels.opened("quic"), tunnels.opened("tcp"), tunnels.opened("tcp"));
     drained.closed(CloseCode::Done);
     drop(lost);
     assert_samples(
         &metrics,
         &[
             "adit_tunnels_open{role=\"responder\"} 1",
+            "adit_tunnels_by_transport{role=\"responder\",transport=\"quic\"} 0",
+            "adit_tunnels_by_transport{role=\"responder\",transport=\"tcp\"} 1",
+            "adit_tunnels_by_transport{role=\"responder\",transport=\"envoy\"} 0",
             "adit_tunnels_opened_total{role=\"responder\"} 3",
             "adit_tunnels_closed_total{role=\"responder\",reason=\"done\"} 1",
             "adit_tunnels_closed_total{role=\"responder\",reason=\"lost\"} 1",
@@ -195,6 +200,22 @@ fn durations_survive_upkeep() {
         &[
             "adit_exchange_duration_seconds_count{side=\"target\"} 3",
             "adit_exchange_duration_seconds_bucket{side=\"target\",le=\"30\"} 3",
+        ],
+    );
+}
+
+#[test]
+fn switches_count_by_direction() {
+    let metrics = Metrics::new();
+    let destinations = metrics.destinations();
+    destinations.switched("quic", "tcp");
+    destinations.switched("quic", "tcp");
+    destinations.switched("quic", "carrier pigeon");
+    assert_samples(
+        &metrics,
+        &[
+            "adit_initiator_transport_switches_total{from=\"quic\",to=\"tcp\"} 2",
+            "adit_initiator_transport_switches_total{from=\"tcp\",to=\"quic\"} 0",
         ],
     );
 }

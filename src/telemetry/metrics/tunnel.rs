@@ -7,7 +7,8 @@ use metrics::{Counter, Gauge};
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::table::{
-    HANDSHAKES_FAILED, HANDSHAKES_REFUSED, TUNNELS_CLOSED, TUNNELS_OPEN, TUNNELS_OPENED,
+    HANDSHAKES_FAILED, HANDSHAKES_REFUSED, TRANSPORTS, TUNNELS_BY_TRANSPORT, TUNNELS_CLOSED, TUNNELS_OPEN,
+    TUNNELS_OPENED,
 };
 
 /// Which end of its tunnels this process is.
@@ -65,6 +66,7 @@ pub struct TunnelMetrics {
 #[derive(Debug)]
 struct Handles {
     open: Gauge,
+    by_transport: [Gauge; TRANSPORTS.len()],
     opened: Counter,
     closed: Vec<(CloseCode, Counter)>,
     lost: Counter,
@@ -81,6 +83,7 @@ impl TunnelMetrics {
         Self {
             handles: Arc::new(Handles {
                 open: metrics.gauge(&TUNNELS_OPEN, &[role]),
+                by_transport: TRANSPORTS.map(|over| metrics.gauge(&TUNNELS_BY_TRANSPORT, &[role, over])),
                 opened: metrics.counter(&TUNNELS_OPENED, &[role]),
                 closed: CloseCode::ALL.iter().map(closed).collect(),
                 lost: metrics.counter(&TUNNELS_CLOSED, &[role, LOST]),
@@ -90,11 +93,17 @@ impl TunnelMetrics {
         }
     }
 
-    /// A tunnel opened. It counts as open until the record is closed or dropped.
-    pub fn opened(&self) -> TunnelRecord {
+    /// A tunnel opened, carried by `transport`: `quic`, `tcp` or `envoy`. It counts as open until the record is closed or
+    /// dropped.
+    pub fn opened(&self, transport: &str) -> TunnelRecord {
         self.handles.opened.increment(1);
         self.handles.open.increment(1.0);
-        TunnelRecord { handles: Arc::clone(&self.handles), code: None }
+        let transport = TRANSPORTS.iter().position(|&known| known == transport);
+        let record = TunnelRecord { handles: Arc::clone(&self.handles), transport, code: None };
+        if let Some(gauge) = record.by_transport() {
+            gauge.increment(1.0);
+        }
+        record
     }
 
     /// A handshake ended in a refusal.
@@ -113,10 +122,16 @@ impl TunnelMetrics {
 #[must_use = "the tunnel counts as open while this lives"]
 pub struct TunnelRecord {
     handles: Arc<Handles>,
+    /// Its index in [`TRANSPORTS`].
+    transport: Option<usize>,
     code: Option<CloseCode>,
 }
 
 impl TunnelRecord {
+    fn by_transport(&self) -> Option<&Gauge> {
+        self.transport.map(|transport| &self.handles.by_transport[transport])
+    }
+
     /// The tunnel ended with `code`, sent or received.
     pub fn closed(mut self, code: CloseCode) {
         self.code = Some(code);
@@ -126,6 +141,9 @@ impl TunnelRecord {
 impl Drop for TunnelRecord {
     fn drop(&mut self) {
         self.handles.open.decrement(1.0);
+        if let Some(gauge) = self.by_transport() {
+            gauge.decrement(1.0);
+        }
         match self.code {
             Some(code) => increment(&self.handles.closed, code),
             None => self.handles.lost.increment(1),

@@ -227,6 +227,17 @@ fn connection_error(error: &quinn::ConnectionError) -> AcceptError {
         quinn::ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => {
             AcceptError::Tls(format!("the initiator does not accept this end: {}", tls_reason(close)))
         }
+        // What an application says before its handshake is done travels as this code (RFC 9000 section 10.2.3).
+        quinn::ConnectionError::ConnectionClosed(close)
+            if close.error_code == quinn::TransportErrorCode::APPLICATION_ERROR =>
+        {
+            AcceptError::GivenUp
+        }
+        quinn::ConnectionError::ApplicationClosed(close)
+            if close.error_code == quinn::VarInt::from_u32(CloseCode::Done.number()) =>
+        {
+            AcceptError::GivenUp
+        }
         other => AcceptError::Connection(lost(other).to_string()),
     }
 }

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use quinn::VarInt;
 use quinn::crypto::rustls::QuicClientConfig;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::tls::Rejection;
@@ -22,6 +24,12 @@ use crate::transport::quic::streams::lost;
 use crate::transport::serve::Serve;
 use crate::transport::state::{CloseReason, TunnelState};
 use crate::transport::tunnel::Tunnel;
+
+/// How often the path of a connection that waits for its claim is asked for a sign of life.
+const ASK_INTERVAL: Duration = Duration::from_millis(300);
+/// How long such a path may be silent, or three round trips if that is longer. Shorter than the trial of a probe (TB-25),
+/// or that would show nothing.
+const MAX_SILENCE: Duration = Duration::from_millis(1200);
 
 /// Dials tunnels from one endpoint.
 #[derive(Clone)]
@@ -103,9 +111,37 @@ impl Connected {
         claimed.map_err(|_| DialError::Timeout { over: TransportKind::Quic, after })?
     }
 
-    /// Whether the connection has ended; it lives for as long as the path and the other end do.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.quic.close_reason().is_some()
+    /// Resolves when the connection has ended, or when nothing comes back on its path any more. Cancel safe.
+    ///
+    /// The responder has no reason to send anything before HELLO, so it is asked: each raise of the connection's credit
+    /// is a frame that must be acknowledged.
+    pub(crate) async fn closed(&self) -> DialError {
+        tokio::select! {
+            error = self.quic.closed() => connection_error(&error),
+            silence = self.silence() => DialError::Connection(format!("nothing came back for {silence:.1?}")),
+        }
+    }
+
+    /// Resolves when nothing was heard for too long.
+    async fn silence(&self) -> Duration {
+        let received = || self.quic.stats().udp_rx.datagrams;
+        let (mut heard, mut heard_at) = (received(), Instant::now());
+        for raise in 1.. {
+            self.quic.set_receive_window(VarInt::from_u32(self.settings.receive_window.saturating_add(raise)));
+            sleep(ASK_INTERVAL).await;
+            let silence = heard_at.elapsed();
+            if received() > heard {
+                (heard, heard_at) = (received(), Instant::now());
+            } else if silence > MAX_SILENCE.max(3 * self.quic.rtt()) {
+                return silence;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Ends a connection that is not needed after all.
+    pub(crate) fn give_up(self) {
+        self.quic.close(VarInt::from_u32(CloseCode::Done.number()), b"not needed");
     }
 
     async fn handshake(self, hello: &Hello) -> Result<Dialed, DialError> {

@@ -11,9 +11,9 @@ use http::{Method, Request};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
-use crate::net::{self, Prefixed};
+use crate::net;
 use crate::protocol::ALPN;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::control::FrameType;
@@ -25,11 +25,17 @@ use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{alert_text, peer_text};
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
+use crate::transport::tcp::dial::MAX_REMEMBERED_RESETS;
+use crate::transport::tcp::envoy::{self, AcceptSettings, Security, greet};
 use crate::transport::tcp::exchange::{Connection, Requests, Starter};
 use crate::transport::tcp::handshake::BareFrames;
+use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::settings::TcpSettings;
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
+
+/// The first byte of a TLS record that begins a handshake. RFC 8446 section 5.1.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The target of the request whose bodies are the control stream. spec: TB-5
 pub(super) const CONTROL_URI: &str = "https://control.invalid/adit/1";
@@ -40,18 +46,26 @@ const NO_ALPN: &str = "the initiator does not offer the ALPN adit/1";
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
-    tls: Acceptor,
+    tls: Hidden,
+    envoy: Option<Envoys>,
     settings: TcpSettings,
 }
 
 /// A TLS configuration that shows nothing of itself in logs.
 #[derive(Clone)]
-struct Acceptor(TlsAcceptor);
+struct Hidden(Arc<rustls::ServerConfig>);
 
-impl std::fmt::Debug for Acceptor {
+impl std::fmt::Debug for Hidden {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TlsAcceptor")
+        f.write_str("(TLS)")
     }
+}
+
+/// What Envoys are taken with.
+#[derive(Debug, Clone)]
+struct Envoys {
+    tls: Hidden,
+    settings: Arc<AcceptSettings>,
 }
 
 /// A connection that says it wants to be a tunnel; nothing is known of it yet but an address.
@@ -59,8 +73,16 @@ impl std::fmt::Debug for Acceptor {
 pub struct Incoming {
     stream: TcpStream,
     remote: SocketAddr,
-    tls: Acceptor,
+    tls: Hidden,
+    envoy: Option<Envoys>,
     settings: TcpSettings,
+}
+
+/// Whose claim was heard.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Adit(Box<Pending>),
+    Envoy(Box<envoy::Pending>),
 }
 
 /// A connection whose HELLO was read: policy decides what becomes of it.
@@ -84,7 +106,13 @@ pub(crate) struct Prepared {
 impl Listener {
     /// Listens on a bound socket; `tls` must be TLS 1.3 with ALPN `adit/1`.
     pub fn new(listener: TcpListener, tls: rustls::ServerConfig, settings: TcpSettings) -> Self {
-        Self { listener, tls: Acceptor(TlsAcceptor::from(Arc::new(tls))), settings }
+        Self { listener, tls: Hidden(Arc::new(tls)), envoy: None, settings }
+    }
+
+    /// The same, which takes Envoy's reverse tunnels as well: from whoever does not offer `adit/1`. `tls` is from
+    /// [`envoy_responder_config`](crate::tls::envoy_responder_config).
+    pub fn with_envoy(self, tls: rustls::ServerConfig, settings: AcceptSettings) -> Self {
+        Self { envoy: Some(Envoys { tls: Hidden(Arc::new(tls)), settings: Arc::new(settings) }), ..self }
     }
 
     /// Where it listens.
@@ -103,8 +131,8 @@ impl Listener {
             match self.listener.accept().await {
                 Ok(_) if pending() >= limit => {}
                 Ok((stream, remote)) => {
-                    let (tls, settings) = (self.tls.clone(), self.settings.clone());
-                    return Incoming { stream, remote, tls, settings };
+                    let (tls, envoy, settings) = (self.tls.clone(), self.envoy.clone(), self.settings.clone());
+                    return Incoming { stream, remote, tls, envoy, settings };
                 }
                 Err(error) => tokio::time::sleep(net::accept_pause(&error)).await,
             }
@@ -119,23 +147,49 @@ impl Incoming {
     }
 
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
-    pub(crate) async fn handshake(self) -> Result<(Shown, Pending), AcceptError> {
+    pub(crate) async fn handshake(self) -> Result<(Shown, Heard), AcceptError> {
         let limit = self.settings.timing.handshake_timeout;
         let started = Instant::now();
         let deadline = (started + limit).into();
         let late = |missing| move |_| AcceptError::Timeout { missing, limit };
-        let Self { stream, remote, tls, settings } = self;
+        let Self { stream, remote, tls, envoy, settings } = self;
         net::tune_tcp(&stream, settings.user_timeout);
-        let accepted = tls.0.accept(Prefixed::new(Bytes::new(), stream));
-        let stream = tokio::time::timeout_at(deadline, accepted)
+        let mut first = [0];
+        let peeked = tokio::time::timeout_at(deadline, stream.peek(&mut first)).await;
+        peeked.map_err(late("first byte"))?.map_err(|error| AcceptError::Connection(error.to_string()))?;
+        let mut raw = Raw::new(stream);
+        if first[0] != TLS_HANDSHAKE {
+            let Some(envoy) = envoy.filter(|envoy| envoy.settings.security == Security::None) else {
+                return Err(AcceptError::Tls("the connection does not begin with TLS; expected TLS".into()));
+            };
+            let deadline = deadline.min(tokio::time::Instant::now() + envoy.settings.handshake_timeout);
+            let greeted = greet(Wire::tcp(raw), remote, Vec::new(), envoy.settings, settings, deadline).await;
+            return greeted.map(|(shown, pending)| (shown, Heard::Envoy(Box::new(pending))));
+        }
+        raw.read_records(true);
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), raw);
+        let hello = tokio::time::timeout_at(deadline, hello).await;
+        let hello = hello.map_err(late("TLS handshake"))?.map_err(|error| tls_error(&error))?;
+        let speaks_adit = hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == ALPN));
+        let envoy = envoy.filter(|envoy| !speaks_adit && envoy.settings.security != Security::None);
+        let config = envoy.as_ref().map_or(&tls.0, |envoy| &envoy.tls.0);
+        let stream = tokio::time::timeout_at(deadline, hello.into_stream(Arc::clone(config)))
             .await
             .map_err(late("TLS handshake"))?
             .map_err(|error| tls_error(&error))?;
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        if let Some(envoy) = envoy {
+            let wire = Wire::tls(Bytes::new(), TlsStream::Server(stream));
+            let deadline = deadline.min(tokio::time::Instant::now() + envoy.settings.handshake_timeout);
+            let greeted = greet(wire, remote, certificates, envoy.settings, settings, deadline).await;
+            return greeted.map(|(shown, pending)| (shown, Heard::Envoy(Box::new(pending))));
+        }
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(AcceptError::Tls(NO_ALPN.into()));
         }
-        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        let mut stream = stream;
+        stream.get_mut().0.read_records(false);
         let wire = Wire::tls(Bytes::new(), TlsStream::Server(stream));
         // The session has the same deadline, and bounds what it says at the end. spec: CT-40
         let session = Session::responder(started, settings.timing).with_close();
@@ -143,12 +197,14 @@ impl Incoming {
         let hello = match control.event().await {
             Ok(Event::Hello(hello)) => *hello,
             Ok(other) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
+            Err(_) if control.channel().was_given_up() => return Err(AcceptError::GivenUp),
             Err(reason) => return Err(no_hello(reason, control.fault(), limit)),
         };
         if !control.channel().unread().is_empty() {
             return Err(too_early(control, limit).await);
         }
-        Ok((Shown { hello, certificates, remote }, Pending { remote, control, settings }))
+        let pending = Pending { remote, control, settings };
+        Ok((Shown { hello, certificates, remote }, Heard::Adit(Box::new(pending))))
     }
 }
 
@@ -222,6 +278,7 @@ pub(super) fn builder(settings: &TcpSettings) -> client::Builder {
         .initial_connection_window_size(settings.connection_window)
         .data_frame_budget(settings.data_frame_budget())
         .max_header_list_size(settings.header_list_size())
+        .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
         .max_send_buffer_size(settings.send_buffer);
     builder
 }

@@ -4,16 +4,17 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use crate::net::{self, Prefixed};
+use crate::net;
 use crate::protocol::ALPN;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Welcome};
@@ -27,10 +28,14 @@ use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
 use crate::transport::tcp::exchange::{Connection, Requests};
 use crate::transport::tcp::handshake::BareFrames;
+use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::serve::answer_one;
 use crate::transport::tcp::settings::TcpSettings;
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
+
+/// How long the last bytes of a connection that is not needed may take to be taken.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Dials tunnels over TCP.
 #[derive(Clone)]
@@ -80,8 +85,7 @@ impl Dialer {
         let name = tls::server_name(server_name).map_err(|error| DialError::Address(error.to_string()))?;
         let stream = TcpStream::connect(address).await.map_err(|error| DialError::Connection(error.to_string()))?;
         net::tune_tcp(&stream, self.settings.user_timeout);
-        let stream =
-            self.tls.connect(name, Prefixed::new(Bytes::new(), stream)).await.map_err(|error| failed(&error))?;
+        let stream = self.tls.connect(name, Raw::new(stream)).await.map_err(|error| failed(&error))?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(DialError::Tls("whoever answers does not speak adit/1".into()));
         }
@@ -90,6 +94,23 @@ impl Dialer {
 }
 
 impl Connected {
+    /// Resolves when the responder has ended the connection: before HELLO it has nothing to say. Cancel safe.
+    pub(crate) async fn closed(&mut self) -> DialError {
+        let mut byte = [0];
+        match self.wire.read(&mut byte).await {
+            Ok(0) => DialError::Connection("the responder ended it".into()),
+            Ok(_) => DialError::Connection("the responder spoke before it was asked".into()),
+            // TLS 1.3 lets the client finish before the server has judged its certificate. spec: HS-36
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// Ends a connection that is not needed after all, as TLS wants it.
+    pub(crate) async fn give_up(mut self) {
+        // A peer that does not take even this is not waited for.
+        let _ = timeout(GOODBYE_TIMEOUT, self.wire.shutdown()).await;
+    }
+
     /// Asks for admission, within the handshake timeout.
     ///
     /// Cancel safe: dropping the future abandons the connection.
@@ -192,7 +213,7 @@ async fn serve<S: Serve>(
             Err(error) => return ended(&error),
         };
         let Some(opened) = opened.take() else {
-            answer_one(request, respond, &state, settings.limits, service.clone());
+            answer_one(request, respond, &state, settings.limits, service.clone(), true);
             continue;
         };
         match respond.send_response(http::Response::new(()), false) {
@@ -204,6 +225,9 @@ async fn serve<S: Serve>(
     CloseReason { code: CloseCode::Internal, text: "the responder ended the connection".into() }
 }
 
+/// How many streams that this end has reset are remembered, so that what is still under way on them is dropped quietly.
+pub(super) const MAX_REMEMBERED_RESETS: usize = 1024;
+
 /// HTTP/2 as the initiator speaks it, to our responders and to Envoy's.
 pub(super) fn builder(settings: &TcpSettings) -> server::Builder {
     let mut builder = server::Builder::new();
@@ -213,12 +237,16 @@ pub(super) fn builder(settings: &TcpSettings) -> server::Builder {
         .data_frame_budget(settings.data_frame_budget())
         .max_header_list_size(settings.header_list_size())
         .max_concurrent_streams(settings.max_streams)
+        // A responder passes on what its clients cancel, many at once: that is no attack on this end. What it may have
+        // open at all bounds it.
+        .max_pending_accept_reset_streams(settings.max_streams as usize)
+        .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
         .max_send_buffer_size(settings.send_buffer);
     builder
 }
 
 /// What a failed TLS handshake means to whoever configured it.
-fn failed(error: &io::Error) -> DialError {
+pub(super) fn failed(error: &io::Error) -> DialError {
     use rustls::Error::AlertReceived;
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(AlertReceived(alert)) => alerted(*alert),

@@ -85,7 +85,6 @@ impl Requests {
 
 impl Starter {
     /// Resolves when somebody wants to send a request. Cancel safe.
-    #[allow(dead_code, reason = "Envoy's tunnels begin HTTP/2 with their first request")]
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
     }
@@ -93,6 +92,11 @@ impl Starter {
     /// HTTP/2 has begun.
     pub(super) fn begin(&self, sender: SendRequest<Bytes>) {
         self.ready.send_replace(Some(sender));
+    }
+
+    /// No request is handed to HTTP/2 any more.
+    pub(super) fn end(self) {
+        self.ready.send_replace(None);
     }
 }
 

@@ -27,11 +27,13 @@ pub(super) struct BareFrames {
     held: BytesMut,
     /// The TLS alert that ended the connection.
     alert: Option<rustls::AlertDescription>,
+    /// The peer has ended its direction as TLS wants it.
+    ended: bool,
 }
 
 impl BareFrames {
     pub(super) fn new(wire: Wire) -> Self {
-        Self { wire, held: BytesMut::new(), alert: None }
+        Self { wire, held: BytesMut::new(), alert: None, ended: false }
     }
 
     /// What was read behind the frames that were handed on.
@@ -42,6 +44,11 @@ impl BareFrames {
     /// The TLS alert that ended the connection, if one did.
     pub(super) const fn alert(&self) -> Option<rustls::AlertDescription> {
         self.alert
+    }
+
+    /// Whether the peer ended the connection in good order, and without a word.
+    pub(super) fn was_given_up(&self) -> bool {
+        self.ended && self.heard() == 0
     }
 
     pub(super) fn meter(&self) -> Arc<Meter> {
@@ -76,7 +83,10 @@ impl Channel for BareFrames {
             }
             self.held.reserve(READ_BYTES);
             match self.wire.read_buf(&mut self.held).await {
-                Ok(0) => return Ok(None),
+                Ok(0) => {
+                    self.ended = true;
+                    return Ok(None);
+                }
                 Ok(_) => {}
                 Err(error) => {
                     self.alert = alert(&error);

@@ -39,25 +39,32 @@ pub(super) fn answer_one<S: Serve>(
     state: &Arc<TunnelState>,
     limits: Limits,
     service: S,
+    names_services: bool,
 ) {
-    let (in_flight, peer_limits) = (state.begin(), state.peer_limits());
-    tokio::spawn(answer(request, respond, in_flight, limits, peer_limits, service));
+    let context = Context { _in_flight: state.begin(), limits, peer_limits: state.peer_limits(), names_services };
+    tokio::spawn(answer(request, respond, context, service));
+}
+
+/// What is known of the tunnel that a request came through.
+struct Context {
+    _in_flight: InFlight,
+    limits: Limits,
+    peer_limits: PeerLimits,
+    /// Whether the responder may name a service; what an Envoy passes on is its client's word.
+    names_services: bool,
 }
 
 async fn answer<S: Serve>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    in_flight: InFlight,
-    limits: Limits,
-    peer_limits: PeerLimits,
+    context: Context,
     mut service: S,
 ) {
-    let _in_flight = in_flight;
     if request.method() == Method::CONNECT {
         return not_implemented(respond);
     }
     let (sink, mut interim) = mpsc::channel(MAX_PENDING_INFO);
-    let request = match admit(request, limits, sink) {
+    let request = match admit(request, &context, sink) {
         Ok(request) => request,
         Err(code) => {
             debug!(%code, "a request broke the protocol");
@@ -82,7 +89,7 @@ async fn answer<S: Serve>(
         .await
     };
     match response {
-        Some(Ok(response)) => deliver(respond, response, is_head, peer_limits).await,
+        Some(Ok(response)) => deliver(respond, response, is_head, context.peer_limits).await,
         Some(Err(error)) => {
             debug!(%error, "the service failed");
             respond.send_reset(Reason::INTERNAL_ERROR);
@@ -102,15 +109,22 @@ fn not_implemented(mut respond: SendResponse<Bytes>) {
 /// Checks a request again, whoever checked it before, and gives it the shape that every service gets. spec: SE-8, TB-7
 fn admit(
     request: Request<RecvStream>,
-    limits: Limits,
+    context: &Context,
     interim: mpsc::Sender<Response<()>>,
 ) -> Result<Request<RecvBody>, StreamCode> {
     let (mut parts, stream) = request.into_parts();
+    let limits = context.limits;
     let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
     let path = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
     let target = parts.method.as_str().len() + authority + path;
     check_fields(&parts.headers, target, limits).map_err(|error| error.code())?;
-    let service = take_service(&mut parts.headers)?;
+    let service = match context.names_services {
+        true => take_service(&mut parts.headers)?,
+        false => {
+            parts.headers.remove(&SERVICE);
+            None
+        }
+    };
     if !matches!(parts.uri.scheme_str(), Some("http" | "https")) {
         return Err(StreamCode::Protocol);
     }

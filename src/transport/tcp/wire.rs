@@ -11,11 +11,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::net::Prefixed;
-
-/// TCP of which the first bytes may have been read already.
-pub(super) type Raw = Prefixed<TcpStream>;
+use crate::protocol::goaway::GoawayWatch;
+use crate::transport::tcp::raw::Raw;
 
 /// What a tunnel's bytes go through.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ enum Layer {
 pub(super) struct Wire {
     layer: Layer,
     meter: Arc<Meter>,
+    /// Watches for a GOAWAY among what is read.
+    goaway: Option<(GoawayWatch, CancellationToken)>,
 }
 
 /// How many bytes have passed, inside TLS where there is TLS.
@@ -51,12 +53,12 @@ impl Meter {
 impl Wire {
     /// TLS, with bytes of inside it that were read already.
     pub(super) fn tls(prefix: Bytes, stream: TlsStream<Raw>) -> Self {
-        Self { layer: Layer::Tls(Box::new(Prefixed::new(prefix, stream))), meter: Arc::default() }
+        Self { layer: Layer::Tls(Box::new(Prefixed::new(prefix, stream))), meter: Arc::default(), goaway: None }
     }
 
     /// TCP in the clear.
     pub(super) fn tcp(stream: Raw) -> Self {
-        Self { layer: Layer::Tcp(stream), meter: Arc::default() }
+        Self { layer: Layer::Tcp(stream), meter: Arc::default(), goaway: None }
     }
 
     /// The same stream with bytes put back in front of what comes next.
@@ -65,16 +67,44 @@ impl Wire {
             return self;
         }
         let layer = match self.layer {
-            Layer::Tcp(stream) => {
-                let (rest, stream) = stream.into_parts();
-                Layer::Tcp(Prefixed::new(joined(bytes, &rest), stream))
+            Layer::Tcp(mut stream) => {
+                stream.unread(bytes);
+                Layer::Tcp(stream)
             }
             Layer::Tls(stream) => {
                 let (rest, stream) = stream.into_parts();
                 Layer::Tls(Box::new(Prefixed::new(joined(bytes, &rest), stream)))
             }
         };
-        Self { layer, meter: self.meter }
+        Self { layer, ..self }
+    }
+
+    /// Takes TLS off: what follows on the connection is in clear. Nothing is said to the peer. spec: EV-41
+    pub(super) fn into_raw(self) -> Raw {
+        match self.layer {
+            Layer::Tcp(stream) => stream,
+            Layer::Tls(stream) => {
+                let (rest, stream) = stream.into_parts();
+                let mut raw = match stream {
+                    TlsStream::Server(stream) => stream.into_inner().0,
+                    TlsStream::Client(stream) => stream.into_inner().0,
+                };
+                raw.read_records(false);
+                raw.unread(rest);
+                raw
+            }
+        }
+    }
+
+    /// Counts into this meter.
+    pub(super) fn metered(self, meter: Arc<Meter>) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// Cancels the token when a GOAWAY is read.
+    pub(super) fn watched(self, watch: GoawayWatch) -> (Self, CancellationToken) {
+        let token = CancellationToken::new();
+        (Self { goaway: Some((watch, token.clone())), ..self }, token)
     }
 
     pub(super) fn meter(&self) -> Arc<Meter> {
@@ -87,8 +117,8 @@ impl Wire {
 
     fn socket(&self) -> &TcpStream {
         match &self.layer {
-            Layer::Tcp(stream) => stream.get_ref(),
-            Layer::Tls(stream) => stream.get_ref().get_ref().0.get_ref(),
+            Layer::Tcp(stream) => stream.stream(),
+            Layer::Tls(stream) => stream.get_ref().get_ref().0.stream(),
         }
     }
 }
@@ -105,6 +135,12 @@ impl AsyncRead for Wire {
             Layer::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, into),
         };
         self.meter.received.fetch_add((into.filled().len() - before) as u64, Ordering::Relaxed);
+        if let Some((watch, token)) = &mut self.goaway
+            && watch.see(&into.filled()[before..])
+        {
+            token.cancel();
+            self.goaway = None;
+        }
         polled
     }
 }

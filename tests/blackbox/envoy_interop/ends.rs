@@ -3,23 +3,28 @@
 use std::net::SocketAddr;
 
 use crate::support::envoy::{EnvoyInitiator, EnvoyResponder, InitiatorOptions, ResponderOptions, Tls, Variant};
+use crate::support::eventually::eventually;
 use crate::support::http1::{Response, get};
-use crate::support::site::{Folder, NODE};
+use crate::support::site::{Cloud, Edge, Folder, NODE, Responder as AditResponder, Running};
 use crate::support::targets::Target;
 
 /// What plays an end.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
+    Adit,
     Envoy,
 }
 
 /// The end that accepts tunnels and takes requests.
+#[allow(clippy::large_enum_variant, reason = "there is one per test")]
 pub(super) enum Responder {
+    Adit(AditResponder),
     Envoy(EnvoyResponder),
 }
 
 /// The end that dials and knows the target.
 pub(super) enum Initiator {
+    Adit(Running),
     Envoy(EnvoyInitiator),
 }
 
@@ -35,6 +40,7 @@ impl Responder {
     /// `None`: the test was recorded as skipped.
     async fn start(end: End, variant: Variant, folder: &Folder) -> Option<Self> {
         match end {
+            End::Adit => Some(Self::Adit(adit_responder(variant, folder).start(folder).await)),
             End::Envoy => {
                 let tls = variant.has_tls().then(|| Tls::responder(folder, NODE));
                 let options = ResponderOptions { tls, ..ResponderOptions::default() };
@@ -45,18 +51,21 @@ impl Responder {
 
     fn tunnel_address(&self) -> SocketAddr {
         match self {
+            Self::Adit(adit) => adit.tunnel_address(),
             Self::Envoy(envoy) => envoy.tunnel_address(),
         }
     }
 
     pub(super) fn egress(&self) -> SocketAddr {
         match self {
+            Self::Adit(adit) => adit.egress(),
             Self::Envoy(envoy) => envoy.egress(),
         }
     }
 
     async fn registered(&self, count: usize) {
         match self {
+            Self::Adit(adit) => drop(adit.registered(count).await),
             Self::Envoy(envoy) => envoy.registered(count).await,
         }
     }
@@ -72,6 +81,11 @@ impl Initiator {
         folder: &Folder,
     ) -> Option<Self> {
         match end {
+            End::Adit => {
+                let edge = adit_initiator(variant, folder).target(&format!("http://{target}"));
+                let file = folder.write("edge.yaml", &edge.text(&responder.to_string()));
+                Some(Self::Adit(Running::start(file).await))
+            }
             End::Envoy => {
                 let tls = variant.has_tls().then(|| Tls::initiator(folder, NODE));
                 let options = InitiatorOptions { tls, ..InitiatorOptions::default() };
@@ -82,9 +96,44 @@ impl Initiator {
 
     async fn connected(&self, count: usize) {
         match self {
+            Self::Adit(adit) => {
+                eventually("a tunnel at the initiator", async || {
+                    let dialled = adit.tunnels().await.dialled;
+                    (dialled.iter().filter(|tunnel| tunnel.id.is_some()).count() == count).then_some(())
+                })
+                .await;
+            }
             Self::Envoy(envoy) => envoy.connected(count).await,
         }
     }
+}
+
+/// What `security` says of this variant.
+fn security(variant: Variant) -> &'static str {
+    match (variant.has_tls(), variant.has_inner_tls()) {
+        (false, _) => "none",
+        (true, false) => "handshake_tls",
+        (true, true) => "inner_tls",
+    }
+}
+
+/// A responder of ours that takes Envoys of this variant, and admits by certificate where there is one.
+pub(super) fn adit_responder(variant: Variant, folder: &Folder) -> Cloud {
+    Tls::responder(folder, NODE);
+    let envoy = format!("{{ security: {}, ping_interval: 1s }}", security(variant));
+    let tls = "{ cert: envoy-responder.pem, key: envoy-responder.key, client_ca: ca.pem }";
+    let cloud = Cloud::new().responder("tls", tls).responder("envoy", &envoy);
+    match variant.has_tls() {
+        true => cloud,
+        false => cloud.without_identity().responder("insecure_accept_any", "true"),
+    }
+}
+
+/// An initiator of ours that dials an Envoy of this variant.
+pub(super) fn adit_initiator(variant: Variant, folder: &Folder) -> Edge {
+    Tls::initiator(folder, NODE);
+    let tls = "{ cert: envoy-initiator.pem, key: envoy-initiator.key, ca: ca.pem }";
+    Edge::envoy(&format!("{{ security: {} }}", security(variant))).initiator("tls", tls)
 }
 
 impl Pair {
@@ -110,6 +159,15 @@ macro_rules! over_each_pair {
     ($($test:ident),* $(,)?) => {
         mod between_envoys {
             $crate::envoy_interop::ends::over_each_variant!(Envoy, Envoy: $($test),*);
+        }
+        mod from_envoy_to_adit {
+            $crate::envoy_interop::ends::over_each_variant!(Adit, Envoy: $($test),*);
+        }
+        mod from_adit_to_envoy {
+            $crate::envoy_interop::ends::over_each_variant!(Envoy, Adit: $($test),*);
+        }
+        mod between_adits {
+            $crate::envoy_interop::ends::over_each_variant!(Adit, Adit: $($test),*);
         }
     };
 }

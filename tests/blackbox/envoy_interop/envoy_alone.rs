@@ -43,8 +43,15 @@ impl Pair {
         let tunnels = initiator.tunnels * initiator.concurrency;
         let responder = EnvoyResponder::start(variant, responder).await?;
         let initiator = EnvoyInitiator::start(variant, responder.tunnel_address(), target.address(), initiator).await?;
-        responder.registered(tunnels).await;
-        Some(Self { responder, initiator, target })
+        let pair = Self { responder, initiator, target };
+        pair.up(tunnels).await;
+        Some(pair)
+    }
+
+    /// Waits until both ends know of this many tunnels.
+    pub(super) async fn up(&self, tunnels: usize) {
+        self.responder.registered(tunnels).await;
+        self.initiator.connected(tunnels).await;
     }
 
     pub(super) async fn plaintext(responder: ResponderOptions, initiator: InitiatorOptions) -> Option<Self> {
@@ -60,7 +67,6 @@ impl Pair {
 async fn every_worker_of_an_initiator_dials_its_tunnels() {
     let options = InitiatorOptions { concurrency: 2, tunnels: 3, ..InitiatorOptions::default() };
     let Some(pair) = Pair::plaintext(ResponderOptions::default(), options).await else { return };
-    pair.initiator.connected(6).await;
     assert_eq!(pair.responder.stat("reverse_tunnel.handshake.accepted").await, 6);
     assert_eq!(pair.status(TO_NODE).await, 200);
 }
@@ -72,7 +78,8 @@ async fn an_initiator_dials_every_responder() {
     let target = Target::http1().await;
     let options = InitiatorOptions { more_responders: vec![second.tunnel_address()], ..InitiatorOptions::default() };
     let to = first.tunnel_address();
-    let _initiator = EnvoyInitiator::start(Variant::Plaintext, to, target.address(), options).await;
+    let initiator = EnvoyInitiator::start(Variant::Plaintext, to, target.address(), options).await.unwrap();
+    initiator.connected(2).await;
     for responder in [first, second] {
         responder.registered(1).await;
         assert_eq!(status(responder.egress(), TO_NODE).await, 200);
@@ -139,7 +146,7 @@ async fn a_frozen_initiator_is_dropped_and_comes_back() {
     pair.responder.registered(0).await;
     assert_eq!(pair.status(TO_NODE).await, 503);
     pair.initiator.thaw();
-    pair.responder.registered(1).await;
+    pair.up(1).await;
     assert_eq!(pair.status(TO_NODE).await, 200);
 }
 
@@ -151,6 +158,7 @@ async fn a_responder_comes_back_on_the_same_addresses() {
     let responder = responder.kill().restart().await;
     assert_eq!([responder.tunnel_address(), responder.egress(), responder.admin()], addresses);
     responder.registered(1).await;
+    initiator.connected(1).await;
     assert_eq!(status(responder.egress(), TO_NODE).await, 200);
 
     initiator.kill();
@@ -173,8 +181,8 @@ async fn a_drain_is_announced_and_the_tunnel_replaced() {
     assert_eq!(pair.status(TO_NODE).await, 200);
     let drain = pair.responder.ask("POST", "/reverse_tunnel/drain_clusters?drain_time_ms=100").await.unwrap();
     assert_eq!(drain.status(), 200, "{}", drain.text());
-    let accepted = async || pair.responder.stat("reverse_tunnel.handshake.accepted").await;
-    eventually("a second tunnel", async || (accepted().await == 2).then_some(())).await;
+    let succeeded = "tunnels.handshake.worker.worker_0.cluster.responder.result.success";
+    eventually("a second tunnel", async || (pair.initiator.stat(succeeded).await == 2).then_some(())).await;
     assert_eq!(pair.status(TO_NODE).await, 200);
 }
 
@@ -228,6 +236,6 @@ async fn a_frozen_initiator_in_use_is_dropped_where_http2_probes_it() {
     pair.initiator.freeze();
     pair.responder.registered(0).await;
     pair.initiator.thaw();
-    pair.responder.registered(1).await;
+    pair.up(1).await;
     assert_eq!(pair.status(TO_NODE).await, 200);
 }

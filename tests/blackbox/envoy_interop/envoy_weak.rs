@@ -84,7 +84,8 @@ async fn a_node_takes_the_requests_of_another_whose_name_it_claims_as_its_cluste
     let elsewhere = Target::http1().await;
     let claim = Node { cluster: NODE.node, ..OTHER };
     let (to, options) = (victim.responder.tunnel_address(), InitiatorOptions { claim, ..InitiatorOptions::default() });
-    let _attacker = EnvoyInitiator::start(Variant::Plaintext, to, elsewhere.address(), options).await;
+    let attacker = EnvoyInitiator::start(Variant::Plaintext, to, elsewhere.address(), options).await.unwrap();
+    attacker.connected(1).await;
     victim.responder.registered(2).await;
     for _ in 0..10 {
         assert_eq!(victim.status(TO_NODE).await, 200);

@@ -79,7 +79,8 @@ impl EnvoyInitiator {
         self.stat("tunnels.cluster.responder.connected").await as usize
     }
 
-    /// Waits until it counts this many.
+    /// Waits until it counts this many. A responder that sends a request before that may lose the tunnel: Envoy forgets
+    /// what comes in one piece with the answer to its handshake.
     pub(crate) async fn connected(&self, count: usize) {
         let what = format!("{count} tunnels of Envoy");
         eventually(&what, async || (self.tunnels().await == count).then_some(())).await;

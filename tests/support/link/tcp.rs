@@ -35,7 +35,12 @@ struct Shared {
 impl TcpLink {
     /// Each connection draws its random numbers from `seed`.
     pub(crate) async fn new(target: SocketAddr, impairment: Impairment, seed: u64) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::at((Ipv4Addr::LOCALHOST, 0).into(), target, impairment, seed).await
+    }
+
+    /// The same, on this address.
+    pub(crate) async fn at(at: SocketAddr, target: SocketAddr, impairment: Impairment, seed: u64) -> io::Result<Self> {
+        let listener = TcpListener::bind(at).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             target,

@@ -42,7 +42,12 @@ type Packet = (SocketAddr, Vec<u8>);
 impl UdpLink {
     /// Both directions behave as `impairment` says, each with its own random numbers from `seed`.
     pub(crate) async fn new(target: SocketAddr, impairment: Impairment, seed: u64) -> io::Result<Self> {
-        let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::at((Ipv4Addr::LOCALHOST, 0).into(), target, impairment, seed).await
+    }
+
+    /// The same, on this address.
+    pub(crate) async fn at(at: SocketAddr, target: SocketAddr, impairment: Impairment, seed: u64) -> io::Result<Self> {
+        let front = UdpSocket::bind(at).await?;
         let address = front.local_addr()?;
         let shared = Arc::new(Shared {
             front,

@@ -110,7 +110,8 @@ pub(crate) struct Edge {
     process: Section,
     claim: Node<'static>,
     count: usize,
-    transport: Transport,
+    transport: &'static str,
+    envoy: Option<String>,
     name: String,
 }
 
@@ -124,9 +125,21 @@ impl Edge {
             process: Section::of(&[("admin", "127.0.0.1:0")]),
             claim: NODE,
             count: 1,
-            transport,
+            transport: transport.label(),
+            envoy: None,
             name: "edge".into(),
         }
+    }
+
+    /// One that dials an Envoy responder, with these settings of its `envoy` section.
+    pub(crate) fn envoy(settings: &str) -> Self {
+        Self { envoy: Some(settings.to_owned()), ..Self::new(Transport::Tcp) }
+    }
+
+    /// Like [`Edge::new`], with the choice of transport left to it, and QUIC probed as often as a file may ask for.
+    pub(crate) fn auto() -> Self {
+        let edge = Self { transport: "auto", ..Self::new(Transport::Quic) };
+        edge.initiator("probe_interval", "500ms")
     }
 
     /// The names of its files, for a second initiator in the same folder.
@@ -183,7 +196,10 @@ impl Edge {
         for (key, value) in [("node", claim.node), ("cluster", claim.cluster), ("tenant", claim.tenant)] {
             initiator.set(key, value);
         }
-        let transport = self.transport.label();
+        let transport = match &self.envoy {
+            Some(settings) => format!("envoy, envoy: {settings}"),
+            None => self.transport.to_owned(),
+        };
         initiator.set("tunnels", &format!("[{{ to: {responder:?}, count: {count}, transport: {transport} }}]"));
         let everything = "{ name: web, match: {}, target: \"{target}\" }".to_owned();
         let services = if self.services.is_empty() { vec![everything] } else { self.services.clone() };

@@ -159,6 +159,7 @@ fn a_tunnel_that_ends_before_5000_counts_as_a_failed_attempt() {
     assert_eq!(bench.lost(), [Did::Connect(Tcp)], "settled: at once again");
 }
 
+// spec: CT-26
 #[test]
 fn a_drain_is_followed_by_a_dial_after_the_time_that_the_responder_asked_for() {
     let mut bench = Bench::on_quic();

@@ -14,7 +14,7 @@ fn a_refusal_ends_the_race_and_is_followed_by_backoff_alone() {
     assert_eq!(bench.refused(Quic, None), [Did::Wait(999)], "an alert about the certificate, before any HELLO");
 }
 
-// spec: TB-23
+// spec: TB-23, HS-31
 #[test]
 fn retry_after_is_kept_to_with_jitter_on_top() {
     for (entropy, wait) in [(0, 7000), (u64::MAX, 7499)] {

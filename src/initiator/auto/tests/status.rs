@@ -9,6 +9,13 @@ fn state(bench: &Bench, transport: Transport) -> (PathState, Option<String>) {
 }
 
 #[test]
+fn a_state_has_one_word_everywhere() {
+    for state in PathState::ALL {
+        assert_eq!(serde_json::to_value(state).unwrap(), state.label());
+    }
+}
+
+#[test]
 fn each_transport_tells_its_state_and_reason() {
     use PathState::{Failed, Standby, Trying, Untried, Up, WaitingToProbe};
     let mut bench = Bench::new(Transports::Auto);

@@ -1,0 +1,187 @@
+//! One attempt as a task: connect, wait for the claim, claim, then serve and watch the tunnel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use super::Slot;
+use crate::initiator::auto::Attempt;
+use crate::initiator::dialer::Initiator;
+use crate::protocol::code::CloseCode;
+use crate::protocol::handshake::Hello;
+use crate::transport::{CloseReason, DialError, Dialed, Dialer, Phase, Serve, TransportKind, Tunnel};
+
+/// What a task of a slot says.
+pub(super) struct Report {
+    pub(super) attempt: Attempt,
+    pub(super) happened: Happened,
+}
+
+pub(super) enum Happened {
+    /// It waits for its claim.
+    Connected,
+    /// WELCOME came.
+    Opened(Box<Opened>),
+    /// It ended before that.
+    Failed(DialError),
+    Suspect,
+    /// It was suspect, or is new.
+    Alive,
+    /// The responder wants a replacement, not before this much time.
+    Draining(Duration),
+    Closed(CloseReason),
+}
+
+/// A tunnel, and what WELCOME said beside it.
+pub(super) struct Opened {
+    pub(super) tunnel: Tunnel,
+    pub(super) responder: String,
+    pub(super) observed: Option<String>,
+}
+
+impl Happened {
+    /// Nobody wants it any more: a tunnel that came too late is ended.
+    pub(super) fn too_late(self) {
+        if let Self::Opened(opened) = self {
+            opened.tunnel.close(CloseCode::Done, "not needed");
+        }
+    }
+}
+
+/// What is known of a task.
+pub(super) struct Candidate {
+    pub(super) stage: Stage,
+    /// Sends HELLO; dropped unused, it lets the connection go.
+    claim: Option<oneshot::Sender<Hello>>,
+    task: AbortHandle,
+}
+
+pub(super) enum Stage {
+    Connecting,
+    Waiting,
+    /// HELLO is in the air, for this number.
+    Claiming {
+        number: u32,
+    },
+    Up(Tunnel),
+}
+
+impl Candidate {
+    /// Begins.
+    pub(super) fn connect<S: Serve + Sync>(
+        initiator: &Initiator<S>,
+        slot: &Arc<Slot>,
+        attempt: Attempt,
+        over: TransportKind,
+        reports: mpsc::Sender<Report>,
+    ) -> Self {
+        let (claim, claimed) = oneshot::channel();
+        let (initiator, slot, reports) = (initiator.clone(), Arc::clone(slot), Reports { attempt, reports });
+        let task = initiator.tasks.clone().spawn(async move {
+            // Boxed: a tunnel lives long, and should not keep the room that its handshake took.
+            let dialed = Box::pin(dial(&slot.dialer, &slot, over, claimed, &reports));
+            match dialed.await {
+                Some(Ok(dialed)) => attend(initiator, *dialed, reports).await,
+                Some(Err(error)) => reports.say(Happened::Failed(error)).await,
+                None => {}
+            }
+        });
+        Self { stage: Stage::Connecting, claim: Some(claim), task: task.abort_handle() }
+    }
+
+    /// Sends HELLO, which names this number.
+    pub(super) fn claim(&mut self, hello: Hello, number: u32) {
+        self.stage = Stage::Claiming { number };
+        if let Some(claim) = self.claim.take() {
+            // A task that is gone has reported why.
+            let _ = claim.send(hello);
+        }
+    }
+
+    /// Ends it, whatever it is.
+    pub(super) fn abandon(self) {
+        match self.stage {
+            // The task says goodbye once it notices that no claim will come.
+            Stage::Waiting => drop(self.claim),
+            Stage::Connecting | Stage::Claiming { .. } => self.task.abort(),
+            Stage::Up(tunnel) => tunnel.close(CloseCode::Superseded, "a newer tunnel took its place"),
+        }
+    }
+}
+
+/// Where one task reports to.
+struct Reports {
+    attempt: Attempt,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Reports {
+    /// Says so; whether anybody listens, the task learns elsewhere.
+    async fn say(&self, happened: Happened) {
+        let _ = self.reports.send(Report { attempt: self.attempt, happened }).await;
+    }
+}
+
+/// Connects, waits for the claim and makes it. `None`: nobody wants it any more.
+async fn dial(
+    dialer: &Dialer,
+    slot: &Slot,
+    over: TransportKind,
+    claimed: oneshot::Receiver<Hello>,
+    reports: &Reports,
+) -> Option<Result<Box<Dialed>, DialError>> {
+    let mut connected = match dialer.connect(over, slot.address, &slot.server_name).await {
+        Ok(connected) => connected,
+        Err(error) => return Some(Err(error)),
+    };
+    reports.say(Happened::Connected).await;
+    let claimed = tokio::select! {
+        claimed = claimed => claimed,
+        error = connected.closed() => return Some(Err(error)),
+    };
+    let Ok(hello) = claimed else {
+        connected.give_up().await;
+        return None;
+    };
+    Some(connected.claim(&hello).await.map(Box::new))
+}
+
+/// Serves a tunnel, and reports on it until it drains or is gone.
+async fn attend<S: Serve + Sync>(initiator: Initiator<S>, dialed: Dialed, reports: Reports) {
+    let (tunnel, welcome) = (dialed.tunnel.clone(), &dialed.welcome);
+    let (responder, observed) = (welcome.responder.clone(), welcome.observed.clone());
+    let opened = Opened { tunnel: tunnel.clone(), responder, observed };
+    let Ok(room) = reports.reports.reserve().await else { return };
+    let record = initiator.metrics.opened(tunnel.transport().label());
+    let service = initiator.service.clone();
+    initiator.tasks.spawn(async move {
+        let reason = dialed.run(service).await;
+        record.closed(reason.code);
+    });
+    drop(initiator);
+    room.send(Report { attempt: reports.attempt, happened: Happened::Opened(Box::new(opened)) });
+    watch(&tunnel, &reports).await;
+}
+
+async fn watch(tunnel: &Tunnel, reports: &Reports) {
+    let mut phase = tunnel.phase();
+    loop {
+        let current = phase.borrow_and_update().clone();
+        match current {
+            Phase::Open => reports.say(Happened::Alive).await,
+            Phase::Suspect => reports.say(Happened::Suspect).await,
+            Phase::Draining { reconnect_after } => return reports.say(Happened::Draining(reconnect_after)).await,
+            Phase::Closed(reason) => {
+                // One without exchanges closes before anybody saw it drain.
+                let drained = tunnel.reconnect_after().filter(|_| reason.code == CloseCode::Done);
+                return reports.say(drained.map_or(Happened::Closed(reason), Happened::Draining)).await;
+            }
+        }
+        if phase.changed().await.is_err() {
+            let reason = CloseReason { code: CloseCode::Internal, text: "the driver is gone".into() };
+            return reports.say(Happened::Closed(reason)).await;
+        }
+    }
+}

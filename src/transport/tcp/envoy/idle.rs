@@ -1,0 +1,103 @@
+//! The responder's side of an idle tunnel: pings until a request comes, or until it is gone.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+use crate::protocol::code::CloseCode;
+use crate::protocol::envoy::{PING, PingOutput, Pinger, Stop};
+use crate::protocol::session::Drain;
+use crate::transport::control::Command;
+use crate::transport::state::{CloseReason, Phase, TunnelState};
+use crate::transport::tcp::envoy::entropy;
+use crate::transport::tcp::exchange::Starter;
+use crate::transport::tcp::handshake::lost;
+use crate::transport::tcp::raw::Raw;
+
+/// A tunnel that nobody has used yet.
+pub(super) struct Idle<'a> {
+    pub(super) raw: Raw,
+    pub(super) pinger: Pinger,
+    pub(super) state: &'a Arc<TunnelState>,
+    pub(super) starter: &'a Starter,
+    pub(super) commands: &'a mut mpsc::Receiver<Command>,
+}
+
+/// What ended the idle phase without ending the tunnel.
+pub(super) enum Awake {
+    /// Somebody has a request.
+    Request,
+    /// The tunnel is to be drained: HTTP/2 must begin so that GOAWAY can be said.
+    Drain(Drain),
+}
+
+impl Idle<'_> {
+    /// Pings until HTTP/2 may begin; the connection with what was read ahead.
+    pub(super) async fn run(mut self) -> Result<(Raw, Awake), CloseReason> {
+        let (mut awake, mut sent_at, mut read) = (None, None, BytesMut::with_capacity(64));
+        loop {
+            while let Some(output) = self.pinger.poll() {
+                match output {
+                    PingOutput::SendPing => {
+                        sent_at = Some(Instant::now());
+                        // Five bytes fit into any socket that is not stuck, so this is one write. spec: EV-20
+                        self.raw.write_all(PING).await.map_err(|error| lost(&error))?;
+                    }
+                    PingOutput::Proven | PingOutput::Alive => self.state.advance(Phase::Open),
+                    PingOutput::Suspect => self.state.advance(Phase::Suspect),
+                    PingOutput::Dead(why) => return Err(reason(CloseCode::Idle, &why.to_string())),
+                    PingOutput::Stopped { answered } => return Ok(self.free(awake, answered)),
+                }
+            }
+            let Some(deadline) = self.pinger.deadline() else { return Ok(self.free(awake, true)) };
+            tokio::select! {
+                length = self.raw.read_buf(&mut read) => {
+                    if length.map_err(|error| lost(&error))? == 0 {
+                        return Err(reason(CloseCode::Done, "the initiator ended the connection"));
+                    }
+                    if let Some(sent_at) = sent_at.take() {
+                        self.state.note_rtt(sent_at.elapsed());
+                    }
+                    let rest = Bytes::copy_from_slice(self.pinger.receive(Instant::now(), &read));
+                    self.raw.unread(rest);
+                    read.clear();
+                }
+                () = sleep_until(deadline.into()) => self.pinger.timeout(Instant::now(), entropy()),
+                () = self.starter.wanted(), if awake.is_none() => {
+                    awake = Some(Awake::Request);
+                    if self.pinger.stop(Instant::now()) == Stop::Now {
+                        return Ok(self.free(awake, true));
+                    }
+                }
+                command = self.commands.recv() => match command {
+                    Some(Command::Drain(drain)) => {
+                        self.state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
+                        awake = Some(Awake::Drain(drain));
+                        if self.pinger.stop(Instant::now()) == Stop::Now {
+                            return Ok(self.free(awake, true));
+                        }
+                    }
+                    // An Envoy cannot be told what it does not ask for.
+                    Some(Command::Services(_)) => {}
+                    Some(Command::Close(reason)) => return Err(reason),
+                    None => return Err(reason(CloseCode::Done, "released")),
+                }
+            }
+        }
+    }
+
+    fn free(mut self, awake: Option<Awake>, answered: bool) -> (Raw, Awake) {
+        if !answered {
+            self.raw.strip_echoes(self.pinger);
+        }
+        (self.raw, awake.unwrap_or(Awake::Request))
+    }
+}
+
+pub(super) fn reason(code: CloseCode, text: &str) -> CloseReason {
+    CloseReason { code, text: text.to_owned() }
+}
