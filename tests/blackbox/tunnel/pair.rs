@@ -64,7 +64,7 @@ impl Listener {
     pub(super) async fn accept(&self, pending: impl Fn() -> usize) -> Incoming {
         match self {
             Self::Quic(listener) => Incoming::Quic(Box::new(listener.accept(pending).await.unwrap())),
-            Self::Tcp(listener) => Incoming::Tcp(listener.accept(pending, usize::MAX).await),
+            Self::Tcp(listener) => Incoming::Tcp(Box::new(listener.accept(pending, usize::MAX).await)),
         }
     }
 }
