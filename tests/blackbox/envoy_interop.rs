@@ -3,7 +3,7 @@
 mod ends;
 mod envoy_alone;
 mod envoy_weak;
-mod tap;
+pub(crate) mod tap;
 
 use ends::{End, Pair, over_each_pair};
 
