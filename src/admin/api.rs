@@ -54,6 +54,8 @@ pub struct AcceptedTunnel {
     pub rtt_ms: f64,
     /// Requests under way.
     pub in_flight: u32,
+    /// Requests so far, those under way included.
+    pub exchanges: u64,
     /// Packets lost in this direction so far; 0 when the transport does not know.
     pub lost_packets: u64,
     /// Bytes sent, headers of the transport included.

@@ -112,6 +112,7 @@ fn accepted(tunnel: &Tunnel) -> AcceptedTunnel {
         age_seconds: tunnel.age_seconds,
         rtt_ms: tunnel.rtt_ms,
         in_flight: tunnel.in_flight,
+        exchanges: tunnel.exchanges,
         lost_packets: tunnel.path.map_or(0, |path| path.lost_packets),
         sent_bytes: tunnel.bytes_sent,
         received_bytes: tunnel.bytes_received,

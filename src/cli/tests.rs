@@ -68,6 +68,7 @@ fn a_status_shows_both_roles() {
         age_seconds: 93_784,
         rtt_ms: 48.26,
         in_flight: 3,
+        exchanges: 40,
         sent_bytes: 1 << 30,
         received_bytes: 1000,
         ..AcceptedTunnel::default()

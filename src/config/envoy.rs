@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::config::reader::{At, Section};
 use crate::config::show;
 use crate::config::tls::{KeyPairFiles, ListenerTls, key_pair, server_name};
-use crate::protocol::envoy::{DEFAULT_PATH, HandshakeRules, PingSettings, RequestPath};
+use crate::protocol::envoy::{DEFAULT_PATH, HandshakeRules, PingSettings, RESPONSE_TIMEOUT, RequestPath};
 use crate::tls::{self, Credentials, TlsError};
 use crate::transport::tcp::envoy::{AcceptSettings, DialSettings, Inner, Security};
 
@@ -40,7 +40,7 @@ pub struct EnvoyAcceptConfig {
 }
 
 /// `envoy` of a tunnel: how an Envoy responder is dialled.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EnvoyDialConfig {
     /// `security`: `inner_tls` (default), `handshake_tls` or `none`.
     pub security: Security,
@@ -50,6 +50,21 @@ pub struct EnvoyDialConfig {
     pub upgrade: bool,
     /// `upstream_cluster`: what this end calls the responder; needed where that has a `required_cluster_name`.
     pub upstream_cluster: Option<String>,
+    /// `handshake_timeout`: from the first byte to a complete answer. Default 15 s, 1 s to 300 s.
+    #[serde(serialize_with = "show::duration")]
+    pub handshake_timeout: Duration,
+}
+
+impl Default for EnvoyDialConfig {
+    fn default() -> Self {
+        Self {
+            security: Security::default(),
+            path: None,
+            upgrade: false,
+            upstream_cluster: None,
+            handshake_timeout: RESPONSE_TIMEOUT,
+        }
+    }
 }
 
 impl EnvoyAcceptConfig {
@@ -98,6 +113,7 @@ impl EnvoyDialConfig {
             upgrade: self.upgrade,
             upstream_cluster: cluster.and_then(|name| HeaderValue::from_str(name).ok()),
             security: self.security,
+            handshake_timeout: self.handshake_timeout,
             ..DialSettings::default()
         }
     }
@@ -140,7 +156,9 @@ pub(super) fn dial(at: At<'_>) -> Option<EnvoyDialConfig> {
         let path = section.optional("path", path);
         let upgrade = section.or("upgrade", false, |at| at.boolean());
         let upstream_cluster = section.optional("upstream_cluster", |at| cluster_name(&at));
-        Some(EnvoyDialConfig { security, path, upgrade, upstream_cluster })
+        let bounds = Duration::from_secs(1)..=Duration::from_secs(300);
+        let handshake_timeout = section.or("handshake_timeout", RESPONSE_TIMEOUT, |at| at.duration(bounds));
+        Some(EnvoyDialConfig { security, path, upgrade, upstream_cluster, handshake_timeout })
     })
 }
 

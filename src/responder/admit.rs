@@ -11,6 +11,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use crate::id::{PeerIdentity, TunnelId};
 use crate::policy;
 use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{PeerLimits, Refusal, Welcome};
 use crate::responder::listener::{Proof, Shared};
 use crate::telemetry::HandshakeFailure;
@@ -58,12 +59,16 @@ pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming, handshaking: 
 async fn run(shared: Arc<Shared>, pending: Pending, handshaking: Handshaking) {
     let remote = pending.shown.remote;
     let slot = pending.shown.hello.place.slot;
+    let is_envoy = pending.transport() == TransportKind::Envoy;
     match register(&shared, pending).await {
         Ok((prepared, welcome)) => {
             drop(handshaking);
             let tunnel = prepared.tunnel().clone();
             info!(%remote, slot, tunnel = %tunnel.id(), "tunnel up");
             let record = shared.metrics.opened(tunnel.transport().label());
+            if is_envoy {
+                shared.metrics.envoy_handshake(Counter::Accepted);
+            }
             let driver = prepared.welcome(welcome);
             let reason = attend(&shared, &tunnel, driver).await;
             shared.directory.registry().remove(tunnel.id(), Instant::now());
@@ -73,6 +78,9 @@ async fn run(shared: Arc<Shared>, pending: Pending, handshaking: Handshaking) {
         }
         Err((refused, refusal)) => {
             shared.metrics.refused(refusal.code);
+            if let Some(counter) = Rejection::from(refusal.clone()).counter().filter(|_| is_envoy) {
+                shared.metrics.envoy_handshake(counter);
+            }
             warn!(%remote, slot, code = refusal.code.number(), reason = refusal.reason, "no tunnel: refused");
             match refused {
                 Refused::Pending(pending) => pending.refuse(&refusal).await,
@@ -132,6 +140,9 @@ fn authorize(shared: &Shared, pending: &Pending) -> Result<(policy::Admitted, Pe
 
 /// Counts and tells why there was no claim to decide about.
 fn turned_away(shared: &Shared, remote: SocketAddr, transport: TransportKind, error: &AcceptError) {
+    if let Some(counter) = error.envoy_counter() {
+        shared.metrics.envoy_handshake(counter);
+    }
     let failure = match error {
         AcceptError::Refused(refusal) => {
             shared.metrics.refused(refusal.code);
@@ -175,6 +186,8 @@ fn welcome(shared: &Shared, tunnel: &Tunnel, observed: String) -> Welcome {
 async fn attend(shared: &Shared, tunnel: &Tunnel, driver: impl Future<Output = CloseReason>) -> CloseReason {
     let mut driver = std::pin::pin!(driver);
     let mut phase = tunnel.phase();
+    // A tunnel of an Envoy begins as suspect, and its proof is nothing to tell anybody.
+    let mut was_suspect = false;
     loop {
         tokio::select! {
             reason = &mut driver => return reason,
@@ -185,8 +198,14 @@ async fn attend(shared: &Shared, tunnel: &Tunnel, driver: impl Future<Output = C
                         info!(tunnel = %tunnel.id(), in_flight = tunnel.snapshot().in_flight, "tunnel draining");
                         shared.directory.registry().leave(tunnel.id());
                     }
-                    Phase::Suspect => warn!(tunnel = %tunnel.id(), "tunnel suspect: the initiator owes an answer"),
-                    Phase::Open => info!(tunnel = %tunnel.id(), "tunnel alive again"),
+                    Phase::Suspect => {
+                        was_suspect = true;
+                        warn!(tunnel = %tunnel.id(), "tunnel suspect: the initiator owes an answer");
+                    }
+                    Phase::Open if std::mem::take(&mut was_suspect) => {
+                        info!(tunnel = %tunnel.id(), "tunnel alive again");
+                    }
+                    Phase::Open => debug!(tunnel = %tunnel.id(), "tunnel proven"),
                     Phase::Closed(_) => {}
                 }
                 if changed.is_err() {

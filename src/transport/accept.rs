@@ -8,12 +8,15 @@ use rustls::pki_types::CertificateDer;
 
 use crate::id::TunnelId;
 use crate::protocol::code::{CloseCode, RefusalCode};
-use crate::protocol::envoy::Rejection;
+use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::transport::kind::TransportKind;
 use crate::transport::state::{CloseReason, TunnelState};
 use crate::transport::tunnel::Tunnel;
 use crate::transport::{quic, tcp};
+
+/// What an Envoy owes, in [`AcceptError::Timeout`].
+pub(super) const ENVOY_REQUEST: &str = "reverse tunnel request";
 
 /// A connection that says it wants to be a tunnel; nothing is known of it yet but an address.
 #[derive(Debug)]
@@ -106,6 +109,15 @@ impl AcceptError {
             Self::Rejected(rejection) => rejection.refusal().label(),
             Self::Hello(_) => "protocol",
             Self::GivenUp => "given_up",
+        }
+    }
+
+    /// What an Envoy responder would count; `None` where it would not, and where no Envoy dialled. spec: EV-18
+    pub fn envoy_counter(&self) -> Option<Counter> {
+        match self {
+            Self::Rejected(rejection) => rejection.counter(),
+            Self::Timeout { missing: ENVOY_REQUEST, .. } => Some(Counter::Timeout),
+            _ => None,
         }
     }
 }

@@ -3,6 +3,8 @@
 //! What carries the control frames is a [`Channel`]: a QUIC stream, the first bytes of a TLS connection, or a stream of
 //! HTTP/2. The rules are the session's, whatever carries it.
 
+mod attention;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
+use self::attention::{Attention, LOOK_INTERVAL};
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::Service;
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session};
@@ -22,9 +25,6 @@ pub(super) const COMMANDS: usize = 16;
 
 /// How often a responder asks for the round trip where the transport does not measure it: routing weighs by it.
 const RTT_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How often traffic is looked at while there is some.
-const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the owner of a tunnel may ask of its driver.
 #[derive(Debug)]
@@ -67,17 +67,13 @@ pub(super) struct Control<C> {
     session: Session,
     receiving: bool,
     heard: u64,
-    /// When `heard` was read last.
-    sampled_at: Instant,
-    /// Whether it had grown then: as long as it does it is read often, so that the last growth has a time.
-    busy: bool,
     /// The number of the peer's fault, once it made one.
     fault: Option<RefusalCode>,
 }
 
 impl<C: Channel> Control<C> {
     pub(super) fn new(channel: C, session: Session) -> Self {
-        Self { channel, session, receiving: true, heard: 0, sampled_at: Instant::now(), busy: false, fault: None }
+        Self { channel, session, receiving: true, heard: 0, fault: None }
     }
 
     pub(super) fn session(&mut self) -> &mut Session {
@@ -139,7 +135,7 @@ impl<C: Channel> Control<C> {
 
     /// Feeds the session what happens next: bytes, the end of the stream, or its deadline. Cancel safe.
     async fn wait(&mut self) -> Result<(), CloseReason> {
-        let deadline = self.deadline();
+        let deadline = self.session.deadline();
         let timer = async {
             match deadline {
                 Some(deadline) => sleep_until(deadline.into()).await,
@@ -184,22 +180,15 @@ impl<C: Channel> Control<C> {
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        let sample = self.busy.then(|| self.sampled_at + SAMPLE_INTERVAL);
-        self.session.deadline().map(|deadline| sample.map_or(deadline, |sample| sample.min(deadline)))
-    }
-
-    /// What only an application that runs can cause proves that it lives, on whatever stream. When that was is known as
-    /// far as "not before the last look", and that is what counts: a tunnel that died right behind its last answer would
-    /// otherwise seem alive for longer. spec: CT-10, CT-41
-    fn note_traffic(&mut self) {
+    /// What only an application that runs can cause proves that it lives, on whatever stream. spec: CT-40
+    fn note_traffic(&mut self) -> bool {
         let heard = self.channel.heard();
-        self.busy = heard != self.heard;
-        if self.busy {
+        let more = heard != self.heard;
+        if more {
             self.heard = heard;
-            self.session.heard(self.sampled_at);
+            self.session.heard(Instant::now());
         }
-        self.sampled_at = Instant::now();
+        more
     }
 
     /// Runs an open tunnel until it is gone; the reason is also its last phase.
@@ -226,7 +215,11 @@ impl<C: Channel> Control<C> {
         let mut draining = false;
         let measures = opener && self.channel.rtt().is_none();
         let mut sample = Instant::now();
+        let (mut attention, mut look) = (Attention::default(), None);
         loop {
+            if look.is_none() && attention.is_due(state.exchanges()) {
+                look = Some(Instant::now() + LOOK_INTERVAL);
+            }
             if let Some(rtt) = self.channel.rtt() {
                 state.note_rtt(rtt);
             }
@@ -250,6 +243,12 @@ impl<C: Channel> Control<C> {
                     self.note_traffic();
                     self.session.probe(Instant::now());
                     sample = Instant::now() + RTT_INTERVAL;
+                }
+                () = sleep_until(look.unwrap_or(sample).into()), if look.is_some() => {
+                    look = None;
+                    if attention.look(self.note_traffic(), state.exchanges()) {
+                        self.session.probe(Instant::now());
+                    }
                 }
                 () = state.idle(), if draining && opener => {
                     draining = false;

@@ -3,6 +3,7 @@
 //! | path | does |
 //! |---|---|
 //! | `/digest` | answers with the SHA-256 of the request body |
+//! | `/echo` | answers with the request body and its trailers |
 //! | `/content/SEED/BYTES` | sends content, and remembers the SHA-256 of what it sent |
 //! | `/crowd/FATE/ID` | answers with the request body, once the gate is open; see [`crate::crowd`] |
 
@@ -14,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -102,6 +103,7 @@ async fn answer(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<
     let parts: Vec<&str> = head.uri.path().trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
         ["digest"] => digest(body).await,
+        ["echo"] => echo(body).await,
         ["content", seed, length] => {
             let content = Content { seed: seed.parse().unwrap() };
             let length = length.parse().unwrap();
@@ -123,6 +125,18 @@ async fn digest(mut body: Incoming) -> Result<Response<AnyBody>, hyper::Error> {
         }
     }
     Ok(whole(hasher.sum().into()))
+}
+
+async fn echo(body: Incoming) -> Result<Response<AnyBody>, hyper::Error> {
+    let body = body.collect().await?;
+    let trailers: Vec<_> = body.trailers().into_iter().flat_map(|trailers| trailers.keys()).cloned().collect();
+    let mut response = Response::new(body.boxed_unsync());
+    for name in trailers {
+        response.headers_mut().append(http::header::TRAILER, name.into());
+        // A body with a length has no room for them.
+        response.headers_mut().insert(http::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Ok(response)
 }
 
 async fn join_crowd(mut body: Incoming, fate: Fate, mut exchange: Exchange) -> Result<Response<AnyBody>, hyper::Error> {

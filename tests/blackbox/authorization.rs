@@ -99,6 +99,16 @@ async fn a_certificate_of_another_ca_is_not_trusted(transport: Transport) {
     said.tls("does not accept the initiator", "does not accept this end");
 }
 
+/// The initiator already waits for the answer to its handshake when the responder judges its certificate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_initiator_of_envoys_tunnels_is_told_that_its_certificate_is_not_trusted() {
+    let folder = Folder::new();
+    let cloud = Cloud::new().responder("envoy", "{ security: handshake_tls }");
+    let shown = Authority::new("another CA").node(NODE);
+    let said = refused(cloud, Edge::envoy("{ security: handshake_tls }"), &folder, &shown).await;
+    said.tls("does not accept the initiator", "does not accept this end");
+}
+
 async fn an_expired_certificate_is_not_trusted(transport: Transport) {
     let folder = Folder::new();
     let shown = folder.authority.expired_node(NODE);

@@ -1,9 +1,15 @@
 //! Envoy's reverse tunnels, with the real Envoy at one end or at both.
 
+mod admission;
 mod ends;
 mod envoy_alone;
 mod envoy_weak;
+mod handshake;
+mod proof;
+mod raw;
+mod rejections;
 pub(crate) mod tap;
+mod untls;
 
 use ends::{End, Pair, over_each_pair};
 

@@ -157,6 +157,16 @@ impl Running {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// SIGSTOP: it keeps its connections and does nothing. Returns when all its threads have stopped.
+    pub(crate) fn freeze(&self) {
+        self.process.freeze();
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.process.thaw();
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         self.process.terminate();

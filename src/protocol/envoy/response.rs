@@ -17,6 +17,9 @@ use crate::protocol::envoy::{MAX_HEAD_FIELDS, MAX_INTERIM_RESPONSES, names};
 use crate::protocol::limits::{MAX_DURATION, MAX_REASON_BYTES};
 use crate::protocol::wire::printable;
 
+/// How every answer begins.
+const VERSION: &[u8] = b"HTTP/1.";
+
 /// The responder took the tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -164,6 +167,11 @@ impl ResponseReader {
         loop {
             match &mut self.state {
                 State::Head(scanner) => {
+                    // Told apart at once: another protocol's greeting may never become a head.
+                    let mut begun = scanner.bytes().iter().chain(&**input).zip(VERSION);
+                    if begun.any(|(is, wanted)| is != wanted) {
+                        return Err(HandshakeError::NotHttp);
+                    }
                     if !scanner.push(input)? {
                         return Ok(false);
                     }

@@ -60,6 +60,8 @@ table! {
         "Handshakes that ended in a refusal: sent by a responder, received by an initiator.";
     HANDSHAKES_FAILED = Counter "adit_handshakes_failed_total" ["role", "reason"]
         "Handshakes that ended in neither welcome nor refusal: tls, timeout or protocol.";
+    ENVOY_HANDSHAKES = Counter "adit_envoy_handshakes_total" ["result"]
+        "Handshakes of Envoy initiators at a responder, by the names of reverse_tunnel.handshake in Envoy.";
     EXCHANGES = Counter "adit_exchanges_total" ["side", "status"]
         "Exchanges that ended, by class of the status; none: no response was sent.";
     EXCHANGE_DURATION = Histogram "adit_exchange_duration_seconds" ["side"]

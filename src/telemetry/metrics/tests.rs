@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::envoy::Counter as EnvoyHandshake;
 use crate::telemetry::{DestinationState, Direction, HandshakeFailure};
 
 const CAUSES: &[&str] = &["no_tunnel", "target_refused"];
@@ -42,6 +43,7 @@ counter adit_tunnels_opened_total {role}
 counter adit_tunnels_closed_total {role,reason}
 counter adit_handshakes_refused_total {role,code}
 counter adit_handshakes_failed_total {role,reason}
+counter adit_envoy_handshakes_total {result}
 counter adit_exchanges_total {side,status}
 histogram adit_exchange_duration_seconds {side}
 counter adit_exchanges_failed_total {side,cause}
@@ -125,6 +127,21 @@ fn handshakes_that_open_no_tunnel_count_by_code_or_reason() {
             "adit_handshakes_failed_total{role=\"initiator\",reason=\"tls\"} 1",
         ],
     );
+}
+
+// spec: EV-18
+#[test]
+fn handshakes_of_envoys_are_counted_by_their_names_at_a_responder_only() {
+    let metrics = Metrics::new();
+    metrics.tunnels(Role::Initiator).envoy_handshake(EnvoyHandshake::Accepted);
+    assert!(!metrics.render().contains("adit_envoy_handshakes_total{"));
+    let tunnels = metrics.tunnels(Role::Responder);
+    tunnels.envoy_handshake(EnvoyHandshake::Accepted);
+    tunnels.envoy_handshake(EnvoyHandshake::ParseError);
+    for kind in EnvoyHandshake::ALL {
+        let count = u8::from(matches!(kind, EnvoyHandshake::Accepted | EnvoyHandshake::ParseError));
+        assert_samples(&metrics, &[&format!("adit_envoy_handshakes_total{{result=\"{}\"}} {count}", kind.name())]);
+    }
 }
 
 #[test]

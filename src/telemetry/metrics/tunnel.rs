@@ -5,10 +5,11 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 
 use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::envoy::Counter as EnvoyHandshake;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::table::{
-    HANDSHAKES_FAILED, HANDSHAKES_REFUSED, TRANSPORTS, TUNNELS_BY_TRANSPORT, TUNNELS_CLOSED, TUNNELS_OPEN,
-    TUNNELS_OPENED,
+    ENVOY_HANDSHAKES, HANDSHAKES_FAILED, HANDSHAKES_REFUSED, TRANSPORTS, TUNNELS_BY_TRANSPORT, TUNNELS_CLOSED,
+    TUNNELS_OPEN, TUNNELS_OPENED,
 };
 
 /// Which end of its tunnels this process is.
@@ -72,10 +73,14 @@ struct Handles {
     lost: Counter,
     refused: Vec<(RefusalCode, Counter)>,
     failed: Vec<(HandshakeFailure, Counter)>,
+    /// Only a responder has any.
+    envoy: Vec<(EnvoyHandshake, Counter)>,
 }
 
 impl TunnelMetrics {
     pub(super) fn new(metrics: &Metrics, role: Role) -> Self {
+        let kinds = if role == Role::Responder { &EnvoyHandshake::ALL[..] } else { &[] };
+        let envoy = |kind: &EnvoyHandshake| (*kind, metrics.counter(&ENVOY_HANDSHAKES, &[kind.name()]));
         let role = role.label();
         let closed = |code: &CloseCode| (*code, metrics.counter(&TUNNELS_CLOSED, &[role, code.label()]));
         let refused = |code: RefusalCode| (code, metrics.counter(&HANDSHAKES_REFUSED, &[role, code.label()]));
@@ -89,6 +94,7 @@ impl TunnelMetrics {
                 lost: metrics.counter(&TUNNELS_CLOSED, &[role, LOST]),
                 refused: RefusalCode::ALL.into_iter().map(refused).collect(),
                 failed: HandshakeFailure::ALL.into_iter().map(failed).collect(),
+                envoy: kinds.iter().map(envoy).collect(),
             }),
         }
     }
@@ -109,6 +115,12 @@ impl TunnelMetrics {
     /// A handshake ended in a refusal.
     pub fn refused(&self, code: RefusalCode) {
         increment(&self.handles.refused, code);
+    }
+
+    /// The handshake of an Envoy ended so, in addition to what is counted for all transports. An initiator counts none.
+    /// spec: EV-18
+    pub fn envoy_handshake(&self, kind: EnvoyHandshake) {
+        increment(&self.handles.envoy, kind);
     }
 
     /// A handshake ended in neither welcome nor refusal.

@@ -50,6 +50,8 @@ impl fmt::Debug for Dialer {
 pub struct Connected {
     quic: quinn::Connection,
     settings: QuicSettings,
+    /// The connection's credit by now, bytes.
+    credit: u32,
 }
 
 /// An admitted tunnel that waits to be run.
@@ -97,7 +99,7 @@ impl Dialer {
             .await
             .map_err(|_| DialError::Timeout { over: TransportKind::Quic, after })?
             .map_err(|error| connection_error(&error))?;
-        Ok(Connected { quic, settings: self.settings.clone() })
+        Ok(Connected { quic, settings: self.settings.clone(), credit: self.settings.receive_window })
     }
 }
 
@@ -115,28 +117,29 @@ impl Connected {
     ///
     /// The responder has no reason to send anything before HELLO, so it is asked: each raise of the connection's credit
     /// is a frame that must be acknowledged.
-    pub(crate) async fn closed(&self) -> DialError {
+    pub(crate) async fn closed(&mut self) -> DialError {
+        let quic = self.quic.clone();
         tokio::select! {
-            error = self.quic.closed() => connection_error(&error),
+            error = quic.closed() => connection_error(&error),
             silence = self.silence() => DialError::Connection(format!("nothing came back for {silence:.1?}")),
         }
     }
 
     /// Resolves when nothing was heard for too long.
-    async fn silence(&self) -> Duration {
-        let received = || self.quic.stats().udp_rx.datagrams;
-        let (mut heard, mut heard_at) = (received(), Instant::now());
-        for raise in 1.. {
-            self.quic.set_receive_window(VarInt::from_u32(self.settings.receive_window.saturating_add(raise)));
+    async fn silence(&mut self) -> Duration {
+        let received = |quic: &quinn::Connection| quic.stats().udp_rx.datagrams;
+        let (mut heard, mut heard_at) = (received(&self.quic), Instant::now());
+        loop {
+            self.credit = self.credit.saturating_add(1);
+            self.quic.set_receive_window(VarInt::from_u32(self.credit));
             sleep(ASK_INTERVAL).await;
-            let silence = heard_at.elapsed();
-            if received() > heard {
-                (heard, heard_at) = (received(), Instant::now());
+            let (now, silence) = (received(&self.quic), heard_at.elapsed());
+            if now > heard {
+                (heard, heard_at) = (now, Instant::now());
             } else if silence > MAX_SILENCE.max(3 * self.quic.rtt()) {
                 return silence;
             }
         }
-        std::future::pending().await
     }
 
     /// Ends a connection that is not needed after all.
@@ -145,7 +148,7 @@ impl Connected {
     }
 
     async fn handshake(self, hello: &Hello) -> Result<Dialed, DialError> {
-        let Self { quic, settings } = self;
+        let Self { quic, settings, .. } = self;
         let (send, recv) = quic.open_bi().await.map_err(|error| connection_error(&error))?;
         let session = Session::initiator(Instant::now(), hello, settings.timing);
         let mut control = Control::new(ControlStream::new(quic.clone(), send, recv), session);

@@ -1,14 +1,15 @@
 //! A tunnel on a bad network, and a responder under pressure.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit::id::TunnelId;
 use adit::protocol::session::Timing;
-use adit::transport::DialError;
 use adit::transport::quic::{CongestionControl, QuicSettings};
+use adit::transport::{DialError, Phase, TransportKind};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use tokio::time::timeout;
 
 use crate::support::link::udp::UdpLink;
 use crate::support::link::{CLEAN, HOSTILE, Impairment};
@@ -59,9 +60,44 @@ async fn a_network_that_forgets_the_initiator_hears_from_it_again() {
     let before = tunnel.remote();
     link.rebind();
     // Only the initiator can repair this: its keep-alive shows the responder the new address.
-    let body = tokio::time::timeout(Duration::from_secs(10), get(&tunnel)).await.unwrap();
+    let body = timeout(Duration::from_secs(10), get(&tunnel)).await.unwrap();
     assert_eq!(body.len(), 1 << 20);
     assert_ne!(tunnel.remote(), before);
+}
+
+// spec: CT-42
+#[tokio::test]
+async fn a_tunnel_in_use_that_falls_silent_is_suspect_before_the_keepalive_would_ask() {
+    let ends = Ends::new(Transport::Quic, QuicSettings::default());
+    let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
+    let tunnel = through(&ends, &link).await;
+    // In the middle of an interval: what was heard then must not count as heard at its end.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        get(&tunnel).await;
+    }
+    link.blackout(true);
+    let silent = Instant::now();
+    let mut phase = tunnel.phase();
+    phase.wait_for(|phase| *phase == Phase::Suspect).await.unwrap();
+    // Two looks, a second apart, and 3 s for the answer; the keepalive alone takes 8 s to 13 s.
+    assert!(silent.elapsed() < Duration::from_secs(7), "{:?}", silent.elapsed());
+}
+
+// spec: TB-25
+#[tokio::test]
+async fn a_connection_that_waits_for_its_claim_holds_until_its_path_is_gone() {
+    let ends = Ends::new(Transport::Quic, QuicSettings::default());
+    let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
+    let dialer = ends.dialer.clone();
+    let accepting = tokio::spawn(async move { ends.listener.accept(|| 0).await.handshake().await });
+    let mut waiting = dialer.connect(TransportKind::Quic, link.address(), "localhost").await.unwrap();
+    let trial = Duration::from_secs(2);
+    assert!(timeout(trial, waiting.closed()).await.is_err(), "nothing is wrong with it");
+    link.blackout(true);
+    let error = timeout(trial, waiting.closed()).await.expect("a trial shows it");
+    assert!(error.to_string().contains("nothing came back"), "{error}");
+    accepting.abort();
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ pub(super) struct Ends {
     pub(super) listener: Listener,
     pub(super) address: SocketAddr,
     over: TransportKind,
-    dialer: Dialer,
+    pub(super) dialer: Dialer,
 }
 
 /// Where tunnels come in.

@@ -24,6 +24,8 @@ pub(crate) struct InitiatorOptions {
     pub(crate) more_responders: Vec<SocketAddr>,
     /// The handshake is an HTTP upgrade.
     pub(crate) use_http_upgrade: bool,
+    /// Where the handshake goes.
+    pub(crate) request_path: Option<&'static str>,
     /// Further header fields of the handshake.
     pub(crate) additional_headers: Vec<(&'static str, String)>,
     pub(crate) handshake_timeout: Option<Duration>,
@@ -46,6 +48,7 @@ impl Default for InitiatorOptions {
             tunnels: 1,
             more_responders: Vec::new(),
             use_http_upgrade: false,
+            request_path: None,
             additional_headers: Vec::new(),
             handshake_timeout: None,
             max_reconnect_backoff: None,
@@ -159,6 +162,7 @@ impl InitiatorOptions {
         let headers: Vec<Value> =
             headers.map(|(key, value)| json!({ "header": { "key": key, "value": value } })).collect();
         let mut handshake = json!({ "use_http_upgrade": self.use_http_upgrade, "additional_headers": headers });
+        set(&mut handshake, "request_path", self.request_path);
         set(&mut handshake, "handshake_timeout", self.handshake_timeout.map(duration));
         let standard = variant.is_drain_aware().then_some(Duration::from_secs(1));
         let mut fields =

@@ -29,6 +29,10 @@ pub(crate) struct ResponderOptions {
     pub(crate) keepalive: Option<[Duration; 2]>,
     /// The handshake is an HTTP upgrade.
     pub(crate) use_http_upgrade: bool,
+    /// Where handshakes go.
+    pub(crate) request_path: Option<&'static str>,
+    /// What initiators must call it.
+    pub(crate) required_cluster_name: Option<&'static str>,
     /// What the claimed node must be equal to, such as `%DOWNSTREAM_PEER_DNS_SAN%`.
     pub(crate) node_id_format: Option<&'static str>,
     pub(crate) handshake_timeout: Option<Duration>,
@@ -53,6 +57,8 @@ impl Default for ResponderOptions {
             ping_failure_threshold: None,
             keepalive: None,
             use_http_upgrade: false,
+            request_path: None,
+            required_cluster_name: None,
             node_id_format: None,
             handshake_timeout: None,
             max_connections_per_node: None,
@@ -174,6 +180,8 @@ impl ResponderOptions {
     /// What accepts handshakes.
     fn tunnels(&self, variant: Variant) -> Value {
         let mut filter = json!({ "use_http_upgrade": self.use_http_upgrade });
+        set(&mut filter, "request_path", self.request_path);
+        set(&mut filter, "required_cluster_name", self.required_cluster_name);
         set(&mut filter, "ping_interval", self.ping_interval.map(duration));
         set(&mut filter, "handshake_timeout", self.handshake_timeout.map(duration));
         set(&mut filter, "validation", self.node_id_format.map(|format| json!({ "node_id_format": format })));

@@ -17,7 +17,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::envoy::{Pinger, Rejection, Request, RequestReader};
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal};
 use crate::tls::{self, InitiatorTls, Trust};
-use crate::transport::accept::{AcceptError, Shown};
+use crate::transport::accept::{AcceptError, ENVOY_REQUEST, Shown};
 use crate::transport::control::{COMMANDS, Command};
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::envoy::http2::Responder;
@@ -71,10 +71,10 @@ pub(in crate::transport::tcp) async fn greet(
     deadline: TokioInstant,
 ) -> Result<(Shown, Pending), AcceptError> {
     let reading = read_request(&mut wire, &accept);
-    let limit = accept.handshake_timeout;
+    let limit = accept.handshake_timeout.min(settings.timing.handshake_timeout);
     let request = match timeout_at(deadline, reading).await {
         // Closed without an answer. spec: EV-16
-        Err(_) => return Err(AcceptError::Timeout { missing: "reverse tunnel request", limit }),
+        Err(_) => return Err(AcceptError::Timeout { missing: ENVOY_REQUEST, limit }),
         Ok(Err(error)) => return Err(AcceptError::Connection(error.text)),
         Ok(Ok(Err(rejection))) => {
             reject(wire, &rejection).await;
@@ -110,6 +110,7 @@ async fn read_request(wire: &mut Wire, accept: &AcceptSettings) -> Result<Result
 
 /// What HELLO would have said.
 fn hello(request: &Request) -> Hello {
+    // Starts over after four thousand million handshakes: no tunnel of a node is that old.
     let slot = NEXT_SLOT.fetch_add(1, Ordering::Relaxed);
     Hello {
         versions: (1, 1),

@@ -1,6 +1,7 @@
 //! The initiator's way to a tunnel of an Envoy responder.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -165,16 +166,19 @@ impl Connected {
     }
 
     async fn ask(&mut self, hello: &Hello) -> Result<(ResponseReader, Bytes), DialError> {
-        let broken = |error: std::io::Error| DialError::Connection(error.to_string());
+        let broken = |error: io::Error| DialError::Connection(error.to_string());
         self.wire.write_all(&encode_request(&self.head(hello))).await.map_err(broken)?;
         self.wire.flush().await.map_err(broken)?;
         let mut reader = ResponseReader::new(self.dial.upgrade);
         let mut bytes = BytesMut::with_capacity(READ_BYTES);
         loop {
             bytes.clear();
-            // A connection that breaks off says as much as one that ends.
-            if self.wire.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
-                return Err(refused(reader.closed()));
+            match self.wire.read_buf(&mut bytes).await {
+                Ok(1..) => {}
+                // TLS 1.3 lets the client finish before the server has judged its certificate. spec: HS-36
+                Err(error) if is_of_tls(&error) => return Err(failed(&error)),
+                // A connection that breaks off says as much as one that ends.
+                Ok(0) | Err(_) => return Err(refused(reader.closed())),
             }
             match reader.push(&bytes) {
                 Ok(None) => {}
@@ -219,6 +223,10 @@ fn welcome(settings: &TcpSettings) -> Welcome {
         keepalive: settings.timing.keepalive_interval,
         idle: settings.timing.idle_timeout,
     }
+}
+
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 fn refused(error: HandshakeError) -> DialError {

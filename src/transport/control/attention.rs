@@ -1,0 +1,94 @@
+//! When to ask for a sign of life earlier than the keepalive would: a tunnel that was in use a moment ago and is silent
+//! gives a reason to doubt. spec: CT-42
+
+use std::time::Duration;
+
+/// How often a tunnel in use is looked at, and so how long it may be silent before it is asked.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is known of a tunnel's use.
+#[derive(Debug, Default)]
+pub(super) struct Attention {
+    use_: Use,
+    /// Exchanges begun when last looked.
+    exchanges: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Use {
+    /// The keepalive is enough.
+    #[default]
+    Idle,
+    InUse,
+    /// It fell silent and was asked.
+    Asked,
+    /// It answered; whatever is heard beyond that is use.
+    Answered,
+}
+
+impl Attention {
+    /// Whether it needs to be looked at again after [`LOOK_INTERVAL`].
+    pub(super) fn is_due(&mut self, exchanges: u64) -> bool {
+        if self.use_ == Use::Idle && exchanges != self.exchanges {
+            self.use_ = Use::InUse;
+        }
+        self.use_ != Use::Idle
+    }
+
+    /// Looks: whether anything was `heard` since the last time, and how many `exchanges` have begun. `true`: ask now.
+    pub(super) fn look(&mut self, heard: bool, exchanges: u64) -> bool {
+        let begun = std::mem::replace(&mut self.exchanges, exchanges) != exchanges;
+        self.use_ = match (self.use_, begun, heard) {
+            (_, true, true) | (Use::InUse | Use::Answered, false, true) => Use::InUse,
+            (_, true, false) | (Use::InUse, false, false) => Use::Asked,
+            (Use::Asked, false, true) => Use::Answered,
+            (Use::Idle, false, _) | (Use::Asked | Use::Answered, false, false) => return self.rest(),
+        };
+        self.use_ == Use::Asked
+    }
+
+    const fn rest(&mut self) -> bool {
+        self.use_ = Use::Idle;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of one look after the other.
+    fn asks(looks: &[(bool, u64)]) -> Vec<bool> {
+        let mut attention = Attention::default();
+        looks
+            .iter()
+            .map(|&(heard, exchanges)| attention.is_due(exchanges) && attention.look(heard, exchanges))
+            .collect()
+    }
+
+    // spec: CT-42
+    #[test]
+    fn a_tunnel_in_use_that_falls_silent_is_asked_once() {
+        let silent = [(true, 1), (true, 2), (false, 2), (false, 2), (false, 2), (false, 2)];
+        assert_eq!(asks(&silent), [false, false, true, false, false, false]);
+        let answered = [(true, 1), (false, 1), (true, 1), (false, 1), (false, 1)];
+        assert_eq!(asks(&answered), [false, true, false, false, false], "an answer is no use");
+    }
+
+    #[test]
+    fn a_request_into_silence_is_a_reason_to_ask() {
+        assert_eq!(asks(&[(false, 1), (false, 2), (false, 2)]), [true, true, false]);
+    }
+
+    #[test]
+    fn one_long_exchange_counts_while_it_is_heard() {
+        let download = [(true, 1), (true, 1), (true, 1), (false, 1), (true, 1), (true, 1), (false, 1)];
+        assert_eq!(asks(&download), [false, false, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn a_tunnel_without_exchanges_is_left_to_the_keepalive() {
+        assert_eq!(asks(&[(true, 0), (true, 0), (false, 0)]), [false; 3]);
+        assert!(!Attention::default().is_due(0));
+    }
+}
