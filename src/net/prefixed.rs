@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 /// Reads `prefix` first, then on from the stream; writes go straight through.
 #[derive(Debug)]
@@ -40,6 +40,25 @@ impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
         into.put_slice(&self.prefix[..length]);
         self.prefix.advance(length);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncBufRead + Unpin> AsyncBufRead for Prefixed<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        if this.prefix.is_empty() {
+            Pin::new(&mut this.stream).poll_fill_buf(cx)
+        } else {
+            Poll::Ready(Ok(&this.prefix))
+        }
+    }
+
+    fn consume(mut self: Pin<&mut Self>, length: usize) {
+        if self.prefix.is_empty() {
+            Pin::new(&mut self.stream).consume(length);
+        } else {
+            self.prefix.advance(length);
+        }
     }
 }
 

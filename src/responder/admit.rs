@@ -52,6 +52,7 @@ pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming, handshaking: 
         Err(error) => return turned_away(&shared, remote, transport, &error),
     };
     let claim = pending.shown.hello.place.claim.clone();
+    let transport = pending.transport();
     let span = info_span!("tunnel", node = %claim.node, cluster = %claim.cluster, tenant = %claim.tenant, %transport);
     run(shared, pending, handshaking).instrument(span).await;
 }

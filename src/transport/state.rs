@@ -223,6 +223,12 @@ impl TunnelState {
         Duration::from_micros(self.rtt_micros.load(Ordering::Relaxed))
     }
 
+    /// Takes one measured round trip into the estimate, an eighth of it, as TCP does. RFC 6298 section 2
+    pub(crate) fn measure_rtt(&self, sample: Duration) {
+        let known = self.rtt();
+        self.note_rtt(if known.is_zero() { sample } else { (known * 7 + sample) / 8 });
+    }
+
     pub(crate) fn note_rtt(&self, rtt: Duration) {
         self.rtt_micros.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -297,18 +303,31 @@ mod tests {
     use super::*;
     use crate::id::{Claim, ClusterId, InstanceId, NodeId, TenantId};
 
-    #[test]
-    fn what_a_drain_said_about_a_replacement_outlasts_the_tunnel() {
+    fn state() -> Arc<TunnelState> {
         let claim = Claim {
             tenant: TenantId::default(),
             cluster: ClusterId::new("c").unwrap(),
             node: NodeId::new("n").unwrap(),
         };
         let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 0 };
-        let state = TunnelState::new(TunnelId(1), place, PeerLimits::default(), Vec::new());
+        TunnelState::new(TunnelId(1), place, PeerLimits::default(), Vec::new())
+    }
+
+    #[test]
+    fn what_a_drain_said_about_a_replacement_outlasts_the_tunnel() {
+        let state = state();
         assert_eq!(state.reconnect_after(), None);
         state.advance(Phase::Draining { reconnect_after: Duration::from_secs(2) });
         state.advance(Phase::Closed(CloseReason { code: CloseCode::Done, text: "drained".into() }));
         assert_eq!(state.reconnect_after(), Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn one_slow_round_trip_moves_the_estimate_by_an_eighth() {
+        let state = state();
+        state.measure_rtt(Duration::from_millis(8));
+        assert_eq!(state.rtt(), Duration::from_millis(8));
+        state.measure_rtt(Duration::from_millis(80));
+        assert_eq!(state.rtt(), Duration::from_millis(17));
     }
 }

@@ -1,13 +1,17 @@
 //! Envoy's reverse tunnels, with the real Envoy at one end or at both.
 
 mod admission;
+mod drains;
 mod ends;
 mod envoy_alone;
 mod envoy_weak;
+mod frozen;
 mod handshake;
 mod proof;
 mod raw;
+mod refused;
 mod rejections;
+mod spread;
 pub(crate) mod tap;
 mod untls;
 

@@ -3,9 +3,11 @@
 use std::net::ToSocketAddrs as _;
 use std::time::{Duration, Instant};
 
+use crate::support::envoy::{EnvoyResponder, ResponderOptions, Variant};
 use crate::support::eventually::eventually;
 use crate::support::http1::get;
-use crate::support::site::{Cloud, Edge, NODE, Running, Site, TO_NODE, Transport, over_each_transport};
+use crate::support::site::{Cloud, Edge, Folder, NODE, Running, Site, TO_NODE, Transport, over_each_transport};
+use crate::support::targets::Target;
 
 over_each_transport!(
     a_responder_that_was_killed_and_restarted_is_noticed_long_before_the_idle_timeout,
@@ -102,7 +104,7 @@ async fn a_tunnel_that_was_lost_shows_as_recovered(transport: Transport) {
 async fn each_address_of_a_name_gets_its_tunnels(transport: Transport) {
     // One address on some machines, two on others: what is promised holds for both.
     let expected: std::collections::BTreeSet<_> = ("localhost", 0).to_socket_addrs().unwrap().collect();
-    let folder = crate::support::site::Folder::new();
+    let folder = Folder::new();
     let responder = Cloud::new().responder("listen", "{ quic: \"[::]:0\", tcp: \"[::]:0\" }").start(&folder).await;
     let edge = Edge::new(transport).count(2);
     folder.authority.node(NODE).write(folder.path(), "edge");
@@ -113,4 +115,33 @@ async fn each_address_of_a_name_gets_its_tunnels(transport: Transport) {
     let addresses: std::collections::BTreeSet<_> =
         initiator.tunnels().await.dialled.into_iter().map(|tunnel| tunnel.remote).collect();
     assert_eq!(addresses.len(), expected.len());
+}
+
+/// When it goes on, the end of the old tunnel and the next handshake wait for it together. spec: EV-47
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_envoy_that_was_frozen_takes_the_next_tunnel_at_once() {
+    let Some(responder) = EnvoyResponder::start(Variant::Plaintext, ResponderOptions::default()).await else { return };
+    let (target, folder) = (Target::http1().await, Folder::new());
+    let edge = Edge::envoy("{ security: none }").target(&format!("http://{}", target.address()));
+    let initiator = edge.start(&folder, responder.tunnel_address()).await;
+    responder.registered(1).await;
+    let egress = responder.egress();
+    let under_way = tokio::spawn(async move { get(egress, "/hang", &[TO_NODE]).await });
+    eventually("a request at the target", async || (target.requests() == ["GET /hang"]).then_some(())).await;
+
+    responder.freeze();
+    initiator.line_with("tunnel lost: dialling again").await;
+    eventually("a dial", async || {
+        initiator.tunnels().await.dialled.iter().find(|tunnel| tunnel.state == "connecting").map(drop)
+    })
+    .await;
+    responder.thaw();
+    let thawed = Instant::now();
+    eventually("a request that comes through", async || {
+        (get(egress, "/", &[TO_NODE]).await.ok()?.status() == 200).then_some(())
+    })
+    .await;
+    under_way.abort();
+    // The handshake timeout of an Envoy is 10 s.
+    assert!(thawed.elapsed() < Duration::from_secs(5), "{:?}", thawed.elapsed());
 }

@@ -9,17 +9,17 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// What is known of a tunnel's use.
 #[derive(Debug, Default)]
 pub(super) struct Attention {
-    use_: Use,
+    usage: Usage,
     /// Exchanges begun when last looked.
     exchanges: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Use {
+enum Usage {
     /// The keepalive is enough.
     #[default]
     Idle,
-    InUse,
+    Busy,
     /// It fell silent and was asked.
     Asked,
     /// It answered; whatever is heard beyond that is use.
@@ -29,26 +29,26 @@ enum Use {
 impl Attention {
     /// Whether it needs to be looked at again after [`LOOK_INTERVAL`].
     pub(super) fn is_due(&mut self, exchanges: u64) -> bool {
-        if self.use_ == Use::Idle && exchanges != self.exchanges {
-            self.use_ = Use::InUse;
+        if self.usage == Usage::Idle && exchanges != self.exchanges {
+            self.usage = Usage::Busy;
         }
-        self.use_ != Use::Idle
+        self.usage != Usage::Idle
     }
 
     /// Looks: whether anything was `heard` since the last time, and how many `exchanges` have begun. `true`: ask now.
     pub(super) fn look(&mut self, heard: bool, exchanges: u64) -> bool {
         let begun = std::mem::replace(&mut self.exchanges, exchanges) != exchanges;
-        self.use_ = match (self.use_, begun, heard) {
-            (_, true, true) | (Use::InUse | Use::Answered, false, true) => Use::InUse,
-            (_, true, false) | (Use::InUse, false, false) => Use::Asked,
-            (Use::Asked, false, true) => Use::Answered,
-            (Use::Idle, false, _) | (Use::Asked | Use::Answered, false, false) => return self.rest(),
+        self.usage = match (self.usage, begun, heard) {
+            (_, true, true) | (Usage::Busy | Usage::Answered, false, true) => Usage::Busy,
+            (_, true, false) | (Usage::Busy, false, false) => Usage::Asked,
+            (Usage::Asked, false, true) => Usage::Answered,
+            (Usage::Idle, false, _) | (Usage::Asked | Usage::Answered, false, false) => return self.rest(),
         };
-        self.use_ == Use::Asked
+        self.usage == Usage::Asked
     }
 
     const fn rest(&mut self) -> bool {
-        self.use_ = Use::Idle;
+        self.usage = Usage::Idle;
         false
     }
 }

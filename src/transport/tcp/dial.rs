@@ -251,9 +251,10 @@ pub(super) fn builder(settings: &TcpSettings) -> server::Builder {
 
 /// What a failed TLS handshake means to whoever configured it.
 pub(super) fn failed(error: &io::Error) -> DialError {
-    use rustls::Error::AlertReceived;
+    use rustls::Error::{AlertReceived, InvalidMessage};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(AlertReceived(alert)) => alerted(*alert),
+        Some(InvalidMessage(_)) => DialError::Tls("what answers on that port does not speak TLS".to_owned()),
         Some(error) => {
             let text = peer_text(error.to_string().as_bytes());
             DialError::Tls(format!("this end does not accept the responder: {}", Rejection::plain(&text)))
@@ -272,5 +273,17 @@ fn closed_early(bare: &BareFrames, reason: &CloseReason) -> DialError {
     match bare.alert() {
         Some(alert) => alerted(alert),
         None => DialError::Connection(format!("{}: {}", reason.code, reason.text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_no_tls_is_not_blamed_on_certificates() {
+        let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        let error = failed(&io::Error::new(io::ErrorKind::InvalidData, error));
+        assert_eq!(error.to_string(), "TLS: what answers on that port does not speak TLS");
     }
 }

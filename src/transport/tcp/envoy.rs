@@ -6,6 +6,7 @@
 
 mod accept;
 mod dial;
+mod given_up;
 mod http2;
 mod idle;
 mod pings;

@@ -43,6 +43,11 @@ impl Raw {
         self.records = on.then(Records::default);
     }
 
+    /// Whether that is on.
+    pub(super) fn reads_records(&self) -> bool {
+        self.records.is_some()
+    }
+
     /// Puts bytes back in front of what comes next.
     pub(super) fn unread(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,20 @@ impl Wire {
     }
 }
 
+/// Reads no further than one record. A TLS stream as such goes on as long as there is room, into what may be no record
+/// any more. spec: EV-41
+fn poll_record(
+    mut stream: Pin<&mut Prefixed<TlsStream<Raw>>>,
+    cx: &mut Context<'_>,
+    into: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let bytes = ready!(stream.as_mut().poll_fill_buf(cx))?;
+    let length = bytes.len().min(into.remaining());
+    into.put_slice(&bytes[..length]);
+    stream.consume(length);
+    Poll::Ready(Ok(()))
+}
+
 fn joined(front: Bytes, rest: &Bytes) -> Bytes {
     if rest.is_empty() { front } else { [&front[..], &rest[..]].concat().into() }
 }
@@ -132,6 +146,9 @@ impl AsyncRead for Wire {
         let before = into.filled().len();
         let polled = match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
+            Layer::Tls(stream) if stream.get_ref().get_ref().0.reads_records() => {
+                poll_record(Pin::new(stream.as_mut()), cx, into)
+            }
             Layer::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, into),
         };
         self.meter.received.fetch_add((into.filled().len() - before) as u64, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Response;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -293,5 +293,39 @@ impl Coalesced {
             let _ = tokio::io::copy(&mut tcp_read, &mut far_write).await;
         });
         near
+    }
+}
+
+/// Says GOAWAY on a connection of HTTP/2 that somebody else speaks.
+pub(super) struct Goaway(Arc<Notify>);
+
+impl Goaway {
+    /// The connection for the one who speaks HTTP/2. Frames must be written whole, as they are when one thing happens at a
+    /// time.
+    pub(super) fn beside(stream: TcpStream) -> (tokio::io::DuplexStream, Self) {
+        const FRAME: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (mut tcp_read, mut tcp_write) = stream.into_split();
+        let (mut far_read, mut far_write) = tokio::io::split(far);
+        let said = Arc::new(Notify::new());
+        let asked = Arc::clone(&said);
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 16 * 1024];
+            loop {
+                tokio::select! {
+                    length = far_read.read(&mut buffer) => match length {
+                        Ok(length @ 1..) => tcp_write.write_all(&buffer[..length]).await.unwrap(),
+                        _ => return,
+                    },
+                    () = asked.notified() => tcp_write.write_all(&FRAME).await.unwrap(),
+                }
+            }
+        });
+        tokio::spawn(async move { tokio::io::copy(&mut tcp_read, &mut far_write).await });
+        (near, Self(said))
+    }
+
+    pub(super) fn say(&self) {
+        self.0.notify_one();
     }
 }

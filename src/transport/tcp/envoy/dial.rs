@@ -28,6 +28,7 @@ use crate::transport::kind::TransportKind;
 use crate::transport::serve::Serve;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::dial::failed;
+use crate::transport::tcp::envoy::given_up::{GivenUp, Hold};
 use crate::transport::tcp::envoy::http2::Initiator;
 use crate::transport::tcp::envoy::idle::reason;
 use crate::transport::tcp::envoy::{DialSettings, Hidden, Security};
@@ -51,6 +52,7 @@ pub struct Dialer {
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
     settings: TcpSettings,
+    given_up: GivenUp,
 }
 
 impl fmt::Debug for Dialer {
@@ -67,6 +69,7 @@ pub struct Connected {
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
     settings: TcpSettings,
+    given_up: GivenUp,
 }
 
 /// An admitted tunnel that waits to be run.
@@ -80,6 +83,7 @@ pub(crate) struct Dialed {
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
     settings: TcpSettings,
+    given_up: GivenUp,
 }
 
 impl Dialer {
@@ -96,7 +100,7 @@ impl Dialer {
             Security::InnerTls => Some(Hidden(Arc::new(tls::envoy_inner_config(tls)?))),
             Security::HandshakeTls | Security::None => None,
         };
-        Ok(Self { outer, inner, dial: Arc::new(dial), settings })
+        Ok(Self { outer, inner, dial: Arc::new(dial), settings, given_up: GivenUp::default() })
     }
 
     /// Connects and finishes TLS, within the handshake timeout.
@@ -107,7 +111,7 @@ impl Dialer {
         let connected = timeout(after, self.secure(address, server_name)).await;
         let wire = connected.map_err(|_| DialError::Timeout { over: TransportKind::Envoy, after })??;
         let (inner, dial, settings) = (self.inner.clone(), Arc::clone(&self.dial), self.settings.clone());
-        Ok(Connected { wire, address, inner, dial, settings })
+        Ok(Connected { wire, address, inner, dial, settings, given_up: self.given_up.clone() })
     }
 
     async fn secure(&self, address: SocketAddr, server_name: &str) -> Result<Wire, DialError> {
@@ -142,8 +146,10 @@ impl Connected {
     pub(crate) async fn claim(mut self, hello: &Hello) -> Result<(Tunnel, Welcome, Dialed), DialError> {
         let after = self.dial.handshake_timeout;
         let asked = timeout(after, self.ask(hello)).await;
+        // Also after a refusal: they may be what there is no room beside.
+        self.given_up.close();
         let (reader, leftover) = asked.map_err(|_| DialError::Timeout { over: TransportKind::Envoy, after })??;
-        let Self { wire, address, inner, dial, settings } = self;
+        let Self { wire, address, inner, dial, settings, given_up } = self;
         let mut raw = wire.into_raw();
         raw.unread(leftover);
         let welcome = welcome(&settings);
@@ -161,7 +167,7 @@ impl Connected {
             requests,
             names_services: false,
         };
-        let dialed = Dialed { raw, reader, state, commands, meter, inner, dial, settings };
+        let dialed = Dialed { raw, reader, state, commands, meter, inner, dial, settings, given_up };
         Ok((Tunnel::tcp(connection), welcome, dialed))
     }
 
@@ -239,14 +245,18 @@ fn refused(error: HandshakeError) -> DialError {
 impl Dialed {
     /// See [`crate::transport::Dialed::run`].
     pub(crate) async fn run<S: Serve>(self, service: S) -> CloseReason {
-        let state = Arc::clone(&self.state);
+        let (state, given_up, hold) = (Arc::clone(&self.state), self.given_up.clone(), Hold::on(&self.raw));
         let reason = self.serve(service).await.unwrap_or_else(|reason| reason);
+        match reason.code {
+            CloseCode::Idle => given_up.keep(hold),
+            _ => drop(hold),
+        }
         state.advance(Phase::Closed(reason.clone()));
         reason
     }
 
     async fn serve<S: Serve>(self, service: S) -> Result<CloseReason, CloseReason> {
-        let Self { mut raw, reader, state, mut commands, meter, inner, dial, settings } = self;
+        let Self { mut raw, reader, state, mut commands, meter, inner, dial, settings, given_up: _ } = self;
         let rest = idle(&mut raw, &reader, &dial, &mut commands, &state).await?;
         let begins_tls = rest.first() == Some(&TLS_HANDSHAKE);
         raw.unread(rest);

@@ -143,7 +143,11 @@ impl<S: Serve> Initiator<'_, S> {
                         answer_one(request, respond, state, settings.limits, service.clone(), false);
                     }
                     Some(Err(error)) => return ended(&error),
-                    None if draining.is_on() => return reason(CloseCode::Done, "drained"),
+                    None if draining.is_on() || goaway.is_cancelled() => {
+                        // An idle responder closes right behind its GOAWAY, and both may be seen at once. spec: EV-46
+                        draining.begin(state, PEER_DRAINS);
+                        return reason(CloseCode::Done, "drained");
+                    }
                     None => return reason(CloseCode::Done, "the responder ended the connection"),
                 },
                 () = goaway.cancelled(), if !draining.is_on() => draining.begin(state, PEER_DRAINS),

@@ -60,7 +60,7 @@ impl Idle<'_> {
                         return Err(reason(CloseCode::Done, "the initiator ended the connection"));
                     }
                     if let Some(sent_at) = sent_at.take() {
-                        self.state.note_rtt(sent_at.elapsed());
+                        self.state.measure_rtt(sent_at.elapsed());
                     }
                     let rest = Bytes::copy_from_slice(self.pinger.receive(Instant::now(), &read));
                     self.raw.unread(rest);

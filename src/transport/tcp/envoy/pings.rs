@@ -42,7 +42,7 @@ impl Pings {
                     return Ok(());
                 }
                 if let Some(sent_at) = self.sent_at.take() {
-                    state.note_rtt(sent_at.elapsed());
+                    state.measure_rtt(sent_at.elapsed());
                 }
                 self.pinger.receive(Instant::now(), PING);
             }
