@@ -67,13 +67,15 @@ pub(super) struct Control<C> {
     session: Session,
     receiving: bool,
     heard: u64,
+    /// When `heard` was read last.
+    looked_at: Instant,
     /// The number of the peer's fault, once it made one.
     fault: Option<RefusalCode>,
 }
 
 impl<C: Channel> Control<C> {
     pub(super) fn new(channel: C, session: Session) -> Self {
-        Self { channel, session, receiving: true, heard: 0, fault: None }
+        Self { channel, session, receiving: true, heard: 0, looked_at: Instant::now(), fault: None }
     }
 
     pub(super) fn session(&mut self) -> &mut Session {
@@ -180,14 +182,17 @@ impl<C: Channel> Control<C> {
         }
     }
 
-    /// What only an application that runs can cause proves that it lives, on whatever stream. spec: CT-40
+    /// What only an application that runs can cause proves that it lives, on whatever stream. When that was is known as
+    /// far as "not before the last look", and that is what counts: a tunnel that died right behind its last bytes would
+    /// otherwise seem alive for longer. spec: CT-10, CT-41
     fn note_traffic(&mut self) -> bool {
         let heard = self.channel.heard();
         let more = heard != self.heard;
         if more {
             self.heard = heard;
-            self.session.heard(Instant::now());
+            self.session.heard(self.looked_at);
         }
+        self.looked_at = Instant::now();
         more
     }
 
@@ -239,6 +244,8 @@ impl<C: Channel> Control<C> {
                     None => self.session.close(CloseCode::Done, "released"),
                 },
                 () = sleep_until(sample.into()), if measures => {
+                    // What came before the question is no answer to it.
+                    self.note_traffic();
                     // What came before the question is no answer to it.
                     self.note_traffic();
                     self.session.probe(Instant::now());

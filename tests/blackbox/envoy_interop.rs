@@ -12,7 +12,7 @@ mod raw;
 mod refused;
 mod rejections;
 mod spread;
-mod tap;
+pub(crate) mod tap;
 mod untls;
 
 use ends::{End, Pair, over_each_pair};

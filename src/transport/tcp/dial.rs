@@ -27,7 +27,7 @@ use crate::transport::serve::Serve;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
 use crate::transport::tcp::exchange::{Connection, Requests};
-use crate::transport::tcp::handshake::BareFrames;
+use crate::transport::tcp::handshake::{BareFrames, CLOSE_LINGER};
 use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::serve::answer_one;
 use crate::transport::tcp::settings::TcpSettings;
@@ -116,7 +116,8 @@ impl Connected {
     /// Cancel safe: dropping the future abandons the connection.
     pub(crate) async fn claim(self, hello: &Hello) -> Result<(Tunnel, Welcome, Dialed), DialError> {
         let after = self.settings.timing.handshake_timeout;
-        let claimed = timeout(after, self.handshake(hello)).await;
+        // The session has the same limit, and says so to the responder. spec: CT-40
+        let claimed = timeout(after + 2 * CLOSE_LINGER, self.handshake(hello)).await;
         claimed.map_err(|_| DialError::Timeout { over: TransportKind::Tcp, after })?
     }
 
@@ -124,7 +125,7 @@ impl Connected {
         let Self { wire, settings } = self;
         let remote = wire.peer_addr().map_err(|error| DialError::Connection(error.to_string()))?;
         let meter = wire.meter();
-        let started = Instant::now();
+        let (started, after) = (Instant::now(), settings.timing.handshake_timeout);
         let session = Session::initiator(started, hello, settings.timing).with_close();
         let mut control = Control::new(BareFrames::new(wire), session);
         let welcome = loop {
@@ -132,6 +133,9 @@ impl Connected {
                 Ok(Event::Welcomed(welcome)) => break *welcome,
                 Ok(Event::Refused(refusal)) => return Err(DialError::Refused(refusal)),
                 Ok(_) => {}
+                Err(_) if started.elapsed() >= after => {
+                    return Err(DialError::Timeout { over: TransportKind::Tcp, after });
+                }
                 Err(reason) => return Err(closed_early(control.channel(), &reason)),
             }
         };

@@ -8,14 +8,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// Gone when dropped, and so are its connections.
-pub(super) struct Tap {
+pub(crate) struct Tap {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<u8>>>,
     _tasks: JoinSet<()>,
 }
 
 impl Tap {
-    pub(super) async fn new(responder: SocketAddr) -> Self {
+    pub(crate) async fn new(responder: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Vec<u8>>>::default();
@@ -24,12 +24,12 @@ impl Tap {
         Self { address, seen, _tasks: tasks }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Whether these bytes went by in one piece.
-    pub(super) fn saw(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn saw(&self, bytes: &[u8]) -> bool {
         self.seen.lock().unwrap().windows(bytes.len()).any(|window| window == bytes)
     }
 }

@@ -3,3 +3,4 @@
 mod initiator;
 mod peer;
 mod responder;
+mod somebody_between;

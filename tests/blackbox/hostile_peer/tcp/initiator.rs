@@ -92,7 +92,7 @@ async fn without_our_alpn_there_is_no_tunnel_and_the_log_says_so() {
     }
 }
 
-// spec: TB-1, TB-2
+// spec: TB-1
 #[tokio::test]
 async fn bytes_without_tls_are_no_tunnel_and_the_log_says_so() {
     for bytes in [&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..], &hello_bytes(HOSTILE), PREFACE] {
@@ -405,6 +405,26 @@ async fn a_peer_that_reads_nothing_and_says_nothing_is_given_up_after_the_idle_t
     peer.send(&http2(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
     let line = victim.site.responder.0.line_with("tunnel down").await;
     assert_eq!(line["code"], "idle", "{line}");
+    drop(peer);
+    victim.unharmed().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_takes_or_answers_nothing_fails_its_requests_and_no_others() {
+    let victim = Victim::beside(Transport::Tcp, Cloud::new().egress("deadline", "500ms")).await;
+    let mut peer = victim.tunnel().await;
+    assert_eq!(victim.ask("/").await.status(), 504);
+    // SETTINGS_MAX_CONCURRENT_STREAMS: none beside those that are there.
+    peer.send(&http2(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 0])).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(victim.ask("/").await.status(), 504);
+    }
+    eventually("nothing is under way", async || {
+        let tunnels = victim.site.responder.0.tunnels().await.accepted;
+        tunnels.iter().all(|tunnel| tunnel.in_flight == 0).then_some(())
+    })
+    .await;
+    assert_eq!(victim.site.get("/").await.status(), 200);
     drop(peer);
     victim.unharmed().await;
 }

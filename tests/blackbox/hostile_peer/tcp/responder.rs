@@ -383,6 +383,19 @@ async fn a_close_in_the_handshake_says_why_there_is_no_tunnel() {
     victim.recovers().await;
 }
 
+// spec: CT-40
+#[tokio::test]
+async fn a_responder_that_does_not_answer_is_told_that_it_was_too_slow() {
+    let victim = Victim::start().await;
+    let mut peer = victim.listener.accept().await;
+    let Some(Frame::Close(close)) = peer.bare_frame().await else { panic!("expected CLOSE") };
+    assert_eq!(close.code, u64::from(CloseCode::HandshakeTimeout.number()));
+    peer.gone().await;
+    let error = victim.cannot_open().await;
+    assert!(error.contains("no answer within 10s"), "{error}");
+    victim.recovers().await;
+}
+
 #[tokio::test]
 async fn what_is_neither_welcome_nor_refuse_is_no_tunnel() {
     let unasked = encoded(&Frame::Ping([1; 8]));
