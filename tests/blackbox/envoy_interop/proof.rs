@@ -96,8 +96,17 @@ async fn once_http2_has_begun_its_own_pings_take_over() {
     assert!(seen.windows(5).all(|five| five != PING), "not one RPING more: {seen:?}");
 }
 
-// spec: EV-22, EV-23, EV-24
+/// All of them at once: they only wait.
+// spec: EV-22, EV-23, EV-24, EV-25, EV-26
 #[tokio::test]
+async fn a_tunnel_lives_by_its_echoes_alone() {
+    tokio::join!(
+        only_one_ping_is_out_and_a_silent_initiator_is_dropped(),
+        a_late_echo_ends_the_suspicion(),
+        a_split_echo_is_one_and_something_else_is_a_miss(),
+    );
+}
+
 async fn only_one_ping_is_out_and_a_silent_initiator_is_dropped() {
     let folder = Folder::new();
     let responder = open_to_all(&folder, ", ping_interval: 1s, ping_threshold: 2").await;
@@ -117,8 +126,6 @@ async fn only_one_ping_is_out_and_a_silent_initiator_is_dropped() {
     responder.0.line_with("tunnel suspect").await;
 }
 
-// spec: EV-24
-#[tokio::test]
 async fn a_late_echo_ends_the_suspicion() {
     let folder = Folder::new();
     let responder = open_to_all(&folder, ", ping_interval: 1s").await;
@@ -135,8 +142,6 @@ async fn a_late_echo_ends_the_suspicion() {
     responder.0.line_with("tunnel alive again").await;
 }
 
-// spec: EV-25, EV-26
-#[tokio::test]
 async fn a_split_echo_is_one_and_something_else_is_a_miss() {
     let folder = Folder::new();
     let responder = open_to_all(&folder, ", ping_interval: 1s, ping_threshold: 2").await;
