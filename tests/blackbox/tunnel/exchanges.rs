@@ -193,12 +193,16 @@ async fn a_response_cut_at_its_source_is_an_error_not_an_end(transport: Transpor
 
 async fn a_request_cut_at_its_source_is_an_error_to_the_service(transport: Transport) {
     let (seen, mut errors) = mpsc::channel(1);
+    let (begun, mut bodies) = mpsc::channel(1);
     let pair = Pair::open(
         transport,
         Answer(move |request: Request<RecvBody>| {
-            let seen = seen.clone();
+            let (seen, begun) = (seen.clone(), begun.clone());
             async move {
-                seen.send(request.into_body().collect().await.is_err()).await.unwrap();
+                let mut body = request.into_body();
+                assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+                begun.send(()).await.unwrap();
+                seen.send(body.collect().await.is_err()).await.unwrap();
                 Ok(Response::new(full(b"")))
             }
         }),
@@ -210,6 +214,8 @@ async fn a_request_cut_at_its_source_is_an_error_to_the_service(transport: Trans
         async move { send(&tunnel, post(body)).await.map(|_| ()) }
     });
     frames.send(Ok(Frame::data(Bytes::from_static(b"half")))).await.unwrap();
+    // A reset may overtake what was sent before it; then there would be no request to be cut.
+    bodies.recv().await.unwrap();
     frames.send(Err("the client is gone".into())).await.unwrap();
     assert_eq!(errors.recv().await, Some(true));
     exchange.await.unwrap().ok();
