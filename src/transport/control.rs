@@ -26,6 +26,9 @@ pub(super) const COMMANDS: usize = 16;
 /// How often a responder asks for the round trip where the transport does not measure it: routing weighs by it.
 const RTT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often traffic is looked at while there is some.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the owner of a tunnel may ask of its driver.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -67,13 +70,20 @@ pub(super) struct Control<C> {
     session: Session,
     receiving: bool,
     heard: u64,
+    /// When `heard` was read last.
+    sampled_at: Instant,
+    /// Whether it had grown then: as long as it does it is read often, so that the last growth has a time.
+    busy: bool,
+    /// Whether it has grown since the tunnel's use was looked at.
+    heard_since: bool,
     /// The number of the peer's fault, once it made one.
     fault: Option<RefusalCode>,
 }
 
 impl<C: Channel> Control<C> {
     pub(super) fn new(channel: C, session: Session) -> Self {
-        Self { channel, session, receiving: true, heard: 0, fault: None }
+        let sampled_at = Instant::now();
+        Self { channel, session, receiving: true, heard: 0, sampled_at, busy: false, heard_since: false, fault: None }
     }
 
     pub(super) fn session(&mut self) -> &mut Session {
@@ -135,7 +145,7 @@ impl<C: Channel> Control<C> {
 
     /// Feeds the session what happens next: bytes, the end of the stream, or its deadline. Cancel safe.
     async fn wait(&mut self) -> Result<(), CloseReason> {
-        let deadline = self.session.deadline();
+        let deadline = self.deadline();
         let timer = async {
             match deadline {
                 Some(deadline) => sleep_until(deadline.into()).await,
@@ -180,15 +190,23 @@ impl<C: Channel> Control<C> {
         }
     }
 
-    /// What only an application that runs can cause proves that it lives, on whatever stream. spec: CT-40
-    fn note_traffic(&mut self) -> bool {
+    fn deadline(&self) -> Option<Instant> {
+        let sample = self.busy.then(|| self.sampled_at + SAMPLE_INTERVAL);
+        self.session.deadline().map(|deadline| sample.map_or(deadline, |sample| sample.min(deadline)))
+    }
+
+    /// What only an application that runs can cause proves that it lives, on whatever stream. When that was is known as
+    /// far as "not before the last look", and that is what counts: a tunnel that died right behind its last answer would
+    /// otherwise seem alive for longer. spec: CT-10, CT-41
+    fn note_traffic(&mut self) {
         let heard = self.channel.heard();
-        let more = heard != self.heard;
-        if more {
+        self.busy = heard != self.heard;
+        if self.busy {
             self.heard = heard;
-            self.session.heard(Instant::now());
+            self.heard_since = true;
+            self.session.heard(self.sampled_at);
         }
-        more
+        self.sampled_at = Instant::now();
     }
 
     /// Runs an open tunnel until it is gone; the reason is also its last phase.
@@ -246,7 +264,8 @@ impl<C: Channel> Control<C> {
                 }
                 () = sleep_until(look.unwrap_or(sample).into()), if look.is_some() => {
                     look = None;
-                    if attention.look(self.note_traffic(), state.exchanges()) {
+                    self.note_traffic();
+                    if attention.look(std::mem::take(&mut self.heard_since), state.exchanges()) {
                         self.session.probe(Instant::now());
                     }
                 }
