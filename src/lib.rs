@@ -40,7 +40,7 @@
 //! | 4 | [`lifecycle`] | drain, readiness, signals, backoff |
 //! | 4 | [`telemetry`] | logs and metrics |
 //! | 5 | [`tls`] | certificates, pins, verification, a small CA |
-//! | 6 | [`transport`] | a live [`transport::Tunnel`]; QUIC is in [`transport::quic`] |
+//! | 6 | [`transport`] | a live [`transport::Tunnel`], over [`transport::quic`], [`transport::tcp`], or as [Envoy](transport::tcp::envoy) does it |
 //! | 7 | [`proxy`] | moving one exchange: the validator, forwarding fields, failures |
 //! | 8 | [`routing`] | from a request to a tunnel |
 //! | 9 | [`initiator`] | dials, keeps tunnels up, serves what arrives |
@@ -72,7 +72,7 @@
 //! | how a request finds its node | [`routing::Router`], [`template::Template`], [`registry::Registry::pick`] |
 //! | why a request got 503 | [`proxy::failure::Cause`] |
 //! | when a request is tried again | [`egress::gateway`] |
-//! | reconnect delays, and when not to retry | [`lifecycle::Backoff`], `initiator/supervisor.rs` |
+//! | QUIC or TCP, reconnect delays, and when not to retry | [`initiator::auto`], [`lifecycle::Backoff`] |
 //! | what SIGTERM does | [`lifecycle::Signals`], then [`app::App::run`] |
 //! | a metric's meaning | [`telemetry::Metrics`], `telemetry/metrics/table.rs` |
 //! | the default of a setting | the settings struct of the module that uses it, such as [`transport::quic::QuicSettings`] |
