@@ -49,7 +49,8 @@ pub(crate) async fn target() {
 /// Speaks QUIC, and no protocol that an initiator knows.
 pub(crate) async fn foreign(address: SocketAddr) {
     let certificate = Authority::new("somebody's CA").responder();
-    let tls = rustls::ServerConfig::builder().with_no_client_auth();
+    let tls = rustls::ServerConfig::builder_with_provider(adit::tls::provider());
+    let tls = tls.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let mut tls = tls.with_single_cert(certificate.chain(), certificate.private_key()).unwrap();
     tls.alpn_protocols = vec![b"h3".to_vec()];
     let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));

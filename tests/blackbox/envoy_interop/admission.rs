@@ -55,7 +55,8 @@ async fn counted(responder: &Responder, result: &str) -> u64 {
 
 /// TLS as an Envoy speaks it, without ALPN.
 async fn tls(responder: &Responder, folder: &Folder, proof: Option<Node<'_>>) -> std::io::Result<TlsStream<TcpStream>> {
-    let config = ClientConfig::builder().with_root_certificates(folder.authority.roots());
+    let config = ClientConfig::builder_with_provider(adit::tls::provider()).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_root_certificates(folder.authority.roots());
     let config = match proof {
         Some(node) => {
             let shown = folder.authority.node(node);

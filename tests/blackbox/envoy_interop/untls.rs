@@ -28,7 +28,8 @@ impl Records {
     /// As the responder of the folder, to our initiator.
     async fn accept(wire: Wire, folder: &Folder, version: &'static SupportedProtocolVersion) -> Self {
         let shown = folder.authority.responder();
-        let config = ServerConfig::builder_with_protocol_versions(&[version]).with_no_client_auth();
+        let config = ServerConfig::builder_with_provider(adit::tls::provider());
+        let config = config.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
         let config = config.with_single_cert(shown.chain(), shown.private_key()).unwrap();
         Self { wire, tls: ServerConnection::new(Arc::new(config)).unwrap().into() }.shaken_hands().await
     }
@@ -36,8 +37,9 @@ impl Records {
     /// As the node of the folder, to our responder.
     async fn connect(wire: Wire, folder: &Folder, version: &'static SupportedProtocolVersion) -> Self {
         let shown = folder.authority.node(NODE);
-        let config = ClientConfig::builder_with_protocol_versions(&[version]);
-        let config = config.with_root_certificates(folder.authority.roots());
+        let config = ClientConfig::builder_with_provider(adit::tls::provider());
+        let config =
+            config.with_protocol_versions(&[version]).unwrap().with_root_certificates(folder.authority.roots());
         let config = config.with_client_auth_cert(shown.chain(), shown.private_key()).unwrap();
         let name = ServerName::try_from(RESPONDER_NAME).unwrap();
         Self { wire, tls: ClientConnection::new(Arc::new(config), name).unwrap().into() }.shaken_hands().await
