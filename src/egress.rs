@@ -5,9 +5,9 @@
 //!
 //! * the URI is in absolute form, `scheme://authority/path?query`, and there is no Host field; only an HTTP/1.0 request
 //!   without Host has a bare path. `*` is the path of a server-wide OPTIONS;
-//! * the head passed [`proxy::validate`](crate::proxy::validate); hop-by-hop fields are still there for whoever forwards
+//! * the head passed [`message::validate`](crate::message::validate); hop-by-hop fields are still there for whoever forwards
 //!   it, except Expect, which the codec itself honours;
-//! * [`ConnectionInfo`] and [`InformationalSink`](crate::transport::InformationalSink) are request extensions.
+//! * [`ConnectionInfo`] and [`InformationalSink`](crate::message::interim::InformationalSink) are request extensions.
 //!
 //! A response body that fails never ends cleanly: HTTP/1 resets the connection, HTTP/2 the stream. When the sender of
 //! a request goes away, the service's future and the response body are dropped at once.
@@ -25,7 +25,6 @@ mod body;
 mod builder;
 mod date;
 mod deadline;
-mod informational;
 mod socket;
 
 use std::future::Future;
@@ -38,7 +37,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::id::PeerIdentity;
-use crate::transport::BoxError;
+use crate::message::BoxError;
 
 pub use body::{BodyError, RequestBody};
 pub use builder::{BuildError, Builder, Egress};

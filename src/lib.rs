@@ -32,7 +32,8 @@
 //! | row | module | what it is for |
 //! |---|---|---|
 //! | 1 | [`id`] | names and proofs: nodes, clusters, tenants, pins, addresses |
-//! | 2 | [`protocol`] | the wire without I/O: codecs, the session state machine, limits, every code |
+//! | 2 | [`message`] | HTTP messages: the validator, forwarding and hop-by-hop rules, failures |
+//! | 3 | [`protocol`] | the wire without I/O: codecs, the session state machine, limits, every code |
 //! | 2 | [`template`] | formatters such as `%REQ(x-node-id)%` |
 //! | 3 | [`policy`] | who may open a tunnel: claim, proof and rules in, [`policy::Admitted`] or a refusal out |
 //! | 4 | [`registry`] | which tunnels there are, and which one takes a request |
@@ -41,7 +42,7 @@
 //! | 4 | [`telemetry`] | logs and metrics |
 //! | 5 | [`tls`] | certificates, pins, verification, a small CA |
 //! | 6 | [`transport`] | a live [`transport::Tunnel`], over [`transport::quic`], [`transport::tcp`], or as [Envoy](transport::tcp::envoy) does it |
-//! | 7 | [`proxy`] | moving one exchange: the validator, forwarding fields, failures |
+//! | 7 | [`proxy`] | moving one exchange |
 //! | 8 | [`routing`] | from a request to a tunnel |
 //! | 9 | [`initiator`] | dials, keeps tunnels up, serves what arrives |
 //! | 9 | [`responder`] | accepts, admits, registers |
@@ -55,7 +56,7 @@
 //! # How one request travels
 //!
 //! [`egress::listener`] accepts a connection and [`egress::http1`] or [`egress::http2`] reads the request, which
-//! [`proxy::validate`] must accept. [`egress::gateway`] asks [`routing::Router`] whom it is for and
+//! [`message::validate`] must accept. [`egress::gateway`] asks [`routing::Router`] whom it is for and
 //! [`routing::Directory`] for a tunnel, and opens a stream with [`transport::Tunnel::exchange`]. On the other side the
 //! stream reaches a [`transport::Serve`]: in the binary [`initiator::serve::Services`], which hands it to one of
 //! [`initiator::targets`].
@@ -70,7 +71,7 @@
 //! | who may open a tunnel | [`policy::authorize`], [`policy::Rules`] |
 //! | what a certificate must say | [`policy::IdentityTemplate`]; how it is verified: [`tls`] |
 //! | how a request finds its node | [`routing::Router`], [`template::Template`], [`registry::Registry::pick`] |
-//! | why a request got 503 | [`proxy::failure::Cause`] |
+//! | why a request got 503 | [`message::failure::Cause`] |
 //! | when a request is tried again | [`egress::gateway`] |
 //! | QUIC or TCP, reconnect delays, and when not to retry | [`initiator::auto`], [`lifecycle::Backoff`] |
 //! | what SIGTERM does | [`lifecycle::Signals`], then [`app::App::run`] |
@@ -79,7 +80,7 @@
 //! | a key of the file | the struct of its section, such as [`config::ResponderConfig`] |
 //! | a limit against hostile peers | [`protocol::limits`], [`policy::Quotas`], [`egress::Settings`] |
 //! | every close, reset and refusal code | [`protocol::code`] |
-//! | HTTP header rules | [`protocol::headers`], [`proxy::validate`], [`proxy::forward`] |
+//! | HTTP header rules | [`message::fields`], [`message::validate`], [`message::forward`] |
 
 pub mod admin;
 pub mod app;
@@ -88,6 +89,7 @@ pub mod egress;
 pub mod id;
 pub mod initiator;
 pub mod lifecycle;
+pub mod message;
 pub mod net;
 pub mod policy;
 pub mod protocol;

@@ -6,7 +6,7 @@
 //! * [`session`] drives one tunnel's control stream: [`handshake`] first, then the frames of [`control`].
 //! * [`stream`] reads and writes the messages of one request stream; [`datagram`] the header of one UDP payload.
 //! * [`envoy`] is another wire: Envoy's reverse tunnels over TCP.
-//! * [`headers`] knows which HTTP fields may cross a tunnel; [`code`] every number that ends something;
+//! * [`code`] knows every number that ends something;
 //!   [`limits`] every bound; [`varint`] and [`wire`] the alphabet that all of them share.
 
 pub mod code;
@@ -15,7 +15,6 @@ pub mod datagram;
 pub mod envoy;
 pub mod goaway;
 pub mod handshake;
-pub mod headers;
 pub mod limits;
 pub mod session;
 pub mod stream;

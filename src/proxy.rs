@@ -3,8 +3,4 @@
 //!
 //! Row 7: uses [`transport`](crate::transport) and the rows above it; never chooses a tunnel, never reads configuration.
 
-pub mod failure;
-pub mod forward;
 pub mod opener;
-pub mod pattern;
-pub mod validate;

@@ -1,6 +1,6 @@
 //! Names of hosts in requests.
 
-use adit::proxy::validate;
+use adit::message::validate;
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::Scheme;

@@ -11,10 +11,10 @@ mod session_ops;
 mod stream;
 mod template;
 
+use adit::message::fields as fields_of_hops;
 use adit::protocol::control::{Drain, Frame, FrameError, FrameReader};
 use adit::protocol::datagram::Datagram;
 use adit::protocol::handshake::{Hello, Refusal, Welcome};
-use adit::protocol::headers;
 use adit::protocol::varint;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -107,12 +107,12 @@ pub fn headers(data: &[u8]) {
             fields.append(name, value);
         }
     }
-    headers::strip_hop_by_hop(&mut fields);
+    fields_of_hops::strip_hop_by_hop(&mut fields);
     let once = fields.clone();
-    headers::strip_hop_by_hop(&mut fields);
+    fields_of_hops::strip_hop_by_hop(&mut fields);
     assert_eq!(fields, once);
     fields.remove(HOST);
-    assert!(!fields.iter().any(|(name, value)| headers::is_forbidden(name, value)));
+    assert!(!fields.iter().any(|(name, value)| fields_of_hops::is_forbidden(name, value)));
     stream::crosses_unchanged(fields);
 }
 

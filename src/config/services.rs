@@ -7,7 +7,7 @@ use crate::config::show;
 use crate::id::ServiceName;
 use crate::initiator::serve::ServiceSettings;
 use crate::initiator::targets::{Target, TargetSettings};
-use crate::proxy::pattern::{Match, PathPrefix};
+use crate::message::pattern::{Match, PathPrefix};
 
 const MATCH_FORMS: &str = "{ host, prefix }, {} for every request, or none for requests that name the service";
 

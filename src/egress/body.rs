@@ -8,9 +8,10 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::http1::Download;
 use super::http2::Incoming;
-use super::informational::send_continue;
-use crate::proxy::validate::Violation;
-use crate::transport::{BoxError, InformationalSink};
+use crate::message::BoxError;
+use crate::message::interim::InformationalSink;
+use crate::message::interim::send_continue;
+use crate::message::validate::Violation;
 
 /// The body of a request; can be read in another task than the one that answers the request.
 ///

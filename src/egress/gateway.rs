@@ -24,11 +24,11 @@ use self::deadline::within;
 use self::retry::Attempts;
 use self::upload::Upload;
 use crate::egress::ConnectionInfo;
-use crate::proxy::failure::{Cause, Failure};
-use crate::proxy::forward::{self, Hop};
+use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
+use crate::message::forward::{self, Hop};
 use crate::proxy::opener::Opener;
 use crate::routing::{Directory, Router};
-use crate::transport::BoxError;
 
 /// The body of a gateway's response: what came through the tunnel, or the text of a failure.
 pub type GatewayBody<B> = Either<B, Full<Bytes>>;

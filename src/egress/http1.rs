@@ -17,7 +17,6 @@
 //! * `exchange`: service, response, and what the sender does meanwhile;
 //! * `response`, `output`: response head and body → bytes, coalesced.
 
-mod chunked;
 mod exchange;
 mod head;
 mod input;
@@ -39,7 +38,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::date::DateCache;
 use super::deadline::Deadline;
 use super::{ConnectionInfo, ExchangeService, Serving, Settings, Socket};
-use crate::proxy::validate::Violation;
+use crate::message::validate::Violation;
 use head::{Head, HeadReader};
 use input::Input;
 use output::Output;

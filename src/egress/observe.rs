@@ -13,9 +13,10 @@ use tracing::{debug, info};
 
 use crate::egress::gateway::{Gateway, GatewayBody};
 use crate::egress::{ConnectionInfo, ExchangeService, RequestBody};
-use crate::proxy::failure::Cause;
+use crate::message::BoxError;
+use crate::message::failure::Cause;
 use crate::telemetry::{Direction, ExchangeMetrics, ExchangeRecord};
-use crate::transport::{BodyError, BoxError, RecvBody, Tunnel};
+use crate::transport::{BodyError, RecvBody, Tunnel};
 
 /// A gateway whose exchanges are counted, and logged if asked for.
 #[derive(Clone)]

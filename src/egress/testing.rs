@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
 use super::{ExchangeService, RequestBody, Settings};
-use crate::transport::BoxError;
+use crate::message::BoxError;
 
 pub(super) type TestBody = UnsyncBoxBody<Bytes, BoxError>;
 

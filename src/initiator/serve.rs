@@ -17,10 +17,10 @@ use http_body_util::{Either, Full};
 
 use crate::id::ServiceName;
 use crate::initiator::targets::{Target, TargetBody, TargetClient, TargetSettings};
+use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
+pub use crate::message::pattern::{HostPattern, Match, PathPrefix, PatternError};
 use crate::protocol::handshake;
-use crate::proxy::failure::{Cause, Failure};
-pub use crate::proxy::pattern::{HostPattern, Match, PathPrefix, PatternError};
-use crate::transport::BoxError;
 
 /// A service as the configuration describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]

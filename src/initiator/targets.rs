@@ -32,9 +32,9 @@ pub use self::body::TargetBody;
 use self::connect::Address;
 use self::outbound::Outbound;
 use self::upload::Upload;
-use crate::protocol::headers::strip_hop_by_hop;
-use crate::proxy::failure::{Cause, Failure};
-use crate::transport::BoxError;
+use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
+use crate::message::fields::strip_hop_by_hop;
 
 /// How long a target may take to accept a connection.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -177,7 +177,7 @@ impl TargetClient {
 
     /// Sends the request and waits for the head of the final response.
     ///
-    /// 1xx responses go to the [`InformationalSink`](crate::transport::InformationalSink) among the request's
+    /// 1xx responses go to the [`InformationalSink`](crate::message::interim::InformationalSink) among the request's
     /// extensions, if there is one.
     ///
     /// # Errors

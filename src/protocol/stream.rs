@@ -15,8 +15,8 @@ use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::id::ServiceName;
+use crate::message::fields;
 use crate::protocol::code::StreamCode;
-use crate::protocol::headers;
 use crate::protocol::varint;
 use crate::protocol::wire::Malformed;
 
@@ -223,7 +223,7 @@ pub fn encode_data_header(len: u64, out: &mut BytesMut) {
 /// Appends a TRAILERS frame; END must follow. Nothing when no field may cross: empty trailers have no frame.
 /// spec: ST-23
 pub fn encode_trailers(fields: &HeaderMap, out: &mut BytesMut) {
-    if !fields.iter().all(|(name, value)| headers::is_forbidden_in_trailers(name, value)) {
+    if !fields.iter().all(|(name, value)| fields::is_forbidden_in_trailers(name, value)) {
         put_frame(out, FrameType::Trailers, |out| head::put_trailers(fields, out));
     }
 }

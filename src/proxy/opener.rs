@@ -7,8 +7,9 @@ use http::{Response, request};
 use http_body::Body;
 
 use crate::id::{ServiceName, TunnelId};
+use crate::message::BoxError;
 use crate::registry::Handle;
-use crate::transport::{BoxError, ExchangeError, RecvBody, Tunnel};
+use crate::transport::{ExchangeError, RecvBody, Tunnel};
 
 /// A way to a node: a tunnel, later also a sibling that has one.
 pub trait Opener: Handle {
@@ -22,7 +23,7 @@ pub trait Opener: Handle {
     ///
     /// `body` is taken once the stream is open, and not before: as long as it is there, nothing of it was polled and the
     /// request can go another way. 1xx responses go to the
-    /// [`InformationalSink`](crate::transport::InformationalSink) among the extensions of `head`.
+    /// [`InformationalSink`](crate::message::interim::InformationalSink) among the extensions of `head`.
     ///
     /// # Cancel safety
     ///

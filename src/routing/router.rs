@@ -6,8 +6,8 @@ use http::Uri;
 use http::uri::Authority;
 
 use crate::id::{HostId, IdError, ServiceName, TenantId};
-use crate::proxy::failure::{Cause, Failure};
-use crate::proxy::pattern::Match;
+use crate::message::failure::{Cause, Failure};
+use crate::message::pattern::Match;
 use crate::registry::{Balance, Choice};
 use crate::template::{Attributes, Template};
 

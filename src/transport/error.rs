@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
+use crate::message::BoxError;
 use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
 use crate::protocol::envoy::HandshakeError;
 use crate::protocol::handshake::Refusal;
 use crate::protocol::session::SessionError;
 use crate::protocol::stream::StreamError;
 use crate::transport::kind::TransportKind;
-
-/// A boxed error of someone else's code.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why an exchange got no response head.
 #[derive(Debug, thiserror::Error)]

@@ -1,38 +1,11 @@
 //! What the initiator answers with: any service that turns a request into a response.
 
-use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::message::BoxError;
 use crate::transport::body::RecvBody;
-use crate::transport::error::BoxError;
-
-/// Where interim (1xx) responses go before the final head, as a request extension.
-///
-/// On the responder the egress puts one in and the tunnel calls it; on the initiator the tunnel puts one in and the
-/// service may call it. 101 is not an interim response here. RFC 9110 section 15.2.
-#[derive(Clone)]
-pub struct InformationalSink(Arc<dyn Fn(http::Response<()>) + Send + Sync>);
-
-impl InformationalSink {
-    /// Wraps a function that must not block.
-    pub fn new(send: impl Fn(http::Response<()>) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(send))
-    }
-
-    /// Hands one interim response on; ignored once the final head went out.
-    pub fn send(&self, response: http::Response<()>) {
-        (self.0)(response);
-    }
-}
-
-impl fmt::Debug for InformationalSink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InformationalSink")
-    }
-}
 
 /// Answers the exchanges of a tunnel.
 ///

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::id::{Place, ServiceName, TunnelId};
+use crate::message::BoxError;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
 use crate::protocol::session::Drain;
 use crate::registry::{Handle, Health};
 use crate::transport::body::RecvBody;
 use crate::transport::control::Command;
-use crate::transport::error::{BoxError, ExchangeError};
+use crate::transport::error::ExchangeError;
 use crate::transport::kind::TransportKind;
 use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
 use crate::transport::{quic, tcp};
@@ -116,7 +117,7 @@ impl Tunnel {
     /// `service` names the exported service; without it the initiator matches host and path. The body is taken out of
     /// `body` only once a stream is open, so after [`ExchangeError::NotSent`] the whole request may go elsewhere; it is
     /// uploaded by a task of its own while the response streams. Interim responses go to the
-    /// [`InformationalSink`](crate::transport::InformationalSink) extension of `head`, if there is one.
+    /// [`InformationalSink`](crate::message::interim::InformationalSink) extension of `head`, if there is one.
     ///
     /// Cancel safe in that dropping the future, or the returned body before its end, cancels the exchange at once: the
     /// initiator drops the service's work.

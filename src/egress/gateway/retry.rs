@@ -8,12 +8,13 @@ use http_body::Body;
 
 use super::upload::Upload;
 use crate::id::TunnelId;
+use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::StreamCode;
-use crate::proxy::failure::{Cause, Failure};
 use crate::proxy::opener::Opener;
 use crate::registry::NoTunnel;
 use crate::routing::{Destination, Directory, Hold};
-use crate::transport::{BoxError, ExchangeError};
+use crate::transport::ExchangeError;
 
 /// On how many tunnels a request is tried at most. Those beyond would not be any better.
 const MAX_ATTEMPTS: usize = 4;

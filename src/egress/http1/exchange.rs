@@ -11,16 +11,16 @@ use http::{Response, Version, response};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::chunked::{Chunked, Decoder};
 use super::head::{Head, Terms};
 use super::response::{BodyWriter, Framing, Plan, Progress, write_head, write_informational};
 use super::upload::{Upload, upload};
 use super::{Connection, Stop, input};
 use crate::egress::answer::{rejection, unwritable};
-use crate::egress::informational::Informational;
 use crate::egress::{ExchangeService, RequestBody, Socket};
-use crate::proxy::validate::{self, Violation};
-use crate::transport::BoxError;
+use crate::message::BoxError;
+use crate::message::chunked::{Chunked, Decoder};
+use crate::message::interim::Informational;
+use crate::message::validate::{self, Violation};
 
 /// Most bytes of following requests read while one is served; reading on is how a hang-up is noticed.
 const MAX_AHEAD: usize = 64 * 1024;

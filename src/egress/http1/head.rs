@@ -5,12 +5,10 @@ use std::mem::MaybeUninit;
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, EXPECT, TE};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderName, Method, Request, Version};
 
-use crate::proxy::validate::{self, Framing, Violation};
-
-/// Room for fields on the stack; the bound of `Settings::max_head_fields`.
-const MAX_FIELDS: usize = 256;
+use crate::message::section::{MAX_FIELDS, SectionEnd, append};
+use crate::message::validate::{self, Framing, Violation};
 
 /// A request head that passed validation.
 #[derive(Debug)]
@@ -128,14 +126,6 @@ fn split_host(bytes: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(Option<A
     Ok((host, fields))
 }
 
-/// Values share the memory of the head they came in.
-fn append(fields: &mut HeaderMap, bytes: &Bytes, line: &httparse::Header<'_>) -> Result<(), Violation> {
-    let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Violation::Syntax)?;
-    let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| Violation::Syntax)?;
-    fields.append(name, value);
-    Ok(())
-}
-
 fn finish(mut request: Request<()>) -> Result<Head, Violation> {
     let version = request.version();
     let framing = validate::request_framing(version, request.headers())?;
@@ -173,54 +163,6 @@ fn take_expectation(request: &mut Request<()>) -> Result<bool, Violation> {
         true => Ok(version == Version::HTTP_11),
         false => Err(Violation::Expectation),
     }
-}
-
-/// Finds the empty line that ends a head or a trailer section, and rejects lines that end in LF alone: whether such a
-/// line ends at all is what two parsers disagree on.
-#[derive(Debug, Default)]
-pub(super) struct SectionEnd {
-    scanned: usize,
-    line: usize,
-}
-
-impl SectionEnd {
-    fn is_at_start(&self) -> bool {
-        self.scanned == 0
-    }
-
-    /// Looks only at what was not looked at before; `bytes` must have grown at its end only. Starts anew once it found
-    /// the end.
-    pub(super) fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Violation> {
-        while let Some(offset) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') {
-            let feed = self.scanned + offset;
-            if feed == self.line || bytes[feed - 1] != b'\r' {
-                return Err(Violation::BareLineFeed);
-            }
-            if feed - self.line == 1 {
-                *self = Self::default();
-                return Ok(Some(feed + 1));
-            }
-            self.scanned = feed + 1;
-            self.line = feed + 1;
-        }
-        self.scanned = bytes.len();
-        Ok(None)
-    }
-}
-
-/// Reads a trailer section, the empty line at its end included.
-pub(super) fn trailers(bytes: Bytes, max_fields: usize) -> Result<HeaderMap, Violation> {
-    let mut room = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let Ok(httparse::Status::Complete((length, lines))) = httparse::parse_headers(&bytes, &mut room) else {
-        return Err(Violation::Trailers);
-    };
-    if length != bytes.len() {
-        return Err(Violation::Trailers);
-    }
-    let mut fields = HeaderMap::with_capacity(lines.len());
-    lines.iter().try_for_each(|line| append(&mut fields, &bytes, line))?;
-    validate::trailers(&fields, max_fields)?;
-    Ok(fields)
 }
 
 #[cfg(test)]
@@ -292,16 +234,5 @@ mod tests {
         assert_eq!(read(&many).unwrap_err(), Violation::TooManyFields);
         let more = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(300));
         assert_eq!(read(&more).unwrap_err(), Violation::TooManyFields);
-    }
-
-    #[test]
-    fn trailers_are_read_as_strictly_as_heads() {
-        assert_eq!(trailers(Bytes::from_static(b"A: b\r\n\r\n"), 1).unwrap()["a"], "b");
-        assert!(trailers(Bytes::from_static(b"\r\n"), 1).unwrap().is_empty());
-        for bad in
-            ["A : b\r\n\r\n", " a: b\r\n\r\n", "a: b\r\n c\r\n\r\n", "a\r\n\r\n", "a: \0\r\n\r\n", "host: h\r\n\r\n"]
-        {
-            assert_eq!(trailers(Bytes::from(bad), 1), Err(Violation::Trailers), "{bad:?}");
-        }
     }
 }

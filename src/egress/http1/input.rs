@@ -12,8 +12,6 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 pub(super) const HEAD_READ: usize = 8 * 1024;
 /// How much is asked for while a request is served: usually nothing comes, and what room is left is enough.
 pub(super) const AHEAD_READ: usize = 1024;
-/// How much is asked for at most in one read, for bodies.
-pub(super) const BODY_READ: usize = 64 * 1024;
 /// A larger buffer is not kept by an idle connection.
 const MAX_KEPT: usize = 16 * 1024;
 

@@ -12,8 +12,8 @@ use http_body::Body;
 use super::head::Terms;
 use super::output::Output;
 use crate::egress::date::DateCache;
-use crate::proxy::validate::{content_length, is_connection_specific};
-use crate::transport::BoxError;
+use crate::message::BoxError;
+use crate::message::validate::{content_length, is_connection_specific};
 
 /// While more than this waits to be written, no more of the body is asked for.
 const MAX_WAITING: usize = 64 * 1024;

@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use crate::egress::testing::{OnDrop, TestBody, data, describe, echo, full, pieces, serve, serve_with, told};
 use crate::egress::{BodyError, ConnectionInfo, RequestBody, Settings};
-use crate::transport::{BoxError, InformationalSink};
+use crate::message::BoxError;
+use crate::message::interim::InformationalSink;
 
 fn informational(status: u16) -> Response<()> {
     Response::builder().status(status).header("link", "</a>").body(()).unwrap()

@@ -16,10 +16,10 @@ use tokio::time::timeout;
 
 use super::Incoming;
 use crate::egress::answer::{rejection, unwritable};
-use crate::egress::informational::Informational;
 use crate::egress::{ExchangeService, RequestBody, Serving};
-use crate::proxy::validate::{self, Violation};
-use crate::transport::BoxError;
+use crate::message::BoxError;
+use crate::message::interim::Informational;
+use crate::message::validate::{self, Violation};
 
 /// Serves one request. Ends, and drops the service's work, as soon as the stream is reset.
 pub(super) async fn exchange<S: ExchangeService>(

@@ -7,7 +7,7 @@ use h2::{Reason, RecvStream};
 use http_body::Frame;
 
 use crate::egress::BodyError;
-use crate::proxy::validate;
+use crate::message::validate;
 
 /// Reads a stream. The window opens as the body is read, so one nobody reads holds its sender back.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::egress::testing::{
     OnDrop, PATIENCE, Server, TestBody, data, describe, echo, full, pieces, serve, serve_with, told,
 };
 use crate::egress::{ConnectionInfo, ExchangeService, RequestBody, Settings};
-use crate::transport::InformationalSink;
+use crate::message::interim::InformationalSink;
 
 async fn connect(server: &Server) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(server.address).await.unwrap();

@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::http1::Http1Body;
 use super::http2::Http2Body;
-use crate::transport::BoxError;
+use crate::message::BoxError;
 
 /// The body of a target's response. A cut is an error; dropping it before its end cancels the exchange.
 pub struct TargetBody(Kind);

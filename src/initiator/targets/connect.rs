@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
-use crate::proxy::failure::{Cause, Failure};
+use crate::message::failure::{Cause, Failure};
 
 /// Where a target listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

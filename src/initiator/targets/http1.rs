@@ -18,9 +18,10 @@ use super::connect::Address;
 use super::outbound::Outbound;
 use super::pool::{Connection, Pool};
 use super::upload::{Finished, Upload};
-use crate::protocol::headers::strip_hop_by_hop;
-use crate::proxy::failure::{Cause, Failure};
-use crate::transport::{BoxError, InformationalSink};
+use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
+use crate::message::fields::strip_hop_by_hop;
+use crate::message::interim::InformationalSink;
 
 /// A target that speaks HTTP/1.1.
 #[derive(Clone)]

@@ -21,9 +21,10 @@ use super::body::TargetBody;
 use super::connect::{Address, connect};
 use super::outbound::Outbound;
 use super::upload::Upload;
-use crate::protocol::headers::strip_hop_by_hop;
-use crate::proxy::failure::{Cause, Failure};
-use crate::transport::{BoxError, InformationalSink};
+use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
+use crate::message::fields::strip_hop_by_hop;
+use crate::message::interim::InformationalSink;
 
 /// What one response may have under way: enough for 100 MiB/s at a millisecond, and no more than a tunnel's stream.
 const STREAM_WINDOW: u32 = 1 << 20;

@@ -5,9 +5,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 
 use super::upload::Upload;
-use crate::protocol::headers::strip_hop_by_hop;
-use crate::proxy::failure::{Cause, Failure};
-use crate::transport::InformationalSink;
+use crate::message::failure::{Cause, Failure};
+use crate::message::fields::strip_hop_by_hop;
+use crate::message::interim::InformationalSink;
 
 /// A request head, checked and without the fields of any hop.
 #[derive(Clone)]

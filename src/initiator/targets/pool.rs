@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::connect::{Address, Socket, connect};
 use super::upload::Upload;
 use super::{DEFAULT_HEAD_FIELDS, TargetSettings};
-use crate::proxy::failure::{Cause, Failure};
+use crate::message::failure::{Cause, Failure};
 
 /// One HTTP/1.1 connection. Dropping it closes it, whatever it is doing.
 pub(super) struct Connection {

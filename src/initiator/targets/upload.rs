@@ -14,8 +14,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
-use crate::proxy::failure::{Cause, Failure};
-use crate::transport::BoxError;
+use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
 
 /// A request's body.
 pub(super) enum Upload {

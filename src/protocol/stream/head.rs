@@ -12,8 +12,8 @@ use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::id::ServiceName;
+use crate::message::fields;
 use crate::protocol::handshake::identifier;
-use crate::protocol::headers;
 use crate::protocol::limits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::names;
@@ -72,7 +72,7 @@ pub(super) fn put_request(head: &RequestView<'_>, end: bool, out: &mut BytesMut)
     if let Some(protocol) = head.protocol {
         put_sized(out, protocol.as_bytes());
     }
-    put_fields(head.fields, headers::is_forbidden, out);
+    put_fields(head.fields, fields::is_forbidden, out);
 }
 
 /// Reads the payload of a request's HEAD; the flag is END. spec: ST-10
@@ -115,7 +115,7 @@ pub(super) fn read_response(payload: &Bytes, limits: &Limits) -> Result<(Respons
 
 pub(super) fn put_info(head: &ResponseHead, out: &mut BytesMut) {
     varint::encode(out, head.status.as_u16().into());
-    put_fields(&head.fields, headers::is_forbidden, out);
+    put_fields(&head.fields, fields::is_forbidden, out);
 }
 
 /// Reads the payload of an INFO frame. spec: ST-21
@@ -129,7 +129,7 @@ pub(super) fn read_info(payload: &Bytes, limits: &Limits) -> Result<ResponseHead
 }
 
 pub(super) fn put_trailers(fields: &HeaderMap, out: &mut BytesMut) {
-    put_fields(fields, headers::is_forbidden_in_trailers, out);
+    put_fields(fields, fields::is_forbidden_in_trailers, out);
 }
 
 /// Reads the payload of a TRAILERS frame: at least one field, and no Content-Length. spec: ST-23, ST-24
@@ -164,7 +164,7 @@ fn read_fields(cursor: &mut Cursor<'_>, payload: &Bytes, limits: &Limits) -> Res
         }
         let name = read_name(cursor)?;
         let value = read_value(cursor.sized()?, &name, payload)?;
-        if headers::is_forbidden(&name, &value) {
+        if fields::is_forbidden(&name, &value) {
             return Err(Malformed::Forbidden("connection-specific field or Host").into());
         }
         fields.try_append(name, value).map_err(|_| too_many_fields(limits))?;

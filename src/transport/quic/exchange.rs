@@ -4,16 +4,17 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::id::ServiceName;
+use crate::message::BoxError;
+use crate::message::interim::InformationalSink;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role};
 use crate::registry::Health;
 use crate::transport::body::RecvBody;
-use crate::transport::error::{BodyError, BoxError, ExchangeError, TunnelLost};
+use crate::transport::error::{BodyError, ExchangeError, TunnelLost};
 use crate::transport::kind::TransportKind;
 use crate::transport::quic::control::Connection;
 use crate::transport::quic::streams::{MessageStream, SendError, SendHalf, lost};
-use crate::transport::serve::InformationalSink;
 use crate::transport::state::{PathStats, TunnelSnapshot};
 
 impl Connection {

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{debug, trace};
 
+use crate::message::BoxError;
+use crate::message::interim::InformationalSink;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::stream::{self, Event, RequestHead, ResponseHead, Role};
@@ -19,7 +21,7 @@ use crate::transport::error::BodyError;
 use crate::transport::quic::exchange::{content_length, exceeds};
 use crate::transport::quic::settings::QuicSettings;
 use crate::transport::quic::streams::{MessageStream, SendError, SendHalf};
-use crate::transport::serve::{InformationalSink, Serve};
+use crate::transport::serve::Serve;
 use crate::transport::state::TunnelState;
 
 /// How long a stream may take to say what it wants.
@@ -133,7 +135,7 @@ fn request(
 async fn respond<B>(send: &mut SendHalf, response: http::Response<B>, is_head: bool, peer_limits: PeerLimits)
 where
     B: http_body::Body<Data = Bytes>,
-    B::Error: Into<crate::transport::error::BoxError>,
+    B::Error: Into<BoxError>,
 {
     let (parts, body) = response.into_parts();
     let end = is_head || body.is_end_stream();

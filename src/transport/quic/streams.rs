@@ -10,10 +10,11 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use quinn::VarInt;
 
+use crate::message::BoxError;
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{self, Event, MessageReader, Role};
-use crate::transport::error::{BodyError, BoxError, TunnelLost, describe_close};
+use crate::transport::error::{BodyError, TunnelLost, describe_close};
 
 /// The most bytes taken from quinn in one read; a segment is usually smaller.
 const READ_CHUNK_BYTES: usize = 256 * 1024;

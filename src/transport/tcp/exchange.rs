@@ -14,19 +14,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::id::ServiceName;
+use crate::message::BoxError;
+use crate::message::fields::strip_hop_by_hop;
+use crate::message::interim::InformationalSink;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::PeerLimits;
-use crate::protocol::headers::strip_hop_by_hop;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
 use crate::protocol::wire::Malformed;
 use crate::registry::Health;
 use crate::transport::body::RecvBody;
 use crate::transport::control::Command;
-use crate::transport::error::{BoxError, ExchangeError, TunnelLost};
+use crate::transport::error::{ExchangeError, TunnelLost};
 use crate::transport::kind::TransportKind;
 use crate::transport::quic::declared_length;
-use crate::transport::serve::InformationalSink;
 use crate::transport::state::{CloseReason, TunnelSnapshot, TunnelState};
 use crate::transport::tcp::body::{Http2Body, lost, reason, stream_code};
 use crate::transport::tcp::fields::{check_fields, field_bytes};

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use crate::protocol::headers;
+use crate::message::fields;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
 use crate::protocol::wire::Malformed;
@@ -17,7 +17,7 @@ pub(super) fn check_fields(fields: &HeaderMap, target: usize, limits: Limits) ->
     limit("the head's fields", fields.len(), limits.head_fields)?;
     limit("the head's size", target + field_bytes(fields), limits.head_bytes)?;
     for (name, value) in fields {
-        if headers::is_forbidden(name, value) {
+        if fields::is_forbidden(name, value) {
             return Err(Malformed::Forbidden("field of one connection").into());
         }
         // ST-19; the other bytes that it forbids are no HTTP/2 either.

@@ -8,8 +8,9 @@ use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
 
-use crate::protocol::headers;
-use crate::transport::error::{BoxError, TunnelLost};
+use crate::message::BoxError;
+use crate::message::fields;
+use crate::transport::error::TunnelLost;
 use crate::transport::tcp::body::lost;
 
 /// A piece below this is small.
@@ -93,7 +94,7 @@ where
             }
             Err(frame) => {
                 let mut trailers = frame.into_trailers().unwrap_or_default();
-                headers::strip_from_trailers(&mut trailers);
+                fields::strip_from_trailers(&mut trailers);
                 return Ok(stream.send_trailers(trailers)?);
             }
         }

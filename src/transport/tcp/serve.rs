@@ -15,14 +15,15 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::id::ServiceName;
+use crate::message::BoxError;
+use crate::message::fields;
+use crate::message::interim::InformationalSink;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
-use crate::protocol::headers;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{check_content_length, check_http_target};
 use crate::transport::body::RecvBody;
-use crate::transport::error::BoxError;
-use crate::transport::serve::{InformationalSink, Serve};
+use crate::transport::serve::Serve;
 use crate::transport::state::{InFlight, TunnelState};
 use crate::transport::tcp::body::{Http2Body, reason};
 use crate::transport::tcp::exchange::SERVICE;
@@ -143,7 +144,7 @@ fn admit(
     parts.extensions.insert(InformationalSink::new(move |early: Response<()>| {
         if early.status().is_informational() && early.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (mut head, ()) = early.into_parts();
-            headers::strip_hop_by_hop(&mut head.headers);
+            fields::strip_hop_by_hop(&mut head.headers);
             // A full queue means a service that makes more of them than anybody reads.
             let _ = interim.try_send(Response::from_parts(head, ()));
         }
@@ -168,7 +169,7 @@ where
 {
     let (mut parts, body) = response.into_parts();
     let end = is_head || body.is_end_stream();
-    headers::strip_hop_by_hop(&mut parts.headers);
+    fields::strip_hop_by_hop(&mut parts.headers);
     parts.headers.remove(HOST);
     parts.version = Version::HTTP_2;
     parts.extensions = http::Extensions::new();

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use adit::message::BoxError;
+use adit::message::interim::InformationalSink;
 use adit::protocol::code::StreamCode;
 use adit::protocol::stream::StreamError;
-use adit::transport::{BodyError, BoxError, ExchangeError, InformationalSink, RecvBody, Tunnel};
+use adit::transport::{BodyError, ExchangeError, RecvBody, Tunnel};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;

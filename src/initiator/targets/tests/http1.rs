@@ -5,8 +5,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::*;
-use crate::proxy::failure::Cause;
-use crate::transport::InformationalSink;
+use crate::message::failure::Cause;
+use crate::message::interim::InformationalSink;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 

@@ -8,8 +8,8 @@ use http_body_util::{BodyExt, Empty, Full};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::proxy::failure::Cause;
-use crate::transport::InformationalSink;
+use crate::message::failure::Cause;
+use crate::message::interim::InformationalSink;
 
 /// A target that does exactly what a test says.
 struct Origin(TcpListener);

@@ -1,19 +1,42 @@
 //! Responses before the response: how whoever works on a request says 100, 102, 103 to its sender.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use http::{Response, StatusCode};
 
-use super::lock;
-use crate::transport::InformationalSink;
-
 /// Most informational responses waiting to be written; more are dropped, as the RFC lets anyone do.
 const MAX_WAITING: usize = 16;
 
+/// Where interim (1xx) responses go before the final head, as a request extension.
+///
+/// On the responder the egress puts one in and the tunnel calls it; on the initiator the tunnel puts one in and the
+/// service may call it. 101 is not an interim response here. RFC 9110 section 15.2.
+#[derive(Clone)]
+pub struct InformationalSink(Arc<dyn Fn(Response<()>) + Send + Sync>);
+
+impl InformationalSink {
+    /// Wraps a function that must not block.
+    pub fn new(send: impl Fn(Response<()>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(send))
+    }
+
+    /// Hands one interim response on; ignored once the final head went out.
+    pub fn send(&self, response: Response<()>) {
+        (self.0)(response);
+    }
+}
+
+impl fmt::Debug for InformationalSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InformationalSink")
+    }
+}
+
 /// Says 100, unless it was said already or comes too late.
-pub(super) fn send_continue(sink: &InformationalSink) {
+pub(crate) fn send_continue(sink: &InformationalSink) {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::CONTINUE;
     sink.send(response);
@@ -22,7 +45,7 @@ pub(super) fn send_continue(sink: &InformationalSink) {
 /// The codec's end of the sink of one exchange. Responses that come after the final head, that the connection cannot
 /// carry, or that are not 1xx (or are 101) are dropped.
 #[derive(Debug)]
-pub(super) struct Informational {
+pub(crate) struct Informational {
     queue: Arc<Mutex<Queue>>,
     sink: InformationalSink,
 }
@@ -38,18 +61,18 @@ struct Queue {
 
 impl Informational {
     /// A queue for an exchange that takes informational responses if `open`.
-    pub(super) fn new(open: bool) -> Self {
+    pub(crate) fn new(open: bool) -> Self {
         let queue = Arc::new(Mutex::new(Queue { open, ..Queue::default() }));
         let shared = Arc::clone(&queue);
         Self { queue, sink: InformationalSink::new(move |response| lock(&shared).push(response)) }
     }
 
-    pub(super) fn sink(&self) -> &InformationalSink {
+    pub(crate) fn sink(&self) -> &InformationalSink {
         &self.sink
     }
 
     /// The next one to write; wakes the caller when there is one.
-    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Response<()>> {
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Response<()>> {
         let mut queue = lock(&self.queue);
         if let Some(response) = queue.waiting.pop_front() {
             return Poll::Ready(response);
@@ -61,14 +84,14 @@ impl Informational {
     }
 
     /// The final head is about to be written. What was said before it is returned in order, later ones are dropped.
-    pub(super) fn close(&self) -> VecDeque<Response<()>> {
+    pub(crate) fn close(&self) -> VecDeque<Response<()>> {
         let mut queue = lock(&self.queue);
         queue.open = false;
         std::mem::take(&mut queue.waiting)
     }
 
     /// Whether 100 was said in this exchange.
-    pub(super) fn has_continued(&self) -> bool {
+    pub(crate) fn has_continued(&self) -> bool {
         lock(&self.queue).continued
     }
 }
@@ -87,6 +110,11 @@ impl Queue {
             waker.wake();
         }
     }
+}
+
+/// A panic elsewhere cannot leave the queue half-changed in a way that matters, so poison is ignored.
+fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

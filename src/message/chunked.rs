@@ -5,9 +5,11 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::head::{SectionEnd, trailers};
-use super::input::{BODY_READ, HEAD_READ};
-use crate::proxy::validate::Violation;
+use crate::message::section::{SectionEnd, trailers};
+use crate::message::validate::Violation;
+
+/// The least and the most that is worth reading at once, bytes.
+const READ_BYTES: std::ops::RangeInclusive<usize> = 8 * 1024..=64 * 1024;
 
 /// Longest line with a chunk size; extensions are part of it.
 const MAX_SIZE_LINE: usize = 512;
@@ -18,21 +20,25 @@ const MAX_DIGITS: usize = 16;
 
 /// Takes a body out of the bytes of a connection.
 #[derive(Debug)]
-pub(super) enum Decoder {
+pub enum Decoder {
+    /// So many bytes are left.
     Length(u64),
+    /// Chunks.
     Chunked(Chunked),
 }
 
 /// A piece of a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub enum Piece {
+    /// Bytes of the body.
     Data(Bytes),
+    /// It is whole; trailers, if there are any.
     End(Option<HeaderMap>),
 }
 
 impl Decoder {
     /// The next piece in `buf`; `None` when more bytes are needed first.
-    pub(super) fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Piece>, Violation> {
+    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Piece>, Violation> {
         match self {
             Self::Length(0) => Ok(Some(Piece::End(None))),
             Self::Length(remaining) => Ok(take(remaining, buf)),
@@ -41,23 +47,23 @@ impl Decoder {
     }
 
     /// The whole body has been taken.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(Chunked { state: State::Done, .. }))
     }
 
     /// How many bytes are worth reading at once.
-    pub(super) fn wanted(&self) -> usize {
+    pub fn wanted(&self) -> usize {
         let remaining = match self {
             Self::Length(remaining) | Self::Chunked(Chunked { state: State::Data(remaining), .. }) => *remaining,
             Self::Chunked(_) => 0,
         };
-        usize::try_from(remaining).unwrap_or(BODY_READ).clamp(HEAD_READ, BODY_READ)
+        usize::try_from(remaining).unwrap_or(usize::MAX).clamp(*READ_BYTES.start(), *READ_BYTES.end())
     }
 }
 
 /// The chunked coding (RFC 9112 section 7.1).
 #[derive(Debug)]
-pub(super) struct Chunked {
+pub struct Chunked {
     state: State,
     extensions: usize,
     section: SectionEnd,
@@ -75,7 +81,8 @@ enum State {
 }
 
 impl Chunked {
-    pub(super) fn new(max_trailer_bytes: usize, max_trailer_fields: usize) -> Self {
+    /// At the start of a body whose trailers have at most so many bytes and fields.
+    pub fn new(max_trailer_bytes: usize, max_trailer_fields: usize) -> Self {
         let section = SectionEnd::default();
         Self { state: State::Size, extensions: 0, section, max_trailer_bytes, max_trailer_fields }
     }

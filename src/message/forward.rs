@@ -10,8 +10,8 @@ use http::header::{FORWARDED, HOST, HeaderMap, HeaderValue, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version, request, response};
 
-use crate::protocol::headers::strip_hop_by_hop;
-use crate::proxy::failure::{Cause, Failure};
+use crate::message::failure::{Cause, Failure};
+use crate::message::fields::strip_hop_by_hop;
 
 /// How the request reached us, as `Forwarded` tells it.
 #[derive(Debug, Clone, Copy)]

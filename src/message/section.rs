@@ -1,0 +1,86 @@
+//! Where a section of fields ends, and reading one: the head of an HTTP/1 message and its trailers.
+//!
+//! Sans-IO, for whoever reads HTTP/1: the egress, the client of targets.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::message::validate::{self, Violation};
+
+/// The most fields that any section may have: there is room for so many on the stack.
+pub const MAX_FIELDS: usize = 256;
+
+/// Finds the empty line that ends a head or a trailer section, and rejects lines that end in LF alone: whether such a
+/// line ends at all is what two parsers disagree on.
+#[derive(Debug, Default)]
+pub struct SectionEnd {
+    scanned: usize,
+    line: usize,
+}
+
+impl SectionEnd {
+    /// Nothing of the section was looked at yet.
+    pub fn is_at_start(&self) -> bool {
+        self.scanned == 0
+    }
+
+    /// Looks only at what was not looked at before; `bytes` must have grown at its end only. Starts anew once it found
+    /// the end.
+    pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Violation> {
+        while let Some(offset) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') {
+            let feed = self.scanned + offset;
+            if feed == self.line || bytes[feed - 1] != b'\r' {
+                return Err(Violation::BareLineFeed);
+            }
+            if feed - self.line == 1 {
+                *self = Self::default();
+                return Ok(Some(feed + 1));
+            }
+            self.scanned = feed + 1;
+            self.line = feed + 1;
+        }
+        self.scanned = bytes.len();
+        Ok(None)
+    }
+}
+
+/// Reads a trailer section, the empty line at its end included.
+/// # Errors
+/// [`Violation::Trailers`] or a broken limit: the section is not one that may follow a body.
+pub fn trailers(bytes: Bytes, max_fields: usize) -> Result<HeaderMap, Violation> {
+    let mut room = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let Ok(httparse::Status::Complete((length, lines))) = httparse::parse_headers(&bytes, &mut room) else {
+        return Err(Violation::Trailers);
+    };
+    if length != bytes.len() {
+        return Err(Violation::Trailers);
+    }
+    let mut fields = HeaderMap::with_capacity(lines.len());
+    lines.iter().try_for_each(|line| append(&mut fields, &bytes, line))?;
+    validate::trailers(&fields, max_fields)?;
+    Ok(fields)
+}
+
+/// Values share the memory of the head they came in.
+pub(crate) fn append(fields: &mut HeaderMap, bytes: &Bytes, line: &httparse::Header<'_>) -> Result<(), Violation> {
+    let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Violation::Syntax)?;
+    let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| Violation::Syntax)?;
+    fields.append(name, value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_are_read_as_strictly_as_heads() {
+        assert_eq!(trailers(Bytes::from_static(b"A: b\r\n\r\n"), 1).unwrap()["a"], "b");
+        assert!(trailers(Bytes::from_static(b"\r\n"), 1).unwrap().is_empty());
+        for bad in
+            ["A : b\r\n\r\n", " a: b\r\n\r\n", "a: b\r\n c\r\n\r\n", "a\r\n\r\n", "a: \0\r\n\r\n", "host: h\r\n\r\n"]
+        {
+            assert_eq!(trailers(Bytes::from(bad), 1), Err(Violation::Trailers), "{bad:?}");
+        }
+    }
+}
