@@ -3,6 +3,8 @@
 //! Row 4: knows nothing of tunnels, roles or configuration files. Binding fails at start-up, with the address in the
 //! error; nothing here runs in the background.
 
+pub(crate) mod input;
+pub(crate) mod output;
 mod prefixed;
 
 use std::io;

@@ -19,8 +19,6 @@
 
 mod exchange;
 mod head;
-mod input;
-mod output;
 mod response;
 mod upload;
 
@@ -39,9 +37,9 @@ use super::date::DateCache;
 use super::deadline::Deadline;
 use super::{ConnectionInfo, ExchangeService, Serving, Settings, Socket};
 use crate::message::validate::Violation;
+use crate::net::input::{self, Input};
+use crate::net::output::Output;
 use head::{Head, HeadReader};
-use input::Input;
-use output::Output;
 
 pub(super) use upload::Download;
 

@@ -10,10 +10,10 @@ use http::{HeaderMap, HeaderName, Response, StatusCode, Version, response};
 use http_body::Body;
 
 use super::head::Terms;
-use super::output::Output;
 use crate::egress::date::DateCache;
 use crate::message::BoxError;
 use crate::message::validate::{content_length, is_connection_specific};
+use crate::net::output::Output;
 
 /// While more than this waits to be written, no more of the body is asked for.
 const MAX_WAITING: usize = 64 * 1024;

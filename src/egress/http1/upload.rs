@@ -10,9 +10,9 @@ use http_body::Frame;
 use tokio::io::AsyncRead;
 
 use super::Stop;
-use super::input::Input;
 use crate::egress::{BodyError, lock};
 use crate::message::chunked::{Decoder, Piece};
+use crate::net::input::Input;
 
 /// Most bytes waiting to be read by the service; beyond it nothing is read from the socket.
 const MAX_QUEUED: usize = 128 * 1024;

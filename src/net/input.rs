@@ -9,40 +9,40 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// How much is asked for while a head is expected.
-pub(super) const HEAD_READ: usize = 8 * 1024;
+pub(crate) const HEAD_READ: usize = 8 * 1024;
 /// How much is asked for while a request is served: usually nothing comes, and what room is left is enough.
-pub(super) const AHEAD_READ: usize = 1024;
+pub(crate) const AHEAD_READ: usize = 1024;
 /// A larger buffer is not kept by an idle connection.
 const MAX_KEPT: usize = 16 * 1024;
 
 #[derive(Debug)]
-pub(super) struct Input {
-    pub(super) buf: BytesMut,
+pub(crate) struct Input {
+    pub(crate) buf: BytesMut,
     /// Nothing follows `buf`.
-    pub(super) eof: bool,
+    pub(crate) eof: bool,
 }
 
 impl Input {
-    pub(super) fn new(received: BytesMut) -> Self {
+    pub(crate) fn new(received: BytesMut) -> Self {
         Self { buf: received, eof: false }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.buf.is_empty()
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.buf.clear();
     }
 
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.buf.is_empty() && self.buf.capacity() > MAX_KEPT {
             self.buf = BytesMut::new();
         }
     }
 
     /// Reads once, with room for about `wanted` bytes. 0 is the end, remembered in `eof`.
-    pub(super) fn poll_fill<T: AsyncRead + Unpin>(
+    pub(crate) fn poll_fill<T: AsyncRead + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,

@@ -16,7 +16,7 @@ const MAX_SLICES: usize = 32;
 const MAX_KEPT: usize = 16 * 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// Heads and small pieces; goes out before `pieces`.
     flat: Vec<u8>,
     sent: usize,
@@ -28,17 +28,17 @@ pub(super) struct Output {
 
 impl Output {
     /// Bytes not yet written.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.waiting
     }
 
     /// Bytes written since the connection began.
-    pub(super) fn written(&self) -> u64 {
+    pub(crate) fn written(&self) -> u64 {
         self.written
     }
 
     /// Adds bytes that were made here.
-    pub(super) fn put(&mut self, bytes: &[u8]) {
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
         self.waiting += bytes.len();
         if self.pieces.is_empty() {
             self.flat.extend_from_slice(bytes);
@@ -48,7 +48,7 @@ impl Output {
     }
 
     /// Adds a piece of a body.
-    pub(super) fn push(&mut self, data: Bytes) {
+    pub(crate) fn push(&mut self, data: Bytes) {
         if self.pieces.is_empty() && data.len() <= MAX_COPIED {
             return self.put(&data);
         }
@@ -56,14 +56,14 @@ impl Output {
         self.pieces.push_back(data);
     }
 
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.flat.capacity() > MAX_KEPT {
             self.flat = Vec::new();
         }
     }
 
     /// Writes until nothing is left.
-    pub(super) fn poll_write<T: AsyncWrite + Unpin>(
+    pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
