@@ -40,7 +40,7 @@ use document::{Entry, MAX_FILE_BYTES, Node, Value};
 use reader::{At, Context, Section};
 
 pub use egress::{EgressConfig, EgressLimits};
-pub use envoy::{EnvoyAcceptConfig, EnvoyDialConfig};
+pub use envoy::EnvoyAcceptConfig;
 pub use initiator::{InitiatorConfig, TunnelConfig};
 pub use process::{AdminAddress, AdminAddressError, LogConfig, LogLevel};
 pub use report::{Mistake, Report};

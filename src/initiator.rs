@@ -11,6 +11,7 @@ mod status;
 mod supervisor;
 pub mod targets;
 
+pub use crate::transport::TransportChoice;
 pub use builder::{BuildError, Builder};
-pub use dialer::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, InitiatorSettings, TransportChoice};
+pub use dialer::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, InitiatorSettings};
 pub use status::{SlotStatus, StatusBoard};

@@ -20,7 +20,7 @@ pub use accept::{AcceptError, Incoming, Pending, Prepared, Shown};
 pub use body::RecvBody;
 pub use dial::{Connected, Dialed, Dialer};
 pub use error::{BodyError, DialError, ExchangeError, TunnelLost};
-pub use kind::TransportKind;
+pub use kind::{TransportChoice, TransportKind};
 pub use serve::Serve;
 pub use state::{CloseReason, PathStats, Phase, TunnelSnapshot};
 pub use tunnel::Tunnel;

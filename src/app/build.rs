@@ -26,8 +26,8 @@ use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role};
 use crate::tls::{self, TlsError, secret};
 use crate::transport::quic::{self, Keys, QuicSettings};
-use crate::transport::tcp::{self, TcpSettings, envoy};
-use crate::transport::{DialError, Dialer, Tunnel};
+use crate::transport::tcp::{self, TcpSettings};
+use crate::transport::{DialError, Dialer, TransportChoice, Tunnel};
 
 /// The file in `state_dir` that holds the endpoint's keys.
 const KEYS_FILE: &str = "quic.key";
@@ -209,34 +209,29 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
     let tls = tls::initiator_config(&shown, &[ALPN])?;
     let socket = quic::dialling_socket(metrics)?;
     let endpoint = quic::bind(socket, &Keys::ephemeral(), None)?;
-    let mut destinations = Vec::with_capacity(settings.tunnels.len());
-    for tunnel in &settings.tunnels {
-        let envoy = match &tunnel.envoy {
-            Some(envoy) => {
-                if let Some(exposed) = envoy.security.exposes() {
-                    warn!(to = %tunnel.to, "envoy.security {}: {exposed}", envoy.security.label());
-                }
-                Some(envoy::Dialer::new(&shown, envoy.settings(), TcpSettings::beside(&quic))?)
-            }
-            None => None,
-        };
-        destinations.push(Destination {
+    let destinations = settings.tunnels.iter().map(|tunnel| {
+        if let TransportChoice::Envoy(envoy) = &tunnel.transport
+            && let Some(exposed) = envoy.security.exposes()
+        {
+            warn!(to = %tunnel.to, "envoy.security {}: {exposed}", envoy.security.label());
+        }
+        Destination {
             target: tunnel.to.to_string(),
             count: tunnel.count,
             server_name: settings.tls.server_name.clone(),
-            transport: tunnel.transport,
-            envoy,
-        });
-    }
+            transport: tunnel.transport.clone(),
+        }
+    });
     let roles = InitiatorSettings {
         claim: settings.claim.clone(),
         token: settings.token.as_ref().and_then(|token| Token::new(token.expose())),
+        tls: shown,
         services: services.exported(),
-        destinations,
+        destinations: destinations.collect(),
         probe_interval: settings.probe_interval,
         quic: quic.clone(),
     };
     let tcp = tcp::Dialer::new(tls.clone(), TcpSettings::beside(&quic));
     let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, tls, quic)?), Some(tcp));
-    Ok(Initiator::new(roles, dialer, services, metrics))
+    Ok(Initiator::new(roles, dialer, services, metrics)?)
 }

@@ -11,7 +11,7 @@ use crate::lifecycle::Ready;
 use crate::registry::{Handle as _, Health, LiveTunnel};
 use crate::routing::Directory;
 use crate::telemetry::Metrics;
-use crate::transport::{TransportKind, Tunnel};
+use crate::transport::Tunnel;
 
 /// Handles on everything that can be shown, and on the one thing that can be asked for.
 pub(super) struct State {
@@ -124,7 +124,7 @@ fn dialled(slot: SlotStatus) -> DialledTunnel {
         (Some(reason), Some(advice)) => Some(format!("{reason}; {advice}")),
         (reason, _) => reason,
     };
-    let paths = slot.paths.paths.into_iter().map(|report| path(slot.choice.kind(report.transport), report)).collect();
+    let paths = slot.paths.paths.into_iter().map(path).collect();
     DialledTunnel {
         to: slot.destination,
         remote: Some(slot.address.to_string()),
@@ -144,9 +144,9 @@ fn dialled(slot: SlotStatus) -> DialledTunnel {
     }
 }
 
-fn path(transport: TransportKind, report: PathReport) -> TransportPath {
+fn path(report: PathReport) -> TransportPath {
     TransportPath {
-        transport: transport.label().to_owned(),
+        transport: report.transport.label().to_owned(),
         state: report.state.label().to_owned(),
         suspect: report.suspect,
         since_seconds: report.since_seconds,

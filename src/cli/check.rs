@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use adit::config::{self, AdminAddress, Checked, EgressConfig, InitiatorConfig, ResponderConfig, ServiceConfig};
 use adit::routing::Tenant;
+use adit::transport::TransportChoice;
 
 use super::{FAILED, say};
 
@@ -84,9 +85,11 @@ fn warnings(checked: &Checked) -> Vec<String> {
         warnings.extend(exposed.map(|exposed| format!("responder.envoy.security {}: {exposed}", security.label())));
     }
     for tunnel in checked.initiator.iter().flat_map(|initiator| &initiator.tunnels) {
-        let security = tunnel.envoy.as_ref().map(|envoy| envoy.security);
-        let exposed = security.and_then(|security| Some((security.label(), security.exposes()?)));
-        warnings.extend(exposed.map(|(label, exposed)| format!("envoy.security {label} to {}: {exposed}", tunnel.to)));
+        let TransportChoice::Envoy(envoy) = &tunnel.transport else { continue };
+        let security = envoy.security;
+        let exposed = security.exposes();
+        warnings
+            .extend(exposed.map(|exposed| format!("envoy.security {} to {}: {exposed}", security.label(), tunnel.to)));
     }
     if checked.responder.as_ref().is_some_and(|responder| responder.admission.insecure_accept_any) {
         warnings.push("insecure_accept_any: whoever reaches the listener can take the traffic of any node".to_owned());

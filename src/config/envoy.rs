@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use rustls::pki_types::ServerName;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::config::reader::{At, Section};
 use crate::config::show;
 use crate::config::tls::{KeyPairFiles, ListenerTls, key_pair, server_name};
-use crate::protocol::envoy::{DEFAULT_PATH, HandshakeRules, PingSettings, RESPONSE_TIMEOUT, RequestPath};
+use crate::protocol::envoy::{DEFAULT_PATH, HandshakeRules, PingSettings, RequestPath};
 use crate::tls::{self, Credentials, TlsError};
+use crate::transport::TransportChoice;
 use crate::transport::tcp::envoy::{AcceptSettings, DialSettings, Inner, Security};
 
 const MAX_CLUSTER_NAME_BYTES: usize = 256;
@@ -39,32 +40,38 @@ pub struct EnvoyAcceptConfig {
     pub inner_name: Option<String>,
 }
 
-/// `envoy` of a tunnel: how an Envoy responder is dialled.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct EnvoyDialConfig {
-    /// `security`: `inner_tls` (default), `handshake_tls` or `none`.
-    pub security: Security,
-    /// `path`: where the handshake goes; Envoy's own when absent.
-    pub path: Option<String>,
-    /// `upgrade`: whether to ask for an upgrade. Default false.
-    pub upgrade: bool,
-    /// `upstream_cluster`: what this end calls the responder; needed where that has a `required_cluster_name`.
-    pub upstream_cluster: Option<String>,
-    /// `handshake_timeout`: from the first byte to a complete answer. Default 15 s, 1 s to 300 s.
-    #[serde(serialize_with = "show::duration")]
-    pub handshake_timeout: Duration,
+/// `transport` and `envoy` of a tunnel, as `/config` shows them.
+#[derive(Debug, Serialize)]
+struct ChoiceAsWritten<'a> {
+    transport: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envoy: Option<DialAsWritten<'a>>,
 }
 
-impl Default for EnvoyDialConfig {
-    fn default() -> Self {
-        Self {
-            security: Security::default(),
-            path: None,
-            upgrade: false,
-            upstream_cluster: None,
-            handshake_timeout: RESPONSE_TIMEOUT,
-        }
-    }
+/// `envoy` of a tunnel, as `/config` shows it.
+#[derive(Debug, Serialize)]
+struct DialAsWritten<'a> {
+    security: Security,
+    path: Option<&'a str>,
+    upgrade: bool,
+    upstream_cluster: Option<&'a str>,
+    #[serde(serialize_with = "show::duration")]
+    handshake_timeout: Duration,
+}
+
+/// A choice of transport as the keys of a tunnel that say it.
+pub(super) fn choice_as_written<S: Serializer>(choice: &TransportChoice, serializer: S) -> Result<S::Ok, S::Error> {
+    let envoy = match choice {
+        TransportChoice::Envoy(dial) => Some(DialAsWritten {
+            security: dial.security,
+            path: Some(dial.path.as_str()).filter(|path| *path != DEFAULT_PATH),
+            upgrade: dial.upgrade,
+            upstream_cluster: dial.upstream_cluster.as_ref().and_then(|name| name.to_str().ok()),
+            handshake_timeout: dial.handshake_timeout,
+        }),
+        TransportChoice::Auto | TransportChoice::Quic | TransportChoice::Tcp => None,
+    };
+    ChoiceAsWritten { transport: choice.label(), envoy }.serialize(serializer)
 }
 
 impl EnvoyAcceptConfig {
@@ -104,21 +111,6 @@ fn inner_name(name: &str) -> Result<ServerName<'static>, TlsError> {
     tls::server_name(name)
 }
 
-impl EnvoyDialConfig {
-    /// What the dialer needs.
-    pub fn settings(&self) -> DialSettings {
-        let cluster = self.upstream_cluster.as_deref();
-        DialSettings {
-            path: self.path.as_deref().and_then(|path| RequestPath::new(path).ok()).unwrap_or_default(),
-            upgrade: self.upgrade,
-            upstream_cluster: cluster.and_then(|name| HeaderValue::from_str(name).ok()),
-            security: self.security,
-            handshake_timeout: self.handshake_timeout,
-            ..DialSettings::default()
-        }
-    }
-}
-
 /// `responder.envoy`.
 pub(super) fn accept(at: At<'_>) -> Option<EnvoyAcceptConfig> {
     at.section(|section| {
@@ -149,16 +141,20 @@ pub(super) fn accept(at: At<'_>) -> Option<EnvoyAcceptConfig> {
     })
 }
 
-/// `envoy` of a tunnel.
-pub(super) fn dial(at: At<'_>) -> Option<EnvoyDialConfig> {
+/// `envoy` of a tunnel: `security` (`inner_tls` by default, `handshake_tls` or `none`); `path`, Envoy's own when absent;
+/// `upgrade`, default false; `upstream_cluster`, what this end calls the responder, needed where that has a
+/// `required_cluster_name`; `handshake_timeout`, from the first byte to a complete answer, default 15 s, 1 s to 300 s.
+pub(super) fn dial(at: At<'_>) -> Option<DialSettings> {
     at.section(|section| {
+        let standard = DialSettings::default();
         let security = security(section);
-        let path = section.optional("path", path);
-        let upgrade = section.or("upgrade", false, |at| at.boolean());
+        let path = section.or("path", standard.path.clone(), |at| at.parsed());
+        let upgrade = section.or("upgrade", standard.upgrade, |at| at.boolean());
         let upstream_cluster = section.optional("upstream_cluster", |at| cluster_name(&at));
+        let upstream_cluster = upstream_cluster.and_then(|name| HeaderValue::from_str(&name).ok());
         let bounds = Duration::from_secs(1)..=Duration::from_secs(300);
-        let handshake_timeout = section.or("handshake_timeout", RESPONSE_TIMEOUT, |at| at.duration(bounds));
-        Some(EnvoyDialConfig { security, path, upgrade, upstream_cluster, handshake_timeout })
+        let handshake_timeout = section.or("handshake_timeout", standard.handshake_timeout, |at| at.duration(bounds));
+        Some(DialSettings { security, path, upgrade, upstream_cluster, handshake_timeout, ..standard })
     })
 }
 

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::envoy::{self, EnvoyDialConfig};
+use crate::config::envoy;
 use crate::config::reader::{At, Section};
 use crate::config::responder::{congestion, congestion_as_written};
 use crate::config::secret::Secret;
 use crate::config::show;
 use crate::config::tls::{DialerTls, dialer_tls};
 use crate::id::{Claim, ClusterId, HostPort, MAX_TUNNEL_COUNT, NodeId, TenantId, TunnelAddress};
-use crate::initiator::{DEFAULT_PROBE_INTERVAL, TransportChoice};
+use crate::initiator::DEFAULT_PROBE_INTERVAL;
+use crate::transport::TransportChoice;
 use crate::transport::quic::CongestionControl;
 
 /// How often an initiator shows that it is there; keeps NAT mappings open.
@@ -59,10 +60,9 @@ pub struct TunnelConfig {
     /// `count`: tunnels per resolved address. Default 1, at most 1024.
     pub count: u32,
     /// `transport`: what carries the tunnel: `auto`, `quic`, `tcp`, or `envoy` for an Envoy responder. Default `auto`.
+    /// `envoy`: how that is dialled; with `transport: envoy` only.
+    #[serde(flatten, serialize_with = "envoy::choice_as_written")]
     pub transport: TransportChoice,
-    /// `envoy`: how an Envoy responder is dialled; with `transport: envoy` only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub envoy: Option<EnvoyDialConfig>,
 }
 
 /// Reads the section.
@@ -99,7 +99,7 @@ fn tunnel(at: At<'_>) -> Option<Address<'_>> {
     if count == 0 {
         at.wrong("asks for no tunnel; expected a count of at least 1");
     }
-    let tunnel = TunnelConfig { to, count, transport: TransportChoice::default(), envoy: None };
+    let tunnel = TunnelConfig { to, count, transport: TransportChoice::default() };
     Some(Address { at, claim: Some(claim), tunnel })
 }
 
@@ -108,16 +108,19 @@ fn tunnel_section(section: &mut Section<'_>) -> Option<TunnelConfig> {
     let count = section.or("count", 1, |at| at.count(1..=MAX_TUNNEL_COUNT));
     let transport = section.or("transport", TransportChoice::default(), |at| transport(&at));
     let settings = section.optional("envoy", envoy::dial);
-    if let Some(at) = section.find("envoy").filter(|_| transport != TransportChoice::Envoy) {
+    if let Some(at) = section.find("envoy").filter(|_| !matches!(transport, TransportChoice::Envoy(_))) {
         at.wrong("says how to dial an Envoy, which this tunnel does not; expected transport: envoy");
     }
-    let envoy = (transport == TransportChoice::Envoy).then(|| settings.unwrap_or_default());
-    Some(TunnelConfig { to: to?, count, transport, envoy })
+    let transport = match (transport, settings) {
+        (TransportChoice::Envoy(_), Some(settings)) => TransportChoice::Envoy(Box::new(settings)),
+        (transport, _) => transport,
+    };
+    Some(TunnelConfig { to: to?, count, transport })
 }
 
 fn transport(at: &At<'_>) -> Option<TransportChoice> {
     use TransportChoice::{Auto, Envoy, Quic, Tcp};
-    at.word(&[("auto", Auto), ("quic", Quic), ("tcp", Tcp), ("envoy", Envoy)])
+    at.word(&[Auto, Quic, Tcp, Envoy(Box::default())].map(|choice| (choice.label(), choice)))
 }
 
 /// What `node`, `cluster` and `tenant` say; `None` when they say nothing (or something wrong).

@@ -173,10 +173,10 @@ impl<'a> At<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+    pub(super) fn word<T: Clone>(&self, words: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
         let expected = alternatives(&names);
-        self.understood(&expected, |text| words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value))
+        self.understood(&expected, |text| words.iter().find(|(name, _)| *name == text).map(|(_, value)| value.clone()))
     }
 
     /// `true` or `false`.

@@ -33,19 +33,22 @@ use self::lane::{Lane, Live, Order, Pursuit, Round};
 use self::probing::Probing;
 use self::status::Record;
 use crate::lifecycle::{Backoff, MAX_RETRY_AFTER};
+use crate::transport::{TransportChoice, TransportKind};
 
-pub use self::event::{Action, Attempt, ClaimPlace, Event, Failure, FailureKind, Transport};
-pub use self::settings::{AutoSettings, Transports};
+pub use self::event::{Action, Attempt, ClaimPlace, Event, Failure, FailureKind};
+pub use self::settings::AutoSettings;
 pub use self::status::{PathReport, PathState, PathStatus};
 
 /// The choice of transport for one slot.
 #[derive(Debug)]
 pub struct Auto {
     settings: AutoSettings,
+    /// What may be used, the preferred first.
+    transports: &'static [TransportKind],
     lanes: PerTransport<Lane>,
     live: Option<Live>,
     /// What carried the latest tunnel.
-    latest: Option<Transport>,
+    latest: Option<TransportKind>,
     pursuit: Pursuit,
     /// A refusal asked for silence until then.
     silent_until: Option<Instant>,
@@ -58,9 +61,10 @@ pub struct Auto {
 }
 
 impl Auto {
-    /// A slot without a tunnel; the first actions are there at once.
-    pub fn new(now: Instant, settings: AutoSettings) -> Self {
+    /// A slot without a tunnel, for what `choice` allows; the first actions are there at once.
+    pub fn new(now: Instant, choice: &TransportChoice, settings: AutoSettings) -> Self {
         let mut auto = Self {
+            transports: choice.kinds(),
             lanes: PerTransport::default(),
             live: None,
             latest: None,
@@ -90,10 +94,10 @@ impl Auto {
             Pursuit::Waiting { until, .. } => Some(*until),
             Pursuit::Content | Pursuit::Round(_) => None,
         };
-        let starts = Transport::ALL.map(|transport| self.start_at(transport));
-        let claims = Transport::ALL.map(|transport| self.claim_at(transport));
+        let starts = self.transports.iter().map(|&transport| self.start_at(transport));
+        let claims = self.transports.iter().map(|&transport| self.claim_at(transport));
         let others = [waiting, self.patience_ends_at(), self.probing.at()];
-        starts.into_iter().chain(claims).chain(others).flatten().min()
+        starts.chain(claims).chain(others).flatten().min()
     }
 
     /// Acts on what is due at `now`.
@@ -121,17 +125,16 @@ impl Auto {
 
     /// What operators see.
     pub fn status(&self, now: Instant) -> PathStatus {
-        let allowed = Transport::ALL.into_iter().filter(|&transport| self.settings.transports.allow(transport));
         let report = |transport| {
             let suspect = self.live.is_some_and(|live| live.transport() == transport && !live.is_healthy());
-            let probe = self.probing.at().filter(|_| transport == Transport::Quic);
+            let probe = self.probing.at().filter(|_| transport == TransportKind::Quic);
             self.record.report(transport, suspect, probe, now)
         };
         PathStatus {
             active: self.live.map(|live| live.transport()),
             switches: self.record.switches,
             switch_reason: self.record.switch_reason.clone(),
-            paths: allowed.map(report).collect(),
+            paths: self.transports.iter().copied().map(report).collect(),
         }
     }
 
@@ -142,7 +145,7 @@ impl Auto {
         {
             self.begin_round(now, order.unwrap_or_else(|| self.order(now)));
         }
-        for transport in Transport::ALL {
+        for &transport in self.transports {
             if is_due(self.start_at(transport), now) {
                 self.connect(transport);
             }
@@ -150,20 +153,30 @@ impl Auto {
         if is_due(self.patience_ends_at(), now) {
             self.lose_patience(now);
         }
-        for transport in Transport::ALL {
+        for &transport in self.transports {
             if is_due(self.claim_at(transport), now) {
                 self.claim(now, transport);
             }
         }
         if is_due(self.probing.at(), now) {
             self.probing.cancel();
-            self.connect(Transport::Quic);
+            self.connect(TransportKind::Quic);
         }
         self.take_note(now);
     }
 
+    /// Whether the slot may use a transport.
+    fn allows(&self, transport: TransportKind) -> bool {
+        self.transports.contains(&transport)
+    }
+
+    /// What HELLO is in the air over, if it is.
+    fn claiming(&self) -> Option<TransportKind> {
+        self.transports.iter().copied().find(|&transport| self.lanes[transport].is_claiming())
+    }
+
     /// When a transport of this round is to be connected.
-    fn start_at(&self, transport: Transport) -> Option<Instant> {
+    fn start_at(&self, transport: TransportKind) -> Option<Instant> {
         match &self.pursuit {
             Pursuit::Round(round) if self.lanes[transport].is_idle() => {
                 round.start[transport].map(|at| self.allowed(at))
@@ -178,9 +191,9 @@ impl Auto {
     }
 
     /// When HELLO is to be sent on a connection that waits for it.
-    fn claim_at(&self, transport: Transport) -> Option<Instant> {
+    fn claim_at(&self, transport: TransportKind) -> Option<Instant> {
         let Lane::Connected { at, prompt, .. } = self.lanes[transport] else { return None };
-        if self.lanes[transport.other()].is_claiming() {
+        if self.claiming().is_some() {
             return None;
         }
         match self.live {
@@ -193,15 +206,15 @@ impl Auto {
 
     /// When a claim over QUIC has been in the air for so long that TCP is wanted for it.
     fn patience_ends_at(&self) -> Option<Instant> {
-        let (Pursuit::Round(round), Lane::Claiming { since, .. }) = (&self.pursuit, self.lanes[Transport::Quic]) else {
+        let (Pursuit::Round(round), Lane::Claiming { since, .. }) = (&self.pursuit, self.lanes[TransportKind::Quic])
+        else {
             return None;
         };
         let ends = since + self.settings.claim_patience;
-        match self.lanes[Transport::Tcp] {
+        match self.lanes[TransportKind::Tcp] {
             Lane::Idle => {
-                let may_help = self.settings.transports.allow(Transport::Tcp)
-                    && !round.failed[Transport::Tcp]
-                    && round.refused.is_none();
+                let may_help =
+                    self.allows(TransportKind::Tcp) && !round.failed[TransportKind::Tcp] && round.refused.is_none();
                 may_help.then(|| self.allowed(ends))
             }
             Lane::Connected { .. } => Some(ends),
@@ -211,14 +224,14 @@ impl Auto {
 
     /// Connects TCP, or moves the claim there once it is connected.
     fn lose_patience(&mut self, now: Instant) {
-        if self.lanes[Transport::Tcp].is_idle() {
-            return self.connect(Transport::Tcp);
+        if self.lanes[TransportKind::Tcp].is_idle() {
+            return self.connect(TransportKind::Tcp);
         }
-        self.abandon(Transport::Quic);
-        self.record.fail(Transport::Quic, format!("no WELCOME within {:?}", self.settings.claim_patience));
+        self.abandon(TransportKind::Quic);
+        self.record.fail(TransportKind::Quic, format!("no WELCOME within {:?}", self.settings.claim_patience));
         self.quic_failed_at = Some(now);
         if let Pursuit::Round(round) = &mut self.pursuit {
-            round.failed[Transport::Quic] = true;
+            round.failed[TransportKind::Quic] = true;
         }
     }
 
@@ -234,24 +247,24 @@ impl Auto {
             return self.wait(until, Some(order));
         }
         let later = |delay: Duration| Some(now + delay);
-        let start = match (self.settings.transports, order) {
+        let start = match (self.transports, order) {
             // One that is connected already gets the claim at once; the other is there if it fails.
-            _ if Transport::ALL.iter().any(|&transport| self.lanes[transport].is_connected()) => {
+            _ if self.transports.iter().any(|&transport| self.lanes[transport].is_connected()) => {
                 PerTransport::default()
             }
-            (Transports::Only(only), _) => {
+            (&[only], _) => {
                 let mut start = PerTransport::default();
                 start[only] = Some(now);
                 start
             }
-            (Transports::Auto, Order::Race) => PerTransport::new(Some(now), later(self.settings.race_delay)),
-            (Transports::Auto, Order::TcpFirst) => PerTransport::new(later(self.settings.tcp_first), Some(now)),
-            (Transports::Auto, Order::Together) => PerTransport::new(Some(now), Some(now)),
+            (_, Order::Race) => PerTransport::new(Some(now), later(self.settings.race_delay)),
+            (_, Order::TcpFirst) => PerTransport::new(later(self.settings.tcp_first), Some(now)),
+            (_, Order::Together) => PerTransport::new(Some(now), Some(now)),
         };
         self.pursuit = Pursuit::Round(Round { start, ..Round::default() });
     }
 
-    fn connect(&mut self, transport: Transport) {
+    fn connect(&mut self, transport: TransportKind) {
         let attempt = Attempt::new(transport, self.attempts);
         self.attempts += 1;
         self.lanes[transport] = Lane::Connecting(attempt);
@@ -261,7 +274,7 @@ impl Auto {
         self.actions.push_back(Action::Connect(attempt));
     }
 
-    fn claim(&mut self, now: Instant, transport: Transport) {
+    fn claim(&mut self, now: Instant, transport: TransportKind) {
         let Lane::Connected { attempt, .. } = self.lanes[transport] else { return };
         let place = match self.live {
             Some(live) if live.is_healthy() => ClaimPlace::Beside,
@@ -272,7 +285,7 @@ impl Auto {
     }
 
     /// Gives up what is under way over a transport, if anything.
-    fn abandon(&mut self, transport: Transport) {
+    fn abandon(&mut self, transport: TransportKind) {
         if let Some(attempt) = std::mem::take(&mut self.lanes[transport]).attempt() {
             self.actions.push_back(Action::Abandon(attempt));
         }
@@ -307,7 +320,7 @@ impl Auto {
         let prompt = match &mut self.pursuit {
             Pursuit::Round(round) => {
                 // An answer. The other one is for when this one fails.
-                round.start[transport.other()] = None;
+                round.start = PerTransport::default();
                 round.prompt_until.is_some_and(|until| now <= until)
             }
             Pursuit::Content | Pursuit::Waiting { .. } => true,
@@ -325,7 +338,7 @@ impl Auto {
         }
         self.lanes[transport] = Lane::Idle;
         self.record.fail(transport, failure.reason);
-        if transport == Transport::Quic && failure.kind == FailureKind::Transport {
+        if transport == TransportKind::Quic && failure.kind == FailureKind::Transport {
             self.quic_failed_at = Some(now);
         }
         match self.pursuit {
@@ -335,29 +348,29 @@ impl Auto {
         }
     }
 
-    fn failed_in_round(&mut self, now: Instant, transport: Transport, kind: FailureKind, entropy: u64) {
+    fn failed_in_round(&mut self, now: Instant, transport: TransportKind, kind: FailureKind, entropy: u64) {
         let Pursuit::Round(round) = &mut self.pursuit else { return };
-        let other = transport.other();
+        let other = self.transports.iter().copied().find(|&other| other != transport);
         round.failed[transport] = true;
         match kind {
             FailureKind::Refused { retry_after } => {
                 round.refuse(retry_after);
                 self.silent_until = silence(now, retry_after).max(self.silent_until);
                 // A claim that is in the air gets its own answer.
-                if !self.lanes[other].is_claiming() {
+                if let Some(other) = other.filter(|&other| !self.lanes[other].is_claiming()) {
                     self.abandon(other);
                 }
             }
             FailureKind::Transport => {
-                let free = self.settings.transports.allow(other) && !round.failed[other] && round.refused.is_none();
-                if free && self.lanes[other].is_idle() {
+                let free = |other: &TransportKind| !round.failed[*other] && self.lanes[*other].is_idle();
+                if let Some(other) = other.filter(free).filter(|_| round.refused.is_none()) {
                     round.start[other] = Some(now);
                 }
             }
         }
         let Pursuit::Round(round) = &self.pursuit else { return };
-        let nothing_starts = Transport::ALL.iter().all(|&transport| round.start[transport].is_none());
-        if nothing_starts && self.lanes[other].is_idle() {
+        let nothing_starts = self.transports.iter().all(|&transport| round.start[transport].is_none());
+        if nothing_starts && other.is_none_or(|other| self.lanes[other].is_idle()) {
             self.back_off(now, round.refused, entropy);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::id::{HostPort, ServiceName, TunnelAddress};
-use crate::initiator::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, InitiatorSettings, TransportChoice};
+use crate::initiator::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, InitiatorSettings};
 use crate::net;
 use crate::protocol::ALPN;
 use crate::protocol::handshake::{Service, ServiceKind, Token};
@@ -11,7 +11,7 @@ use crate::telemetry::Metrics;
 use crate::tls::{self, Credentials, InitiatorTls, TlsError, Trust};
 use crate::transport::quic::{self, Keys, QuicSettings, dialling_socket};
 use crate::transport::tcp::{self, TcpSettings};
-use crate::transport::{DialError, Dialer, Serve};
+use crate::transport::{DialError, Dialer, Serve, TransportChoice};
 
 /// Builds an [`Initiator`] that serves what arrives in this program: an axum router, a hyper service, or
 /// [`Services`](crate::initiator::serve::Services) for targets elsewhere.
@@ -128,28 +128,23 @@ impl Builder {
     /// [`BuildError`] says which setting or credential is at fault.
     pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<S>, BuildError> {
         let Self { address, more, server_name, transport, tls, token, services, probe_interval, quic, metrics } = self;
-        let tls = tls::initiator_config(&tls, &[ALPN])?;
+        let config = tls::initiator_config(&tls, &[ALPN])?;
         let endpoint = quic::bind(dialling_socket(&metrics)?, &Keys::ephemeral(), None)?;
         let first = destination(&address.responder, address.count);
         let mut destinations: Vec<_> = std::iter::once(first).chain(more).collect();
         for destination in &mut destinations {
             destination.server_name.clone_from(&server_name);
-            destination.transport = transport;
+            destination.transport.clone_from(&transport);
         }
         let claim = address.claim;
-        let settings = InitiatorSettings { claim, token, services, destinations, probe_interval, quic: quic.clone() };
-        let tcp = tcp::Dialer::new(tls.clone(), TcpSettings::beside(&quic));
-        let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, tls, quic)?), Some(tcp));
-        Ok(Initiator::new(settings, dialer, service, &metrics))
+        let settings =
+            InitiatorSettings { claim, token, tls, services, destinations, probe_interval, quic: quic.clone() };
+        let tcp = tcp::Dialer::new(config.clone(), TcpSettings::beside(&quic));
+        let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, config, quic)?), Some(tcp));
+        Ok(Initiator::new(settings, dialer, service, &metrics)?)
     }
 }
 
 fn destination(responder: &HostPort, count: u32) -> Destination {
-    Destination {
-        target: responder.to_string(),
-        count,
-        server_name: None,
-        transport: TransportChoice::default(),
-        envoy: None,
-    }
+    Destination { target: responder.to_string(), count, server_name: None, transport: TransportChoice::default() }
 }

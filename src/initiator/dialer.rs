@@ -14,14 +14,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::id::{Claim, InstanceId};
-use crate::initiator::auto::{Transport, Transports};
 use crate::initiator::status::StatusBoard;
 use crate::initiator::supervisor::{Slot, keep};
 use crate::protocol::handshake::{Service, Token};
 use crate::telemetry::{Metrics, Role, TunnelMetrics};
+use crate::tls::{InitiatorTls, TlsError};
 use crate::transport::quic::QuicSettings;
-use crate::transport::tcp::envoy;
-use crate::transport::{Dialer, Serve, TransportKind};
+use crate::transport::tcp::{TcpSettings, envoy};
+use crate::transport::{Dialer, Serve, TransportChoice};
 
 /// How often a name is asked again while all is well.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -42,51 +42,6 @@ pub struct Destination {
     pub server_name: Option<String>,
     /// What carries its tunnels.
     pub transport: TransportChoice,
-    /// How an Envoy is dialled; needed with [`TransportChoice::Envoy`].
-    pub envoy: Option<envoy::Dialer>,
-}
-
-/// Which transport a tunnel is dialled over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TransportChoice {
-    /// The best that works: QUIC, or TCP while QUIC does not get through.
-    #[default]
-    Auto,
-    /// QUIC only.
-    Quic,
-    /// TCP only.
-    Tcp,
-    /// Envoy's reverse tunnel over TCP, to an Envoy responder.
-    Envoy,
-}
-
-impl TransportChoice {
-    /// What the machine may use.
-    pub(super) const fn transports(self) -> Transports {
-        match self {
-            Self::Auto => Transports::Auto,
-            Self::Quic => Transports::Only(Transport::Quic),
-            Self::Tcp | Self::Envoy => Transports::Only(Transport::Tcp),
-        }
-    }
-
-    /// What is tried first.
-    pub(super) const fn preferred(self) -> Transport {
-        match self.transports() {
-            Transports::Auto => Transport::Quic,
-            Transports::Only(only) => only,
-        }
-    }
-
-    /// What a transport of the status means for such a tunnel.
-    pub const fn kind(self, transport: Transport) -> TransportKind {
-        match (transport, self) {
-            (Transport::Quic, _) => TransportKind::Quic,
-            (Transport::Tcp, Self::Envoy) => TransportKind::Envoy,
-            (Transport::Tcp, _) => TransportKind::Tcp,
-        }
-    }
 }
 
 /// Everything an initiator needs.
@@ -96,6 +51,8 @@ pub struct InitiatorSettings {
     pub claim: Claim,
     /// A credential beside TLS.
     pub token: Option<Token>,
+    /// What it shows to Envoy responders, and which of them are genuine. Adit's own transports have theirs in the dialer.
+    pub tls: InitiatorTls,
     /// What it exports.
     pub services: Vec<Service>,
     /// Where to.
@@ -111,7 +68,7 @@ pub struct InitiatorSettings {
 #[derive(Debug, Clone)]
 pub struct Initiator<S> {
     pub(super) settings: Arc<InitiatorSettings>,
-    pub(super) dialer: Dialer,
+    destinations: Arc<[Arc<Prepared>]>,
     pub(super) service: S,
     pub(super) instance: InstanceId,
     pub(super) board: StatusBoard,
@@ -120,19 +77,43 @@ pub struct Initiator<S> {
     next_slot: Arc<AtomicU32>,
 }
 
+/// A destination and what dials it.
+#[derive(Debug)]
+struct Prepared {
+    destination: Destination,
+    dialer: Dialer,
+}
+
+impl InitiatorSettings {
+    /// `dialer`, which can dial an Envoy as well where `destination` is one.
+    fn dialer_for(&self, destination: &Destination, dialer: Dialer) -> Result<Dialer, TlsError> {
+        let TransportChoice::Envoy(dial) = &destination.transport else { return Ok(dialer) };
+        let envoy = envoy::Dialer::new(&self.tls, dial.as_ref().clone(), TcpSettings::beside(&self.quic))?;
+        Ok(dialer.with_envoy(envoy))
+    }
+}
+
 impl<S: Serve + Sync> Initiator<S> {
     /// Prepares the role; nothing is dialled before [`Initiator::run`].
-    pub fn new(settings: InitiatorSettings, dialer: Dialer, service: S, metrics: &Metrics) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// [`TlsError`]: a tunnel to an Envoy needs credentials that are not there or cannot be used.
+    pub fn new(settings: InitiatorSettings, dialer: Dialer, service: S, metrics: &Metrics) -> Result<Self, TlsError> {
+        let prepared = settings.destinations.iter().map(|destination| {
+            let dialer = settings.dialer_for(destination, dialer.clone())?;
+            Ok(Arc::new(Prepared { destination: destination.clone(), dialer }))
+        });
+        let destinations = prepared.collect::<Result<_, TlsError>>()?;
+        Ok(Self {
             settings: Arc::new(settings),
-            dialer,
+            destinations,
             service,
             instance: InstanceId(rand::random()),
             board: StatusBoard::new(metrics.destinations()),
             tasks: TaskTracker::new(),
             metrics: metrics.tunnels(Role::Initiator),
             next_slot: Arc::default(),
-        }
+        })
     }
 
     /// What its tunnels are doing.
@@ -144,20 +125,21 @@ impl<S: Serve + Sync> Initiator<S> {
     ///
     /// Not cancel safe: dropping the future leaves the tunnels' tasks running.
     pub async fn run(self, drain: CancellationToken) {
-        for destination in &self.settings.destinations {
-            self.tasks.spawn(self.clone().keep_destination(destination.clone(), drain.clone()));
+        for prepared in self.destinations.iter() {
+            self.tasks.spawn(self.clone().keep_destination(Arc::clone(prepared), drain.clone()));
         }
         drain.cancelled().await;
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    async fn keep_destination(self, destination: Destination, drain: CancellationToken) {
+    async fn keep_destination(self, prepared: Arc<Prepared>, drain: CancellationToken) {
+        let destination = &prepared.destination;
         let failed = Arc::new(Notify::new());
         let mut addresses = BTreeMap::<SocketAddr, CancellationToken>::new();
         loop {
             match resolve(&destination.target).await {
-                Ok(found) => self.reconcile(&destination, &found, &mut addresses, &failed, &drain),
+                Ok(found) => self.reconcile(&prepared, &found, &mut addresses, &failed, &drain),
                 Err(error) => {
                     warn!(destination = destination.target, %error, "cannot resolve the responder's name; trying again");
                 }
@@ -175,12 +157,13 @@ impl<S: Serve + Sync> Initiator<S> {
     /// Starts slots for new addresses and drains those of addresses that are gone.
     fn reconcile(
         &self,
-        destination: &Destination,
+        prepared: &Prepared,
         found: &BTreeSet<SocketAddr>,
         addresses: &mut BTreeMap<SocketAddr, CancellationToken>,
         failed: &Arc<Notify>,
         drain: &CancellationToken,
     ) {
+        let Prepared { destination, dialer } = prepared;
         addresses.retain(|address, stop| {
             let keep = found.contains(address);
             if !keep {
@@ -196,15 +179,12 @@ impl<S: Serve + Sync> Initiator<S> {
             let stop = drain.child_token();
             for _ in 0..destination.count {
                 let slot = Slot {
-                    number: self.next_slot.fetch_add(Slot::numbers(destination.transport), Ordering::Relaxed),
+                    number: self.next_slot.fetch_add(Slot::numbers(&destination.transport), Ordering::Relaxed),
                     destination: destination.target.as_str().into(),
                     address: *address,
                     server_name: destination.server_name(),
-                    transport: destination.transport,
-                    dialer: match &destination.envoy {
-                        Some(envoy) => self.dialer.clone().with_envoy(envoy.clone()),
-                        None => self.dialer.clone(),
-                    },
+                    transport: destination.transport.clone(),
+                    dialer: dialer.clone(),
                     failed: Arc::clone(failed),
                 };
                 self.tasks.spawn(keep(self.clone(), slot, stop.clone()));

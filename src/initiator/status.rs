@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::initiator::auto::{Auto, PathStatus, Transport};
-use crate::initiator::dialer::TransportChoice;
+use crate::initiator::auto::{Auto, PathStatus};
 use crate::telemetry::{DestinationMetrics, DestinationRecord, DestinationState};
 use crate::transport::{TransportKind, Tunnel, TunnelSnapshot};
 
@@ -39,15 +38,12 @@ pub struct SlotStatus {
     pub tunnel: Option<TunnelSnapshot>,
     /// What is known of each transport that it may use.
     pub paths: PathStatus,
-    /// What may carry it; [`TransportChoice::kind`] says what a transport of `paths` is here.
-    pub choice: TransportChoice,
 }
 
 #[derive(Debug)]
 struct Slot {
     destination: Arc<str>,
     address: SocketAddr,
-    choice: TransportChoice,
     transport: TransportKind,
     auto: Arc<Mutex<Auto>>,
     record: DestinationRecord,
@@ -145,14 +141,13 @@ impl StatusBoard {
         slot: u32,
         destination: Arc<str>,
         address: SocketAddr,
-        choice: TransportChoice,
+        preferred: TransportKind,
         auto: Arc<Mutex<Auto>>,
     ) {
         let status = Slot {
             destination,
             address,
-            choice,
-            transport: choice.kind(choice.preferred()),
+            transport: preferred,
             auto,
             record: self.metrics.begin(),
             since: Instant::now(),
@@ -166,7 +161,7 @@ impl StatusBoard {
     }
 
     /// A slot's tunnel came up on another transport than the one before.
-    pub(super) fn switched(&self, from: Transport, to: Transport) {
+    pub(super) fn switched(&self, from: TransportKind, to: TransportKind) {
         self.metrics.switched(from.label(), to.label());
     }
 
@@ -233,7 +228,6 @@ impl Slot {
             responder: self.responder.clone().filter(|_| self.tunnel.is_some()),
             tunnel: self.tunnel.as_ref().map(Tunnel::snapshot),
             paths: self.auto.lock().unwrap_or_else(PoisonError::into_inner).status(now),
-            choice: self.choice,
         }
     }
 }

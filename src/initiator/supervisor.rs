@@ -18,12 +18,12 @@ use tokio_util::sync::CancellationToken;
 use self::attempt::{Candidate, Happened, Opened, Report, Stage};
 use self::words::Cause;
 use crate::id::Place;
-use crate::initiator::auto::{Action, Attempt, Auto, AutoSettings, ClaimPlace, Event, Transports};
-use crate::initiator::dialer::{Initiator, TransportChoice};
+use crate::initiator::auto::{Action, Attempt, Auto, AutoSettings, ClaimPlace, Event};
+use crate::initiator::dialer::Initiator;
 use crate::initiator::status::Change;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, PeerLimits};
-use crate::transport::{CloseReason, DialError, Dialer, Serve, TransportKind};
+use crate::transport::{CloseReason, DialError, Dialer, Serve, TransportChoice};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
 const VERSIONS: (u32, u32) = (1, 1);
@@ -48,16 +48,8 @@ pub(super) struct Slot {
 
 impl Slot {
     /// How many slot numbers of HELLO it needs: two where a tunnel may come up beside another one.
-    pub(super) const fn numbers(transport: TransportChoice) -> u32 {
-        match transport.transports() {
-            Transports::Auto => 2,
-            Transports::Only(_) => 1,
-        }
-    }
-
-    /// What the machine's word for a transport means here.
-    fn kind(&self, attempt: Attempt) -> TransportKind {
-        self.transport.kind(attempt.transport())
+    pub(super) const fn numbers(transport: &TransportChoice) -> u32 {
+        if transport.kinds().len() > 1 { 2 } else { 1 }
     }
 }
 
@@ -88,14 +80,14 @@ impl<S: Serve + Sync> Supervisor<S> {
         let settings = AutoSettings {
             first_probe: interval,
             max_probe_interval: interval.saturating_mul(LONGEST_INTERVAL),
-            ..AutoSettings::new(slot.transport.transports())
+            ..AutoSettings::default()
         };
-        let auto = Arc::new(Mutex::new(Auto::new(Instant::now(), settings)));
+        let auto = Arc::new(Mutex::new(Auto::new(Instant::now(), &slot.transport, settings)));
         initiator.board.add(
             slot.number,
             Arc::clone(&slot.destination),
             slot.address,
-            slot.transport,
+            slot.transport.kinds()[0],
             Arc::clone(&auto),
         );
         let (reports, inbox) = mpsc::channel(INBOX);
@@ -242,7 +234,7 @@ impl<S: Serve + Sync> Supervisor<S> {
     }
 
     fn connect(&mut self, attempt: Attempt) {
-        let over = self.slot.kind(attempt);
+        let over = attempt.transport();
         if self.auto().tunnel().is_none() {
             self.initiator.board.apply(self.slot.number, Change::Connecting { over });
         }
@@ -263,7 +255,7 @@ impl<S: Serve + Sync> Supervisor<S> {
 
     /// The number that the latest tunnel does not have.
     fn other_number(&self) -> u32 {
-        let (first, count) = (self.slot.number, Slot::numbers(self.slot.transport));
+        let (first, count) = (self.slot.number, Slot::numbers(&self.slot.transport));
         first + (self.number - first + 1) % count
     }
 

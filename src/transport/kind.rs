@@ -1,6 +1,8 @@
-//! Which transport carries a tunnel.
+//! Which transport carries a tunnel, and which ones may.
 
 use std::fmt;
+
+use crate::transport::tcp::envoy;
 
 /// What a tunnel runs over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -39,5 +41,41 @@ impl TransportKind {
 impl fmt::Display for TransportKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.label())
+    }
+}
+
+/// What is configured for a tunnel: the transport that it is dialled over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum TransportChoice {
+    /// The best that works: QUIC, or TCP while QUIC does not get through.
+    #[default]
+    Auto,
+    /// QUIC only.
+    Quic,
+    /// TCP only.
+    Tcp,
+    /// Envoy's reverse tunnel over TCP, to an Envoy responder that is dialled like this.
+    Envoy(Box<envoy::DialSettings>),
+}
+
+impl TransportChoice {
+    /// The transports that may carry the tunnel, the preferred first; at least one.
+    pub const fn kinds(&self) -> &'static [TransportKind] {
+        match self {
+            Self::Auto => &[TransportKind::Quic, TransportKind::Tcp],
+            Self::Quic => &[TransportKind::Quic],
+            Self::Tcp => &[TransportKind::Tcp],
+            Self::Envoy(_) => &[TransportKind::Envoy],
+        }
+    }
+
+    /// The word in configuration.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Quic => TransportKind::Quic.label(),
+            Self::Tcp => TransportKind::Tcp.label(),
+            Self::Envoy(_) => TransportKind::Envoy.label(),
+        }
     }
 }

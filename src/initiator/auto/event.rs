@@ -4,58 +4,23 @@ use std::fmt;
 use std::ops::{Index, IndexMut};
 use std::time::{Duration, Instant};
 
-/// What carries a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// One QUIC connection.
-    Quic,
-    /// TLS over one TCP connection.
-    Tcp,
-}
-
-impl Transport {
-    /// Both, the preferred first.
-    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
-
-    /// The word in logs, metrics and status.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Quic => "quic",
-            Self::Tcp => "tcp",
-        }
-    }
-
-    /// The one that is not this one.
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Quic => Self::Tcp,
-            Self::Tcp => Self::Quic,
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
-    }
-}
+use crate::transport::TransportKind;
 
 /// One connection from its connect to its end, as tunnel or before: what events and actions are about. Never reused,
 /// so a late word about an abandoned one is known as such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Attempt {
-    transport: Transport,
+    transport: TransportKind,
     number: u64,
 }
 
 impl Attempt {
-    pub(super) const fn new(transport: Transport, number: u64) -> Self {
+    pub(super) const fn new(transport: TransportKind, number: u64) -> Self {
         Self { transport, number }
     }
 
     /// What it uses.
-    pub const fn transport(self) -> Transport {
+    pub const fn transport(self) -> TransportKind {
         self.transport
     }
 }
@@ -140,9 +105,9 @@ pub enum Action {
     /// The slot's tunnel is on another transport than the one before. For the log and a counter.
     Switched {
         /// Where it was.
-        from: Transport,
+        from: TransportKind,
         /// Where it is.
-        to: Transport,
+        to: TransportKind,
         /// Why, for operators.
         reason: String,
     },
@@ -157,7 +122,8 @@ pub enum ClaimPlace {
     Beside,
 }
 
-/// One of something for each transport.
+/// One of something for QUIC and one for what runs over TCP. An Envoy is dialled over nothing else, so it has the place
+/// of TCP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PerTransport<T> {
     quic: T,
@@ -170,22 +136,22 @@ impl<T> PerTransport<T> {
     }
 }
 
-impl<T> Index<Transport> for PerTransport<T> {
+impl<T> Index<TransportKind> for PerTransport<T> {
     type Output = T;
 
-    fn index(&self, transport: Transport) -> &T {
+    fn index(&self, transport: TransportKind) -> &T {
         match transport {
-            Transport::Quic => &self.quic,
-            Transport::Tcp => &self.tcp,
+            TransportKind::Quic => &self.quic,
+            TransportKind::Tcp | TransportKind::Envoy => &self.tcp,
         }
     }
 }
 
-impl<T> IndexMut<Transport> for PerTransport<T> {
-    fn index_mut(&mut self, transport: Transport) -> &mut T {
+impl<T> IndexMut<TransportKind> for PerTransport<T> {
+    fn index_mut(&mut self, transport: TransportKind) -> &mut T {
         match transport {
-            Transport::Quic => &mut self.quic,
-            Transport::Tcp => &mut self.tcp,
+            TransportKind::Quic => &mut self.quic,
+            TransportKind::Tcp | TransportKind::Envoy => &mut self.tcp,
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::{Attempt, ClaimPlace, PerTransport, Transport};
+use super::event::{Attempt, ClaimPlace, PerTransport};
+use crate::transport::TransportKind;
 
 /// What is under way over one transport, beside the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,7 +59,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) const fn transport(&self) -> Transport {
+    pub(super) const fn transport(&self) -> TransportKind {
         self.attempt.transport()
     }
 

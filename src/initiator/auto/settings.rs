@@ -2,34 +2,11 @@
 
 use std::time::Duration;
 
-use super::event::Transport;
 use crate::lifecycle::Schedule;
-
-/// Which transports a slot may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Transports {
-    /// QUIC, and TCP where QUIC does not work.
-    #[default]
-    Auto,
-    /// One only.
-    Only(Transport),
-}
-
-impl Transports {
-    /// Whether `transport` may be used.
-    pub fn allow(self, transport: Transport) -> bool {
-        match self {
-            Self::Auto => true,
-            Self::Only(only) => only == transport,
-        }
-    }
-}
 
 /// How a slot chooses its transport.
 #[derive(Debug, Clone, Copy)]
 pub struct AutoSettings {
-    /// What may be used.
-    pub transports: Transports,
     /// Delays between rounds in which nothing worked. Default 0.5 s doubling to 30 s.
     pub backoff: Schedule,
     /// How much later than QUIC TCP is connected while QUIC does not answer. Default 300 ms. spec: TB-20
@@ -60,17 +37,9 @@ pub struct AutoSettings {
     pub settled: Duration,
 }
 
-impl AutoSettings {
-    /// The defaults, for these transports.
-    pub fn new(transports: Transports) -> Self {
-        Self { transports, ..Self::default() }
-    }
-}
-
 impl Default for AutoSettings {
     fn default() -> Self {
         Self {
-            transports: Transports::Auto,
             backoff: Schedule::default(),
             race_delay: Duration::from_millis(300),
             tcp_first: Duration::from_secs(1),

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::{PerTransport, Transport};
+use super::event::PerTransport;
+use crate::transport::TransportKind;
 
 /// What a transport is doing for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -45,7 +46,7 @@ impl PathState {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct PathReport {
     /// Which.
-    pub transport: Transport,
+    pub transport: TransportKind,
     /// What it is doing.
     pub state: PathState,
     /// Whether it carries the tunnel and owes a sign of life.
@@ -64,7 +65,7 @@ pub struct PathReport {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct PathStatus {
     /// What carries the tunnel, while there is one.
-    pub active: Option<Transport>,
+    pub active: Option<TransportKind>,
     /// How often a tunnel was on another transport than the one before.
     pub switches: u64,
     /// Why the latest switch happened.
@@ -99,21 +100,21 @@ impl Record {
     }
 
     /// It failed, or was left, for this reason.
-    pub(super) fn fail(&mut self, transport: Transport, reason: String) {
+    pub(super) fn fail(&mut self, transport: TransportKind, reason: String) {
         self.paths[transport].reason = Some(reason);
         self.paths[transport].outcome = PathState::Failed;
     }
 
-    pub(super) fn work(&mut self, transport: Transport) {
+    pub(super) fn work(&mut self, transport: TransportKind) {
         self.paths[transport].outcome = PathState::Standby;
     }
 
-    pub(super) fn reason(&self, transport: Transport) -> Option<&str> {
+    pub(super) fn reason(&self, transport: TransportKind) -> Option<&str> {
         self.paths[transport].reason.as_deref()
     }
 
     /// Takes note of what a transport is doing now; `None`: nothing, so its last outcome counts.
-    pub(super) fn update(&mut self, transport: Transport, doing: Option<PathState>, now: Instant) {
+    pub(super) fn update(&mut self, transport: TransportKind, doing: Option<PathState>, now: Instant) {
         let path = &mut self.paths[transport];
         let state = doing.unwrap_or(path.outcome);
         if state != path.state {
@@ -124,7 +125,7 @@ impl Record {
 
     pub(super) fn report(
         &self,
-        transport: Transport,
+        transport: TransportKind,
         suspect: bool,
         probe: Option<Instant>,
         now: Instant,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use ClaimPlace::{Beside, Supersede};
-use Transport::{Quic, Tcp};
+use TransportKind::{Quic, Tcp};
 
 /// Drives one machine and remembers which attempts it began.
 struct Bench {
@@ -27,19 +27,19 @@ struct Bench {
 /// An action without its attempt's number, for comparing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Did {
-    Connect(Transport),
-    Abandon(Transport),
-    Claim(Transport, ClaimPlace),
-    Drain(Transport),
+    Connect(TransportKind),
+    Abandon(TransportKind),
+    Claim(TransportKind, ClaimPlace),
+    Drain(TransportKind),
     /// Milliseconds from now.
     Wait(u128),
-    Switched(Transport),
+    Switched(TransportKind),
 }
 
 impl Bench {
-    fn new(transports: Transports) -> Self {
+    fn new(choice: TransportChoice) -> Self {
         let now = Instant::now();
-        let auto = Auto::new(now, AutoSettings::new(transports));
+        let auto = Auto::new(now, &choice, AutoSettings::default());
         Self { auto, start: now, now, entropy: u64::MAX, attempts: Vec::new() }
     }
 
@@ -63,7 +63,7 @@ impl Bench {
     }
 
     /// The latest attempt over a transport.
-    fn latest(&self, transport: Transport) -> Attempt {
+    fn latest(&self, transport: TransportKind) -> Attempt {
         *self.attempts.iter().rfind(|attempt| attempt.transport() == transport).unwrap()
     }
 
@@ -72,19 +72,19 @@ impl Bench {
         self.did()
     }
 
-    fn connected(&mut self, transport: Transport) -> Vec<Did> {
+    fn connected(&mut self, transport: TransportKind) -> Vec<Did> {
         self.event(Event::Connected(self.latest(transport)))
     }
 
-    fn admitted(&mut self, transport: Transport) -> Vec<Did> {
+    fn admitted(&mut self, transport: TransportKind) -> Vec<Did> {
         self.event(Event::Admitted(self.latest(transport)))
     }
 
-    fn failed(&mut self, transport: Transport) -> Vec<Did> {
+    fn failed(&mut self, transport: TransportKind) -> Vec<Did> {
         self.event(Event::Ended(self.latest(transport), Failure::transport("it broke")))
     }
 
-    fn refused(&mut self, transport: Transport, retry_after: Option<u64>) -> Vec<Did> {
+    fn refused(&mut self, transport: TransportKind, retry_after: Option<u64>) -> Vec<Did> {
         let failure = Failure::refused(retry_after.map(Duration::from_millis), "no");
         self.event(Event::Ended(self.latest(transport), failure))
     }
@@ -137,7 +137,7 @@ impl Bench {
 
     /// A slot with a settled tunnel on QUIC.
     fn on_quic() -> Self {
-        let mut bench = Self::new(Transports::Auto);
+        let mut bench = Self::new(TransportChoice::Auto);
         bench.did();
         bench.connected(Quic);
         bench.admitted(Quic);

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::{Action, Attempt, ClaimPlace, Failure, FailureKind, Transport};
+use super::event::{Action, Attempt, ClaimPlace, Failure, FailureKind};
 use super::lane::{Lane, Live, Order, Pursuit, Round};
-use super::settings::Transports;
 use super::status::PathState;
 use super::{Auto, silence};
 use crate::lifecycle::MAX_RETRY_AFTER;
+use crate::transport::TransportKind;
 
 impl Auto {
     pub(super) fn admitted(&mut self, now: Instant, attempt: Attempt, entropy: u64) {
@@ -17,32 +17,32 @@ impl Auto {
             return;
         }
         self.lanes[transport] = Lane::Idle;
-        if transport == Transport::Tcp && !self.lanes[Transport::Quic].is_idle() {
-            self.record.fail(Transport::Quic, "no answer before TCP was admitted".to_owned());
+        if transport == TransportKind::Tcp && !self.lanes[TransportKind::Quic].is_idle() {
+            self.record.fail(TransportKind::Quic, "no answer before TCP was admitted".to_owned());
             self.quic_failed_at = Some(now);
         }
-        self.abandon(transport.other());
+        self.abandon_others(transport);
         if let Some(old) = self.live.take() {
             self.replaced(now, old, place, transport);
         }
         self.count_switch(transport, place);
-        let after_tcp = self.latest == Some(Transport::Tcp);
+        let after_tcp = self.latest == Some(TransportKind::Tcp);
         (self.latest, self.silent_until, self.pursuit) = (Some(transport), None, Pursuit::Content);
         self.live = Some(Live { attempt, since: now, suspect: None });
         self.record.work(transport);
         match transport {
-            Transport::Quic => {
+            TransportKind::Quic => {
                 self.quic_failed_at = None;
                 self.probing.quic_up(now, after_tcp);
             }
-            Transport::Tcp => self.schedule_probe(now, None, entropy),
+            TransportKind::Tcp | TransportKind::Envoy => self.schedule_probe(now, None, entropy),
         }
     }
 
     /// Another tunnel has taken over. spec: TB-24, TB-25
-    fn replaced(&mut self, now: Instant, old: Live, place: ClaimPlace, by: Transport) {
+    fn replaced(&mut self, now: Instant, old: Live, place: ClaimPlace, by: TransportKind) {
         self.note_settled(now, old);
-        if old.transport() == Transport::Quic {
+        if old.transport() == TransportKind::Quic {
             self.quic_gone(now, old, true);
         }
         if place == ClaimPlace::Supersede && by != old.transport() {
@@ -55,7 +55,7 @@ impl Auto {
         });
     }
 
-    fn count_switch(&mut self, to: Transport, place: ClaimPlace) {
+    fn count_switch(&mut self, to: TransportKind, place: ClaimPlace) {
         let Some(from) = self.latest.filter(|&from| from != to) else { return };
         let reason = match place {
             ClaimPlace::Beside => "a probe was answered and held",
@@ -72,19 +72,19 @@ impl Auto {
         let by_path = failure.kind == FailureKind::Transport;
         self.record.fail(live.transport(), failure.reason);
         self.probing.cancel();
-        if live.transport() == Transport::Quic {
+        if live.transport() == TransportKind::Quic {
             self.quic_gone(now, live, by_path);
             if by_path && !lived_long {
                 self.quic_failed_at = Some(now);
             }
         }
-        if let Some(claiming) = Transport::ALL.into_iter().find(|&transport| self.lanes[transport].is_claiming()) {
+        if let Some(claiming) = self.claiming() {
             return self.leave_it_to(claiming, failure.kind);
         }
         let order = match live.transport() {
             _ if !live.is_healthy() => Order::Together,
-            Transport::Tcp => Order::TcpFirst,
-            Transport::Quic => self.order(now),
+            TransportKind::Tcp | TransportKind::Envoy => Order::TcpFirst,
+            TransportKind::Quic => self.order(now),
         };
         match failure.kind {
             FailureKind::Refused { retry_after } => {
@@ -108,14 +108,14 @@ impl Auto {
 
     /// The tunnel is lost with a claim in the air: its answer decides. The responder may have ended the tunnel because of
     /// it.
-    fn leave_it_to(&mut self, claiming: Transport, kind: FailureKind) {
+    fn leave_it_to(&mut self, claiming: TransportKind, kind: FailureKind) {
         let mut round = match std::mem::replace(&mut self.pursuit, Pursuit::Content) {
             Pursuit::Round(round) => round,
             Pursuit::Content | Pursuit::Waiting { .. } => Round::default(),
         };
         if let FailureKind::Refused { retry_after } = kind {
             round.refuse(retry_after);
-            self.abandon(claiming.other());
+            self.abandon_others(claiming);
         }
         self.pursuit = Pursuit::Round(round);
     }
@@ -127,17 +127,17 @@ impl Auto {
         let live = *live;
         self.note_settled(now, live);
         self.probing.cancel();
-        if live.transport() == Transport::Quic {
+        if live.transport() == TransportKind::Quic {
             self.probing.count_health(now, &self.settings);
         }
-        if self.settings.transports != Transports::Auto {
+        if self.transports.len() == 1 {
             return;
         }
         self.begin_round(
             now,
             match live.transport() {
-                Transport::Quic => Order::TcpFirst,
-                Transport::Tcp => Order::Together,
+                TransportKind::Quic => Order::TcpFirst,
+                TransportKind::Tcp | TransportKind::Envoy => Order::Together,
             },
         );
         if let Pursuit::Round(round) = &mut self.pursuit {
@@ -152,18 +152,18 @@ impl Auto {
         live.suspect = None;
         let on = live.transport();
         self.pursuit = Pursuit::Content;
-        if on == Transport::Quic {
+        if on == TransportKind::Quic {
             self.probing.quic_alive(now);
         }
-        for transport in Transport::ALL {
+        for &transport in self.transports {
             // A claim may have been admitted already, and what it supersedes is then gone; so its answer counts. A
             // connect of QUIC beside TCP is as good as a probe.
-            let is_probe = on == Transport::Tcp && transport == Transport::Quic;
+            let is_probe = on == TransportKind::Tcp && transport == TransportKind::Quic;
             if !self.lanes[transport].is_claiming() && !is_probe {
                 self.abandon(transport);
             }
         }
-        if on == Transport::Tcp && self.lanes[Transport::Quic].is_idle() {
+        if on == TransportKind::Tcp && self.lanes[TransportKind::Quic].is_idle() {
             self.schedule_probe(now, None, entropy);
         }
     }
@@ -173,7 +173,7 @@ impl Auto {
         self.abandon_all();
         self.probing.cancel();
         self.note_settled(now, live);
-        if live.transport() == Transport::Quic {
+        if live.transport() == TransportKind::Quic {
             self.quic_gone(now, live, false);
         }
         let mut wait = after.min(MAX_RETRY_AFTER);
@@ -181,12 +181,12 @@ impl Auto {
             // One that admits and drains again and again is not dialled in a tight loop.
             wait = wait.max(self.backoff.next_delay(entropy, None));
         }
-        self.wait(self.allowed(now + wait), (live.transport() == Transport::Tcp).then_some(Order::TcpFirst));
+        self.wait(self.allowed(now + wait), (live.transport() == TransportKind::Tcp).then_some(Order::TcpFirst));
     }
 
     /// A probe failed or was refused: the next one is later. What else ends while there is a tunnel changes nothing.
-    pub(super) fn probe_failed(&mut self, now: Instant, failed: Transport, kind: FailureKind, entropy: u64) {
-        if failed != Transport::Quic || self.live.is_none_or(|live| live.transport() != Transport::Tcp) {
+    pub(super) fn probe_failed(&mut self, now: Instant, failed: TransportKind, kind: FailureKind, entropy: u64) {
+        if failed != TransportKind::Quic || self.live.is_none_or(|live| live.transport() != TransportKind::Tcp) {
             return;
         }
         let retry_after = match kind {
@@ -199,8 +199,8 @@ impl Auto {
 
     /// If a probe is what the slot needs: its tunnel is on TCP and well, and QUIC may be used.
     fn schedule_probe(&mut self, now: Instant, earliest: Option<Instant>, entropy: u64) {
-        let on_tcp = self.live.is_some_and(|live| live.transport() == Transport::Tcp && live.is_healthy());
-        if on_tcp && self.settings.transports.allow(Transport::Quic) && self.lanes[Transport::Quic].is_idle() {
+        let on_tcp = self.live.is_some_and(|live| live.transport() == TransportKind::Tcp && live.is_healthy());
+        if on_tcp && self.allows(TransportKind::Quic) && self.lanes[TransportKind::Quic].is_idle() {
             let earliest = earliest.max(self.silent_until);
             self.probing.schedule(now, entropy, earliest, &self.settings);
         }
@@ -224,21 +224,28 @@ impl Auto {
         }
     }
 
+    /// Gives up what is under way over any transport but this one.
+    fn abandon_others(&mut self, kept: TransportKind) {
+        for &transport in self.transports.iter().filter(|&&transport| transport != kept) {
+            self.abandon(transport);
+        }
+    }
+
     fn abandon_all(&mut self) {
-        for transport in Transport::ALL {
+        for &transport in self.transports {
             self.abandon(transport);
         }
     }
 
     /// Brings the record up to date with what each transport is doing.
     pub(super) fn take_note(&mut self, now: Instant) {
-        for transport in Transport::ALL {
+        for &transport in self.transports {
             let doing = if self.live.is_some_and(|live| live.transport() == transport) {
                 Some(PathState::Up)
             } else if !self.lanes[transport].is_idle() {
                 Some(PathState::Trying)
             } else {
-                let waits = transport == Transport::Quic && self.probing.at().is_some();
+                let waits = transport == TransportKind::Quic && self.probing.at().is_some();
                 waits.then_some(PathState::WaitingToProbe)
             };
             self.record.update(transport, doing, now);

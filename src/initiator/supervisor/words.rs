@@ -5,10 +5,10 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::Slot;
-use crate::initiator::auto::{Attempt, Failure, Transport};
+use crate::initiator::auto::{Attempt, Failure};
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::telemetry::HandshakeFailure;
-use crate::transport::{CloseReason, DialError, Tunnel};
+use crate::transport::{CloseReason, DialError, TransportKind, Tunnel};
 
 /// Why a slot has no tunnel, as the status board shows it.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +88,7 @@ pub(super) fn up(slot: &Slot, tunnel: &Tunnel, responder: &str, observed: Option
 /// `retry_in` is known where nothing is tried until then; `beside` says that there is a tunnel all the same.
 pub(super) fn failed(slot: &Slot, attempt: Attempt, error: &DialError, retry_in: Option<Duration>, beside: bool) {
     let (destination, address, number) = (&slot.destination, slot.address, slot.number);
-    let (transport, advice) = (slot.kind(attempt), error.advice());
+    let (transport, advice) = (attempt.transport(), error.advice());
     if beside {
         debug!(%destination, %address, slot = number, %transport, %error, advice, "the other transport does not work yet");
     } else if let Some(retry_in) = retry_in {
@@ -101,7 +101,7 @@ pub(super) fn failed(slot: &Slot, attempt: Attempt, error: &DialError, retry_in:
 }
 
 pub(super) fn lost(slot: &Slot, attempt: Attempt, reason: &CloseReason, retry_in: Option<Duration>) {
-    let (destination, number, transport) = (&slot.destination, slot.number, slot.kind(attempt));
+    let (destination, number, transport) = (&slot.destination, slot.number, attempt.transport());
     let (reason, advice) = (text(reason), advice(reason));
     if let Some(retry_in) = retry_in {
         warn!(%destination, slot = number, %transport, reason, advice, ?retry_in, "tunnel lost");
@@ -120,11 +120,13 @@ pub(super) fn draining(slot: &Slot, after: Duration) {
     info!(%destination, slot = slot.number, ?after, "the responder drains: a replacement will be dialled");
 }
 
-pub(super) fn switched(slot: &Slot, from: Transport, to: Transport, reason: &str) {
+pub(super) fn switched(slot: &Slot, from: TransportKind, to: TransportKind, reason: &str) {
     let destination = &slot.destination;
     match to {
-        Transport::Tcp => warn!(%destination, slot = slot.number, %from, %to, reason, "now over TCP"),
-        Transport::Quic => info!(%destination, slot = slot.number, %from, %to, reason, "back on QUIC"),
+        TransportKind::Tcp | TransportKind::Envoy => {
+            warn!(%destination, slot = slot.number, %from, %to, reason, "now over TCP")
+        }
+        TransportKind::Quic => info!(%destination, slot = slot.number, %from, %to, reason, "back on QUIC"),
     }
 }
 

@@ -117,7 +117,7 @@ impl fmt::Debug for AcceptSettings {
 }
 
 /// How an initiator dials an Envoy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DialSettings {
     /// Where the handshake goes. Default Envoy's own.
     pub path: RequestPath,

@@ -5,7 +5,7 @@ use super::*;
 // spec: TB-20
 #[test]
 fn tcp_starts_300_after_quic_and_the_first_connected_gets_the_only_hello() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     assert_eq!(bench.did(), [Did::Connect(Quic)]);
     assert_eq!(bench.pass(299), []);
     assert_eq!(bench.wake(1), [Did::Connect(Tcp)]);
@@ -17,7 +17,7 @@ fn tcp_starts_300_after_quic_and_the_first_connected_gets_the_only_hello() {
 
 #[test]
 fn an_answer_of_quic_within_300_keeps_tcp_out() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     assert_eq!(bench.pass(299), []);
     assert_eq!(bench.connected(Quic), [Did::Claim(Quic, Supersede)]);
@@ -29,7 +29,7 @@ fn an_answer_of_quic_within_300_keeps_tcp_out() {
 // spec: TB-21
 #[test]
 fn tcp_starts_at_once_when_quic_fails_sooner() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     assert_eq!(bench.pass(20), []);
     assert_eq!(bench.failed(Quic), [Did::Connect(Tcp)]);
@@ -38,14 +38,14 @@ fn tcp_starts_at_once_when_quic_fails_sooner() {
 // spec: TB-21
 #[test]
 fn a_claim_that_fails_as_a_transport_goes_to_the_other_one() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.wake(300);
     bench.connected(Quic);
     assert_eq!(bench.connected(Tcp), []);
     assert_eq!(bench.failed(Quic), [Did::Claim(Tcp, Supersede)]);
 
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.connected(Quic);
     assert_eq!(bench.failed(Quic), [Did::Connect(Tcp)]);
@@ -55,7 +55,7 @@ fn a_claim_that_fails_as_a_transport_goes_to_the_other_one() {
 
 #[test]
 fn a_claim_over_quic_without_an_answer_is_moved_to_tcp_after_3000() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.connected(Quic);
     assert_eq!(bench.wake(3000), [Did::Connect(Tcp)]);
@@ -64,7 +64,7 @@ fn a_claim_over_quic_without_an_answer_is_moved_to_tcp_after_3000() {
     assert_eq!(bench.due(), None, "TCP has the time of the handshake timeout");
     assert_eq!(bench.failed(Tcp), [Did::Wait(499)]);
 
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.wake(300);
     bench.connected(Quic);
@@ -74,7 +74,7 @@ fn a_claim_over_quic_without_an_answer_is_moved_to_tcp_after_3000() {
 
 #[test]
 fn when_both_fail_the_slot_backs_off_and_races_again() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     for bound in [499, 999, 1999, 3999, 7999, 15_999, 29_999, 29_999] {
         assert_eq!(bench.failed(Quic), [Did::Connect(Tcp)]);
@@ -132,7 +132,7 @@ fn tcp_that_is_silent_where_it_was_first_has_1000_alone() {
 #[test]
 fn a_failure_of_quic_is_remembered_for_60_s() {
     for (later, expected) in [(59_999, Tcp), (60_000, Quic)] {
-        let mut bench = Bench::new(Transports::Auto);
+        let mut bench = Bench::new(TransportChoice::Auto);
         bench.entropy = 0;
         bench.did();
         bench.failed(Quic);
@@ -143,7 +143,7 @@ fn a_failure_of_quic_is_remembered_for_60_s() {
 
 #[test]
 fn a_tunnel_that_ends_before_5000_counts_as_a_failed_attempt() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.connected(Quic);
     bench.admitted(Quic);
@@ -174,7 +174,7 @@ fn a_drain_is_followed_by_a_dial_after_the_time_that_the_responder_asked_for() {
 
 #[test]
 fn a_responder_that_admits_and_drains_is_not_dialled_in_a_tight_loop() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     let mut waits = Vec::new();
     for _ in 0..4 {
@@ -199,8 +199,10 @@ fn nobody_is_silenced_for_longer_than_ten_minutes() {
 
 #[test]
 fn a_fixed_transport_is_the_same_machine_without_the_other() {
-    for only in Transport::ALL {
-        let mut bench = Bench::new(Transports::Only(only));
+    let envoy = TransportChoice::Envoy(Box::default());
+    for choice in [TransportChoice::Quic, TransportChoice::Tcp, envoy] {
+        let only = choice.kinds()[0];
+        let mut bench = Bench::new(choice);
         assert_eq!(bench.did(), [Did::Connect(only)]);
         assert_eq!(bench.due(), None);
         assert_eq!(bench.failed(only), [Did::Wait(499)]);
@@ -220,7 +222,7 @@ fn a_fixed_transport_is_the_same_machine_without_the_other() {
 
 #[test]
 fn a_slow_claim_does_not_connect_tcp_again_that_just_failed() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.wake(300);
     bench.failed(Tcp);
@@ -230,7 +232,7 @@ fn a_slow_claim_does_not_connect_tcp_again_that_just_failed() {
 
 #[test]
 fn a_tunnel_on_quic_ends_the_memory_of_its_failure() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.failed(Quic);
     bench.failed(Tcp);
@@ -243,7 +245,7 @@ fn a_tunnel_on_quic_ends_the_memory_of_its_failure() {
 
 /// A slot whose first two rounds failed.
 fn tired() -> Bench {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     for wait in [499, 999] {
         bench.failed(Quic);

@@ -155,7 +155,7 @@ fn a_path_that_flaps_for_ever_is_probed_every_ten_minutes_and_ten_minutes_of_hea
 
 #[test]
 fn a_slot_that_began_on_tcp_probes_too() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.entropy = 0;
     bench.did();
     bench.failed(Quic);

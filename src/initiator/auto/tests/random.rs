@@ -56,7 +56,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 struct Model {
     auto: Auto,
-    transports: Transports,
+    transports: TransportChoice,
     now: Instant,
     attempts: Vec<(Attempt, Stage)>,
     /// A refusal forbids connects before this.
@@ -64,9 +64,9 @@ struct Model {
 }
 
 impl Model {
-    fn new(transports: Transports) -> Self {
+    fn new(transports: TransportChoice) -> Self {
         let now = Instant::now();
-        let auto = Auto::new(now, AutoSettings::new(transports));
+        let auto = Auto::new(now, &transports, AutoSettings::default());
         Self { auto, transports, now, attempts: Vec::new(), silent_until: None }
     }
 
@@ -164,7 +164,7 @@ impl Model {
 
     fn connect(&mut self, attempt: Attempt) {
         let transport = attempt.transport();
-        assert!(self.transports.allow(transport));
+        assert!(self.transports.kinds().contains(&transport));
         let busy = |(other, stage): &(Attempt, Stage)| {
             other.transport() == transport && matches!(stage, Stage::Connecting | Stage::Connected | Stage::Claiming)
         };
@@ -192,7 +192,7 @@ impl Model {
         let moving = self.count(|stage| matches!(stage, Stage::Connecting | Stage::Claiming)) > 0;
         assert!(!tunnels.is_empty() || moving || deadline.is_some(), "stuck");
         let on_tcp = tunnels.iter().any(|tunnel| tunnel.transport() == Tcp);
-        if on_tcp && self.transports == Transports::Auto {
+        if on_tcp && self.transports == TransportChoice::Auto {
             assert!(moving || deadline.is_some(), "QUIC is forgotten");
         }
         let status = self.auto.status(self.now);
@@ -218,9 +218,9 @@ proptest! {
     #[test]
     fn whatever_happens_one_claim_at_most_is_in_the_air_and_the_slot_is_never_stuck(
         transports in prop_oneof![
-            4 => Just(Transports::Auto),
-            1 => Just(Transports::Only(Quic)),
-            1 => Just(Transports::Only(Tcp)),
+            4 => Just(TransportChoice::Auto),
+            1 => Just(TransportChoice::Quic),
+            1 => Just(TransportChoice::Tcp),
         ],
         steps in steps(),
     ) {

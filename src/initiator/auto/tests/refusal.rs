@@ -5,7 +5,7 @@ use super::*;
 // spec: TB-23
 #[test]
 fn a_refusal_ends_the_race_and_is_followed_by_backoff_alone() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.wake(300);
     bench.connected(Quic);
@@ -18,7 +18,7 @@ fn a_refusal_ends_the_race_and_is_followed_by_backoff_alone() {
 #[test]
 fn retry_after_is_kept_to_with_jitter_on_top() {
     for (entropy, wait) in [(0, 7000), (u64::MAX, 7499)] {
-        let mut bench = Bench::new(Transports::Auto);
+        let mut bench = Bench::new(TransportChoice::Auto);
         bench.entropy = entropy;
         bench.did();
         bench.connected(Quic);
@@ -29,7 +29,7 @@ fn retry_after_is_kept_to_with_jitter_on_top() {
 // spec: TB-23
 #[test]
 fn a_refusal_over_tcp_stops_quic_too() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.wake(300);
     bench.connected(Tcp);
@@ -38,21 +38,21 @@ fn a_refusal_over_tcp_stops_quic_too() {
 
 #[test]
 fn a_refusal_while_a_claim_is_in_the_air_waits_for_its_answer() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.wake(300);
     bench.connected(Quic);
     assert_eq!(bench.refused(Tcp, Some(2000)), []);
     assert_eq!(bench.failed(Quic), [Did::Wait(2499)]);
 
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.wake(300);
     bench.connected(Quic);
     bench.refused(Tcp, Some(2000));
     assert_eq!(bench.refused(Quic, None), [Did::Wait(2499)], "the longer of the two");
 
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.wake(300);
     bench.connected(Quic);
@@ -156,13 +156,13 @@ fn a_tunnel_that_is_ended_by_policy_takes_the_connect_that_was_to_replace_it_wit
 // spec: TB-22
 #[test]
 fn the_dial_after_a_refusal_remembers_what_quic_did() {
-    let mut silent_in_the_race = Bench::new(Transports::Auto);
+    let mut silent_in_the_race = Bench::new(TransportChoice::Auto);
     silent_in_the_race.did();
     silent_in_the_race.wake(300);
     silent_in_the_race.connected(Tcp);
     silent_in_the_race.admitted(Tcp);
 
-    let mut slow_claim = Bench::new(Transports::Auto);
+    let mut slow_claim = Bench::new(TransportChoice::Auto);
     slow_claim.did();
     slow_claim.connected(Quic);
     slow_claim.wake(3000);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn state(bench: &Bench, transport: Transport) -> (PathState, Option<String>) {
+fn state(bench: &Bench, transport: TransportKind) -> (PathState, Option<String>) {
     let status = bench.auto.status(bench.now);
     let path = status.paths.into_iter().find(|path| path.transport == transport).unwrap();
     (path.state, path.reason)
@@ -18,7 +18,7 @@ fn a_state_has_one_word_everywhere() {
 #[test]
 fn each_transport_tells_its_state_and_reason() {
     use PathState::{Failed, Standby, Trying, Untried, Up, WaitingToProbe};
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.entropy = 0;
     bench.did();
     assert_eq!((state(&bench, Quic), state(&bench, Tcp)), ((Trying, None), (Untried, None)));
@@ -48,7 +48,7 @@ fn each_transport_tells_its_state_and_reason() {
 
 #[test]
 fn silence_in_a_race_is_a_reason() {
-    let mut bench = Bench::new(Transports::Auto);
+    let mut bench = Bench::new(TransportChoice::Auto);
     bench.did();
     bench.wake(300);
     bench.connected(Tcp);

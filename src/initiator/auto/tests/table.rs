@@ -46,7 +46,7 @@ fn in_state(state: &str) -> Bench {
     let mut bench = match state {
         state if state.starts_with("on quic") => Bench::on_quic(),
         state if state.starts_with("on tcp") => Bench::on_tcp(),
-        _ => Bench::new(Transports::Auto),
+        _ => Bench::new(TransportChoice::Auto),
     };
     bench.did();
     match state {
@@ -98,7 +98,7 @@ fn apply(bench: &mut Bench, event: &str) -> Vec<Did> {
 }
 
 fn short(did: &[Did]) -> String {
-    let letter = |transport: Transport| &transport.label()[..1];
+    let letter = |transport: TransportKind| &transport.label()[..1];
     let words = did.iter().map(|did| match *did {
         Did::Connect(on) => format!("C{}", letter(on)),
         Did::Abandon(on) => format!("A{}", letter(on)),

@@ -50,7 +50,7 @@ struct World {
 
 impl World {
     fn new(path: Path, entropy: u64) -> Self {
-        let mut bench = Bench::new(Transports::Auto);
+        let mut bench = Bench::new(TransportChoice::Auto);
         bench.entropy = entropy;
         let (due, sessions, history) = (BTreeMap::new(), Vec::new(), vec![(0, None)]);
         Self { bench, path, time: 0, due, sequence: 0, sessions, history, connects: 0 }
@@ -82,16 +82,16 @@ impl World {
         self.due.insert((at, self.sequence), happening);
     }
 
-    fn is_up(&self, transport: Transport, at: u64) -> bool {
+    fn is_up(&self, transport: TransportKind, at: u64) -> bool {
         let down = match transport {
             Quic => &self.path.udp_down,
-            Tcp => &self.path.tcp_down,
+            Tcp | TransportKind::Envoy => &self.path.tcp_down,
         };
         !down.iter().any(|range| range.contains(&at))
     }
 
     /// When something that takes this many round trips is through, if sent now and again.
-    fn through(&self, transport: Transport, round_trips: u64) -> Option<u64> {
+    fn through(&self, transport: TransportKind, round_trips: u64) -> Option<u64> {
         let sends: &[u64] = if transport == Quic { &QUIC_SENDS } else { &TCP_SENDS };
         let sent = sends.iter().map(|send| self.time + send).find(|&at| self.is_up(transport, at))?;
         Some(sent + round_trips * self.path.rtt).filter(|&done| done < self.time + HANDSHAKE)
@@ -170,12 +170,12 @@ impl World {
         self.history.iter().rfind(|(since, _)| *since <= at).unwrap().1
     }
 
-    fn transport_at(&self, at: u64) -> Option<Transport> {
+    fn transport_at(&self, at: u64) -> Option<TransportKind> {
         self.tunnel_at(at).map(Attempt::transport)
     }
 
     /// From when on the slot was on a transport, looking from `from`.
-    fn first_on(&self, transport: Transport, from: u64) -> Option<u64> {
+    fn first_on(&self, transport: TransportKind, from: u64) -> Option<u64> {
         if self.transport_at(from) == Some(transport) {
             return Some(from);
         }
