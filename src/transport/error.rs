@@ -10,9 +10,9 @@ use crate::protocol::session::SessionError;
 use crate::protocol::stream::StreamError;
 use crate::transport::kind::TransportKind;
 
-/// Why an exchange got no response head.
+/// Why a stream was not opened, or why no response head came on it.
 #[derive(Debug, thiserror::Error)]
-pub enum ExchangeError {
+pub enum OpenError {
     /// Nothing of the request left this process: it may go to another tunnel, body and all.
     #[error("the tunnel could not open a stream: {0}")]
     NotSent(TunnelLost),
@@ -37,6 +37,23 @@ pub enum ExchangeError {
     /// The request itself cannot be expressed: it has no authority.
     #[error("the request cannot be sent: {0}")]
     Request(&'static str),
+}
+
+/// The same, by its former name.
+pub type ExchangeError = OpenError;
+
+/// Why a message could not be sent whole.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The peer does not want the rest.
+    #[error("the peer does not want the rest: {0}")]
+    Stopped(StreamCode),
+    /// The connection is gone.
+    #[error("the tunnel was lost: {0}")]
+    Lost(TunnelLost),
+    /// The body failed at its source.
+    #[error("the body failed at its source: {0}")]
+    Source(BoxError),
 }
 
 /// Why a message body ended before its end.

@@ -4,7 +4,7 @@ mod accept;
 mod control;
 mod dial;
 mod endpoint;
-mod exchange;
+mod open;
 mod serve;
 mod settings;
 mod socket;
@@ -18,5 +18,5 @@ pub use settings::{CongestionControl, QuicSettings};
 pub use socket::{dialling_socket, listening_socket};
 
 pub(crate) use control::Connection;
-pub(crate) use exchange::declared_length;
+pub(crate) use open::{Answer, HttpUpload, declared_length};
 pub(crate) use streams::MessageStream;

@@ -11,6 +11,7 @@ use crate::id::{Place, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{PeerLimits, Service};
 use crate::registry::Health;
+use crate::transport::error::{OpenError, TunnelLost};
 use crate::transport::kind::TransportKind;
 
 /// Where a tunnel is in its life, as its owner watches it.
@@ -261,6 +262,16 @@ impl TunnelState {
             if !self.welcomed.load(Ordering::Acquire) {
                 sent.await;
             }
+        }
+    }
+
+    /// Waits until streams may be opened, which a tunnel that drains takes no more. Cancel safe.
+    pub(crate) async fn ready_to_open(&self) -> Result<(), OpenError> {
+        self.opened().await;
+        // The registry lets go of a draining tunnel, but a pick may have come before that. spec: CT-21
+        match self.health() {
+            Health::Draining => Err(OpenError::NotSent(TunnelLost("it drains".into()))),
+            _ => Ok(()),
         }
     }
 

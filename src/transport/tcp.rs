@@ -3,12 +3,13 @@
 
 mod accept;
 mod body;
+mod connection;
 mod control;
 mod dial;
 pub mod envoy;
-mod exchange;
 mod fields;
 mod handshake;
+mod open;
 mod raw;
 mod send;
 mod serve;
@@ -18,7 +19,9 @@ mod wire;
 pub(crate) use accept::{Heard, Pending, Prepared};
 pub use accept::{Incoming, Listener};
 pub(crate) use body::Http2Body;
+pub(crate) use connection::Connection;
 pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};
-pub(crate) use exchange::Connection;
+pub(crate) use open::Answer;
+pub(crate) use send::send_body;
 pub use settings::TcpSettings;

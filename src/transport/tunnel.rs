@@ -9,14 +9,16 @@ use tokio::sync::watch;
 
 use crate::id::{Place, ServiceName, TunnelId};
 use crate::message::BoxError;
+use crate::message::interim::InformationalSink;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
 use crate::protocol::session::Drain;
 use crate::registry::{Handle, Health};
 use crate::transport::body::RecvBody;
 use crate::transport::control::Command;
-use crate::transport::error::ExchangeError;
+use crate::transport::error::OpenError;
 use crate::transport::kind::TransportKind;
+use crate::transport::open::{AnswerHead, HeadParts, HttpHead, HttpStream};
 use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
 use crate::transport::{quic, tcp};
 
@@ -112,12 +114,27 @@ impl Tunnel {
         }
     }
 
+    /// Opens an HTTP stream and sends the head. What follows goes into [`HttpStream::upload`], what comes back is in
+    /// [`HttpStream::answer`]; the head of a message that goes on leaves with the first piece of the upload.
+    ///
+    /// # Errors
+    /// [`OpenError`]; after [`OpenError::NotSent`] the request may go elsewhere.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or both halves of the stream, cancels the exchange at once.
+    pub async fn open_http(&self, head: HttpHead<'_>) -> Result<HttpStream, OpenError> {
+        match &self.link {
+            Link::Quic(connection) => connection.open_http(head).await,
+            Link::Tcp(connection) => connection.open_http(head).await,
+        }
+    }
+
     /// Sends a request to the initiator and waits for the response head.
     ///
     /// `service` names the exported service; without it the initiator matches host and path. The body is taken out of
-    /// `body` only once a stream is open, so after [`ExchangeError::NotSent`] the whole request may go elsewhere; it is
+    /// `body` only once a stream is open, so after [`OpenError::NotSent`] the whole request may go elsewhere; it is
     /// uploaded by a task of its own while the response streams. Interim responses go to the
-    /// [`InformationalSink`](crate::message::interim::InformationalSink) extension of `head`, if there is one.
+    /// [`InformationalSink`] extension of `head`, if there is one.
     ///
     /// Cancel safe in that dropping the future, or the returned body before its end, cancels the exchange at once: the
     /// initiator drops the service's work.
@@ -126,14 +143,30 @@ impl Tunnel {
         service: Option<&ServiceName>,
         head: &http::request::Parts,
         body: &mut Option<B>,
-    ) -> Result<http::Response<RecvBody>, ExchangeError>
+    ) -> Result<http::Response<RecvBody>, OpenError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        match &self.link {
-            Link::Quic(connection) => connection.exchange(service, head, body).await,
-            Link::Tcp(connection) => connection.exchange(service, head, body).await,
+        let end = body.as_ref().is_none_or(http_body::Body::is_end_stream);
+        let HttpStream { upload, mut answer } =
+            self.open_http(HttpHead { service, parts: HeadParts::Lent(head), end }).await?;
+        let body = body.take();
+        if let (Some(upload), Some(body)) = (upload, body) {
+            // What stops it reaches the peer as a reset and the caller as the end of the response.
+            let task = tokio::spawn(async move { drop(upload.send(body).await) });
+            answer.tie_upload(task.abort_handle());
+        }
+        let sink = head.extensions.get::<InformationalSink>();
+        loop {
+            match answer.next().await? {
+                AnswerHead::Interim(early) => {
+                    if let Some(sink) = sink {
+                        sink.send(early);
+                    }
+                }
+                AnswerHead::Final(parts, body) => return Ok(http::Response::from_parts(parts, body)),
+            }
         }
     }
 

@@ -17,10 +17,10 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::stream::{self, Event, RequestHead, ResponseHead, Role};
 use crate::transport::body::RecvBody;
-use crate::transport::error::BodyError;
-use crate::transport::quic::exchange::{content_length, exceeds};
+use crate::transport::error::{BodyError, SendError};
+use crate::transport::quic::open::{content_length, exceeds};
 use crate::transport::quic::settings::QuicSettings;
-use crate::transport::quic::streams::{MessageStream, SendError, SendHalf};
+use crate::transport::quic::streams::{MessageStream, SendHalf};
 use crate::transport::serve::Serve;
 use crate::transport::state::TunnelState;
 
@@ -146,14 +146,8 @@ where
         debug!(bytes = out.len(), "the response head is larger than the responder accepts");
         return send.reset(StreamCode::Limit);
     }
-    let sent = match send.write(out.freeze()).await {
-        Ok(()) if end => {
-            send.finish();
-            Ok(())
-        }
-        Ok(()) => send.send_body(body).await,
-        Err(error) => Err(error),
-    };
+    let sent =
+        if end { send.write(out.freeze()).await.map(|()| send.finish()) } else { send.send_message(out, body).await };
     if let Err(error) = sent {
         debug!(%error, "a response was cut");
     }

@@ -3,7 +3,7 @@
 //! Dropping quinn's `SendStream` sends FIN, which would make a truncated body look complete; dropping ours resets.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +14,7 @@ use crate::message::BoxError;
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{self, Event, MessageReader, Role};
-use crate::transport::error::{BodyError, TunnelLost, describe_close};
+use crate::transport::error::{BodyError, SendError, TunnelLost, describe_close};
 
 /// The most bytes taken from quinn in one read; a segment is usually smaller.
 const READ_CHUNK_BYTES: usize = 256 * 1024;
@@ -150,20 +150,6 @@ pub(super) struct SendHalf {
     on_drop: Option<StreamCode>,
 }
 
-/// Why a message could not be sent whole.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SendError {
-    /// The peer does not want the rest.
-    #[error("the peer does not want the rest: {0}")]
-    Stopped(StreamCode),
-    /// The connection is gone.
-    #[error("the tunnel was lost: {0}")]
-    Lost(TunnelLost),
-    /// The body failed at its source.
-    #[error("the body failed at its source: {0}")]
-    Source(BoxError),
-}
-
 impl From<quinn::WriteError> for SendError {
     fn from(error: quinn::WriteError) -> Self {
         match error {
@@ -213,13 +199,14 @@ impl SendHalf {
         }
     }
 
-    /// Sends a body to its END, or resets the stream with the reason. Pulls a piece only when the last one was taken.
-    pub(super) async fn send_body<B>(&mut self, body: B) -> Result<(), SendError>
+    /// Sends an encoded head, then a body to its END, or resets the stream with the reason. The head leaves with the first
+    /// piece of the body if that is there. Pulls a piece only when the last one was taken.
+    pub(super) async fn send_message<B>(&mut self, head: BytesMut, body: B) -> Result<(), SendError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let sent = self.pump(body).await;
+        let sent = self.pump(head, body).await;
         match &sent {
             Ok(()) => {}
             Err(SendError::Source(_)) => self.reset(StreamCode::Truncated),
@@ -230,24 +217,31 @@ impl SendHalf {
         sent
     }
 
-    async fn pump<B>(&mut self, body: B) -> Result<(), SendError>
+    async fn pump<B>(&mut self, head: BytesMut, body: B) -> Result<(), SendError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
         let mut body = pin!(body);
         let mut stopped = pin!(self.stopped());
-        let mut scratch = BytesMut::new();
+        let mut scratch = head;
+        let mut first = std::future::poll_fn(|cx| Poll::Ready(read(body.as_mut(), cx))).await;
+        if first.is_pending() && !scratch.is_empty() {
+            self.write(scratch.split().freeze()).await?;
+        }
         loop {
-            // A body may be silent for long; the peer's STOP_SENDING must end it all the same.
-            let frame = std::future::poll_fn(|cx| match body.as_mut().poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => Poll::Ready(Ok(Some(frame))),
-                Poll::Ready(Some(Err(error))) => Poll::Ready(Err(SendError::Source(error.into()))),
-                Poll::Ready(None) => Poll::Ready(Ok(None)),
-                Poll::Pending => stopped.as_mut().poll(cx).map(Err),
-            })
-            .await?;
-            let Some(frame) = frame else { break };
+            let read = match std::mem::replace(&mut first, Poll::Pending) {
+                Poll::Ready(read) => read,
+                // A body may be silent for long; the peer's STOP_SENDING must end it all the same.
+                Poll::Pending => {
+                    std::future::poll_fn(|cx| match read(body.as_mut(), cx) {
+                        Poll::Pending => stopped.as_mut().poll(cx).map(Err),
+                        read => read,
+                    })
+                    .await
+                }
+            };
+            let Some(frame) = read? else { break };
             let last = body.is_end_stream();
             self.write_frame(frame, last, &mut scratch).await?;
             if last {
@@ -256,33 +250,42 @@ impl SendHalf {
             }
         }
         stream::encode_end(&mut scratch);
-        self.write(scratch.split().freeze()).await?;
+        self.write(scratch.freeze()).await?;
         self.finish();
         Ok(())
     }
 
+    /// Writes a frame behind what `scratch` holds, and END behind it if it is the last.
     async fn write_frame(&mut self, frame: Frame<Bytes>, last: bool, scratch: &mut BytesMut) -> Result<(), SendError> {
         let mut pieces = [Bytes::new(), Bytes::new(), Bytes::new()];
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}
             Ok(data) => {
                 stream::encode_data_header(data.len() as u64, scratch);
-                pieces[0] = scratch.split().freeze();
                 pieces[1] = data;
             }
             Err(frame) => {
                 if let Ok(fields) = frame.into_trailers() {
                     stream::encode_trailers(&fields, scratch);
-                    pieces[0] = scratch.split().freeze();
                 }
             }
         }
+        pieces[0] = scratch.split().freeze();
         if last {
             stream::encode_end(scratch);
             pieces[2] = scratch.split().freeze();
         }
         Ok(self.send.write_all_chunks(&mut pieces).await?)
     }
+}
+
+/// What a body says next; `None` is its end.
+fn read<B>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, SendError>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    body.poll_frame(cx).map(|read| read.transpose().map_err(|error| SendError::Source(error.into())))
 }
 
 impl Drop for SendHalf {

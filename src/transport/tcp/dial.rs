@@ -25,8 +25,8 @@ use crate::transport::error::{DialError, alert_text, peer_text, refuses_certific
 use crate::transport::kind::TransportKind;
 use crate::transport::serve::Serve;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
+use crate::transport::tcp::connection::{Connection, Requests};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
-use crate::transport::tcp::exchange::{Connection, Requests};
 use crate::transport::tcp::handshake::{BareFrames, CLOSE_LINGER};
 use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::serve::answer_one;

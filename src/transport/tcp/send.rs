@@ -10,41 +10,26 @@ use http_body::{Body, Frame};
 
 use crate::message::BoxError;
 use crate::message::fields;
-use crate::transport::error::TunnelLost;
-use crate::transport::tcp::body::lost;
+use crate::transport::error::SendError;
+use crate::transport::tcp::body::{lost, stream_code};
 
 /// A piece below this is small.
 const SMALL: usize = 1024;
 /// As much is made of small ones, if they are there.
 const GATHERED: usize = 16 * 1024;
 
-/// Why a body was not sent to its end.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SendError {
-    /// The peer reset the stream, or does not want the rest.
-    #[error("the peer stopped the stream: {0}")]
-    Stopped(Reason),
-    /// The connection is gone.
-    #[error("the tunnel was lost: {0}")]
-    Lost(TunnelLost),
-    /// The body failed at its source.
-    #[error("the body failed at its source: {0}")]
-    Source(BoxError),
-}
-
-impl From<h2::Error> for SendError {
-    fn from(error: h2::Error) -> Self {
-        match error.reason() {
-            Some(reason) if error.is_reset() => Self::Stopped(reason),
-            _ => Self::Lost(lost(&error)),
-        }
+/// What an error of the stream says about the message that was to be sent.
+fn failed(error: h2::Error) -> SendError {
+    match error.reason() {
+        Some(reason) if error.is_reset() => SendError::Stopped(stream_code(reason)),
+        _ => SendError::Lost(lost(&error)),
     }
 }
 
 /// Sends a body to its end, or resets the stream. A piece is pulled only when the last one fits the peer's window.
 ///
 /// Dropping the future resets the stream when the stream is dropped with it.
-pub(super) async fn send_body<B>(stream: &mut SendStream<Bytes>, body: B) -> Result<(), SendError>
+pub(crate) async fn send_body<B>(stream: &mut SendStream<Bytes>, body: B) -> Result<(), SendError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -71,8 +56,8 @@ where
                 poll_fn(|cx| match read(body.as_mut(), cx) {
                     Poll::Ready(read) => Poll::Ready(read),
                     Poll::Pending => match stream.poll_reset(cx) {
-                        Poll::Ready(Ok(reason)) => Poll::Ready(Err(SendError::Stopped(reason))),
-                        Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                        Poll::Ready(Ok(reason)) => Poll::Ready(Err(SendError::Stopped(stream_code(reason)))),
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(failed(error))),
                         Poll::Pending => Poll::Pending,
                     },
                 })
@@ -95,11 +80,11 @@ where
             Err(frame) => {
                 let mut trailers = frame.into_trailers().unwrap_or_default();
                 fields::strip_from_trailers(&mut trailers);
-                return Ok(stream.send_trailers(trailers)?);
+                return stream.send_trailers(trailers).map_err(failed);
             }
         }
     }
-    Ok(stream.send_data(Bytes::new(), true)?)
+    stream.send_data(Bytes::new(), true).map_err(failed)
 }
 
 /// What a body says next; `None` is its end.
@@ -144,17 +129,20 @@ where
 /// Hands data over as the window of the other end allows, so that no more than a window is buffered.
 async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) -> Result<(), SendError> {
     if data.is_empty() && last {
-        return Ok(stream.send_data(data, true)?);
+        return stream.send_data(data, true).map_err(failed);
     }
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let granted = match poll_fn(|cx| stream.poll_capacity(cx)).await {
-            Some(granted) => granted?,
+            Some(granted) => granted.map_err(failed)?,
             // The stream no longer sends: it was reset, and the reason is there to be asked for.
-            None => return Err(SendError::Stopped(poll_fn(|cx| stream.poll_reset(cx)).await?)),
+            None => {
+                let reason = poll_fn(|cx| stream.poll_reset(cx)).await.map_err(failed)?;
+                return Err(SendError::Stopped(stream_code(reason)));
+            }
         };
         let piece = data.split_to(granted.min(data.len()));
-        stream.send_data(piece, last && data.is_empty())?;
+        stream.send_data(piece, last && data.is_empty()).map_err(failed)?;
     }
     Ok(())
 }

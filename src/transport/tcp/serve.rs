@@ -26,8 +26,8 @@ use crate::transport::body::RecvBody;
 use crate::transport::serve::Serve;
 use crate::transport::state::{InFlight, TunnelState};
 use crate::transport::tcp::body::{Http2Body, reason};
-use crate::transport::tcp::exchange::SERVICE;
 use crate::transport::tcp::fields::{check_fields, field_bytes};
+use crate::transport::tcp::open::SERVICE;
 use crate::transport::tcp::send::send_body;
 
 /// Interim responses that may wait to be sent; a service that makes more loses the newest.

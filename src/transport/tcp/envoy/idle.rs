@@ -13,8 +13,8 @@ use crate::protocol::envoy::{PING, PingOutput, Pinger, Stop};
 use crate::protocol::session::Drain;
 use crate::transport::control::Command;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
+use crate::transport::tcp::connection::Starter;
 use crate::transport::tcp::envoy::entropy;
-use crate::transport::tcp::exchange::Starter;
 use crate::transport::tcp::handshake::lost;
 use crate::transport::tcp::raw::Raw;
 

@@ -1,0 +1,112 @@
+//! The live HTTP/2 connection behind a tunnel's handle.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::protocol::code::CloseCode;
+use crate::protocol::limits::Limits;
+use crate::transport::control::Command;
+use crate::transport::error::{OpenError, TunnelLost};
+use crate::transport::kind::TransportKind;
+use crate::transport::state::{CloseReason, TunnelSnapshot, TunnelState};
+use crate::transport::tcp::body::lost;
+use crate::transport::tcp::wire::Meter;
+
+/// The live connection behind a tunnel handle.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) state: Arc<TunnelState>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) remote: SocketAddr,
+    pub(super) meter: Arc<Meter>,
+    pub(super) limits: Limits,
+    pub(super) requests: Requests,
+    /// Whether the other end understands `adit-service`.
+    pub(super) names_services: bool,
+}
+
+/// Where requests are handed to HTTP/2, which may have to begin first.
+#[derive(Debug, Clone)]
+pub(super) struct Requests {
+    ready: watch::Receiver<Option<SendRequest<Bytes>>>,
+    wanted: Arc<Notify>,
+}
+
+/// The other end of [`Requests`]: makes HTTP/2 begin.
+#[derive(Debug)]
+pub(super) struct Starter {
+    ready: watch::Sender<Option<SendRequest<Bytes>>>,
+    wanted: Arc<Notify>,
+}
+
+impl Requests {
+    pub(super) fn new() -> (Self, Starter) {
+        let (sender, ready) = watch::channel(None);
+        let wanted = Arc::new(Notify::new());
+        (Self { ready, wanted: Arc::clone(&wanted) }, Starter { ready: sender, wanted })
+    }
+
+    /// The way into HTTP/2, once that has begun.
+    async fn sender(&self) -> Result<SendRequest<Bytes>, TunnelLost> {
+        let ready = self.ready.borrow().clone();
+        if let Some(sender) = ready {
+            return Ok(sender);
+        }
+        self.wanted.notify_one();
+        let mut ready = self.ready.clone();
+        let sender = ready.wait_for(Option::is_some).await;
+        sender.ok().and_then(|sender| sender.clone()).ok_or_else(|| TunnelLost("it is gone".into()))
+    }
+}
+
+impl Starter {
+    /// Resolves when somebody wants to send a request. Cancel safe.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// HTTP/2 has begun.
+    pub(super) fn begin(&self, sender: SendRequest<Bytes>) {
+        self.ready.send_replace(Some(sender));
+    }
+
+    /// No request is handed to HTTP/2 any more.
+    pub(super) fn end(self) {
+        self.ready.send_replace(None);
+    }
+}
+
+impl Connection {
+    /// The way into HTTP/2, once it has begun and has room for a stream.
+    pub(super) async fn stream_slot(&self) -> Result<SendRequest<Bytes>, OpenError> {
+        let sender = self.requests.sender().await.map_err(OpenError::NotSent)?;
+        sender.ready().await.map_err(|error| self.not_sent(&error))
+    }
+
+    /// After a GOAWAY the connection takes no request, and is no tunnel of ours, however well it is otherwise; an Envoy
+    /// drains with it. spec: TB-11
+    pub(super) fn not_sent(&self, error: &h2::Error) -> OpenError {
+        if self.names_services && error.is_go_away() && error.is_remote() {
+            let text = "the initiator sent GOAWAY".to_owned();
+            // A full queue belongs to a driver that is busy; the next request says it again.
+            let _ = self.commands.try_send(Command::Close(CloseReason { code: CloseCode::Protocol, text }));
+        }
+        OpenError::NotSent(lost(error))
+    }
+
+    pub(crate) fn transport(&self) -> TransportKind {
+        if self.names_services { TransportKind::Tcp } else { TransportKind::Envoy }
+    }
+
+    pub(crate) fn snapshot(&self) -> TunnelSnapshot {
+        TunnelSnapshot {
+            bytes_sent: self.meter.sent(),
+            bytes_received: self.meter.received(),
+            ..self.state.snapshot(self.transport(), self.remote)
+        }
+    }
+}
