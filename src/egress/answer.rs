@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-use crate::message::validate::Violation;
+use crate::message::violation::Violation;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 

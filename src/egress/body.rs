@@ -4,14 +4,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use h2::Reason;
 use http_body::{Body, Frame, SizeHint};
 
 use super::http1::Download;
-use super::http2::Incoming;
 use crate::message::BoxError;
-use crate::message::interim::InformationalSink;
-use crate::message::interim::send_continue;
-use crate::message::validate::Violation;
+use crate::message::h2::recv::{RecvError, StreamBody};
+use crate::message::interim::{InformationalSink, send_continue};
+use crate::message::violation::Violation;
 
 /// The body of a request; can be read in another task than the one that answers the request.
 ///
@@ -27,7 +27,7 @@ pub struct RequestBody {
 enum Kind {
     Whole(Option<Bytes>),
     Http1(Download),
-    Http2(Incoming),
+    Http2(StreamBody),
 }
 
 /// Why a request body ended early. It is incomplete then, and must not be taken for a whole one.
@@ -45,6 +45,17 @@ pub enum BodyError {
     Stream(#[source] BoxError),
 }
 
+impl From<RecvError> for BodyError {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Stopped(Reason::CANCEL) => Self::Disconnected,
+            RecvError::Lost(error) if error.is_io() => Self::Disconnected,
+            RecvError::Trailers(violation) => Self::Invalid(violation),
+            other => Self::Stream(other.into()),
+        }
+    }
+}
+
 impl RequestBody {
     /// No body.
     pub fn empty() -> Self {
@@ -60,8 +71,8 @@ impl RequestBody {
         Self { kind: Kind::Http1(download), expects: None }
     }
 
-    pub(super) fn http2(incoming: Incoming) -> Self {
-        Self { kind: Kind::Http2(incoming), expects: None }
+    pub(super) fn http2(body: StreamBody) -> Self {
+        Self { kind: Kind::Http2(body), expects: None }
     }
 
     /// Says 100 through `sink` once this is polled.
@@ -82,7 +93,7 @@ impl Body for RequestBody {
         match &mut self.kind {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Http1(download) => download.poll_frame(cx),
-            Kind::Http2(incoming) => incoming.poll_frame(cx),
+            Kind::Http2(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
         }
     }
 
@@ -90,7 +101,7 @@ impl Body for RequestBody {
         match &self.kind {
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Http1(download) => download.is_end_stream(),
-            Kind::Http2(incoming) => incoming.is_end_stream(),
+            Kind::Http2(body) => body.is_end_stream(),
         }
     }
 
@@ -98,7 +109,7 @@ impl Body for RequestBody {
         let known = match &self.kind {
             Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Http1(download) => download.remaining(),
-            Kind::Http2(incoming) => incoming.remaining(),
+            Kind::Http2(body) => body.remaining(),
         };
         known.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

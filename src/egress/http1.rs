@@ -36,7 +36,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::date::DateCache;
 use super::deadline::Deadline;
 use super::{ConnectionInfo, ExchangeService, Serving, Settings, Socket};
-use crate::message::validate::Violation;
+use crate::message::interim::Queue;
+use crate::message::violation::Violation;
 use crate::net::input::{self, Input};
 use crate::net::output::Output;
 use head::{Head, HeadReader};
@@ -80,6 +81,8 @@ struct Connection<T> {
     input: Input,
     head: HeadReader,
     output: Output,
+    /// The interim responses of the exchange that runs, kept for the next one.
+    interim: Arc<Queue>,
     timer: Deadline,
     /// How much was written when writing last came to a halt.
     stalled_at: Option<u64>,
@@ -96,6 +99,7 @@ impl<T: Socket> Connection<T> {
             input: Input::new(received),
             head: HeadReader::new(scheme, serving.settings.max_head_bytes, serving.settings.max_head_fields),
             output: Output::default(),
+            interim: Arc::new(Queue::new(false)),
             timer: Deadline::new(Instant::now() + serving.settings.head_timeout),
             stalled_at: None,
             date: DateCache::new(),

@@ -5,7 +5,6 @@
 //! checked by `h2`, everything else by the validator all versions share.
 
 mod exchange;
-mod incoming;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -20,8 +19,6 @@ use tokio::time::{Instant, timeout};
 use super::deadline::Deadline;
 use super::{ExchangeService, Serving, Settings};
 use exchange::exchange;
-
-pub(super) use incoming::Incoming;
 
 /// The first bytes of every HTTP/2 connection.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

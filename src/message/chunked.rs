@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
 use crate::message::section::{SectionEnd, trailers};
-use crate::message::validate::Violation;
+use crate::message::violation::Violation;
 
 /// The least and the most that is worth reading at once, bytes.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 8 * 1024..=64 * 1024;

@@ -1,7 +1,11 @@
-//! Which HTTP fields may cross a tunnel. spec: ST-17, ST-18
+//! Which HTTP fields belong to one hop, and which may cross a tunnel or follow a body. spec: ST-17, ST-18, ST-24
 
 use http::HeaderMap;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use crate::message::violation::Violation;
 
 /// Fields that speak of one connection (RFC 9110 section 7.6.1), whoever lists them. spec: ST-17
 static CONNECTION_SPECIFIC: [HeaderName; 5] = [
@@ -12,9 +16,18 @@ static CONNECTION_SPECIFIC: [HeaderName; 5] = [
     UPGRADE,
 ];
 
+/// Whether a field is about one connection by its name alone. TE is not: `trailers` may travel on. spec: ST-17
+pub fn is_connection_specific(name: &HeaderName) -> bool {
+    CONNECTION_SPECIFIC.contains(name)
+}
+
 /// Removes what speaks of one hop only: the fields that `Connection` lists, the connection-specific ones, and `TE`
-/// unless it says just `trailers`. Doing it twice changes nothing. spec: ST-17
+/// unless it says just `trailers`. Doing it twice changes nothing; where there is nothing to remove it costs one look at
+/// each name. spec: ST-17
 pub fn strip_hop_by_hop(fields: &mut HeaderMap) {
+    if !fields.iter().any(|(name, value)| is_connection_specific(name) || (name == TE && value != "trailers")) {
+        return;
+    }
     for name in listed_in_connection(fields) {
         fields.remove(name);
     }
@@ -36,7 +49,7 @@ pub fn is_forbidden(name: &HeaderName, value: &HeaderValue) -> bool {
     match name {
         &TE => value != "trailers",
         &HOST => true,
-        name => CONNECTION_SPECIFIC.contains(name),
+        name => is_connection_specific(name),
     }
 }
 
@@ -46,8 +59,15 @@ pub fn is_forbidden_in_trailers(name: &HeaderName, value: &HeaderValue) -> bool 
     name == CONTENT_LENGTH || is_forbidden(name, value)
 }
 
+/// Whether a field must not be inside the trailers of a client's request: also those that a tunnel would let pass, but
+/// that mean nothing behind a body. RFC 9110 section 6.5.1
+pub fn is_forbidden_in_any_trailers(name: &HeaderName, value: &HeaderValue) -> bool {
+    name == TE || name == TRAILER || is_forbidden_in_trailers(name, value)
+}
+
 /// Removes from a trailer section what must not be in one. spec: ST-24
 pub fn strip_from_trailers(fields: &mut HeaderMap) {
+    // Empty, and then without memory of its own, for every sender that keeps the rules.
     let forbidden: Vec<HeaderName> = fields
         .iter()
         .filter(|(name, value)| is_forbidden_in_trailers(name, value))
@@ -56,6 +76,55 @@ pub fn strip_from_trailers(fields: &mut HeaderMap) {
     for name in forbidden {
         fields.remove(name);
     }
+}
+
+/// What a section of fields is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldRules {
+    /// Most fields.
+    pub max_fields: usize,
+    /// Most bytes of names and values.
+    pub max_bytes: usize,
+    /// Which fields must not be there, such as [`is_forbidden`] and [`is_forbidden_in_trailers`].
+    pub forbids: fn(&HeaderName, &HeaderValue) -> bool,
+}
+
+impl FieldRules {
+    /// Judges a section; `others` is how many bytes of the same head are no fields.
+    ///
+    /// # Errors
+    ///
+    /// [`Violation::TooManyFields`], [`Violation::HeadTooLarge`], [`Violation::ConnectionField`] or
+    /// [`Violation::FieldWhitespace`].
+    pub fn judge(&self, fields: &HeaderMap, others: usize) -> Result<(), Violation> {
+        if fields.len() > self.max_fields {
+            return Err(Violation::TooManyFields);
+        }
+        if others.saturating_add(field_bytes(fields)) > self.max_bytes {
+            return Err(Violation::HeadTooLarge);
+        }
+        for (name, value) in fields {
+            if (self.forbids)(name, value) {
+                return Err(Violation::ConnectionField);
+            }
+            // RFC 9113 section 8.2.1; the other bytes that it forbids cannot be in a value here. spec: ST-19
+            if ends_in_space(value) {
+                return Err(Violation::FieldWhitespace);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of the names and values of fields.
+pub fn field_bytes(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+/// Whether a value begins or ends with a space or tab.
+pub fn ends_in_space(value: &HeaderValue) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())
 }
 
 fn listed_in_connection(fields: &HeaderMap) -> Vec<HeaderName> {
@@ -99,6 +168,20 @@ mod tests {
         let mut fields = map(&[("te", "gzip")]);
         strip_hop_by_hop(&mut fields);
         assert!(fields.is_empty());
+    }
+
+    // spec: ST-19, ST-24
+    #[test]
+    fn a_section_is_held_to_its_rules() {
+        let rules = FieldRules { max_fields: 2, max_bytes: 16, forbids: is_forbidden_in_trailers };
+        let judged = |lines: &[(&'static str, &'static str)]| rules.judge(&map(lines), 4);
+        assert_eq!(judged(&[("a", "12345"), ("b", "12345")]), Ok(()));
+        assert_eq!(judged(&[("a", "12345"), ("b", "123456")]), Err(Violation::HeadTooLarge));
+        assert_eq!(judged(&[("a", ""), ("b", ""), ("c", "")]), Err(Violation::TooManyFields));
+        assert_eq!(judged(&[("host", "a")]), Err(Violation::ConnectionField));
+        for value in [" a", "a ", "\ta", "a\t"] {
+            assert_eq!(judged(&[("a", value)]), Err(Violation::FieldWhitespace), "{value:?}");
+        }
     }
 
     // spec: ST-18

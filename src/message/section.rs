@@ -5,7 +5,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::message::validate::{self, Violation};
+use crate::message::validate;
+use crate::message::violation::Violation;
 
 /// The most fields that any section may have: there is room for so many on the stack.
 pub const MAX_FIELDS: usize = 256;

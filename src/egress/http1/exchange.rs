@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -19,8 +20,9 @@ use crate::egress::answer::{rejection, unwritable};
 use crate::egress::{ExchangeService, RequestBody, Socket};
 use crate::message::BoxError;
 use crate::message::chunked::{Chunked, Decoder};
-use crate::message::interim::Informational;
-use crate::message::validate::{self, Violation};
+use crate::message::interim::{InformationalSink, Queue};
+use crate::message::validate;
+use crate::message::violation::Violation;
 
 /// Most bytes of following requests read while one is served; reading on is how a hang-up is noticed.
 const MAX_AHEAD: usize = 64 * 1024;
@@ -33,19 +35,21 @@ struct Asked {
     /// The body that is still on its way.
     upload: Option<Upload>,
     /// What is said before the response.
-    informational: Informational,
+    informational: Arc<Queue>,
 }
 
 impl<T: Socket> Connection<T> {
     /// Serves one request. `Ok`: the connection is ready for the next.
     pub(super) async fn exchange<S: ExchangeService>(&mut self, service: &S, head: Head) -> Result<(), Stop> {
-        let informational = Informational::new(head.terms.version == Version::HTTP_11);
+        Queue::renew(&mut self.interim, head.terms.version == Version::HTTP_11);
+        let informational = Arc::clone(&self.interim);
+        let sink = InformationalSink::from(Arc::clone(&informational));
         let (body, upload) = self.body(head.framing);
         let expects = head.expects && upload.is_some();
-        let body = if expects { body.expecting(informational.sink().clone()) } else { body };
+        let body = if expects { body.expecting(sink.clone()) } else { body };
         let mut request = head.request.map(|()| body);
         request.extensions_mut().insert(self.info.clone());
-        request.extensions_mut().insert(informational.sink().clone());
+        request.extensions_mut().insert(sink);
         let mut asked = Asked { terms: head.terms, expects, upload, informational };
         let response = self.answer(service.call(request), &mut asked).await?;
         self.respond(response, asked).await

@@ -8,7 +8,8 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, Method, Request, Version};
 
 use crate::message::section::{MAX_FIELDS, SectionEnd, append};
-use crate::message::validate::{self, Framing, Violation};
+use crate::message::validate::{self, Framing};
+use crate::message::violation::Violation;
 
 /// A request head that passed validation.
 #[derive(Debug)]

@@ -12,7 +12,8 @@ use http_body::Body;
 use super::head::Terms;
 use crate::egress::date::DateCache;
 use crate::message::BoxError;
-use crate::message::validate::{content_length, is_connection_specific};
+use crate::message::fields::is_connection_specific;
+use crate::message::validate::content_length;
 use crate::net::output::Output;
 
 /// While more than this waits to be written, no more of the body is asked for.

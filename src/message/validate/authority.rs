@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 
-use super::Violation;
+use crate::message::violation::Violation;
 
 /// Reads the value of a Host field. Empty is malformed: nothing here is addressed by an empty name.
 pub fn authority(text: Bytes) -> Result<Authority, Violation> {

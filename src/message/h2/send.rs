@@ -1,0 +1,263 @@
+//! A message body on its way into a stream.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::{Reason, SendStream};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use tokio::time::timeout;
+
+use crate::message::BoxError;
+use crate::message::fields;
+
+/// A piece below this is small.
+const SMALL: usize = 1024;
+/// As much is made of small ones, if they are there.
+const GATHERED: usize = 16 * 1024;
+
+/// Why a body was not sent to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The peer reset the stream, or does not want the rest (NO_ERROR).
+    #[error("the peer stopped the stream: {0}")]
+    Stopped(Reason),
+    /// The connection is gone.
+    #[error("the connection was lost: {0}")]
+    Lost(#[source] h2::Error),
+    /// The body failed at its source.
+    #[error("the body failed at its source: {0}")]
+    Source(#[source] BoxError),
+    /// The peer took nothing for as long as was allowed.
+    #[error("the peer takes nothing")]
+    Stalled,
+    /// The body is not as long as its head said.
+    #[error("the body differs from its declared length")]
+    Length,
+}
+
+impl From<h2::Error> for SendError {
+    fn from(error: h2::Error) -> Self {
+        match error.reason() {
+            Some(reason) if error.is_reset() => Self::Stopped(reason),
+            _ => Self::Lost(error),
+        }
+    }
+}
+
+/// What a body is held to while it is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Its length in bytes, where the head said so: one that is longer or shorter is cut.
+    pub declared: Option<u64>,
+    /// Gives up a peer that takes nothing for this long; `None`: waits for ever.
+    pub stall_timeout: Option<Duration>,
+    /// The code of the reset when this end stops: the source failed, the peer stalled, or the length is wrong.
+    pub reset: fn(&SendError) -> Reason,
+}
+
+/// Sends a body to its end, or resets the stream. A piece is pulled only when the last one fits the peer's window; small
+/// ones that are ready are joined, END goes with the last of them, and trailers lose what must not be in them.
+///
+/// # Errors
+///
+/// See [`SendError`]. A reset of the peer ends it also while the body is silent.
+///
+/// Cancel safety: dropping the future resets the stream when the stream is dropped with it.
+pub async fn send_body<B>(stream: &mut SendStream<Bytes>, body: Pin<&mut B>, terms: Terms) -> Result<(), SendError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let sent = pump(stream, body, terms).await;
+    if let Err(error @ (SendError::Source(_) | SendError::Stalled | SendError::Length)) = &sent {
+        stream.send_reset((terms.reset)(error));
+    }
+    sent
+}
+
+async fn pump<B>(stream: &mut SendStream<Bytes>, mut body: Pin<&mut B>, terms: Terms) -> Result<(), SendError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let mut remaining = terms.declared;
+    let mut behind = None;
+    loop {
+        let read = match behind.take() {
+            Some(read) => read,
+            None => poll_fn(|cx| poll_read(body.as_mut(), stream, cx)).await,
+        };
+        let Some(frame) = read? else { return end(stream, remaining, None) };
+        match frame.into_data() {
+            Ok(first) => {
+                let data = poll_fn(|cx| Poll::Ready(gather(&first, body.as_mut(), &mut behind, cx))).await;
+                remaining = count(remaining, data.len())?;
+                let ends = match &behind {
+                    Some(read) => matches!(read, Ok(None)),
+                    None => body.is_end_stream(),
+                };
+                let last = ends && remaining.unwrap_or(0) == 0;
+                send_data(stream, data, last, terms.stall_timeout).await?;
+                if last {
+                    return Ok(());
+                }
+            }
+            Err(frame) => return end(stream, remaining, frame.into_trailers().ok()),
+        }
+    }
+}
+
+/// What a body says next; `None` is its end.
+type Read = Result<Option<Frame<Bytes>>, SendError>;
+
+/// A body may be silent for long; the peer's reset must end it all the same.
+fn poll_read<B>(body: Pin<&mut B>, stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Read>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    match read(body, cx) {
+        Poll::Ready(read) => Poll::Ready(read),
+        Poll::Pending => stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(SendError::from, SendError::Stopped))),
+    }
+}
+
+fn read<B>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Read>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    body.poll_frame(cx).map(|read| read.transpose().map_err(|error| SendError::Source(error.into())))
+}
+
+/// Joins a small piece with the small ones that are ready behind it; what else came goes into `behind`. Each DATA frame
+/// costs a reader that is slow more than its bytes: HTTP/2 stacks end connections for too many small ones. spec: TB-7
+fn gather<B>(first: &Bytes, mut body: Pin<&mut B>, behind: &mut Option<Read>, cx: &mut Context<'_>) -> Bytes
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let mut gathered = BytesMut::new();
+    while first.len() < SMALL && gathered.len() < GATHERED {
+        let Poll::Ready(next) = read(body.as_mut(), cx) else { break };
+        match next {
+            Ok(Some(frame)) if frame.data_ref().is_some_and(|data| data.len() < SMALL) => {
+                if gathered.is_empty() {
+                    gathered.extend_from_slice(first);
+                }
+                gathered.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            }
+            other => {
+                *behind = Some(other);
+                break;
+            }
+        }
+    }
+    if gathered.is_empty() { first.clone() } else { gathered.freeze() }
+}
+
+/// What remains of the declared length once so many bytes are sent.
+fn count(remaining: Option<u64>, length: usize) -> Result<Option<u64>, SendError> {
+    remaining.map(|remaining| remaining.checked_sub(length as u64).ok_or(SendError::Length)).transpose()
+}
+
+fn end(stream: &mut SendStream<Bytes>, remaining: Option<u64>, trailers: Option<HeaderMap>) -> Result<(), SendError> {
+    if remaining.unwrap_or(0) > 0 {
+        return Err(SendError::Length);
+    }
+    let mut trailers = trailers.unwrap_or_default();
+    fields::strip_from_trailers(&mut trailers);
+    if trailers.is_empty() {
+        return Ok(stream.send_data(Bytes::new(), true)?);
+    }
+    Ok(stream.send_trailers(trailers)?)
+}
+
+/// Hands data over as the window of the other end allows, so that no more than a window is buffered.
+async fn send_data(
+    stream: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    last: bool,
+    stall_timeout: Option<Duration>,
+) -> Result<(), SendError> {
+    if data.is_empty() && last {
+        return Ok(stream.send_data(data, true)?);
+    }
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let granted = match (stream.capacity(), stall_timeout) {
+            (0, Some(patience)) => timeout(patience, capacity(stream)).await.map_err(|_| SendError::Stalled)??,
+            (0, None) => capacity(stream).await?,
+            (granted, _) => granted,
+        };
+        let piece = data.split_to(granted.min(data.len()));
+        stream.send_data(piece, last && data.is_empty())?;
+    }
+    Ok(())
+}
+
+/// Waits until the peer takes something.
+async fn capacity(stream: &mut SendStream<Bytes>) -> Result<usize, SendError> {
+    loop {
+        match poll_fn(|cx| stream.poll_capacity(cx)).await {
+            Some(Ok(0)) => {}
+            Some(Ok(granted)) => return Ok(granted),
+            Some(Err(error)) => return Err(error.into()),
+            // The stream no longer sends: it was reset, and the reason is there to be asked for.
+            None => return Err(SendError::Stopped(poll_fn(|cx| stream.poll_reset(cx)).await?)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Says what it holds without a pause, then waits for ever.
+    struct Ready(VecDeque<Result<Frame<Bytes>, BoxError>>);
+
+    impl Body for Ready {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            self.0.pop_front().map_or(Poll::Pending, |frame| Poll::Ready(Some(frame)))
+        }
+    }
+
+    fn gathered(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> (Bytes, Option<Read>, usize) {
+        let mut body = Ready(frames.into());
+        let Some(Ok(first)) = body.0.pop_front() else { panic!("data first") };
+        let mut behind = None;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let data = gather(&first.into_data().unwrap(), Pin::new(&mut body), &mut behind, &mut cx);
+        (data, behind, body.0.len())
+    }
+
+    fn data(length: usize) -> Result<Frame<Bytes>, BoxError> {
+        Ok(Frame::data(Bytes::from(vec![7; length])))
+    }
+
+    // spec: TB-7
+    #[test]
+    fn small_pieces_that_are_there_are_one_and_large_ones_stay_as_they_are() {
+        let (joined, behind, left) = gathered((0..100).map(|_| data(10)).collect());
+        assert_eq!((joined.len(), behind.is_none(), left), (1000, true, 0));
+        let (large, behind, left) = gathered(vec![data(SMALL), data(1)]);
+        assert_eq!((large.len(), behind.is_none(), left), (SMALL, true, 1));
+        let (joined, _, left) = gathered((0..100).map(|_| data(SMALL - 1)).collect());
+        assert!(joined.len() < GATHERED + SMALL && left > 0, "bounded");
+        let (small, behind, _) = gathered(vec![data(1), data(SMALL)]);
+        assert!(small.len() == 1 && matches!(behind, Some(Ok(Some(frame))) if frame.is_data()), "not copied");
+    }
+
+    #[test]
+    fn what_ends_a_body_stays_behind_its_data() {
+        let trailers = Ok(Frame::trailers(HeaderMap::new()));
+        let (joined, behind, _) = gathered(vec![data(1), data(2), trailers]);
+        assert!(joined.len() == 3 && matches!(behind, Some(Ok(Some(frame))) if frame.is_trailers()));
+        let (joined, behind, _) = gathered(vec![data(1), data(2), Err("cut".into())]);
+        assert!(joined.len() == 3 && matches!(behind, Some(Err(SendError::Source(_)))));
+    }
+}

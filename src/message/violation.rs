@@ -1,0 +1,105 @@
+//! The rules of HTTP that a message may break, and the answer to each.
+
+use http::{HeaderValue, StatusCode};
+
+/// Why a message was rejected. The text of each is safe to show to the sender: it quotes nothing of the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// The head exceeds its byte limit.
+    #[error("the request head is too large")]
+    HeadTooLarge,
+    /// The head or a trailer section exceeds its field limit.
+    #[error("the request has too many fields")]
+    TooManyFields,
+    /// The head did not arrive in time.
+    #[error("the request head took too long")]
+    HeadTimeout,
+    /// The target exceeds [`MAX_TARGET`](crate::message::validate::MAX_TARGET).
+    #[error("the request target is too long")]
+    TargetTooLong,
+    /// The method exceeds [`MAX_METHOD`](crate::message::validate::MAX_METHOD).
+    #[error("the method is too long")]
+    MethodTooLong,
+    /// CONNECT.
+    #[error("CONNECT is not supported")]
+    Connect,
+    /// Neither HTTP/1.0 nor HTTP/1.1 in an HTTP/1 request line.
+    #[error("the HTTP version is not supported")]
+    Version,
+    /// The head is not HTTP: a bad request line, field name or field value, or a line that continues another (obs-fold).
+    #[error("the request head is malformed")]
+    Syntax,
+    /// A line ends in LF without CR.
+    #[error("a line ends without CR")]
+    BareLineFeed,
+    /// The target has a form its method does not allow, or a byte no target may have.
+    #[error("the request target is malformed")]
+    Target,
+    /// HTTP/1.1 without Host, or HTTP/2 without both `:authority` and Host.
+    #[error("the Host field is missing")]
+    MissingHost,
+    /// More than one Host.
+    #[error("there is more than one Host field")]
+    DuplicateHost,
+    /// Not `host` or `host:port`.
+    #[error("the Host or authority is malformed")]
+    BadHost,
+    /// Host names something else than the target does.
+    #[error("the Host field differs from the request target")]
+    HostMismatch,
+    /// Content-Length is not one field with one decimal number.
+    #[error("the Content-Length is malformed or repeated")]
+    ContentLength,
+    /// Both Content-Length and Transfer-Encoding.
+    #[error("Content-Length and Transfer-Encoding exclude each other")]
+    LengthAndCoding,
+    /// Transfer-Encoding is anything but one `chunked`.
+    #[error("the Transfer-Encoding is not exactly chunked")]
+    TransferEncoding,
+    /// Transfer-Encoding on HTTP/1.0, which does not have it.
+    #[error("Transfer-Encoding needs HTTP/1.1")]
+    CodingVersion,
+    /// A field that is about the connection, in HTTP/2 or in trailers.
+    #[error("a connection-specific field is not allowed here")]
+    ConnectionField,
+    /// A field value that begins or ends with white space (HTTP/2).
+    #[error("a field value begins or ends with white space")]
+    FieldWhitespace,
+    /// An Expect field with something else than `100-continue`.
+    #[error("the expectation is not known")]
+    Expectation,
+    /// A chunk size that is not 1 to 16 hexadecimal digits, or one that does not end its line.
+    #[error("a chunk size is malformed")]
+    ChunkSize,
+    /// More bytes in chunk extensions than any sender needs.
+    #[error("the chunk extensions are too long")]
+    ChunkExtensions,
+    /// Something else than CR LF after the data of a chunk.
+    #[error("chunk data does not end where its size says")]
+    ChunkEnd,
+    /// A trailer section that cannot be read, or one with framing or routing fields.
+    #[error("the trailer section is malformed")]
+    Trailers,
+}
+
+impl Violation {
+    /// The status a sender that broke this rule is answered with.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::MethodTooLong | Self::Connect => StatusCode::NOT_IMPLEMENTED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The value of the Proxy-Status field (RFC 9209) of that answer.
+    pub fn proxy_status(self) -> HeaderValue {
+        HeaderValue::try_from(format!("adit; error=http_request_error; details=\"{self}\""))
+            .expect("the texts of this enum are printable ASCII without quotes")
+    }
+}
