@@ -13,11 +13,13 @@ pub mod code;
 pub mod control;
 pub mod datagram;
 pub mod envoy;
+pub mod flows;
 pub mod goaway;
 pub mod handshake;
 pub mod limits;
 pub mod session;
 pub mod stream;
+pub mod tcp;
 pub mod varint;
 pub mod wire;
 

@@ -153,3 +153,36 @@ wire_codes!(
         Truncated = 0x07, "truncated";
     }
 );
+
+wire_codes!(
+    /// Why an initiator refused a raw stream or a flow; nothing of it reached a target. spec: ER-9
+    OpenCause {
+        /// A fault of the initiator; what an unknown cause means too.
+        Internal = 0x01, "internal";
+        /// It exports no service of that name.
+        UnknownService = 0x02, "unknown_service";
+        /// The service is of another kind.
+        WrongKind = 0x03, "wrong_kind";
+        /// The target refused the connection.
+        TargetRefused = 0x04, "target_refused";
+        /// There is no way to the target, or its name is unknown.
+        TargetUnreachable = 0x05, "target_unreachable";
+        /// The target did not answer in time.
+        TargetTimedOut = 0x06, "target_timed_out";
+        /// Too many flows, streams or connections.
+        Limit = 0x07, "limit";
+    }
+);
+
+impl OpenCause {
+    /// The status that goes with it where the refusal is an HTTP response. spec: TB-13
+    pub const fn status(self) -> http::StatusCode {
+        match self {
+            Self::Internal => http::StatusCode::INTERNAL_SERVER_ERROR,
+            Self::UnknownService | Self::WrongKind => http::StatusCode::NOT_FOUND,
+            Self::TargetRefused | Self::TargetUnreachable => http::StatusCode::BAD_GATEWAY,
+            Self::TargetTimedOut => http::StatusCode::GATEWAY_TIMEOUT,
+            Self::Limit => http::StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}

@@ -29,6 +29,12 @@ pub const MAX_AUTHORITY_BYTES: usize = 512;
 pub const MAX_PROTOCOL_BYTES: usize = 64;
 /// The longest value of a request's Content-Length: what always fits into 64 bits. spec: ST-24
 pub const MAX_CONTENT_LENGTH_DIGITS: usize = 19;
+/// The longest payload of OPEN, OPENED and REFUSED. spec: ST-55
+pub const MAX_OPEN_BYTES: usize = 4_096;
+/// The longest datagram of a flow: what UDP itself can carry. spec: ST-40, ST-55
+pub const MAX_DATAGRAM_BYTES: usize = 65_527;
+/// The most datagrams of one flow that a responder keeps until OPENED. spec: ST-74
+pub const MAX_EARLY_DATAGRAMS: usize = 8;
 /// The longest time that any message may state. spec: OV-13
 pub const MAX_DURATION: Duration = Duration::from_secs(86_400);
 /// The shortest keepalive that a WELCOME may ask for. spec: HS-23
@@ -37,6 +43,12 @@ pub const MIN_KEEPALIVE: Duration = Duration::from_millis(10);
 pub const MAX_KEEPALIVE: Duration = Duration::from_secs(3_600);
 /// The deadline of a drain when the operator states none. spec: CT-23
 pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a responder waits for OPENED or REFUSED when nothing else is configured. spec: ST-58
+pub const DEFAULT_OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most flows of one tunnel when nothing else is configured. spec: ST-71
+pub const DEFAULT_FLOWS: usize = 1_024;
+/// How long a flow may carry nothing when nothing else is configured. spec: ST-76
+pub const DEFAULT_FLOW_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The smallest head limit that a peer may announce. spec: HS-15
 pub const MIN_HEAD_BYTES: u32 = 4_096;
 /// The smallest field count that a peer may announce. spec: HS-15

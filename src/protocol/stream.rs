@@ -1,12 +1,16 @@
-//! Messages on one request stream: encoders, and a reader that takes bytes in any split. spec: `3-streams.md`
+//! What the responder's streams carry: encoders, and readers that take bytes in any split. spec: `3-streams.md`
 //!
-//! A stream starts with its type. On an HTTP stream each direction then carries one message: (INFO)* HEAD (DATA)*
+//! A stream starts with its type ([`StreamType::of`]). [`MessageReader`] reads HTTP streams, [`ServiceReader`] raw streams
+//! and flows. On an HTTP stream each direction then carries one message: (INFO)* HEAD (DATA)*
 //! TRAILERS? END. The END is explicit because a QUIC stream that merely finishes says nothing about completeness: a
 //! library that drops a stream finishes it, and a truncated body must never look whole.
 
 mod head;
+mod input;
 mod names;
 mod reader;
+mod service;
+mod service_reader;
 #[cfg(test)]
 mod tests;
 
@@ -23,15 +27,18 @@ use crate::protocol::wire::Malformed;
 pub use self::head::{METHODS, check_http_target, content_length as check_content_length};
 pub use self::names::NAMES;
 pub use self::reader::{Event, MessageReader, Role};
+pub use self::service::{Open, Refused, ServiceFrame};
+pub use self::service::{encode_datagram_header, encode_open, encode_opened, encode_refused};
+pub use self::service_reader::{ServiceEvent, ServiceReader};
 
 /// What a stream carries: its first integer. spec: ST-1
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamType {
     /// One HTTP exchange.
     Http = 0x01,
-    /// Bytes to and from a named service; reserved in this version.
+    /// Bytes to and from a named service.
     Raw = 0x03,
-    /// One UDP flow; reserved in this version.
+    /// The datagrams of one UDP association with a named service.
     Flow = 0x05,
 }
 
@@ -47,6 +54,13 @@ impl StreamType {
     /// The type with this number, if there is one.
     pub fn from_number(number: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.number() == number)
+    }
+
+    /// The type of the stream whose first bytes these are; `None` while they are too few to tell. Takes nothing: the
+    /// reader of a stream reads its type again. spec: ST-1, ST-2
+    pub fn of(mut first: &[u8]) -> Result<Option<Self>, StreamError> {
+        let Some(number) = varint::decode(&mut first).map_err(Malformed::from)? else { return Ok(None) };
+        Self::from_number(number).map(Some).ok_or(StreamError::UnknownType(number))
     }
 }
 
@@ -148,7 +162,7 @@ pub enum StreamError {
     /// The stream ended before END. spec: ST-9
     #[error("the message is cut: the stream ended before END")]
     Truncated,
-    /// The stream's type is not known or not an HTTP exchange. spec: ST-2
+    /// The stream's type is not known, or not one that is read here. spec: ST-2
     #[error("stream type {0:#x} is unknown")]
     UnknownType(u64),
     /// A frame of an odd type that is not known. spec: ST-5
@@ -157,6 +171,9 @@ pub enum StreamError {
     /// A frame where the message does not allow it. spec: ST-8
     #[error("a {0:?} frame is out of place")]
     Order(FrameType),
+    /// A frame where a raw stream or a flow does not allow it. spec: ST-51
+    #[error("a {0:?} frame is out of place")]
+    Misplaced(ServiceFrame),
     /// Bytes after END. spec: ST-9
     #[error("bytes follow END")]
     AfterEnd,
@@ -185,9 +202,12 @@ impl StreamError {
             Self::Truncated => StreamCode::Truncated,
             Self::UnknownType(_) => StreamCode::UnknownType,
             Self::Limit { .. } => StreamCode::Limit,
-            Self::UnknownFrame(_) | Self::Order(_) | Self::AfterEnd | Self::Malformed(_) | Self::Http2 => {
-                StreamCode::Protocol
-            }
+            Self::UnknownFrame(_)
+            | Self::Order(_)
+            | Self::Misplaced(_)
+            | Self::AfterEnd
+            | Self::Malformed(_)
+            | Self::Http2 => StreamCode::Protocol,
         }
     }
 }
@@ -198,17 +218,17 @@ impl StreamError {
 pub fn encode_request<'a>(head: impl Into<RequestView<'a>>, end: bool, out: &mut BytesMut) {
     varint::encode(out, StreamType::Http.number());
     let head = head.into();
-    put_frame(out, FrameType::Head, |out| head::put_request(&head, end, out));
+    put_frame(out, FrameType::Head.number(), |out| head::put_request(&head, end, out));
 }
 
 /// Appends the HEAD of a final response; `end` says that no body and no trailers follow. spec: ST-20
 pub fn encode_response(head: &ResponseHead, end: bool, out: &mut BytesMut) {
-    put_frame(out, FrameType::Head, |out| head::put_response(head, end, out));
+    put_frame(out, FrameType::Head.number(), |out| head::put_response(head, end, out));
 }
 
 /// Appends an INFO frame: an interim response (1xx without 101). spec: ST-21
 pub fn encode_info(head: &ResponseHead, out: &mut BytesMut) {
-    put_frame(out, FrameType::Info, |out| head::put_info(head, out));
+    put_frame(out, FrameType::Info.number(), |out| head::put_info(head, out));
 }
 
 /// Appends type and length of a DATA frame; `len` bytes of payload must follow. Nothing for an empty payload, which
@@ -224,7 +244,7 @@ pub fn encode_data_header(len: u64, out: &mut BytesMut) {
 /// spec: ST-23
 pub fn encode_trailers(fields: &HeaderMap, out: &mut BytesMut) {
     if !fields.iter().all(|(name, value)| fields::is_forbidden_in_trailers(name, value)) {
-        put_frame(out, FrameType::Trailers, |out| head::put_trailers(fields, out));
+        put_frame(out, FrameType::Trailers.number(), |out| head::put_trailers(fields, out));
     }
 }
 
@@ -235,10 +255,10 @@ pub fn encode_end(out: &mut BytesMut) {
 }
 
 /// Appends a frame whose payload is written first and measured then: the length is moved in front of it in place.
-fn put_frame(out: &mut BytesMut, frame_type: FrameType, write: impl FnOnce(&mut BytesMut)) {
+fn put_frame(out: &mut BytesMut, frame_type: u64, write: impl FnOnce(&mut BytesMut)) {
     /// Room for the length of any head below 1 GiB.
     const ROOM: usize = 4;
-    varint::encode(out, frame_type.number());
+    varint::encode(out, frame_type);
     let at = out.len();
     out.put_bytes(0, ROOM);
     write(out);

@@ -105,7 +105,12 @@ pub(crate) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub(crate) const fn new(payload: &'a [u8]) -> Self {
-        Self { cursor: Cursor::new(payload), last: None }
+        Self::behind(Cursor::new(payload))
+    }
+
+    /// The fields from where `cursor` stands to the end.
+    pub(crate) const fn behind(cursor: Cursor<'a>) -> Self {
+        Self { cursor, last: None }
     }
 
     /// The next field's id and value; ids must rise, which makes a field that comes twice an error too. spec: HS-5

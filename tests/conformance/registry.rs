@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use adit::id;
 use adit::protocol;
-use adit::protocol::code::{CloseCode, RefusalCode, StreamCode};
+use adit::protocol::code::{CloseCode, OpenCause, RefusalCode, StreamCode};
 use adit::protocol::control;
 use adit::protocol::envoy;
 use adit::protocol::envoy::{EchoSettings, Echoer, PingSettings};
+use adit::protocol::flows::FlowLimits;
 use adit::protocol::handshake::ServiceKind;
 use adit::protocol::limits;
 use adit::protocol::session::{Drain, Timing};
 use adit::protocol::stream;
+use adit::protocol::tcp;
 use adit::protocol::varint;
 use toml::{Table, Value};
 
@@ -53,6 +55,10 @@ fn types() {
     assert_eq!(section("stream_types"), numbers(streams));
     let frames = stream::FrameType::ALL.map(|frame| (format!("{frame:?}").to_uppercase(), frame.number()));
     assert_eq!(section("stream_frames"), numbers(frames));
+    let frames = stream::ServiceFrame::ALL.map(|frame| (format!("{frame:?}").to_uppercase(), frame.number()));
+    // OPENED is OPEN the other way.
+    let opened = ("OPENED".to_owned(), stream::ServiceFrame::Open.number());
+    assert_eq!(section("service_frames"), numbers(frames.into_iter().chain([opened])));
     let kinds = ServiceKind::ALL.map(|kind| (format!("{kind:?}").to_lowercase(), kind.number()));
     assert_eq!(section("service_kinds"), numbers(kinds));
 }
@@ -65,12 +71,15 @@ fn types_are_found_by_their_number() {
     for frame in stream::FrameType::ALL {
         assert_eq!(stream::FrameType::from_number(frame.number()), Some(frame));
     }
+    for frame in stream::ServiceFrame::ALL {
+        assert_eq!(stream::ServiceFrame::from_number(frame.number()), Some(frame));
+    }
     for kind in stream::StreamType::ALL {
         assert_eq!(stream::StreamType::from_number(kind.number()), Some(kind));
     }
 }
 
-// spec: ER-1, ER-2, ER-3
+// spec: ER-1, ER-2, ER-3, ER-9
 #[test]
 fn codes() {
     let refusals = RefusalCode::ALL.map(|code| (code.label().to_owned(), u64::from(code.number())));
@@ -79,6 +88,8 @@ fn codes() {
     assert_eq!(section("close_codes"), numbers(closes));
     let resets = StreamCode::ALL.iter().map(|code| (code.label().to_owned(), code.number()));
     assert_eq!(section("stream_codes"), numbers(resets));
+    let causes = OpenCause::ALL.iter().map(|cause| (cause.label().to_owned(), cause.number()));
+    assert_eq!(section("open_causes"), numbers(causes));
 }
 
 // spec: ER-5
@@ -87,6 +98,23 @@ fn an_unknown_code_has_no_meaning() {
     assert_eq!(RefusalCode::from_number(418), None);
     assert_eq!(CloseCode::from_number(0x09), None);
     assert_eq!(StreamCode::from_number(0x08), None);
+}
+
+// spec: TB-5, TB-6, TB-12, TB-13
+#[test]
+fn names_inside_http2() {
+    let code = [
+        ("authority", tcp::AUTHORITY),
+        ("control_path", tcp::CONTROL_PATH),
+        ("service_path", tcp::SERVICE_PATH),
+        ("raw_protocol", tcp::RAW_PROTOCOL),
+        ("flow_protocol", tcp::FLOW_PROTOCOL),
+        ("service_field", tcp::SERVICE_FIELD.as_str()),
+        ("cause_field", tcp::CAUSE_FIELD.as_str()),
+        ("reason_field", tcp::REASON_FIELD.as_str()),
+    ];
+    let expected: Table = code.map(|(name, text)| (name.to_owned(), text.into())).into_iter().collect();
+    assert_eq!(registry()["tcp"].as_table(), Some(&expected));
 }
 
 #[test]
@@ -106,6 +134,9 @@ fn bounds() {
         ("authority_bytes", limits::MAX_AUTHORITY_BYTES as i64),
         ("protocol_bytes", limits::MAX_PROTOCOL_BYTES as i64),
         ("content_length_digits", limits::MAX_CONTENT_LENGTH_DIGITS as i64),
+        ("open_bytes", limits::MAX_OPEN_BYTES as i64),
+        ("datagram_bytes", limits::MAX_DATAGRAM_BYTES as i64),
+        ("early_datagrams", limits::MAX_EARLY_DATAGRAMS as i64),
         ("duration_ms", millis(limits::MAX_DURATION)),
         ("min_keepalive_ms", millis(limits::MIN_KEEPALIVE)),
         ("max_keepalive_ms", millis(limits::MAX_KEEPALIVE)),
@@ -120,7 +151,7 @@ fn bounds() {
 fn defaults() {
     let mut defaults = registry()["defaults"].as_table().unwrap().clone();
     assert_eq!(defaults.remove("tenant").unwrap().as_str(), Some(id::DEFAULT_TENANT));
-    let timing = Timing::default();
+    let (timing, flows) = (Timing::default(), FlowLimits::default());
     let code = [
         ("head_bytes", limits::Limits::default().head_bytes as i64),
         ("head_fields", limits::Limits::default().head_fields as i64),
@@ -129,6 +160,9 @@ fn defaults() {
         ("suspect_timeout_ms", millis(timing.suspect_timeout)),
         ("idle_timeout_ms", millis(timing.idle_timeout)),
         ("drain_deadline_ms", millis(Drain::default().deadline)),
+        ("open_timeout_ms", millis(limits::DEFAULT_OPEN_TIMEOUT)),
+        ("flows", flows.max_flows as i64),
+        ("flow_idle_timeout_ms", millis(flows.idle_timeout)),
     ];
     assert_eq!(defaults, code.map(|(name, number)| (name.to_owned(), Value::from(number))).into_iter().collect());
 }

@@ -1,6 +1,7 @@
 //! Every valid vector decodes to its value and encodes to its bytes; every invalid one fails with its code.
 
 mod envoy;
+mod service;
 
 use std::collections::HashSet;
 
@@ -11,6 +12,7 @@ use adit::protocol::limits::Limits;
 use adit::protocol::session::SessionError;
 use adit::protocol::stream;
 use adit::protocol::stream::{Event, MessageReader, RequestHead, ResponseHead, Role, StreamError};
+use adit::protocol::stream::{ServiceReader, StreamType};
 use adit::protocol::varint;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
@@ -69,6 +71,10 @@ fn decode(vector: &Vector) -> Outcome {
         "control" => decode_control(&bytes, vector.refuse.is_some()),
         "request" => decode_stream(Role::Request, &bytes),
         "response" => decode_stream(Role::Response, &bytes),
+        "service_request" => service::decode(ServiceReader::of_requests, &bytes),
+        "raw_answer" => service::decode(|| ServiceReader::of_answers(StreamType::Raw), &bytes),
+        "flow_answer" => service::decode(|| ServiceReader::of_answers(StreamType::Flow), &bytes),
+        "flow_body" => service::decode(ServiceReader::of_datagrams, &bytes),
         "datagram" => decode_datagram(bytes),
         "envoy_request" => envoy::decode_request(&bytes, false),
         "envoy_request_upgrade" => envoy::decode_request(&bytes, true),

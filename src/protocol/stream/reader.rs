@@ -3,14 +3,13 @@
 //! Only the payload of HEAD, INFO and TRAILERS is ever held, and its length is checked before the first byte of it is.
 //! DATA is handed on as it arrives, sharing memory with what was received.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::protocol::limits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::head;
+use crate::protocol::stream::input::{Input, Step, at_most};
 use crate::protocol::stream::{FrameType, RequestHead, ResponseHead, StreamError, StreamType};
-use crate::protocol::varint;
 use crate::protocol::wire::Malformed;
 
 /// Which kind of message is read.
@@ -44,25 +43,12 @@ pub enum Event {
 pub struct MessageReader {
     role: Role,
     limits: Limits,
-    /// Received and not yet read.
-    chunk: Bytes,
-    /// The front part of a frame header or of a payload that is not whole yet.
-    held: BytesMut,
-    step: Step,
+    input: Input,
+    step: Step<FrameType>,
     place: Place,
     /// Body bytes that the request's Content-Length still promises.
     promised: Option<u64>,
     failed: Option<StreamError>,
-}
-
-/// What the next bytes are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    StreamType,
-    FrameHeader,
-    Payload(FrameType, usize),
-    Data(u64),
-    Skip(u64),
 }
 
 /// How far the message is; decides which frames may come. spec: ST-8
@@ -81,25 +67,12 @@ impl MessageReader {
             Role::Request => Step::StreamType,
             Role::Response => Step::FrameHeader,
         };
-        Self {
-            role,
-            limits,
-            chunk: Bytes::new(),
-            held: BytesMut::new(),
-            step,
-            place: Place::Head,
-            promised: None,
-            failed: None,
-        }
+        Self { role, limits, input: Input::default(), step, place: Place::Head, promised: None, failed: None }
     }
 
     /// Hands in received bytes; meant to be called after [`next`](Self::next) returned `None`, else it copies.
     pub fn push(&mut self, chunk: Bytes) {
-        if self.chunk.is_empty() {
-            self.chunk = chunk;
-        } else {
-            self.chunk = [std::mem::take(&mut self.chunk), chunk].concat().into();
-        }
+        self.input.push(chunk);
     }
 
     /// The next part of the message; `None` when more bytes are needed, or none are expected. An error repeats.
@@ -116,7 +89,7 @@ impl MessageReader {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        match (self.is_complete(), self.chunk.is_empty()) {
+        match (self.is_complete(), self.input.is_empty()) {
             (true, true) => Ok(()),
             (true, false) => Err(StreamError::AfterEnd),
             (false, _) => Err(StreamError::Truncated),
@@ -131,64 +104,42 @@ impl MessageReader {
     fn advance(&mut self) -> Result<Option<Event>, StreamError> {
         loop {
             if self.place == Place::Ended {
-                return if self.chunk.is_empty() { Ok(None) } else { Err(StreamError::AfterEnd) };
+                return if self.input.is_empty() { Ok(None) } else { Err(StreamError::AfterEnd) };
             }
             match self.step {
                 Step::StreamType => {
-                    let Some([number]) = self.integers()? else { return Ok(None) };
+                    let Some([number]) = self.input.integers()? else { return Ok(None) };
                     if StreamType::from_number(number) != Some(StreamType::Http) {
                         return Err(StreamError::UnknownType(number));
                     }
                     self.step = Step::FrameHeader;
                 }
                 Step::FrameHeader => {
-                    let Some([number, length]) = self.integers()? else { return Ok(None) };
+                    let Some([number, length]) = self.input.integers()? else { return Ok(None) };
                     self.step = self.judge(number, length)?;
                 }
                 Step::Payload(frame, length) => {
-                    let Some(payload) = self.payload(length) else { return Ok(None) };
+                    let Some(payload) = self.input.payload(length) else { return Ok(None) };
                     self.step = Step::FrameHeader;
                     return self.read(frame, &payload).map(Some);
                 }
-                Step::Data(left) => return Ok(self.data(left)),
+                Step::Data(left) => {
+                    let Some(data) = self.input.some(left) else { return Ok(None) };
+                    self.step = Step::after_part(left, data.len(), Step::Data);
+                    return Ok(Some(Event::Data(data)));
+                }
                 Step::Skip(left) => {
-                    let taken = left.min(self.chunk.len() as u64);
-                    self.chunk.advance(taken as usize);
-                    if taken < left {
-                        self.step = Step::Skip(left - taken);
-                        return Ok(None);
-                    }
-                    self.step = Step::FrameHeader;
+                    let Some(skipped) = self.input.some(left) else { return Ok(None) };
+                    self.step = Step::after_part(left, skipped.len(), Step::Skip);
                 }
             }
         }
     }
 
-    /// The next `N` integers, which are read whole or not at all.
-    fn integers<const N: usize>(&mut self) -> Result<Option<[u64; N]>, StreamError> {
-        if self.held.is_empty() {
-            let mut rest = &self.chunk[..];
-            if let Some(read) = integers(&mut rest)? {
-                let used = self.chunk.len() - rest.len();
-                self.chunk.advance(used);
-                return Ok(Some(read));
-            }
-        }
-        // Split over chunks, which is rare: one byte more at a time, so that nothing behind them is taken.
-        while self.chunk.has_remaining() {
-            self.held.put_u8(self.chunk.get_u8());
-            if let Some(read) = integers(&mut &self.held[..])? {
-                self.held.clear();
-                return Ok(Some(read));
-            }
-        }
-        Ok(None)
-    }
-
     /// Decides about a frame by its header alone: its place, and its length against the limit. spec: ST-4 to ST-8
-    fn judge(&mut self, number: u64, length: u64) -> Result<Step, StreamError> {
+    fn judge(&mut self, number: u64, length: u64) -> Result<Step<FrameType>, StreamError> {
         let Some(frame) = FrameType::from_number(number) else {
-            return skip(number, length);
+            return Step::skip(number, length);
         };
         if !self.allows(frame) {
             return Err(StreamError::Order(frame));
@@ -226,27 +177,6 @@ impl MessageReader {
             *promised = promised.checked_sub(length).ok_or(Malformed::Invalid("content-length"))?;
         }
         Ok(())
-    }
-
-    /// A whole payload of `length` bytes, without a copy when it arrived in one piece. What is held grows with what
-    /// arrives and not with what a header promises. spec: SE-5
-    fn payload(&mut self, length: usize) -> Option<Bytes> {
-        let missing = length - self.held.len();
-        if self.held.is_empty() && self.chunk.len() >= length {
-            return Some(self.chunk.split_to(length));
-        }
-        let taken = missing.min(self.chunk.len());
-        self.held.put(self.chunk.split_to(taken));
-        (taken == missing).then(|| self.held.split().freeze())
-    }
-
-    fn data(&mut self, left: u64) -> Option<Event> {
-        let taken = left.min(self.chunk.len() as u64);
-        if taken == 0 {
-            return None;
-        }
-        self.step = if taken == left { Step::FrameHeader } else { Step::Data(left - taken) };
-        Some(Event::Data(self.chunk.split_to(taken as usize)))
     }
 
     fn read(&mut self, frame: FrameType, payload: &Bytes) -> Result<Event, StreamError> {
@@ -289,35 +219,10 @@ impl MessageReader {
     }
 }
 
-fn integers<const N: usize>(input: &mut &[u8]) -> Result<Option<[u64; N]>, StreamError> {
-    let mut read = [0; N];
-    for value in &mut read {
-        let Some(number) = varint::decode(input).map_err(Malformed::from)? else {
-            return Ok(None);
-        };
-        *value = number;
-    }
-    Ok(Some(read))
-}
-
-/// What to do with a frame of an unknown type. spec: ST-5
-fn skip(number: u64, length: u64) -> Result<Step, StreamError> {
-    if number.is_multiple_of(2) {
-        at_most("the length of a skipped frame", length, limits::MAX_SKIPPED_PAYLOAD)?;
-        Ok(Step::Skip(length))
-    } else {
-        Err(StreamError::UnknownFrame(number))
-    }
-}
-
-fn at_most(what: &'static str, actual: u64, max: u64) -> Result<(), StreamError> {
-    if actual > max { Err(StreamError::Limit { what, actual, max }) } else { Ok(()) }
-}
-
 #[cfg(test)]
 impl MessageReader {
     /// What is reserved for a frame that is not whole yet.
     pub(super) fn held_capacity(&self) -> usize {
-        self.held.capacity()
+        self.input.held_capacity()
     }
 }
