@@ -3,6 +3,7 @@
 //! Row 4: knows nothing of tunnels, roles or configuration files. Binding fails at start-up, with the address in the
 //! error; nothing here runs in the background.
 
+mod cork;
 pub(crate) mod input;
 pub(crate) mod output;
 mod prefixed;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+pub use cork::{Cork, Corked};
 pub use prefixed::Prefixed;
 
 /// The UDP buffer size asked for, in each direction, in bytes. With the usual default of 208 KiB, bulk transfer over

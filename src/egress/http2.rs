@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::net::{Cork, Corked};
+
 use super::deadline::Deadline;
 use super::{ExchangeService, Serving, Settings};
 use exchange::exchange;
@@ -31,9 +33,10 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: ExchangeService,
 {
+    let (io, cork) = Corked::new(io);
     let handshake = builder(&serving.settings).handshake(io);
     match timeout(serving.settings.head_timeout, handshake).await {
-        Ok(Ok(connection)) => drive(connection, serving).await,
+        Ok(Ok(connection)) => drive(connection, cork, serving).await,
         Ok(Err(error)) => tracing::debug!(%error, remote = %serving.info.remote, "no HTTP/2 connection"),
         Err(_) => tracing::debug!(remote = %serving.info.remote, "the HTTP/2 handshake took too long"),
     }
@@ -51,7 +54,7 @@ fn builder(settings: &Settings) -> Builder {
     builder
 }
 
-async fn drive<T, S>(mut connection: Connection<T, Bytes>, serving: Serving<S>)
+async fn drive<T, S>(mut connection: Connection<Corked<T>, Bytes>, cork: Cork<T>, serving: Serving<S>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: ExchangeService,
@@ -67,7 +70,7 @@ where
         tokio::select! {
             biased;
             _ = exchanges.join_next(), if !is_quiet => {}
-            accepted = connection.accept() => match accepted {
+            accepted = cork.run(connection.accept()) => match accepted {
                 Some(Ok((request, respond))) => {
                     exchanges.spawn(exchange(Arc::clone(&serving), request, respond));
                 }

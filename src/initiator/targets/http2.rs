@@ -25,6 +25,7 @@ use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
 use crate::message::interim::InformationalSink;
+use crate::net::Corked;
 
 /// What one response may have under way: enough for 100 MiB/s at a millisecond, and no more than a tunnel's stream.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -118,9 +119,10 @@ impl Client {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(self.settings.head_bytes).unwrap_or(u32::MAX));
+        let (socket, cork) = Corked::new(socket);
         let (sender, connection) = builder.handshake(socket).await.map_err(|error| Attempt::from(error).failure)?;
         // Ends by itself with the last handle and the last stream; its errors reach whoever holds one.
-        tokio::spawn(async move { drop(connection.await) });
+        tokio::spawn(async move { drop(cork.run(connection).await) });
         Ok(sender)
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
 use crate::net;
+use crate::net::Corked;
 use crate::protocol::ALPN;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::control::FrameType;
@@ -252,9 +253,10 @@ impl Prepared {
         let (bare, session) = control.into_parts();
         let wire = bare.into_wire();
         let meter = wire.meter();
+        let (wire, cork) = Corked::new(wire);
         let (sender, connection) = builder(&settings).handshake(wire).await.map_err(|error| ended(&error))?;
         let carrier = Carrier::run(async move {
-            match connection.await {
+            match cork.run(connection).await {
                 Ok(()) => CloseReason { code: CloseCode::Done, text: "the connection ended".into() },
                 Err(error) => ended(&error),
             }

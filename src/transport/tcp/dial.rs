@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::net;
+use crate::net::Corked;
 use crate::protocol::ALPN;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Welcome};
@@ -206,12 +207,13 @@ async fn serve<S: Serve>(
     service: S,
     opened: oneshot::Sender<ControlHalves>,
 ) -> CloseReason {
+    let (wire, cork) = Corked::new(wire);
     let mut connection = match builder(&settings).handshake::<_, Bytes>(wire).await {
         Ok(connection) => connection,
         Err(error) => return ended(&error),
     };
     let mut opened = Some(opened);
-    while let Some(accepted) = connection.accept().await {
+    while let Some(accepted) = cork.run(connection.accept()).await {
         let (request, mut respond) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => return ended(&error),

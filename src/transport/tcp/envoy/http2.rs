@@ -8,6 +8,7 @@ use h2::server;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use crate::net::{Cork, Corked};
 use crate::protocol::code::CloseCode;
 use crate::protocol::envoy::PingSettings;
 use crate::protocol::goaway::GoawayWatch;
@@ -70,13 +71,14 @@ impl Responder<'_> {
     pub(super) async fn run(self, wire: Wire, awake: Awake) -> CloseReason {
         let Self { state, starter, mut commands, meter, settings, ping } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_server());
+        let (wire, cork) = Corked::new(wire);
         let (sender, mut connection) = match client_builder(&settings).handshake(wire).await {
             Ok(started) => started,
             Err(error) => return ended(&error),
         };
         let mut pings = Pings::new(ping, connection.ping_pong(), meter);
         let carrier = Carrier::run(async move {
-            match connection.await {
+            match cork.run(connection).await {
                 Ok(()) => reason(CloseCode::Done, "the connection ended"),
                 Err(error) => ended(&error),
             }
@@ -130,6 +132,7 @@ impl<S: Serve> Initiator<'_, S> {
     pub(super) async fn run(self, wire: Wire) -> CloseReason {
         let Self { state, commands, meter, settings, ping, service } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_client());
+        let (wire, cork) = Corked::new(wire);
         let mut connection = match server_builder(&settings).handshake::<_, Bytes>(wire).await {
             Ok(connection) => connection,
             Err(error) => return ended(&error),
@@ -138,7 +141,7 @@ impl<S: Serve> Initiator<'_, S> {
         let mut draining = Draining::default();
         loop {
             tokio::select! {
-                accepted = connection.accept() => match accepted {
+                accepted = cork.run(connection.accept()) => match accepted {
                     Some(Ok((request, respond))) => {
                         answer_one(request, respond, state, settings.limits, service.clone(), false);
                     }
@@ -159,13 +162,13 @@ impl<S: Serve> Initiator<'_, S> {
                     }
                     Some(Command::Services(_)) => {}
                     Some(Command::Close(closed)) => {
-                        abandon(&mut connection).await;
+                        abandon(&mut connection, &cork).await;
                         return closed;
                     }
                     None => return reason(CloseCode::Done, "released"),
                 },
                 () = draining.over() => {
-                    abandon(&mut connection).await;
+                    abandon(&mut connection, &cork).await;
                     return reason(CloseCode::Done, "the drain deadline passed");
                 }
             }
@@ -174,9 +177,9 @@ impl<S: Serve> Initiator<'_, S> {
 }
 
 /// Says GOAWAY, as far as the socket takes it at once.
-async fn abandon(connection: &mut server::Connection<Wire, Bytes>) {
+async fn abandon(connection: &mut server::Connection<Corked<Wire>, Bytes>, cork: &Cork<Wire>) {
     connection.abrupt_shutdown(h2::Reason::NO_ERROR);
-    let last = std::future::poll_fn(|cx| connection.poll_closed(cx));
+    let last = cork.run(std::future::poll_fn(|cx| connection.poll_closed(cx)));
     // A peer that does not listen is not waited for.
     let _ = tokio::time::timeout(Duration::from_secs(1), last).await;
 }

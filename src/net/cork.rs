@@ -1,0 +1,187 @@
+//! A corked byte stream: what is written while its task works leaves in one write when the task goes to sleep.
+//!
+//! HTTP/2 flushes after each DATA frame. Below it that would be one TLS record and one system call for each response,
+//! although one poll of the connection often writes the responses of many streams.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that are held at most; what goes beyond is written at once. It is what rustls takes in one piece: four full
+/// records.
+const MAX_HELD_BYTES: usize = 64 * 1024;
+/// A buffer of this size is kept however little passes, bytes.
+const KEPT_BYTES: usize = 4 * 1024;
+
+/// The stream under a cork, for the connection that writes to it.
+///
+/// While its [`Cork`] runs the connection, writes are held and a flush does nothing. At any other time they go straight
+/// through. A shutdown writes everything first.
+#[derive(Debug)]
+pub struct Corked<T>(Arc<Mutex<Stream<T>>>);
+
+/// The cork of one stream, for the task that runs its connection.
+#[derive(Debug)]
+pub struct Cork<T>(Arc<Mutex<Stream<T>>>);
+
+#[derive(Debug)]
+struct Stream<T> {
+    io: T,
+    /// What was taken, and how much of it was written.
+    held: Vec<u8>,
+    written: usize,
+    is_corked: bool,
+    /// Why the last words could not be written; told to the next one who writes.
+    failure: Option<io::Error>,
+}
+
+impl<T: AsyncWrite + Unpin> Corked<T> {
+    /// Puts a cork on a stream.
+    pub fn new(io: T) -> (Self, Cork<T>) {
+        let stream = Stream { io, held: Vec::new(), written: 0, is_corked: false, failure: None };
+        let shared = Arc::new(Mutex::new(stream));
+        (Self(Arc::clone(&shared)), Cork(shared))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Cork<T> {
+    /// Runs a future that drives the connection. Whenever it is pending, all that it wrote is handed to the stream.
+    ///
+    /// A write that fails there is an error of the connection's next write. When the future is ready its last bytes stay
+    /// held: either it is run again, or the connection has shut the stream down, which writes them.
+    ///
+    /// Cancel safety: that of the future.
+    pub async fn run<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            lock(&self.0).is_corked = true;
+            let polled = future.as_mut().poll(cx);
+            lock(&self.0).uncork(cx, polled.is_pending());
+            polled
+        })
+        .await
+    }
+}
+
+fn lock<T>(stream: &Mutex<Stream<T>>) -> MutexGuard<'_, Stream<T>> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: AsyncWrite + Unpin> Stream<T> {
+    fn uncork(&mut self, cx: &mut Context<'_>, sleeps: bool) {
+        self.is_corked = false;
+        if !sleeps {
+            return;
+        }
+        // A stream that takes no more wakes the task when it does, and the next turn ends here again.
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            self.failure = Some(error);
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_held(cx))?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Writes what is held.
+    fn poll_write_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Err(failure));
+        }
+        while self.written < self.held.len() {
+            let length = ready!(Pin::new(&mut self.io).poll_write(cx, &self.held[self.written..]))?;
+            if length == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += length;
+        }
+        self.release();
+        Poll::Ready(Ok(()))
+    }
+
+    /// A buffer that a crowd has filled shrinks again when little passes: an idle connection holds next to nothing.
+    fn release(&mut self) {
+        let (used, capacity) = (self.held.len(), self.held.capacity());
+        self.held.clear();
+        self.written = 0;
+        if used > 0 && used < capacity / 4 && capacity > KEPT_BYTES {
+            self.held.shrink_to((capacity / 2).max(KEPT_BYTES));
+        }
+    }
+
+    /// Takes as much as there is room for, and makes room first where there is none.
+    fn poll_hold<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> Poll<io::Result<usize>> {
+        if self.held.len() >= MAX_HELD_BYTES || self.failure.is_some() {
+            ready!(self.poll_write_held(cx))?;
+        }
+        let before = self.held.len();
+        for piece in pieces {
+            let room = MAX_HELD_BYTES - self.held.len();
+            self.held.extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+        Poll::Ready(Ok(self.held.len() - before))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.0).io).poll_read(cx, into)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut stream = lock(&self.0);
+        if stream.is_corked {
+            return stream.poll_hold(cx, std::iter::once(bytes));
+        }
+        ready!(stream.poll_write_held(cx))?;
+        Pin::new(&mut stream.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut stream = lock(&self.0);
+        if stream.is_corked {
+            return stream.poll_hold(cx, pieces.iter().map(|piece| &**piece));
+        }
+        ready!(stream.poll_write_held(cx))?;
+        Pin::new(&mut stream.io).poll_write_vectored(cx, pieces)
+    }
+
+    /// Small pieces cost nothing here: they are copied together.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = lock(&self.0);
+        match (stream.is_corked, stream.failure.take()) {
+            (_, Some(failure)) => Poll::Ready(Err(failure)),
+            (true, None) => Poll::Ready(Ok(())),
+            (false, None) => stream.poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = lock(&self.0);
+        ready!(stream.poll_flush(cx))?;
+        Pin::new(&mut stream.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;
