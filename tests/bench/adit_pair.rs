@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -22,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) transport: Transport,
     /// Tunnels between the two.
     pub(crate) tunnels: usize,
+    /// The program to run, where it is not the one that was just built.
+    pub(crate) program: Option<&'static Path>,
 }
 
 /// A responder and an initiator; both end when this is dropped.
@@ -48,7 +51,9 @@ impl Pair {
         let [responder, initiator] = files.map(|(name, text)| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
-            Adit::start(&["run", path.to_str().unwrap()])
+            let mut command = Command::new(settings.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_adit"))));
+            command.arg("run").arg(path);
+            Adit::spawn(command)
         });
         let pair = Self { responder, initiator, egress, admin: responder_admin, _folder: folder };
         block_on(async {

@@ -1,5 +1,7 @@
 //! What is measured, and in which terms: a line is one way from the load generator to a target and back.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -11,9 +13,41 @@ use crate::usage::Process;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Workload {
     pub(crate) kind: Kind,
-    pub(crate) concurrent: usize,
+    pub(crate) shape: Shape,
     /// Measured for this long, after [`WARM_UP`].
     pub(crate) duration: Duration,
+}
+
+/// The shape of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shape {
+    /// HTTP/1.1, a connection for each of so many exchanges at once; streams where the line has no HTTP.
+    Http1(usize),
+    /// HTTP/2 in clear: connections, and exchanges at once on each.
+    Http2 { connections: usize, streams: usize },
+}
+
+impl FromStr for Shape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number, as in 64 or 4x16"));
+        match text.split_once('x') {
+            Some((connections, streams)) => {
+                Ok(Self::Http2 { connections: number(connections)?, streams: number(streams)? })
+            }
+            None => Ok(Self::Http1(number(text)?)),
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http1(connections) => write!(f, "{connections}"),
+            Self::Http2 { connections, streams } => write!(f, "{connections} x {streams}, HTTP/2"),
+        }
+    }
 }
 
 /// Long enough for connections, congestion windows and caches to settle.
@@ -39,8 +73,8 @@ pub(crate) trait Line {
     /// Its row in the table.
     fn name(&self) -> &str;
 
-    /// Sends requests until the time of the workload is over.
-    fn requests(&self, workload: Workload) -> Sample;
+    /// Sends requests until the time of the workload is over. `None`: the line has no such shape.
+    fn requests(&self, workload: Workload) -> Option<Sample>;
 
     /// Moves this many bytes in one exchange and says how long that took.
     fn bulk(&self, direction: Direction, bytes: usize) -> Duration;

@@ -1,4 +1,4 @@
-//! The load generator: HTTP/1.1 on connections that stay open, one exchange at a time on each.
+//! The load generator: HTTP/1.1 on connections that stay open, one exchange at a time on each. HTTP/2 is left to h2load.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,34 +9,37 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::line::{Direction, Kind, Line, Sample, Stopwatch, Workload, sum};
+use crate::h2load::{self, Load};
+use crate::line::{Direction, Kind, Line, Sample, Shape, Stopwatch, Workload, sum};
 use crate::target::{PAYLOAD, PIECE, content_length, discard};
 use crate::thread::block_on;
 use crate::usage::Process;
 
 /// A line that begins at an HTTP listener: the target itself, or any proxy in front of it.
 pub(crate) struct HttpLine {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) address: SocketAddr,
     /// Whole header lines for every request.
     pub(crate) fields: String,
+    /// Whether it takes HTTP/2 in clear, too.
+    pub(crate) takes_http2: bool,
     pub(crate) processes: Vec<Process>,
 }
 
 impl Line for HttpLine {
     fn name(&self) -> &str {
-        self.name
+        &self.name
     }
 
-    fn requests(&self, workload: Workload) -> Sample {
-        block_on(async {
-            let mut connections = JoinSet::new();
-            for _ in 0..workload.concurrent {
-                let client = Client::connect(self.address).await.unwrap();
-                connections.spawn(exchanges(client, self.small_request(workload.kind), workload.duration));
+    fn requests(&self, workload: Workload) -> Option<Sample> {
+        match workload.shape {
+            Shape::Http1(connections) => Some(self.over_http1(connections, workload)),
+            Shape::Http2 { connections, streams } if self.takes_http2 => {
+                let load = Load { address: self.address, fields: &self.fields, connections, streams };
+                h2load::requests(&load, workload)
             }
-            sum(connections).await
-        })
+            Shape::Http2 { .. } => None,
+        }
     }
 
     fn bulk(&self, direction: Direction, bytes: usize) -> Duration {
@@ -58,6 +61,17 @@ impl Line for HttpLine {
 }
 
 impl HttpLine {
+    fn over_http1(&self, count: usize, workload: Workload) -> Sample {
+        block_on(async {
+            let mut connections = JoinSet::new();
+            for _ in 0..count {
+                let client = Client::connect(self.address).await.unwrap();
+                connections.spawn(exchanges(client, self.small_request(workload.kind), workload.duration));
+            }
+            sum(connections).await
+        })
+    }
+
     fn small_request(&self, kind: Kind) -> Vec<u8> {
         match kind {
             Kind::Get => self.head("GET", "/", 0),

@@ -9,6 +9,7 @@
 #[allow(dead_code, reason = "the transfer benchmark uses its own part of it")]
 mod adit_pair;
 mod envoy_pair;
+mod h2load;
 mod line;
 mod load;
 mod raw_quic;
@@ -23,15 +24,20 @@ mod usage;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use clap::Parser;
 
-use line::{Direction, Kind, Line, Workload};
+use line::{Direction, Kind, Line, Shape, Workload};
 use load::HttpLine;
 use raw_quic::RawQuic;
 use report::{Bulk, Memory, Report, Small};
 use tunnels::Ends;
+
+/// Descriptors for 1,000 connections of the load generator, their ends at the target, and whatever else is open.
+const FILES: usize = 8192;
 
 /// Measures the way through a tunnel on loopback.
 #[derive(Debug, Parser)]
@@ -42,12 +48,18 @@ struct Options {
     /// How often each line has its turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// MiB per bulk transfer.
+    /// MiB per bulk transfer; 0 leaves it out.
     #[arg(long, default_value_t = 512)]
     bulk: usize,
     /// Which lines, of direct, raw, quic, tcp, envoy, envoy-tls.
     #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic,tcp,envoy,envoy-tls")]
     lines: Vec<String>,
+    /// How many exchanges at once over HTTP/1.1, or connections x streams over HTTP/2 (by h2load, where it is installed).
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256,1000,4x16")]
+    shapes: Vec<Shape>,
+    /// Another build of adit: its tunnels take turns with those of this one, and the ratios are printed.
+    #[arg(long, value_name = "PROGRAM")]
+    before: Option<PathBuf>,
     /// Tunnels that the memory of one is averaged over; 0 leaves it out.
     #[arg(long, default_value_t = 200)]
     idle_tunnels: usize,
@@ -56,25 +68,22 @@ struct Options {
     bench: bool,
 }
 
-/// How many exchanges at once.
-const CONCURRENT: &[usize] = &[1, 64];
-
 fn main() {
     let options = Options::parse();
+    more_files();
     let target = target::start();
-    let mut kinds = wanted_kinds(&options);
-    let mut pairs: Vec<(&'static str, Box<dyn Ends>)> = Vec::new();
+    let kinds = wanted_kinds(&options);
     // Where a program is missing, its line is left out.
-    kinds.retain(|kind| kind.start(1, target).map(|pair| pairs.push((kind.name(), pair))).is_some());
+    let start = |kind: &tunnels::Kind| kind.start(1, target).map(|pair| (*kind, pair));
+    let pairs: Vec<(tunnels::Kind, Box<dyn Ends>)> = kinds.iter().filter_map(start).collect();
     let lines = lines(&options, target, &pairs);
     let mut report = Report::default();
     for round in 0..options.rounds {
         eprintln!("round {} of {}", round + 1, options.rounds);
-        for line in &lines {
-            measure_small(line.as_ref(), &options, &mut report);
-            measure_bulk(line.as_ref(), &options, &mut report);
-        }
+        measure_small(&lines, &options, &mut report);
+        measure_bulk(&lines, &options, &mut report);
     }
+    let kinds: Vec<tunnels::Kind> = pairs.iter().map(|(kind, _)| *kind).collect();
     drop(lines);
     drop(pairs);
     if options.idle_tunnels > 0 {
@@ -87,54 +96,81 @@ fn main() {
     report.print();
 }
 
+/// A thousand connections and both their ends need more descriptors than a shell allows at first. Children inherit it.
+fn more_files() {
+    let limit = format!("--nofile={FILES}:");
+    let process = std::process::id().to_string();
+    let raised = Command::new("prlimit").args([&limit, "--pid", &process]).status();
+    if !raised.is_ok_and(|status| status.success()) {
+        eprintln!("the limit of open files stays as it is: {FILES} are needed for 1,000 at once");
+    }
+}
+
 fn wanted(options: &Options, line: &str) -> bool {
     options.lines.iter().any(|name| name == line)
 }
 
+/// An earlier build stands beside this one, so that both have the same moment.
 fn wanted_kinds(options: &Options) -> Vec<tunnels::Kind> {
-    tunnels::Kind::ALL.iter().copied().filter(|kind| wanted(options, kind.key())).collect()
+    // It is needed as long as the benchmark runs.
+    let program: Option<&'static Path> =
+        options.before.as_ref().map(|path| &*Box::leak(path.clone().into_boxed_path()));
+    let kinds = tunnels::Kind::ALL.iter().copied().filter(|kind| wanted(options, kind.key()));
+    kinds.flat_map(|kind| kind.earlier(program).into_iter().chain([kind])).collect()
 }
 
-fn lines(options: &Options, target: SocketAddr, pairs: &[(&'static str, Box<dyn Ends>)]) -> Vec<Box<dyn Line>> {
+fn lines(options: &Options, target: SocketAddr, pairs: &[(tunnels::Kind, Box<dyn Ends>)]) -> Vec<Box<dyn Line>> {
     let mut lines: Vec<Box<dyn Line>> = Vec::new();
     if wanted(options, "direct") {
-        let direct = HttpLine { name: "direct", address: target, fields: String::new(), processes: Vec::new() };
-        lines.push(Box::new(direct));
+        let (name, fields, processes) = ("direct".into(), String::new(), Vec::new());
+        lines.push(Box::new(HttpLine { name, address: target, fields, takes_http2: false, processes }));
     }
     if wanted(options, "raw") {
         lines.push(Box::new(RawQuic::start()));
     }
-    for (name, pair) in pairs {
-        let processes = pair.processes().to_vec();
-        lines.push(Box::new(HttpLine { name, address: pair.egress(), fields: pair.fields(), processes }));
+    for (kind, pair) in pairs {
+        let (name, fields, processes) = (kind.name(), pair.fields(), pair.processes().to_vec());
+        lines.push(Box::new(HttpLine { name, address: pair.egress(), fields, takes_http2: true, processes }));
     }
     lines
 }
 
-fn measure_small(line: &dyn Line, options: &Options, report: &mut Report) {
+/// The lines take turns in each workload.
+fn measure_small(lines: &[Box<dyn Line>], options: &Options, report: &mut Report) {
     let duration = Duration::from_secs_f64(options.seconds);
-    for kind in [Kind::Get, Kind::Echo] {
-        for &concurrent in CONCURRENT {
-            let before: Vec<Duration> = line.processes().iter().map(|process| usage::cpu(process.pid)).collect();
-            let sample = line.requests(Workload { kind, concurrent, duration });
-            // The processes worked through the warm-up, too; the share of it is taken as even.
-            let exchanges = sample.per_second() * (sample.elapsed + line::WARM_UP).as_secs_f64();
-            let used = line.processes().iter().zip(before).map(|(process, before)| {
-                let used = usage::cpu(process.pid) - before;
-                (process.name, used.as_secs_f64() * 1e6 / exchanges)
-            });
-            let cpu: BTreeMap<&'static str, f64> = used.collect();
-            report.small(line.name(), kind, concurrent, Small::new(&sample, cpu));
+    for &shape in &options.shapes {
+        for kind in [Kind::Get, Kind::Echo] {
+            for line in lines {
+                measure_workload(line.as_ref(), Workload { kind, shape, duration }, report);
+            }
         }
     }
 }
 
-fn measure_bulk(line: &dyn Line, options: &Options, report: &mut Report) {
-    let [up, down] = [Direction::Up, Direction::Down].map(|direction| {
-        let taken = line.bulk(direction, options.bulk << 20);
-        options.bulk as f64 / taken.as_secs_f64()
+fn measure_workload(line: &dyn Line, workload: Workload, report: &mut Report) {
+    let before: Vec<Duration> = line.processes().iter().map(|process| usage::cpu(process.pid)).collect();
+    let Some(sample) = line.requests(workload) else { return };
+    // The processes worked through the warm-up, too; the share of it is taken as even.
+    let exchanges = sample.per_second() * (sample.elapsed + line::WARM_UP).as_secs_f64();
+    let used = line.processes().iter().zip(before).map(|(process, before)| {
+        let used = usage::cpu(process.pid) - before;
+        (process.name, used.as_secs_f64() * 1e6 / exchanges)
     });
-    report.bulk(line.name(), Bulk { up, down });
+    let cpu: BTreeMap<&'static str, f64> = used.collect();
+    report.small(line.name(), workload.kind, workload.shape, Small::new(&sample, cpu));
+}
+
+fn measure_bulk(lines: &[Box<dyn Line>], options: &Options, report: &mut Report) {
+    if options.bulk == 0 {
+        return;
+    }
+    for line in lines {
+        let [up, down] = [Direction::Up, Direction::Down].map(|direction| {
+            let taken = line.bulk(direction, options.bulk << 20);
+            options.bulk as f64 / taken.as_secs_f64()
+        });
+        report.bulk(line.name(), Bulk { up, down });
+    }
 }
 
 /// The difference between a pair with one tunnel and a pair with many, after both are up and idle. Envoy begins HTTP/2

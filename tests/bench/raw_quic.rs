@@ -12,7 +12,7 @@ use rustls::server::WebPkiClientVerifier;
 use socket2::{Domain, Socket, Type};
 use tokio::task::JoinSet;
 
-use crate::line::{Direction, Kind, Line, Sample, Stopwatch, Workload, sum};
+use crate::line::{Direction, Kind, Line, Sample, Shape, Stopwatch, Workload, sum};
 use crate::support::certificates::{Authority, Node, RESPONDER_NAME};
 use crate::target::{PAYLOAD, PIECE};
 use crate::thread::{block_on, on_own_thread};
@@ -54,15 +54,16 @@ impl Line for RawQuic {
         "raw quinn"
     }
 
-    fn requests(&self, workload: Workload) -> Sample {
-        block_on(async {
+    fn requests(&self, workload: Workload) -> Option<Sample> {
+        let Shape::Http1(streams) = workload.shape else { return None };
+        Some(block_on(async {
             let (_endpoint, connection) = self.connect().await;
             let mut workers = JoinSet::new();
-            for _ in 0..workload.concurrent {
+            for _ in 0..streams {
                 workers.spawn(exchanges(connection.clone(), workload));
             }
             sum(workers).await
-        })
+        }))
     }
 
     fn bulk(&self, direction: Direction, bytes: usize) -> Duration {

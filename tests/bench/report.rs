@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::Command;
 
-use crate::line::{Kind, Sample};
+use crate::line::{Kind, Sample, Shape};
+use crate::tunnels::before;
 
 /// All that was measured.
 #[derive(Default)]
 pub(crate) struct Report {
     /// In the order of their first turn.
     names: Vec<String>,
-    small: BTreeMap<(String, usize, &'static str), Vec<Small>>,
+    small: BTreeMap<(String, Shape, &'static str), Vec<Small>>,
     bulk: BTreeMap<String, Vec<Bulk>>,
     pub(crate) memory: Vec<Memory>,
     /// The number of the Envoy in it, if any.
@@ -36,7 +37,7 @@ pub(crate) struct Bulk {
 
 /// KiB per idle tunnel.
 pub(crate) struct Memory {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) tunnels: usize,
     pub(crate) responder: f64,
     pub(crate) initiator: f64,
@@ -50,11 +51,11 @@ impl Small {
 }
 
 impl Report {
-    pub(crate) fn small(&mut self, name: &str, kind: Kind, concurrent: usize, small: Small) {
+    pub(crate) fn small(&mut self, name: &str, kind: Kind, shape: Shape, small: Small) {
         if !self.names.iter().any(|known| known == name) {
             self.names.push(name.to_owned());
         }
-        self.small.entry((name.to_owned(), concurrent, label(kind))).or_default().push(small);
+        self.small.entry((name.to_owned(), shape, label(kind))).or_default().push(small);
     }
 
     pub(crate) fn bulk(&mut self, name: &str, bulk: Bulk) {
@@ -65,6 +66,7 @@ impl Report {
         let envoy = self.envoy.as_ref().map(|version| format!(" Envoy {version}, one worker at each end."));
         println!("{}{}\n", surroundings(), envoy.unwrap_or_default());
         println!("{}\n{}\n{}", self.small_table(), self.bulk_table(), self.memory_table());
+        println!("{}", self.ratio_table());
     }
 
     fn small_table(&self) -> String {
@@ -73,9 +75,9 @@ impl Report {
              |---|---|---:|---:|---:|---:|---:|---|\n",
         );
         for name in &self.names {
-            for ((_, concurrent, kind), rounds) in self.small.iter().filter(|((line, ..), _)| line == name) {
+            for ((_, shape, kind), rounds) in self.small.iter().filter(|((line, ..), _)| line == name) {
                 let p50 = median(rounds, |small| small.p50);
-                let direct = self.small.get(&("direct".to_owned(), *concurrent, *kind));
+                let direct = self.small.get(&("direct".to_owned(), *shape, *kind));
                 let added = match direct {
                     Some(direct) if name != "direct" => format!("{:.0}", p50 - median(direct, |small| small.p50)),
                     _ => String::new(),
@@ -85,7 +87,7 @@ impl Report {
                 let cpu = cpu_cell(rounds);
                 writeln!(
                     table,
-                    "| {name} | {kind} | {concurrent} | {per_second:.0} | {p50:.0} | {p99:.0} | {added} | {cpu} |"
+                    "| {name} | {kind} | {shape} | {per_second:.0} | {p50:.0} | {p99:.0} | {added} | {cpu} |"
                 )
                 .unwrap();
             }
@@ -101,6 +103,32 @@ impl Report {
             writeln!(table, "| {name} | {up:.0} | {down:.0} |").unwrap();
         }
         table
+    }
+
+    /// This build by the earlier one. More is better in the first two columns, less in the others.
+    fn ratio_table(&self) -> String {
+        let mut table = String::from(
+            "| this build / before | exchange | at once | per second | p50 | CPU per exchange |\n\
+             |---|---|---:|---:|---:|---:|\n",
+        );
+        let rows = self.small.iter().filter_map(|((name, shape, kind), now)| {
+            let then = self.small.get(&(before(name), *shape, *kind))?;
+            let ratio = |value: fn(&Small) -> f64| median(now, value) / median(then, value);
+            let [per_second, p50] = [ratio(|small| small.per_second), ratio(|small| small.p50)];
+            let cpu = ratio(|small| small.cpu.values().sum());
+            Some(format!("| {name} | {kind} | {shape} | {per_second:.2} | {p50:.2} | {cpu:.2} |\n"))
+        });
+        let rows: String = rows.collect();
+        if rows.is_empty() {
+            return rows;
+        }
+        table.push_str(&rows);
+        let bulk = self.bulk.iter().filter_map(|(name, now)| {
+            let then = self.bulk.get(&before(name))?;
+            let ratio = |value: fn(&Bulk) -> f64| median(now, value) / median(then, value);
+            Some(format!("| {name} | {:.2} | {:.2} |\n", ratio(|bulk| bulk.up), ratio(|bulk| bulk.down)))
+        });
+        table + "\n| this build / before | up | down |\n|---|---:|---:|\n" + &bulk.collect::<String>()
     }
 
     fn memory_table(&self) -> String {

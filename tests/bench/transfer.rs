@@ -90,7 +90,7 @@ const KEPT_SPEED: f64 = 0.8;
 fn main() -> ExitCode {
     let options = Options::parse();
     let origin = Origin::start();
-    let pair = Pair::start(Settings { transport: options.transport, tunnels: 1 }, origin.address());
+    let pair = Pair::start(Settings { transport: options.transport, tunnels: 1, program: None }, origin.address());
     // One keep-alive round, so that what only the handshake needed has been given back.
     std::thread::sleep(Duration::from_secs(6));
     let watch = Watch::start(pair.processes());

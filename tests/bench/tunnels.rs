@@ -1,6 +1,7 @@
 //! What may stand between the load generator and the target: two processes with a tunnel between them.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::adit_pair::{Pair, Settings};
 use crate::envoy_pair::EnvoyPair;
@@ -20,10 +21,17 @@ pub(crate) trait Ends {
     fn processes(&self) -> [Process; 2];
 }
 
+/// The row of what an earlier build did in place of `line`.
+pub(crate) fn before(line: &str) -> String {
+    format!("{line}, before")
+}
+
 /// One kind of tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Adit(Transport),
+    /// The same as an earlier build of adit does it.
+    Before(Transport, &'static Path),
     Envoy(Variant),
 }
 
@@ -39,26 +47,42 @@ impl Kind {
     /// The word for `--lines`.
     pub(crate) fn key(self) -> &'static str {
         match self {
-            Self::Adit(transport) => transport.label(),
+            Self::Adit(transport) | Self::Before(transport, _) => transport.label(),
             Self::Envoy(variant) if variant.has_inner_tls() => "envoy-tls",
             Self::Envoy(_) => "envoy",
         }
     }
 
     /// The row in the table.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> String {
         match self {
-            Self::Adit(Transport::Quic) => "adit, QUIC",
-            Self::Adit(Transport::Tcp) => "adit, TCP with mTLS",
-            Self::Envoy(variant) if variant.has_inner_tls() => "Envoy, TCP with inner mTLS",
-            Self::Envoy(_) => "Envoy, TCP in clear",
+            Self::Adit(Transport::Quic) => "adit, QUIC".into(),
+            Self::Adit(Transport::Tcp) => "adit, TCP with mTLS".into(),
+            Self::Before(transport, _) => before(&Self::Adit(transport).name()),
+            Self::Envoy(variant) if variant.has_inner_tls() => "Envoy, TCP with inner mTLS".into(),
+            Self::Envoy(_) => "Envoy, TCP in clear".into(),
+        }
+    }
+
+    /// The one to compare it with, where there is an earlier build.
+    pub(crate) fn earlier(self, program: Option<&'static Path>) -> Option<Self> {
+        match self {
+            Self::Adit(transport) => program.map(|program| Self::Before(transport, program)),
+            Self::Before(..) | Self::Envoy(_) => None,
         }
     }
 
     /// Starts both ends and waits until every tunnel is up. `None`: a program is missing here, and it was said which.
     pub(crate) fn start(self, tunnels: usize, target: SocketAddr) -> Option<Box<dyn Ends>> {
         match self {
-            Self::Adit(transport) => Some(Box::new(Pair::start(Settings { transport, tunnels }, target))),
+            Self::Adit(transport) => {
+                let settings = Settings { transport, tunnels, program: None };
+                Some(Box::new(Pair::start(settings, target)))
+            }
+            Self::Before(transport, program) => {
+                let settings = Settings { transport, tunnels, program: Some(program) };
+                Some(Box::new(Pair::start(settings, target)))
+            }
             Self::Envoy(variant) => Some(Box::new(EnvoyPair::start(variant, tunnels, target)?)),
         }
     }
