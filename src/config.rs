@@ -36,6 +36,7 @@ mod show;
 mod surroundings;
 mod tls;
 
+use crate::protocol::limits::DEFAULT_DRAIN_DEADLINE;
 use document::{Entry, MAX_FILE_BYTES, Node, Value};
 use reader::{At, Context, Section};
 
@@ -50,8 +51,6 @@ pub use services::ServiceConfig;
 pub use surroundings::{Given, MAX_REFERENCED_BYTES, Nowhere, Process, Surroundings};
 pub use tls::{DialerTls, KeyPairFiles, ListenerTls};
 
-/// How long running exchanges may take to finish.
-pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_WORKERS: u32 = 256;
 const ROLES: &str = "responder, initiator or both";
@@ -124,7 +123,7 @@ fn read(documents: Vec<Node>, context: &Context<'_>) -> Option<Checked> {
             log: section.or("log", LogConfig::default(), process::log),
             workers: section.or("workers", 1, |at| at.count(1..=MAX_WORKERS)),
             drain_timeout: section
-                .or("drain_timeout", DEFAULT_DRAIN_TIMEOUT, |at| at.duration(Duration::ZERO..=MAX_DRAIN_TIMEOUT)),
+                .or("drain_timeout", DEFAULT_DRAIN_DEADLINE, |at| at.duration(Duration::ZERO..=MAX_DRAIN_TIMEOUT)),
         };
         check_roles(section);
         Some(checked)

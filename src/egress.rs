@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::id::PeerIdentity;
 use crate::message::BoxError;
+use crate::protocol::limits::Limits;
 
 pub use body::{BodyError, RequestBody};
 pub use builder::{BuildError, Builder, Egress};
@@ -146,9 +147,10 @@ pub struct Http2Settings {
 
 impl Default for Settings {
     fn default() -> Self {
+        let limits = Limits::default();
         Self {
-            max_head_bytes: 64 * 1024,
-            max_head_fields: 100,
+            max_head_bytes: limits.head_bytes,
+            max_head_fields: limits.head_fields,
             max_connections: 16_384,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

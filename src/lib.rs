@@ -76,7 +76,7 @@
 //! | QUIC or TCP, reconnect delays, and when not to retry | [`initiator::auto`], [`lifecycle::Backoff`] |
 //! | what SIGTERM does | [`lifecycle::Signals`], then [`app::App::run`] |
 //! | a metric's meaning | [`telemetry::Metrics`], `telemetry/metrics/table.rs` |
-//! | the default of a setting | the settings struct of the module that uses it, such as [`transport::quic::QuicSettings`] |
+//! | the default of a setting | the settings struct of the module that uses it, such as [`transport::TunnelSettings`]; of a limit of the protocol: [`protocol::limits`] |
 //! | a key of the file | the struct of its section, such as [`config::ResponderConfig`] |
 //! | a limit against hostile peers | [`protocol::limits`], [`policy::Quotas`], [`egress::Settings`] |
 //! | every close, reset and refusal code | [`protocol::code`] |

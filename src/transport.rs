@@ -13,6 +13,7 @@ mod kind;
 mod open;
 pub mod quic;
 mod serve;
+mod settings;
 mod state;
 pub mod tcp;
 mod tunnel;
@@ -24,5 +25,6 @@ pub use error::{BodyError, DialError, ExchangeError, OpenError, SendError, Tunne
 pub use kind::{TransportChoice, TransportKind};
 pub use open::{Answer, AnswerHead, HeadParts, HttpHead, HttpStream, Upload};
 pub use serve::Serve;
+pub use settings::TunnelSettings;
 pub use state::{CloseReason, PathStats, Phase, TunnelSnapshot};
 pub use tunnel::Tunnel;

@@ -20,14 +20,13 @@ use crate::net;
 use crate::policy::RuleError;
 use crate::protocol::ALPN;
 use crate::protocol::handshake::Token;
-use crate::protocol::session::Timing;
 use crate::responder::{Responder, ResponderError, ResponderSettings, Sockets};
 use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role};
 use crate::tls::{self, TlsError, secret};
 use crate::transport::quic::{self, Keys, QuicSettings};
 use crate::transport::tcp::{self, TcpSettings};
-use crate::transport::{DialError, Dialer, TransportChoice, Tunnel};
+use crate::transport::{DialError, Dialer, TransportChoice, Tunnel, TunnelSettings};
 
 /// The file in `state_dir` that holds the endpoint's keys.
 const KEYS_FILE: &str = "quic.key";
@@ -131,19 +130,16 @@ fn responder(
         None => None,
     };
     let sockets = sockets(settings, metrics)?;
-    let quic = QuicSettings {
-        congestion: settings.congestion,
-        max_incoming: settings.max_pending_handshakes as usize,
-        drain_timeout: config.drain_timeout,
-        timing: Timing {
-            handshake_timeout: settings.handshake_timeout,
-            keepalive_interval: settings.keepalive,
-            idle_timeout: settings.idle_timeout,
-            ..Timing::default()
-        },
-        ..QuicSettings::default()
+    let settings = ResponderSettings {
+        name: settings.name.clone(),
+        rules,
+        tls,
+        keys: keys(settings)?,
+        tunnel: TunnelSettings { drain_timeout: config.drain_timeout, ..settings.tunnel() },
+        quic: QuicSettings { congestion: settings.congestion, ..QuicSettings::default() },
+        tcp: TcpSettings::default(),
+        envoy,
     };
-    let settings = ResponderSettings { name: settings.name.clone(), rules, tls, keys: keys(settings)?, quic, envoy };
     Ok(Responder::bind(sockets, settings, Arc::clone(directory), metrics)?)
 }
 
@@ -199,27 +195,24 @@ fn egress(settings: &EgressConfig, directory: &Arc<Directory<Tunnel>>, metrics: 
 
 fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) -> Result<Initiator<Services>, AppError> {
     let services = Services::new(config.services.iter().map(|service| service.settings()).collect())?;
-    let quic = QuicSettings {
-        congestion: settings.congestion,
-        drain_timeout: config.drain_timeout,
-        timing: Timing { keepalive_interval: settings.keepalive, ..Timing::default() },
-        ..QuicSettings::default()
-    };
+    let tunnel = TunnelSettings { drain_timeout: config.drain_timeout, ..settings.tunnel() };
+    let quic = QuicSettings { congestion: settings.congestion, ..QuicSettings::default() };
+    let tcp = TcpSettings::default();
     let shown = settings.tls.initiator()?;
     let tls = tls::initiator_config(&shown, &[ALPN])?;
     let socket = quic::dialling_socket(metrics)?;
     let endpoint = quic::bind(socket, &Keys::ephemeral(), None)?;
-    let destinations = settings.tunnels.iter().map(|tunnel| {
-        if let TransportChoice::Envoy(envoy) = &tunnel.transport
+    let destinations = settings.tunnels.iter().map(|to| {
+        if let TransportChoice::Envoy(envoy) = &to.transport
             && let Some(exposed) = envoy.security.exposes()
         {
-            warn!(to = %tunnel.to, "envoy.security {}: {exposed}", envoy.security.label());
+            warn!(to = %to.to, "envoy.security {}: {exposed}", envoy.security.label());
         }
         Destination {
-            target: tunnel.to.to_string(),
-            count: tunnel.count,
+            target: to.to.to_string(),
+            count: to.count,
             server_name: settings.tls.server_name.clone(),
-            transport: tunnel.transport.clone(),
+            transport: to.transport.clone(),
         }
     });
     let roles = InitiatorSettings {
@@ -229,9 +222,10 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
         services: services.exported(),
         destinations: destinations.collect(),
         probe_interval: settings.probe_interval,
-        quic: quic.clone(),
+        tunnel,
+        tcp: tcp.clone(),
     };
-    let tcp = tcp::Dialer::new(tls.clone(), TcpSettings::beside(&quic));
-    let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, tls, quic)?), Some(tcp));
+    let tcp = tcp::Dialer::new(tls.clone(), tunnel, tcp);
+    let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, tls, tunnel, quic)?), Some(tcp));
     Ok(Initiator::new(roles, dialer, services, metrics)?)
 }

@@ -11,14 +11,11 @@ use crate::config::reader::{At, Section, alternatives};
 use crate::config::services::{ShownMatch, host_and_prefix};
 use crate::config::show;
 use crate::config::tls::{ListenerTls, listener_tls};
+use crate::egress::Settings;
 use crate::id::{ClusterId, HostId, IdError, NodeId, ServiceName, TenantId};
 use crate::registry::Balance;
 use crate::routing::{DEFAULT_DEADLINE, DEFAULT_HOLD, Route, RouterSettings, Tenant};
 use crate::template::Template;
-
-const DEFAULT_HEAD_BYTES: usize = 64 << 10;
-const DEFAULT_HEAD_FIELDS: usize = 100;
-const DEFAULT_CONNECTIONS: u32 = 16_384;
 
 const HOST_ID_FORM: &str = "a template such as \"%REQ(x-node-id?x-cluster-id)%\", or `to`";
 const MAX_HOLD: Duration = Duration::from_secs(300);
@@ -62,7 +59,12 @@ pub struct EgressLimits {
 
 impl Default for EgressLimits {
     fn default() -> Self {
-        Self { head_bytes: DEFAULT_HEAD_BYTES, head_fields: DEFAULT_HEAD_FIELDS, connections: DEFAULT_CONNECTIONS }
+        let standard = Settings::default();
+        Self {
+            head_bytes: standard.max_head_bytes,
+            head_fields: standard.max_head_fields,
+            connections: u32::try_from(standard.max_connections).unwrap_or(u32::MAX),
+        }
     }
 }
 

@@ -12,13 +12,10 @@ use crate::config::show;
 use crate::config::tls::{DialerTls, dialer_tls};
 use crate::id::{Claim, ClusterId, HostPort, MAX_TUNNEL_COUNT, NodeId, TenantId, TunnelAddress};
 use crate::initiator::DEFAULT_PROBE_INTERVAL;
-use crate::transport::TransportChoice;
+use crate::protocol::limits::MAX_TOKEN_BYTES;
+use crate::protocol::session::Timing;
 use crate::transport::quic::CongestionControl;
-
-/// How often an initiator shows that it is there; keeps NAT mappings open.
-const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(5);
-/// The longest token, in bytes. spec: HS-1
-const MAX_TOKEN_BYTES: usize = 8 << 10;
+use crate::transport::{TransportChoice, TunnelSettings};
 
 const MIN_KEEPALIVE: Duration = Duration::from_millis(500);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(25);
@@ -65,6 +62,14 @@ pub struct TunnelConfig {
     pub transport: TransportChoice,
 }
 
+impl InitiatorConfig {
+    /// The settings of its tunnels; how long they may drain is said elsewhere.
+    pub fn tunnel(&self) -> TunnelSettings {
+        let standard = TunnelSettings::default();
+        TunnelSettings { timing: Timing { keepalive_interval: self.keepalive, ..standard.timing }, ..standard }
+    }
+}
+
 /// Reads the section.
 pub(super) fn initiator(at: At<'_>) -> Option<InitiatorConfig> {
     at.section(|section| {
@@ -72,7 +77,8 @@ pub(super) fn initiator(at: At<'_>) -> Option<InitiatorConfig> {
         let addresses = section.required("tunnels", TUNNEL_FORM, |at| at.one_or_more(tunnel));
         let tls = section.required("tls", "ca, and the cert and key of this node", dialer_tls);
         let congestion = section.or("congestion", CongestionControl::default(), |at| congestion(&at));
-        let keepalive = section.or("keepalive", DEFAULT_KEEPALIVE, |at| at.duration(MIN_KEEPALIVE..=MAX_KEEPALIVE));
+        let keepalive = section
+            .or("keepalive", Timing::default().keepalive_interval, |at| at.duration(MIN_KEEPALIVE..=MAX_KEEPALIVE));
         let intervals = MIN_PROBE_INTERVAL..=MAX_PROBE_INTERVAL;
         let probe_interval = section.or("probe_interval", DEFAULT_PROBE_INTERVAL, |at| at.duration(intervals));
         let token = section.optional("token", |at| at.secret(1..=MAX_TOKEN_BYTES));

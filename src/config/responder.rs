@@ -16,20 +16,12 @@ use crate::id::{Claim, ClusterId, NodeId, SpkiPin, TenantId};
 use crate::policy::{
     MAX_SECRET_BYTES, MIN_SECRET_BYTES, NodeRule, Quotas, RuleError, RuleSettings, Rules, Secret as TokenSecret,
 };
+use crate::protocol::session::Timing;
+use crate::responder::DEFAULT_NAME;
 use crate::tls::{ClientCertificates, ResponderTls, TlsError};
+use crate::transport::TunnelSettings;
 use crate::transport::quic::CongestionControl;
 use crate::transport::tcp::envoy::Security;
-
-/// How long a connection may take to become a tunnel.
-const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many connections may be on their way to become tunnels.
-const DEFAULT_PENDING_HANDSHAKES: u32 = 1024;
-/// How often initiators are asked to show that they are there.
-const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(5);
-/// After how much silence a tunnel is dead.
-const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// What a responder without a name calls itself.
-const DEFAULT_NAME: &str = "adit";
 
 const SECOND: Duration = Duration::from_secs(1);
 const MAX_NAME_BYTES: usize = 128;
@@ -130,6 +122,21 @@ impl AdmissionConfig {
 }
 
 impl ResponderConfig {
+    /// The settings of its tunnels; how long they may drain is said elsewhere.
+    pub fn tunnel(&self) -> TunnelSettings {
+        let standard = TunnelSettings::default();
+        TunnelSettings {
+            timing: Timing {
+                handshake_timeout: self.handshake_timeout,
+                keepalive_interval: self.keepalive,
+                idle_timeout: self.idle_timeout,
+                ..standard.timing
+            },
+            max_handshakes: self.max_pending_handshakes as usize,
+            ..standard
+        }
+    }
+
     /// Loads what the tunnel listener shows, and whom it has to ask for a certificate under `rules`, which are
     /// [`AdmissionConfig::rules`].
     ///
@@ -151,13 +158,13 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
         if let Some(tls) = &tls {
             require_roots(section, tls, &admission);
         }
-        let standard = DEFAULT_NAME.to_owned();
-        let name = section.or("name", standard, |at| at.short_text(MAX_NAME_BYTES));
+        let standard = TunnelSettings::default();
+        let pending = u32::try_from(standard.max_handshakes).unwrap_or(u32::MAX);
+        let name = section.or("name", DEFAULT_NAME.to_owned(), |at| at.short_text(MAX_NAME_BYTES));
         let handshake_timeout =
-            section.or("handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT, |at| at.duration(SECOND..=60 * SECOND));
-        let max_pending_handshakes =
-            section.or("max_pending_handshakes", DEFAULT_PENDING_HANDSHAKES, |at| at.count(1..=65_536));
-        let (keepalive, idle_timeout) = timing(section);
+            section.or("handshake_timeout", standard.timing.handshake_timeout, |at| at.duration(SECOND..=60 * SECOND));
+        let max_pending_handshakes = section.or("max_pending_handshakes", pending, |at| at.count(1..=65_536));
+        let (keepalive, idle_timeout) = timing(section, standard.timing);
         let congestion = section.or("congestion", CongestionControl::default(), |at| congestion(&at));
         let state_dir = section.optional("state_dir", |at| at.path());
         let (quic, tcp) = listen?;
@@ -213,10 +220,10 @@ fn listen(at: At<'_>) -> Option<(Option<SocketAddr>, Option<SocketAddr>)> {
     })
 }
 
-fn timing(section: &mut Section<'_>) -> (Duration, Duration) {
+fn timing(section: &mut Section<'_>, standard: Timing) -> (Duration, Duration) {
     let shortest = Duration::from_millis(500);
-    let keepalive = section.or("keepalive", DEFAULT_KEEPALIVE, |at| at.duration(shortest..=25 * SECOND));
-    let idle = section.or("idle_timeout", DEFAULT_IDLE_TIMEOUT, |at| {
+    let keepalive = section.or("keepalive", standard.keepalive_interval, |at| at.duration(shortest..=25 * SECOND));
+    let idle = section.or("idle_timeout", standard.idle_timeout, |at| {
         let idle = at.duration(5 * SECOND..=600 * SECOND)?;
         if idle <= keepalive {
             at.wrong("is not longer than keepalive, so every idle tunnel would end; expected a longer time");

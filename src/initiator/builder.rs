@@ -11,7 +11,7 @@ use crate::telemetry::Metrics;
 use crate::tls::{self, Credentials, InitiatorTls, TlsError, Trust};
 use crate::transport::quic::{self, Keys, QuicSettings, dialling_socket};
 use crate::transport::tcp::{self, TcpSettings};
-use crate::transport::{DialError, Dialer, Serve, TransportChoice};
+use crate::transport::{DialError, Dialer, Serve, TransportChoice, TunnelSettings};
 
 /// Builds an [`Initiator`] that serves what arrives in this program: an axum router, a hyper service, or
 /// [`Services`](crate::initiator::serve::Services) for targets elsewhere.
@@ -34,7 +34,9 @@ pub struct Builder {
     token: Option<Token>,
     services: Vec<Service>,
     probe_interval: Duration,
+    tunnel: TunnelSettings,
     quic: QuicSettings,
+    tcp: TcpSettings,
     metrics: Metrics,
 }
 
@@ -69,7 +71,9 @@ impl Builder {
             token: None,
             services: Vec::new(),
             probe_interval: DEFAULT_PROBE_INTERVAL,
+            tunnel: TunnelSettings::default(),
             quic: QuicSettings::default(),
+            tcp: TcpSettings::default(),
             metrics: Metrics::new(),
         }
     }
@@ -112,7 +116,17 @@ impl Builder {
         Self { probe_interval, ..self }
     }
 
-    /// Transport settings other than the defaults.
+    /// Settings other than the defaults that hold over every transport: times, limits, drain.
+    pub fn tunnel(self, tunnel: TunnelSettings) -> Self {
+        Self { tunnel, ..self }
+    }
+
+    /// What only TCP knows, other than the defaults.
+    pub fn tcp(self, tcp: TcpSettings) -> Self {
+        Self { tcp, ..self }
+    }
+
+    /// What only QUIC knows, other than the defaults.
     pub fn quic(self, quic: QuicSettings) -> Self {
         Self { quic, ..self }
     }
@@ -127,7 +141,8 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] says which setting or credential is at fault.
     pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<S>, BuildError> {
-        let Self { address, more, server_name, transport, tls, token, services, probe_interval, quic, metrics } = self;
+        let Self { address, more, server_name, transport, tls, token, services, .. } = self;
+        let (probe_interval, tunnel, metrics) = (self.probe_interval, self.tunnel, self.metrics);
         let config = tls::initiator_config(&tls, &[ALPN])?;
         let endpoint = quic::bind(dialling_socket(&metrics)?, &Keys::ephemeral(), None)?;
         let first = destination(&address.responder, address.count);
@@ -137,10 +152,18 @@ impl Builder {
             destination.transport.clone_from(&transport);
         }
         let claim = address.claim;
-        let settings =
-            InitiatorSettings { claim, token, tls, services, destinations, probe_interval, quic: quic.clone() };
-        let tcp = tcp::Dialer::new(config.clone(), TcpSettings::beside(&quic));
-        let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, config, quic)?), Some(tcp));
+        let settings = InitiatorSettings {
+            claim,
+            token,
+            tls,
+            services,
+            destinations,
+            probe_interval,
+            tunnel,
+            tcp: self.tcp.clone(),
+        };
+        let tcp = tcp::Dialer::new(config.clone(), tunnel, self.tcp);
+        let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, config, tunnel, self.quic)?), Some(tcp));
         Ok(Initiator::new(settings, dialer, service, &metrics)?)
     }
 }

@@ -19,9 +19,8 @@ use crate::initiator::supervisor::{Slot, keep};
 use crate::protocol::handshake::{Service, Token};
 use crate::telemetry::{Metrics, Role, TunnelMetrics};
 use crate::tls::{InitiatorTls, TlsError};
-use crate::transport::quic::QuicSettings;
 use crate::transport::tcp::{TcpSettings, envoy};
-use crate::transport::{Dialer, Serve, TransportChoice};
+use crate::transport::{Dialer, Serve, TransportChoice, TunnelSettings};
 
 /// How often a name is asked again while all is well.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -60,8 +59,10 @@ pub struct InitiatorSettings {
     /// How long a tunnel that fell back to TCP waits before QUIC is probed; up to three times that while probes fail.
     /// [`DEFAULT_PROBE_INTERVAL`] suits most. spec: TB-25
     pub probe_interval: Duration,
-    /// Drain deadline and transport settings.
-    pub quic: QuicSettings,
+    /// How tunnels are drained, and what this end accepts.
+    pub tunnel: TunnelSettings,
+    /// What only TCP knows of a tunnel to an Envoy.
+    pub tcp: TcpSettings,
 }
 
 /// The initiator role, ready to run.
@@ -88,7 +89,7 @@ impl InitiatorSettings {
     /// `dialer`, which can dial an Envoy as well where `destination` is one.
     fn dialer_for(&self, destination: &Destination, dialer: Dialer) -> Result<Dialer, TlsError> {
         let TransportChoice::Envoy(dial) = &destination.transport else { return Ok(dialer) };
-        let envoy = envoy::Dialer::new(&self.tls, dial.as_ref().clone(), TcpSettings::beside(&self.quic))?;
+        let envoy = envoy::Dialer::new(&self.tls, dial.as_ref().clone(), self.tunnel, self.tcp.clone())?;
         Ok(dialer.with_envoy(envoy))
     }
 }

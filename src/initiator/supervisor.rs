@@ -22,7 +22,7 @@ use crate::initiator::auto::{Action, Attempt, Auto, AutoSettings, ClaimPlace, Ev
 use crate::initiator::dialer::Initiator;
 use crate::initiator::status::Change;
 use crate::protocol::code::CloseCode;
-use crate::protocol::handshake::{Hello, PeerLimits};
+use crate::protocol::handshake::Hello;
 use crate::transport::{CloseReason, DialError, Dialer, Serve, TransportChoice};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
@@ -221,7 +221,7 @@ impl<S: Serve + Sync> Supervisor<S> {
                 Action::Claim(attempt, place) => self.claim(attempt, place),
                 Action::Drain(attempt) => {
                     if let Some(Stage::Up(tunnel)) = self.candidates.remove(&attempt).map(|candidate| candidate.stage) {
-                        tunnel.drain(self.initiator.settings.quic.drain_timeout, Duration::ZERO);
+                        tunnel.drain(self.initiator.settings.tunnel.drain_timeout, Duration::ZERO);
                     }
                 }
                 Action::Wait { until } => self.wait(until),
@@ -263,16 +263,12 @@ impl<S: Serve + Sync> Supervisor<S> {
         let generation = self.generation;
         self.generation += 1;
         let Initiator { settings, instance, .. } = &self.initiator;
-        let limits = settings.quic.limits;
         Hello {
             versions: VERSIONS,
             place: Place { claim: settings.claim.clone(), instance: *instance, slot: number, generation },
             token: settings.token.clone(),
             services: settings.services.clone(),
-            limits: PeerLimits {
-                head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
-                head_fields: u32::try_from(limits.head_fields).unwrap_or(u32::MAX),
-            },
+            limits: settings.tunnel.limits.into(),
             build: concat!("adit/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -298,7 +294,7 @@ impl<S: Serve + Sync> Supervisor<S> {
             report.happened.too_late();
         }
         if let Some(Stage::Up(tunnel)) = live.map(|candidate| candidate.stage) {
-            tunnel.drain(self.initiator.settings.quic.drain_timeout, Duration::ZERO);
+            tunnel.drain(self.initiator.settings.tunnel.drain_timeout, Duration::ZERO);
             // The session's drain timer bounds this wait.
             tunnel.closed().await;
         }

@@ -35,6 +35,7 @@ use self::upload::Upload;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
+use crate::protocol::limits;
 
 /// How long a target may take to accept a connection.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,9 +44,9 @@ pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many unused connections are kept per target.
 pub const DEFAULT_MAX_IDLE: usize = 64;
 /// The most bytes in the head of a target's response.
-pub const DEFAULT_HEAD_BYTES: usize = 64 * 1024;
+pub const DEFAULT_HEAD_BYTES: usize = limits::DEFAULT_HEAD_BYTES as usize;
 /// The most fields in the head of a target's response.
-pub const DEFAULT_HEAD_FIELDS: usize = 100;
+pub const DEFAULT_HEAD_FIELDS: usize = limits::DEFAULT_HEAD_FIELDS as usize;
 
 /// Where a service is, and what it speaks there.
 ///

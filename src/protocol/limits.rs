@@ -73,6 +73,13 @@ impl Default for Limits {
     }
 }
 
+impl From<Limits> for PeerLimits {
+    fn from(limits: Limits) -> Self {
+        let announced = |limit| u32::try_from(limit).unwrap_or(u32::MAX);
+        Self { head_bytes: announced(limits.head_bytes), head_fields: announced(limits.head_fields) }
+    }
+}
+
 impl From<PeerLimits> for Limits {
     fn from(limits: PeerLimits) -> Self {
         Self { head_bytes: limits.head_bytes as usize, head_fields: limits.head_fields as usize }

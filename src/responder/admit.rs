@@ -12,12 +12,14 @@ use crate::id::{PeerIdentity, TunnelId};
 use crate::policy;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::{Counter, Rejection};
-use crate::protocol::handshake::{PeerLimits, Refusal, Welcome};
+use crate::protocol::handshake::{Refusal, Welcome};
 use crate::responder::listener::{Proof, Shared};
 use crate::telemetry::HandshakeFailure;
 use crate::tls;
 use crate::transport::quic::new_tunnel_id;
-use crate::transport::{AcceptError, CloseReason, Incoming, Pending, Phase, Prepared, TransportKind, Tunnel};
+use crate::transport::{
+    AcceptError, CloseReason, Incoming, Pending, Phase, Prepared, TransportKind, Tunnel, TunnelSettings,
+};
 
 /// The one version this build speaks. spec: HS-4
 const VERSION: u32 = 1;
@@ -168,16 +170,13 @@ fn refusal(code: RefusalCode, reason: &str, retry_after: Option<Duration>) -> Re
 }
 
 fn welcome(shared: &Shared, tunnel: &Tunnel, observed: String) -> Welcome {
-    let (limits, timing) = (shared.quic.limits, shared.quic.timing);
+    let TunnelSettings { limits, timing, .. } = shared.tunnel;
     Welcome {
         version: VERSION,
         tunnel: tunnel.id(),
         responder: shared.name.clone(),
         observed: Some(observed),
-        limits: PeerLimits {
-            head_bytes: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
-            head_fields: u32::try_from(limits.head_fields).unwrap_or(u32::MAX),
-        },
+        limits: limits.into(),
         keepalive: timing.keepalive_interval,
         idle: timing.idle_timeout,
     }

@@ -12,8 +12,9 @@ use crate::responder::listener::{Responder, ResponderError, ResponderSettings, S
 use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role};
 use crate::tls::{self, ClientCertificates, Credentials, ResponderTls, TlsError, Trust};
-use crate::transport::Tunnel;
 use crate::transport::quic::{Keys, QuicSettings, listening_socket};
+use crate::transport::tcp::TcpSettings;
+use crate::transport::{Tunnel, TunnelSettings};
 
 /// What a responder without a name calls itself.
 pub const DEFAULT_NAME: &str = "adit";
@@ -41,7 +42,9 @@ pub struct Builder<Peers = Undecided> {
     credentials: Credentials,
     name: String,
     keys: Keys,
+    tunnel: TunnelSettings,
     quic: QuicSettings,
+    tcp_settings: TcpSettings,
     tcp: Option<SocketAddr>,
     metrics: Metrics,
     peers: Peers,
@@ -91,7 +94,9 @@ impl Builder<Undecided> {
             credentials,
             name: DEFAULT_NAME.to_owned(),
             keys: Keys::ephemeral(),
+            tunnel: TunnelSettings::default(),
             quic: QuicSettings::default(),
+            tcp_settings: TcpSettings::default(),
             tcp: None,
             metrics: Metrics::new(),
             peers: Undecided(()),
@@ -133,8 +138,8 @@ impl Builder<Undecided> {
     }
 
     fn decided(self, peers: Decided) -> Builder<Decided> {
-        let Self { credentials, name, keys, quic, tcp, metrics, peers: Undecided(()) } = self;
-        Builder { credentials, name, keys, quic, tcp, metrics, peers }
+        let Self { credentials, name, keys, tunnel, quic, tcp_settings, tcp, metrics, peers: Undecided(()) } = self;
+        Builder { credentials, name, keys, tunnel, quic, tcp_settings, tcp, metrics, peers }
     }
 }
 
@@ -159,7 +164,17 @@ impl<Peers> Builder<Peers> {
         Self { keys, ..self }
     }
 
-    /// Transport settings other than the defaults.
+    /// Settings other than the defaults that hold over every transport: times, limits, drain.
+    pub fn tunnel(self, tunnel: TunnelSettings) -> Self {
+        Self { tunnel, ..self }
+    }
+
+    /// What only TCP knows, other than the defaults.
+    pub fn tcp_settings(self, tcp_settings: TcpSettings) -> Self {
+        Self { tcp_settings, ..self }
+    }
+
+    /// What only QUIC knows, other than the defaults.
     pub fn quic(self, quic: QuicSettings) -> Self {
         Self { quic, ..self }
     }
@@ -181,11 +196,12 @@ impl Builder<Decided> {
     /// # Errors
     /// [`BuildError`] says which setting, credential or address is at fault.
     pub fn bind(self, address: SocketAddr) -> Result<Responder, BuildError> {
-        let Self { credentials, name, keys, quic, tcp, metrics, peers: Decided { rules, initiators } } = self;
+        let Self { credentials, name, keys, tunnel, quic, tcp_settings, tcp, metrics, peers } = self;
+        let Decided { rules, initiators } = peers;
         let tls = tls::responder_config(&ResponderTls { credentials, initiators }, &[ALPN])?;
         let socket = listening_socket(address, Role::Responder, &metrics)?;
         let tcp = tcp.map(net::bind_tcp).transpose()?;
-        let settings = ResponderSettings { name, rules, tls, keys, quic, envoy: None };
+        let settings = ResponderSettings { name, rules, tls, keys, tunnel, quic, tcp: tcp_settings, envoy: None };
         let directory: Arc<Directory<Tunnel>> = Arc::default();
         Ok(Responder::bind(Sockets { quic: Some(socket), tcp }, settings, directory, &metrics)?)
     }

@@ -23,7 +23,7 @@ use crate::telemetry::{Metrics, Role, TunnelMetrics};
 use crate::transport::quic::{self, BindError, Keys, QuicSettings};
 use crate::transport::tcp::envoy::AcceptSettings;
 use crate::transport::tcp::{self, TcpSettings};
-use crate::transport::{Incoming, Tunnel};
+use crate::transport::{Incoming, Tunnel, TunnelSettings};
 
 /// How long a drained initiator is asked to stay away, at most; each gets a random part of it, so that a restart is not
 /// a stampede.
@@ -40,8 +40,12 @@ pub struct ResponderSettings {
     pub tls: rustls::ServerConfig,
     /// Reset and connection-id keys, persisted so that a restart is noticed at once.
     pub keys: Keys,
-    /// Transport settings; those of TCP follow from them.
+    /// What holds over every transport.
+    pub tunnel: TunnelSettings,
+    /// What only QUIC knows.
     pub quic: QuicSettings,
+    /// What only TCP knows.
+    pub tcp: TcpSettings,
     /// Takes Envoy's reverse tunnels on the TCP socket; the TLS configuration is one of
     /// [`envoy_responder_config`](crate::tls::envoy_responder_config).
     pub envoy: Option<(rustls::ServerConfig, AcceptSettings)>,
@@ -97,7 +101,7 @@ pub(super) struct Shared {
     /// What each live tunnel proved, to ask policy again when the rules change.
     pub(super) proofs: Mutex<HashMap<TunnelId, Proof>>,
     pub(super) metrics: TunnelMetrics,
-    pub(super) quic: QuicSettings,
+    pub(super) tunnel: TunnelSettings,
     pub(super) draining: CancellationToken,
     /// Handshakes under way.
     pub(super) pending: AtomicUsize,
@@ -117,15 +121,14 @@ impl Responder {
     ) -> Result<Self, ResponderError> {
         let quic = match sockets.quic {
             Some(socket) => {
-                let server = quic::Listener::server_config(settings.tls.clone(), &settings.quic)?;
+                let server = quic::Listener::server_config(settings.tls.clone(), &settings.tunnel, &settings.quic)?;
                 let endpoint = quic::bind(socket, &settings.keys, Some(server))?;
-                Some((quic::Listener::new(endpoint.clone(), settings.quic.clone()), endpoint))
+                Some((quic::Listener::new(endpoint.clone(), settings.tunnel, settings.quic), endpoint))
             }
             None => None,
         };
-        let tcp_settings = TcpSettings::beside(&settings.quic);
         let tcp = sockets.tcp.map(|listener| {
-            let listener = tcp::Listener::new(listener, settings.tls, tcp_settings);
+            let listener = tcp::Listener::new(listener, settings.tls, settings.tunnel, settings.tcp);
             match settings.envoy {
                 Some((tls, envoy)) => listener.with_envoy(tls, envoy),
                 None => listener,
@@ -137,7 +140,7 @@ impl Responder {
             directory,
             proofs: Mutex::default(),
             metrics: metrics.tunnels(Role::Responder),
-            quic: settings.quic.clone(),
+            tunnel: settings.tunnel,
             draining: CancellationToken::new(),
             pending: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
@@ -192,7 +195,7 @@ impl Responder {
         info!(tunnels = registry.len(), "draining: no new tunnels, and those that are up may finish");
         for LiveTunnel { handle: tunnel, .. } in registry.snapshot() {
             let reconnect_after = RECONNECT_SPREAD.mul_f64(rand::random());
-            tunnel.drain(self.shared.quic.drain_timeout, reconnect_after);
+            tunnel.drain(self.shared.tunnel.drain_timeout, reconnect_after);
         }
         self.shared.tasks.close();
         let refusing = async {
@@ -234,7 +237,7 @@ impl Listeners {
         };
         let tcp = async {
             match &self.tcp {
-                Some(listener) => Incoming::Tcp(Box::new(listener.accept(pending, shared.quic.max_incoming).await)),
+                Some(listener) => Incoming::Tcp(Box::new(listener.accept(pending, shared.tunnel.max_handshakes).await)),
                 None => std::future::pending().await,
             }
         };

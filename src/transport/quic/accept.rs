@@ -18,8 +18,9 @@ use crate::transport::accept::{AcceptError, Shown, no_hello};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::dial::{is_tls, tls_reason};
-use crate::transport::quic::settings::QuicSettings;
+use crate::transport::quic::settings::{QuicSettings, Settings};
 use crate::transport::quic::streams::lost;
+use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, TunnelState};
 use crate::transport::tunnel::Tunnel;
 
@@ -27,14 +28,14 @@ use crate::transport::tunnel::Tunnel;
 #[derive(Debug)]
 pub struct Listener {
     endpoint: quinn::Endpoint,
-    settings: QuicSettings,
+    settings: Settings,
 }
 
 /// A connection that says it wants to be a tunnel; nothing is known of it yet but an address.
 #[derive(Debug)]
 pub struct Incoming {
     incoming: quinn::Incoming,
-    settings: QuicSettings,
+    settings: Settings,
 }
 
 /// A connection whose TLS is done and whose HELLO was read: policy decides what becomes of it.
@@ -48,7 +49,7 @@ pub struct Pending {
     pub remote: SocketAddr,
     quic: quinn::Connection,
     control: Control<ControlStream>,
-    settings: QuicSettings,
+    settings: Settings,
 }
 
 /// A tunnel that the initiator has not heard of yet.
@@ -61,14 +62,14 @@ pub struct Prepared {
 }
 
 /// Builds the server half of an endpoint's configuration from a TLS 1.3 config with ALPN `adit/1`.
-pub(crate) fn server_config(
+fn server_config(
     tls: rustls::ServerConfig,
-    settings: &QuicSettings,
+    settings: &Settings,
 ) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config
         .transport_config(settings.responder_transport())
-        .max_incoming(settings.max_incoming)
+        .max_incoming(settings.tunnel.max_handshakes)
         .incoming_buffer_size(64 * 1024)
         .incoming_buffer_size_total(16 << 20);
     Ok(config)
@@ -76,16 +77,17 @@ pub(crate) fn server_config(
 
 impl Listener {
     /// Listens on an endpoint that was bound with [`Listener::server_config`].
-    pub fn new(endpoint: quinn::Endpoint, settings: QuicSettings) -> Self {
-        Self { endpoint, settings }
+    pub fn new(endpoint: quinn::Endpoint, tunnel: TunnelSettings, quic: QuicSettings) -> Self {
+        Self { endpoint, settings: Settings { tunnel, quic } }
     }
 
     /// The server half of the endpoint's configuration; `tls` must be TLS 1.3 with ALPN `adit/1`.
     pub fn server_config(
         tls: rustls::ServerConfig,
-        settings: &QuicSettings,
+        tunnel: &TunnelSettings,
+        quic: &QuicSettings,
     ) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
-        server_config(tls, settings)
+        server_config(tls, &Settings { tunnel: *tunnel, quic: quic.clone() })
     }
 
     /// Uses other credentials or rules of verification for connections from now on.
@@ -95,12 +97,12 @@ impl Listener {
 
     /// The next connection, or `None` once the endpoint is closed. Cancel safe.
     ///
-    /// `pending` is how many handshakes run already: from a half of `max_incoming` on, an address must prove by Retry
+    /// `pending` is how many handshakes run already: from a half of `max_handshakes` on, an address must prove by Retry
     /// that it is not forged; from all of it on, connections are refused. RFC 9000 section 8.1.2.
     pub async fn accept(&self, pending: impl Fn() -> usize) -> Option<Incoming> {
         loop {
             let incoming = self.endpoint.accept().await?;
-            let (pending, limit) = (pending(), self.settings.max_incoming);
+            let (pending, limit) = (pending(), self.settings.tunnel.max_handshakes);
             if pending >= limit {
                 incoming.refuse();
             } else if pending >= limit / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
@@ -128,7 +130,7 @@ impl Incoming {
 
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
     pub async fn handshake(self) -> Result<Pending, AcceptError> {
-        let limit = self.settings.timing.handshake_timeout;
+        let limit = self.settings.tunnel.timing.handshake_timeout;
         let deadline = tokio::time::Instant::now() + limit;
         let late = |missing| move |_| AcceptError::Timeout { missing, limit };
         let remote = self.remote();
@@ -145,7 +147,7 @@ impl Incoming {
                 return Err(late("control stream")(elapsed));
             }
         };
-        let session = Session::responder(Instant::now(), self.settings.timing);
+        let session = Session::responder(Instant::now(), self.settings.tunnel.timing);
         let mut control = Control::new(ControlStream::new(quic.clone(), send, recv), session);
         // The session has a handshake timer of its own; this one bounds the sum.
         let hello = match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
@@ -177,7 +179,8 @@ impl Pending {
         let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let connection = Connection { quic, state: Arc::clone(&state), limits: settings.limits, commands: sender };
+        let connection =
+            Connection { quic, state: Arc::clone(&state), limits: settings.tunnel.limits, commands: sender };
         Prepared { tunnel: Tunnel::quic(connection), state, control, commands }
     }
 

@@ -19,9 +19,10 @@ use crate::transport::error::{DialError, alert_text, peer_text, refuses_certific
 use crate::transport::kind::TransportKind;
 use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::serve::serve_streams;
-use crate::transport::quic::settings::QuicSettings;
+use crate::transport::quic::settings::{QuicSettings, Settings};
 use crate::transport::quic::streams::lost;
 use crate::transport::serve::Serve;
+use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, TunnelState};
 use crate::transport::tunnel::Tunnel;
 
@@ -36,7 +37,7 @@ const MAX_SILENCE: Duration = Duration::from_millis(1200);
 pub struct Dialer {
     endpoint: quinn::Endpoint,
     config: quinn::ClientConfig,
-    settings: QuicSettings,
+    settings: Settings,
 }
 
 impl fmt::Debug for Dialer {
@@ -49,7 +50,7 @@ impl fmt::Debug for Dialer {
 #[derive(Debug)]
 pub struct Connected {
     quic: quinn::Connection,
-    settings: QuicSettings,
+    settings: Settings,
     /// The connection's credit by now, bytes.
     credit: u32,
 }
@@ -63,7 +64,7 @@ pub struct Dialed {
     pub welcome: Welcome,
     control: Control<ControlStream>,
     commands: mpsc::Receiver<Command>,
-    settings: QuicSettings,
+    settings: Settings,
 }
 
 impl Dialer {
@@ -71,10 +72,12 @@ impl Dialer {
     pub fn new(
         endpoint: quinn::Endpoint,
         tls: rustls::ClientConfig,
-        settings: QuicSettings,
+        tunnel: TunnelSettings,
+        quic: QuicSettings,
     ) -> Result<Self, DialError> {
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| DialError::Tls(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        let settings = Settings { tunnel, quic };
         config.transport_config(settings.initiator_transport());
         Ok(Self { endpoint, config, settings })
     }
@@ -90,7 +93,7 @@ impl Dialer {
     ///
     /// Cancel safe: dropping the future abandons the connection.
     pub async fn connect(&self, address: SocketAddr, server_name: &str) -> Result<Connected, DialError> {
-        let after = self.settings.timing.handshake_timeout;
+        let after = self.settings.tunnel.timing.handshake_timeout;
         let connecting = self
             .endpoint
             .connect_with(self.config.clone(), address, server_name)
@@ -99,7 +102,7 @@ impl Dialer {
             .await
             .map_err(|_| DialError::Timeout { over: TransportKind::Quic, after })?
             .map_err(|error| connection_error(&error))?;
-        Ok(Connected { quic, settings: self.settings.clone(), credit: self.settings.receive_window })
+        Ok(Connected { quic, settings: self.settings.clone(), credit: self.settings.quic.receive_window })
     }
 }
 
@@ -108,7 +111,7 @@ impl Connected {
     ///
     /// Cancel safe: dropping the future abandons the connection.
     pub async fn claim(self, hello: &Hello) -> Result<Dialed, DialError> {
-        let after = self.settings.timing.handshake_timeout;
+        let after = self.settings.tunnel.timing.handshake_timeout;
         let claimed = timeout(after, self.handshake(hello)).await;
         claimed.map_err(|_| DialError::Timeout { over: TransportKind::Quic, after })?
     }
@@ -150,7 +153,7 @@ impl Connected {
     async fn handshake(self, hello: &Hello) -> Result<Dialed, DialError> {
         let Self { quic, settings, .. } = self;
         let (send, recv) = quic.open_bi().await.map_err(|error| connection_error(&error))?;
-        let session = Session::initiator(Instant::now(), hello, settings.timing);
+        let session = Session::initiator(Instant::now(), hello, settings.tunnel.timing);
         let mut control = Control::new(ControlStream::new(quic.clone(), send, recv), session);
         let welcome = loop {
             match control.event().await {
@@ -163,7 +166,7 @@ impl Connected {
         let state = TunnelState::new(welcome.tunnel, hello.place.clone(), welcome.limits, hello.services.clone());
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let connection = Connection { quic, state, limits: settings.limits, commands: sender };
+        let connection = Connection { quic, state, limits: settings.tunnel.limits, commands: sender };
         Ok(Dialed { tunnel: Tunnel::quic(connection), welcome, control, commands, settings })
     }
 }

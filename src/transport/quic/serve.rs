@@ -19,7 +19,7 @@ use crate::protocol::stream::{self, Event, RequestHead, ResponseHead, Role};
 use crate::transport::body::RecvBody;
 use crate::transport::error::{BodyError, SendError};
 use crate::transport::quic::open::{content_length, exceeds};
-use crate::transport::quic::settings::QuicSettings;
+use crate::transport::quic::settings::Settings;
 use crate::transport::quic::streams::{MessageStream, SendHalf};
 use crate::transport::serve::Serve;
 use crate::transport::state::TunnelState;
@@ -33,17 +33,17 @@ const MAX_PENDING_INFO_BYTES: usize = 64 * 1024;
 pub(super) async fn serve_streams<S: Serve>(
     quic: quinn::Connection,
     state: Arc<TunnelState>,
-    settings: QuicSettings,
+    settings: Settings,
     service: S,
 ) {
-    let mut allowed = settings.initial_streams;
+    let mut allowed = settings.quic.initial_streams;
     while let Ok((send, recv)) = quic.accept_bi().await {
         let in_flight = state.begin();
-        if state.in_flight() * 2 > allowed && allowed < settings.max_streams {
-            allowed = (allowed * 2).min(settings.max_streams);
+        if state.in_flight() * 2 > allowed && allowed < settings.quic.max_streams {
+            allowed = (allowed * 2).min(settings.quic.max_streams);
             quic.set_max_concurrent_bi_streams(VarInt::from_u32(allowed));
         }
-        let (service, limits, peer_limits) = (service.clone(), settings.limits, state.peer_limits());
+        let (service, limits, peer_limits) = (service.clone(), settings.tunnel.limits, state.peer_limits());
         tokio::spawn(async move {
             let _in_flight = in_flight;
             answer(SendHalf::new(send), MessageStream::new(recv, Role::Request, limits), peer_limits, service).await;

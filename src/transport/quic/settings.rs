@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
-use crate::protocol::limits;
-use crate::protocol::session::Timing;
+use crate::transport::settings::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW, TunnelSettings};
 
 /// Which algorithm decides how fast to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +31,7 @@ impl CongestionControl {
     }
 }
 
-/// Settings of the QUIC side of a tunnel, for either role.
+/// What QUIC alone knows of a tunnel, for either role.
 #[derive(Debug, Clone)]
 pub struct QuicSettings {
     /// Congestion control of what this end sends; default BBR.
@@ -50,14 +49,6 @@ pub struct QuicSettings {
     pub max_streams: u32,
     /// Round-trip time assumed before the first sample. Default 100 ms.
     pub initial_rtt: Duration,
-    /// Handshake, keepalive, suspect, idle and drain times.
-    pub timing: Timing,
-    /// How long exchanges under way may take once this end drains. Default 30 s.
-    pub drain_timeout: Duration,
-    /// Limits of message heads that this end accepts.
-    pub limits: limits::Limits,
-    /// Handshakes that may run at once on a responder; from a half on, addresses must prove themselves. Default 1024.
-    pub max_incoming: usize,
     /// UDP socket buffers to ask for, bytes each way. Default 4 MiB.
     pub socket_buffer: usize,
 }
@@ -66,28 +57,31 @@ impl Default for QuicSettings {
     fn default() -> Self {
         Self {
             congestion: CongestionControl::default(),
-            stream_receive_window: 2 << 20,
-            receive_window: 16 << 20,
+            stream_receive_window: STREAM_WINDOW,
+            receive_window: CONNECTION_WINDOW,
             send_window: 16 << 20,
             initial_streams: 128,
-            max_streams: 4096,
+            max_streams: MAX_STREAMS,
             initial_rtt: Duration::from_millis(100),
-            timing: Timing::default(),
-            drain_timeout: Duration::from_secs(30),
-            limits: limits::Limits::default(),
-            max_incoming: 1024,
             socket_buffer: 4 << 20,
         }
     }
 }
 
-impl QuicSettings {
+/// Both halves of the settings, as this transport hands them on.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) tunnel: TunnelSettings,
+    pub(super) quic: QuicSettings,
+}
+
+impl Settings {
     /// The initiator's transport: it accepts the responder's streams and keeps the path alive.
     pub(super) fn initiator_transport(&self) -> Arc<TransportConfig> {
         let mut config = self.transport();
         config
-            .max_concurrent_bidi_streams(VarInt::from_u32(self.initial_streams))
-            .keep_alive_interval(Some(self.timing.keepalive_interval));
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.quic.initial_streams))
+            .keep_alive_interval(Some(self.tunnel.timing.keepalive_interval));
         Arc::new(config)
     }
 
@@ -102,15 +96,15 @@ impl QuicSettings {
         let mut config = TransportConfig::default();
         config
             .max_concurrent_uni_streams(VarInt::from_u32(0))
-            .stream_receive_window(VarInt::from_u32(self.stream_receive_window))
-            .receive_window(VarInt::from_u32(self.receive_window))
-            .send_window(self.send_window)
-            .initial_rtt(self.initial_rtt)
+            .stream_receive_window(VarInt::from_u32(self.quic.stream_receive_window))
+            .receive_window(VarInt::from_u32(self.quic.receive_window))
+            .send_window(self.quic.send_window)
+            .initial_rtt(self.quic.initial_rtt)
             // Twice, so that the session notices first and says why.
-            .max_idle_timeout(IdleTimeout::try_from(self.timing.idle_timeout * 2).ok())
+            .max_idle_timeout(IdleTimeout::try_from(self.tunnel.timing.idle_timeout * 2).ok())
             .datagram_receive_buffer_size(Some(1 << 20))
             .datagram_send_buffer_size(1 << 20)
-            .congestion_controller_factory(match self.congestion {
+            .congestion_controller_factory(match self.quic.congestion {
                 CongestionControl::Bbr => Arc::new(quinn::congestion::BbrConfig::default())
                     as Arc<dyn quinn::congestion::ControllerFactory + Send + Sync>,
                 CongestionControl::Cubic => Arc::new(quinn::congestion::CubicConfig::default()),

@@ -24,6 +24,7 @@ use crate::tls::Rejection;
 use crate::transport::accept::{AcceptError, Shown, no_hello};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{alert_text, peer_text};
+use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests, Starter};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
@@ -31,7 +32,7 @@ use crate::transport::tcp::dial::MAX_REMEMBERED_RESETS;
 use crate::transport::tcp::envoy::{self, AcceptSettings, Security, greet};
 use crate::transport::tcp::handshake::BareFrames;
 use crate::transport::tcp::raw::Raw;
-use crate::transport::tcp::settings::TcpSettings;
+use crate::transport::tcp::settings::{Settings, TcpSettings};
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
 
@@ -49,7 +50,7 @@ pub struct Listener {
     listener: TcpListener,
     tls: Hidden,
     envoy: Option<Envoys>,
-    settings: TcpSettings,
+    settings: Settings,
 }
 
 /// A TLS configuration that shows nothing of itself in logs.
@@ -76,7 +77,7 @@ pub struct Incoming {
     remote: SocketAddr,
     tls: Hidden,
     envoy: Option<Envoys>,
-    settings: TcpSettings,
+    settings: Settings,
 }
 
 /// Whose claim was heard.
@@ -91,7 +92,7 @@ pub(crate) enum Heard {
 pub(crate) struct Pending {
     remote: SocketAddr,
     control: Control<BareFrames>,
-    settings: TcpSettings,
+    settings: Settings,
 }
 
 /// A tunnel that the initiator has not heard of yet.
@@ -101,13 +102,13 @@ pub(crate) struct Prepared {
     control: Control<BareFrames>,
     commands: mpsc::Receiver<Command>,
     starter: Starter,
-    settings: TcpSettings,
+    settings: Settings,
 }
 
 impl Listener {
     /// Listens on a bound socket; `tls` must be TLS 1.3 with ALPN `adit/1`.
-    pub fn new(listener: TcpListener, tls: rustls::ServerConfig, settings: TcpSettings) -> Self {
-        Self { listener, tls: Hidden(Arc::new(tls)), envoy: None, settings }
+    pub fn new(listener: TcpListener, tls: rustls::ServerConfig, tunnel: TunnelSettings, tcp: TcpSettings) -> Self {
+        Self { listener, tls: Hidden(Arc::new(tls)), envoy: None, settings: Settings { tunnel, tcp } }
     }
 
     /// The same, which takes Envoy's reverse tunnels as well: from whoever does not offer `adit/1`. `tls` is from
@@ -149,12 +150,12 @@ impl Incoming {
 
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
     pub(crate) async fn handshake(self) -> Result<(Shown, Heard), AcceptError> {
-        let limit = self.settings.timing.handshake_timeout;
+        let limit = self.settings.tunnel.timing.handshake_timeout;
         let started = Instant::now();
         let deadline = (started + limit).into();
         let late = |missing| move |_| AcceptError::Timeout { missing, limit };
         let Self { stream, remote, tls, envoy, settings } = self;
-        net::tune_tcp(&stream, settings.user_timeout);
+        net::tune_tcp(&stream, settings.user_timeout());
         let mut first = [0];
         let peeked = tokio::time::timeout_at(deadline, stream.peek(&mut first)).await;
         peeked.map_err(late("first byte"))?.map_err(|error| AcceptError::Connection(error.to_string()))?;
@@ -193,7 +194,7 @@ impl Incoming {
         stream.get_mut().0.read_records(false);
         let wire = Wire::tls(Bytes::new(), TlsStream::Server(stream));
         // The session has the same deadline, and bounds what it says at the end. spec: CT-40
-        let session = Session::responder(started, settings.timing).with_close();
+        let session = Session::responder(started, settings.tunnel.timing).with_close();
         let mut control = Control::new(BareFrames::new(wire), session);
         let hello = match control.event().await {
             Ok(Event::Hello(hello)) => *hello,
@@ -220,7 +221,7 @@ impl Pending {
             commands: sender,
             remote,
             meter: control.channel().meter(),
-            limits: settings.limits,
+            limits: settings.tunnel.limits,
             requests,
             names_services: true,
         };
@@ -272,16 +273,16 @@ impl Prepared {
 }
 
 /// HTTP/2 as the responder speaks it, to our initiators and to Envoy's.
-pub(super) fn builder(settings: &TcpSettings) -> client::Builder {
+pub(super) fn builder(settings: &Settings) -> client::Builder {
     let mut builder = client::Builder::new();
     builder
         .enable_push(false)
-        .initial_window_size(settings.stream_window)
-        .initial_connection_window_size(settings.connection_window)
+        .initial_window_size(settings.tcp.stream_window)
+        .initial_connection_window_size(settings.tcp.connection_window)
         .data_frame_budget(settings.data_frame_budget())
         .max_header_list_size(settings.header_list_size())
         .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
-        .max_send_buffer_size(settings.send_buffer);
+        .max_send_buffer_size(settings.tcp.send_buffer);
     builder
 }
 

@@ -25,13 +25,14 @@ use crate::transport::control::{COMMANDS, Command, Control};
 use crate::transport::error::{DialError, alert_text, peer_text, refuses_certificate};
 use crate::transport::kind::TransportKind;
 use crate::transport::serve::Serve;
+use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
 use crate::transport::tcp::handshake::{BareFrames, CLOSE_LINGER};
 use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::serve::answer_one;
-use crate::transport::tcp::settings::TcpSettings;
+use crate::transport::tcp::settings::{Settings, TcpSettings};
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
 
@@ -42,7 +43,7 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Dialer {
     tls: TlsConnector,
-    settings: TcpSettings,
+    settings: Settings,
 }
 
 impl fmt::Debug for Dialer {
@@ -55,7 +56,7 @@ impl fmt::Debug for Dialer {
 #[derive(Debug)]
 pub struct Connected {
     wire: Wire,
-    settings: TcpSettings,
+    settings: Settings,
 }
 
 /// An admitted tunnel that waits to be run.
@@ -64,20 +65,20 @@ pub(crate) struct Dialed {
     state: Arc<TunnelState>,
     control: Control<BareFrames>,
     commands: mpsc::Receiver<Command>,
-    settings: TcpSettings,
+    settings: Settings,
 }
 
 impl Dialer {
     /// `tls` must offer the ALPN `adit/1` and TLS 1.3 only.
-    pub fn new(tls: rustls::ClientConfig, settings: TcpSettings) -> Self {
-        Self { tls: TlsConnector::from(Arc::new(tls)), settings }
+    pub fn new(tls: rustls::ClientConfig, tunnel: TunnelSettings, tcp: TcpSettings) -> Self {
+        Self { tls: TlsConnector::from(Arc::new(tls)), settings: Settings { tunnel, tcp } }
     }
 
     /// Connects and finishes TLS, within the handshake timeout.
     ///
     /// Cancel safe: dropping the future abandons the connection.
     pub async fn connect(&self, address: SocketAddr, server_name: &str) -> Result<Connected, DialError> {
-        let after = self.settings.timing.handshake_timeout;
+        let after = self.settings.tunnel.timing.handshake_timeout;
         let connected = timeout(after, self.secure(address, server_name)).await;
         connected.map_err(|_| DialError::Timeout { over: TransportKind::Tcp, after })?
     }
@@ -85,7 +86,7 @@ impl Dialer {
     async fn secure(&self, address: SocketAddr, server_name: &str) -> Result<Connected, DialError> {
         let name = tls::server_name(server_name).map_err(|error| DialError::Address(error.to_string()))?;
         let stream = TcpStream::connect(address).await.map_err(|error| DialError::Connection(error.to_string()))?;
-        net::tune_tcp(&stream, self.settings.user_timeout);
+        net::tune_tcp(&stream, self.settings.user_timeout());
         let stream = self.tls.connect(name, Raw::new(stream)).await.map_err(|error| failed(&error))?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(DialError::Tls("whoever answers does not speak adit/1".into()));
@@ -116,7 +117,7 @@ impl Connected {
     ///
     /// Cancel safe: dropping the future abandons the connection.
     pub(crate) async fn claim(self, hello: &Hello) -> Result<(Tunnel, Welcome, Dialed), DialError> {
-        let after = self.settings.timing.handshake_timeout;
+        let after = self.settings.tunnel.timing.handshake_timeout;
         // The session has the same limit, and says so to the responder. spec: CT-40
         let claimed = timeout(after + 2 * CLOSE_LINGER, self.handshake(hello)).await;
         claimed.map_err(|_| DialError::Timeout { over: TransportKind::Tcp, after })?
@@ -126,8 +127,8 @@ impl Connected {
         let Self { wire, settings } = self;
         let remote = wire.peer_addr().map_err(|error| DialError::Connection(error.to_string()))?;
         let meter = wire.meter();
-        let (started, after) = (Instant::now(), settings.timing.handshake_timeout);
-        let session = Session::initiator(started, hello, settings.timing).with_close();
+        let (started, after) = (Instant::now(), settings.tunnel.timing.handshake_timeout);
+        let session = Session::initiator(started, hello, settings.tunnel.timing).with_close();
         let mut control = Control::new(BareFrames::new(wire), session);
         let welcome = loop {
             match control.event().await {
@@ -150,7 +151,7 @@ impl Connected {
             commands: sender,
             remote,
             meter,
-            limits: settings.limits,
+            limits: settings.tunnel.limits,
             requests,
             names_services: true,
         };
@@ -179,7 +180,7 @@ impl Dialed {
         let (bare, session) = control.into_parts();
         let wire = bare.into_wire();
         let meter = wire.meter();
-        let limit = settings.timing.handshake_timeout;
+        let limit = settings.tunnel.timing.handshake_timeout;
         let (opened, control_stream) = oneshot::channel();
         let carrier = Carrier::run(serve(wire, settings, state, service, opened));
         let gone = carrier.clone();
@@ -202,7 +203,7 @@ type ControlHalves = (h2::SendStream<Bytes>, h2::RecvStream);
 /// Serves HTTP/2 until the connection is gone. The first stream is the control stream. spec: TB-5
 async fn serve<S: Serve>(
     wire: Wire,
-    settings: TcpSettings,
+    settings: Settings,
     state: Arc<TunnelState>,
     service: S,
     opened: oneshot::Sender<ControlHalves>,
@@ -219,7 +220,7 @@ async fn serve<S: Serve>(
             Err(error) => return ended(&error),
         };
         let Some(opened) = opened.take() else {
-            answer_one(request, respond, &state, settings.limits, service.clone(), true);
+            answer_one(request, respond, &state, settings.tunnel.limits, service.clone(), true);
             continue;
         };
         match respond.send_response(http::Response::new(()), false) {
@@ -235,19 +236,19 @@ async fn serve<S: Serve>(
 pub(super) const MAX_REMEMBERED_RESETS: usize = 1024;
 
 /// HTTP/2 as the initiator speaks it, to our responders and to Envoy's.
-pub(super) fn builder(settings: &TcpSettings) -> server::Builder {
+pub(super) fn builder(settings: &Settings) -> server::Builder {
     let mut builder = server::Builder::new();
     builder
-        .initial_window_size(settings.stream_window)
-        .initial_connection_window_size(settings.connection_window)
+        .initial_window_size(settings.tcp.stream_window)
+        .initial_connection_window_size(settings.tcp.connection_window)
         .data_frame_budget(settings.data_frame_budget())
         .max_header_list_size(settings.header_list_size())
-        .max_concurrent_streams(settings.max_streams)
+        .max_concurrent_streams(settings.tcp.max_streams)
         // A responder passes on what its clients cancel, many at once: that is no attack on this end. What it may have
         // open at all bounds it.
-        .max_pending_accept_reset_streams(settings.max_streams as usize)
+        .max_pending_accept_reset_streams(settings.tcp.max_streams as usize)
         .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
-        .max_send_buffer_size(settings.send_buffer);
+        .max_send_buffer_size(settings.tcp.send_buffer);
     builder
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use adit::id::TunnelId;
 use adit::protocol::session::Timing;
 use adit::transport::quic::{CongestionControl, QuicSettings};
-use adit::transport::{DialError, Phase, TransportKind};
+use adit::transport::{DialError, Phase, TransportKind, TunnelSettings};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use tokio::time::timeout;
@@ -40,7 +40,7 @@ async fn get(tunnel: &adit::transport::Tunnel) -> Bytes {
 async fn loss_and_reordering_cut_no_body_whatever_the_congestion_control() {
     for congestion in [CongestionControl::Bbr, CongestionControl::Cubic, CongestionControl::NewReno] {
         let settings = QuicSettings { congestion, ..QuicSettings::default() };
-        let ends = Ends::new(Transport::Quic, settings);
+        let ends = Ends::with(Transport::Quic, TunnelSettings::default(), settings);
         let delay = Duration::from_millis(2);
         let lossy = Impairment { delay, jitter: delay, rate: 0, loss: 0.03, reorder: 0.02, ..HOSTILE };
         let link = UdpLink::new(ends.address, lossy, 1).await.unwrap();
@@ -54,7 +54,7 @@ async fn loss_and_reordering_cut_no_body_whatever_the_congestion_control() {
 #[tokio::test]
 async fn a_network_that_forgets_the_initiator_hears_from_it_again() {
     let timing = Timing { keepalive_interval: Duration::from_millis(200), ..Timing::default() };
-    let ends = Ends::new(Transport::Quic, QuicSettings { timing, ..QuicSettings::default() });
+    let ends = Ends::new(Transport::Quic, TunnelSettings { timing, ..TunnelSettings::default() });
     let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
     let tunnel = through(&ends, &link).await;
     let before = tunnel.remote();
@@ -68,7 +68,7 @@ async fn a_network_that_forgets_the_initiator_hears_from_it_again() {
 // spec: CT-42
 #[tokio::test]
 async fn a_tunnel_in_use_that_falls_silent_is_suspect_before_the_keepalive_would_ask() {
-    let ends = Ends::new(Transport::Quic, QuicSettings::default());
+    let ends = Ends::new(Transport::Quic, TunnelSettings::default());
     let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
     let tunnel = through(&ends, &link).await;
     // In the middle of an interval: what was heard then must not count as heard at its end.
@@ -87,7 +87,7 @@ async fn a_tunnel_in_use_that_falls_silent_is_suspect_before_the_keepalive_would
 // spec: TB-25
 #[tokio::test]
 async fn a_connection_that_waits_for_its_claim_holds_until_its_path_is_gone() {
-    let ends = Ends::new(Transport::Quic, QuicSettings::default());
+    let ends = Ends::new(Transport::Quic, TunnelSettings::default());
     let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
     let dialer = ends.dialer.clone();
     let accepting = tokio::spawn(async move { ends.listener.accept(|| 0).await.handshake().await });
@@ -102,8 +102,8 @@ async fn a_connection_that_waits_for_its_claim_holds_until_its_path_is_gone() {
 
 #[tokio::test]
 async fn under_pressure_an_address_must_prove_itself_and_then_is_served() {
-    let ends = Ends::new(Transport::Quic, QuicSettings::default());
-    let limit = QuicSettings::default().max_incoming;
+    let ends = Ends::new(Transport::Quic, TunnelSettings::default());
+    let limit = TunnelSettings::default().max_handshakes;
     let asked = AtomicUsize::new(0);
     let accept = async {
         let pending = || {
@@ -120,7 +120,7 @@ async fn under_pressure_an_address_must_prove_itself_and_then_is_served() {
 
 #[tokio::test]
 async fn a_responder_with_all_handshakes_taken_refuses_at_once() {
-    let ends = Ends::new(Transport::Quic, QuicSettings::default());
+    let ends = Ends::new(Transport::Quic, TunnelSettings::default());
     let dialed = tokio::select! {
         _ = ends.listener.accept(|| usize::MAX) => unreachable!("nothing is accepted beyond the limit"),
         dialed = ends.dial(0) => dialed,
@@ -130,7 +130,7 @@ async fn a_responder_with_all_handshakes_taken_refuses_at_once() {
 
 #[tokio::test]
 async fn no_process_wide_crypto_provider_is_needed_or_installed() {
-    let ends = Ends::new(Transport::Quic, QuicSettings::default());
+    let ends = Ends::new(Transport::Quic, TunnelSettings::default());
     let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
     let tunnel = through(&ends, &link).await;
     assert_eq!(get(&tunnel).await.len(), 1 << 20);

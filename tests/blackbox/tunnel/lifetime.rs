@@ -9,14 +9,14 @@ use adit::protocol::handshake::Refusal;
 use adit::protocol::session::Timing;
 use adit::transport::quic::{CongestionControl, Keys, QuicSettings};
 use adit::transport::tcp::TcpSettings;
-use adit::transport::{DialError, ExchangeError, Phase};
+use adit::transport::{DialError, ExchangeError, Phase, TunnelSettings};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 
 use crate::support::certificates::Authority;
 use crate::support::eventually::eventually;
 use crate::support::site::{Transport, over_each_transport};
-use crate::tunnel::pair::{Ends, Pair, dialer, hello, listen, loopback, welcome};
+use crate::tunnel::pair::{Ends, Pair, dialer, hello, listen, listen_at, welcome};
 
 over_each_transport!(
     a_drain_by_either_end_finishes_what_runs_then_closes_as_done,
@@ -67,7 +67,7 @@ async fn a_drain_by_either_end_finishes_what_runs_then_closes_as_done(transport:
 
 // spec: HS-32
 async fn no_stream_is_opened_before_the_welcome(transport: Transport) {
-    let ends = Arc::new(Ends::new(transport, QuicSettings::default()));
+    let ends = Arc::new(Ends::new(transport, TunnelSettings::default()));
     let dialing = Arc::clone(&ends);
     let initiator = tokio::spawn(async move {
         let dialed = dialing.dial(0).await.unwrap();
@@ -114,7 +114,7 @@ async fn a_drain_tells_the_other_end_when_to_come_back(transport: Transport) {
 
 // spec: CT-25
 async fn a_refusal_arrives_with_its_number_reason_and_retry_after(transport: Transport) {
-    let ends = Ends::new(transport, QuicSettings::default());
+    let ends = Ends::new(transport, TunnelSettings::default());
     let refusal = Refusal {
         code: RefusalCode::Quota,
         reason: "node edge-1 has 16 tunnels; 16 are allowed".into(),
@@ -136,13 +136,13 @@ async fn a_close_tells_the_other_end_why(transport: Transport) {
 async fn a_restarted_responder_with_its_old_keys_is_noticed_at_once() {
     let (authority, keys) = (Authority::new("test CA"), Keys::ephemeral());
     let timing = Timing { keepalive_interval: Duration::from_millis(300), ..Timing::default() };
-    let settings = QuicSettings { timing, ..QuicSettings::default() };
-    let dialer = dialer(&authority, settings.clone());
+    let (tunnel, quic) = (TunnelSettings { timing, ..TunnelSettings::default() }, QuicSettings::default());
+    let dialer = dialer(&authority, tunnel, quic.clone());
     // The first life runs on a runtime of its own, which dies without a word as a killed process would.
     let first = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let address = {
         let _guard = first.enter();
-        let (listener, address) = listen(&authority, settings.clone(), &keys, loopback());
+        let (listener, address) = listen(&authority, tunnel, quic.clone(), &keys);
         first.spawn(async move {
             let prepared = listener.accept(|| 0).await.unwrap().handshake().await.unwrap().prepare(welcome().tunnel);
             let _tunnel = prepared.tunnel().clone();
@@ -156,7 +156,7 @@ async fn a_restarted_responder_with_its_old_keys_is_noticed_at_once() {
     tokio::task::spawn_blocking(move || first.shutdown_timeout(Duration::from_secs(5))).await.unwrap();
     let _second = eventually("the port is free again", async || {
         std::net::UdpSocket::bind(address).ok().map(drop)?;
-        Some(listen(&authority, settings.clone(), &keys, address))
+        Some(listen_at(address, &authority, tunnel, quic.clone(), &keys))
     })
     .await;
     let since = Instant::now();
@@ -172,7 +172,7 @@ async fn an_idle_tunnel_is_probed_and_lives_past_its_idle_timeout(transport: Tra
         idle_timeout: Duration::from_millis(500),
         ..Timing::default()
     };
-    let settings = QuicSettings { timing, ..QuicSettings::default() };
+    let settings = TunnelSettings { timing, ..TunnelSettings::default() };
     let pair = Pair::open_with(transport, Hello, settings).await;
     let since = Instant::now();
     eventually("three idle timeouts passed", async || (since.elapsed() > Duration::from_millis(1500)).then_some(()))

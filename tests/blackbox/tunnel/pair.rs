@@ -8,7 +8,9 @@ use adit::protocol::handshake::{Hello, PeerLimits, Welcome};
 use adit::tls::{self, ClientCertificates, Credentials, InitiatorTls, ResponderTls, Trust};
 use adit::transport::quic::{self, Keys, QuicSettings, bind};
 use adit::transport::tcp::{self, TcpSettings};
-use adit::transport::{CloseReason, DialError, Dialed, Dialer, Incoming, Pending, Serve, TransportKind, Tunnel};
+use adit::transport::{
+    CloseReason, DialError, Dialed, Dialer, Incoming, Pending, Serve, TransportKind, Tunnel, TunnelSettings,
+};
 use tokio::task::JoinHandle;
 
 use crate::support::certificates::{Authority, Certificate, Node};
@@ -29,12 +31,11 @@ pub(super) struct Pair {
 
 impl Pair {
     pub(super) async fn open<S: Serve + Sync>(transport: Transport, service: S) -> Self {
-        Self::open_with(transport, service, QuicSettings::default()).await
+        Self::open_with(transport, service, TunnelSettings::default()).await
     }
 
-    /// The settings hold over TCP too, as far as they can.
-    pub(super) async fn open_with<S: Serve + Sync>(transport: Transport, service: S, settings: QuicSettings) -> Self {
-        let ends = Ends::new(transport, settings);
+    pub(super) async fn open_with<S: Serve + Sync>(transport: Transport, service: S, tunnel: TunnelSettings) -> Self {
+        let ends = Ends::new(transport, tunnel);
         let (responder, dialed) = tokio::join!(ends.admit(), ends.dial(0));
         let (responder, responder_driver) = responder;
         let dialed = dialed.unwrap();
@@ -70,21 +71,25 @@ impl Listener {
 }
 
 impl Ends {
-    pub(super) fn new(transport: Transport, settings: QuicSettings) -> Self {
+    pub(super) fn new(transport: Transport, tunnel: TunnelSettings) -> Self {
+        Self::with(transport, tunnel, QuicSettings::default())
+    }
+
+    pub(super) fn with(transport: Transport, tunnel: TunnelSettings, quic: QuicSettings) -> Self {
         let authority = Authority::new("test CA");
         let tls = initiator_tls(&authority);
         match transport {
             Transport::Quic => {
-                let (listener, address) = listen(&authority, settings.clone(), &Keys::ephemeral(), loopback());
-                let dialer = Dialer::new(Some(dialer(&authority, settings)), None);
+                let (listener, address) = listen(&authority, tunnel, quic.clone(), &Keys::ephemeral());
+                let dialer = Dialer::new(Some(dialer(&authority, tunnel, quic)), None);
                 Self { listener: Listener::Quic(listener), address, over: TransportKind::Quic, dialer }
             }
             Transport::Tcp => {
-                let settings = TcpSettings::beside(&settings);
+                let settings = TcpSettings::default();
                 let socket = adit::net::bind_tcp(loopback()).unwrap();
-                let listener = tcp::Listener::new(socket, responder_tls(&authority), settings.clone());
+                let listener = tcp::Listener::new(socket, responder_tls(&authority), tunnel, settings.clone());
                 let address = listener.local_addr().unwrap();
-                let dialer = Dialer::new(None, Some(tcp::Dialer::new(tls, settings)));
+                let dialer = Dialer::new(None, Some(tcp::Dialer::new(tls, tunnel, settings)));
                 Self { listener: Listener::Tcp(listener), address, over: TransportKind::Tcp, dialer }
             }
         }
@@ -117,21 +122,31 @@ pub(super) fn loopback() -> SocketAddr {
 
 pub(super) fn listen(
     authority: &Authority,
-    settings: QuicSettings,
+    tunnel: TunnelSettings,
+    quic: QuicSettings,
     keys: &Keys,
-    address: SocketAddr,
 ) -> (quic::Listener, SocketAddr) {
-    let (socket, _) = adit::net::bind_udp(address).unwrap();
-    let server = quic::Listener::server_config(responder_tls(authority), &settings).unwrap();
-    let endpoint = bind(socket, keys, Some(server)).unwrap();
-    let address = endpoint.local_addr().unwrap();
-    (quic::Listener::new(endpoint, settings), address)
+    listen_at(loopback(), authority, tunnel, quic, keys)
 }
 
-pub(super) fn dialer(authority: &Authority, settings: QuicSettings) -> quic::Dialer {
+pub(super) fn listen_at(
+    address: SocketAddr,
+    authority: &Authority,
+    tunnel: TunnelSettings,
+    quic: QuicSettings,
+    keys: &Keys,
+) -> (quic::Listener, SocketAddr) {
+    let (socket, _) = adit::net::bind_udp(address).unwrap();
+    let server = quic::Listener::server_config(responder_tls(authority), &tunnel, &quic).unwrap();
+    let endpoint = bind(socket, keys, Some(server)).unwrap();
+    let address = endpoint.local_addr().unwrap();
+    (quic::Listener::new(endpoint, tunnel, quic), address)
+}
+
+pub(super) fn dialer(authority: &Authority, tunnel: TunnelSettings, quic: QuicSettings) -> quic::Dialer {
     let (socket, _) = adit::net::bind_udp(loopback()).unwrap();
     let endpoint = bind(socket, &Keys::ephemeral(), None).unwrap();
-    quic::Dialer::new(endpoint, initiator_tls(authority), settings).unwrap()
+    quic::Dialer::new(endpoint, initiator_tls(authority), tunnel, quic).unwrap()
 }
 
 fn responder_tls(authority: &Authority) -> rustls::ServerConfig {

@@ -26,7 +26,7 @@ use crate::transport::tcp::envoy::idle::{Idle, reason};
 use crate::transport::tcp::envoy::{AcceptSettings, Security, entropy};
 use crate::transport::tcp::handshake::lost;
 use crate::transport::tcp::raw::Raw;
-use crate::transport::tcp::settings::TcpSettings;
+use crate::transport::tcp::settings::Settings;
 use crate::transport::tcp::wire::{Meter, Wire};
 use crate::transport::tunnel::Tunnel;
 
@@ -46,7 +46,7 @@ pub(crate) struct Pending {
     wire: Wire,
     remote: SocketAddr,
     accept: Arc<AcceptSettings>,
-    settings: TcpSettings,
+    settings: Settings,
     /// The key of the certificate that was shown in the handshake.
     key: Option<SpkiPin>,
 }
@@ -67,11 +67,11 @@ pub(in crate::transport::tcp) async fn greet(
     remote: SocketAddr,
     certificates: Vec<rustls::pki_types::CertificateDer<'static>>,
     accept: Arc<AcceptSettings>,
-    settings: TcpSettings,
+    settings: Settings,
     deadline: TokioInstant,
 ) -> Result<(Shown, Pending), AcceptError> {
     let reading = read_request(&mut wire, &accept);
-    let limit = accept.handshake_timeout.min(settings.timing.handshake_timeout);
+    let limit = accept.handshake_timeout.min(settings.tunnel.timing.handshake_timeout);
     let request = match timeout_at(deadline, reading).await {
         // Closed without an answer. spec: EV-16
         Err(_) => return Err(AcceptError::Timeout { missing: ENVOY_REQUEST, limit }),
@@ -149,7 +149,7 @@ impl Pending {
             commands: sender,
             remote: self.remote,
             meter: Arc::clone(&meter),
-            limits: self.settings.limits,
+            limits: self.settings.tunnel.limits,
             requests,
             names_services: false,
         };

@@ -26,6 +26,7 @@ use crate::transport::control::{COMMANDS, Command};
 use crate::transport::error::DialError;
 use crate::transport::kind::TransportKind;
 use crate::transport::serve::Serve;
+use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests};
 use crate::transport::tcp::dial::failed;
@@ -35,7 +36,7 @@ use crate::transport::tcp::envoy::idle::reason;
 use crate::transport::tcp::envoy::{DialSettings, Hidden, Security};
 use crate::transport::tcp::handshake::lost;
 use crate::transport::tcp::raw::Raw;
-use crate::transport::tcp::settings::TcpSettings;
+use crate::transport::tcp::settings::{Settings, TcpSettings};
 use crate::transport::tcp::wire::{Meter, Wire};
 use crate::transport::tunnel::Tunnel;
 
@@ -51,7 +52,7 @@ pub struct Dialer {
     outer: Option<Hidden<ClientConfig>>,
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
-    settings: TcpSettings,
+    settings: Settings,
     given_up: GivenUp,
 }
 
@@ -68,7 +69,7 @@ pub struct Connected {
     address: SocketAddr,
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
-    settings: TcpSettings,
+    settings: Settings,
     given_up: GivenUp,
 }
 
@@ -82,7 +83,7 @@ pub(crate) struct Dialed {
     meter: Arc<Meter>,
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
-    settings: TcpSettings,
+    settings: Settings,
     given_up: GivenUp,
 }
 
@@ -91,7 +92,12 @@ impl Dialer {
     ///
     /// # Errors
     /// [`TlsError`]: credentials, roots or pins that cannot be used; inner TLS needs credentials.
-    pub fn new(tls: &InitiatorTls, dial: DialSettings, settings: TcpSettings) -> Result<Self, TlsError> {
+    pub fn new(
+        tls: &InitiatorTls,
+        dial: DialSettings,
+        tunnel: TunnelSettings,
+        tcp: TcpSettings,
+    ) -> Result<Self, TlsError> {
         let outer = match dial.security {
             Security::None => None,
             Security::InnerTls | Security::HandshakeTls => Some(Hidden(Arc::new(tls::envoy_client_config(tls)?))),
@@ -100,7 +106,13 @@ impl Dialer {
             Security::InnerTls => Some(Hidden(Arc::new(tls::envoy_inner_config(tls)?))),
             Security::HandshakeTls | Security::None => None,
         };
-        Ok(Self { outer, inner, dial: Arc::new(dial), settings, given_up: GivenUp::default() })
+        Ok(Self {
+            outer,
+            inner,
+            dial: Arc::new(dial),
+            settings: Settings { tunnel, tcp },
+            given_up: GivenUp::default(),
+        })
     }
 
     /// Connects and finishes TLS, within the handshake timeout.
@@ -116,7 +128,7 @@ impl Dialer {
 
     async fn secure(&self, address: SocketAddr, server_name: &str) -> Result<Wire, DialError> {
         let stream = TcpStream::connect(address).await.map_err(|error| DialError::Connection(error.to_string()))?;
-        net::tune_tcp(&stream, self.settings.user_timeout);
+        net::tune_tcp(&stream, self.settings.user_timeout());
         let mut raw = Raw::new(stream);
         let Some(outer) = &self.outer else { return Ok(Wire::tcp(raw)) };
         let name = tls::server_name(server_name).map_err(|error| DialError::Address(error.to_string()))?;
@@ -163,7 +175,7 @@ impl Connected {
             commands: sender,
             remote: address,
             meter: Arc::clone(&meter),
-            limits: settings.limits,
+            limits: settings.tunnel.limits,
             requests,
             names_services: false,
         };
@@ -219,15 +231,15 @@ fn bearer(token: &Token) -> Option<HeaderValue> {
 }
 
 /// What WELCOME would have said.
-fn welcome(settings: &TcpSettings) -> Welcome {
+fn welcome(settings: &Settings) -> Welcome {
     Welcome {
         version: 1,
         tunnel: TunnelId(rand::random()),
         responder: "envoy".to_owned(),
         observed: None,
         limits: PeerLimits::default(),
-        keepalive: settings.timing.keepalive_interval,
-        idle: settings.timing.idle_timeout,
+        keepalive: settings.tunnel.timing.keepalive_interval,
+        idle: settings.tunnel.timing.idle_timeout,
     }
 }
 

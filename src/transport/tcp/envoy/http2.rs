@@ -12,6 +12,7 @@ use crate::net::{Cork, Corked};
 use crate::protocol::code::CloseCode;
 use crate::protocol::envoy::PingSettings;
 use crate::protocol::goaway::GoawayWatch;
+use crate::protocol::limits::DEFAULT_DRAIN_DEADLINE;
 use crate::protocol::session::Drain;
 use crate::transport::control::Command;
 use crate::transport::serve::Serve;
@@ -23,11 +24,8 @@ use crate::transport::tcp::dial::builder as server_builder;
 use crate::transport::tcp::envoy::idle::{Awake, reason};
 use crate::transport::tcp::envoy::pings::Pings;
 use crate::transport::tcp::serve::answer_one;
-use crate::transport::tcp::settings::TcpSettings;
+use crate::transport::tcp::settings::Settings;
 use crate::transport::tcp::wire::{Meter, Wire};
-
-/// How long what runs may take when the other end wants to stop and does not say by when.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// When a drain that began must be over.
 #[derive(Debug, Default)]
@@ -53,8 +51,8 @@ impl Draining {
     }
 }
 
-/// The other end wants to stop: what runs may finish, and a replacement is due at once.
-const PEER_DRAINS: Drain = Drain { deadline: DRAIN_DEADLINE, reconnect_after: Duration::ZERO };
+/// The other end wants to stop and does not say by when: what runs may finish, and a replacement is due at once.
+const PEER_DRAINS: Drain = Drain { deadline: DEFAULT_DRAIN_DEADLINE, reconnect_after: Duration::ZERO };
 
 /// The responder's end.
 pub(super) struct Responder<'a> {
@@ -62,7 +60,7 @@ pub(super) struct Responder<'a> {
     pub(super) starter: Starter,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) meter: Arc<Meter>,
-    pub(super) settings: TcpSettings,
+    pub(super) settings: Settings,
     pub(super) ping: PingSettings,
 }
 
@@ -122,7 +120,7 @@ pub(super) struct Initiator<'a, S> {
     pub(super) state: &'a Arc<TunnelState>,
     pub(super) commands: &'a mut mpsc::Receiver<Command>,
     pub(super) meter: Arc<Meter>,
-    pub(super) settings: TcpSettings,
+    pub(super) settings: Settings,
     pub(super) ping: PingSettings,
     pub(super) service: S,
 }
@@ -143,7 +141,7 @@ impl<S: Serve> Initiator<'_, S> {
             tokio::select! {
                 accepted = cork.run(connection.accept()) => match accepted {
                     Some(Ok((request, respond))) => {
-                        answer_one(request, respond, state, settings.limits, service.clone(), false);
+                        answer_one(request, respond, state, settings.tunnel.limits, service.clone(), false);
                     }
                     Some(Err(error)) => return ended(&error),
                     None if draining.is_on() || goaway.is_cancelled() => {
