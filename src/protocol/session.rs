@@ -12,14 +12,15 @@
 //! Only the responder opens streams, so only it knows when nothing runs and nothing will: it says DRAINED, whoever
 //! wanted the drain, and the initiator closes. That is why neither end can lose the last answer to a close.
 
+mod activity;
 mod error;
+mod event;
 mod phase;
 #[cfg(test)]
 mod tests;
 mod timer;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -30,81 +31,15 @@ use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Token, Wel
 use crate::protocol::limits;
 use crate::protocol::wire::printable;
 
+use self::activity::{Activity, LOOK_INTERVAL};
 use self::phase::{Phase, Side};
-use self::timer::{Timer, Timers};
+use self::timer::{RTT_INTERVAL, Timer, Timers};
 
 pub use self::error::{IllegalCall, SessionError};
+pub use self::event::{Event, Output};
+pub use self::phase::State;
 pub use self::timer::Timing;
 pub use crate::protocol::control::Drain;
-
-/// Where a session stands. spec: CT-7
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Neither WELCOME nor REFUSE yet: no streams.
-    Handshaking,
-    /// Streams may be opened.
-    Open,
-    /// One end announced a drain: no new streams, those that run may finish.
-    Draining,
-    /// Over; the outputs that are left say why.
-    Closed,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Handshaking => "handshaking",
-            Self::Open => "open",
-            Self::Draining => "draining",
-            Self::Closed => "closed",
-        })
-    }
-}
-
-/// What happened, for the caller to act on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Responder: a claim arrived; answer with [`Session::welcome`] or [`Session::refuse`].
-    Hello(Box<Hello>),
-    /// Initiator: the tunnel is open.
-    Welcomed(Box<Welcome>),
-    /// Initiator: there is no tunnel; a close follows.
-    Refused(Refusal),
-    /// A probe went unanswered: prefer other tunnels.
-    Suspect,
-    /// The peer was heard again after [`Event::Suspect`].
-    Alive,
-    /// The peer wants no new streams.
-    PeerDraining(Drain),
-    /// Initiator: nothing runs on the responder's side any more; a close follows.
-    PeerDrained,
-    /// Responder: what the initiator exports from now on.
-    Services(Vec<Service>),
-    /// What the peer takes from now on.
-    Limits(PeerLimits),
-    /// Responder: a fresh credential.
-    Reauth(Token),
-    /// A probe came back after this long.
-    Rtt(Duration),
-}
-
-/// The next thing that the caller must do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Write these bytes to the control stream.
-    Send(Bytes),
-    /// Take note.
-    Event(Event),
-    /// End the tunnel; after a REFUSE, once that has arrived or had 3 s to do so. Always the last output. spec: CT-25
-    Close {
-        /// The code of CONNECTION_CLOSE.
-        code: CloseCode,
-        /// The reason, for people.
-        reason: String,
-        /// The peer said so: it need not be told. spec: CT-34
-        by_peer: bool,
-    },
-}
 
 /// The control stream of one tunnel, as one end sees it.
 #[derive(Debug)]
@@ -119,6 +54,7 @@ pub struct Session {
     probes: Probes,
     suspect: bool,
     heard_at: Instant,
+    activity: Activity,
     /// Whether CLOSE exists on this transport.
     closes: bool,
 }
@@ -159,6 +95,7 @@ impl Session {
             probes: Probes::default(),
             suspect: false,
             heard_at: now,
+            activity: Activity::default(),
             closes: false,
         }
     }
@@ -210,7 +147,10 @@ impl Session {
         while self.state() != State::Closed
             && let Some(frame) = self.reader.next(&mut input)?
         {
-            self.phase.check_receive(frame.frame_type(), self.closes)?;
+            let (frame_type, state) = (frame.frame_type(), self.state());
+            if !self.phase.may_receive(frame_type, self.closes) {
+                return Err(SessionError::Unexpected { frame: frame_type, state });
+            }
             self.on_frame(now, frame)?;
         }
         Ok(())
@@ -271,12 +211,30 @@ impl Session {
         // Reads of different streams may be reported out of order; the latest counts.
         self.heard_at = self.heard_at.max(now);
         if self.phase.is_live() {
+            self.activity.heard();
             self.timers.stop(Timer::Suspect);
             self.timers.set(Timer::Keepalive, self.heard_at, self.timing.keepalive_interval);
             self.timers.set(Timer::Idle, self.heard_at, self.timing.idle_timeout);
             if std::mem::take(&mut self.suspect) {
                 self.event(Event::Alive);
             }
+        }
+    }
+
+    /// The caller has opened or taken this many streams in all: while that grows, and while the peer is heard after that,
+    /// the tunnel is in use, and silence is then a reason to doubt. Cheap; meant for every turn of the caller and before
+    /// [`Session::timeout`]. spec: CT-42
+    pub fn used(&mut self, now: Instant, streams: u64) {
+        if self.phase.is_live() && self.activity.used(streams) && self.timers.get(Timer::Look).is_none() {
+            self.timers.set(Timer::Look, now, LOOK_INTERVAL);
+        }
+    }
+
+    /// Probes every 5 s from now on, for a transport that does not measure the round trip: routing weighs by it, so that
+    /// the responder needs it. Each answer is an [`Event::Rtt`]. Nothing unless the tunnel is open.
+    pub fn measure_rtt(&mut self, now: Instant) {
+        if self.phase.is_live() {
+            self.timers.set(Timer::Sample, now, Duration::ZERO);
         }
     }
 
@@ -365,8 +323,23 @@ impl Session {
                     }
                     self.send_probe(now);
                 }
+                Timer::Look => self.look(now),
+                Timer::Sample => {
+                    self.timers.set(Timer::Sample, now, RTT_INTERVAL);
+                    self.probe(now);
+                }
                 Timer::Keepalive => self.send_probe(now),
             }
+        }
+    }
+
+    /// Looks at a tunnel in use, and asks if it has fallen silent. spec: CT-42
+    fn look(&mut self, now: Instant) {
+        if self.activity.look() {
+            self.probe(now);
+        }
+        if self.activity.is_in_use() {
+            self.timers.set(Timer::Look, now, LOOK_INTERVAL);
         }
     }
 

@@ -3,7 +3,8 @@
 //! What carries the control frames is a [`Channel`]: a QUIC stream, the first bytes of a TLS connection, or a stream of
 //! HTTP/2. The rules are the session's, whatever carries it.
 
-mod attention;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,17 +15,13 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
-use self::attention::{Attention, LOOK_INTERVAL};
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::Service;
-use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session};
+use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session, State};
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 
 /// How many commands may wait for a tunnel's driver.
 pub(super) const COMMANDS: usize = 16;
-
-/// How often a responder asks for the round trip where the transport does not measure it: routing weighs by it.
-const RTT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What the owner of a tunnel may ask of its driver.
 #[derive(Debug)]
@@ -65,7 +62,6 @@ pub(super) trait Channel: Send {
 pub(super) struct Control<C> {
     channel: C,
     session: Session,
-    receiving: bool,
     heard: u64,
     /// When `heard` was read last.
     looked_at: Instant,
@@ -75,7 +71,7 @@ pub(super) struct Control<C> {
 
 impl<C: Channel> Control<C> {
     pub(super) fn new(channel: C, session: Session) -> Self {
-        Self { channel, session, receiving: true, heard: 0, looked_at: Instant::now(), fault: None }
+        Self { channel, session, heard: 0, looked_at: now(), fault: None }
     }
 
     pub(super) fn session(&mut self) -> &mut Session {
@@ -103,7 +99,7 @@ impl<C: Channel> Control<C> {
             if let Some(event) = self.flush().await? {
                 return Ok(event);
             }
-            self.wait().await?;
+            self.wait(|| 0).await?;
         }
     }
 
@@ -136,7 +132,9 @@ impl<C: Channel> Control<C> {
     }
 
     /// Feeds the session what happens next: bytes, the end of the stream, or its deadline. Cancel safe.
-    async fn wait(&mut self) -> Result<(), CloseReason> {
+    ///
+    /// `streams` counts those that were opened on the tunnel so far.
+    async fn wait(&mut self, streams: impl Fn() -> u64) -> Result<(), CloseReason> {
         let deadline = self.session.deadline();
         let timer = async {
             match deadline {
@@ -144,29 +142,19 @@ impl<C: Channel> Control<C> {
                 None => std::future::pending().await,
             }
         };
-        // Two places of the select look at the channel; only one of them is on at a time.
-        if !self.receiving {
-            return tokio::select! {
-                reason = self.channel.gone() => Err(reason),
-                () = timer => {
-                    self.note_traffic();
-                    self.session.timeout(Instant::now());
-                    Ok(())
-                }
-            };
-        }
         tokio::select! {
             bytes = self.channel.receive() => match bytes? {
                 Some(bytes) => {
                     // An error has queued the close that it calls for.
-                    if let Err(error) = self.session.receive(Instant::now(), &bytes) {
+                    if let Err(error) = self.session.receive(now(), &bytes) {
                         debug!(%error, "the peer broke the protocol on the control stream");
                         self.fault = Some(error.refusal_code());
                     }
                     Ok(())
                 }
+                // Nothing follows, and whoever asks again after the end is not to be answered for ever.
+                None if self.session.state() == State::Closed => Err(self.channel.gone().await),
                 None => {
-                    self.receiving = false;
                     // An error has queued the close that it calls for.
                     if let Err(error) = self.session.closed_by_peer() {
                         debug!(%error, "the peer ended the control stream");
@@ -175,25 +163,29 @@ impl<C: Channel> Control<C> {
                 }
             },
             () = timer => {
-                self.note_traffic();
-                self.session.timeout(Instant::now());
+                self.wake(streams());
                 Ok(())
             }
         }
     }
 
+    /// Tells the session that its deadline has come, and before that all that it has to know by then.
+    fn wake(&mut self, streams: u64) {
+        self.note_traffic();
+        let now = now();
+        self.session.used(now, streams);
+        self.session.timeout(now);
+    }
+
     /// What only an application that runs can cause proves that it lives, on whatever stream. When that was is known as
     /// far as "not before the last look", and that is what counts: a tunnel that died right behind its last bytes would
     /// otherwise seem alive for longer. spec: CT-10, CT-41
-    fn note_traffic(&mut self) -> bool {
+    fn note_traffic(&mut self) {
         let heard = self.channel.heard();
-        let more = heard != self.heard;
-        if more {
-            self.heard = heard;
+        if std::mem::replace(&mut self.heard, heard) != heard {
             self.session.heard(self.looked_at);
         }
-        self.looked_at = Instant::now();
-        more
+        self.looked_at = now();
     }
 
     /// Runs an open tunnel until it is gone; the reason is also its last phase.
@@ -218,13 +210,11 @@ impl<C: Channel> Control<C> {
         opener: bool,
     ) -> CloseReason {
         let mut draining = false;
-        let measures = opener && self.channel.rtt().is_none();
-        let mut sample = Instant::now();
-        let (mut attention, mut look) = (Attention::default(), None);
+        if opener && self.channel.rtt().is_none() {
+            self.session.measure_rtt(now());
+        }
         loop {
-            if look.is_none() && attention.is_due(state.exchanges()) {
-                look = Some(Instant::now() + LOOK_INTERVAL);
-            }
+            self.session.used(now(), state.exchanges());
             if let Some(rtt) = self.channel.rtt() {
                 state.note_rtt(rtt);
             }
@@ -237,26 +227,12 @@ impl<C: Channel> Control<C> {
                 Err(reason) => return reason,
             }
             tokio::select! {
-                waited = self.wait() => if let Err(reason) = waited { return reason },
+                waited = self.wait(|| state.exchanges()) => if let Err(reason) = waited { return reason },
                 command = commands.recv() => match command {
                     Some(command) => draining |= self.obey(command, state),
                     // Every handle is gone: nobody can use the tunnel any more.
                     None => self.session.close(CloseCode::Done, "released"),
                 },
-                () = sleep_until(sample.into()), if measures => {
-                    // What came before the question is no answer to it.
-                    self.note_traffic();
-                    // What came before the question is no answer to it.
-                    self.note_traffic();
-                    self.session.probe(Instant::now());
-                    sample = Instant::now() + RTT_INTERVAL;
-                }
-                () = sleep_until(look.unwrap_or(sample).into()), if look.is_some() => {
-                    look = None;
-                    if attention.look(self.note_traffic(), state.exchanges()) {
-                        self.session.probe(Instant::now());
-                    }
-                }
                 () = state.idle(), if draining && opener => {
                     draining = false;
                     note_illegal(self.session.drained());
@@ -270,7 +246,7 @@ impl<C: Channel> Control<C> {
         match command {
             Command::Drain(drain) => {
                 state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
-                note_illegal(self.session.drain(Instant::now(), drain));
+                note_illegal(self.session.drain(now(), drain));
                 return true;
             }
             Command::Services(services) => note_illegal(self.session.announce(&services)),
@@ -302,4 +278,9 @@ pub(super) fn note_illegal(called: Result<(), IllegalCall>) {
     if let Err(error) = called {
         debug!(%error, "nothing to do");
     }
+}
+
+/// The time by the clock that the timers go by; in tests that may be one moved by hand.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -2,7 +2,7 @@
 
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::control::{FrameError, FrameType};
-use crate::protocol::session::State;
+use crate::protocol::session::phase::State;
 
 /// The peer broke the protocol of the control stream; the session is closed and says so in its outputs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

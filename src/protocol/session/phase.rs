@@ -1,7 +1,32 @@
 //! The states of a session with what is known only there, and which event each of them allows. spec: CT-5, CT-7
 
+use std::fmt;
+
 use crate::protocol::control::FrameType;
-use crate::protocol::session::{SessionError, State};
+
+/// Where a session stands. spec: CT-7
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Neither WELCOME nor REFUSE yet: no streams.
+    Handshaking,
+    /// Streams may be opened.
+    Open,
+    /// One end announced a drain: no new streams, those that run may finish.
+    Draining,
+    /// Over; the outputs that are left say why.
+    Closed,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Handshaking => "handshaking",
+            Self::Open => "open",
+            Self::Draining => "draining",
+            Self::Closed => "closed",
+        })
+    }
+}
 
 /// Which end of the tunnel a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +93,8 @@ impl Phase {
     }
 
     /// Whether this frame may arrive now; `closes`: CLOSE exists on this transport. spec: CT-5, CT-34
-    pub(super) fn check_receive(&self, frame: FrameType, closes: bool) -> Result<(), SessionError> {
-        let allowed = match frame {
+    pub(super) fn may_receive(&self, frame: FrameType, closes: bool) -> bool {
+        match frame {
             FrameType::Hello => *self == Self::AwaitHello,
             FrameType::Welcome | FrameType::Refuse => matches!(self, Self::AwaitWelcome { .. }),
             FrameType::Ping | FrameType::Pong | FrameType::Limits => self.is_live(),
@@ -77,8 +102,7 @@ impl Phase {
             FrameType::Drain => matches!(self, Self::Open(_) | Self::Draining(Draining { got_drain: false, .. })),
             FrameType::Drained => matches!(self, Self::Draining(Draining { side: Side::Initiator, .. })),
             FrameType::Close => closes && !matches!(self, Self::AwaitHello),
-        };
-        if allowed { Ok(()) } else { Err(SessionError::Unexpected { frame, state: self.state() }) }
+        }
     }
 
     /// The state of a drain, entered if the session was open; only for a session that [`is_live`](Self::is_live).

@@ -1,5 +1,7 @@
 //! Sessions driven by a clock moved by hand, alone and joined back to back.
 
+mod activity;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// How often the round trip is measured where the transport does not do it.
+pub(super) const RTT_INTERVAL: Duration = Duration::from_secs(5);
+
 /// The timers of a session, in the order in which they act when several are due: what ends the tunnel comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timer {
@@ -13,12 +16,17 @@ pub(super) enum Timer {
     Idle,
     /// The last probe should have been answered; probe again. spec: CT-42
     Suspect,
+    /// A tunnel in use is looked at: has it fallen silent? spec: CT-42
+    Look,
+    /// The round trip is measured again. spec: CT-13
+    Sample,
     /// Nothing was heard for a while: probe. spec: CT-41
     Keepalive,
 }
 
 impl Timer {
-    pub(super) const ALL: [Self; 5] = [Self::Handshake, Self::Drain, Self::Idle, Self::Suspect, Self::Keepalive];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Handshake, Self::Drain, Self::Idle, Self::Suspect, Self::Look, Self::Sample, Self::Keepalive];
 }
 
 /// When each timer acts; a timer that is not set does not.

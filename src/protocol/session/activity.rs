@@ -8,10 +8,14 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is known of a tunnel's use.
 #[derive(Debug, Default)]
-pub(super) struct Attention {
+pub(super) struct Activity {
     usage: Usage,
-    /// Exchanges begun when last looked.
-    exchanges: u64,
+    /// Streams begun so far.
+    streams: u64,
+    /// How many those were at the last look.
+    looked: u64,
+    /// Whether the peer was heard since.
+    heard: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,30 +30,37 @@ enum Usage {
     Answered,
 }
 
-impl Attention {
-    /// Whether it needs to be looked at again after [`LOOK_INTERVAL`].
-    pub(super) fn is_due(&mut self, exchanges: u64) -> bool {
-        if self.usage == Usage::Idle && exchanges != self.exchanges {
+impl Activity {
+    /// This many streams have begun in all. `true`: to be looked at within [`LOOK_INTERVAL`].
+    pub(super) fn used(&mut self, streams: u64) -> bool {
+        self.streams = streams;
+        if self.usage == Usage::Idle && streams != self.looked {
             self.usage = Usage::Busy;
         }
+        self.is_in_use()
+    }
+
+    /// The peer was heard.
+    pub(super) const fn heard(&mut self) {
+        self.heard = true;
+    }
+
+    /// Whether it is to be looked at again.
+    pub(super) fn is_in_use(&self) -> bool {
         self.usage != Usage::Idle
     }
 
-    /// Looks: whether anything was `heard` since the last time, and how many `exchanges` have begun. `true`: ask now.
-    pub(super) fn look(&mut self, heard: bool, exchanges: u64) -> bool {
-        let begun = std::mem::replace(&mut self.exchanges, exchanges) != exchanges;
+    /// Looks at what has changed since the last time. `true`: ask now.
+    pub(super) fn look(&mut self) -> bool {
+        let begun = std::mem::replace(&mut self.looked, self.streams) != self.streams;
+        let heard = std::mem::take(&mut self.heard);
         self.usage = match (self.usage, begun, heard) {
             (_, true, true) | (Usage::Busy | Usage::Answered, false, true) => Usage::Busy,
             (_, true, false) | (Usage::Busy, false, false) => Usage::Asked,
             (Usage::Asked, false, true) => Usage::Answered,
-            (Usage::Idle, false, _) | (Usage::Asked | Usage::Answered, false, false) => return self.rest(),
+            (Usage::Idle, false, _) | (Usage::Asked | Usage::Answered, false, false) => Usage::Idle,
         };
         self.usage == Usage::Asked
-    }
-
-    const fn rest(&mut self) -> bool {
-        self.usage = Usage::Idle;
-        false
     }
 }
 
@@ -59,11 +70,14 @@ mod tests {
 
     /// What comes of one look after the other.
     fn asks(looks: &[(bool, u64)]) -> Vec<bool> {
-        let mut attention = Attention::default();
-        looks
-            .iter()
-            .map(|&(heard, exchanges)| attention.is_due(exchanges) && attention.look(heard, exchanges))
-            .collect()
+        let mut activity = Activity::default();
+        let mut asks = |&(heard, streams): &(bool, u64)| {
+            if heard {
+                activity.heard();
+            }
+            activity.used(streams) && activity.look()
+        };
+        looks.iter().map(&mut asks).collect()
     }
 
     // spec: CT-42
@@ -89,6 +103,6 @@ mod tests {
     #[test]
     fn a_tunnel_without_exchanges_is_left_to_the_keepalive() {
         assert_eq!(asks(&[(true, 0), (true, 0), (false, 0)]), [false; 3]);
-        assert!(!Attention::default().is_due(0));
+        assert!(!Activity::default().used(0));
     }
 }
