@@ -13,7 +13,6 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::socket::Prefixed;
 use super::{ConnectionDetails, ConnectionInfo, ExchangeService, Serving, Settings, http1, http2};
 use crate::id::PeerIdentity;
 use crate::net;
@@ -107,7 +106,7 @@ impl<S: ExchangeService> Accepted<S> {
         };
         let serving = self.serving(local, None);
         if is_http2 {
-            http2::serve(Prefixed::new(received, stream), serving).await;
+            http2::serve(net::Prefixed::new(received.freeze(), stream), serving).await;
         } else if !received.is_empty() {
             http1::serve(stream, received, serving).await;
         }

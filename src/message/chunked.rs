@@ -65,6 +65,7 @@ impl Decoder {
 #[derive(Debug)]
 pub struct Chunked {
     state: State,
+    padded: bool,
     extensions: usize,
     section: SectionEnd,
     max_trailer_bytes: usize,
@@ -83,11 +84,22 @@ enum State {
 impl Chunked {
     /// At the start of a body whose trailers have at most so many bytes and fields.
     pub fn new(max_trailer_bytes: usize, max_trailer_fields: usize) -> Self {
-        let section = SectionEnd::default();
-        Self { state: State::Size, extensions: 0, section, max_trailer_bytes, max_trailer_fields }
+        let section = SectionEnd::new(max_trailer_fields);
+        Self { state: State::Size, padded: false, extensions: 0, section, max_trailer_bytes, max_trailer_fields }
     }
 
-    fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Piece>, Violation> {
+    /// Lets white space follow a size, as some old senders pad it: only where nothing is passed on that another reader
+    /// might take apart differently.
+    pub fn with_padded_sizes(self) -> Self {
+        Self { padded: true, ..self }
+    }
+
+    /// The next piece in `buf`; `None` when more bytes are needed first. Nothing is taken after the end.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not the chunked coding, or a limit is broken; told as early as it is certain.
+    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Piece>, Violation> {
         loop {
             let ready = match &mut self.state {
                 State::Size => self.size(buf)?,
@@ -114,7 +126,7 @@ impl Chunked {
             return if window.len() == MAX_SIZE_LINE { Err(Violation::ChunkExtensions) } else { Ok(false) };
         };
         let line = window[..end].strip_suffix(b"\r").ok_or(Violation::BareLineFeed)?;
-        let (size, extensions) = size_line(line)?;
+        let (size, extensions) = size_line(line, self.padded)?;
         self.extensions += extensions;
         if self.extensions > MAX_EXTENSIONS {
             return Err(Violation::ChunkExtensions);
@@ -156,10 +168,11 @@ fn take(remaining: &mut u64, buf: &mut BytesMut) -> Option<Piece> {
 }
 
 /// The size, and how many bytes of extensions follow it. White space around the size, which the grammar does not
-/// have, is not accepted.
-fn size_line(line: &[u8]) -> Result<(u64, usize), Violation> {
+/// have, is not accepted unless `padded`.
+fn size_line(line: &[u8], padded: bool) -> Result<(u64, usize), Violation> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let (size, extensions) = line.split_at(digits);
+    let (size, rest) = line.split_at(digits);
+    let extensions = if padded { rest.trim_ascii_start() } else { rest };
     if digits == 0 || digits > MAX_DIGITS || !matches!(extensions.first(), None | Some(b';')) {
         return Err(Violation::ChunkSize);
     }

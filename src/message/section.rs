@@ -1,6 +1,6 @@
 //! Where a section of fields ends, and reading one: the head of an HTTP/1 message and its trailers.
 //!
-//! Sans-IO, for whoever reads HTTP/1: the egress, the client of targets.
+//! Sans-IO, for whoever reads HTTP/1: the egress, the client of targets, the handshake with an Envoy.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -13,20 +13,36 @@ pub const MAX_FIELDS: usize = 256;
 
 /// Finds the empty line that ends a head or a trailer section, and rejects lines that end in LF alone: whether such a
 /// line ends at all is what two parsers disagree on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SectionEnd {
+    max_lines: usize,
     scanned: usize,
     line: usize,
+    lines: usize,
 }
 
 impl SectionEnd {
+    /// At the start of a section of at most so many lines, the empty one not counted.
+    pub const fn new(max_lines: usize) -> Self {
+        Self { max_lines, scanned: 0, line: 0, lines: 0 }
+    }
+
     /// Nothing of the section was looked at yet.
-    pub fn is_at_start(&self) -> bool {
+    pub const fn is_at_start(&self) -> bool {
         self.scanned == 0
     }
 
+    /// The first line has not ended yet.
+    pub const fn is_in_first_line(&self) -> bool {
+        self.line == 0
+    }
+
     /// Looks only at what was not looked at before; `bytes` must have grown at its end only. Starts anew once it found
-    /// the end.
+    /// the end. What is wrong is decided by the first line that makes it so, hence the same for every split.
+    ///
+    /// # Errors
+    ///
+    /// [`Violation::BareLineFeed`], or [`Violation::TooManyFields`] for too many lines.
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Violation> {
         while let Some(offset) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') {
             let feed = self.scanned + offset;
@@ -34,8 +50,12 @@ impl SectionEnd {
                 return Err(Violation::BareLineFeed);
             }
             if feed - self.line == 1 {
-                *self = Self::default();
+                *self = Self::new(self.max_lines);
                 return Ok(Some(feed + 1));
+            }
+            self.lines += 1;
+            if self.lines > self.max_lines {
+                return Err(Violation::TooManyFields);
             }
             self.scanned = feed + 1;
             self.line = feed + 1;
@@ -73,6 +93,14 @@ pub(crate) fn append(fields: &mut HeaderMap, bytes: &Bytes, line: &httparse::Hea
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_section_of_too_many_lines_is_told_before_its_end() {
+        let found = |bytes: &[u8]| SectionEnd::new(2).find(bytes);
+        assert_eq!(found(b"a: b\r\nc: d\r\n\r\n"), Ok(Some(14)));
+        assert_eq!(found(b"a: b\r\nc: d\r\ne: f\r\n"), Err(Violation::TooManyFields));
+        assert_eq!(found(b"a: b\r\nc: d\r\ne: f\n"), Err(Violation::BareLineFeed));
+    }
 
     #[test]
     fn trailers_are_read_as_strictly_as_heads() {

@@ -4,17 +4,17 @@
 //! recipient choose between repairing and rejecting, this rejects: nothing ambiguous is ever passed on for somebody
 //! else to read in another way. The codecs of `egress` tokenize; the rules that need the whole head live here.
 
-mod authority;
-
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::header::{HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Uri, Version};
 
+use crate::message::authority;
 use crate::message::fields::{FieldRules, ends_in_space, is_connection_specific, is_forbidden_in_any_trailers};
+use crate::message::length::content_length;
 use crate::message::violation::Violation;
 
-pub use authority::authority;
+pub use crate::message::authority::authority;
 
 /// Longest request target accepted, bytes. RFC 9110 section 4.1 asks for at least 8,000.
 pub const MAX_TARGET: usize = 16 * 1024;
@@ -50,17 +50,6 @@ pub fn request_framing(version: Version, fields: &HeaderMap) -> Result<Framing, 
         return Err(Violation::TransferEncoding);
     }
     Ok(Framing::Chunked)
-}
-
-/// The declared length of a message: at most one field with decimal digits only, no sign, no list, no overflow.
-/// RFC 9110 section 8.6 would let equal repetitions pass; two parsers need not agree on "equal", so they do not.
-pub fn content_length(fields: &HeaderMap) -> Result<Option<u64>, Violation> {
-    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(None) };
-    if lengths.next().is_some() {
-        return Err(Violation::ContentLength);
-    }
-    decimal(length.as_bytes()).map(Some).ok_or(Violation::ContentLength)
 }
 
 /// Builds the URI of an HTTP/1 request in absolute form from its target and the authority in its Host field. Without
@@ -189,15 +178,6 @@ fn http2_fields(fields: &HeaderMap) -> Result<(), Violation> {
         }
     }
     Ok(())
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || digits.len() > 19 {
-        return None;
-    }
-    digits.iter().try_fold(0u64, |value, digit| {
-        digit.is_ascii_digit().then(|| value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))).flatten()
-    })
 }
 
 #[cfg(test)]

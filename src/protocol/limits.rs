@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::message::length;
 use crate::protocol::handshake::PeerLimits;
 
 /// The longest payload of a control frame. spec: CT-2
@@ -28,7 +29,7 @@ pub const MAX_AUTHORITY_BYTES: usize = 512;
 /// The longest `protocol` of an extended CONNECT. spec: ST-15
 pub const MAX_PROTOCOL_BYTES: usize = 64;
 /// The longest value of a request's Content-Length: what always fits into 64 bits. spec: ST-24
-pub const MAX_CONTENT_LENGTH_DIGITS: usize = 19;
+pub const MAX_CONTENT_LENGTH_DIGITS: usize = length::MAX_DIGITS;
 /// The longest payload of OPEN, OPENED and REFUSED. spec: ST-55
 pub const MAX_OPEN_BYTES: usize = 4_096;
 /// The longest datagram of a flow: what UDP itself can carry. spec: ST-40, ST-55

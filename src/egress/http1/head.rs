@@ -44,7 +44,8 @@ pub(super) struct HeadReader {
 
 impl HeadReader {
     pub(super) fn new(scheme: Scheme, max_bytes: usize, max_fields: usize) -> Self {
-        Self { scheme, max_bytes, max_fields: max_fields.min(MAX_FIELDS), section: SectionEnd::default() }
+        let max_fields = max_fields.min(MAX_FIELDS);
+        Self { scheme, max_bytes, max_fields, section: SectionEnd::new(max_fields + 1) }
     }
 
     /// Takes the next head out of `buf`, if it is complete.

@@ -13,7 +13,7 @@ use super::head::Terms;
 use crate::egress::date::DateCache;
 use crate::message::BoxError;
 use crate::message::fields::is_connection_specific;
-use crate::message::validate::content_length;
+use crate::message::length::content_length;
 use crate::net::output::Output;
 
 /// While more than this waits to be written, no more of the body is asked for.

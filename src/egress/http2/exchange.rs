@@ -20,6 +20,7 @@ use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
 use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::{Terms, send_body};
 use crate::message::interim::{InformationalSink, Queue};
+use crate::message::length;
 use crate::message::validate;
 use crate::message::violation::Violation;
 
@@ -111,7 +112,7 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     let (mut parts, body) = response.into_parts();
-    let Ok(declared) = validate::content_length(&parts.headers) else { return conclude(respond, unwritable()) };
+    let Ok(declared) = length::content_length(&parts.headers) else { return conclude(respond, unwritable()) };
     if parts.status.is_informational() {
         return conclude(respond, unwritable());
     }

@@ -3,16 +3,14 @@
 //! Built on `h2` itself: hyper's client drops 1xx responses, and takes a response that the target cancelled for one
 //! that has ended.
 
-use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::client::{Builder, ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream, SendStream};
-use http::Response;
+use h2::client::{Builder, SendRequest};
+use h2::{Reason, SendStream};
+use http::{Method, Response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -23,8 +21,12 @@ use super::outbound::Outbound;
 use super::upload::Upload;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
-use crate::message::fields::strip_hop_by_hop;
-use crate::message::interim::InformationalSink;
+use crate::message::fields::FieldRules;
+use crate::message::h2::head::final_head;
+use crate::message::h2::recv::StreamBody;
+use crate::message::h2::send::{Terms, send_body};
+use crate::message::interim::Flood;
+use crate::message::length;
 use crate::net::Corked;
 
 /// What one response may have under way: enough for 100 MiB/s at a millisecond, and no more than a tunnel's stream.
@@ -79,12 +81,27 @@ impl Client {
     async fn attempt(&self, outbound: Outbound, upload: Upload) -> Result<Response<TargetBody>, Attempt> {
         let mut sender = self.sender().await?;
         let sink = outbound.sink.clone();
+        let answers_head = outbound.method == Method::HEAD;
+        let declared = outbound.declared()?;
         let request = outbound.into_http2()?;
         let ends = matches!(&upload, Upload::Whole(data) if data.is_empty());
-        let (response, stream) = sender.send_request(request, ends).map_err(Attempt::from)?;
-        let upload = if ends { None } else { start(stream, upload)? };
-        let head = final_head(response, sink.as_ref()).await.map_err(Attempt::from)?;
-        Ok(head.map(|incoming| TargetBody::from(Http2Body { incoming, _upload: upload, data_ended: false })))
+        let (mut response, stream) = sender.send_request(request, ends).map_err(Attempt::from)?;
+        let upload = if ends { None } else { start(stream, upload, declared)? };
+        let pass_on = |early| {
+            if let Some(sink) = &sink {
+                sink.send(early);
+            }
+            Ok::<_, Attempt>(())
+        };
+        let (head, incoming) = final_head(&mut response, pass_on).await?.into_parts();
+        let length = length::of_response(answers_head, head.status, &head.headers);
+        let incoming = StreamBody::new(incoming, length, self.rules());
+        Ok(Response::from_parts(head, TargetBody::from(Http2Body { incoming, _upload: upload })))
+    }
+
+    /// Trailers are judged by size alone: what must not be in them is taken away when they go into the tunnel.
+    fn rules(&self) -> FieldRules {
+        FieldRules { max_fields: usize::MAX, max_bytes: self.settings.head_bytes, forbids: |_, _| false }
     }
 
     /// A handle whose connection takes one more stream, over a new connection if the present one has ended.
@@ -144,101 +161,52 @@ impl From<h2::Error> for Attempt {
     }
 }
 
+impl From<Flood> for Attempt {
+    fn from(flood: Flood) -> Self {
+        Self::from(Failure::new(Cause::TargetProtocol, flood.to_string()))
+    }
+}
+
 impl From<Failure> for Attempt {
     fn from(failure: Failure) -> Self {
         Self { failure, unprocessed: false, stale: false }
     }
 }
 
-/// Begins the upload. What is whole goes out at once, the rest in a task that ends with the handle.
-fn start(mut stream: SendStream<Bytes>, upload: Upload) -> Result<Option<AbortOnDropHandle<()>>, Attempt> {
+/// Begins the upload. What is whole goes out at once, the rest in a task that ends with the handle. The target tells by
+/// the response, or its failure, what became of it.
+fn start(
+    mut stream: SendStream<Bytes>,
+    upload: Upload,
+    declared: Option<u64>,
+) -> Result<Option<AbortOnDropHandle<()>>, Attempt> {
     match upload {
         Upload::Whole(data) => {
             stream.send_data(data, true).map_err(Attempt::from)?;
             Ok(None)
         }
-        streaming => Ok(Some(AbortOnDropHandle::new(tokio::spawn(send(stream, streaming))))),
-    }
-}
-
-/// Sends a body to its end. A body that fails cancels the stream; a stream that the target gave up ends the sending.
-async fn send(mut stream: SendStream<Bytes>, mut upload: Upload) {
-    loop {
-        let frame = tokio::select! {
-            frame = upload.frame() => frame,
-            _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
-        };
-        let goes_on = match frame {
-            Some(Ok(frame)) => send_frame(&mut stream, frame).await,
-            Some(Err(_)) => return stream.send_reset(Reason::CANCEL),
-            None => stream.send_data(Bytes::new(), true).map(|()| false),
-        };
-        // An error means that the target gave up; the response, or its failure, tells the rest.
-        if !goes_on.unwrap_or(false) {
-            return;
-        }
-    }
-}
-
-/// Sends one frame as fast as the target takes it; says whether more may follow.
-async fn send_frame(stream: &mut SendStream<Bytes>, frame: Frame<Bytes>) -> Result<bool, h2::Error> {
-    let mut data = match frame.into_data() {
-        Ok(data) => data,
-        Err(frame) => {
-            let trailers = frame.into_trailers().unwrap_or_default();
-            return stream.send_trailers(trailers).map(|()| false);
-        }
-    };
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        let Some(capacity) = poll_fn(|cx| stream.poll_capacity(cx)).await else { return Ok(false) };
-        let part = data.split_to(capacity?.min(data.len()));
-        stream.send_data(part, false)?;
-    }
-    Ok(true)
-}
-
-/// Passes 1xx responses on until the final head is there.
-async fn final_head(
-    mut response: ResponseFuture,
-    sink: Option<&InformationalSink>,
-) -> Result<Response<RecvStream>, h2::Error> {
-    let head = poll_fn(|cx| {
-        while let Poll::Ready(Some(Ok(mut informational))) = response.poll_informational(cx) {
-            strip_hop_by_hop(informational.headers_mut());
-            if let Some(sink) = sink {
-                sink.send(informational);
+        mut streaming => Ok(Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let terms = Terms { declared, stall_timeout: None, reset: |_| Reason::CANCEL };
+            if let Err(error) = send_body(&mut stream, Pin::new(&mut streaming), terms).await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "the upload to a target ends early");
             }
-        }
-        Pin::new(&mut response).poll(cx)
-    });
-    head.await
+        })))),
+    }
 }
 
 /// A response body; dropping it before its end resets the stream.
 pub(super) struct Http2Body {
-    incoming: RecvStream,
+    incoming: StreamBody,
     /// Keeps the upload going while the response is wanted.
     _upload: Option<AbortOnDropHandle<()>>,
-    data_ended: bool,
 }
 
 impl Body for Http2Body {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.get_mut();
-        if !this.data_ended {
-            if let Some(data) = ready!(this.incoming.poll_data(cx)).transpose()? {
-                // Handed on is as good as read: whoever holds it does not ask for more until it is gone.
-                this.incoming.flow_control().release_capacity(data.len())?;
-                return Poll::Ready(Some(Ok(Frame::data(data))));
-            }
-            this.data_ended = true;
-        }
-        let trailers = ready!(this.incoming.poll_trailers(cx))?;
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.incoming).poll_frame(cx).map_err(BoxError::from)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -246,6 +214,6 @@ impl Body for Http2Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
+        self.incoming.size_hint()
     }
 }

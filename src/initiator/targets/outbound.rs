@@ -8,6 +8,7 @@ use super::upload::Upload;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
 use crate::message::interim::InformationalSink;
+use crate::message::length::content_length;
 
 /// A request head, checked and without the fields of any hop.
 #[derive(Clone)]
@@ -42,6 +43,11 @@ impl Outbound {
     /// Whether sending the request a second time does no harm. RFC 9110 section 9.2.2.
     pub(super) fn is_idempotent(&self) -> bool {
         self.method.is_idempotent()
+    }
+
+    /// How many bytes the body has, where the head says so.
+    pub(super) fn declared(&self) -> Result<Option<u64>, Failure> {
+        content_length(&self.headers).map_err(|violation| Failure::new(Cause::BadRequest, violation.to_string()))
     }
 
     /// The request in HTTP/1.1: origin-form and `Host`.
@@ -96,8 +102,7 @@ impl Outbound {
 }
 
 fn check_length(headers: &HeaderMap, actual: usize) -> Result<(), Failure> {
-    let agrees = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.parse() == Ok(actual));
-    if headers.get_all(CONTENT_LENGTH).iter().all(agrees) {
+    if content_length(headers).is_ok_and(|declared| declared.is_none_or(|declared| declared == actual as u64)) {
         return Ok(());
     }
     Err(Failure::new(Cause::BadRequest, format!("Content-Length contradicts a body of {actual} bytes")))

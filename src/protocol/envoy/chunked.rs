@@ -1,106 +1,51 @@
-//! The chunked coding (RFC 9112 section 7.1), as far as a handshake needs it: an empty body, or the words of a refusal.
+//! The body of a handshake in the chunked coding: empty, or the words of a refusal. The coding itself is that of
+//! [`message::chunked`](crate::message::chunked).
 
-/// The longest line of a chunk's size, and of a trailer.
-const MAX_LINE: usize = 1024;
-/// The most lines in the trailers.
-const MAX_TRAILERS: usize = 100;
+use bytes::BytesMut;
+
+use crate::message::chunked;
+use crate::message::violation::Violation;
+use crate::protocol::envoy::{MAX_HEAD_BYTES, MAX_HEAD_FIELDS};
+
+pub(super) use crate::message::chunked::Piece;
 
 /// The bytes are not chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BadChunk;
 
-/// A piece of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
-    /// Never empty.
-    Data(&'a [u8]),
-    /// There is no more, and there were no further bytes taken.
-    End,
+impl From<Violation> for BadChunk {
+    fn from(_: Violation) -> Self {
+        Self
+    }
 }
 
-/// Reads one body; keeps at most one line.
+/// Reads one body; keeps at most one line, or the trailers.
 #[derive(Debug)]
 pub(super) struct Chunked {
-    state: State,
-    line: Vec<u8>,
-    trailers: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Size,
-    Data(u64),
-    DataEnd,
-    Trailers,
-    Done,
+    decoder: chunked::Chunked,
+    /// What was taken and is not enough for a piece.
+    begun: BytesMut,
 }
 
 impl Chunked {
-    pub(super) const fn new() -> Self {
-        Self { state: State::Size, line: Vec::new(), trailers: 0 }
+    /// At the start of a body. Nothing of it is passed on, so that a padded size is understood.
+    pub(super) fn new() -> Self {
+        let decoder = chunked::Chunked::new(MAX_HEAD_BYTES, MAX_HEAD_FIELDS).with_padded_sizes();
+        Self { decoder, begun: BytesMut::new() }
     }
 
-    /// Takes the next piece from `input`; `None` when more bytes are needed first.
-    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, BadChunk> {
-        loop {
-            self.state = match self.state {
-                State::Done => return Ok(Some(Piece::End)),
-                State::Data(0) => State::DataEnd,
-                State::Data(left) => {
-                    let (data, rest) = input.split_at(input.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
-                    *input = rest;
-                    self.state = State::Data(left - data.len() as u64);
-                    return Ok((!data.is_empty()).then_some(Piece::Data(data)));
-                }
-                State::Size | State::DataEnd | State::Trailers => {
-                    if !self.read_line(input)? {
-                        return Ok(None);
-                    }
-                    self.end_line()?
-                }
-            };
+    /// Takes the next piece from `input`; `None` when more bytes are needed first. What follows a piece stays there.
+    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Piece>, BadChunk> {
+        self.begun.extend_from_slice(input);
+        let piece = self.decoder.decode(&mut self.begun)?;
+        // A piece needs all that had begun before, so that what is left of both is the end of the input.
+        let left = if piece.is_some() { self.begun.len().min(input.len()) } else { 0 };
+        *input = &input[input.len() - left..];
+        if piece.is_some() {
+            self.begun.clear();
         }
+        Ok(piece)
     }
-
-    /// Whether the line is complete; without its CR LF then.
-    fn read_line(&mut self, input: &mut &[u8]) -> Result<bool, BadChunk> {
-        while let Some((&byte, rest)) = input.split_first() {
-            *input = rest;
-            if byte == b'\n' {
-                return if self.line.pop() == Some(b'\r') { Ok(true) } else { Err(BadChunk) };
-            }
-            if self.line.len() == MAX_LINE {
-                return Err(BadChunk);
-            }
-            self.line.push(byte);
-        }
-        Ok(false)
-    }
-
-    fn end_line(&mut self) -> Result<State, BadChunk> {
-        let line = std::mem::take(&mut self.line);
-        match self.state {
-            State::Size => match size(&line)? {
-                0 => Ok(State::Trailers),
-                size => Ok(State::Data(size)),
-            },
-            State::Trailers if line.is_empty() => Ok(State::Done),
-            State::Trailers if self.trailers < MAX_TRAILERS => {
-                self.trailers += 1;
-                Ok(State::Trailers)
-            }
-            State::DataEnd if line.is_empty() => Ok(State::Size),
-            _ => Err(BadChunk),
-        }
-    }
-}
-
-/// The size before any extension.
-fn size(line: &[u8]) -> Result<u64, BadChunk> {
-    let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii_end();
-    let is_hex = (1..=16).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
-    let text = std::str::from_utf8(digits).ok().filter(|_| is_hex).ok_or(BadChunk)?;
-    u64::from_str_radix(text, 16).map_err(|_| BadChunk)
 }
 
 #[cfg(test)]
@@ -115,8 +60,8 @@ mod tests {
         for mut input in bytes.chunks(step) {
             while !ended {
                 match chunked.next(&mut input)? {
-                    Some(Piece::Data(more)) => data.extend_from_slice(more),
-                    Some(Piece::End) => ended = true,
+                    Some(Piece::Data(more)) => data.extend_from_slice(&more),
+                    Some(Piece::End(_)) => ended = true,
                     None => break,
                 }
             }
@@ -148,7 +93,7 @@ mod tests {
                 assert_eq!(got, expected, "{bytes:?} by {step}");
             }
         }
-        assert_eq!(read(&[b'1'; MAX_LINE + 1], 100), Err(BadChunk));
+        assert_eq!(read(&[b'1'; 1025], 100), Err(BadChunk));
         assert_eq!(read(&[b"0\r\n".to_vec(), b"a:b\r\n".repeat(101)].concat(), 9), Err(BadChunk));
     }
 }

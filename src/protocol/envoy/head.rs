@@ -1,5 +1,7 @@
 //! Finds the end of an HTTP/1 head in bytes that arrive in any split, and holds no more than the head. spec: EV-10
 
+use crate::message::section::SectionEnd;
+use crate::message::violation::Violation;
 use crate::protocol::envoy::{MAX_HEAD_BYTES, MAX_HEAD_FIELDS};
 
 /// Why bytes are not a head. Decided at the first byte that makes it so, hence the same for every split.
@@ -11,64 +13,65 @@ pub(super) enum HeadError {
     TooLarge,
 }
 
+impl From<Violation> for HeadError {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::TooManyFields => Self::TooLarge,
+            _ => Self::Syntax,
+        }
+    }
+}
+
 /// A head as far as it has arrived. Looks at each byte once, however slowly they come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct HeadScanner {
     bytes: Vec<u8>,
-    /// Where the current line starts.
-    line: usize,
-    /// Lines that are complete, the first one included.
-    lines: usize,
+    section: SectionEnd,
+}
+
+impl Default for HeadScanner {
+    fn default() -> Self {
+        // The first line is no field.
+        Self { bytes: Vec::new(), section: SectionEnd::new(MAX_HEAD_FIELDS + 1) }
+    }
 }
 
 impl HeadScanner {
     /// Takes from `input` what belongs to the head; whether the head is complete.
     pub(super) fn push(&mut self, input: &mut &[u8]) -> Result<bool, HeadError> {
-        while !input.is_empty() {
-            let feed = input.iter().position(|&byte| byte == b'\n');
-            let (piece, rest) = input.split_at(feed.map_or(input.len(), |at| at + 1));
-            self.take(piece)?;
-            *input = rest;
-            if feed.is_some() && self.end_line()? {
-                return Ok(true);
-            }
+        let before = self.bytes.len();
+        let fits = &input[..input.len().min(MAX_HEAD_BYTES - before)];
+        if self.section.is_in_first_line() {
+            check_first_line(fits)?;
         }
-        Ok(false)
+        self.bytes.extend_from_slice(fits);
+        let Some(end) = self.section.find(&self.bytes)? else {
+            let is_too_large = fits.len() < input.len();
+            *input = &[];
+            return if is_too_large { Err(HeadError::TooLarge) } else { Ok(false) };
+        };
+        if end == EMPTY_LINE {
+            return Err(HeadError::Syntax);
+        }
+        self.bytes.truncate(end);
+        *input = &input[end - before..];
+        Ok(true)
     }
 
     /// The head, once it is complete; the empty line at its end included.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+}
 
-    /// Tells TLS and other binary protocols by the first line, without waiting for a line feed that may never come.
-    fn take(&mut self, piece: &[u8]) -> Result<(), HeadError> {
-        let fits = &piece[..piece.len().min(MAX_HEAD_BYTES - self.bytes.len())];
-        if self.lines == 0 && fits.iter().any(|byte| byte.is_ascii_control() && !b"\r\n".contains(byte)) {
-            return Err(HeadError::Syntax);
-        }
-        self.bytes.extend_from_slice(fits);
-        if fits.len() == piece.len() { Ok(()) } else { Err(HeadError::TooLarge) }
-    }
+/// Bytes of a line with nothing in it; a head does not begin with one.
+const EMPTY_LINE: usize = 2;
 
-    /// Whether the line that just ended is the empty one after the fields.
-    fn end_line(&mut self) -> Result<bool, HeadError> {
-        let line = &self.bytes[self.line..];
-        if !line.ends_with(b"\r\n") {
-            return Err(HeadError::Syntax);
-        }
-        let is_empty = line.len() == 2;
-        self.line = self.bytes.len();
-        match (is_empty, self.lines) {
-            (true, 0) => Err(HeadError::Syntax),
-            (true, _) => Ok(true),
-            (false, lines) if lines > MAX_HEAD_FIELDS => Err(HeadError::TooLarge),
-            (false, _) => {
-                self.lines += 1;
-                Ok(false)
-            }
-        }
-    }
+/// Tells TLS and other binary protocols by the first line, without waiting for a line feed that may never come.
+fn check_first_line(bytes: &[u8]) -> Result<(), HeadError> {
+    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let is_text = line.iter().all(|byte| !byte.is_ascii_control() || *byte == b'\r');
+    if is_text { Ok(()) } else { Err(HeadError::Syntax) }
 }
 
 #[cfg(test)]

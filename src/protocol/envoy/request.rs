@@ -111,7 +111,7 @@ impl RequestReader {
         let State::Body(chunked, judged) = &mut self.state else { return Ok(None) };
         match chunked.next(input) {
             Ok(None) => Ok(None),
-            Ok(Some(Piece::End)) => judged.as_ref().clone().map(Some),
+            Ok(Some(Piece::End(_))) => judged.as_ref().clone().map(Some),
             Ok(Some(Piece::Data(_))) => Err(Rejection::Body),
             Err(BadChunk) => Err(Rejection::NotHttp),
         }

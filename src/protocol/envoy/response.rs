@@ -183,7 +183,7 @@ impl ResponseReader {
                 State::Chunks(chunked) => {
                     return match chunked.next(input)? {
                         Some(Piece::Data(_)) => Err(HandshakeError::Body),
-                        Some(Piece::End) => Ok(true),
+                        Some(Piece::End(_)) => Ok(true),
                         None => Ok(false),
                     };
                 }
@@ -261,12 +261,12 @@ impl Reason {
                     let (data, rest) = input.split_at(input.len().min(usize::try_from(*left).unwrap_or(usize::MAX)));
                     *input = rest;
                     *left -= data.len() as u64;
-                    data
+                    Bytes::copy_from_slice(data)
                 }
                 Body::Chunks(chunked) => match chunked.next(input) {
                     Ok(Some(Piece::Data(data))) => data,
-                    Ok(None) => &[],
-                    Ok(Some(Piece::End)) | Err(BadChunk) => return Err(self.complete().into()),
+                    Ok(None) => Bytes::new(),
+                    Ok(Some(Piece::End(_))) | Err(BadChunk) => return Err(self.complete().into()),
                 },
             };
             if data.is_empty() {

@@ -3,8 +3,6 @@
 //! A head is read straight into `http` types: names in the table are cloned from statics, values share the memory of
 //! the received bytes. Every part has one encoding, so a name or method that has an index must use it.
 
-use std::net::Ipv6Addr;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
 use http::header::{HeaderName, HeaderValue};
@@ -12,7 +10,9 @@ use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::id::ServiceName;
+use crate::message::authority;
 use crate::message::fields;
+use crate::message::length;
 use crate::protocol::handshake::identifier;
 use crate::protocol::limits;
 use crate::protocol::limits::Limits;
@@ -245,25 +245,14 @@ fn read_scheme(cursor: &mut Cursor<'_>) -> Result<Scheme, Malformed> {
 
 fn read_authority(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
     match std::str::from_utf8(cursor.sized()?) {
-        Ok(text) if text.len() <= limits::MAX_AUTHORITY_BYTES && is_authority(text) => Ok(text.to_owned()),
+        Ok(text) if text.len() <= limits::MAX_AUTHORITY_BYTES && is_none_or_authority(text) => Ok(text.to_owned()),
         _ => Err(Malformed::Invalid("authority")),
     }
 }
 
-/// Nothing, or a host and perhaps a port. No user information, whose `@` could hide the host, and no percent signs,
-/// which no resolver reads. spec: ST-12
-fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port),
-        _ => (text, ""),
-    };
-    let host_is_valid = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)),
-    };
-    let port_is_valid =
-        port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
-    host_is_valid && port_is_valid && (text.is_empty() || !host.is_empty())
+/// Nothing, or a host and perhaps a port. spec: ST-12
+fn is_none_or_authority(text: &str) -> bool {
+    text.is_empty() || authority::is_authority(text)
 }
 
 /// A name and perhaps a version, as in RFC 9110 section 7.8. spec: ST-15
@@ -325,7 +314,7 @@ pub fn check_http_target(method: &Method, uri: &http::Uri) -> Result<(), Malform
     if method.as_str().len() > limits::MAX_METHOD_BYTES {
         return Err(Malformed::Invalid("method"));
     }
-    if authority.len() > limits::MAX_AUTHORITY_BYTES || !is_authority(authority) {
+    if authority.len() > limits::MAX_AUTHORITY_BYTES || !is_none_or_authority(authority) {
         return Err(Malformed::Invalid("authority"));
     }
     ascii(path.as_bytes(), "path", is_path_byte)?;
@@ -335,15 +324,5 @@ pub fn check_http_target(method: &Method, uri: &http::Uri) -> Result<(), Malform
 /// The length that a request's fields promise: one field of digits that fit into 64 bits whatever they are, or none.
 /// spec: ST-24
 pub fn content_length(fields: &HeaderMap) -> Result<Option<u64>, Malformed> {
-    const INVALID: Malformed = Malformed::Invalid("content-length");
-    let mut values = fields.get_all(CONTENT_LENGTH).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    let digits = value.as_bytes();
-    let has_valid_length = (1..=limits::MAX_CONTENT_LENGTH_DIGITS).contains(&digits.len());
-    if values.next().is_some() || !has_valid_length || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(INVALID);
-    }
-    value.to_str().ok().and_then(|digits| digits.parse().ok()).map(Some).ok_or(INVALID)
+    length::content_length(fields).map_err(|_| Malformed::Invalid("content-length"))
 }

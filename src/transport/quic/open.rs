@@ -183,5 +183,5 @@ pub(crate) fn declared_length(to_head: bool, status: StatusCode, fields: &Header
 
 /// The value of content-length, if there is a readable one.
 pub(super) fn content_length(fields: &HeaderMap) -> Option<u64> {
-    fields.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    crate::message::length::content_length(fields).ok().flatten()
 }
