@@ -18,13 +18,11 @@ mod quota;
 mod rule;
 mod secret;
 
+pub use crate::protocol::limits::MAX_REASON_BYTES;
 pub use identity::{IdentityTemplate, IdentityTemplateError, San};
 pub use quota::{Counts, QuotaExceeded, QuotaScope, Quotas};
 pub use rule::{NodeRule, RuleError, RuleSettings, Rules};
 pub use secret::{MAX_SECRET_BYTES, MIN_SECRET_BYTES, Secret};
-
-/// The longest reason of a refusal, in bytes. spec: HS-3
-pub const MAX_REASON_BYTES: usize = 512;
 
 /// A claim that the rules accepted. Only [`authorize`] makes one, and the registry takes nothing else.
 #[derive(Debug)]

@@ -53,6 +53,16 @@ impl RefusalCode {
         Self::ALL.into_iter().find(|code| u64::from(code.number()) == number)
     }
 
+    /// The code that a received number means: itself, or for one that is not known here the most ordinary one of its
+    /// hundred, 403 or 503. `None` outside of 400 to 599. spec: ER-1
+    pub fn nearest(number: u64) -> Option<Self> {
+        Self::from_number(number).or(match number {
+            400..500 => Some(Self::Forbidden),
+            500..600 => Some(Self::Unavailable),
+            _ => None,
+        })
+    }
+
     /// The metric label and the word in logs.
     pub const fn label(self) -> &'static str {
         match self {

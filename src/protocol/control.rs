@@ -240,11 +240,26 @@ fn echo(payload: &[u8]) -> Result<[u8; 8], Malformed> {
     payload.try_into().map_err(|_| Malformed::Invalid("length"))
 }
 
+/// The ids of DRAIN's fields.
+mod drain {
+    pub(super) const DEADLINE: u64 = 1;
+    pub(super) const RECONNECT_AFTER: u64 = 3;
+}
+
+/// The ids of CLOSE's fields.
+mod close {
+    pub(super) const CODE: u64 = 1;
+    pub(super) const REASON: u64 = 3;
+}
+
 impl Drain {
+    /// The ids of the fields, by name.
+    pub const FIELDS: [(&str, u64); 2] = [("deadline", drain::DEADLINE), ("reconnect_after", drain::RECONNECT_AFTER)];
+
     /// Appends the payload of a DRAIN frame.
     pub fn encode(&self, out: &mut BytesMut) {
-        put_field(out, 1, |out| varint::encode(out, millis_of(self.deadline)));
-        put_field(out, 3, |out| varint::encode(out, millis_of(self.reconnect_after)));
+        put_field(out, drain::DEADLINE, |out| varint::encode(out, millis_of(self.deadline)));
+        put_field(out, drain::RECONNECT_AFTER, |out| varint::encode(out, millis_of(self.reconnect_after)));
     }
 
     /// Reads the payload of a DRAIN frame. spec: CT-20
@@ -253,8 +268,10 @@ impl Drain {
         let (mut deadline, mut reconnect_after) = (None, None);
         while let Some((id, value)) = fields.next()? {
             match id {
-                1 => deadline = Some(whole(value, |cursor| cursor.millis("deadline"))?),
-                3 => reconnect_after = Some(whole(value, |cursor| cursor.millis("reconnect-after"))?),
+                drain::DEADLINE => deadline = Some(whole(value, |cursor| cursor.millis("deadline"))?),
+                drain::RECONNECT_AFTER => {
+                    reconnect_after = Some(whole(value, |cursor| cursor.millis("reconnect-after"))?)
+                }
                 other => unknown_field(other)?,
             }
         }
@@ -266,10 +283,15 @@ impl Drain {
 }
 
 impl Close {
+    /// The ids of the fields, by name.
+    pub const FIELDS: [(&str, u64); 2] = [("code", close::CODE), ("reason", close::REASON)];
+
     /// Appends the payload of a CLOSE frame.
     pub fn encode(&self, out: &mut BytesMut) {
-        put_field(out, 1, |out| varint::encode(out, self.code));
-        put_field(out, 3, |out| out.put_slice(printable(&self.reason, limits::MAX_REASON_BYTES).as_bytes()));
+        put_field(out, close::CODE, |out| varint::encode(out, self.code));
+        put_field(out, close::REASON, |out| {
+            out.put_slice(printable(&self.reason, limits::MAX_REASON_BYTES).as_bytes())
+        });
     }
 
     /// Reads the payload of a CLOSE frame. spec: CT-34
@@ -278,8 +300,8 @@ impl Close {
         let (mut code, mut reason) = (None, None);
         while let Some((id, value)) = fields.next()? {
             match id {
-                1 => code = Some(whole(value, Cursor::varint)?),
-                3 => reason = Some(text(value, limits::MAX_REASON_BYTES, "reason")?),
+                close::CODE => code = Some(whole(value, Cursor::varint)?),
+                close::REASON => reason = Some(text(value, limits::MAX_REASON_BYTES, "reason")?),
                 other => unknown_field(other)?,
             }
         }
@@ -388,16 +410,18 @@ impl FrameReader {
         let used = self.held.len() - rest.len();
         *input = &input[used - before..];
         self.held.clear();
-        if length > limits::MAX_CONTROL_PAYLOAD as u64 {
-            return Err(FrameError::TooLong { frame_type: number, length });
+        // The type is judged before the length. spec: ER-4
+        let known = FrameType::from_number(number);
+        match known {
+            None if self.strict => return Err(FrameError::Early(number)),
+            None if !number.is_multiple_of(2) => return Err(FrameError::UnknownType(number)),
+            _ if length > limits::MAX_CONTROL_PAYLOAD as u64 => {
+                return Err(FrameError::TooLong { frame_type: number, length });
+            }
+            _ => {}
         }
         let length = length as usize;
-        match FrameType::from_number(number) {
-            Some(known) => Ok(Some(Step::Payload(known, length))),
-            None if self.strict => Err(FrameError::Early(number)),
-            None if number.is_multiple_of(2) => Ok(Some(Step::Skip(length))),
-            None => Err(FrameError::UnknownType(number)),
-        }
+        Ok(Some(known.map_or(Step::Skip(length), |known| Step::Payload(known, length))))
     }
 
     fn payload(&mut self, length: usize, input: &mut &[u8]) -> Option<Bytes> {

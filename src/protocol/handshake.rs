@@ -15,6 +15,7 @@ mod hello;
 mod tests;
 mod token;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -157,19 +158,22 @@ pub(crate) fn put_services(out: &mut BytesMut, services: &[Service]) {
     }
 }
 
-/// Reads services to the end of `value`; at least one, at most 256, no name twice. spec: HS-17
+/// Reads services to the end of `value`; at least one, at most 256, no name twice. One of an unknown kind is checked and
+/// left out. spec: HS-17
 pub(crate) fn read_services(value: &[u8]) -> Result<Vec<Service>, Malformed> {
     let mut cursor = Cursor::new(value);
-    let mut services: Vec<Service> = Vec::new();
+    let mut names = HashSet::new();
+    let mut services = Vec::new();
     while !cursor.is_empty() {
-        let kind = ServiceKind::from_number(cursor.varint()?).ok_or(Malformed::Invalid("service kind"))?;
-        let name = identifier(cursor.sized()?, "service name", ServiceName::new)?;
-        if services.len() == limits::MAX_SERVICES || services.iter().any(|known| known.name == name) {
+        let kind = ServiceKind::from_number(cursor.varint()?);
+        let name = cursor.sized()?;
+        if names.len() == limits::MAX_SERVICES || !names.insert(name) {
             return Err(Malformed::Invalid("services"));
         }
-        services.push(Service { name, kind });
+        let name = identifier(name, "service name", ServiceName::new)?;
+        services.extend(kind.map(|kind| Service { name, kind }));
     }
-    if services.is_empty() { Err(Malformed::Invalid("services")) } else { Ok(services) }
+    if names.is_empty() { Err(Malformed::Invalid("services")) } else { Ok(services) }
 }
 
 /// An identifier; its own type says what it may contain. spec: HS-10, HS-11

@@ -24,7 +24,7 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::varint;
 use crate::protocol::wire::Malformed;
 
-pub use self::head::{METHODS, check_http_target, content_length as check_content_length};
+pub use self::head::{HEAD_FLAGS, METHODS, check_http_target, content_length as check_content_length};
 pub use self::names::NAMES;
 pub use self::reader::{Event, MessageReader, Role};
 pub use self::service::{Open, Refused, ServiceFrame};

@@ -10,6 +10,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::id::{PeerIdentity, TunnelId};
 use crate::policy;
+use crate::protocol::VERSION;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{Refusal, Welcome};
@@ -20,9 +21,6 @@ use crate::transport::quic::new_tunnel_id;
 use crate::transport::{
     AcceptError, CloseReason, Incoming, Pending, Phase, Prepared, TransportKind, Tunnel, TunnelSettings,
 };
-
-/// The one version this build speaks. spec: HS-4
-const VERSION: u32 = 1;
 
 impl Shared {
     fn proofs(&self) -> MutexGuard<'_, HashMap<TunnelId, Proof>> {

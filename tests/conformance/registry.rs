@@ -5,13 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use adit::id;
+use adit::message::interim;
 use adit::protocol;
 use adit::protocol::code::{CloseCode, OpenCause, RefusalCode, StreamCode};
 use adit::protocol::control;
+use adit::protocol::control::Close;
 use adit::protocol::envoy;
 use adit::protocol::envoy::{EchoSettings, Echoer, PingSettings};
 use adit::protocol::flows::FlowLimits;
-use adit::protocol::handshake::ServiceKind;
+use adit::protocol::handshake::{Hello, Refusal, ServiceKind, Welcome};
 use adit::protocol::limits;
 use adit::protocol::session::{Drain, Timing};
 use adit::protocol::stream;
@@ -61,6 +63,37 @@ fn types() {
     assert_eq!(section("service_frames"), numbers(frames.into_iter().chain([opened])));
     let kinds = ServiceKind::ALL.map(|kind| (format!("{kind:?}").to_lowercase(), kind.number()));
     assert_eq!(section("service_kinds"), numbers(kinds));
+}
+
+// spec: HS-4, CT-20, CT-34, ST-10
+#[test]
+fn fields_and_flags() {
+    let ids = |fields: &[(&str, u64)]| numbers(fields.iter().map(|&(name, id)| (name.to_owned(), id)));
+    assert_eq!(section("hello_fields"), ids(&Hello::FIELDS));
+    assert_eq!(section("welcome_fields"), ids(&Welcome::FIELDS));
+    assert_eq!(section("refuse_fields"), ids(&Refusal::FIELDS));
+    assert_eq!(section("drain_fields"), ids(&Drain::FIELDS));
+    assert_eq!(section("close_fields"), ids(&Close::FIELDS));
+    assert_eq!(section("head_flags"), numbers(stream::HEAD_FLAGS.map(|(name, bit)| (name.to_owned(), u64::from(bit)))));
+}
+
+// spec: OV-15, OV-16
+#[test]
+fn no_number_that_is_set_aside_is_given_away() {
+    let ranges = section("ranges");
+    let set_aside = ranges["first_grease"]..=ranges["last_private"];
+    assert_eq!(ranges["last_grease"] + 1, ranges["first_private"]);
+    for (name, value) in registry() {
+        let is_space =
+            ["_frames", "_fields", "_types", "_codes", "_causes", "_kinds"].iter().any(|end| name.ends_with(end));
+        let Some(numbers) = value.as_table().filter(|_| is_space) else { continue };
+        for (what, number) in numbers {
+            assert!(
+                !set_aside.contains(&number.as_integer().unwrap()),
+                "{name} gives {what} a number that is set aside"
+            );
+        }
+    }
 }
 
 #[test]
@@ -134,6 +167,9 @@ fn bounds() {
         ("authority_bytes", limits::MAX_AUTHORITY_BYTES as i64),
         ("protocol_bytes", limits::MAX_PROTOCOL_BYTES as i64),
         ("content_length_digits", limits::MAX_CONTENT_LENGTH_DIGITS as i64),
+        ("passed_interim_responses", interim::MAX_PASSED as i64),
+        ("waiting_interim_responses", interim::MAX_WAITING as i64),
+        ("read_interim_responses", interim::MAX_READ as i64),
         ("open_bytes", limits::MAX_OPEN_BYTES as i64),
         ("datagram_bytes", limits::MAX_DATAGRAM_BYTES as i64),
         ("early_datagrams", limits::MAX_EARLY_DATAGRAMS as i64),

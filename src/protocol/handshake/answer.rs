@@ -9,18 +9,51 @@ use crate::protocol::limits;
 use crate::protocol::varint;
 use crate::protocol::wire::{Cursor, Fields, Malformed, millis_of, printable, put_field, text, unknown_field, whole};
 
+/// The ids of WELCOME's fields.
+mod welcome {
+    pub(super) const VERSION: u64 = 1;
+    pub(super) const OBSERVED: u64 = 2;
+    pub(super) const TUNNEL: u64 = 3;
+    pub(super) const LIMITS: u64 = 4;
+    pub(super) const RESPONDER: u64 = 5;
+    pub(super) const KEEPALIVE: u64 = 7;
+    pub(super) const IDLE: u64 = 9;
+}
+
+/// The ids of REFUSE's fields.
+mod refuse {
+    pub(super) const NUMBER: u64 = 1;
+    pub(super) const RETRY_AFTER: u64 = 2;
+    pub(super) const REASON: u64 = 3;
+}
+
 impl Welcome {
+    /// The ids of the fields, by name.
+    pub const FIELDS: [(&str, u64); 7] = [
+        ("version", welcome::VERSION),
+        ("observed", welcome::OBSERVED),
+        ("tunnel_id", welcome::TUNNEL),
+        ("limits", welcome::LIMITS),
+        ("responder", welcome::RESPONDER),
+        ("keepalive", welcome::KEEPALIVE),
+        ("idle_timeout", welcome::IDLE),
+    ];
+
     /// Appends the payload of a WELCOME frame.
     pub fn encode(&self, out: &mut BytesMut) {
-        put_field(out, 1, |out| varint::encode(out, self.version.into()));
+        put_field(out, welcome::VERSION, |out| varint::encode(out, self.version.into()));
         if let Some(observed) = &self.observed {
-            put_field(out, 2, |out| out.put_slice(printable(observed, limits::MAX_OBSERVED_BYTES).as_bytes()));
+            put_field(out, welcome::OBSERVED, |out| {
+                out.put_slice(printable(observed, limits::MAX_OBSERVED_BYTES).as_bytes())
+            });
         }
-        put_field(out, 3, |out| out.put_u64(self.tunnel.0));
-        put_field(out, 4, |out| self.limits.encode(out));
-        put_field(out, 5, |out| out.put_slice(printable(&self.responder, limits::MAX_RESPONDER_BYTES).as_bytes()));
-        put_field(out, 7, |out| varint::encode(out, millis_of(self.keepalive)));
-        put_field(out, 9, |out| varint::encode(out, millis_of(self.idle)));
+        put_field(out, welcome::TUNNEL, |out| out.put_u64(self.tunnel.0));
+        put_field(out, welcome::LIMITS, |out| self.limits.encode(out));
+        put_field(out, welcome::RESPONDER, |out| {
+            out.put_slice(printable(&self.responder, limits::MAX_RESPONDER_BYTES).as_bytes())
+        });
+        put_field(out, welcome::KEEPALIVE, |out| varint::encode(out, millis_of(self.keepalive)));
+        put_field(out, welcome::IDLE, |out| varint::encode(out, millis_of(self.idle)));
     }
 
     /// Reads the payload of a WELCOME frame. spec: HS-2
@@ -30,13 +63,13 @@ impl Welcome {
         let (mut responder, mut keepalive, mut idle) = (None, None, None);
         while let Some((id, value)) = fields.next()? {
             match id {
-                1 => version = Some(whole(value, |cursor| cursor.varint_u32("version"))?),
-                2 => observed = Some(some_text(value, limits::MAX_OBSERVED_BYTES, "observed address")?),
-                3 => tunnel = Some(value.try_into().map_err(|_| Malformed::Invalid("tunnel id"))?),
-                4 => limits = PeerLimits::decode(value)?,
-                5 => responder = Some(some_text(value, limits::MAX_RESPONDER_BYTES, "responder")?),
-                7 => keepalive = Some(whole(value, |cursor| cursor.millis("keepalive"))?),
-                9 => idle = Some(whole(value, |cursor| cursor.millis("idle timeout"))?),
+                welcome::VERSION => version = Some(whole(value, |cursor| cursor.varint_u32("version"))?),
+                welcome::OBSERVED => observed = Some(some_text(value, limits::MAX_OBSERVED_BYTES, "observed address")?),
+                welcome::TUNNEL => tunnel = Some(value.try_into().map_err(|_| Malformed::Invalid("tunnel id"))?),
+                welcome::LIMITS => limits = PeerLimits::decode(value)?,
+                welcome::RESPONDER => responder = Some(some_text(value, limits::MAX_RESPONDER_BYTES, "responder")?),
+                welcome::KEEPALIVE => keepalive = Some(whole(value, |cursor| cursor.millis("keepalive"))?),
+                welcome::IDLE => idle = Some(whole(value, |cursor| cursor.millis("idle timeout"))?),
                 other => unknown_field(other)?,
             }
         }
@@ -65,13 +98,19 @@ impl Welcome {
 }
 
 impl Refusal {
+    /// The ids of the fields, by name.
+    pub const FIELDS: [(&str, u64); 3] =
+        [("number", refuse::NUMBER), ("retry_after", refuse::RETRY_AFTER), ("reason", refuse::REASON)];
+
     /// Appends the payload of a REFUSE frame.
     pub fn encode(&self, out: &mut BytesMut) {
-        put_field(out, 1, |out| varint::encode(out, self.code.number().into()));
+        put_field(out, refuse::NUMBER, |out| varint::encode(out, self.code.number().into()));
         if let Some(wait) = self.retry_after {
-            put_field(out, 2, |out| varint::encode(out, millis_of(wait)));
+            put_field(out, refuse::RETRY_AFTER, |out| varint::encode(out, millis_of(wait)));
         }
-        put_field(out, 3, |out| out.put_slice(printable(&self.reason, limits::MAX_REASON_BYTES).as_bytes()));
+        put_field(out, refuse::REASON, |out| {
+            out.put_slice(printable(&self.reason, limits::MAX_REASON_BYTES).as_bytes())
+        });
     }
 
     /// Reads the payload of a REFUSE frame. spec: HS-3
@@ -80,13 +119,12 @@ impl Refusal {
         let (mut code, mut retry_after, mut reason) = (None, None, None);
         while let Some((id, value)) = fields.next()? {
             match id {
-                1 => {
-                    code = Some(
-                        RefusalCode::from_number(whole(value, Cursor::varint)?).ok_or(Malformed::Invalid("number"))?,
-                    )
+                refuse::NUMBER => {
+                    let number = whole(value, Cursor::varint)?;
+                    code = Some(RefusalCode::nearest(number).ok_or(Malformed::Invalid("number"))?);
                 }
-                2 => retry_after = Some(whole(value, |cursor| cursor.millis("retry-after"))?),
-                3 => reason = Some(text(value, limits::MAX_REASON_BYTES, "reason")?),
+                refuse::RETRY_AFTER => retry_after = Some(whole(value, |cursor| cursor.millis("retry-after"))?),
+                refuse::REASON => reason = Some(text(value, limits::MAX_REASON_BYTES, "reason")?),
                 other => unknown_field(other)?,
             }
         }

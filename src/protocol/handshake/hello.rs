@@ -27,6 +27,21 @@ pub enum HelloError {
     },
 }
 
+/// The ids of HELLO's fields.
+mod id {
+    pub(super) const VERSIONS: u64 = 1;
+    pub(super) const TOKEN: u64 = 2;
+    pub(super) const TENANT: u64 = 3;
+    pub(super) const SERVICES: u64 = 4;
+    pub(super) const CLUSTER: u64 = 5;
+    pub(super) const LIMITS: u64 = 6;
+    pub(super) const NODE: u64 = 7;
+    pub(super) const BUILD: u64 = 8;
+    pub(super) const INSTANCE: u64 = 9;
+    pub(super) const SLOT: u64 = 11;
+    pub(super) const GENERATION: u64 = 13;
+}
+
 impl HelloError {
     /// The number to refuse with. spec: HS-7, HS-8
     pub const fn code(&self) -> RefusalCode {
@@ -38,29 +53,44 @@ impl HelloError {
 }
 
 impl Hello {
+    /// The ids of the fields, by name.
+    pub const FIELDS: [(&str, u64); 11] = [
+        ("versions", id::VERSIONS),
+        ("token", id::TOKEN),
+        ("tenant", id::TENANT),
+        ("services", id::SERVICES),
+        ("cluster", id::CLUSTER),
+        ("limits", id::LIMITS),
+        ("node", id::NODE),
+        ("build", id::BUILD),
+        ("instance", id::INSTANCE),
+        ("slot", id::SLOT),
+        ("generation", id::GENERATION),
+    ];
+
     /// Appends the payload of a HELLO frame.
     pub fn encode(&self, out: &mut BytesMut) {
         let Place { claim, instance, slot, generation } = &self.place;
-        put_field(out, 1, |out| {
+        put_field(out, id::VERSIONS, |out| {
             varint::encode(out, self.versions.0.into());
             varint::encode(out, self.versions.1.into());
         });
         if let Some(token) = &self.token {
-            put_field(out, 2, |out| out.put_slice(token));
+            put_field(out, id::TOKEN, |out| out.put_slice(token));
         }
-        put_field(out, 3, |out| out.put_slice(claim.tenant.as_str().as_bytes()));
+        put_field(out, id::TENANT, |out| out.put_slice(claim.tenant.as_str().as_bytes()));
         if !self.services.is_empty() {
-            put_field(out, 4, |out| put_services(out, &self.services));
+            put_field(out, id::SERVICES, |out| put_services(out, &self.services));
         }
-        put_field(out, 5, |out| out.put_slice(claim.cluster.as_str().as_bytes()));
-        put_field(out, 6, |out| self.limits.encode(out));
-        put_field(out, 7, |out| out.put_slice(claim.node.as_str().as_bytes()));
+        put_field(out, id::CLUSTER, |out| out.put_slice(claim.cluster.as_str().as_bytes()));
+        put_field(out, id::LIMITS, |out| self.limits.encode(out));
+        put_field(out, id::NODE, |out| out.put_slice(claim.node.as_str().as_bytes()));
         if !self.build.is_empty() {
-            put_field(out, 8, |out| out.put_slice(printable(&self.build, limits::MAX_BUILD_BYTES).as_bytes()));
+            put_field(out, id::BUILD, |out| out.put_slice(printable(&self.build, limits::MAX_BUILD_BYTES).as_bytes()));
         }
-        put_field(out, 9, |out| out.put_slice(&instance.0));
-        put_field(out, 11, |out| varint::encode(out, (*slot).into()));
-        put_field(out, 13, |out| varint::encode(out, *generation));
+        put_field(out, id::INSTANCE, |out| out.put_slice(&instance.0));
+        put_field(out, id::SLOT, |out| varint::encode(out, (*slot).into()));
+        put_field(out, id::GENERATION, |out| varint::encode(out, *generation));
     }
 
     /// Reads the payload of a HELLO frame; the versions first, so that a HELLO of a future version is told 404 and
@@ -68,7 +98,7 @@ impl Hello {
     pub fn decode(payload: &[u8]) -> Result<Self, HelloError> {
         let mut fields = Fields::new(payload);
         let versions = match fields.next()? {
-            Some((1, value)) => read_versions(value)?,
+            Some((id::VERSIONS, value)) => read_versions(value)?,
             _ => return Err(Malformed::Missing("versions").into()),
         };
         Ok(HelloParts::read(&mut fields)?.assemble(versions)?)
@@ -106,21 +136,21 @@ struct HelloParts {
 impl HelloParts {
     fn read(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
         let mut parts = Self::default();
-        while let Some((id, value)) = fields.next()? {
-            match id {
-                2 => parts.token = Some(Token::decode(value)?),
-                3 => parts.tenant = Some(identifier(value, "tenant", TenantId::new)?),
-                4 => parts.services = read_services(value)?,
-                5 => parts.cluster = Some(identifier(value, "cluster", ClusterId::new)?),
-                6 => parts.limits = PeerLimits::decode(value)?,
-                7 => parts.node = Some(identifier(value, "node", NodeId::new)?),
-                8 => parts.build = some_text(value, limits::MAX_BUILD_BYTES, "build")?,
-                9 => {
+        while let Some((number, value)) = fields.next()? {
+            match number {
+                id::TOKEN => parts.token = Some(Token::decode(value)?),
+                id::TENANT => parts.tenant = Some(identifier(value, "tenant", TenantId::new)?),
+                id::SERVICES => parts.services = read_services(value)?,
+                id::CLUSTER => parts.cluster = Some(identifier(value, "cluster", ClusterId::new)?),
+                id::LIMITS => parts.limits = PeerLimits::decode(value)?,
+                id::NODE => parts.node = Some(identifier(value, "node", NodeId::new)?),
+                id::BUILD => parts.build = some_text(value, limits::MAX_BUILD_BYTES, "build")?,
+                id::INSTANCE => {
                     let bytes = value.try_into().map_err(|_| Malformed::Invalid("instance"))?;
                     parts.instance = Some(InstanceId(bytes));
                 }
-                11 => parts.slot = Some(whole(value, |cursor| cursor.varint_u32("slot"))?),
-                13 => parts.generation = Some(whole(value, Cursor::varint)?),
+                id::SLOT => parts.slot = Some(whole(value, |cursor| cursor.varint_u32("slot"))?),
+                id::GENERATION => parts.generation = Some(whole(value, Cursor::varint)?),
                 other => unknown_field(other)?,
             }
         }

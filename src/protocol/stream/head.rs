@@ -45,6 +45,9 @@ const FLAG_END: u8 = 0b001;
 const FLAG_SERVICE: u8 = 0b010;
 const FLAG_PROTOCOL: u8 = 0b100;
 
+/// The flags of a HEAD, by name. spec: ST-10, ST-20
+pub const HEAD_FLAGS: [(&str, u8); 3] = [("end", FLAG_END), ("service", FLAG_SERVICE), ("protocol", FLAG_PROTOCOL)];
+
 /// Guesses the number of fields from the length of a head, so that the map need not grow while it is filled.
 const USUAL_FIELD_BYTES: usize = 16;
 /// A guess reserves no more than this many fields, whatever the length.

@@ -88,7 +88,7 @@ pub(super) fn decode_response(bytes: &[u8], upgrade: bool) -> Outcome {
     let mut described = table([("status", if upgrade { 101 } else { 200 }.into())]);
     insert_leftover(&mut described, &leftover);
     let accept = HandshakeRules { upgrade, ..HandshakeRules::default() }.accept_bytes();
-    Ok((Value::Table(described), [accept, &leftover[..]].concat()))
+    Ok((Value::Table(described), accept.to_vec()))
 }
 
 fn describe_error(error: &HandshakeError) -> Failure {
