@@ -7,11 +7,13 @@ pub mod auto;
 mod builder;
 mod dialer;
 pub mod serve;
+mod settings;
 mod status;
 mod supervisor;
 pub mod targets;
 
 pub use crate::transport::TransportChoice;
 pub use builder::{BuildError, Builder};
-pub use dialer::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, InitiatorSettings};
+pub use dialer::Initiator;
+pub use settings::{DEFAULT_PROBE_INTERVAL, Destination, InitiatorSettings};
 pub use status::{SlotStatus, StatusBoard};

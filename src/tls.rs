@@ -32,6 +32,7 @@
 mod certificate;
 mod error;
 pub mod pki;
+mod provider;
 mod reject;
 pub mod secret;
 mod settings;
@@ -40,12 +41,14 @@ mod verify;
 
 pub use certificate::{Summary, peer_identity, spki_pin};
 pub use error::TlsError;
+pub use provider::provider;
 pub use reject::{Fault, Peer, Rejection};
 pub use settings::{
-    ClientCertificates, EgressTls, InitiatorTls, ResponderTls, Trust, egress_config, envoy_client_config,
-    envoy_inner_config, envoy_responder_config, initiator_config, provider, responder_config, server_name,
+    ClientCertificates, EgressTls, InitiatorTls, ResponderTls, egress_config, envoy_client_config, envoy_inner_config,
+    envoy_responder_config, initiator_config, responder_config, server_name,
 };
 pub use store::{Credentials, load_crls, load_roots, parse_crls, parse_roots};
+pub use verify::Trust;
 
 #[cfg(test)]
 mod tests;

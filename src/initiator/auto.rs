@@ -16,8 +16,8 @@
 //!             └──────── backoff is over ──────────┘
 //! ```
 
+mod attempt;
 mod event;
-mod lane;
 mod probing;
 mod settings;
 mod status;
@@ -28,8 +28,8 @@ mod tunnel;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use self::attempt::{Lane, Live, Order, Pursuit, Round};
 use self::event::PerTransport;
-use self::lane::{Lane, Live, Order, Pursuit, Round};
 use self::probing::Probing;
 use self::status::Record;
 use crate::lifecycle::{Backoff, MAX_RETRY_AFTER};

@@ -13,68 +13,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::id::{Claim, InstanceId};
+use crate::id::InstanceId;
+use crate::initiator::settings::{Destination, InitiatorSettings};
 use crate::initiator::status::StatusBoard;
-use crate::initiator::supervisor::{Slot, keep};
-use crate::protocol::handshake::{Service, Token};
-use crate::telemetry::{Metrics, Role, TunnelMetrics};
-use crate::tls::{InitiatorTls, TlsError};
-use crate::transport::tcp::{TcpSettings, envoy};
-use crate::transport::{Dialer, Serve, TransportChoice, TunnelSettings};
+use crate::initiator::supervisor::{Shared, Slot, keep};
+use crate::telemetry::{Metrics, Role};
+use crate::tls::TlsError;
+use crate::transport::{Dialer, Serve};
 
 /// How often a name is asked again while all is well.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a tunnel that fell back to TCP waits before QUIC is probed, unless the settings say otherwise.
-pub const DEFAULT_PROBE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A responder to keep tunnels to.
-#[derive(Debug, Clone)]
-pub struct Destination {
-    /// `host:port` as configured; every address it resolves to is dialled.
-    pub target: String,
-    /// Tunnels per address, at least 1.
-    pub count: u32,
-    /// The name that the responder's certificate must have; by default the host of `target`.
-    pub server_name: Option<String>,
-    /// What carries its tunnels.
-    pub transport: TransportChoice,
-}
-
-/// Everything an initiator needs.
-#[derive(Debug, Clone)]
-pub struct InitiatorSettings {
-    /// Who it claims to be.
-    pub claim: Claim,
-    /// A credential beside TLS.
-    pub token: Option<Token>,
-    /// What it shows to Envoy responders, and which of them are genuine. Adit's own transports have theirs in the dialer.
-    pub tls: InitiatorTls,
-    /// What it exports.
-    pub services: Vec<Service>,
-    /// Where to.
-    pub destinations: Vec<Destination>,
-    /// How long a tunnel that fell back to TCP waits before QUIC is probed; up to three times that while probes fail.
-    /// [`DEFAULT_PROBE_INTERVAL`] suits most. spec: TB-25
-    pub probe_interval: Duration,
-    /// How tunnels are drained, and what this end accepts.
-    pub tunnel: TunnelSettings,
-    /// What only TCP knows of a tunnel to an Envoy.
-    pub tcp: TcpSettings,
-}
-
 /// The initiator role, ready to run.
 #[derive(Debug, Clone)]
 pub struct Initiator<S> {
-    pub(super) settings: Arc<InitiatorSettings>,
+    shared: Shared<S>,
     destinations: Arc<[Arc<Prepared>]>,
-    pub(super) service: S,
-    pub(super) instance: InstanceId,
-    pub(super) board: StatusBoard,
-    pub(super) tasks: TaskTracker,
-    pub(super) metrics: TunnelMetrics,
     next_slot: Arc<AtomicU32>,
 }
 
@@ -83,15 +39,6 @@ pub struct Initiator<S> {
 struct Prepared {
     destination: Destination,
     dialer: Dialer,
-}
-
-impl InitiatorSettings {
-    /// `dialer`, which can dial an Envoy as well where `destination` is one.
-    fn dialer_for(&self, destination: &Destination, dialer: Dialer) -> Result<Dialer, TlsError> {
-        let TransportChoice::Envoy(dial) = &destination.transport else { return Ok(dialer) };
-        let envoy = envoy::Dialer::new(&self.tls, dial.as_ref().clone(), self.tunnel, self.tcp.clone())?;
-        Ok(dialer.with_envoy(envoy))
-    }
 }
 
 impl<S: Serve + Sync> Initiator<S> {
@@ -105,21 +52,20 @@ impl<S: Serve + Sync> Initiator<S> {
             Ok(Arc::new(Prepared { destination: destination.clone(), dialer }))
         });
         let destinations = prepared.collect::<Result<_, TlsError>>()?;
-        Ok(Self {
+        let shared = Shared {
             settings: Arc::new(settings),
-            destinations,
             service,
             instance: InstanceId(rand::random()),
             board: StatusBoard::new(metrics.destinations()),
             tasks: TaskTracker::new(),
             metrics: metrics.tunnels(Role::Initiator),
-            next_slot: Arc::default(),
-        })
+        };
+        Ok(Self { shared, destinations, next_slot: Arc::default() })
     }
 
     /// What its tunnels are doing.
     pub fn status(&self) -> StatusBoard {
-        self.board.clone()
+        self.shared.board.clone()
     }
 
     /// Keeps the tunnels up until `drain` is cancelled, then drains them all and returns.
@@ -127,11 +73,11 @@ impl<S: Serve + Sync> Initiator<S> {
     /// Not cancel safe: dropping the future leaves the tunnels' tasks running.
     pub async fn run(self, drain: CancellationToken) {
         for prepared in self.destinations.iter() {
-            self.tasks.spawn(self.clone().keep_destination(Arc::clone(prepared), drain.clone()));
+            self.shared.tasks.spawn(self.clone().keep_destination(Arc::clone(prepared), drain.clone()));
         }
         drain.cancelled().await;
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
     }
 
     async fn keep_destination(self, prepared: Arc<Prepared>, drain: CancellationToken) {
@@ -188,20 +134,10 @@ impl<S: Serve + Sync> Initiator<S> {
                     dialer: dialer.clone(),
                     failed: Arc::clone(failed),
                 };
-                self.tasks.spawn(keep(self.clone(), slot, stop.clone()));
+                self.shared.tasks.spawn(keep(self.shared.clone(), slot, stop.clone()));
             }
             addresses.insert(*address, stop);
         }
-    }
-}
-
-impl Destination {
-    /// The name to verify: the configured one, else the host part of the target.
-    fn server_name(&self) -> String {
-        self.server_name.clone().unwrap_or_else(|| {
-            let host = self.target.rsplit_once(':').map_or(self.target.as_str(), |(host, _)| host);
-            host.trim_start_matches('[').trim_end_matches(']').to_owned()
-        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! attempt is a task of its own that reports to one inbox.
 
 mod attempt;
-mod words;
+mod report;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,15 +14,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::attempt::{Candidate, Happened, Opened, Report, Stage};
-use self::words::Cause;
-use crate::id::Place;
+use self::report::Cause;
+use crate::id::{InstanceId, Place};
 use crate::initiator::auto::{Action, Attempt, Auto, AutoSettings, ClaimPlace, Event};
-use crate::initiator::dialer::Initiator;
-use crate::initiator::status::Change;
+use crate::initiator::settings::InitiatorSettings;
+use crate::initiator::status::{Change, StatusBoard};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Hello;
+use crate::telemetry::TunnelMetrics;
 use crate::transport::{CloseReason, DialError, Dialer, Serve, TransportChoice};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
@@ -31,6 +33,17 @@ const VERSIONS: (u32, u32) = (1, 1);
 const INBOX: usize = 8;
 /// How many probes that fail in a row lengthen the interval between them: it doubles up to three times the first.
 const LONGEST_INTERVAL: u32 = 3;
+
+/// What all slots of an initiator have in common. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Shared<S> {
+    pub(super) settings: Arc<InitiatorSettings>,
+    pub(super) service: S,
+    pub(super) instance: InstanceId,
+    pub(super) board: StatusBoard,
+    pub(super) tasks: TaskTracker,
+    pub(super) metrics: TunnelMetrics,
+}
 
 /// Where one tunnel goes and which one it is.
 #[derive(Debug)]
@@ -54,12 +67,12 @@ impl Slot {
 }
 
 /// Keeps one slot filled until `stop` is cancelled, then drains its tunnel.
-pub(super) async fn keep<S: Serve + Sync>(initiator: Initiator<S>, slot: Slot, stop: CancellationToken) {
-    Supervisor::new(initiator, slot).run(stop).await;
+pub(super) async fn keep<S: Serve + Sync>(shared: Shared<S>, slot: Slot, stop: CancellationToken) {
+    Supervisor::new(shared, slot).run(stop).await;
 }
 
 struct Supervisor<S> {
-    initiator: Initiator<S>,
+    shared: Shared<S>,
     slot: Arc<Slot>,
     auto: Arc<Mutex<Auto>>,
     /// What the machine knows of, by its names.
@@ -75,15 +88,15 @@ struct Supervisor<S> {
 }
 
 impl<S: Serve + Sync> Supervisor<S> {
-    fn new(initiator: Initiator<S>, slot: Slot) -> Self {
-        let interval = initiator.settings.probe_interval;
+    fn new(shared: Shared<S>, slot: Slot) -> Self {
+        let interval = shared.settings.probe_interval;
         let settings = AutoSettings {
             first_probe: interval,
             max_probe_interval: interval.saturating_mul(LONGEST_INTERVAL),
             ..AutoSettings::default()
         };
         let auto = Arc::new(Mutex::new(Auto::new(Instant::now(), &slot.transport, settings)));
-        initiator.board.add(
+        shared.board.add(
             slot.number,
             Arc::clone(&slot.destination),
             slot.address,
@@ -93,7 +106,7 @@ impl<S: Serve + Sync> Supervisor<S> {
         let (reports, inbox) = mpsc::channel(INBOX);
         let (number, slot) = (slot.number, Arc::new(slot));
         let (candidates, cause) = (HashMap::new(), Cause::default());
-        Self { initiator, slot, auto, candidates, generation: 0, number, cause, reports, inbox }
+        Self { shared, slot, auto, candidates, generation: 0, number, cause, reports, inbox }
     }
 
     async fn run(mut self, stop: CancellationToken) {
@@ -155,7 +168,7 @@ impl<S: Serve + Sync> Supervisor<S> {
 
     fn opened(&mut self, attempt: Attempt, opened: Opened) {
         let Opened { tunnel, responder, observed } = opened;
-        words::up(&self.slot, &tunnel, &responder, observed.as_deref());
+        report::up(&self.slot, &tunnel, &responder, observed.as_deref());
         if let Some(candidate) = self.candidates.get_mut(&attempt) {
             if let Stage::Claiming { number } = candidate.stage {
                 self.number = number;
@@ -164,7 +177,7 @@ impl<S: Serve + Sync> Supervisor<S> {
         }
         let actions = self.tell(Event::Admitted(attempt));
         self.perform(actions);
-        self.initiator.board.apply(self.slot.number, Change::Connected { tunnel, responder });
+        self.shared.board.apply(self.slot.number, Change::Connected { tunnel, responder });
     }
 
     /// An attempt did not become a tunnel.
@@ -172,12 +185,12 @@ impl<S: Serve + Sync> Supervisor<S> {
         self.candidates.remove(&attempt);
         self.slot.failed.notify_one();
         match error {
-            DialError::Refused(refusal) => self.initiator.metrics.refused(refusal.code),
-            other => self.initiator.metrics.handshake_failed(words::failure_label(other)),
+            DialError::Refused(refusal) => self.shared.metrics.refused(refusal.code),
+            other => self.shared.metrics.handshake_failed(report::failure_label(other)),
         }
         let beside = self.auto().tunnel().is_some();
-        let actions = self.tell(Event::Ended(attempt, words::dial_failure(error)));
-        words::failed(&self.slot, attempt, error, wait(&actions), beside);
+        let actions = self.tell(Event::Ended(attempt, report::dial_failure(error)));
+        report::failed(&self.slot, attempt, error, wait(&actions), beside);
         if !beside {
             self.cause.note(Cause::of_dial(error));
         }
@@ -189,14 +202,14 @@ impl<S: Serve + Sync> Supervisor<S> {
         self.candidates.remove(&attempt);
         self.slot.failed.notify_one();
         let claiming = self.candidates.values().any(|other| matches!(other.stage, Stage::Claiming { .. }));
-        let actions = self.tell(Event::Ended(attempt, words::close_failure(reason)));
+        let actions = self.tell(Event::Ended(attempt, report::close_failure(reason)));
         if claiming && reason.code == CloseCode::Superseded {
-            words::superseded_by_own(&self.slot);
+            report::superseded_by_own(&self.slot);
         } else {
-            words::lost(&self.slot, attempt, reason, wait(&actions));
+            report::lost(&self.slot, attempt, reason, wait(&actions));
         }
         self.cause = Cause::of_close(reason);
-        self.initiator.board.apply(self.slot.number, Change::Lost { reason: self.cause.reason.clone() });
+        self.shared.board.apply(self.slot.number, Change::Lost { reason: self.cause.reason.clone() });
         self.perform(actions);
     }
 
@@ -204,7 +217,7 @@ impl<S: Serve + Sync> Supervisor<S> {
     fn draining(&mut self, attempt: Attempt, after: Duration) {
         self.candidates.remove(&attempt);
         let actions = self.tell(Event::Draining(attempt, after));
-        words::draining(&self.slot, wait(&actions).unwrap_or(after));
+        report::draining(&self.slot, wait(&actions).unwrap_or(after));
         self.cause = Cause::of_drain();
         self.perform(actions);
     }
@@ -221,13 +234,13 @@ impl<S: Serve + Sync> Supervisor<S> {
                 Action::Claim(attempt, place) => self.claim(attempt, place),
                 Action::Drain(attempt) => {
                     if let Some(Stage::Up(tunnel)) = self.candidates.remove(&attempt).map(|candidate| candidate.stage) {
-                        tunnel.drain(self.initiator.settings.tunnel.drain_timeout, Duration::ZERO);
+                        tunnel.drain(self.shared.settings.tunnel.drain_timeout, Duration::ZERO);
                     }
                 }
                 Action::Wait { until } => self.wait(until),
                 Action::Switched { from, to, reason } => {
-                    self.initiator.board.switched(from, to);
-                    words::switched(&self.slot, from, to, &reason);
+                    self.shared.board.switched(from, to);
+                    report::switched(&self.slot, from, to, &reason);
                 }
             }
         }
@@ -236,9 +249,9 @@ impl<S: Serve + Sync> Supervisor<S> {
     fn connect(&mut self, attempt: Attempt) {
         let over = attempt.transport();
         if self.auto().tunnel().is_none() {
-            self.initiator.board.apply(self.slot.number, Change::Connecting { over });
+            self.shared.board.apply(self.slot.number, Change::Connecting { over });
         }
-        let candidate = Candidate::connect(&self.initiator, &self.slot, attempt, over, self.reports.clone());
+        let candidate = Candidate::connect(&self.shared, &self.slot, attempt, over, self.reports.clone());
         self.candidates.insert(attempt, candidate);
     }
 
@@ -262,7 +275,7 @@ impl<S: Serve + Sync> Supervisor<S> {
     fn hello(&mut self, number: u32) -> Hello {
         let generation = self.generation;
         self.generation += 1;
-        let Initiator { settings, instance, .. } = &self.initiator;
+        let Shared { settings, instance, .. } = &self.shared;
         Hello {
             versions: VERSIONS,
             place: Place { claim: settings.claim.clone(), instance: *instance, slot: number, generation },
@@ -279,7 +292,7 @@ impl<S: Serve + Sync> Supervisor<S> {
         }
         self.cause.shown = true;
         let Cause { permanent, reason, advice, .. } = self.cause.clone();
-        self.initiator.board.apply(self.slot.number, Change::Waiting { permanent, reason, advice, until });
+        self.shared.board.apply(self.slot.number, Change::Waiting { permanent, reason, advice, until });
     }
 
     /// Drains the tunnel and gives up what is under way beside it.
@@ -294,11 +307,11 @@ impl<S: Serve + Sync> Supervisor<S> {
             report.happened.too_late();
         }
         if let Some(Stage::Up(tunnel)) = live.map(|candidate| candidate.stage) {
-            tunnel.drain(self.initiator.settings.tunnel.drain_timeout, Duration::ZERO);
+            tunnel.drain(self.shared.settings.tunnel.drain_timeout, Duration::ZERO);
             // The session's drain timer bounds this wait.
             tunnel.closed().await;
         }
-        self.initiator.board.remove(self.slot.number);
+        self.shared.board.remove(self.slot.number);
     }
 }
 

@@ -30,12 +30,13 @@ mod rping;
 
 use std::time::Duration;
 
+pub use self::checks::HandshakeRules;
 pub use self::dial::{RequestHead, encode_request, is_reserved};
 pub use self::echoer::{EchoOutput, EchoSettings, Echoer};
 pub use self::path::{PathError, RequestPath};
 pub use self::pinger::{DeadReason, PingOutput, PingSettings, Pinger, Stop};
 pub use self::rejection::{Counter, Rejection};
-pub use self::request::{HandshakeRules, Request, RequestReader};
+pub use self::request::{Request, RequestReader};
 pub use self::response::{Accepted, HandshakeError, Refused, ResponseReader};
 
 /// What the responder sends over an idle tunnel, and the initiator sends back. spec: EV-20

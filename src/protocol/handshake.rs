@@ -26,6 +26,8 @@ use crate::protocol::limits;
 use crate::protocol::varint;
 use crate::protocol::wire::{Cursor, Malformed, put_sized, text, whole};
 
+pub use crate::protocol::limits::PeerLimits;
+
 pub use self::hello::HelloError;
 pub use self::token::Token;
 
@@ -67,15 +69,6 @@ pub enum ServiceKind {
     Udp,
 }
 
-/// What one end is ready to take from the other. spec: HS-15
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerLimits {
-    /// Bytes of a message head or trailer section; at least 4 KiB.
-    pub head_bytes: u32,
-    /// Fields in one section; at least 32.
-    pub head_fields: u32,
-}
-
 /// The responder's yes. spec: HS-2
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
@@ -104,12 +97,6 @@ pub struct Refusal {
     pub reason: String,
     /// Not before this much time; whole milliseconds on the wire, at most a day.
     pub retry_after: Option<Duration>,
-}
-
-impl Default for PeerLimits {
-    fn default() -> Self {
-        Self { head_bytes: limits::DEFAULT_HEAD_BYTES, head_fields: limits::DEFAULT_HEAD_FIELDS }
-    }
 }
 
 impl PeerLimits {

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use crate::message::length;
-use crate::protocol::handshake::PeerLimits;
 
 /// The longest payload of a control frame. spec: CT-2
 pub const MAX_CONTROL_PAYLOAD: usize = 65_536;
@@ -58,6 +57,21 @@ pub const MIN_HEAD_FIELDS: u32 = 32;
 pub const DEFAULT_HEAD_BYTES: u32 = 65_536;
 /// The field count of who announces none. spec: HS-15
 pub const DEFAULT_HEAD_FIELDS: u32 = 100;
+
+/// What one end is ready to take from the other. spec: HS-15
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerLimits {
+    /// Bytes of a message head or trailer section; at least 4 KiB.
+    pub head_bytes: u32,
+    /// Fields in one section; at least 32.
+    pub head_fields: u32,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self { head_bytes: DEFAULT_HEAD_BYTES, head_fields: DEFAULT_HEAD_FIELDS }
+    }
+}
 
 /// What a reader of messages takes before it gives up; checked before anything is buffered. spec: ST-6, ST-7
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

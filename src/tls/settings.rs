@@ -3,35 +3,15 @@
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
-use crate::id::SpkiPin;
 use crate::policy::Rules;
 use crate::tls::verify::{ClientVerifier, ResponderVerifier};
-use crate::tls::{Credentials, Peer, TlsError};
-
-/// What makes a peer's certificate genuine. At least one root or one pin; CRLs need roots.
-#[derive(Debug, Clone, Default)]
-pub struct Trust {
-    /// CA certificates; the chain must end at one of them. Empty: pin-only.
-    pub roots: Vec<CertificateDer<'static>>,
-    /// The peer's key must be one of these. Empty: any key.
-    pub pins: Vec<SpkiPin>,
-    /// Revocation lists. Empty: nothing is checked for revocation.
-    pub crls: Vec<CertificateRevocationListDer<'static>>,
-}
-
-impl Trust {
-    /// Whatever these roots signed, whichever key it has.
-    pub fn roots(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
-        Self { roots: roots.into_iter().collect(), ..Self::default() }
-    }
-}
+use crate::tls::{Credentials, Peer, TlsError, Trust, provider};
 
 /// TLS of an initiator.
 #[derive(Debug, Clone)]
@@ -86,16 +66,6 @@ pub struct EgressTls {
     pub credentials: Credentials,
     /// What HTTP clients must show.
     pub clients: ClientCertificates,
-}
-
-/// The cryptography of every configuration: aws-lc-rs with X25519MLKEM768 first. Pass it explicitly wherever rustls
-/// or quinn would otherwise look for a process-wide default.
-pub fn provider() -> Arc<CryptoProvider> {
-    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
-    Arc::new(CryptoProvider {
-        kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
-        ..aws_lc_rs::default_provider()
-    })
 }
 
 /// The name to verify for a configured host: a DNS name, or an IP address with or without brackets.

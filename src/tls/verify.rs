@@ -7,14 +7,32 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
 use crate::id::SpkiPin;
 use crate::tls::certificate::{spki_pin, subject};
-use crate::tls::{Peer, Rejection, TlsError, Trust, provider};
+use crate::tls::{Peer, Rejection, TlsError, provider};
+
+/// What makes a peer's certificate genuine. At least one root or one pin; CRLs need roots.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// CA certificates; the chain must end at one of them. Empty: pin-only.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// The peer's key must be one of these. Empty: any key.
+    pub pins: Vec<SpkiPin>,
+    /// Revocation lists. Empty: nothing is checked for revocation.
+    pub crls: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl Trust {
+    /// Whatever these roots signed, whichever key it has.
+    pub fn roots(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
+        Self { roots: roots.into_iter().collect(), ..Self::default() }
+    }
+}
 
 /// What both directions share: the pins, and what errors need to know.
 #[derive(Debug)]

@@ -1,13 +1,17 @@
 //! Keeps the dependency rows: a module uses modules of the rows above it, never its own row or one below.
 //!
 //! The scan reads text, not types, so two habits keep it honest, and both are checked: one `use` per module (no
-//! `use crate::{…}` groups), and no way to the crate root through `super`.
+//! `use crate::{…}` groups), and no way to the crate root through `super`. Inside a module no files use each other in a
+//! circle, by the rule in [`circles`].
 
+mod circles;
 mod source;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use circles::Sources;
 use source::{code_only, without_tests};
 
 /// The rows, top first. A new top-level module of `src/` needs a place here.
@@ -29,8 +33,16 @@ const ROWS: &[&[&str]] = &[
     &["main"],
 ];
 
-/// Modules that get time, randomness and bytes as arguments.
-const PURE: &[&str] = &["id", "protocol", "template", "policy", "registry"];
+/// Modules that get time, randomness and bytes as arguments: by path, with everything below it.
+const PURE: &[&str] = &["id", "protocol", "template", "policy", "registry", "initiator/auto"];
+
+/// Circles that are there still, to be cut. A circle that is gone must go from here.
+const KNOWN_CIRCLES: &[&[&str]] = &[
+    &["egress/body", "egress/http1/upload"],
+    &["initiator/targets/body", "initiator/targets/http1", "initiator/targets/http2"],
+    &["responder/admit", "responder/listener"],
+    &["transport/tcp/accept", "transport/tcp/envoy/accept", "transport/tcp/envoy/http2"],
+];
 
 /// What pure modules must not name.
 const FORBIDDEN_IN_PURE: &[&str] = &[
@@ -60,6 +72,27 @@ fn modules_use_only_rows_above_their_own() {
         let path = file.strip_prefix(root.join("src")).unwrap();
         findings.extend(check_file(path, &text));
     }
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+#[test]
+fn files_of_a_module_use_each_other_in_no_circle() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut code = BTreeMap::new();
+    for file in rust_files(&src) {
+        let path = file.strip_prefix(&src).unwrap();
+        if !is_test_file(path) {
+            let text = code_only(&std::fs::read_to_string(&file).unwrap());
+            let module = path.with_extension("").iter().map(|name| name.to_str().unwrap().to_owned()).collect();
+            code.insert(module, without_tests(&text).to_owned());
+        }
+    }
+    let found = Sources::new(code).circles();
+    let known: Vec<Vec<String>> =
+        KNOWN_CIRCLES.iter().map(|circle| circle.iter().map(ToString::to_string).collect()).collect();
+    let new = found.iter().filter(|circle| !known.contains(circle)).map(|circle| format!("new: {circle:?}"));
+    let gone = known.iter().filter(|circle| !found.contains(circle)).map(|circle| format!("gone: {circle:?}"));
+    let findings: Vec<String> = new.chain(gone).collect();
     assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
 }
 
@@ -98,7 +131,7 @@ fn check_file(path: &Path, text: &str) -> Vec<String> {
         if supers(line) >= depth(path) {
             report(&"reaches the crate root through \"super\": write crate::…");
         }
-        if PURE.contains(&module.as_str()) {
+        if is_pure(path) {
             for word in FORBIDDEN_IN_PURE.iter().filter(|word| mentions(line, word)) {
                 report(&format!("uses \"{word}\", forbidden here"));
             }
@@ -119,6 +152,11 @@ fn misuse(module: &str, row: usize, used: &str) -> Option<String> {
         Some(other) if other > row => Some(format!("uses \"{used}\" of a row below")),
         Some(_) => None,
     }
+}
+
+fn is_pure(path: &Path) -> bool {
+    let module = path.with_extension("");
+    PURE.iter().any(|pure| module.starts_with(pure))
 }
 
 fn row_of(module: &str) -> Option<usize> {
@@ -263,6 +301,15 @@ mod tests {
             assert_eq!(findings("net.rs", line), [""; 0], "{line}");
         }
         assert_eq!(findings("id.rs", "let operand = random; // tokio\nlet s = \"Instant::now()\";"), [""; 0]);
+    }
+
+    #[test]
+    fn a_pure_module_may_be_a_part_of_one_that_is_not() {
+        for path in ["initiator/auto.rs", "initiator/auto/probing.rs"] {
+            assert!(!findings(path, "let now = Instant::now();").is_empty(), "{path}");
+        }
+        assert_eq!(findings("initiator/automatic.rs", "let now = Instant::now();"), [""; 0]);
+        assert_eq!(findings("initiator/dialer.rs", "let now = Instant::now();"), [""; 0]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::attempt::{Lane, Live, Order, Pursuit, Round};
 use super::event::{Action, Attempt, ClaimPlace, Failure, FailureKind};
-use super::lane::{Lane, Live, Order, Pursuit, Round};
 use super::status::PathState;
 use super::{Auto, silence};
 use crate::lifecycle::MAX_RETRY_AFTER;

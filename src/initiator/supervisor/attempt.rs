@@ -6,9 +6,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::Slot;
+use super::{Shared, Slot};
 use crate::initiator::auto::Attempt;
-use crate::initiator::dialer::Initiator;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Hello;
 use crate::transport::{CloseReason, DialError, Dialed, Dialer, Phase, Serve, TransportKind, Tunnel};
@@ -71,19 +70,19 @@ pub(super) enum Stage {
 impl Candidate {
     /// Begins.
     pub(super) fn connect<S: Serve + Sync>(
-        initiator: &Initiator<S>,
+        shared: &Shared<S>,
         slot: &Arc<Slot>,
         attempt: Attempt,
         over: TransportKind,
         reports: mpsc::Sender<Report>,
     ) -> Self {
         let (claim, claimed) = oneshot::channel();
-        let (initiator, slot, reports) = (initiator.clone(), Arc::clone(slot), Reports { attempt, reports });
-        let task = initiator.tasks.clone().spawn(async move {
+        let (shared, slot, reports) = (shared.clone(), Arc::clone(slot), Reports { attempt, reports });
+        let task = shared.tasks.clone().spawn(async move {
             // Boxed: a tunnel lives long, and should not keep the room that its handshake took.
             let dialed = Box::pin(dial(&slot.dialer, &slot, over, claimed, &reports));
             match dialed.await {
-                Some(Ok(dialed)) => attend(initiator, *dialed, reports).await,
+                Some(Ok(dialed)) => attend(shared, *dialed, reports).await,
                 Some(Err(error)) => reports.say(Happened::Failed(error)).await,
                 None => {}
             }
@@ -149,18 +148,18 @@ async fn dial(
 }
 
 /// Serves a tunnel, and reports on it until it drains or is gone.
-async fn attend<S: Serve + Sync>(initiator: Initiator<S>, dialed: Dialed, reports: Reports) {
+async fn attend<S: Serve + Sync>(shared: Shared<S>, dialed: Dialed, reports: Reports) {
     let (tunnel, welcome) = (dialed.tunnel.clone(), &dialed.welcome);
     let (responder, observed) = (welcome.responder.clone(), welcome.observed.clone());
     let opened = Opened { tunnel: tunnel.clone(), responder, observed };
     let Ok(room) = reports.reports.reserve().await else { return };
-    let record = initiator.metrics.opened(tunnel.transport().label());
-    let service = initiator.service.clone();
-    initiator.tasks.spawn(async move {
+    let record = shared.metrics.opened(tunnel.transport().label());
+    let service = shared.service.clone();
+    shared.tasks.spawn(async move {
         let reason = dialed.run(service).await;
         record.closed(reason.code);
     });
-    drop(initiator);
+    drop(shared);
     room.send(Report { attempt: reports.attempt, happened: Happened::Opened(Box::new(opened)) });
     watch(&tunnel, &reports).await;
 }

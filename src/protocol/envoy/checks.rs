@@ -1,10 +1,33 @@
-//! What an Envoy responder checks in a request, in its order and with its words. Nothing here is ours. spec: EV-11
+//! What an Envoy responder checks in a request, in its order and with its words. spec: EV-11
 
 use crate::protocol::envoy::UPGRADE_TOKEN;
 use crate::protocol::envoy::fields::Fields;
 use crate::protocol::envoy::names;
+use crate::protocol::envoy::path::RequestPath;
 use crate::protocol::envoy::rejection::Rejection;
-use crate::protocol::envoy::request::HandshakeRules;
+
+/// What a responder asks of a handshake, beside what policy decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HandshakeRules {
+    /// Where it must go. Default [`DEFAULT_PATH`](super::DEFAULT_PATH).
+    pub path: RequestPath,
+    /// Whether it must ask for an upgrade, and is answered by 101 and not by 200. Both ends must agree. Default no.
+    pub upgrade: bool,
+    /// What initiators must call this responder (`upstream-cluster-name`). Default: anything or nothing.
+    pub required_cluster: Option<String>,
+}
+
+impl HandshakeRules {
+    /// The whole answer that admits an initiator. It must reach it in a segment of its own: an Envoy 1.40 loses what
+    /// follows in the same read. spec: EV-15
+    pub const fn accept_bytes(&self) -> &'static [u8] {
+        if self.upgrade {
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: reverse-tunnel\r\n\r\n"
+        } else {
+            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+        }
+    }
+}
 
 /// A request head as far as the checks look at it.
 #[derive(Debug, Clone, Copy)]

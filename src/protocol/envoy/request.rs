@@ -6,12 +6,11 @@ mod tests;
 use bytes::Bytes;
 
 use crate::id::Claim;
-use crate::protocol::envoy::checks::{self, Head};
+use crate::protocol::envoy::checks::{self, HandshakeRules, Head};
 use crate::protocol::envoy::chunked::{BadChunk, Chunked, Piece};
 use crate::protocol::envoy::claim;
 use crate::protocol::envoy::fields::{Fields, Framing, number};
 use crate::protocol::envoy::head::HeadScanner;
-use crate::protocol::envoy::path::RequestPath;
 use crate::protocol::envoy::rejection::Rejection;
 use crate::protocol::envoy::{MAX_HEAD_FIELDS, names};
 use crate::protocol::handshake::Token;
@@ -19,29 +18,6 @@ use crate::protocol::wire::printable;
 
 /// The longest text kept of a field that is for logs only.
 const MAX_LABEL_BYTES: usize = 64;
-
-/// What a responder asks of a handshake, beside what policy decides.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HandshakeRules {
-    /// Where it must go. Default [`DEFAULT_PATH`](super::DEFAULT_PATH).
-    pub path: RequestPath,
-    /// Whether it must ask for an upgrade, and is answered by 101 and not by 200. Both ends must agree. Default no.
-    pub upgrade: bool,
-    /// What initiators must call this responder (`upstream-cluster-name`). Default: anything or nothing.
-    pub required_cluster: Option<String>,
-}
-
-impl HandshakeRules {
-    /// The whole answer that admits an initiator. It must reach it in a segment of its own: an Envoy 1.40 loses what
-    /// follows in the same read. spec: EV-15
-    pub const fn accept_bytes(&self) -> &'static [u8] {
-        if self.upgrade {
-            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: reverse-tunnel\r\n\r\n"
-        } else {
-            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-        }
-    }
-}
 
 /// A complete handshake, for policy to judge.
 #[derive(Debug, Clone, PartialEq, Eq)]
