@@ -77,20 +77,21 @@ def read_token(r):
 
 
 def read_number(r):
+    """ER-1: of an unknown number only the hundred is understood."""
     number = r.integer()
-    need(number in REFUSALS, f"refusal {number} is unknown")
-    return number
+    need(400 <= number < 600, f"{number} is no refusal")
+    return number if number in REFUSALS else 403 if number < 500 else 503
 
 
 def read_services(r):
-    """HS-17."""
+    """HS-17: services of unknown kinds count, and are left out."""
     services = []
     while r.has_more():
-        kind = SERVICE_KINDS[r.integer(1, len(SERVICE_KINDS)) - 1]
-        services.append({"kind": kind, "name": read_identifier(r.counted(), 64)})
+        services.append((r.integer(), read_identifier(r.counted(), 64)))
     need(len(services) <= 256, "too many services")
-    need(len({service["name"] for service in services}) == len(services), "a service comes twice")
-    return services
+    need(len({name for _, name in services}) == len(services), "a service comes twice")
+    known = range(1, len(SERVICE_KINDS) + 1)
+    return [{"kind": SERVICE_KINDS[kind - 1], "name": name} for kind, name in services if kind in known]
 
 
 def read_some_services(r):
@@ -216,12 +217,11 @@ def encode(frame):
 
 
 def judge(number, length):
-    """CT-2, CT-4."""
+    """CT-2, CT-4: type, then length (ER-4)."""
+    is_known = number in FRAMES.values()
+    need(is_known or number % 2 == 0, f"frame {number:#x} is unknown")
     need(length <= MAX_PAYLOAD, f"a frame of {length} bytes", code="limit")
-    if number in FRAMES.values():
-        return "keep"
-    need(number % 2 == 0, f"frame {number:#x} is unknown")
-    return "skip"
+    return "keep" if is_known else "skip"
 
 
 class FrameReader:

@@ -4,10 +4,14 @@ import tomllib
 
 import control
 import messages
+import services
 from wire import Fault, Incomplete, Reader, read_integer, write_integer
 
 # Streams and control frames must mean the same however their bytes are cut.
 STEPS = (None, 1, 3)
+
+# Vectors of raw streams and flows, and who reads them.
+SERVICE_STREAMS = {"service_request": None, "raw_answer": "raw", "flow_answer": "flow", "flow_body": "body"}
 
 
 def run(vectors):
@@ -32,6 +36,9 @@ def registry_differences(path):
         "close_codes": control.CLOSE_CODES,
         "stream_frames": messages.FRAMES,
         "stream_codes": messages.STREAM_CODES,
+        "stream_types": {"http": messages.STREAM_TYPE_HTTP} | services.STREAM_TYPES,
+        "service_frames": services.FRAMES,
+        "open_causes": services.CAUSES,
         "tables": {"methods": messages.METHODS, "field_names": messages.FIELD_NAMES},
     }
     return [table for table, numbers in mine.items() if registry[table] != numbers]
@@ -97,7 +104,10 @@ def decode(kind, data, step):
     if kind == "control":
         reader = control.FrameReader()
         return [frame for piece in pieces for frame in reader.feed(piece)]
-    reader = messages.MessageReader(kind == "request", control.DEFAULT_LIMITS)
+    if kind in SERVICE_STREAMS:
+        reader = services.ServiceReader(SERVICE_STREAMS[kind])
+    else:
+        reader = messages.MessageReader(kind == "request", control.DEFAULT_LIMITS)
     events = [event for piece in pieces for event in reader.feed(piece)]
     events += reader.feed(b"", fin=True)
     return [event | {"bytes": event["bytes"].hex()} if "bytes" in event else event for event in events]
@@ -110,8 +120,10 @@ def encode(kind, decoded):
         return b"".join(write_integer(each["flow"]) + bytes.fromhex(each["payload"]) for each in decoded)
     if kind == "control":
         return b"".join(map(control.encode, decoded))
-    stream_type = write_integer(messages.STREAM_TYPE_HTTP) if kind == "request" else b""
     events = (event | {"bytes": bytes.fromhex(event["bytes"])} if "bytes" in event else event for event in decoded)
+    if kind in SERVICE_STREAMS:
+        return b"".join(map(services.encode, events))
+    stream_type = write_integer(messages.STREAM_TYPE_HTTP) if kind == "request" else b""
     return stream_type + b"".join(map(messages.encode, events))
 
 
