@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+mod access;
 mod document;
 mod egress;
 mod envoy;

@@ -7,7 +7,7 @@
 //!   without Host has a bare path. `*` is the path of a server-wide OPTIONS;
 //! * the head passed [`message::validate`](crate::message::validate); hop-by-hop fields are still there for whoever forwards
 //!   it, except Expect, which the codec itself honours;
-//! * [`ConnectionInfo`] and [`InformationalSink`](crate::message::interim::InformationalSink) are request extensions.
+//! * what else is known of it comes beside it, as its [`Context`].
 //!
 //! A response body that fails never ends cleanly: HTTP/1 resets the connection, HTTP/2 the stream. When the sender of
 //! a request goes away, the service's future and the response body are dropped at once.
@@ -18,7 +18,6 @@ pub mod gateway;
 pub mod http1;
 pub mod http2;
 pub mod listener;
-pub mod observe;
 
 mod answer;
 mod body;
@@ -28,18 +27,17 @@ mod deadline;
 mod socket;
 
 use std::future::Future;
-use std::net::SocketAddr;
-use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::id::PeerIdentity;
 use crate::message::BoxError;
+use crate::message::violation::Violation;
 use crate::protocol::limits::Limits;
 
+pub use crate::proxy::{AccessLog, ConnectionDetails, ConnectionInfo, Context};
 pub use body::{BodyError, RequestBody};
 pub use builder::{BuildError, Builder, Egress};
 pub use socket::Socket;
@@ -52,7 +50,16 @@ pub trait ExchangeService: Clone + Send + Sync + 'static {
     type Body: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
 
     /// Answers one request. The request body may outlive the future and be read in another task.
-    fn call(&self, request: http::Request<RequestBody>) -> impl Future<Output = http::Response<Self::Body>> + Send;
+    fn call(
+        &self,
+        request: http::Request<RequestBody>,
+        context: Context,
+    ) -> impl Future<Output = http::Response<Self::Body>> + Send;
+
+    /// The codec has refused what it read on this connection, and answers it itself. By default nobody is told.
+    fn refused(&self, connection: &ConnectionInfo, violation: Violation) {
+        let _ = (connection, violation);
+    }
 }
 
 /// A function from request to response is a service.
@@ -64,41 +71,8 @@ where
 {
     type Body = B;
 
-    fn call(&self, request: http::Request<RequestBody>) -> impl Future<Output = http::Response<B>> + Send {
+    fn call(&self, request: http::Request<RequestBody>, _: Context) -> impl Future<Output = http::Response<B>> + Send {
         self(request)
-    }
-}
-
-/// What is known about the connection a request came in; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct ConnectionInfo(Arc<ConnectionDetails>);
-
-/// The facts of a [`ConnectionInfo`].
-#[derive(Debug, Clone)]
-pub struct ConnectionDetails {
-    /// The address of the other end.
-    pub remote: SocketAddr,
-    /// The address it connected to.
-    pub local: SocketAddr,
-    /// Whether the connection is encrypted.
-    pub tls: bool,
-    /// The name in the TLS handshake (SNI), if any.
-    pub server_name: Option<String>,
-    /// What the certificate of the other end proved, if it showed one.
-    pub peer: Option<PeerIdentity>,
-}
-
-impl ConnectionInfo {
-    /// Shares the facts.
-    pub fn new(details: ConnectionDetails) -> Self {
-        Self(Arc::new(details))
-    }
-}
-
-impl Deref for ConnectionInfo {
-    type Target = ConnectionDetails;
-    fn deref(&self) -> &ConnectionDetails {
-        &self.0
     }
 }
 

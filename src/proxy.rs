@@ -1,6 +1,19 @@
-//! Moving one exchange: whether a message is fit to be moved at all, what a proxy adds and removes, how it matches, and
-//! how it fails.
+//! Moving things: the exchange of a request for a response, with its attempts, its deadline and its record.
 //!
-//! Row 7: uses [`transport`](crate::transport) and the rows above it; never chooses a tunnel, never reads configuration.
+//! [`exchange::Exchange`] brings one request through over whatever [`opener::Find`] finds; [`record::Recorder`] makes the
+//! one record that every exchange leaves, on either side. Row 7: uses [`transport`](crate::transport) and the rows above
+//! it; never chooses a tunnel, never reads configuration.
 
+pub mod body;
+pub mod context;
+pub mod exchange;
 pub mod opener;
+pub mod record;
+
+mod attempts;
+mod deadline;
+mod upload;
+
+pub use body::ExchangeBody;
+pub use context::{ConnectionDetails, ConnectionInfo, Context};
+pub use record::{AccessLog, Record, Recorder};

@@ -31,7 +31,7 @@ mod write;
 pub use conflict::{Conflict, InsertError};
 pub use departed::{MAX_DEPARTED, RECONNECT_WINDOW};
 pub use handle::{Handle, Health};
-pub use pick::{Balance, Choice, NoTunnel};
+pub use pick::{Balance, Choice, NoTunnel, affinity};
 pub use snapshot::LiveTunnel;
 pub use write::Inserted;
 

@@ -4,10 +4,12 @@
 //! process's logger: [`Metrics`] is a value, so two instances in one process count apart. Modules hold typed handles
 //! ([`TunnelMetrics`], [`ExchangeMetrics`], [`DestinationMetrics`]), looked up once; counting is an atomic addition.
 
+mod limiter;
 pub mod log;
 mod metrics;
 
+pub use limiter::Limiter;
 pub use metrics::destination::{DestinationMetrics, DestinationRecord, DestinationState};
-pub use metrics::exchange::{Direction, ExchangeMetrics, ExchangeRecord, Side};
+pub use metrics::exchange::{Direction, ExchangeMetrics, ExchangeRecord, Outcome, Side};
 pub use metrics::tunnel::{HandshakeFailure, Role, TunnelMetrics, TunnelRecord};
 pub use metrics::{Metrics, UPKEEP_INTERVAL};

@@ -20,9 +20,10 @@ use crate::net;
 use crate::policy::RuleError;
 use crate::protocol::ALPN;
 use crate::protocol::handshake::Token;
+use crate::proxy::Recorder;
 use crate::responder::{Responder, ResponderError, ResponderSettings, Sockets};
 use crate::routing::Directory;
-use crate::telemetry::{Metrics, Role};
+use crate::telemetry::{Metrics, Role, Side};
 use crate::tls::{self, TlsError, secret};
 use crate::transport::quic::{self, Keys, QuicSettings};
 use crate::transport::tcp::{self, TcpSettings};
@@ -194,7 +195,9 @@ fn egress(settings: &EgressConfig, directory: &Arc<Directory<Tunnel>>, metrics: 
 }
 
 fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) -> Result<Initiator<Services>, AppError> {
-    let services = Services::new(config.services.iter().map(|service| service.settings()).collect())?;
+    let recorder = Recorder::new(metrics, Side::Target, None, settings.access_log);
+    let list = config.services.iter().map(|service| service.settings()).collect();
+    let services = Services::recorded(list, recorder)?;
     let tunnel = TunnelSettings { drain_timeout: config.drain_timeout, ..settings.tunnel() };
     let quic = QuicSettings { congestion: settings.congestion, ..QuicSettings::default() };
     let tcp = TcpSettings::default();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::config::access::{self, access_log};
 use crate::config::listeners::Protocol;
 use crate::config::reader::{At, Section, alternatives};
 use crate::config::services::{ShownMatch, host_and_prefix};
@@ -13,6 +14,7 @@ use crate::config::show;
 use crate::config::tls::{ListenerTls, listener_tls};
 use crate::egress::Settings;
 use crate::id::{ClusterId, HostId, IdError, NodeId, ServiceName, TenantId};
+use crate::proxy::AccessLog;
 use crate::registry::Balance;
 use crate::routing::{DEFAULT_DEADLINE, DEFAULT_HOLD, Route, RouterSettings, Tenant};
 use crate::template::Template;
@@ -40,8 +42,9 @@ pub struct EgressConfig {
     /// `half_close`: whether an HTTP/1.1 client that ends its sending side still waits for the response. Default false:
     /// it has gone away, and the exchange is cancelled.
     pub half_close: bool,
-    /// `access_log`: one log line per exchange. Default true.
-    pub access_log: bool,
+    /// `access_log`: one log line per exchange, or `{ query: true }` for the query of the path, too. Default true.
+    #[serde(serialize_with = "access::as_written")]
+    pub access_log: AccessLog,
     /// `limits`: what one client may ask for.
     pub limits: EgressLimits,
 }
@@ -78,7 +81,7 @@ fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
     let tls = section.optional("tls", |at| listener_tls(at, false));
     let router = router(section);
     let half_close = section.or("half_close", false, |at| at.boolean());
-    let access_log = section.or("access_log", true, |at| at.boolean());
+    let access_log = section.or("access_log", AccessLog::On, access_log);
     let limits = section.or("limits", EgressLimits::default(), limits);
     Some(EgressConfig { http: http?, tls, router: router?, half_close, access_log, limits })
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::config::access::{self, access_log};
 use crate::config::envoy;
 use crate::config::reader::{At, Section};
 use crate::config::responder::{congestion, congestion_as_written};
@@ -14,6 +15,7 @@ use crate::id::{Claim, ClusterId, HostPort, MAX_TUNNEL_COUNT, NodeId, TenantId, 
 use crate::initiator::DEFAULT_PROBE_INTERVAL;
 use crate::protocol::limits::MAX_TOKEN_BYTES;
 use crate::protocol::session::Timing;
+use crate::proxy::AccessLog;
 use crate::transport::quic::CongestionControl;
 use crate::transport::{TransportChoice, TunnelSettings};
 
@@ -44,6 +46,10 @@ pub struct InitiatorConfig {
     /// while it does not work. Default 10 s, 500 ms to 10 min.
     #[serde(serialize_with = "show::duration")]
     pub probe_interval: Duration,
+    /// `access_log`: one log line per exchange with a target, or `{ query: true }` for the query of the path, too.
+    /// Default true.
+    #[serde(serialize_with = "access::as_written")]
+    pub access_log: AccessLog,
     /// `token`: a credential beside the certificate, at most 8 KiB; text, `${NAME}` or `file:path`.
     pub token: Option<Secret>,
 }
@@ -81,11 +87,13 @@ pub(super) fn initiator(at: At<'_>) -> Option<InitiatorConfig> {
             .or("keepalive", Timing::default().keepalive_interval, |at| at.duration(MIN_KEEPALIVE..=MAX_KEEPALIVE));
         let intervals = MIN_PROBE_INTERVAL..=MAX_PROBE_INTERVAL;
         let probe_interval = section.or("probe_interval", DEFAULT_PROBE_INTERVAL, |at| at.duration(intervals));
+        let access_log = section.or("access_log", AccessLog::On, access_log);
         let token = section.optional("token", |at| at.secret(1..=MAX_TOKEN_BYTES));
         let addresses = addresses?;
         let claim = one_claim(section, named, &addresses);
         let tunnels = addresses.into_iter().map(|address| address.tunnel).collect();
-        Some(InitiatorConfig { claim: claim?, tunnels, tls: tls?, congestion, keepalive, probe_interval, token })
+        let (claim, tls) = (claim?, tls?);
+        Some(InitiatorConfig { claim, tunnels, tls, congestion, keepalive, probe_interval, access_log, token })
     })
 }
 

@@ -9,9 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::egress::Settings;
 use crate::egress::gateway::Gateway;
 use crate::egress::listener::Listener;
-use crate::egress::observe::Observed;
-use crate::message::failure::Cause;
 use crate::net;
+use crate::proxy::{AccessLog, Recorder};
 use crate::routing::{Directory, Router, RouterSettings};
 use crate::telemetry::{Metrics, Side};
 use crate::tls::{self, EgressTls, TlsError};
@@ -32,7 +31,8 @@ pub struct Builder {
     router: RouterSettings,
     tls: Option<EgressTls>,
     settings: Settings,
-    access_log: bool,
+    name: Option<String>,
+    access_log: AccessLog,
     metrics: Metrics,
 }
 
@@ -40,7 +40,7 @@ pub struct Builder {
 pub struct Egress {
     listener: Listener,
     address: SocketAddr,
-    service: Observed,
+    service: Gateway<Tunnel>,
 }
 
 /// Why an egress listener could not be built.
@@ -62,7 +62,8 @@ impl Builder {
     /// Sends requests into these tunnels, as `router` says: see
     /// [`Responder::directory`](../responder/struct.Responder.html#method.directory).
     pub fn new(directory: Arc<Directory<Tunnel>>, router: RouterSettings) -> Self {
-        Self { directory, router, tls: None, settings: Settings::default(), access_log: false, metrics: Metrics::new() }
+        let (settings, metrics) = (Settings::default(), Metrics::new());
+        Self { directory, router, tls: None, settings, name: None, access_log: AccessLog::Off, metrics }
     }
 
     /// TLS with ALPN; by default the listener speaks HTTP/1.1 and HTTP/2 in clear text.
@@ -75,9 +76,14 @@ impl Builder {
         Self { settings, ..self }
     }
 
+    /// The listener's name in the access log; by default its address.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
     /// Whether each exchange is logged, at level info; default no.
-    pub fn access_log(self, access_log: bool) -> Self {
-        Self { access_log, ..self }
+    pub fn access_log(self, access_log: impl Into<AccessLog>) -> Self {
+        Self { access_log: access_log.into(), ..self }
     }
 
     /// Counts into these metrics; by default into some that nobody reads.
@@ -90,13 +96,13 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] says which credential or address is at fault.
     pub fn bind(self, address: SocketAddr) -> Result<Egress, BuildError> {
-        let Self { directory, router, tls, settings, access_log, metrics } = self;
+        let Self { directory, router, tls, settings, name, access_log, metrics } = self;
         let tls = tls.map(|tls| tls::egress_config(&tls)).transpose()?.map(Arc::new);
         let listener = Listener::new(net::bind_tcp(address)?, tls, settings);
         let address = listener.local_addr().map_err(BuildError::Address)?;
-        let exchanges = metrics.exchanges(Side::Egress, &Cause::ALL.map(Cause::label));
-        let gateway = Gateway::new(directory, Router::new(router));
-        Ok(Egress { listener, address, service: Observed::new(gateway, exchanges, access_log) })
+        let name = name.unwrap_or_else(|| address.to_string());
+        let recorder = Recorder::new(&metrics, Side::Egress, Some(name), access_log);
+        Ok(Egress { listener, address, service: Gateway::new(directory, Router::new(router), recorder) })
     }
 }
 

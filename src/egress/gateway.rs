@@ -1,54 +1,51 @@
 //! The service behind the HTTP listeners: takes a request, finds the tunnel, forwards, and says exactly what failed.
 //!
-//! A request is tried again only where that does no harm: it goes to another tunnel when the first did not send or did
-//! not process it, and once more when its tunnel ended before a response began, provided that its method is idempotent
-//! and it has no body. Nothing is buffered for this; a body that was begun is never begun again.
+//! It joins who decides where a request goes ([`routing`](crate::routing)) to who brings it there
+//! ([`proxy::exchange`](crate::proxy::exchange)), and leaves one record of each exchange.
 
 mod attributes;
-mod deadline;
-mod retry;
+mod find;
 #[cfg(test)]
 mod tests;
-mod upload;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request};
 use http_body::Body;
-use http_body_util::{Either, Full};
+use tracing::Instrument;
 
 use self::attributes::RequestAttributes;
-use self::deadline::within;
-use self::retry::Attempts;
-use self::upload::Upload;
-use crate::egress::ConnectionInfo;
+use self::find::FindTunnel;
+use crate::egress::{ConnectionInfo, Context, ExchangeService, RequestBody};
 use crate::message::BoxError;
-use crate::message::failure::{Cause, Failure};
+use crate::message::failure::Failure;
 use crate::message::forward::{self, Hop};
+use crate::message::violation::Violation;
+use crate::proxy::exchange::{Exchange, answer};
 use crate::proxy::opener::Opener;
+use crate::proxy::{ExchangeBody, Record, Recorder};
 use crate::routing::{Directory, Router};
 
-/// The body of a gateway's response: what came through the tunnel, or the text of a failure.
-pub type GatewayBody<B> = Either<B, Full<Bytes>>;
-
 /// Answers the requests of one listener. Clones are cheap and share everything.
-pub struct Gateway<T> {
+pub struct Gateway<T>(Arc<Inner<T>>);
+
+struct Inner<T> {
     directory: Arc<Directory<T>>,
-    router: Arc<Router>,
+    router: Router,
+    recorder: Recorder,
 }
 
 impl<T> Clone for Gateway<T> {
     fn clone(&self) -> Self {
-        Self { directory: Arc::clone(&self.directory), router: Arc::clone(&self.router) }
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<T: Opener> Gateway<T> {
     /// A gateway to these tunnels, with what its listener was configured to do.
-    pub fn new(directory: Arc<Directory<T>>, router: Router) -> Self {
-        Self { directory, router: Arc::new(router) }
+    pub fn new(directory: Arc<Directory<T>>, router: Router, recorder: Recorder) -> Self {
+        Self(Arc::new(Inner { directory, router, recorder }))
     }
 
     /// Answers one request that has passed the validator. Failures are responses, too.
@@ -56,41 +53,56 @@ impl<T: Opener> Gateway<T> {
     /// # Cancel safety
     ///
     /// Dropping the future, or the response's body, cancels the exchange at the target.
-    pub async fn call<B>(&self, request: Request<B>) -> Response<GatewayBody<T::Body>>
+    pub async fn answer<B>(&self, request: Request<B>, context: Context) -> Response<ExchangeBody<T::Body>>
     where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        match self.exchange(request).await {
-            Ok(response) => response.map(Either::Left),
-            Err(failure) => {
-                tracing::debug!(cause = failure.cause().label(), details = failure.details(), "exchange failed");
-                failure.response().map(Either::Right)
-            }
-        }
+        let (head, body) = request.into_parts();
+        let mut record = self.0.recorder.begin(&head, Some(context.connection.remote));
+        let outcome = self.exchange(head, body, context, &mut record).await;
+        answer(outcome, record)
     }
 
-    async fn exchange<B>(&self, request: Request<B>) -> Result<Response<T::Body>, Failure>
+    async fn exchange<B>(
+        &self,
+        mut head: request::Parts,
+        body: B,
+        context: Context,
+        record: &mut Record,
+    ) -> Result<Response<T::Body>, Failure>
     where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let (mut head, body) = request.into_parts();
-        let connection = head.extensions.remove::<ConnectionInfo>();
-        let connection = connection.ok_or_else(|| Failure::new(Cause::Internal, "a request of unknown origin"))?;
-        let to = self.router.resolve(&RequestAttributes { head: &head, connection: &connection }, &head.uri)?;
+        let Inner { directory, router, .. } = &*self.0;
+        let Context { connection, interim } = context;
+        let to = router.resolve(&RequestAttributes { head: &head, connection: &connection }, &head.uri)?;
+        record.asked(&to.tenant, &to.host_id, to.service.as_ref());
         forward::request(&mut head, &Hop { remote: connection.remote, local: connection.local, tls: connection.tls })?;
+        head.extensions.insert(interim);
 
-        let (upload, progress) = Upload::new(body);
-        let mut attempts = Attempts::new(&self.directory, &to, &head, self.router.hold());
-        let limit = self.router.deadline();
-        let outcome = within(limit, progress.as_deref(), attempts.run(upload)).await;
-        let response = outcome.unwrap_or_else(|_| Err(late(limit)))?;
-
-        let (mut head, body) = response.into_parts();
+        let find = FindTunnel::new(directory, &to, router.hold());
+        let exchange = Exchange { find, service: to.service.as_ref(), head: &head, deadline: router.deadline() };
+        let (mut head, body) = exchange.run(body, record).await?.into_parts();
         forward::response(&mut head);
         Ok(Response::from_parts(head, body))
     }
 }
 
-fn late(limit: Duration) -> Failure {
-    Failure::new(Cause::Deadline, format!("no response began within {limit:?}"))
+impl<T: Opener> ExchangeService for Gateway<T> {
+    type Body = ExchangeBody<T::Body>;
+
+    async fn call(&self, request: Request<RequestBody>, context: Context) -> Response<Self::Body> {
+        let span = tracing::debug_span!(
+            "exchange",
+            side = "egress",
+            listener = self.0.recorder.listener(),
+            remote = %context.connection.remote,
+            method = request.method().as_str(),
+        );
+        self.answer(request, context).instrument(span).await
+    }
+
+    fn refused(&self, connection: &ConnectionInfo, violation: Violation) {
+        self.0.recorder.refused(connection.remote, violation);
+    }
 }

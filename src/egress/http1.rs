@@ -112,7 +112,12 @@ impl<T: Socket> Connection<T> {
         loop {
             let head = match poll_fn(|cx| self.poll_head(cx)).await {
                 Ok(head) => head,
-                Err(stop) => return stop,
+                Err(stop) => {
+                    if let Stop::Reject(violation) = stop {
+                        service.refused(&self.info, violation);
+                    }
+                    return stop;
+                }
             };
             if let Err(stop) = self.exchange(service, head).await {
                 return stop;

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
-use super::{ExchangeService, RequestBody, Settings};
+use super::{Context as ExchangeContext, ExchangeService, RequestBody, Settings};
 use crate::message::BoxError;
 
 pub(super) type TestBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -108,6 +108,26 @@ impl Wire {
     pub(super) async fn assert_reset(&mut self) {
         let (rest, end) = self.rest().await;
         assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset), "after {rest:?}");
+    }
+}
+
+/// A service that looks at what comes beside the request.
+#[derive(Clone)]
+pub(super) struct WithContext<F>(pub(super) F);
+
+impl<F, Answer> ExchangeService for WithContext<F>
+where
+    F: Fn(Request<RequestBody>, ExchangeContext) -> Answer + Clone + Send + Sync + 'static,
+    Answer: Future<Output = Response<TestBody>> + Send,
+{
+    type Body = TestBody;
+
+    fn call(
+        &self,
+        request: Request<RequestBody>,
+        context: ExchangeContext,
+    ) -> impl Future<Output = Response<TestBody>> + Send {
+        (self.0)(request, context)
     }
 }
 

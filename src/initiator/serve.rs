@@ -3,6 +3,8 @@
 //! An exchange that arrives through a tunnel names a service, or is matched by host and path. Either way it ends at a
 //! target from this list or at 404; nothing in a request can name another place. spec: ST-30
 
+mod exported;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,16 +13,21 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{Request, Response};
+use http::{Request, Response, request};
 use http_body::Body;
-use http_body_util::{Either, Full};
+use tracing::Instrument;
 
+use self::exported::Exported;
+pub use self::exported::{TargetCut, WatchedBody};
 use crate::id::ServiceName;
-use crate::initiator::targets::{Target, TargetBody, TargetClient, TargetSettings};
+use crate::initiator::targets::{Target, TargetSettings};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 pub use crate::message::pattern::{HostPattern, Match, PathPrefix, PatternError};
 use crate::protocol::handshake;
+use crate::proxy::exchange::answer;
+use crate::proxy::{ExchangeBody, Recorder};
+use crate::telemetry::Side;
 
 /// A service as the configuration describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,32 +52,42 @@ pub struct DuplicateService(pub ServiceName);
 pub struct Services(Arc<Inner>);
 
 struct Inner {
-    by_name: HashMap<ServiceName, TargetClient>,
+    by_name: HashMap<ServiceName, Arc<Exported>>,
     /// Most specific first, so that the first that covers a request is meant.
-    by_match: Vec<(Match, TargetClient)>,
+    by_match: Vec<(Match, Arc<Exported>)>,
+    recorder: Recorder,
 }
 
-/// The body of a service's response: the target's, or the text of a failure.
-pub type ServiceBody = Either<TargetBody, Full<Bytes>>;
+/// The body of a service's response: the target's, or the text of a failure. Closes the record of its exchange.
+pub type ServiceBody = ExchangeBody<WatchedBody>;
 
 impl Services {
-    /// Checks the list; dials nothing yet.
+    /// Checks the list; dials nothing yet. Exchanges leave no records, see [`Services::recorded`].
     ///
     /// # Errors
     ///
     /// A name is there twice.
     pub fn new(list: Vec<ServiceSettings>) -> Result<Self, DuplicateService> {
+        Self::recorded(list, Recorder::silent(Side::Target))
+    }
+
+    /// As [`Services::new`]; every exchange leaves a record.
+    ///
+    /// # Errors
+    ///
+    /// A name is there twice.
+    pub fn recorded(list: Vec<ServiceSettings>, recorder: Recorder) -> Result<Self, DuplicateService> {
         let mut by_name = HashMap::with_capacity(list.len());
         let mut by_match = Vec::new();
         for service in list {
-            let client = TargetClient::new(&service.target, service.connections);
-            by_match.extend(service.matches.map(|matches| (matches, client.clone())));
-            if by_name.insert(service.name.clone(), client).is_some() {
-                return Err(DuplicateService(service.name));
+            let exported = Arc::new(Exported::new(service.name, &service.target, service.connections));
+            by_match.extend(service.matches.map(|matches| (matches, Arc::clone(&exported))));
+            if let Some(first) = by_name.insert(exported.name().clone(), exported) {
+                return Err(DuplicateService(first.name().clone()));
             }
         }
         by_match.sort_by_key(|(matches, _)| std::cmp::Reverse(matches.specificity()));
-        Ok(Self(Arc::new(Inner { by_name, by_match })))
+        Ok(Self(Arc::new(Inner { by_name, by_match, recorder })))
     }
 
     /// The list as HELLO and SERVICES announce it.
@@ -80,29 +97,45 @@ impl Services {
         names.into_iter().map(|name| handshake::Service { name, kind: handshake::ServiceKind::Http }).collect()
     }
 
-    /// The target of a request: by the service name among its extensions, else by host and path.
-    fn pick<B>(&self, request: &Request<B>) -> Result<&TargetClient, Failure> {
-        if let Some(name) = request.extensions().get::<ServiceName>() {
+    /// What a request is for: by the service name among its extensions, else by host and path.
+    fn pick(&self, head: &request::Parts) -> Result<&Arc<Exported>, Failure> {
+        if let Some(name) = head.extensions.get::<ServiceName>() {
             let found = self.0.by_name.get(name);
             return found.ok_or_else(|| Failure::new(Cause::UnknownService, format!("no service {name} here")));
         }
-        let authority = authority(request);
-        let path = request.uri().path();
+        let (authority, path) = (authority(head), head.uri.path());
         let mut covering = self.0.by_match.iter().filter(|(matches, _)| matches.covers(authority, path));
         let unknown = || Failure::new(Cause::UnknownService, "no service here takes this host and path");
-        covering.next().map(|(_, client)| client).ok_or_else(unknown)
+        covering.next().map(|(_, exported)| exported).ok_or_else(unknown)
+    }
+
+    /// Answers one request; a failure is an answer, too.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, or the body it brings, ends the exchange at the target.
+    async fn answer<B>(&self, request: Request<B>) -> Response<ServiceBody>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+    {
+        let (head, body) = request.into_parts();
+        let mut record = self.0.recorder.begin(&head, None);
+        let outcome = match self.pick(&head) {
+            Ok(exported) => exported.exchange(Request::from_parts(head, body), &mut record).await,
+            Err(failure) => Err(failure),
+        };
+        answer(outcome, record)
     }
 }
 
-fn authority<B>(request: &Request<B>) -> &str {
-    let host = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    request.uri().authority().map(http::uri::Authority::as_str).or_else(host).unwrap_or_default()
+fn authority(head: &request::Parts) -> &str {
+    let host = || head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    head.uri.authority().map(http::uri::Authority::as_str).or_else(host).unwrap_or_default()
 }
 
 impl<B> tower_service::Service<Request<B>> for Services
 where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     type Response = Response<ServiceBody>;
     type Error = Infallible;
@@ -114,20 +147,10 @@ where
 
     /// Dropping the future, or the body it brings, ends the exchange at the target.
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let target = self.pick(&request).cloned();
-        Box::pin(async move {
-            let outcome = match target {
-                Ok(target) => target.exchange(request).await,
-                Err(failure) => Err(failure),
-            };
-            Ok(outcome.map_or_else(|failure| failed(&failure), |response| response.map(Either::Left)))
-        })
+        let services = self.clone();
+        let span = tracing::debug_span!("exchange", side = "target", method = request.method().as_str());
+        Box::pin(async move { Ok(services.answer(request).await) }.instrument(span))
     }
-}
-
-fn failed(failure: &Failure) -> Response<ServiceBody> {
-    tracing::debug!(cause = failure.cause().label(), details = failure.details(), "no response from the target");
-    failure.response().map(Either::Right)
 }
 
 #[cfg(test)]

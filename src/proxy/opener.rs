@@ -1,4 +1,4 @@
-//! What can carry an exchange to a node.
+//! What can carry an exchange to a node, and who finds it.
 
 use std::future::Future;
 
@@ -6,18 +6,25 @@ use bytes::Bytes;
 use http::{Response, request};
 use http_body::Body;
 
-use crate::id::{ServiceName, TunnelId};
+use crate::id::{Place, ServiceName, TunnelId};
 use crate::message::BoxError;
+use crate::message::failure::Failure;
 use crate::registry::Handle;
-use crate::transport::{ExchangeError, RecvBody, Tunnel};
+use crate::transport::{BodyError, OpenError, RecvBody, TransportKind, Tunnel};
 
 /// A way to a node: a tunnel, later also a sibling that has one.
 pub trait Opener: Handle {
     /// The body of its responses. Its error means that the response was cut.
-    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static;
 
     /// Which tunnel it is.
     fn id(&self) -> TunnelId;
+
+    /// Whose tunnel it is.
+    fn place(&self) -> &Place;
+
+    /// What carries it.
+    fn transport(&self) -> TransportKind;
 
     /// Sends a request and waits for the head of the final response.
     ///
@@ -33,9 +40,22 @@ pub trait Opener: Handle {
         service: Option<&ServiceName>,
         head: &request::Parts,
         body: &mut Option<B>,
-    ) -> impl Future<Output = Result<Response<Self::Body>, ExchangeError>> + Send
+    ) -> impl Future<Output = Result<Response<Self::Body>, OpenError>> + Send
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+}
+
+/// Finds the ways to where one request goes.
+pub trait Find: Send {
+    /// What it finds.
+    type Opener: Opener;
+
+    /// A way that is not among those to `avoid`, on which the request has failed already. May wait for one.
+    ///
+    /// # Errors
+    ///
+    /// There is none, and why; the client is told so unless an earlier way failed.
+    fn find(&mut self, avoid: &[TunnelId]) -> impl Future<Output = Result<Self::Opener, Failure>> + Send;
 }
 
 impl Opener for Tunnel {
@@ -45,12 +65,20 @@ impl Opener for Tunnel {
         Self::id(self)
     }
 
+    fn place(&self) -> &Place {
+        Self::place(self)
+    }
+
+    fn transport(&self) -> TransportKind {
+        Self::transport(self)
+    }
+
     async fn exchange<B>(
         &self,
         service: Option<&ServiceName>,
         head: &request::Parts,
         body: &mut Option<B>,
-    ) -> Result<Response<RecvBody>, ExchangeError>
+    ) -> Result<Response<RecvBody>, OpenError>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {

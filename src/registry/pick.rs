@@ -71,9 +71,10 @@ impl<H: Handle> Registry<H> {
     }
 }
 
-/// What affinity remembers of a node: the same number for the same name, everywhere and always (FNV-1a).
-pub(super) fn affinity(node: &str) -> u64 {
-    node.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+/// The hash of what should stick, and of the names of nodes: the same number for the same text, in every responder and in
+/// every version (FNV-1a).
+pub fn affinity(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A tunnel and how good it is; less is better.

@@ -8,7 +8,7 @@ use http::uri::Authority;
 use crate::id::{HostId, IdError, ServiceName, TenantId};
 use crate::message::failure::{Cause, Failure};
 use crate::message::pattern::Match;
-use crate::registry::{Balance, Choice};
+use crate::registry::{Balance, Choice, affinity};
 use crate::template::{Attributes, Template};
 
 /// How long a request waits for a node that is reconnecting.
@@ -149,7 +149,7 @@ impl Router {
     fn choice(&self, attributes: &dyn Attributes) -> Choice {
         let balance = self.settings.balance;
         let sticky = if balance == Balance::Hash { self.affinity(attributes) } else { None };
-        Choice { balance, entropy: sticky.map_or_else(rand::random, |text| fnv1a(text.as_bytes())) }
+        Choice { balance, entropy: sticky.map_or_else(rand::random, |text| affinity(&text)) }
     }
 
     /// What should stick. An IPv4 sender is the same one whether or not the listener's socket is an IPv6 one.
@@ -171,11 +171,6 @@ fn render<I>(
         return Err(Failure::new(Cause::NoHostId, format!("the request has no {what}; {template} has no value")));
     };
     parse(&text).map_err(|error| Failure::new(Cause::NoHostId, format!("the {what} {error}")))
-}
-
-/// A hash that is the same in every responder and in every version.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

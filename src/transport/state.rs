@@ -1,7 +1,7 @@
 //! What is known of one tunnel while it lives: health, load, traffic. Written by its driver, read from anywhere.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -106,6 +106,8 @@ pub(crate) struct TunnelState {
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
     rtt_micros: AtomicU64,
     phase: watch::Sender<Phase>,
+    /// What the phase means for new requests; a copy, so that picking a tunnel takes no lock.
+    health: AtomicU8,
     /// Outlasts the phase: a tunnel without exchanges closes before anybody saw it drain.
     reconnect_after: OnceLock<Duration>,
     /// Whether WELCOME is on its way: before it, no stream may be opened. spec: HS-32
@@ -126,6 +128,7 @@ impl TunnelState {
             peer_limits: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
+            health: AtomicU8::new(Health::Healthy as u8),
             reconnect_after: OnceLock::new(),
             welcomed: AtomicBool::new(false),
             welcome_sent: tokio::sync::Notify::new(),
@@ -163,6 +166,7 @@ impl TunnelState {
                 if let Phase::Draining { reconnect_after } = next {
                     let _ = self.reconnect_after.set(reconnect_after);
                 }
+                self.health.store(health(&next) as u8, Ordering::Release);
                 *phase = next;
             }
             !blocked
@@ -175,10 +179,12 @@ impl TunnelState {
     }
 
     pub(crate) fn health(&self) -> Health {
-        match *self.phase.borrow() {
-            Phase::Open => Health::Healthy,
-            Phase::Suspect => Health::Suspect,
-            Phase::Draining { .. } | Phase::Closed(_) => Health::Draining,
+        const HEALTHY: u8 = Health::Healthy as u8;
+        const SUSPECT: u8 = Health::Suspect as u8;
+        match self.health.load(Ordering::Acquire) {
+            HEALTHY => Health::Healthy,
+            SUSPECT => Health::Suspect,
+            _ => Health::Draining,
         }
     }
 
@@ -297,6 +303,15 @@ impl TunnelState {
     }
 }
 
+/// What a phase means for new requests.
+const fn health(phase: &Phase) -> Health {
+    match phase {
+        Phase::Open => Health::Healthy,
+        Phase::Suspect => Health::Suspect,
+        Phase::Draining { .. } | Phase::Closed(_) => Health::Draining,
+    }
+}
+
 /// One exchange under way; dropping it says that it is over.
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<TunnelState>);
@@ -331,6 +346,21 @@ mod tests {
         state.advance(Phase::Draining { reconnect_after: Duration::from_secs(2) });
         state.advance(Phase::Closed(CloseReason { code: CloseCode::Done, text: "drained".into() }));
         assert_eq!(state.reconnect_after(), Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn health_follows_the_phase() {
+        let state = state();
+        assert_eq!(state.health(), Health::Healthy);
+        for (phase, health) in [
+            (Phase::Suspect, Health::Suspect),
+            (Phase::Open, Health::Healthy),
+            (Phase::Draining { reconnect_after: Duration::ZERO }, Health::Draining),
+            (Phase::Open, Health::Draining),
+        ] {
+            state.advance(phase);
+            assert_eq!(state.health(), health);
+        }
     }
 
     #[test]

@@ -105,7 +105,7 @@ async fn each_exchange_leaves_one_line_in_the_log(transport: Transport) {
     let site = Site::start(transport).await;
     site.get("/bytes/1000").await;
     let line = site.responder.0.line_with("\"exchange\"").await;
-    assert_eq!((&line["method"], &line["status"], &line["bytes"]), (&"GET".into(), &200.into(), &1000.into()));
+    assert_eq!((&line["method"], &line["status"], &line["response_bytes"]), (&"GET".into(), &200.into(), &1000.into()));
     assert_eq!(line["outcome"], "complete");
     let lines = site.responder.0.log().lines().filter(|line| line.contains("\"exchange\"")).count();
     assert_eq!(lines, 1);

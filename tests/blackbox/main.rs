@@ -14,6 +14,7 @@ mod hostile_peer;
 mod http_egress;
 mod keepalive;
 mod reconnect;
+mod records;
 mod routing;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]

@@ -2,7 +2,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Mutex;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
+use std::time::Duration;
 
 use http::header::{FORWARDED, RETRY_AFTER, VIA};
 use http::{StatusCode, request};
@@ -11,23 +12,26 @@ use http_body_util::{BodyExt, Empty, Full};
 
 use super::*;
 use crate::egress::ConnectionDetails;
-use crate::id::{ServiceName, TunnelId};
+use crate::id::{Place, ServiceName, TunnelId};
 use crate::message::failure::PROXY_STATUS;
+use crate::message::interim::InformationalSink;
 use crate::protocol::code::StreamCode;
+use crate::proxy::AccessLog;
 use crate::registry::{Handle, Health};
 use crate::routing::RouterSettings;
 use crate::routing::testing::admitted;
+use crate::telemetry::{Metrics, Side};
 use crate::template::Template;
-use crate::transport::{ExchangeError, TunnelLost};
+use crate::transport::{BodyError, OpenError, TransportKind, TunnelLost};
 
 /// What a tunnel does with a request.
 enum Step {
     /// Reads the body and answers with it.
     Echo,
     /// Fails before it touches the body.
-    FailsFirst(ExchangeError),
+    FailsFirst(OpenError),
     /// Fails after it took the body.
-    FailsLater(ExchangeError),
+    FailsLater(OpenError),
     /// Takes the request and never answers.
     Hangs,
     /// Answers, and cuts the body.
@@ -42,12 +46,12 @@ enum Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         Poll::Ready(match self.get_mut() {
             Self::Whole(data) => data.take().map(|data| Ok(Frame::data(data))),
-            Self::Cut => Some(Err("cut".into())),
+            Self::Cut => Some(Err(BodyError::Reset(StreamCode::Truncated))),
         })
     }
 }
@@ -58,6 +62,7 @@ struct Fake(Arc<State>);
 
 struct State {
     id: TunnelId,
+    place: Place,
     steps: Mutex<VecDeque<Step>>,
     seen: Mutex<Vec<(Option<ServiceName>, request::Parts)>>,
 }
@@ -88,12 +93,20 @@ impl Opener for Fake {
         self.0.id
     }
 
+    fn place(&self) -> &Place {
+        &self.0.place
+    }
+
+    fn transport(&self) -> TransportKind {
+        TransportKind::Quic
+    }
+
     async fn exchange<B>(
         &self,
         service: Option<&ServiceName>,
         head: &request::Parts,
         body: &mut Option<B>,
-    ) -> Result<Response<Answer>, ExchangeError>
+    ) -> Result<Response<Answer>, OpenError>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
@@ -106,7 +119,7 @@ impl Opener for Fake {
         match step {
             Step::Echo => match body.collect().await {
                 Ok(collected) => Ok(Response::new(Answer::Whole(Some(collected.to_bytes())))),
-                Err(_) => Err(ExchangeError::Reset(StreamCode::Truncated)),
+                Err(_) => Err(OpenError::Reset(StreamCode::Truncated)),
             },
             Step::FailsLater(error) => Err(error),
             Step::Cuts => Ok(Response::new(Answer::Cut)),
@@ -115,12 +128,12 @@ impl Opener for Fake {
     }
 }
 
-fn not_sent() -> ExchangeError {
-    ExchangeError::NotSent(TunnelLost("closing".into()))
+fn not_sent() -> OpenError {
+    OpenError::NotSent(TunnelLost("closing".into()))
 }
 
-fn lost() -> ExchangeError {
-    ExchangeError::TunnelLost(TunnelLost("idle".into()))
+fn lost() -> OpenError {
+    OpenError::TunnelLost(TunnelLost("idle".into()))
 }
 
 fn settings() -> RouterSettings {
@@ -129,7 +142,31 @@ fn settings() -> RouterSettings {
 }
 
 fn gateway_with(settings: RouterSettings) -> Gateway<Fake> {
-    Gateway::new(Arc::default(), Router::new(settings))
+    counted_gateway(settings, &Metrics::new())
+}
+
+fn counted_gateway(settings: RouterSettings, metrics: &Metrics) -> Gateway<Fake> {
+    let recorder = Recorder::new(metrics, Side::Egress, None, AccessLog::Off);
+    Gateway::new(Arc::default(), Router::new(settings), recorder)
+}
+
+fn context() -> Context {
+    let details = ConnectionDetails {
+        remote: SocketAddr::from(([192, 0, 2, 1], 4711)),
+        local: SocketAddr::from(([192, 0, 2, 2], 80)),
+        tls: false,
+        server_name: None,
+        peer: None,
+    };
+    Context { connection: ConnectionInfo::new(details), interim: InformationalSink::new(|_| {}) }
+}
+
+/// What the gateway answers a request from somewhere.
+async fn ask<B>(gateway: &Gateway<Fake>, request: Request<B>) -> Response<ExchangeBody<Answer>>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    gateway.answer(request, context()).await
 }
 
 fn gateway() -> Gateway<Fake> {
@@ -138,26 +175,17 @@ fn gateway() -> Gateway<Fake> {
 
 /// Registers a tunnel of edge-17; those that were added earlier are tried earlier.
 fn tunnel(gateway: &Gateway<Fake>, steps: impl Into<VecDeque<Step>>) -> Fake {
-    let id = gateway.directory.registry().len() as u64 + 1;
-    let fake = Fake(Arc::new(State { id: TunnelId(id), steps: Mutex::new(steps.into()), seen: Mutex::default() }));
-    let inserted = gateway.directory.insert(admitted("edge-17", id as u32), fake.0.id, fake.clone()).unwrap();
+    let id = gateway.0.directory.registry().len() as u64 + 1;
+    let admitted = admitted("edge-17", id as u32);
+    let (id, place) = (TunnelId(id), admitted.place().clone());
+    let fake = Fake(Arc::new(State { id, place, steps: Mutex::new(steps.into()), seen: Mutex::default() }));
+    let inserted = gateway.0.directory.insert(admitted, id, fake.clone()).unwrap();
     assert!(inserted.superseded.is_empty());
     fake
 }
 
 fn request(method: &str) -> request::Builder {
-    let details = ConnectionDetails {
-        remote: SocketAddr::from(([192, 0, 2, 1], 4711)),
-        local: SocketAddr::from(([192, 0, 2, 2], 80)),
-        tls: false,
-        server_name: None,
-        peer: None,
-    };
-    Request::builder()
-        .method(method)
-        .uri("http://example.com/a?b")
-        .header("x-node-id", "edge-17")
-        .extension(ConnectionInfo::new(details))
+    Request::builder().method(method).uri("http://example.com/a?b").header("x-node-id", "edge-17")
 }
 
 fn get() -> Request<Empty<Bytes>> {
@@ -182,7 +210,7 @@ fn error_type<B>(response: &Response<B>) -> &str {
 async fn a_request_arrives_with_its_service_and_the_marks_of_its_way() {
     let gateway = gateway_with(RouterSettings { service: Some("api".parse().unwrap()), ..settings() });
     let tunnel = tunnel(&gateway, [Step::Echo]);
-    let response = gateway.call(with_body("POST")).await;
+    let response = ask(&gateway, with_body("POST")).await;
     assert_eq!(response.headers()[VIA], "1.1 adit");
     assert_eq!(text(response).await, "payload");
 
@@ -199,49 +227,51 @@ async fn a_request_for_nobody_is_a_bad_request() {
     let gateway = gateway();
     let mut request = get();
     request.headers_mut().remove("x-node-id");
-    let response = gateway.call(request).await;
+    let response = ask(&gateway, request).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert_eq!(error_type(&response), "http_request_error");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_node_is_unavailable_and_worth_another_try_later() {
-    let response = gateway().call(get()).await;
+    let metrics = Metrics::new();
+    let response = ask(&counted_gateway(settings(), &metrics), get()).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(error_type(&response), "destination_not_found");
-    assert_eq!(response.extensions().get(), Some(&Cause::UnknownHost), "whoever counts learns why");
     assert_eq!(response.headers()[RETRY_AFTER], "5");
     assert_eq!(text(response).await, "adit: no node or cluster edge-17 is connected (destination_not_found)\n");
+    let counted = "adit_exchanges_failed_total{side=\"egress\",cause=\"unknown_host\"} 1";
+    assert!(metrics.render().contains(counted), "whoever counts learns why");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_was_not_sent_moves_to_another_tunnel_with_its_body() {
     let gateway = gateway();
     let first = tunnel(&gateway, [Step::FailsFirst(not_sent())]);
-    let second = tunnel(&gateway, [Step::FailsFirst(ExchangeError::Rejected)]);
+    let second = tunnel(&gateway, [Step::FailsFirst(OpenError::Rejected)]);
     let third = tunnel(&gateway, [Step::Echo]);
-    assert_eq!(text(gateway.call(with_body("POST")).await).await, "payload");
+    assert_eq!(text(ask(&gateway, with_body("POST")).await).await, "payload");
     assert_eq!((first.seen(), second.seen(), third.seen()), (1, 1, 1));
 }
 
 // spec: ST-32
 #[tokio::test(start_paused = true)]
 async fn a_rejected_request_without_a_body_moves_even_after_it_was_sent() {
-    for rejection in [ExchangeError::Rejected, ExchangeError::Reset(StreamCode::Rejected)] {
+    for rejection in [OpenError::Rejected, OpenError::Reset(StreamCode::Rejected)] {
         let gateway = gateway();
         tunnel(&gateway, [Step::FailsLater(rejection)]);
         tunnel(&gateway, [Step::Echo]);
         let request = request("POST").body(Empty::<Bytes>::new()).unwrap();
-        assert_eq!(gateway.call(request).await.status(), StatusCode::OK);
+        assert_eq!(ask(&gateway, request).await.status(), StatusCode::OK);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_was_begun_is_not_begun_again() {
     let gateway = gateway();
-    tunnel(&gateway, [Step::FailsLater(ExchangeError::Rejected)]);
+    tunnel(&gateway, [Step::FailsLater(OpenError::Rejected)]);
     let other = tunnel(&gateway, []);
-    let response = gateway.call(with_body("PUT")).await;
+    let response = ask(&gateway, with_body("PUT")).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(other.seen(), 0);
 }
@@ -251,7 +281,7 @@ async fn an_idempotent_request_survives_one_lost_tunnel() {
     let gateway = gateway();
     tunnel(&gateway, [Step::FailsLater(lost())]);
     tunnel(&gateway, [Step::Echo]);
-    assert_eq!(gateway.call(get()).await.status(), StatusCode::OK);
+    assert_eq!(ask(&gateway, get()).await.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,7 +290,7 @@ async fn a_second_lost_tunnel_is_the_end() {
     tunnel(&gateway, [Step::FailsLater(lost())]);
     tunnel(&gateway, [Step::FailsLater(lost())]);
     let third = tunnel(&gateway, []);
-    let response = gateway.call(get()).await;
+    let response = ask(&gateway, get()).await;
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(error_type(&response), "connection_terminated");
     assert_eq!(third.seen(), 0);
@@ -273,7 +303,7 @@ async fn what_must_not_run_twice_does_not() {
         let gateway = gateway();
         tunnel(&gateway, [Step::FailsLater(lost())]);
         let other = tunnel(&gateway, []);
-        assert_eq!(gateway.call(request).await.status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(ask(&gateway, request).await.status(), StatusCode::BAD_GATEWAY);
         assert_eq!(other.seen(), 0);
     }
 }
@@ -281,14 +311,14 @@ async fn what_must_not_run_twice_does_not() {
 #[tokio::test(start_paused = true)]
 async fn failures_before_the_head_name_their_cause() {
     for (error, status, expected) in [
-        (ExchangeError::Reset(StreamCode::Internal), 502, "connection_terminated"),
-        (ExchangeError::Request("no authority"), 400, "http_request_error"),
-        (ExchangeError::HeadTooLarge, 431, "http_request_error"),
+        (OpenError::Reset(StreamCode::Internal), 502, "connection_terminated"),
+        (OpenError::Request("no authority"), 400, "http_request_error"),
+        (OpenError::HeadTooLarge, 431, "http_request_error"),
         (lost(), 502, "connection_terminated"),
     ] {
         let gateway = gateway();
         tunnel(&gateway, [Step::FailsLater(error)]);
-        let response = gateway.call(with_body("POST")).await;
+        let response = ask(&gateway, with_body("POST")).await;
         assert_eq!(response.status(), status);
         assert_eq!(error_type(&response), expected);
     }
@@ -298,10 +328,10 @@ async fn failures_before_the_head_name_their_cause() {
 async fn a_node_that_reconnects_in_time_gets_the_request() {
     let gateway = gateway();
     let gone = tunnel(&gateway, []);
-    gateway.directory.registry().remove(gone.0.id, std::time::Instant::now()).unwrap();
+    gateway.0.directory.registry().remove(gone.0.id, std::time::Instant::now()).unwrap();
     let held = tokio::spawn({
         let gateway = gateway.clone();
-        async move { gateway.call(with_body("POST")).await }
+        async move { ask(&gateway, with_body("POST")).await }
     });
     tokio::task::yield_now().await;
     assert!(!held.is_finished());
@@ -313,8 +343,8 @@ async fn a_node_that_reconnects_in_time_gets_the_request() {
 async fn a_node_that_stays_away_is_unavailable() {
     let gateway = gateway();
     let gone = tunnel(&gateway, []);
-    gateway.directory.registry().remove(gone.0.id, std::time::Instant::now()).unwrap();
-    let response = gateway.call(get()).await;
+    gateway.0.directory.registry().remove(gone.0.id, std::time::Instant::now()).unwrap();
+    let response = ask(&gateway, get()).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(error_type(&response), "destination_unavailable");
     assert_eq!(response.headers()[RETRY_AFTER], "1");
@@ -324,7 +354,7 @@ async fn a_node_that_stays_away_is_unavailable() {
 async fn a_tunnel_is_tried_once_and_its_failure_is_what_is_told() {
     let gateway = gateway();
     let only = tunnel(&gateway, [Step::FailsLater(lost())]);
-    let response = gateway.call(get()).await;
+    let response = ask(&gateway, get()).await;
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(only.seen(), 1);
 }
@@ -333,7 +363,7 @@ async fn a_tunnel_is_tried_once_and_its_failure_is_what_is_told() {
 async fn the_number_of_attempts_is_bounded() {
     let gateway = gateway();
     let tunnels: Vec<_> = (0..8).map(|_| tunnel(&gateway, [Step::FailsFirst(not_sent())])).collect();
-    assert_eq!(gateway.call(get()).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ask(&gateway, get()).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(tunnels.iter().map(Fake::seen).sum::<usize>(), 4);
 }
 
@@ -341,7 +371,7 @@ async fn the_number_of_attempts_is_bounded() {
 async fn a_response_that_does_not_begin_is_a_timeout() {
     let gateway = gateway();
     tunnel(&gateway, [Step::Hangs]);
-    let response = gateway.call(get()).await;
+    let response = ask(&gateway, get()).await;
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(error_type(&response), "http_response_timeout");
 }
@@ -350,7 +380,17 @@ async fn a_response_that_does_not_begin_is_a_timeout() {
 async fn a_cut_response_stays_cut() {
     let gateway = gateway();
     tunnel(&gateway, [Step::Cuts]);
-    let response = gateway.call(get()).await;
+    let response = ask(&gateway, get()).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.into_body().collect().await.is_err());
+}
+
+/// What an exchange costs while it waits for its response.
+#[tokio::test]
+async fn the_future_of_an_exchange_is_small() {
+    let recorder = Recorder::silent(Side::Egress);
+    let gateway = Gateway::<crate::transport::Tunnel>::new(Arc::default(), Router::new(settings()), recorder);
+    let request = request("GET").body(RequestBody::empty()).unwrap();
+    let size = size_of_val(&gateway.call(request, context()));
+    assert!(size <= 1536, "{size}");
 }

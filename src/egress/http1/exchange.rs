@@ -17,7 +17,7 @@ use super::response::{BodyWriter, Framing, Plan, Progress, write_head, write_inf
 use super::upload::{Upload, upload};
 use super::{Connection, Stop, input};
 use crate::egress::answer::{rejection, unwritable};
-use crate::egress::{ExchangeService, RequestBody, Socket};
+use crate::egress::{Context as ExchangeContext, ExchangeService, RequestBody, Socket};
 use crate::message::BoxError;
 use crate::message::chunked::{Chunked, Decoder};
 use crate::message::interim::{InformationalSink, Queue};
@@ -47,11 +47,10 @@ impl<T: Socket> Connection<T> {
         let (body, upload) = self.body(head.framing);
         let expects = head.expects && upload.is_some();
         let body = if expects { body.expecting(sink.clone()) } else { body };
-        let mut request = head.request.map(|()| body);
-        request.extensions_mut().insert(self.info.clone());
-        request.extensions_mut().insert(sink);
+        let request = head.request.map(|()| body);
+        let context = ExchangeContext { connection: self.info.clone(), interim: sink };
         let mut asked = Asked { terms: head.terms, expects, upload, informational };
-        let response = self.answer(service.call(request), &mut asked).await?;
+        let response = self.answer(service.call(request, context), &mut asked).await?;
         self.respond(response, asked).await
     }
 

@@ -10,10 +10,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::egress::testing::{OnDrop, TestBody, data, describe, echo, full, pieces, serve, serve_with, told};
-use crate::egress::{BodyError, ConnectionInfo, RequestBody, Settings};
+use crate::egress::testing::{
+    OnDrop, TestBody, WithContext, data, describe, echo, full, pieces, serve, serve_with, told,
+};
+use crate::egress::{BodyError, Context as ExchangeContext, RequestBody, Settings};
 use crate::message::BoxError;
-use crate::message::interim::InformationalSink;
 
 fn informational(status: u16) -> Response<()> {
     Response::builder().status(status).header("link", "</a>").body(()).unwrap()
@@ -37,11 +38,11 @@ async fn requests_of_a_connection_are_answered_in_order_even_if_sent_at_once() {
 
 #[tokio::test]
 async fn the_service_knows_who_is_connected() {
-    let service = async |request: Request<RequestBody>| {
-        let info = request.extensions().get::<ConnectionInfo>().unwrap();
+    let service = |_: Request<RequestBody>, context: ExchangeContext| async move {
+        let info = context.connection;
         Response::new(full(format!("{} {} {}", info.remote, info.local, info.tls)))
     };
-    let server = serve(service).await;
+    let server = serve(WithContext(service)).await;
     let mut wire = server.connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     let expected = format!("{} {} false", wire.0.local_addr().unwrap(), server.address);
@@ -144,14 +145,14 @@ async fn continue_is_not_said_when_the_body_is_already_here() {
 
 #[tokio::test]
 async fn informational_responses_go_first_and_never_to_http_1_0() {
-    let service = |request: Request<RequestBody>| async move {
-        let sink = request.extensions().get::<InformationalSink>().unwrap().clone();
+    let service = |_: Request<RequestBody>, context: ExchangeContext| async move {
+        let sink = context.interim;
         sink.send(informational(103));
         tokio::task::yield_now().await;
         sink.send(informational(102));
         Response::new(full("done"))
     };
-    let server = serve(service).await;
+    let server = serve(WithContext(service)).await;
     let mut wire = server.connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert_eq!(wire.head().await, "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
@@ -164,15 +165,15 @@ async fn informational_responses_go_first_and_never_to_http_1_0() {
 #[tokio::test]
 async fn an_informational_response_does_not_wait_for_the_final_one() {
     let (told_sender, _keep) = mpsc::unbounded_channel::<&'static str>();
-    let service = move |request: Request<RequestBody>| {
+    let service = move |_: Request<RequestBody>, context: ExchangeContext| {
         let told = told_sender.clone();
         async move {
-            request.extensions().get::<InformationalSink>().unwrap().send(informational(103));
+            context.interim.send(informational(103));
             told.closed().await;
             Response::new(full(""))
         }
     };
-    let mut wire = serve(service).await.connect().await;
+    let mut wire = serve(WithContext(service)).await.connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert!(wire.head().await.starts_with("HTTP/1.1 103"));
 }

@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 
 use crate::egress::answer::{rejection, unwritable};
-use crate::egress::{ExchangeService, RequestBody, Serving};
+use crate::egress::{Context, ExchangeService, RequestBody, Serving};
 use crate::message::BoxError;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
 use crate::message::h2::recv::StreamBody;
@@ -35,11 +35,15 @@ pub(super) async fn exchange<S: ExchangeService>(
     let request = match admit(request, &serving, &informational) {
         Ok(request) => request,
         Err(violation) => {
+            serving.service.refused(&serving.info, violation);
             tracing::debug!(%violation, remote = %serving.info.remote, "a request is rejected");
             return conclude(respond, rejection(violation));
         }
     };
-    let Ok(response) = answer(serving.service.call(request), &informational, &mut respond).await else { return };
+    let context = Context { connection: serving.info.clone(), interim: InformationalSink::from(Arc::clone(&informational)) };
+    let Ok(response) = answer(serving.service.call(request, context), &informational, &mut respond).await else {
+        return;
+    };
     for early in informational.close() {
         send_informational(&mut respond, early);
     }
@@ -62,16 +66,13 @@ fn admit<S>(
     if expectation.as_ref().is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(Violation::Expectation);
     }
-    let sink = InformationalSink::from(Arc::clone(informational));
     let body = if stream.is_end_stream() {
         RequestBody::empty()
     } else {
         let rules = FieldRules { max_fields, max_bytes, forbids: fields::is_forbidden_in_any_trailers };
         let body = RequestBody::http2(StreamBody::new(stream, length, rules));
-        if expectation.is_some() { body.expecting(sink.clone()) } else { body }
+        if expectation.is_some() { body.expecting(InformationalSink::from(Arc::clone(informational))) } else { body }
     };
-    parts.extensions.insert(serving.info.clone());
-    parts.extensions.insert(sink);
     Ok(Request::from_parts(parts, body))
 }
 

@@ -12,10 +12,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::egress::testing::{
-    OnDrop, PATIENCE, Server, TestBody, data, describe, echo, full, pieces, serve, serve_with, told,
+    OnDrop, PATIENCE, Server, TestBody, WithContext, data, describe, echo, full, pieces, serve, serve_with, told,
 };
-use crate::egress::{ConnectionInfo, ExchangeService, RequestBody, Settings};
-use crate::message::interim::InformationalSink;
+use crate::egress::{Context as ExchangeContext, ExchangeService, RequestBody, Settings};
 
 async fn connect(server: &Server) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(server.address).await.unwrap();
@@ -53,11 +52,11 @@ async fn collect(mut body: RecvStream) -> Result<Bytes, h2::Error> {
 
 #[tokio::test]
 async fn exchanges_run_side_by_side_on_one_connection() {
-    let service = |request: Request<RequestBody>| async move {
-        assert!(request.extensions().get::<ConnectionInfo>().is_some_and(|info| !info.tls));
+    let service = |request: Request<RequestBody>, context: ExchangeContext| async move {
+        assert!(!context.connection.tls);
         describe(request).await
     };
-    let server = serve(service).await;
+    let server = serve(WithContext(service)).await;
     let sender = connect(&server).await;
     let (slow, mut upload) = open(&sender, put("/slow"), false).await;
     let (fast, _) = open(&sender, get("/fast?x"), true).await;
@@ -221,16 +220,16 @@ async fn responses_without_a_body_have_none() {
 #[tokio::test]
 async fn informational_responses_go_first() {
     let (go, gate) = tokio::sync::watch::channel(false);
-    let service = move |request: Request<RequestBody>| {
+    let service = move |_: Request<RequestBody>, context: ExchangeContext| {
         let mut gate = gate.clone();
         async move {
             let early = Response::builder().status(103).header("link", "</a>").body(()).unwrap();
-            request.extensions().get::<InformationalSink>().unwrap().send(early);
+            context.interim.send(early);
             gate.wait_for(|open| *open).await.unwrap();
             Response::new(full("done"))
         }
     };
-    let server = serve(service).await;
+    let server = serve(WithContext(service)).await;
     let sender = connect(&server).await;
     let (mut response, _) = open(&sender, get("/"), true).await;
     let early = std::future::poll_fn(|cx| response.poll_informational(cx));

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
 
-use crate::egress::testing::{describe, full, serve, serve_with};
-use crate::egress::{ConnectionInfo, RequestBody, Settings};
+use crate::egress::testing::{WithContext, describe, full, serve, serve_with};
+use crate::egress::{Context, RequestBody, Settings};
 use crate::policy::San;
 use crate::tls::pki::{Authority, Validity};
 use crate::tls::{ClientCertificates, EgressTls, Trust, egress_config};
@@ -63,14 +63,14 @@ async fn an_offer_to_upgrade_to_h2c_is_ignored() {
 
 #[tokio::test]
 async fn tls_chooses_the_version_by_alpn_and_tells_who_is_connected() {
-    let service = |request: Request<RequestBody>| async move {
-        let info = request.extensions().get::<ConnectionInfo>().unwrap();
+    let service = |request: Request<RequestBody>, context: Context| async move {
+        let info = context.connection;
         let name = info.server_name.as_deref().unwrap_or("nobody");
         let peer = info.peer.as_ref().map_or("nobody", |peer| &peer.uri_sans[0]);
         Response::new(full(format!("{peer} to {name} {} {}", info.tls, request.uri().scheme_str().unwrap())))
     };
     let (tls, folder) = tls();
-    let server = serve_with(service, Settings::default(), Some(tls)).await;
+    let server = serve_with(WithContext(service), Settings::default(), Some(tls)).await;
     let port = server.address.port();
     let (resolve, url) = (format!("edge.test:{port}:127.0.0.1"), format!("https://edge.test:{port}/"));
     let (ca, cert, key) = (path(&folder, "ca.pem"), path(&folder, "client.pem"), path(&folder, "client.key"));

@@ -1,7 +1,7 @@
 //! Counting exchanges: one record per exchange, closed by its drop, so that none is forgotten on an early return.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram};
 
@@ -80,7 +80,8 @@ impl ExchangeMetrics {
     /// An exchange begins: its request's head was read.
     pub fn begin(&self) -> ExchangeRecord {
         self.handles.in_flight.increment(1.0);
-        ExchangeRecord { handles: Arc::clone(&self.handles), began: Instant::now(), status: 0, outcome: Outcome::Open }
+        let began = Instant::now();
+        ExchangeRecord { metrics: self.clone(), began, status: 0, outcome: Outcome::Open, after_head: false }
     }
 
     /// Bytes of a body passed.
@@ -97,16 +98,21 @@ impl ExchangeMetrics {
 #[derive(Debug)]
 #[must_use = "the exchange counts as in flight while this lives"]
 pub struct ExchangeRecord {
-    handles: Arc<Handles>,
+    metrics: ExchangeMetrics,
     began: Instant,
     status: u16,
     outcome: Outcome,
+    after_head: bool,
 }
 
+/// How an exchange stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub enum Outcome {
+    /// It runs; if it ends like this, whoever asked went away.
     Open,
+    /// Both messages were passed on whole.
     Complete,
+    /// It failed, of this cause.
     Failed(&'static str),
 }
 
@@ -125,15 +131,46 @@ impl ExchangeRecord {
 
     /// It failed; the first cause given is the one that counts.
     pub fn fail(&mut self, cause: &'static str) {
-        if !matches!(self.outcome, Outcome::Failed(_)) {
+        if !self.has_failed() {
             self.outcome = Outcome::Failed(cause);
+            self.after_head = self.status != 0;
         }
+    }
+
+    /// How it stands.
+    pub const fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Whether it failed.
+    pub const fn has_failed(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed(_))
+    }
+
+    /// Whether it failed when the head of the final response had been sent on.
+    pub const fn failed_after_head(&self) -> bool {
+        self.after_head
+    }
+
+    /// The status of the final response, once its head was sent on.
+    pub const fn status(&self) -> Option<u16> {
+        if self.status == 0 { None } else { Some(self.status) }
+    }
+
+    /// The time since it began.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// The counters it counts into.
+    pub const fn metrics(&self) -> &ExchangeMetrics {
+        &self.metrics
     }
 }
 
 impl Drop for ExchangeRecord {
     fn drop(&mut self) {
-        let Handles { ended, duration, in_flight, failed, .. } = &*self.handles;
+        let Handles { ended, duration, in_flight, failed, .. } = &*self.metrics.handles;
         in_flight.decrement(1.0);
         duration.record(self.began.elapsed());
         ended[usize::from(self.status / 100).min(CLASSES.len() - 1)].increment(1);

@@ -45,6 +45,7 @@ mod tests {
 
     use super::super::upload::Upload;
     use super::*;
+    use crate::telemetry::{Metrics, Side};
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -65,8 +66,12 @@ mod tests {
         Duration::from_secs(started.elapsed().as_secs())
     }
 
-    fn poll<B: Body<Data = Bytes>>(upload: &mut Upload<B>) {
+    fn poll<B: Body<Data = Bytes> + Unpin>(upload: &mut Upload<B>) {
         let _ = Pin::new(upload).poll_frame(&mut Context::from_waker(Waker::noop()));
+    }
+
+    fn upload<B: Body>(body: B) -> Upload<B> {
+        Upload::new(body, &Metrics::new().exchanges(Side::Egress, &[]))
     }
 
     #[tokio::test(start_paused = true)]
@@ -83,14 +88,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sender_that_takes_its_time_makes_nobody_late() {
-        let (mut upload, progress) = Upload::new(Silent);
+        let mut upload = upload(Silent);
         poll(&mut upload);
-        assert_eq!(within(LIMIT, progress.as_deref(), sleep(LIMIT * 5)).await, Ok(()));
+        assert_eq!(within(LIMIT, upload.progress().as_deref(), sleep(LIMIT * 5)).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_limit_counts_from_the_last_delivery() {
-        let (mut upload, progress) = Upload::new(Full::new(Bytes::from("x")));
+        let mut upload = upload(Full::new(Bytes::from("x")));
+        let progress = upload.progress();
         let started = Instant::now();
         let work = async {
             sleep(LIMIT / 2).await;
@@ -103,7 +109,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_nobody_takes_is_late() {
-        let (_upload, progress) = Upload::new(Full::new(Bytes::from("x")));
-        assert_eq!(within(LIMIT, progress.as_deref(), pending::<()>()).await, Err(Late));
+        let upload = upload(Full::new(Bytes::from("x")));
+        assert_eq!(within(LIMIT, upload.progress().as_deref(), pending::<()>()).await, Err(Late));
     }
 }

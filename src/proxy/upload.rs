@@ -1,4 +1,4 @@
-//! The request's body on its way into a tunnel: what a retry needs to know of it, and whose turn it is.
+//! The request's body on its way into a tunnel: what a retry needs to know of it, whose turn it is, how much passed.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,20 +10,29 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use crate::telemetry::{Direction, ExchangeMetrics};
+
 /// A request's body. Without a body there is nothing to lose, and a second one is as good as the first.
-pub(super) enum Upload<B> {
+pub(crate) enum Upload<B> {
     Empty,
-    Streaming { body: Pin<Box<B>>, progress: Arc<Progress> },
+    Streaming { body: B, progress: Arc<Progress> },
 }
 
 impl<B: Body> Upload<B> {
-    /// Wraps a body; what comes beside it tells how the upload is getting on, if there is any.
-    pub(super) fn new(body: B) -> (Self, Option<Arc<Progress>>) {
+    /// Wraps a body whose bytes are counted into `metrics`.
+    pub(super) fn new(body: B, metrics: &ExchangeMetrics) -> Self {
         if body.is_end_stream() {
-            return (Self::Empty, None);
+            return Self::Empty;
         }
-        let progress = Arc::new(Progress::new());
-        (Self::Streaming { body: Box::pin(body), progress: Arc::clone(&progress) }, Some(progress))
+        Self::Streaming { body, progress: Arc::new(Progress::new(metrics.clone())) }
+    }
+
+    /// How the upload is getting on, if there is any.
+    pub(super) fn progress(&self) -> Option<Arc<Progress>> {
+        match self {
+            Self::Empty => None,
+            Self::Streaming { progress, .. } => Some(Arc::clone(progress)),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -31,20 +40,22 @@ impl<B: Body> Upload<B> {
     }
 }
 
-/// When the upload last moved, and whether it waits for its sender.
+/// When the upload last moved, whether it waits for its sender, and how many bytes it was.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     start: Instant,
     /// Milliseconds after `start`, or [`WAITS`].
     moved: AtomicU64,
+    bytes: AtomicU64,
+    metrics: ExchangeMetrics,
 }
 
 /// The sender has yet to deliver.
 const WAITS: u64 = u64::MAX;
 
 impl Progress {
-    fn new() -> Self {
-        Self { start: Instant::now(), moved: AtomicU64::new(0) }
+    fn new(metrics: ExchangeMetrics) -> Self {
+        Self { start: Instant::now(), moved: AtomicU64::new(0), bytes: AtomicU64::new(0), metrics }
     }
 
     /// For how long it has been the turn of the other side: to take more, or, once all is sent, to answer. Zero while
@@ -56,13 +67,23 @@ impl Progress {
         }
     }
 
+    /// Bytes that were taken from the sender so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     fn note(&self, delivered: bool) {
         let elapsed = || u64::try_from(self.start.elapsed().as_millis()).unwrap_or(WAITS - 1);
         self.moved.store(if delivered { elapsed() } else { WAITS }, Ordering::Relaxed);
     }
+
+    fn count(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.metrics.body_bytes(Direction::Request, bytes);
+    }
 }
 
-impl<B: Body<Data = Bytes>> Body for Upload<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -70,8 +91,11 @@ impl<B: Body<Data = Bytes>> Body for Upload<B> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streaming { body, progress } => {
-                let frame = body.as_mut().poll_frame(cx);
+                let frame = Pin::new(body).poll_frame(cx);
                 progress.note(frame.is_ready());
+                if let Poll::Ready(Some(Ok(frame))) = &frame {
+                    progress.count(frame.data_ref().map_or(0, |data| data.len() as u64));
+                }
                 frame
             }
         }

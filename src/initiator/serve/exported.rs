@@ -1,0 +1,148 @@
+//! One exported service, and what its target does wrong.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::id::ServiceName;
+use crate::initiator::targets::{Target, TargetBody, TargetClient, TargetSettings};
+use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
+use crate::proxy::Record;
+use crate::proxy::body::Cut;
+use crate::telemetry::Limiter;
+
+/// How many lines about one target are written in a minute.
+const MAX_WARNINGS: u32 = 5;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A named service with its target.
+pub(super) struct Exported {
+    client: TargetClient,
+    watch: Arc<Watch>,
+}
+
+/// Says what a target did wrong, so often and no more.
+struct Watch {
+    name: ServiceName,
+    target: Arc<str>,
+    warnings: Limiter,
+}
+
+impl Exported {
+    pub(super) fn new(name: ServiceName, target: &Target, settings: TargetSettings) -> Self {
+        let watch = Watch { name, target: target.to_string().into(), warnings: Limiter::new(MAX_WARNINGS, MINUTE) };
+        Self { client: TargetClient::new(target, settings), watch: Arc::new(watch) }
+    }
+
+    pub(super) fn name(&self) -> &ServiceName {
+        &self.watch.name
+    }
+
+    /// Sends the request to the target and waits for the head of the final response.
+    pub(super) async fn exchange<B>(
+        &self,
+        request: Request<B>,
+        record: &mut Record,
+    ) -> Result<Response<WatchedBody>, Failure>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+    {
+        record.served(&self.watch.name, &self.watch.target);
+        let outcome = self.client.exchange(request.map(|body| record.upload(body))).await;
+        match outcome {
+            Ok(response) => Ok(response.map(|body| WatchedBody { body, watch: Arc::clone(&self.watch) })),
+            Err(failure) => {
+                self.watch.failed(failure.cause(), &failure.details());
+                Err(failure)
+            }
+        }
+    }
+}
+
+impl Watch {
+    /// Warns of a failure that is the target's.
+    fn failed(&self, cause: Cause, details: &dyn fmt::Display) {
+        if !is_of_target(cause) {
+            return;
+        }
+        let Some(left_out) = self.warnings.pass(Instant::now()) else { return };
+        let details = shown(details);
+        tracing::warn!(
+            service = %self.name,
+            to = &*self.target,
+            cause = cause.label(),
+            details,
+            left_out = (left_out > 0).then_some(left_out),
+            "the target failed a request"
+        );
+    }
+}
+
+const fn is_of_target(cause: Cause) -> bool {
+    use Cause as C;
+    matches!(
+        cause,
+        C::TargetDns
+            | C::TargetRefused
+            | C::TargetUnreachable
+            | C::TargetTimeout
+            | C::TargetClosed
+            | C::TargetProtocol
+            | C::TargetHeadTooLarge
+            | C::TargetCut
+    )
+}
+
+/// Most characters of an error shown; it may quote the target.
+const MAX_SHOWN: usize = 256;
+
+fn shown(details: &dyn fmt::Display) -> String {
+    details.to_string().chars().take(MAX_SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// A target's response that ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the target's response was cut: {0}")]
+pub struct TargetCut(#[source] BoxError);
+
+impl Cut for TargetCut {
+    fn cause(&self) -> Cause {
+        Cause::TargetCut
+    }
+}
+
+/// The body of a target's response. Warns when it is cut.
+pub struct WatchedBody {
+    body: TargetBody,
+    watch: Arc<Watch>,
+}
+
+impl Body for WatchedBody {
+    type Data = Bytes;
+    type Error = TargetCut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, TargetCut>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| {
+                self.watch.failed(Cause::TargetCut, &error);
+                TargetCut(error)
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

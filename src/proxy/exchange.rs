@@ -1,0 +1,72 @@
+//! The exchange of a request for a response, over whatever is found to carry it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, request};
+use http_body::Body;
+
+use super::attempts::{Attempts, FoundBody};
+use super::body::ExchangeBody;
+use super::deadline::within;
+use super::opener::Find;
+use super::record::Record;
+use crate::id::ServiceName;
+use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
+
+/// A request that is ready to be sent: its head has passed the validator and is one that the next hop may see.
+#[derive(Debug)]
+pub struct Exchange<'a, F> {
+    /// Finds who carries it.
+    pub find: F,
+    /// The exported service it is for; `None`: the initiator matches host and path.
+    pub service: Option<&'a ServiceName>,
+    /// Its head.
+    pub head: &'a request::Parts,
+    /// How long the response may take to begin, from when it is no longer the client's turn.
+    pub deadline: Duration,
+}
+
+impl<F: Find> Exchange<'_, F> {
+    /// Brings the request through, and writes down in `record` how.
+    ///
+    /// # Errors
+    ///
+    /// No response began: why, as the client is to be told.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, or the response's body, cancels the exchange at the target.
+    pub async fn run<B>(mut self, body: B, record: &mut Record) -> Result<Response<FoundBody<F>>, Failure>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+    {
+        let upload = record.upload(body);
+        let progress = upload.progress();
+        let attempts = Attempts { find: &mut self.find, service: self.service, head: self.head, record };
+        let outcome = within(self.deadline, progress.as_deref(), attempts.run(upload)).await;
+        outcome.unwrap_or_else(|_| Err(late(self.deadline)))
+    }
+}
+
+fn late(limit: Duration) -> Failure {
+    Failure::new(Cause::Deadline, format!("no response began within {limit:?}"))
+}
+
+/// What the client gets: the response, or the text of the failure. Its body closes the record.
+pub fn answer<B: Body>(outcome: Result<Response<B>, Failure>, mut record: Record) -> Response<ExchangeBody<B>> {
+    match outcome {
+        Ok(response) => {
+            record.responded(response.status());
+            response.map(|body| ExchangeBody::passed(body, record))
+        }
+        Err(failure) => {
+            tracing::debug!(cause = failure.cause().label(), details = failure.details(), "exchange failed");
+            record.fail(&failure);
+            let response = failure.response();
+            record.responded(response.status());
+            response.map(|text| ExchangeBody::told(text, record))
+        }
+    }
+}

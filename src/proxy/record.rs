@@ -1,0 +1,162 @@
+//! The one record that every exchange leaves: its counts, and its line in the access log.
+//!
+//! A record begins when a request was read, or when a codec refused what it read, and is written when it is dropped:
+//! however the exchange ends, there is exactly one. Counting costs some atomic additions; what only the line needs is
+//! collected only while the line is wanted.
+
+mod line;
+mod trace;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{StatusCode, request};
+use http_body::Body;
+
+use self::line::{Line, Origin};
+use super::opener::Opener;
+use super::upload::Upload;
+use crate::id::{HostId, Place, ServiceName, TenantId, TunnelId};
+use crate::message::failure::{Cause, Failure};
+use crate::message::violation::Violation;
+use crate::telemetry::{Direction, ExchangeMetrics, ExchangeRecord, Metrics, Side};
+use crate::transport::TransportKind;
+
+pub use self::line::{AccessLog, TARGET};
+
+/// Makes the records of one listener, or of the services of one initiator. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    metrics: ExchangeMetrics,
+    origin: Arc<Origin>,
+}
+
+impl Recorder {
+    /// Counts into `metrics`. `listener` names the listener in the access log; an initiator has none.
+    pub fn new(metrics: &Metrics, side: Side, listener: Option<String>, log: AccessLog) -> Self {
+        let causes = Cause::ALL.map(Cause::label);
+        Self { metrics: metrics.exchanges(side, &causes), origin: Arc::new(Origin { side, listener, log }) }
+    }
+
+    /// A recorder of this side whose counts nobody reads, and that writes no lines.
+    pub fn silent(side: Side) -> Self {
+        Self::new(&Metrics::new(), side, None, AccessLog::Off)
+    }
+
+    /// The name of the listener, if it has one.
+    pub fn listener(&self) -> Option<&str> {
+        self.origin.listener.as_deref()
+    }
+
+    /// A request was read; `remote` is who sent it.
+    pub fn begin(&self, head: &request::Parts, remote: Option<SocketAddr>) -> Record {
+        let line = self.origin.is_wanted().then(|| Box::new(Line::new(Arc::clone(&self.origin), head, remote)));
+        Record { counted: self.metrics.begin(), line }
+    }
+
+    /// A codec refused what it read: the record of that is written at once.
+    pub fn refused(&self, remote: SocketAddr, violation: Violation) {
+        let line = self.origin.is_wanted().then(|| Box::new(Line::refused(Arc::clone(&self.origin), remote)));
+        let mut record = Record { counted: self.metrics.begin(), line };
+        let status = violation.status();
+        let cause = match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Cause::HeadTooLarge,
+            _ => Cause::BadRequest,
+        };
+        record.failed_with(cause, &violation);
+        record.responded(status);
+    }
+}
+
+/// The record of one exchange. Written when dropped: as cancelled unless it was said to be complete or to have failed.
+#[derive(Debug)]
+#[must_use = "the exchange counts as under way while this lives"]
+pub struct Record {
+    counted: ExchangeRecord,
+    line: Option<Box<Line>>,
+}
+
+impl Record {
+    /// Whom the request asks for.
+    pub fn asked(&mut self, tenant: &TenantId, host_id: &HostId, service: Option<&ServiceName>) {
+        if let Some(line) = &mut self.line {
+            line.asked(tenant, host_id, service);
+        }
+    }
+
+    /// The request goes to this service here, whose target is this one.
+    pub fn served(&mut self, service: &ServiceName, target: &Arc<str>) {
+        if let Some(line) = &mut self.line {
+            line.served(service, target);
+        }
+    }
+
+    /// The exchange runs through this tunnel.
+    pub fn through(&mut self, id: TunnelId, place: &Place, transport: TransportKind) {
+        if let Some(line) = &mut self.line {
+            line.through(id, place, transport);
+        }
+    }
+
+    /// The request is tried on one more tunnel.
+    pub(super) fn attempt(&mut self, opener: &impl Opener) {
+        if let Some(line) = &mut self.line {
+            line.through(opener.id(), opener.place(), opener.transport());
+            line.count_attempt();
+        }
+    }
+
+    /// The body of the request, counted.
+    pub(crate) fn upload<B: Body>(&mut self, body: B) -> Upload<B> {
+        let upload = Upload::new(body, self.counted.metrics());
+        if let Some(line) = &mut self.line {
+            line.uploads(upload.progress());
+        }
+        upload
+    }
+
+    /// The head of the final response is passed on.
+    pub fn responded(&mut self, status: StatusCode) {
+        self.counted.responded(status.as_u16());
+        if let Some(line) = &mut self.line {
+            line.responded(self.counted.elapsed());
+        }
+    }
+
+    /// Bytes of the response's body were passed on.
+    pub(super) fn response_bytes(&mut self, bytes: u64) {
+        self.counted.metrics().body_bytes(Direction::Response, bytes);
+        if let Some(line) = &mut self.line {
+            line.response_bytes(bytes);
+        }
+    }
+
+    /// The exchange failed; the first failure is the one that counts.
+    pub fn fail(&mut self, failure: &Failure) {
+        self.failed_with(failure.cause(), &failure.details());
+    }
+
+    /// The exchange failed of this cause; `details` say for people what exactly happened.
+    pub fn failed_with(&mut self, cause: Cause, details: &dyn fmt::Display) {
+        if !self.counted.has_failed()
+            && let Some(line) = &mut self.line
+        {
+            line.details(details);
+        }
+        self.counted.fail(cause.label());
+    }
+
+    /// Both messages were passed on whole.
+    pub fn complete(&mut self) {
+        self.counted.complete();
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            line.write(&self.counted);
+        }
+    }
+}
