@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::support::http1::RawHttp;
 use crate::support::http2::Http2;
 use crate::support::ports::free_address;
+use crate::support::raw_target::RawTarget;
 use crate::support::site::{Cloud, Edge, Folder, NODE, Running, Site, TO_NODE, Transport, over_each_transport};
 
 over_each_transport!(
@@ -134,9 +135,9 @@ async fn a_request_that_the_codec_refuses_is_told_and_counted(transport: Transpo
     assert_eq!(failed(responder, "egress", "bad_request").await, 1);
 
     let mut client = Http2::connect(site.egress()).await;
-    let request = Request::get(format!("http://{}/", site.egress())).header("te", "gzip").body(()).unwrap();
+    let request = Request::get(format!("http://{}/", site.egress())).header("expect", "a miracle").body(()).unwrap();
     let (response, _) = client.send(request, true).await;
-    assert_eq!(response.await.unwrap().status(), 400);
+    assert_eq!(response.await.unwrap().status(), 417);
     assert_eq!(failed(responder, "egress", "bad_request").await, 2);
     assert!(site.target.requests().is_empty());
 }
@@ -160,19 +161,26 @@ async fn a_target_that_is_down_is_told_on_both_sides_and_warned_of(transport: Tr
 }
 
 async fn a_response_that_is_cut_is_told_on_both_sides_and_warned_of(transport: Transport) {
-    let site = Site::start(transport).await;
-    let mut client = site.connect().await;
-    client.send(format!("GET /cut/1000 HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    let (folder, target) = (Folder::new(), RawTarget::new().await);
+    let responder = Cloud::new().start(&folder).await;
+    let edge = Edge::new(transport).target(&format!("http://{}", target.address()));
+    let initiator = edge.start(&folder, responder.tunnel_address()).await;
+    responder.registered(1).await;
+    let mut client = RawHttp::connect(responder.egress()).await.unwrap();
+    client.send(format!("GET /cut HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    let (mut peer, _) = target.accept().await;
+    peer.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n12345").await.unwrap();
     let head = client.head().await.unwrap();
+    drop(peer);
     assert!(client.body(&head).await.is_err());
-    for (process, side, cause) in [(&site.responder.0, "egress", "peer_"), (&site.initiator, "target", "target_cut")] {
-        let line = record(process, "/cut/1000").await;
+    for (process, side, cause) in [(&responder.0, "egress", "peer_"), (&initiator, "target", "target_cut")] {
+        let line = record(process, "/cut").await;
         let cut = [("outcome", "cut".into()), ("status", 200.into()), ("side", side.into())];
         assert_fields(&line, &cut);
         assert!(line["cause"].as_str().unwrap().starts_with(cause), "{line}");
         assert_eq!(failed(process, side, line["cause"].as_str().unwrap()).await, 1);
     }
-    assert_fields(&site.initiator.line_with("the target failed").await, &[("cause", "target_cut".into())]);
+    assert_fields(&initiator.line_with("the target failed").await, &[("cause", "target_cut".into())]);
 }
 
 async fn a_request_for_nobody_is_told(transport: Transport) {
