@@ -23,7 +23,7 @@ use crate::message::failure::Failure;
 use crate::message::forward::{self, Hop};
 use crate::message::violation::Violation;
 use crate::proxy::exchange::{Exchange, answer};
-use crate::proxy::opener::Opener;
+use crate::proxy::opener::{Opener, Outgoing};
 use crate::proxy::{ExchangeBody, Record, Recorder};
 use crate::routing::{Directory, Router};
 
@@ -78,10 +78,10 @@ impl<T: Opener> Gateway<T> {
         let to = router.resolve(&RequestAttributes { head: &head, connection: &connection }, &head.uri)?;
         record.asked(&to.tenant, &to.host_id, to.service.as_ref());
         forward::request(&mut head, &Hop { remote: connection.remote, local: connection.local, tls: connection.tls })?;
-        head.extensions.insert(interim);
 
         let find = FindTunnel::new(directory, &to, router.hold());
-        let exchange = Exchange { find, service: to.service.as_ref(), head: &head, deadline: router.deadline() };
+        let request = Outgoing { service: to.service.as_ref(), head: &head, interim: &interim };
+        let exchange = Exchange { find, request, deadline: router.deadline() };
         let (mut head, body) = exchange.run(body, record).await?.into_parts();
         forward::response(&mut head);
         Ok(Response::from_parts(head, body))

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use http::{Response, request};
 use http_body::Body;
 
-use super::opener::{Find, Opener};
+use super::opener::{Find, Opener, Outgoing};
 use super::record::Record;
 use super::upload::Upload;
-use crate::id::{ServiceName, TunnelId};
+use crate::id::TunnelId;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::StreamCode;
@@ -27,8 +27,7 @@ const RECONNECT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The attempts at one request.
 pub(super) struct Attempts<'a, F> {
     pub(super) find: &'a mut F,
-    pub(super) service: Option<&'a ServiceName>,
-    pub(super) head: &'a request::Parts,
+    pub(super) request: Outgoing<'a>,
     pub(super) record: &'a mut Record,
 }
 
@@ -48,7 +47,7 @@ impl<F: Find> Attempts<'_, F> {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let Self { find, service, head, record } = self;
+        let Self { find, request, record } = self;
         let empty = upload.is_empty();
         let mut body = Some(upload);
         let mut tried = Tried { ids: [TunnelId(0); MAX_ATTEMPTS], count: 0, lost_one: false };
@@ -61,7 +60,7 @@ impl<F: Find> Attempts<'_, F> {
             };
             tried.add(opener.id());
             record.attempt(&opener);
-            let error = match opener.exchange(service, head, &mut body).await {
+            let error = match opener.exchange(request, &mut body).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -69,7 +68,7 @@ impl<F: Find> Attempts<'_, F> {
                 body = Some(Upload::Empty);
             }
             let failure = failure(&error);
-            if body.is_none() || !tried.may_try_again(&error, head) {
+            if body.is_none() || !tried.may_try_again(&error, request.head) {
                 return Err(failure);
             }
             tracing::debug!(tunnel = %opener.id(), cause = failure.cause().label(), "trying another tunnel");

@@ -3,27 +3,24 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, request};
+use http::Response;
 use http_body::Body;
 
 use super::attempts::{Attempts, FoundBody};
 use super::body::ExchangeBody;
 use super::deadline::within;
-use super::opener::Find;
+use super::opener::{Find, Outgoing};
 use super::record::Record;
-use crate::id::ServiceName;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 
-/// A request that is ready to be sent: its head has passed the validator and is one that the next hop may see.
+/// A request that is ready to be sent, and who carries it how long.
 #[derive(Debug)]
 pub struct Exchange<'a, F> {
     /// Finds who carries it.
     pub find: F,
-    /// The exported service it is for; `None`: the initiator matches host and path.
-    pub service: Option<&'a ServiceName>,
-    /// Its head.
-    pub head: &'a request::Parts,
+    /// The request.
+    pub request: Outgoing<'a>,
     /// How long the response may take to begin, from when it is no longer the client's turn.
     pub deadline: Duration,
 }
@@ -44,7 +41,7 @@ impl<F: Find> Exchange<'_, F> {
     {
         let upload = record.upload(body);
         let progress = upload.progress();
-        let attempts = Attempts { find: &mut self.find, service: self.service, head: self.head, record };
+        let attempts = Attempts { find: &mut self.find, request: self.request, record };
         let outcome = within(self.deadline, progress.as_deref(), attempts.run(upload)).await;
         outcome.unwrap_or_else(|_| Err(late(self.deadline)))
     }

@@ -9,8 +9,11 @@ use http_body::Body;
 use crate::id::{Place, ServiceName, TunnelId};
 use crate::message::BoxError;
 use crate::message::failure::Failure;
+use crate::message::interim::InformationalSink;
 use crate::registry::Handle;
-use crate::transport::{BodyError, OpenError, RecvBody, TransportKind, Tunnel};
+use crate::transport::{
+    AnswerHead, BodyError, HeadParts, HttpHead, HttpStream, OpenError, RecvBody, TransportKind, Tunnel,
+};
 
 /// A way to a node: a tunnel, later also a sibling that has one.
 pub trait Opener: Handle {
@@ -29,20 +32,29 @@ pub trait Opener: Handle {
     /// Sends a request and waits for the head of the final response.
     ///
     /// `body` is taken once the stream is open, and not before: as long as it is there, nothing of it was polled and the
-    /// request can go another way. 1xx responses go to the
-    /// [`InformationalSink`](crate::message::interim::InformationalSink) among the extensions of `head`.
+    /// request can go another way. It is sent by a task of its own while the response comes.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future, or the body it brings, cancels the exchange at the target.
     fn exchange<B>(
         &self,
-        service: Option<&ServiceName>,
-        head: &request::Parts,
+        request: Outgoing<'_>,
         body: &mut Option<B>,
     ) -> impl Future<Output = Result<Response<Self::Body>, OpenError>> + Send
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+}
+
+/// The head of a request on its way, and who is told of its interim responses.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// The exported service it is for; `None`: the initiator matches host and path.
+    pub service: Option<&'a ServiceName>,
+    /// The head itself: it has passed the validator and is one that the next hop may see.
+    pub head: &'a request::Parts,
+    /// Where interim (1xx) responses go.
+    pub interim: &'a InformationalSink,
 }
 
 /// Finds the ways to where one request goes.
@@ -73,15 +85,24 @@ impl Opener for Tunnel {
         Self::transport(self)
     }
 
-    async fn exchange<B>(
-        &self,
-        service: Option<&ServiceName>,
-        head: &request::Parts,
-        body: &mut Option<B>,
-    ) -> Result<Response<RecvBody>, OpenError>
+    async fn exchange<B>(&self, request: Outgoing<'_>, body: &mut Option<B>) -> Result<Response<RecvBody>, OpenError>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        Self::exchange(self, service, head, body).await
+        let Outgoing { service, head, interim } = request;
+        let end = body.as_ref().is_none_or(Body::is_end_stream);
+        let head = HttpHead { service, parts: HeadParts::Lent(head), end };
+        let HttpStream { upload, mut answer } = self.open_http(head).await?;
+        if let (Some(body), Some(upload)) = (body.take(), upload) {
+            // What stops it reaches the peer as a reset and the client as the end of the response.
+            let task = tokio::spawn(async move { drop(upload.send(body).await) });
+            answer.tie_upload(task.abort_handle());
+        }
+        loop {
+            match answer.next().await? {
+                AnswerHead::Interim(early) => interim.send(early),
+                AnswerHead::Final(parts, body) => return Ok(Response::from_parts(parts, body)),
+            }
+        }
     }
 }

@@ -101,16 +101,11 @@ impl Opener for Fake {
         TransportKind::Quic
     }
 
-    async fn exchange<B>(
-        &self,
-        service: Option<&ServiceName>,
-        head: &request::Parts,
-        body: &mut Option<B>,
-    ) -> Result<Response<Answer>, OpenError>
+    async fn exchange<B>(&self, request: Outgoing<'_>, body: &mut Option<B>) -> Result<Response<Answer>, OpenError>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.0.seen.lock().unwrap().push((service.cloned(), head.clone()));
+        self.0.seen.lock().unwrap().push((request.service.cloned(), request.head.clone()));
         let step = self.0.steps.lock().unwrap().pop_front().expect("a request that the test did not expect");
         if let Step::FailsFirst(error) = step {
             return Err(error);
@@ -383,14 +378,4 @@ async fn a_cut_response_stays_cut() {
     let response = ask(&gateway, get()).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.into_body().collect().await.is_err());
-}
-
-/// What an exchange costs while it waits for its response.
-#[tokio::test]
-async fn the_future_of_an_exchange_is_small() {
-    let recorder = Recorder::silent(Side::Egress);
-    let gateway = Gateway::<crate::transport::Tunnel>::new(Arc::default(), Router::new(settings()), recorder);
-    let request = request("GET").body(RequestBody::empty()).unwrap();
-    let size = size_of_val(&gateway.call(request, context()));
-    assert!(size <= 1536, "{size}");
 }

@@ -40,7 +40,8 @@ pub(super) async fn exchange<S: ExchangeService>(
             return conclude(respond, rejection(violation));
         }
     };
-    let context = Context { connection: serving.info.clone(), interim: InformationalSink::from(Arc::clone(&informational)) };
+    let context =
+        Context { connection: serving.info.clone(), interim: InformationalSink::from(Arc::clone(&informational)) };
     let Ok(response) = answer(serving.service.call(request, context), &informational, &mut respond).await else {
         return;
     };
