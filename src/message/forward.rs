@@ -11,7 +11,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version, request, response};
 
 use crate::message::failure::{Cause, Failure};
-use crate::message::fields::strip_hop_by_hop;
+use crate::message::fields::{is_token_byte, strip_hop_by_hop};
 
 /// How the request reached us, as `Forwarded` tells it.
 #[derive(Debug, Clone, Copy)]
@@ -111,10 +111,6 @@ fn push_value(element: &mut String, value: &str) {
         element.push(c);
     }
     element.push('"');
-}
-
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -4,16 +4,17 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::{DATE, EXPECT};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 
 use crate::egress::answer::{rejection, unwritable};
+use crate::egress::date::DateCache;
 use crate::egress::{Context, ExchangeService, RequestBody, Serving};
 use crate::message::BoxError;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
@@ -122,7 +123,7 @@ where
     let ended = bodyless || (body.is_end_stream() && declared.unwrap_or(0) == 0);
     parts.version = Version::HTTP_2;
     strip_hop_by_hop(&mut parts.headers);
-    parts.headers.entry(DATE).or_insert_with(date);
+    parts.headers.entry(DATE).or_insert_with(|| DateCache::new().now().clone());
     let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), ended) else { return };
     if ended {
         return;
@@ -131,8 +132,4 @@ where
     if let Err(failure) = send_body(&mut stream, pin!(body), terms).await {
         tracing::debug!(error = &failure as &dyn std::error::Error, "a response is cut off");
     }
-}
-
-fn date() -> HeaderValue {
-    HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())).expect("an HTTP date is printable ASCII")
 }

@@ -260,7 +260,7 @@ fn is_none_or_authority(text: &str) -> bool {
 
 /// A name and perhaps a version, as in RFC 9110 section 7.8. spec: ST-15
 fn read_protocol(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
-    let protocol = ascii(cursor.sized()?, "protocol", |byte| is_token_byte(byte) || byte == b'/')?;
+    let protocol = ascii(cursor.sized()?, "protocol", |byte| fields::is_token_byte(byte) || byte == b'/')?;
     let tokens = || protocol.split('/');
     let valid = tokens().count() <= 2 && tokens().all(|token| !token.is_empty());
     if valid && protocol.len() <= limits::MAX_PROTOCOL_BYTES {
@@ -268,11 +268,6 @@ fn read_protocol(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
     } else {
         Err(Malformed::Invalid("protocol"))
     }
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Visible ASCII without `#`, which no request target may carry, and without `<` and `>`. spec: ST-13

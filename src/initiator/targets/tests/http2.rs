@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::message::failure::Cause;
-use crate::message::interim::InformationalSink;
+use crate::message::interim::{InformationalSink, MAX_READ};
 
 /// A target that does exactly what a test says.
 struct Origin(TcpListener);
@@ -145,6 +145,48 @@ async fn informational_responses_come_through() {
     let (response, ()) = tokio::join!(client.exchange(request), target);
     assert_eq!(response.unwrap().status(), 200);
     assert_eq!(*seen.lock().unwrap(), [103]);
+}
+
+#[tokio::test]
+async fn informational_responses_without_end_are_a_failure_of_the_target() {
+    let origin = Origin::new().await;
+    let client = origin.client();
+    let target = async {
+        let (_request, mut respond) = origin.first().await;
+        for _ in 0..2 * MAX_READ {
+            let early = Response::builder().status(103).body(()).unwrap();
+            if respond.send_informational(early).is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(poll_fn(|cx| respond.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
+    };
+    let (response, ()) = tokio::join!(client.exchange(get()), target);
+    assert_eq!(response.err().map(|failure| failure.cause()), Some(Cause::TargetProtocol));
+}
+
+#[tokio::test]
+async fn an_upload_longer_than_it_said_never_ends_well() {
+    let origin = Origin::new().await;
+    let client = origin.client();
+    let (feed, body) = fed();
+    let request = Request::post("http://example.com/").header("content-length", "3").body(body).unwrap();
+    let target = async {
+        let (request, _respond) = origin.first().await;
+        feed.data("1234");
+        let mut body = request.into_body();
+        loop {
+            match body.data().await {
+                Some(Ok(data)) => assert!(data.len() <= 3),
+                Some(Err(error)) => break error,
+                None => panic!("the request ended well"),
+            }
+        }
+    };
+    let (response, error) = tokio::join!(client.exchange(request), target);
+    assert_eq!(error.reason(), Some(Reason::CANCEL));
+    assert_eq!(response.err().map(|failure| failure.cause()), Some(Cause::RequestCut));
 }
 
 #[tokio::test]
