@@ -1,7 +1,7 @@
 //! Two adit processes with a tunnel between them, as an operator would run them.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -31,47 +31,76 @@ pub(crate) struct Settings {
 pub(crate) struct Pair {
     responder: Adit,
     initiator: Adit,
-    egress: SocketAddr,
-    admin: SocketAddr,
+    files: Files,
+}
+
+/// What the two are told, and where they will be.
+pub(crate) struct Files {
+    /// The responder's, then the initiator's.
+    pub(crate) paths: [PathBuf; 2],
+    /// Where requests enter.
+    pub(crate) egress: SocketAddr,
+    admins: [SocketAddr; 2],
+    tunnels: usize,
     _folder: TempDir,
 }
 
 const NODE: Node<'_> = Node { tenant: "acme", cluster: "benches", node: "bench-1" };
 
-impl Pair {
-    /// Starts both in front of `target` and waits until every tunnel is up.
-    pub(crate) fn start(settings: Settings, target: SocketAddr) -> Self {
+/// Whole header lines that name the node.
+pub(crate) fn fields() -> String {
+    format!("x-node-id: {}\r\n", NODE.node)
+}
+
+impl Files {
+    /// For a pair in front of `target`.
+    pub(crate) fn write(settings: Settings, target: SocketAddr) -> Self {
         let folder = TempDir::new().unwrap();
         write_certificates(folder.path());
         let [tunnels, egress, responder_admin, initiator_admin] = [(); 4].map(|()| free_address());
-        let files = [
+        let texts = [
             ("responder.yaml", responder_yaml(tunnels, egress, responder_admin, settings)),
             ("initiator.yaml", initiator_yaml(tunnels, target, initiator_admin, settings)),
         ];
-        let [responder, initiator] = files.map(|(name, text)| {
+        let paths = texts.map(|(name, text)| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
+            path
+        });
+        let admins = [responder_admin, initiator_admin];
+        Self { paths, egress, admins, tunnels: settings.tunnels, _folder: folder }
+    }
+
+    /// Waits until both run and every tunnel is up.
+    pub(crate) async fn up(&self) {
+        for admin in self.admins {
+            ready(admin).await;
+        }
+        all_tunnels(self.admins[0], self.tunnels).await;
+    }
+}
+
+impl Pair {
+    /// Starts both in front of `target` and waits until every tunnel is up.
+    pub(crate) fn start(settings: Settings, target: SocketAddr) -> Self {
+        let files = Files::write(settings, target);
+        let [responder, initiator] = files.paths.each_ref().map(|path| {
             let mut command = Command::new(settings.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_adit"))));
             command.arg("run").arg(path);
             Adit::spawn(command)
         });
-        let pair = Self { responder, initiator, egress, admin: responder_admin, _folder: folder };
-        block_on(async {
-            ready(responder_admin).await;
-            ready(initiator_admin).await;
-            all_tunnels(responder_admin, settings.tunnels).await;
-        });
-        pair
+        block_on(files.up());
+        Self { responder, initiator, files }
     }
 
     /// Where requests enter.
     pub(crate) fn egress(&self) -> SocketAddr {
-        self.egress
+        self.files.egress
     }
 
     /// Whole header lines that name the node.
     pub(crate) fn fields(&self) -> String {
-        format!("x-node-id: {}\r\n", NODE.node)
+        fields()
     }
 
     /// The responder, then the initiator.
@@ -84,7 +113,7 @@ impl Pair {
 
     /// Exchanges that the responder counts as running on its tunnels.
     pub(crate) async fn in_flight(&self) -> Option<u64> {
-        tunnels(self.admin).await?.iter().map(|tunnel| tunnel["in_flight"].as_u64()).sum()
+        tunnels(self.files.admins[0]).await?.iter().map(|tunnel| tunnel["in_flight"].as_u64()).sum()
     }
 }
 

@@ -72,7 +72,8 @@ impl HttpLine {
         })
     }
 
-    fn small_request(&self, kind: Kind) -> Vec<u8> {
+    /// The whole of a request of this kind.
+    pub(crate) fn small_request(&self, kind: Kind) -> Vec<u8> {
         match kind {
             Kind::Get => self.head("GET", "/", 0),
             Kind::Echo => [self.head("POST", "/echo", PAYLOAD), vec![b'x'; PAYLOAD]].concat(),
@@ -94,20 +95,21 @@ async fn exchanges(mut client: Client, request: Vec<u8>, duration: Duration) -> 
     stopwatch.sample()
 }
 
-struct Client {
+/// One connection.
+pub(crate) struct Client {
     stream: TcpStream,
     buffer: BytesMut,
 }
 
 impl Client {
-    async fn connect(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: BytesMut::with_capacity(PIECE) })
     }
 
     /// One request, and a response that must be 200 with a body of `expected` bytes.
-    async fn exchange(&mut self, request: &[u8], expected: usize) -> io::Result<()> {
+    pub(crate) async fn exchange(&mut self, request: &[u8], expected: usize) -> io::Result<()> {
         self.stream.write_all(request).await?;
         let length = self.read_head().await?;
         if length != expected {

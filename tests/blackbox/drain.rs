@@ -1,7 +1,5 @@
 //! Whoever is asked to stop finishes what runs, takes nothing new, and exits 0.
 
-use std::time::{Duration, Instant};
-
 use http::{Method, Request};
 
 use crate::support::eventually::eventually;
@@ -99,26 +97,25 @@ async fn what_outlasts_the_drain_timeout_is_cut(transport: Transport) {
     let mut client = site.connect().await;
     client.send(format!("GET /chunks/100000/5 HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
     let head = client.head().await.unwrap();
-    let asked = Instant::now();
     site.responder.0.terminate();
+    // The whole of it takes 500 s.
     client.body(&head).await.unwrap_err();
     assert_eq!(site.responder.0.exit().await.code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert_eq!(site.responder.0.line_with("draining").await["timeout"], "500ms");
     site.cancelled(1).await;
 }
 
 async fn an_idle_process_stops_at_once(transport: Transport) {
-    let mut site = Site::start(transport).await;
+    let long = ("drain_timeout", "300s");
+    let (cloud, edge) = (Cloud::new().process(long.0, long.1), Edge::new(transport).process(long.0, long.1));
+    let mut site = Site::with(cloud, edge).await;
     let mut idle = site.connect().await;
     idle.send(format!("GET / HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
     idle.response().await.unwrap();
-    let asked = Instant::now();
     for process in [&mut site.initiator, &mut site.responder.0] {
         process.terminate();
         assert_eq!(process.exit().await.code(), Some(0));
     }
-    // Far below the drain timeout of 30 s.
-    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
 }
 
 async fn a_restart_of_the_responder_is_announced_and_dialled_again(transport: Transport) {

@@ -3,12 +3,11 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::certificates::{Authority, Certificate, Node};
-use crate::support::eventually::{eventually, within};
+use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
 use crate::support::process::Adit;
 use crate::support::site::{Cloud, Folder, NODE, Responder, TO_NODE, Transport, over_each_transport};
@@ -210,7 +209,7 @@ async fn one_that_hangs_is_suspect_until_it_goes_on(transport: Transport) {
     let Some(mut pair) = Pair::start(transport).await else { return };
     pair.initiator.freeze();
     let suspect = async || (pair.responder.0.tunnels().await.accepted[0].health == "suspect").then_some(());
-    within(Duration::from_secs(10), "it is suspect", suspect).await;
+    eventually("it is suspect", suspect).await;
     pair.initiator.thaw();
     let healthy = async || (pair.responder.0.tunnels().await.accepted[0].health == "healthy").then_some(());
     eventually("it is healthy", healthy).await;

@@ -1,7 +1,6 @@
 //! What is lost comes back: quickly, in the right place, and without taking what belongs to somebody else.
 
 use std::net::ToSocketAddrs as _;
-use std::time::{Duration, Instant};
 
 use crate::support::envoy::{EnvoyResponder, ResponderOptions, Variant};
 use crate::support::eventually::eventually;
@@ -20,13 +19,12 @@ over_each_transport!(
 );
 
 async fn a_responder_that_was_killed_and_restarted_is_noticed_long_before_the_idle_timeout(transport: Transport) {
+    // The next keep-alive meets a responder that does not know the tunnel and says so; nobody waits for the idle timeout.
     let cloud = Cloud::new().responder("state_dir", "state").responder("keepalive", "500ms");
+    let cloud = cloud.responder("idle_timeout", "600s");
     let Site { target, responder, initiator, folder } = Site::with(cloud, Edge::new(transport)).await;
-    let killed = Instant::now();
     let responder = responder.restart().await;
     responder.registered(1).await;
-    // The idle timeout is 30 s; the next keep-alive meets a responder that does not know the tunnel and says so.
-    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
     assert_eq!(get(responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
     assert_eq!(target.requests(), ["GET /"]);
     drop((initiator, folder));
@@ -122,7 +120,9 @@ async fn each_address_of_a_name_gets_its_tunnels(transport: Transport) {
 async fn an_envoy_that_was_frozen_takes_the_next_tunnel_at_once() {
     let Some(responder) = EnvoyResponder::start(Variant::Plaintext, ResponderOptions::default()).await else { return };
     let (target, folder) = (Target::http1().await, Folder::new());
-    let edge = Edge::envoy("{ security: none }").target(&format!("http://{}", target.address()));
+    // A handshake that is not answered would hold the next one up for longer than anybody waits here.
+    let edge = Edge::envoy("{ security: none, handshake_timeout: 300s }");
+    let edge = edge.target(&format!("http://{}", target.address()));
     let initiator = edge.start(&folder, responder.tunnel_address()).await;
     responder.registered(1).await;
     let egress = responder.egress();
@@ -136,12 +136,9 @@ async fn an_envoy_that_was_frozen_takes_the_next_tunnel_at_once() {
     })
     .await;
     responder.thaw();
-    let thawed = Instant::now();
     eventually("a request that comes through", async || {
         (get(egress, "/", &[TO_NODE]).await.ok()?.status() == 200).then_some(())
     })
     .await;
     under_way.abort();
-    // The handshake timeout of an Envoy is 10 s.
-    assert!(thawed.elapsed() < Duration::from_secs(5), "{:?}", thawed.elapsed());
 }

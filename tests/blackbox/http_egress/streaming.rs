@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use tokio::time::timeout;
 
+use crate::support::eventually::PATIENCE;
 use crate::support::http2::Http2;
 use crate::support::raw_target::RawTarget;
 use crate::support::site::{Cloud, Edge, NODE, Site, TO_NODE, Transport, over_each_transport};
@@ -86,7 +87,7 @@ async fn a_reader_that_stalls_holds_back_the_target_and_nobody_else(transport: T
     assert_eq!(site.get("/").await.status(), 200, "another request is not held back");
     client.head().await.unwrap();
     client.exactly(written).await.unwrap();
-    timeout(STALLED * 10, peer.send(&piece)).await.expect("it goes on once the client reads").unwrap();
+    timeout(PATIENCE, peer.send(&piece)).await.expect("it goes on once the client reads").unwrap();
 }
 
 async fn a_target_that_stalls_holds_back_the_sender(transport: Transport) {
@@ -104,5 +105,5 @@ async fn a_target_that_stalls_holds_back_the_sender(transport: Transport) {
     }
     assert_eq!(site.get("/").await.status(), 200, "another request is not held back");
     peer.exactly(written).await.unwrap();
-    timeout(STALLED * 10, client.send(&piece)).await.expect("it goes on once the target reads").unwrap();
+    timeout(PATIENCE, client.send(&piece)).await.expect("it goes on once the target reads").unwrap();
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use tokio::time::timeout;
 
+use crate::support::eventually::PATIENCE;
 use crate::support::link::udp::UdpLink;
 use crate::support::link::{CLEAN, HOSTILE, Impairment};
 use crate::support::site::Transport;
@@ -53,14 +54,15 @@ async fn loss_and_reordering_cut_no_body_whatever_the_congestion_control() {
 
 #[tokio::test]
 async fn a_network_that_forgets_the_initiator_hears_from_it_again() {
-    let timing = Timing { keepalive_interval: Duration::from_millis(200), ..Timing::default() };
+    let timing =
+        Timing { keepalive_interval: Duration::from_millis(200), idle_timeout: 5 * PATIENCE, ..Timing::default() };
     let ends = Ends::new(Transport::Quic, TunnelSettings { timing, ..TunnelSettings::default() });
     let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
     let tunnel = through(&ends, &link).await;
     let before = tunnel.remote();
     link.rebind();
     // Only the initiator can repair this: its keep-alive shows the responder the new address.
-    let body = timeout(Duration::from_secs(10), get(&tunnel)).await.unwrap();
+    let body = timeout(PATIENCE, get(&tunnel)).await.unwrap();
     assert_eq!(body.len(), 1 << 20);
     assert_ne!(tunnel.remote(), before);
 }
@@ -68,7 +70,9 @@ async fn a_network_that_forgets_the_initiator_hears_from_it_again() {
 // spec: CT-42
 #[tokio::test]
 async fn a_tunnel_in_use_that_falls_silent_is_suspect_before_the_keepalive_would_ask() {
-    let ends = Ends::new(Transport::Quic, TunnelSettings::default());
+    // Nobody waits here until the keepalive asks.
+    let timing = Timing { keepalive_interval: 5 * PATIENCE, idle_timeout: 10 * PATIENCE, ..Timing::default() };
+    let ends = Ends::new(Transport::Quic, TunnelSettings { timing, ..TunnelSettings::default() });
     let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
     let tunnel = through(&ends, &link).await;
     // In the middle of an interval: what was heard then must not count as heard at its end.
@@ -77,11 +81,10 @@ async fn a_tunnel_in_use_that_falls_silent_is_suspect_before_the_keepalive_would
         get(&tunnel).await;
     }
     link.blackout(true);
-    let silent = Instant::now();
     let mut phase = tunnel.phase();
-    phase.wait_for(|phase| *phase == Phase::Suspect).await.unwrap();
-    // Two looks, a second apart, and 3 s for the answer; the keepalive alone takes 8 s to 13 s.
-    assert!(silent.elapsed() < Duration::from_secs(7), "{:?}", silent.elapsed());
+    // Two looks, a second apart, and 3 s for the answer.
+    let suspect = phase.wait_for(|phase| *phase == Phase::Suspect);
+    timeout(PATIENCE, suspect).await.expect("it is suspect").unwrap();
 }
 
 // spec: TB-25
@@ -95,7 +98,7 @@ async fn a_connection_that_waits_for_its_claim_holds_until_its_path_is_gone() {
     let trial = Duration::from_secs(2);
     assert!(timeout(trial, waiting.closed()).await.is_err(), "nothing is wrong with it");
     link.blackout(true);
-    let error = timeout(trial, waiting.closed()).await.expect("a trial shows it");
+    let error = timeout(PATIENCE, waiting.closed()).await.expect("a trial shows it");
     assert!(error.to_string().contains("nothing came back"), "{error}");
     accepting.abort();
 }

@@ -16,7 +16,7 @@ use super::peer::{
 };
 use crate::hostile_peer::raw::{HOSTILE, encoded, hello, hello_bytes};
 use crate::hostile_peer::victim::Victim;
-use crate::support::eventually::eventually;
+use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::http1::{RawHttp, Response, get};
 use crate::support::site::{Cloud, Edge, Transport};
 
@@ -100,7 +100,7 @@ async fn bytes_without_tls_are_no_tunnel_and_the_log_says_so() {
         let mut stream = TcpStream::connect(victim.site.responder.tunnel_address()).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
-        let _ = timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.unwrap();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
         assert!(answer.len() < 20, "an alert at most: {answer:?}");
         let error = victim.failure().await;
         assert!(error.starts_with("TLS: "), "{error}");
