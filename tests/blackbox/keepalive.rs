@@ -1,11 +1,11 @@
 //! A tunnel whose other end went away without a word is noticed, by both ends.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit::admin::AcceptedTunnel;
 
-use crate::support::eventually::{PATIENCE, eventually, within};
+use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::http1::get;
 use crate::support::link::CLEAN;
 use crate::support::link::tcp::TcpLink;
@@ -14,12 +14,12 @@ use crate::support::site::{Cloud, Edge, Folder, Responder, Running, TO_NODE, Tra
 use crate::support::targets::Target;
 
 over_each_transport!(
-    a_half_open_tunnel_is_suspect_before_the_keepalive_asks_and_requests_avoid_it,
+    a_half_open_tunnel_is_suspect_within_ten_seconds_and_requests_avoid_it,
     a_half_open_tunnel_is_given_up_by_both_ends_and_comes_back,
 );
 
-/// Shorter than the keepalive of 25 s, and four times what it takes.
-const BEFORE_KEEPALIVE: Duration = Duration::from_secs(20);
+/// A time that another program made long proves nothing; of so many, one is enough.
+const TRIES: usize = 5;
 
 /// The network between an initiator and its responder.
 enum Link {
@@ -97,23 +97,29 @@ impl Pair {
     }
 }
 
-/// What broke: traffic was taken for as fresh as the look at it, so a tunnel that went dark behind its last answer was
-/// suspected only when the keepalive had asked.
+/// With the timing that a file has which says nothing about it. What broke: traffic was taken for as fresh as the look at
+/// it, so a tunnel that went dark behind its last answer was suspected after 13 s.
 // spec: CT-42, TB-9
-async fn a_half_open_tunnel_is_suspect_before_the_keepalive_asks_and_requests_avoid_it(transport: Transport) {
-    // The keepalive asks long after it is suspect, and requests in it would hang until their deadline.
-    let cloud = Cloud::new().responder("keepalive", "25s").responder("idle_timeout", "600s");
-    let pair = Pair::start(transport, cloud).await;
-    pair.all_requests_work().await;
-    pair.link.blackout(true);
-    within(BEFORE_KEEPALIVE, "the dark tunnel is suspect", async || {
-        (pair.linked().await?.health == "suspect").then_some(())
-    })
-    .await;
-    pair.all_requests_work().await;
-    assert_eq!(pair.responder.registered(2).await.accepted.len(), 2, "it is not given up yet");
-    pair.link.blackout(false);
-    eventually("it is healthy again", async || (pair.linked().await?.health == "healthy").then_some(())).await;
+async fn a_half_open_tunnel_is_suspect_within_ten_seconds_and_requests_avoid_it(transport: Transport) {
+    // It is not given up meanwhile, however long another program takes the processor.
+    let pair = Pair::start(transport, Cloud::new().responder("idle_timeout", "600s")).await;
+    let mut fastest = Duration::MAX;
+    for _ in 0..TRIES {
+        pair.all_requests_work().await;
+        let since = Instant::now();
+        pair.link.blackout(true);
+        eventually("the dark tunnel is suspect", async || (pair.linked().await?.health == "suspect").then_some(()))
+            .await;
+        fastest = fastest.min(since.elapsed());
+        pair.all_requests_work().await;
+        assert_eq!(pair.responder.registered(2).await.accepted.len(), 2, "it is not given up yet");
+        pair.link.blackout(false);
+        eventually("it is healthy again", async || (pair.linked().await?.health == "healthy").then_some(())).await;
+        if fastest < Duration::from_secs(10) {
+            break;
+        }
+    }
+    assert!(fastest < Duration::from_secs(10), "{fastest:?}");
     pair.all_requests_work().await;
 }
 

@@ -70,21 +70,34 @@ async fn a_network_that_forgets_the_initiator_hears_from_it_again() {
 // spec: CT-42
 #[tokio::test]
 async fn a_tunnel_in_use_that_falls_silent_is_suspect_before_the_keepalive_would_ask() {
-    // Nobody waits here until the keepalive asks.
-    let timing = Timing { keepalive_interval: 5 * PATIENCE, idle_timeout: 10 * PATIENCE, ..Timing::default() };
+    // Two looks, a second apart, and 3 s for the answer; the keepalive alone takes 8 s to 13 s.
+    const SOON: Duration = Duration::from_secs(7);
+    let timing = Timing { idle_timeout: 5 * PATIENCE, ..Timing::default() };
     let ends = Ends::new(Transport::Quic, TunnelSettings { timing, ..TunnelSettings::default() });
     let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
     let tunnel = through(&ends, &link).await;
-    // In the middle of an interval: what was heard then must not count as heard at its end.
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(2) {
-        get(&tunnel).await;
-    }
-    link.blackout(true);
     let mut phase = tunnel.phase();
-    // Two looks, a second apart, and 3 s for the answer.
-    let suspect = phase.wait_for(|phase| *phase == Phase::Suspect);
-    timeout(PATIENCE, suspect).await.expect("it is suspect").unwrap();
+    let mut fastest = Duration::MAX;
+    // A time that another program made long proves nothing; of five, one is enough.
+    for _ in 0..5 {
+        // In the middle of an interval: what was heard then must not count as heard at its end.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(2) {
+            get(&tunnel).await;
+        }
+        link.blackout(true);
+        let silent = Instant::now();
+        let suspect = phase.wait_for(|phase| *phase == Phase::Suspect);
+        timeout(PATIENCE, suspect).await.expect("it is suspect").unwrap();
+        fastest = fastest.min(silent.elapsed());
+        if fastest < SOON {
+            break;
+        }
+        link.blackout(false);
+        let healthy = phase.wait_for(|phase| *phase == Phase::Open);
+        timeout(PATIENCE, healthy).await.expect("it is healthy again").unwrap();
+    }
+    assert!(fastest < SOON, "{fastest:?}");
 }
 
 // spec: TB-25
