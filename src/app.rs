@@ -21,6 +21,7 @@ use crate::initiator::{Initiator, StatusBoard};
 use crate::lifecycle::{Drain, Drained, ReadyGuard};
 use crate::responder::Responder;
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
+use crate::transport::HttpService;
 
 pub use build::AppError;
 use state::State;
@@ -32,7 +33,7 @@ pub struct App {
     state: Arc<State>,
     responder: Option<Responder>,
     egress: Vec<Egress>,
-    initiator: Option<(Initiator<Services>, ReadyGuard)>,
+    initiator: Option<(Initiator<HttpService<Services>>, ReadyGuard)>,
     admin: Option<admin::Listener>,
 }
 

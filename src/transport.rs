@@ -5,6 +5,7 @@
 //! listeners, targets or the registry's contents: it moves messages and reports health. proto-spec sections 3 and 4.
 
 mod accept;
+mod arrival;
 mod body;
 mod control;
 mod dial;
@@ -19,12 +20,13 @@ pub mod tcp;
 mod tunnel;
 
 pub use accept::{AcceptError, Incoming, Pending, Prepared, Shown};
+pub use arrival::{Accept, Arrival, HttpArrival, Responder};
 pub use body::RecvBody;
 pub use dial::{Connected, Dialed, Dialer};
 pub use error::{BodyError, DialError, ExchangeError, OpenError, SendError, TunnelLost};
 pub use kind::{TransportChoice, TransportKind};
 pub use open::{Answer, AnswerHead, HeadParts, HttpHead, HttpStream, Upload};
-pub use serve::Serve;
+pub use serve::{HttpService, Serve};
 pub use settings::TunnelSettings;
 pub use state::{CloseReason, PathStats, Phase, TunnelSnapshot};
 pub use tunnel::Tunnel;

@@ -27,7 +27,7 @@ use crate::telemetry::{Metrics, Role, Side};
 use crate::tls::{self, TlsError, secret};
 use crate::transport::quic::{self, Keys, QuicSettings};
 use crate::transport::tcp::{self, TcpSettings};
-use crate::transport::{DialError, Dialer, TransportChoice, Tunnel, TunnelSettings};
+use crate::transport::{DialError, Dialer, HttpService, TransportChoice, Tunnel, TunnelSettings};
 
 /// The file in `state_dir` that holds the endpoint's keys.
 const KEYS_FILE: &str = "quic.key";
@@ -194,7 +194,11 @@ fn egress(settings: &EgressConfig, directory: &Arc<Directory<Tunnel>>, metrics: 
     Ok(builder.bind(settings.http)?)
 }
 
-fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) -> Result<Initiator<Services>, AppError> {
+fn initiator(
+    settings: &InitiatorConfig,
+    config: &Checked,
+    metrics: &Metrics,
+) -> Result<Initiator<HttpService<Services>>, AppError> {
     let recorder = Recorder::new(metrics, Side::Target, None, settings.access_log);
     let list = config.services.iter().map(|service| service.settings()).collect();
     let services = Services::recorded(list, recorder)?;
@@ -230,5 +234,5 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
     };
     let tcp = tcp::Dialer::new(tls.clone(), tunnel, tcp);
     let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, tls, tunnel, quic)?), Some(tcp));
-    Ok(Initiator::new(roles, dialer, services, metrics)?)
+    Ok(Initiator::new(roles, dialer, HttpService(services), metrics)?)
 }

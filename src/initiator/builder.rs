@@ -11,7 +11,7 @@ use crate::telemetry::Metrics;
 use crate::tls::{self, Credentials, InitiatorTls, TlsError, Trust};
 use crate::transport::quic::{self, Keys, QuicSettings, dialling_socket};
 use crate::transport::tcp::{self, TcpSettings};
-use crate::transport::{DialError, Dialer, Serve, TransportChoice, TunnelSettings};
+use crate::transport::{DialError, Dialer, HttpService, Serve, TransportChoice, TunnelSettings};
 
 /// Builds an [`Initiator`] that serves what arrives in this program: an axum router, a hyper service, or
 /// [`Services`](crate::initiator::serve::Services) for targets elsewhere.
@@ -140,7 +140,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`BuildError`] says which setting or credential is at fault.
-    pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<S>, BuildError> {
+    pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<HttpService<S>>, BuildError> {
         let Self { address, more, server_name, transport, tls, token, services, .. } = self;
         let (probe_interval, tunnel, metrics) = (self.probe_interval, self.tunnel, self.metrics);
         let config = tls::initiator_config(&tls, &[ALPN])?;
@@ -164,7 +164,7 @@ impl Builder {
         };
         let tcp = tcp::Dialer::new(config.clone(), tunnel, self.tcp);
         let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, config, tunnel, self.quic)?), Some(tcp));
-        Ok(Initiator::new(settings, dialer, service, &metrics)?)
+        Ok(Initiator::new(settings, dialer, HttpService(service), &metrics)?)
     }
 }
 

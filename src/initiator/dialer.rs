@@ -19,7 +19,7 @@ use crate::initiator::status::StatusBoard;
 use crate::initiator::supervisor::{Shared, Slot, keep};
 use crate::telemetry::{Metrics, Role};
 use crate::tls::TlsError;
-use crate::transport::{Dialer, Serve};
+use crate::transport::{Accept, Dialer};
 
 /// How often a name is asked again while all is well.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -28,8 +28,8 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The initiator role, ready to run.
 #[derive(Debug, Clone)]
-pub struct Initiator<S> {
-    shared: Shared<S>,
+pub struct Initiator<A> {
+    shared: Shared<A>,
     destinations: Arc<[Arc<Prepared>]>,
     next_slot: Arc<AtomicU32>,
 }
@@ -41,12 +41,12 @@ struct Prepared {
     dialer: Dialer,
 }
 
-impl<S: Serve + Sync> Initiator<S> {
+impl<A: Accept> Initiator<A> {
     /// Prepares the role; nothing is dialled before [`Initiator::run`].
     ///
     /// # Errors
     /// [`TlsError`]: a tunnel to an Envoy needs credentials that are not there or cannot be used.
-    pub fn new(settings: InitiatorSettings, dialer: Dialer, service: S, metrics: &Metrics) -> Result<Self, TlsError> {
+    pub fn new(settings: InitiatorSettings, dialer: Dialer, accept: A, metrics: &Metrics) -> Result<Self, TlsError> {
         let prepared = settings.destinations.iter().map(|destination| {
             let dialer = settings.dialer_for(destination, dialer.clone())?;
             Ok(Arc::new(Prepared { destination: destination.clone(), dialer }))
@@ -54,7 +54,7 @@ impl<S: Serve + Sync> Initiator<S> {
         let destinations = prepared.collect::<Result<_, TlsError>>()?;
         let shared = Shared {
             settings: Arc::new(settings),
-            service,
+            accept,
             instance: InstanceId(rand::random()),
             board: StatusBoard::new(metrics.destinations()),
             tasks: TaskTracker::new(),

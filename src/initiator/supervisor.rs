@@ -25,7 +25,7 @@ use crate::initiator::status::{Change, StatusBoard};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Hello;
 use crate::telemetry::TunnelMetrics;
-use crate::transport::{CloseReason, DialError, Dialer, Serve, TransportChoice};
+use crate::transport::{Accept, CloseReason, DialError, Dialer, TransportChoice};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
 const VERSIONS: (u32, u32) = (1, 1);
@@ -36,9 +36,9 @@ const LONGEST_INTERVAL: u32 = 3;
 
 /// What all slots of an initiator have in common. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Shared<S> {
+pub(super) struct Shared<A> {
     pub(super) settings: Arc<InitiatorSettings>,
-    pub(super) service: S,
+    pub(super) accept: A,
     pub(super) instance: InstanceId,
     pub(super) board: StatusBoard,
     pub(super) tasks: TaskTracker,
@@ -67,12 +67,12 @@ impl Slot {
 }
 
 /// Keeps one slot filled until `stop` is cancelled, then drains its tunnel.
-pub(super) async fn keep<S: Serve + Sync>(shared: Shared<S>, slot: Slot, stop: CancellationToken) {
+pub(super) async fn keep<A: Accept>(shared: Shared<A>, slot: Slot, stop: CancellationToken) {
     Supervisor::new(shared, slot).run(stop).await;
 }
 
-struct Supervisor<S> {
-    shared: Shared<S>,
+struct Supervisor<A> {
+    shared: Shared<A>,
     slot: Arc<Slot>,
     auto: Arc<Mutex<Auto>>,
     /// What the machine knows of, by its names.
@@ -87,8 +87,8 @@ struct Supervisor<S> {
     inbox: mpsc::Receiver<Report>,
 }
 
-impl<S: Serve + Sync> Supervisor<S> {
-    fn new(shared: Shared<S>, slot: Slot) -> Self {
+impl<A: Accept> Supervisor<A> {
+    fn new(shared: Shared<A>, slot: Slot) -> Self {
         let interval = shared.settings.probe_interval;
         let settings = AutoSettings {
             first_probe: interval,

@@ -6,9 +6,10 @@
 use std::net::SocketAddr;
 
 use crate::protocol::handshake::{Hello, Welcome};
+use crate::transport::arrival::Accept;
 use crate::transport::error::DialError;
 use crate::transport::kind::TransportKind;
-use crate::transport::serve::Serve;
+use crate::transport::serve::{HttpService, Serve};
 use crate::transport::state::CloseReason;
 use crate::transport::tunnel::Tunnel;
 use crate::transport::{quic, tcp};
@@ -147,16 +148,22 @@ impl Connected {
 }
 
 impl Dialed {
-    /// Serves what the responder sends until the tunnel is gone.
+    /// Answers the requests of the responder with a service until the tunnel is gone, and refuses what is not HTTP; see
+    /// [`Dialed::run`].
+    pub async fn serve<S: Serve + Sync>(self, service: S) -> CloseReason {
+        self.run(HttpService(service)).await
+    }
+
+    /// Hands over what the responder opens until the tunnel is gone.
     ///
     /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
-    pub async fn run<S: Serve>(self, service: S) -> CloseReason {
+    pub async fn run<A: Accept>(self, accept: A) -> CloseReason {
         // Whoever lets go of the handle while it drains must not end it: it is held until the end.
         let Self { tunnel: _tunnel, link, .. } = self;
         match link {
-            DialedLink::Quic(dialed) => dialed.run(service).await,
-            DialedLink::Tcp(dialed) => dialed.run(service).await,
-            DialedLink::Envoy(dialed) => dialed.run(service).await,
+            DialedLink::Quic(dialed) => dialed.run(accept).await,
+            DialedLink::Tcp(dialed) => dialed.run(accept).await,
+            DialedLink::Envoy(dialed) => dialed.run(accept).await,
         }
     }
 }

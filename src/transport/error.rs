@@ -54,6 +54,9 @@ pub enum SendError {
     /// The body failed at its source.
     #[error("the body failed at its source: {0}")]
     Source(BoxError),
+    /// The head of the message cannot be sent.
+    #[error("the head cannot be sent: {0}")]
+    Head(&'static str),
 }
 
 /// Why a message body ended before its end.

@@ -4,6 +4,7 @@
 //! whoever opens.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -98,7 +99,7 @@ impl Upload {
     {
         match self.0 {
             UploadHalf::Quic(upload) => upload.send(body).await,
-            UploadHalf::Tcp(mut stream) => tcp::send_body(&mut stream, body).await,
+            UploadHalf::Tcp(mut stream) => tcp::send_body(&mut stream, pin!(body)).await,
         }
     }
 }

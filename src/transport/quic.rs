@@ -5,6 +5,7 @@ mod control;
 mod dial;
 mod endpoint;
 mod open;
+mod respond;
 mod serve;
 mod settings;
 mod socket;
@@ -19,4 +20,5 @@ pub use socket::{dialling_socket, listening_socket};
 
 pub(crate) use control::Connection;
 pub(crate) use open::{Answer, HttpUpload, declared_length};
+pub(crate) use respond::Responder;
 pub(crate) use streams::MessageStream;

@@ -1,17 +1,26 @@
-//! What the initiator answers with: any service that turns a request into a response.
+//! HTTP alone: any service that turns a request into a response answers what arrives through a tunnel.
 
 use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use http::{Request, Response};
+use tracing::debug;
 
 use crate::message::BoxError;
+use crate::message::interim::{InformationalSink, Queue};
+use crate::protocol::code::StreamCode;
+use crate::transport::arrival::{Accept, Arrival, HttpArrival};
 use crate::transport::body::RecvBody;
 
 /// Answers the exchanges of a tunnel.
 ///
 /// Implemented for every cloneable `tower_service::Service` over [`RecvBody`], such as an axum router. The name of the
 /// exported service that the responder asked for, if it named one, is a [`ServiceName`](crate::id::ServiceName) request
-/// extension. The returned future is dropped at once when the responder cancels the exchange.
+/// extension, and interim responses may be said through an
+/// [`InformationalSink`](crate::message::interim::InformationalSink) that is one too. The returned future is dropped at
+/// once when the responder cancels the exchange.
 pub trait Serve: Clone + Send + 'static {
     /// The response body.
     type Body: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static;
@@ -19,13 +28,13 @@ pub trait Serve: Clone + Send + 'static {
     /// Answers one request; an error resets the stream with `internal`.
     fn serve(
         &mut self,
-        request: http::Request<RecvBody>,
-    ) -> impl Future<Output = Result<http::Response<Self::Body>, BoxError>> + Send;
+        request: Request<RecvBody>,
+    ) -> impl Future<Output = Result<Response<Self::Body>, BoxError>> + Send;
 }
 
 impl<S, B> Serve for S
 where
-    S: tower_service::Service<http::Request<RecvBody>, Response = http::Response<B>> + Clone + Send + 'static,
+    S: tower_service::Service<Request<RecvBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -33,8 +42,41 @@ where
 {
     type Body = B;
 
-    async fn serve(&mut self, request: http::Request<RecvBody>) -> Result<http::Response<B>, BoxError> {
+    async fn serve(&mut self, request: Request<RecvBody>) -> Result<Response<B>, BoxError> {
         std::future::poll_fn(|cx| self.poll_ready(cx)).await.map_err(Into::into)?;
         self.call(request).await.map_err(Into::into)
+    }
+}
+
+/// Takes the HTTP part of what arrives with a [`Serve`], and refuses the rest.
+#[derive(Debug, Clone)]
+pub struct HttpService<S>(pub S);
+
+impl<S: Serve + Sync> Accept for HttpService<S> {
+    async fn accept(&self, arrival: Arrival) {
+        let Arrival::Http(HttpArrival { parts, body, service, mut responder }) = arrival;
+        let interim = Arc::new(Queue::new(true));
+        let mut request = Request::from_parts(parts, body);
+        if let Some(service) = service {
+            request.extensions_mut().insert(service);
+        }
+        request.extensions_mut().insert(InformationalSink::from(Arc::clone(&interim)));
+        let mut server = self.0.clone();
+        let response = {
+            let work = pin!(server.serve(request));
+            responder.drive(work, |cx| interim.poll_next(cx)).await
+        };
+        match response {
+            None => {}
+            Some(Ok(response)) => {
+                if let Err(error) = responder.respond(response).await {
+                    debug!(%error, "a response was cut");
+                }
+            }
+            Some(Err(error)) => {
+                debug!(%error, "the service failed");
+                responder.reset(StreamCode::Internal);
+            }
+        }
     }
 }

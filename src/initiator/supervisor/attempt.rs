@@ -10,7 +10,7 @@ use super::{Shared, Slot};
 use crate::initiator::auto::Attempt;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Hello;
-use crate::transport::{CloseReason, DialError, Dialed, Dialer, Phase, Serve, TransportKind, Tunnel};
+use crate::transport::{Accept, CloseReason, DialError, Dialed, Dialer, Phase, TransportKind, Tunnel};
 
 /// What a task of a slot says.
 pub(super) struct Report {
@@ -69,8 +69,8 @@ pub(super) enum Stage {
 
 impl Candidate {
     /// Begins.
-    pub(super) fn connect<S: Serve + Sync>(
-        shared: &Shared<S>,
+    pub(super) fn connect<A: Accept>(
+        shared: &Shared<A>,
         slot: &Arc<Slot>,
         attempt: Attempt,
         over: TransportKind,
@@ -148,15 +148,15 @@ async fn dial(
 }
 
 /// Serves a tunnel, and reports on it until it drains or is gone.
-async fn attend<S: Serve + Sync>(shared: Shared<S>, dialed: Dialed, reports: Reports) {
+async fn attend<A: Accept>(shared: Shared<A>, dialed: Dialed, reports: Reports) {
     let (tunnel, welcome) = (dialed.tunnel.clone(), &dialed.welcome);
     let (responder, observed) = (welcome.responder.clone(), welcome.observed.clone());
     let opened = Opened { tunnel: tunnel.clone(), responder, observed };
     let Ok(room) = reports.reports.reserve().await else { return };
     let record = shared.metrics.opened(tunnel.transport().label());
-    let service = shared.service.clone();
+    let accept = shared.accept.clone();
     shared.tasks.spawn(async move {
-        let reason = dialed.run(service).await;
+        let reason = dialed.run(accept).await;
         record.closed(reason.code);
     });
     drop(shared);

@@ -14,6 +14,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::tls::Rejection;
+use crate::transport::arrival::Accept;
 use crate::transport::control::{COMMANDS, Command, Control};
 use crate::transport::error::{DialError, alert_text, peer_text, refuses_certificate};
 use crate::transport::kind::TransportKind;
@@ -21,7 +22,6 @@ use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::serve::serve_streams;
 use crate::transport::quic::settings::{QuicSettings, Settings};
 use crate::transport::quic::streams::lost;
-use crate::transport::serve::Serve;
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, TunnelState};
 use crate::transport::tunnel::Tunnel;
@@ -175,10 +175,10 @@ impl Dialed {
     /// Serves what the responder sends until the tunnel is gone.
     ///
     /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
-    pub async fn run<S: Serve>(self, service: S) -> CloseReason {
+    pub async fn run<A: Accept>(self, accept: A) -> CloseReason {
         let Self { tunnel, mut control, mut commands, settings, .. } = self;
         let (quic, state) = (control.channel().connection(), tunnel.shared());
-        let streams = serve_streams(quic, Arc::clone(&state), settings, service);
+        let streams = serve_streams(quic, Arc::clone(&state), settings, accept);
         let driver = control.run(&state, &mut commands, false);
         tokio::pin!(streams, driver);
         tokio::select! {

@@ -1,5 +1,6 @@
 //! The responder's side of an HTTP stream over QUIC: a request out, a response back.
 
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -33,7 +34,7 @@ impl HttpUpload {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        self.send.send_message(self.head, body).await
+        self.send.send_message(self.head, pin!(body)).await
     }
 }
 
@@ -159,7 +160,7 @@ fn not_sent(error: SendError) -> OpenError {
         SendError::Stopped(StreamCode::Rejected) => OpenError::Rejected,
         SendError::Stopped(code) => OpenError::Reset(code),
         SendError::Lost(lost) => OpenError::NotSent(lost),
-        SendError::Source(error) => OpenError::NotSent(TunnelLost(error.to_string())),
+        SendError::Source(_) | SendError::Head(_) => OpenError::NotSent(TunnelLost(error.to_string())),
     }
 }
 

@@ -172,6 +172,16 @@ impl SendHalf {
         Ok(self.send.write_chunk(bytes).await?)
     }
 
+    /// What a drop tells the peer from here on.
+    pub(super) fn reset_on_drop(&mut self, code: StreamCode) {
+        self.on_drop = self.on_drop.map(|_| code);
+    }
+
+    /// Writes a part of `bytes`; how much.
+    pub(super) fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        Pin::new(&mut self.send).poll_write(cx, bytes).map_err(SendError::from)
+    }
+
     /// Ends the message: nothing follows, and a drop no longer resets.
     pub(super) fn finish(&mut self) {
         self.on_drop = None;
@@ -186,7 +196,7 @@ impl SendHalf {
     }
 
     /// Resolves when the peer no longer wants this direction, or the connection is gone. Cancel safe.
-    pub(super) fn stopped(&self) -> impl Future<Output = SendError> + Send + 'static {
+    pub(super) fn stopped(&self) -> impl Future<Output = SendError> + Send + 'static + use<> {
         let stopped = self.send.stopped();
         async move {
             match stopped.await {
@@ -201,7 +211,7 @@ impl SendHalf {
 
     /// Sends an encoded head, then a body to its END, or resets the stream with the reason. The head leaves with the first
     /// piece of the body if that is there. Pulls a piece only when the last one was taken.
-    pub(super) async fn send_message<B>(&mut self, head: BytesMut, body: B) -> Result<(), SendError>
+    pub(super) async fn send_message<B>(&mut self, head: BytesMut, body: Pin<&mut B>) -> Result<(), SendError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -209,7 +219,7 @@ impl SendHalf {
         let sent = self.pump(head, body).await;
         match &sent {
             Ok(()) => {}
-            Err(SendError::Source(_)) => self.reset(StreamCode::Truncated),
+            Err(SendError::Source(_) | SendError::Head(_)) => self.reset(StreamCode::Truncated),
             // RFC 9000 section 3.5: the same code.
             Err(SendError::Stopped(code)) => self.reset(*code),
             Err(SendError::Lost(_)) => self.reset(StreamCode::Cancelled),
@@ -217,12 +227,11 @@ impl SendHalf {
         sent
     }
 
-    async fn pump<B>(&mut self, head: BytesMut, body: B) -> Result<(), SendError>
+    async fn pump<B>(&mut self, head: BytesMut, mut body: Pin<&mut B>) -> Result<(), SendError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let mut body = pin!(body);
         let mut stopped = pin!(self.stopped());
         let mut scratch = head;
         let mut first = std::future::poll_fn(|cx| Poll::Ready(read(body.as_mut(), cx))).await;

@@ -21,17 +21,17 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::tls::{self, Rejection};
+use crate::transport::arrival::Accept;
 use crate::transport::control::{COMMANDS, Command, Control};
 use crate::transport::error::{DialError, alert_text, peer_text, refuses_certificate};
 use crate::transport::kind::TransportKind;
-use crate::transport::serve::Serve;
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
 use crate::transport::tcp::handshake::{BareFrames, CLOSE_LINGER};
 use crate::transport::tcp::raw::Raw;
-use crate::transport::tcp::serve::answer_one;
+use crate::transport::tcp::serve::accept_one;
 use crate::transport::tcp::settings::{Settings, TcpSettings};
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
@@ -161,9 +161,9 @@ impl Connected {
 
 impl Dialed {
     /// See [`crate::transport::Dialed::run`].
-    pub(crate) async fn run<S: Serve>(self, service: S) -> CloseReason {
+    pub(crate) async fn run<A: Accept>(self, accept: A) -> CloseReason {
         let state = Arc::clone(&self.state);
-        match self.start(service).await {
+        match self.start(accept).await {
             Ok((mut control, mut commands)) => control.run(&state, &mut commands, false).await,
             Err(reason) => {
                 state.advance(Phase::Closed(reason.clone()));
@@ -172,9 +172,9 @@ impl Dialed {
         }
     }
 
-    async fn start<S: Serve>(
+    async fn start<A: Accept>(
         self,
-        service: S,
+        accept: A,
     ) -> Result<(Control<ControlStream>, mpsc::Receiver<Command>), CloseReason> {
         let Self { state, control, commands, settings } = self;
         let (bare, session) = control.into_parts();
@@ -182,7 +182,7 @@ impl Dialed {
         let meter = wire.meter();
         let limit = settings.tunnel.timing.handshake_timeout;
         let (opened, control_stream) = oneshot::channel();
-        let carrier = Carrier::run(serve(wire, settings, state, service, opened));
+        let carrier = Carrier::run(serve(wire, settings, state, accept, opened));
         let gone = carrier.clone();
         let opened = tokio::select! {
             opened = timeout(limit, control_stream) => opened,
@@ -201,11 +201,11 @@ impl Dialed {
 type ControlHalves = (h2::SendStream<Bytes>, h2::RecvStream);
 
 /// Serves HTTP/2 until the connection is gone. The first stream is the control stream. spec: TB-5
-async fn serve<S: Serve>(
+async fn serve<A: Accept>(
     wire: Wire,
     settings: Settings,
     state: Arc<TunnelState>,
-    service: S,
+    accept: A,
     opened: oneshot::Sender<ControlHalves>,
 ) -> CloseReason {
     let (wire, cork) = Corked::new(wire);
@@ -220,7 +220,7 @@ async fn serve<S: Serve>(
             Err(error) => return ended(&error),
         };
         let Some(opened) = opened.take() else {
-            answer_one(request, respond, &state, settings.tunnel.limits, service.clone(), true);
+            accept_one(request, respond, &state, settings.tunnel.limits, &accept, true);
             continue;
         };
         match respond.send_response(http::Response::new(()), false) {

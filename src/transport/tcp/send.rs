@@ -1,7 +1,7 @@
 //! A message body on its way into a stream of HTTP/2.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -29,7 +29,7 @@ fn failed(error: h2::Error) -> SendError {
 /// Sends a body to its end, or resets the stream. A piece is pulled only when the last one fits the peer's window.
 ///
 /// Dropping the future resets the stream when the stream is dropped with it.
-pub(crate) async fn send_body<B>(stream: &mut SendStream<Bytes>, body: B) -> Result<(), SendError>
+pub(crate) async fn send_body<B>(stream: &mut SendStream<Bytes>, body: Pin<&mut B>) -> Result<(), SendError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -41,12 +41,11 @@ where
     sent
 }
 
-async fn pump<B>(stream: &mut SendStream<Bytes>, body: B) -> Result<(), SendError>
+async fn pump<B>(stream: &mut SendStream<Bytes>, mut body: Pin<&mut B>) -> Result<(), SendError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let mut body = pin!(body);
     let mut behind = None;
     loop {
         let frame = match behind.take() {

@@ -26,7 +26,7 @@ async fn through(ends: &Ends, link: &UdpLink) -> adit::transport::Tunnel {
     let initiator = dialed.tunnel.clone();
     tokio::spawn(async move {
         let _initiator = initiator;
-        dialed.run(Hello).await
+        dialed.serve(Hello).await
     });
     responder
 }

@@ -9,7 +9,7 @@ use adit::protocol::handshake::Refusal;
 use adit::protocol::session::Timing;
 use adit::transport::quic::{CongestionControl, Keys, QuicSettings};
 use adit::transport::tcp::TcpSettings;
-use adit::transport::{DialError, ExchangeError, Phase, TunnelSettings};
+use adit::transport::{DialError, Dialer, ExchangeError, Incoming, Phase, TransportKind, TunnelSettings};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::timeout;
@@ -73,7 +73,7 @@ async fn no_stream_is_opened_before_the_welcome(transport: Transport) {
     let initiator = tokio::spawn(async move {
         let dialed = dialing.dial(0).await.unwrap();
         let _handle = dialed.tunnel.clone();
-        dialed.run(Hello).await
+        dialed.serve(Hello).await
     });
     let prepared = ends.pending().await.prepare(TunnelId(7));
     let tunnel = prepared.tunnel().clone();
@@ -147,15 +147,18 @@ async fn a_restarted_responder_with_its_old_keys_is_noticed_at_once() {
         let _guard = first.enter();
         let (listener, address) = listen(&authority, tunnel, quic.clone(), &keys);
         first.spawn(async move {
-            let prepared = listener.accept(|| 0).await.unwrap().handshake().await.unwrap().prepare(welcome().tunnel);
+            let incoming = Incoming::Quic(Box::new(listener.accept(|| 0).await.unwrap()));
+            let prepared = incoming.handshake().await.unwrap().prepare(welcome().tunnel);
             let _tunnel = prepared.tunnel().clone();
-            prepared.welcome(&welcome()).await
+            prepared.welcome(welcome()).await
         });
         address
     };
-    let dialed = dialer.dial(address, "localhost", &hello(0)).await.unwrap();
+    let dialer = Dialer::new(Some(dialer), None);
+    let connected = dialer.connect(TransportKind::Quic, address, "localhost").await.unwrap();
+    let dialed = connected.claim(&hello(0)).await.unwrap();
     let _tunnel = dialed.tunnel.clone();
-    let running = tokio::spawn(dialed.run(Hello));
+    let running = tokio::spawn(dialed.serve(Hello));
     tokio::task::spawn_blocking(move || first.shutdown_timeout(Duration::from_secs(5))).await.unwrap();
     let _second = eventually("the port is free again", async || {
         std::net::UdpSocket::bind(address).ok().map(drop)?;

@@ -41,7 +41,7 @@ impl Pair {
         let dialed = dialed.unwrap();
         let initiator = dialed.tunnel.clone();
         assert_eq!(initiator.transport().label(), transport.label());
-        let initiator_driver = tokio::spawn(dialed.run(service));
+        let initiator_driver = tokio::spawn(dialed.serve(service));
         Self { responder, responder_driver, initiator, initiator_driver }
     }
 }

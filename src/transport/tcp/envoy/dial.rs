@@ -22,10 +22,10 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::envoy::{EchoOutput, Echoer, HandshakeError, PING, RequestHead, ResponseReader, encode_request};
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Token, Welcome};
 use crate::tls::{self, InitiatorTls, TlsError};
+use crate::transport::arrival::Accept;
 use crate::transport::control::{COMMANDS, Command};
 use crate::transport::error::DialError;
 use crate::transport::kind::TransportKind;
-use crate::transport::serve::Serve;
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests};
@@ -256,9 +256,9 @@ fn refused(error: HandshakeError) -> DialError {
 
 impl Dialed {
     /// See [`crate::transport::Dialed::run`].
-    pub(crate) async fn run<S: Serve>(self, service: S) -> CloseReason {
+    pub(crate) async fn run<A: Accept>(self, accept: A) -> CloseReason {
         let (state, given_up, hold) = (Arc::clone(&self.state), self.given_up.clone(), Hold::on(&self.raw));
-        let reason = self.serve(service).await.unwrap_or_else(|reason| reason);
+        let reason = self.serve(accept).await.unwrap_or_else(|reason| reason);
         match reason.code {
             CloseCode::Idle => given_up.keep(hold),
             _ => drop(hold),
@@ -267,7 +267,7 @@ impl Dialed {
         reason
     }
 
-    async fn serve<S: Serve>(self, service: S) -> Result<CloseReason, CloseReason> {
+    async fn serve<A: Accept>(self, accept: A) -> Result<CloseReason, CloseReason> {
         let Self { mut raw, reader, state, mut commands, meter, inner, dial, settings, given_up: _ } = self;
         let rest = idle(&mut raw, &reader, &dial, &mut commands, &state).await?;
         let begins_tls = rest.first() == Some(&TLS_HANDSHAKE);
@@ -284,7 +284,7 @@ impl Dialed {
                 return Err(reason(CloseCode::Protocol, text));
             }
         };
-        let initiator = Initiator { state: &state, commands: &mut commands, meter, settings, ping: dial.ping, service };
+        let initiator = Initiator { state: &state, commands: &mut commands, meter, settings, ping: dial.ping, accept };
         Ok(initiator.run(wire).await)
     }
 }

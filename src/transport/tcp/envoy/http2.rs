@@ -14,8 +14,8 @@ use crate::protocol::envoy::PingSettings;
 use crate::protocol::goaway::GoawayWatch;
 use crate::protocol::limits::DEFAULT_DRAIN_DEADLINE;
 use crate::protocol::session::Drain;
+use crate::transport::arrival::Accept;
 use crate::transport::control::Command;
-use crate::transport::serve::Serve;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::accept::builder as client_builder;
 use crate::transport::tcp::connection::Starter;
@@ -23,7 +23,7 @@ use crate::transport::tcp::control::{Carrier, ended};
 use crate::transport::tcp::dial::builder as server_builder;
 use crate::transport::tcp::envoy::idle::{Awake, reason};
 use crate::transport::tcp::envoy::pings::Pings;
-use crate::transport::tcp::serve::answer_one;
+use crate::transport::tcp::serve::accept_one;
 use crate::transport::tcp::settings::Settings;
 use crate::transport::tcp::wire::{Meter, Wire};
 
@@ -116,19 +116,19 @@ impl Responder<'_> {
 }
 
 /// The initiator's end.
-pub(super) struct Initiator<'a, S> {
+pub(super) struct Initiator<'a, A> {
     pub(super) state: &'a Arc<TunnelState>,
     pub(super) commands: &'a mut mpsc::Receiver<Command>,
     pub(super) meter: Arc<Meter>,
     pub(super) settings: Settings,
     pub(super) ping: PingSettings,
-    pub(super) service: S,
+    pub(super) accept: A,
 }
 
-impl<S: Serve> Initiator<'_, S> {
+impl<A: Accept> Initiator<'_, A> {
     /// Serves HTTP/2 until the tunnel is gone.
     pub(super) async fn run(self, wire: Wire) -> CloseReason {
-        let Self { state, commands, meter, settings, ping, service } = self;
+        let Self { state, commands, meter, settings, ping, accept } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_client());
         let (wire, cork) = Corked::new(wire);
         let mut connection = match server_builder(&settings).handshake::<_, Bytes>(wire).await {
@@ -141,7 +141,7 @@ impl<S: Serve> Initiator<'_, S> {
             tokio::select! {
                 accepted = cork.run(connection.accept()) => match accepted {
                     Some(Ok((request, respond))) => {
-                        answer_one(request, respond, state, settings.tunnel.limits, service.clone(), false);
+                        accept_one(request, respond, state, settings.tunnel.limits, &accept, false);
                     }
                     Some(Err(error)) => return ended(&error),
                     None if draining.is_on() || goaway.is_cancelled() => {

@@ -1,0 +1,144 @@
+//! What arrives on the initiator's end of a tunnel, and the trait of whoever takes it.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Response, request};
+use http_body::Body;
+
+use crate::id::ServiceName;
+use crate::message::BoxError;
+use crate::protocol::code::StreamCode;
+use crate::transport::body::RecvBody;
+use crate::transport::error::SendError;
+use crate::transport::{quic, tcp};
+
+/// Takes what arrives through a tunnel, each arrival in a task of its own.
+pub trait Accept: Clone + Send + Sync + 'static {
+    /// Works on one arrival to its end. The future is dropped only with the tunnel: what the responder cancels is told by
+    /// [`Responder::drive`].
+    fn accept(&self, arrival: Arrival) -> impl Future<Output = ()> + Send;
+}
+
+/// A stream that the responder has opened.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A request that wants a response.
+    Http(HttpArrival),
+}
+
+/// A request. Dropping it refuses it as not processed, so that the responder may send it elsewhere.
+#[derive(Debug)]
+pub struct HttpArrival {
+    /// Its head, checked; the URI has scheme and authority.
+    pub parts: request::Parts,
+    /// Its body.
+    pub body: RecvBody,
+    /// The exported service that it is for; without one, host and path decide.
+    pub service: Option<ServiceName>,
+    /// Takes the response.
+    pub responder: Responder,
+}
+
+/// Takes the response to one request. Dropped before [`Responder::drive`] or [`Responder::respond`] it refuses the request
+/// as not processed, later it resets the stream with `internal`.
+#[derive(Debug)]
+pub struct Responder(Half);
+
+#[derive(Debug)]
+enum Half {
+    Quic(quic::Responder),
+    Tcp(tcp::Responder),
+}
+
+impl Responder {
+    pub(super) const fn quic(responder: quic::Responder) -> Self {
+        Self(Half::Quic(responder))
+    }
+
+    pub(super) const fn tcp(responder: tcp::Responder) -> Self {
+        Self(Half::Tcp(responder))
+    }
+
+    /// Sends an interim response (1xx without 101) as soon as the stream takes it; others, and those that a responder who
+    /// does not read leaves no room for, are dropped.
+    pub fn interim(&mut self, response: Response<()>) {
+        let status = response.status();
+        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
+            match &mut self.0 {
+                Half::Quic(responder) => responder.interim(response),
+                Half::Tcp(responder) => responder.interim(response),
+            }
+        }
+    }
+
+    /// Does the work on the request, and sends what `interim` brings meanwhile. `None`: the responder has cancelled the
+    /// request or is gone, and the work should be dropped at once.
+    ///
+    /// # Cancel safety
+    /// Cancel safe, as far as the work is.
+    pub async fn drive<F: Future>(
+        &mut self,
+        mut work: Pin<&mut F>,
+        mut interim: impl FnMut(&mut Context<'_>) -> Poll<Response<()>>,
+    ) -> Option<F::Output> {
+        let mut stopped = pin!(self.begin());
+        poll_fn(|cx| {
+            let done = work.as_mut().poll(cx);
+            while let Poll::Ready(response) = interim(cx) {
+                self.interim(response);
+            }
+            if let Poll::Ready(done) = done {
+                return Poll::Ready(Some(done));
+            }
+            match &mut self.0 {
+                Half::Quic(responder) => responder.poll_cancelled(stopped.as_mut().as_pin_mut(), cx),
+                Half::Tcp(responder) => responder.poll_cancelled(cx),
+            }
+            .map(|()| None)
+        })
+        .await
+    }
+
+    /// From here on the request counts as processed. The future resolves when the responder has stopped the stream.
+    fn begin(&mut self) -> Option<impl Future<Output = SendError> + Send + 'static + use<>> {
+        match &mut self.0 {
+            Half::Quic(responder) => Some(responder.begin()),
+            Half::Tcp(responder) => {
+                responder.begin();
+                None
+            }
+        }
+    }
+
+    /// Sends the response to its end, or resets the stream. A body that does not end with the request's task ends with it:
+    /// the responder's cancellation drops it.
+    ///
+    /// # Errors
+    /// [`SendError`]: the response did not go out whole.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cuts the response.
+    pub async fn respond<B>(self, response: Response<B>) -> Result<(), SendError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = response.into_parts();
+        let body = pin!(body);
+        match self.0 {
+            Half::Quic(responder) => responder.respond(parts, body).await,
+            Half::Tcp(responder) => responder.respond(parts, body).await,
+        }
+    }
+
+    /// Ends the stream without a response.
+    pub fn reset(self, code: StreamCode) {
+        match self.0 {
+            Half::Quic(responder) => responder.reset(code),
+            Half::Tcp(responder) => responder.reset(code),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The response to one request, on its way into a stream of HTTP/2.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::SendResponse;
+use http::header::HOST;
+use http::{Response, Version, response};
+use http_body::Body;
+
+use crate::message::BoxError;
+use crate::message::fields;
+use crate::protocol::code::StreamCode;
+use crate::protocol::handshake::PeerLimits;
+use crate::transport::error::SendError;
+use crate::transport::tcp::body::{lost, reason};
+use crate::transport::tcp::fields::field_bytes;
+use crate::transport::tcp::send::send_body;
+
+/// See [`crate::transport::Responder`].
+#[derive(Debug)]
+pub(crate) struct Responder {
+    respond: SendResponse<Bytes>,
+    to_head: bool,
+    peer_limits: PeerLimits,
+    /// What dropping it tells the peer; `None` once the response has begun or the peer has reset the stream.
+    on_drop: Option<Reason>,
+}
+
+impl Responder {
+    pub(super) const fn new(respond: SendResponse<Bytes>, to_head: bool, peer_limits: PeerLimits) -> Self {
+        Self { respond, to_head, peer_limits, on_drop: Some(Reason::REFUSED_STREAM) }
+    }
+
+    pub(crate) const fn begin(&mut self) {
+        self.on_drop = Some(Reason::INTERNAL_ERROR);
+    }
+
+    pub(crate) fn interim(&mut self, mut response: Response<()>) {
+        fields::strip_hop_by_hop(response.headers_mut());
+        // It can only fail when the stream is gone, which the next look at it tells.
+        let _ = self.respond.send_informational(response);
+    }
+
+    /// Ready once the responder has reset the stream.
+    pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.respond.poll_reset(cx).map(|_| self.on_drop = None)
+    }
+
+    pub(crate) async fn respond<B>(mut self, mut parts: response::Parts, body: Pin<&mut B>) -> Result<(), SendError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let end = self.to_head || body.is_end_stream();
+        fields::strip_hop_by_hop(&mut parts.headers);
+        parts.headers.remove(HOST);
+        parts.version = Version::HTTP_2;
+        parts.extensions = http::Extensions::new();
+        if parts.status.is_informational() {
+            self.on_drop = Some(Reason::INTERNAL_ERROR);
+            return Err(SendError::Head("it is not final"));
+        }
+        let fields = &parts.headers;
+        if field_bytes(fields) > self.peer_limits.head_bytes as usize
+            || fields.len() > self.peer_limits.head_fields as usize
+        {
+            self.on_drop = Some(Reason::ENHANCE_YOUR_CALM);
+            return Err(SendError::Head("it is larger than the responder accepts"));
+        }
+        self.on_drop = None;
+        let sent = self.respond.send_response(Response::from_parts(parts, ()), end);
+        let mut stream = sent.map_err(|error| SendError::Lost(lost(&error)))?;
+        if end { Ok(()) } else { send_body(&mut stream, body).await }
+    }
+
+    pub(crate) fn reset(mut self, code: StreamCode) {
+        self.on_drop = Some(reason(code));
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if let Some(reason) = self.on_drop {
+            self.respond.send_reset(reason);
+        }
+    }
+}
