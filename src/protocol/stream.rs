@@ -20,6 +20,8 @@ use http::{HeaderMap, Method, StatusCode};
 
 use crate::id::ServiceName;
 use crate::message::fields;
+use crate::message::interim::Flood;
+use crate::message::violation::Violation;
 use crate::protocol::code::StreamCode;
 use crate::protocol::varint;
 use crate::protocol::wire::Malformed;
@@ -183,6 +185,12 @@ pub enum StreamError {
     /// The message is none of HTTP/2, by which it came. spec: TB-7
     #[error("the message breaks HTTP/2 itself")]
     Http2,
+    /// Fields that came over HTTP/2 break a rule. spec: TB-7
+    #[error("the fields are refused: {0}")]
+    Fields(Violation),
+    /// Interim heads do not end. spec: ST-21
+    #[error(transparent)]
+    Interim(#[from] Flood),
     /// More than this end takes. spec: ST-5, ST-6, ST-7
     #[error("{what} has {actual}; expected at most {max}")]
     Limit {
@@ -201,12 +209,15 @@ impl StreamError {
         match self {
             Self::Truncated => StreamCode::Truncated,
             Self::UnknownType(_) => StreamCode::UnknownType,
-            Self::Limit { .. } => StreamCode::Limit,
+            Self::Limit { .. }
+            | Self::Interim(_)
+            | Self::Fields(Violation::HeadTooLarge | Violation::TooManyFields) => StreamCode::Limit,
             Self::UnknownFrame(_)
             | Self::Order(_)
             | Self::Misplaced(_)
             | Self::AfterEnd
             | Self::Malformed(_)
+            | Self::Fields(_)
             | Self::Http2 => StreamCode::Protocol,
         }
     }

@@ -4,14 +4,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
+use crate::message::h2::recv::StreamBody;
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::Event;
 use crate::transport::error::BodyError;
+use crate::transport::open::TiedUpload;
 use crate::transport::quic::MessageStream;
 use crate::transport::state::InFlight;
-use crate::transport::tcp::Http2Body;
 
 /// The body of a request (on the initiator) or of a response (on the responder).
 ///
@@ -37,8 +38,8 @@ enum Source {
         /// Read ahead, so that `is_end_stream` is exact when END stands in the same segment.
         peeked: Option<Result<Event, BodyError>>,
     },
-    /// A stream of HTTP/2.
-    Http2(Http2Body),
+    /// A stream of HTTP/2, which counts by itself.
+    Http2 { stream: StreamBody, upload: TiedUpload },
 }
 
 impl RecvBody {
@@ -54,8 +55,9 @@ impl RecvBody {
         body
     }
 
-    pub(crate) fn http2(stream: Http2Body, length: Option<u64>, in_flight: Option<InFlight>) -> Self {
-        let mut body = Self { source: Source::Http2(stream), remaining: length, _in_flight: in_flight };
+    pub(crate) fn http2(stream: StreamBody, upload: TiedUpload, in_flight: Option<InFlight>) -> Self {
+        let source = Source::Http2 { stream, upload };
+        let mut body = Self { source, remaining: None, _in_flight: in_flight };
         body.settle();
         body
     }
@@ -66,7 +68,7 @@ impl RecvBody {
         match &mut self.source {
             Source::Frames { peeked: Some(Ok(Event::End)), .. } if !is_short => self.finish(),
             Source::Frames { peeked: peeked @ Some(Ok(Event::End)), .. } => *peeked = Some(Err(BodyError::Length)),
-            Source::Http2(stream) if stream.is_end_stream() && !is_short => self.finish(),
+            Source::Http2 { stream, .. } if stream.is_end_stream() => self.finish(),
             _ => {}
         }
     }
@@ -82,8 +84,10 @@ impl RecvBody {
     }
 
     fn finish(&mut self) {
-        if let Source::Frames { stream, .. } = std::mem::replace(&mut self.source, Source::Ended) {
-            stream.complete();
+        match std::mem::replace(&mut self.source, Source::Ended) {
+            Source::Frames { stream, .. } => stream.complete(),
+            Source::Http2 { mut upload, .. } => upload.release(),
+            Source::Ended => {}
         }
         self._in_flight = None;
     }
@@ -97,7 +101,7 @@ impl RecvBody {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
             Source::Ended => Poll::Ready(None),
-            Source::Http2(stream) => stream.poll_frame(cx),
+            Source::Http2 { stream, .. } => Pin::new(stream).poll_frame(cx).map_err(BodyError::from),
             Source::Frames { stream, peeked } => {
                 let event = match peeked.take() {
                     Some(event) => event,
@@ -148,10 +152,11 @@ impl http_body::Body for RecvBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (self.is_end_stream(), self.remaining) {
-            (true, _) => SizeHint::with_exact(0),
-            (false, Some(remaining)) => SizeHint::with_exact(remaining),
-            (false, None) => SizeHint::default(),
-        }
+        let remaining = match &self.source {
+            Source::Ended => Some(0),
+            Source::Frames { .. } => self.remaining,
+            Source::Http2 { stream, .. } => stream.remaining(),
+        };
+        remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

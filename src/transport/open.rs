@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Response, request, response};
@@ -14,6 +14,8 @@ use tokio::task::AbortHandle;
 
 use crate::id::ServiceName;
 use crate::message::BoxError;
+use crate::message::interim::Allowance;
+use crate::protocol::stream::StreamError;
 use crate::transport::body::RecvBody;
 use crate::transport::error::{OpenError, SendError};
 use crate::transport::{quic, tcp};
@@ -107,12 +109,39 @@ impl Upload {
 /// The receiving half of an HTTP stream: interim heads, then the final one. Dropping it, or the body that it brings before
 /// that body's end, cancels the exchange: the initiator drops the service's work at once.
 #[derive(Debug)]
-pub struct Answer(AnswerHalf);
+pub struct Answer {
+    half: AnswerHalf,
+    /// How many interim heads may still come.
+    interim: Allowance,
+}
 
 #[derive(Debug)]
 enum AnswerHalf {
     Quic(quic::Answer),
     Tcp(tcp::Answer),
+}
+
+/// The task of an upload, aborted when nobody wants the answer any more.
+#[derive(Debug, Default)]
+pub(crate) struct TiedUpload(Option<AbortHandle>);
+
+impl TiedUpload {
+    pub(super) fn tie(&mut self, task: AbortHandle) {
+        self.0 = Some(task);
+    }
+
+    /// The answer came whole: the upload may go on to its own end.
+    pub(super) fn release(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for TiedUpload {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
 }
 
 /// A head that came back.
@@ -126,18 +155,18 @@ pub enum AnswerHead {
 }
 
 impl Answer {
-    pub(super) const fn quic(answer: quic::Answer) -> Self {
-        Self(AnswerHalf::Quic(answer))
+    pub(super) fn quic(answer: quic::Answer) -> Self {
+        Self { half: AnswerHalf::Quic(answer), interim: Allowance::default() }
     }
 
-    pub(super) const fn tcp(answer: tcp::Answer) -> Self {
-        Self(AnswerHalf::Tcp(answer))
+    pub(super) fn tcp(answer: tcp::Answer) -> Self {
+        Self { half: AnswerHalf::Tcp(answer), interim: Allowance::default() }
     }
 
     /// Aborts this task, the one that runs [`Upload::send`], as soon as nobody wants the rest of the answer any more. Once
     /// the answer came whole the upload may go on to its own end.
     pub fn tie_upload(&mut self, task: AbortHandle) {
-        match &mut self.0 {
+        match &mut self.half {
             AnswerHalf::Quic(answer) => answer.tie_upload(task),
             AnswerHalf::Tcp(answer) => answer.tie_upload(task),
         }
@@ -145,10 +174,14 @@ impl Answer {
 
     /// The next head. After the final one, or an error, it must not be called again.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, OpenError>> {
-        match &mut self.0 {
+        let head = ready!(match &mut self.half {
             AnswerHalf::Quic(answer) => answer.poll_next(cx),
             AnswerHalf::Tcp(answer) => answer.poll_next(cx),
+        });
+        if matches!(head, Ok(AnswerHead::Interim(_))) {
+            self.interim.take().map_err(StreamError::from)?;
         }
+        Poll::Ready(head)
     }
 
     /// The next head; see [`Answer::poll_next`].

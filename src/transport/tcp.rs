@@ -2,28 +2,25 @@
 //! proto-spec `8-tcp.md`.
 
 mod accept;
-mod body;
+mod codes;
 mod connection;
 mod control;
 mod dial;
 pub mod envoy;
-mod fields;
 mod handshake;
 mod open;
 mod raw;
 mod respond;
-mod send;
 mod serve;
 mod settings;
 mod wire;
 
 pub(crate) use accept::{Heard, Pending, Prepared};
 pub use accept::{Incoming, Listener};
-pub(crate) use body::Http2Body;
+pub(crate) use codes::send_body;
 pub(crate) use connection::Connection;
 pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};
 pub(crate) use open::Answer;
 pub(crate) use respond::Responder;
-pub(crate) use send::send_body;
 pub use settings::TcpSettings;

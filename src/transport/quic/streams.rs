@@ -15,6 +15,7 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{self, Event, MessageReader, Role};
 use crate::transport::error::{BodyError, SendError, TunnelLost, describe_close};
+use crate::transport::open::TiedUpload;
 
 /// The most bytes taken from quinn in one read; a segment is usually smaller.
 const READ_CHUNK_BYTES: usize = 256 * 1024;
@@ -44,7 +45,7 @@ pub(crate) struct MessageStream {
     /// Nothing more is wanted of `recv`: END or FIN was seen, or the peer reset it.
     over: bool,
     /// Aborts the upload task of the same exchange when the response is no longer wanted.
-    upload: Option<tokio::task::AbortHandle>,
+    upload: TiedUpload,
 }
 
 impl MessageStream {
@@ -54,11 +55,11 @@ impl MessageStream {
             Role::Request => StreamCode::NoError,
             Role::Response => StreamCode::Cancelled,
         };
-        Self { recv, reader: MessageReader::new(role, limits), on_drop, over: false, upload: None }
+        Self { recv, reader: MessageReader::new(role, limits), on_drop, over: false, upload: TiedUpload::default() }
     }
 
     pub(super) fn tie_upload(&mut self, upload: tokio::task::AbortHandle) {
-        self.upload = Some(upload);
+        self.upload.tie(upload);
     }
 
     /// The next event that needs no further bytes.
@@ -112,7 +113,7 @@ impl MessageStream {
     /// END was read: the stream is let go without telling the peer to stop, unless bytes follow. spec: ST-9
     pub(crate) fn complete(mut self) {
         self.over = true;
-        self.upload = None;
+        self.upload.release();
         if let Err(error) = self.reader.finish() {
             return self.refuse(error.code());
         }
@@ -135,9 +136,6 @@ impl Drop for MessageStream {
     fn drop(&mut self) {
         if !self.over {
             self.refuse(self.on_drop);
-        }
-        if let Some(upload) = &self.upload {
-            upload.abort();
         }
     }
 }

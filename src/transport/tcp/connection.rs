@@ -13,7 +13,7 @@ use crate::transport::control::Command;
 use crate::transport::error::{OpenError, TunnelLost};
 use crate::transport::kind::TransportKind;
 use crate::transport::state::{CloseReason, TunnelSnapshot, TunnelState};
-use crate::transport::tcp::body::lost;
+use crate::transport::tcp::codes::lost;
 use crate::transport::tcp::wire::Meter;
 
 /// The live connection behind a tunnel handle.

@@ -1,7 +1,5 @@
 //! The responder's side of an HTTP stream over HTTP/2: a request out, a response back.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,19 +10,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use tokio::task::AbortHandle;
 
 use crate::id::ServiceName;
-use crate::message::fields::strip_hop_by_hop;
+use crate::message::fields::{field_bytes, strip_hop_by_hop};
+use crate::message::h2::head::{Head, poll_head};
+use crate::message::h2::recv::StreamBody;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
 use crate::protocol::wire::Malformed;
 use crate::transport::body::RecvBody;
 use crate::transport::error::OpenError;
-use crate::transport::open::{self, AnswerHead, HeadParts, HttpHead, HttpStream, Upload};
+use crate::transport::open::{self, AnswerHead, HeadParts, HttpHead, HttpStream, TiedUpload, Upload};
 use crate::transport::quic::declared_length;
 use crate::transport::state::InFlight;
-use crate::transport::tcp::body::{Http2Body, lost, reason, stream_code};
+use crate::transport::tcp::codes::{head_rules, lost, reason, stream_code, trailer_rules};
 use crate::transport::tcp::connection::Connection;
-use crate::transport::tcp::fields::{check_fields, field_bytes};
 
 /// Names the exported service that a request is for; nothing else may carry it. spec: TB-6
 pub(super) static SERVICE: HeaderName = HeaderName::from_static("adit-service");
@@ -47,7 +46,7 @@ impl Connection {
             in_flight: Some(in_flight),
             to_head,
             sent: None,
-            upload: Tied(None),
+            upload: TiedUpload::default(),
         };
         let upload = if end {
             answer.sent = Some(stream);
@@ -103,24 +102,12 @@ pub(crate) struct Answer {
     to_head: bool,
     /// The sending half, where nothing follows the head: to reset the stream with.
     sent: Option<SendStream<Bytes>>,
-    upload: Tied,
-}
-
-/// An upload that ends with the wait for its answer.
-#[derive(Debug)]
-struct Tied(Option<AbortHandle>);
-
-impl Drop for Tied {
-    fn drop(&mut self) {
-        if let Some(upload) = &self.0 {
-            upload.abort();
-        }
-    }
+    upload: TiedUpload,
 }
 
 impl Answer {
     pub(crate) fn tie_upload(&mut self, task: AbortHandle) {
-        self.upload.0 = Some(task);
+        self.upload.tie(task);
     }
 
     /// See [`open::Answer::poll_next`].
@@ -133,17 +120,21 @@ impl Answer {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, OpenError>> {
-        if let Poll::Ready(Some(Ok(early))) = self.response.poll_informational(cx) {
+        let rules = head_rules(self.limits);
+        match ready!(poll_head(&mut self.response, cx)).map_err(|error| before_head(&error))? {
             // spec: ST-21
-            if early.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return Poll::Ready(Err(StreamError::from(Malformed::Invalid("status")).into()));
+            Head::Interim(early) if early.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Poll::Ready(Err(StreamError::from(Malformed::Invalid("status")).into()))
             }
-            check_fields(early.headers(), 0, self.limits)?;
-            return Poll::Ready(Ok(AnswerHead::Interim(early)));
+            Head::Interim(early) => {
+                rules.judge(early.headers(), 0).map_err(StreamError::Fields)?;
+                Poll::Ready(Ok(AnswerHead::Interim(early)))
+            }
+            Head::Final(response) => {
+                rules.judge(response.headers(), 0).map_err(StreamError::Fields)?;
+                Poll::Ready(Ok(self.complete(response)))
+            }
         }
-        let response = ready!(Pin::new(&mut self.response).poll(cx)).map_err(|error| before_head(&error))?;
-        check_fields(response.headers(), 0, self.limits)?;
-        Poll::Ready(Ok(self.complete(response)))
     }
 
     fn complete(&mut self, response: Response<RecvStream>) -> AnswerHead {
@@ -151,8 +142,9 @@ impl Answer {
         parts.version = Version::HTTP_11;
         parts.extensions = http::Extensions::new();
         let length = declared_length(self.to_head, parts.status, &parts.headers);
-        let body = Http2Body::new(stream, self.limits, self.upload.0.take());
-        AnswerHead::Final(parts, RecvBody::http2(body, length, self.in_flight.take()))
+        let body = StreamBody::new(stream, length, trailer_rules(self.limits));
+        let upload = std::mem::take(&mut self.upload);
+        AnswerHead::Final(parts, RecvBody::http2(body, upload, self.in_flight.take()))
     }
 }
 

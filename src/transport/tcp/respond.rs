@@ -15,9 +15,7 @@ use crate::message::fields;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::transport::error::SendError;
-use crate::transport::tcp::body::{lost, reason};
-use crate::transport::tcp::fields::field_bytes;
-use crate::transport::tcp::send::send_body;
+use crate::transport::tcp::codes::{lost, reason, send_body};
 
 /// See [`crate::transport::Responder`].
 #[derive(Debug)]
@@ -63,9 +61,9 @@ impl Responder {
             self.on_drop = Some(Reason::INTERNAL_ERROR);
             return Err(SendError::Head("it is not final"));
         }
-        let fields = &parts.headers;
-        if field_bytes(fields) > self.peer_limits.head_bytes as usize
-            || fields.len() > self.peer_limits.head_fields as usize
+        let head = &parts.headers;
+        if fields::field_bytes(head) > self.peer_limits.head_bytes as usize
+            || head.len() > self.peer_limits.head_fields as usize
         {
             self.on_drop = Some(Reason::ENHANCE_YOUR_CALM);
             return Err(SendError::Head("it is larger than the responder accepts"));

@@ -9,14 +9,15 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tracing::debug;
 
 use crate::id::ServiceName;
+use crate::message::h2::recv::StreamBody;
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
-use crate::protocol::stream::{check_content_length, check_http_target};
+use crate::protocol::stream::{StreamError, check_content_length, check_http_target};
 use crate::transport::arrival::{self, Accept, Arrival, HttpArrival};
 use crate::transport::body::RecvBody;
+use crate::transport::open::TiedUpload;
 use crate::transport::state::TunnelState;
-use crate::transport::tcp::body::{Http2Body, reason};
-use crate::transport::tcp::fields::check_fields;
+use crate::transport::tcp::codes::{head_rules, reason, trailer_rules};
 use crate::transport::tcp::open::SERVICE;
 use crate::transport::tcp::respond::Responder;
 
@@ -66,7 +67,8 @@ fn admit(request: Request<RecvStream>, limits: Limits, names_services: bool) -> 
     let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
     let path = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
     let target = parts.method.as_str().len() + authority + path;
-    check_fields(&parts.headers, target, limits).map_err(|error| error.code())?;
+    let judged = head_rules(limits).judge(&parts.headers, target);
+    judged.map_err(|violation| StreamError::Fields(violation).code())?;
     // What an Envoy passes on is its client's word.
     let service = match names_services {
         true => take_service(&mut parts.headers)?,
@@ -83,7 +85,7 @@ fn admit(request: Request<RecvStream>, limits: Limits, names_services: bool) -> 
     let body = if stream.is_end_stream() {
         RecvBody::empty()
     } else {
-        RecvBody::http2(Http2Body::new(stream, limits, None), length, None)
+        RecvBody::http2(StreamBody::new(stream, length, trailer_rules(limits)), TiedUpload::default(), None)
     };
     parts.version = Version::HTTP_11;
     parts.extensions = http::Extensions::new();

@@ -1,0 +1,125 @@
+//! What HTTP/2 says, in the words of a tunnel, and the other way round. spec: TB-7, TB-8
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http_body::Body;
+
+use crate::message::BoxError;
+use crate::message::fields::{FieldRules, is_forbidden, is_forbidden_in_trailers};
+use crate::message::h2::recv::RecvError;
+use crate::message::h2::send::{self, Terms};
+use crate::protocol::code::StreamCode;
+use crate::protocol::limits::Limits;
+use crate::protocol::stream::StreamError;
+use crate::transport::error::{BodyError, SendError, TunnelLost, peer_text};
+
+/// What the fields of a head are held to.
+pub(super) const fn head_rules(limits: Limits) -> FieldRules {
+    FieldRules { max_fields: limits.head_fields, max_bytes: limits.head_bytes, forbids: is_forbidden }
+}
+
+/// What the fields of trailers are held to. spec: ST-24
+pub(super) const fn trailer_rules(limits: Limits) -> FieldRules {
+    FieldRules { forbids: is_forbidden_in_trailers, ..head_rules(limits) }
+}
+
+/// Sends a body to its end, or resets the stream.
+pub(crate) async fn send_body<B>(stream: &mut SendStream<Bytes>, body: Pin<&mut B>) -> Result<(), SendError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let terms = Terms { declared: None, stall_timeout: None, reset: |_| Reason::INTERNAL_ERROR };
+    Ok(send::send_body(stream, body, terms).await?)
+}
+
+impl From<send::SendError> for SendError {
+    fn from(error: send::SendError) -> Self {
+        match error {
+            send::SendError::Stopped(reason) => Self::Stopped(stream_code(reason)),
+            send::SendError::Lost(error) => Self::Lost(lost(&error)),
+            send::SendError::Source(error) => Self::Source(error),
+            send::SendError::Stalled | send::SendError::Length => Self::Source(error.into()),
+        }
+    }
+}
+
+impl From<RecvError> for BodyError {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Stopped(reason) | RecvError::Cancelled(reason) => Self::Reset(stream_code(reason)),
+            RecvError::Protocol(_) => Self::Protocol(StreamError::Http2),
+            RecvError::Lost(error) => Self::TunnelLost(lost(&error)),
+            RecvError::Length => Self::Length,
+            RecvError::Trailers(violation) => Self::Protocol(StreamError::Fields(violation)),
+        }
+    }
+}
+
+pub(super) fn lost(error: &h2::Error) -> TunnelLost {
+    TunnelLost(peer_text(error.to_string().as_bytes()))
+}
+
+/// What a reset of HTTP/2 means in our words. spec: TB-8
+pub(super) fn stream_code(reason: Reason) -> StreamCode {
+    match reason {
+        Reason::NO_ERROR => StreamCode::NoError,
+        Reason::PROTOCOL_ERROR | Reason::FRAME_SIZE_ERROR | Reason::FLOW_CONTROL_ERROR => StreamCode::Protocol,
+        Reason::CANCEL => StreamCode::Cancelled,
+        Reason::REFUSED_STREAM => StreamCode::Rejected,
+        Reason::ENHANCE_YOUR_CALM => StreamCode::Limit,
+        _ => StreamCode::Internal,
+    }
+}
+
+/// Our words as a reset of HTTP/2. spec: TB-8
+pub(super) fn reason(code: StreamCode) -> Reason {
+    match code {
+        StreamCode::NoError => Reason::NO_ERROR,
+        StreamCode::Protocol | StreamCode::UnknownType => Reason::PROTOCOL_ERROR,
+        StreamCode::Cancelled => Reason::CANCEL,
+        StreamCode::Rejected => Reason::REFUSED_STREAM,
+        StreamCode::Limit => Reason::ENHANCE_YOUR_CALM,
+        StreamCode::Internal | StreamCode::Truncated => Reason::INTERNAL_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::*;
+
+    // spec: TB-8
+    #[test]
+    fn a_code_that_decides_about_a_second_attempt_survives_http2() {
+        for code in [StreamCode::NoError, StreamCode::Cancelled, StreamCode::Rejected, StreamCode::Limit] {
+            assert_eq!(stream_code(reason(code)), code);
+        }
+        assert_eq!(stream_code(reason(StreamCode::Truncated)), StreamCode::Internal);
+        assert_eq!(stream_code(Reason::from(0xabcd)), StreamCode::Internal);
+    }
+
+    fn judged(name: &'static str, value: &'static [u8]) -> Result<(), StreamCode> {
+        let mut fields = HeaderMap::new();
+        fields.insert(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
+        let rules = head_rules(Limits { head_bytes: 32, head_fields: 1 });
+        rules.judge(&fields, 10).map_err(|violation| StreamError::Fields(violation).code())
+    }
+
+    // spec: TB-7
+    #[test]
+    fn a_head_obeys_the_rules_of_our_own_frames() {
+        assert_eq!(judged("x-some", b"0123456789abcdef"), Ok(()), "32 bytes");
+        assert_eq!(judged("x-some", b"0123456789abcdefg"), Err(StreamCode::Limit));
+        assert_eq!(judged("x", b"a\xff b"), Ok(()));
+        for value in [&b" a"[..], b"a ", b"\ta", b"a\t"] {
+            assert_eq!(judged("x", value), Err(StreamCode::Protocol));
+        }
+        for name in ["host", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te"] {
+            assert_eq!(judged(name, b"x"), Err(StreamCode::Protocol), "{name}");
+        }
+        assert_eq!(judged("te", b"trailers"), Ok(()));
+    }
+}
