@@ -2,7 +2,8 @@
 //!
 //! Row 2: no sockets, no tasks; knows neither tunnels nor roles. What is read from a peer is judged by [`validate`],
 //! [`authority`], [`length`] and [`fields`], prepared for the next hop by [`forward`], matched by [`pattern`]; what fails
-//! is told by [`failure`], a rule that is broken by [`violation`]. [`section`] and [`chunked`] read HTTP/1, [`h2`] moves
+//! is told by [`failure`], a rule that is broken by [`violation`]. [`section`], [`response`] and [`chunked`] read HTTP/1,
+//! [`persistence`] says how long its connection lasts, [`h2`] moves
 //! bodies over HTTP/2, [`interim`] holds responses before the response.
 //!
 //! # Who does what, once in each direction
@@ -27,6 +28,8 @@ pub mod h2;
 pub mod interim;
 pub mod length;
 pub mod pattern;
+pub mod persistence;
+pub mod response;
 pub mod section;
 pub mod validate;
 pub mod violation;

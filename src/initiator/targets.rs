@@ -9,10 +9,11 @@
 
 mod body;
 mod connect;
+mod halves;
 mod http1;
 mod http2;
 mod outbound;
-mod pool;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -21,7 +22,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
@@ -31,22 +31,14 @@ use http_body::Body;
 pub use self::body::TargetBody;
 use self::connect::Address;
 use self::outbound::Outbound;
-use self::upload::Upload;
+pub use self::settings::{
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_HEAD_BYTES, DEFAULT_HEAD_FIELDS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE,
+    TargetSettings,
+};
+use self::upload::Unread;
 use crate::message::BoxError;
-use crate::message::failure::{Cause, Failure};
+use crate::message::failure::Failure;
 use crate::message::fields::strip_hop_by_hop;
-use crate::protocol::limits;
-
-/// How long a target may take to accept a connection.
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an unused connection is kept. Targets often give up after 60 to 75 s; ours should be gone before.
-pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many unused connections are kept per target.
-pub const DEFAULT_MAX_IDLE: usize = 64;
-/// The most bytes in the head of a target's response.
-pub const DEFAULT_HEAD_BYTES: usize = limits::DEFAULT_HEAD_BYTES as usize;
-/// The most fields in the head of a target's response.
-pub const DEFAULT_HEAD_FIELDS: usize = limits::DEFAULT_HEAD_FIELDS as usize;
 
 /// Where a service is, and what it speaks there.
 ///
@@ -129,33 +121,6 @@ impl fmt::Display for Target {
     }
 }
 
-/// How connections to a target are made and kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetSettings {
-    /// Gives up dialling; default 5 s. A request that waits for a connection waits no longer than this.
-    pub connect_timeout: Duration,
-    /// Closes a connection unused for this long; default 60 s. Longer than the target's own limit costs retries.
-    pub idle_timeout: Duration,
-    /// Unused HTTP/1.1 connections kept; default 64. Each costs a socket here and one at the target.
-    pub max_idle: usize,
-    /// The most bytes in a response head; default 64 KiB. Beyond: 502.
-    pub head_bytes: usize,
-    /// The most fields in a response head; default 100. Beyond: 502.
-    pub head_fields: usize,
-}
-
-impl Default for TargetSettings {
-    fn default() -> Self {
-        Self {
-            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
-            idle_timeout: DEFAULT_IDLE_TIMEOUT,
-            max_idle: DEFAULT_MAX_IDLE,
-            head_bytes: DEFAULT_HEAD_BYTES,
-            head_fields: DEFAULT_HEAD_FIELDS,
-        }
-    }
-}
-
 /// Exchanges with one target. Clones share its connections.
 #[derive(Clone)]
 pub struct TargetClient(Client);
@@ -188,22 +153,27 @@ impl TargetClient {
     /// # Cancel safety
     ///
     /// Dropping the future ends the exchange at the target; the request may have been processed or not.
-    pub async fn exchange<B>(&self, request: Request<B>) -> Result<Response<TargetBody>, Failure>
+    pub fn exchange<B>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<TargetBody>, Failure>> + Send + use<'_, B>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        // Outside the future, which would otherwise hold the request twice.
         let (head, body) = request.into_parts();
-        let upload = Upload::read(body).await?;
-        let outbound = Outbound::new(head, &upload)?;
-        let mut response = match &self.0 {
-            Client::Http1(client) => client.exchange(outbound, upload).await?,
-            Client::Http2(client) => client.exchange(outbound, upload).await?,
-        };
-        if response.status().is_informational() {
-            return Err(Failure::new(Cause::TargetProtocol, "the target switched protocols without being asked"));
+        let (outbound, body) = (Outbound::new(head), Unread::new(body));
+        async move {
+            let upload = body.read().await?;
+            let outbound = outbound?;
+            outbound.check_length(&upload)?;
+            let mut response = match &self.0 {
+                Client::Http1(client) => client.exchange(outbound, upload).await?.map(TargetBody::from),
+                Client::Http2(client) => Box::pin(client.exchange(outbound, upload)).await?.map(TargetBody::from),
+            };
+            strip_hop_by_hop(response.headers_mut());
+            Ok(response)
         }
-        strip_hop_by_hop(response.headers_mut());
-        Ok(response)
     }
 }

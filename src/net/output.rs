@@ -62,6 +62,12 @@ impl Output {
         }
     }
 
+    /// Gives the memory back. Nothing may be waiting.
+    pub(crate) fn release(&mut self) {
+        debug_assert_eq!(self.waiting, 0, "bytes that wait must not be lost");
+        *self = Self { written: self.written, ..Self::default() };
+    }
+
     /// Writes until nothing is left.
     pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,

@@ -3,10 +3,11 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, EXPECT, TE};
+use http::header::{EXPECT, TE};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderName, Method, Request, Version};
+use http::{HeaderMap, Method, Request, Version};
 
+use crate::message::persistence::{has_token, keeps_alive};
 use crate::message::section::{MAX_FIELDS, SectionEnd, append};
 use crate::message::validate::{self, Framing};
 use crate::message::violation::Violation;
@@ -139,22 +140,6 @@ fn finish(mut request: Request<()>) -> Result<Head, Violation> {
     };
     let expects = take_expectation(&mut request)? && framing != Framing::None;
     Ok(Head { request, framing, expects, terms })
-}
-
-fn keeps_alive(version: Version, fields: &HeaderMap) -> bool {
-    if !fields.contains_key(CONNECTION) {
-        return version == Version::HTTP_11;
-    }
-    let close = has_token(fields, &CONNECTION, "close");
-    !close && (version == Version::HTTP_11 || has_token(fields, &CONNECTION, "keep-alive"))
-}
-
-/// Whether a comma-separated field has a member that is `token`, parameters aside.
-fn has_token(fields: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let members = fields.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    members
-        .filter_map(|member| member.split(|byte| *byte == b';').next())
-        .any(|member| member.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// The expectation is met here, hop by hop, so it is not passed on. HTTP/1.0 has none (RFC 9110 section 10.1.1).

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
+use super::halves::{ReadHalf, WriteHalf};
 use crate::message::failure::{Cause, Failure};
 
 /// Where a target listens.
@@ -80,6 +81,22 @@ fn refused(error: &io::Error) -> Failure {
         io::ErrorKind::ConnectionRefused => Failure::new(Cause::TargetRefused, "the target refused the connection"),
         io::ErrorKind::TimedOut => Failure::new(Cause::TargetTimeout, "the connection to the target timed out"),
         _ => Failure::new(Cause::TargetUnreachable, format!("the target cannot be reached: {error}")),
+    }
+}
+
+impl Socket {
+    /// The two directions, each for an owner of its own. The connection closes when both are gone.
+    pub(super) fn into_split(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Self::Tcp(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            }
+            Self::Unix(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadHalf::Unix(read), WriteHalf::Unix(write))
+            }
+        }
     }
 }
 

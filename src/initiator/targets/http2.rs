@@ -14,10 +14,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::TargetSettings;
-use super::body::TargetBody;
 use super::connect::{Address, connect};
 use super::outbound::Outbound;
+use super::settings::TargetSettings;
 use super::upload::Upload;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
@@ -63,7 +62,7 @@ impl Client {
 
     /// One exchange; a second attempt is made when the target says that the first was not processed, or when the
     /// connection ended and sending the request twice does no harm.
-    pub(super) async fn exchange(&self, outbound: Outbound, upload: Upload) -> Result<Response<TargetBody>, Failure> {
+    pub(super) async fn exchange(&self, outbound: Outbound, upload: Upload) -> Result<Response<Http2Body>, Failure> {
         let again = upload.replay().map(|upload| (outbound.clone(), upload));
         let idempotent = outbound.is_idempotent();
         let error = match self.attempt(outbound, upload).await {
@@ -78,11 +77,11 @@ impl Client {
         }
     }
 
-    async fn attempt(&self, outbound: Outbound, upload: Upload) -> Result<Response<TargetBody>, Attempt> {
+    async fn attempt(&self, outbound: Outbound, upload: Upload) -> Result<Response<Http2Body>, Attempt> {
         let mut sender = self.sender().await?;
         let sink = outbound.sink.clone();
         let answers_head = outbound.method == Method::HEAD;
-        let declared = outbound.declared()?;
+        let declared = outbound.declared;
         let request = outbound.into_http2()?;
         let ends = matches!(&upload, Upload::Whole(data) if data.is_empty());
         let (mut response, stream) = sender.send_request(request, ends).map_err(Attempt::from)?;
@@ -96,7 +95,7 @@ impl Client {
         let (head, incoming) = final_head(&mut response, pass_on).await?.into_parts();
         let length = length::of_response(answers_head, head.status, &head.headers);
         let incoming = StreamBody::new(incoming, length, self.rules());
-        Ok(Response::from_parts(head, TargetBody::from(Http2Body { incoming, _upload: upload })))
+        Ok(Response::from_parts(head, Http2Body { incoming, _upload: upload }))
     }
 
     /// Trailers are judged by size alone: what must not be in them is taken away when they go into the tunnel.

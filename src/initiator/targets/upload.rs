@@ -4,13 +4,11 @@
 //! can be sent a second time, and nothing has to wait for more of them. Everything else streams.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
@@ -22,67 +20,60 @@ pub(super) enum Upload {
     /// All of it, empty when the request has none.
     Whole(Bytes),
     /// What was there at first, and where the rest comes from.
-    Streaming(Streaming),
+    Streaming(Box<Streaming>),
 }
 
 /// A body of which more is to come.
 pub(super) struct Streaming {
     ahead: [Option<Frame<Bytes>>; 2],
     rest: UnsyncBoxBody<Bytes, BoxError>,
-    finished: Finished,
 }
 
-/// Tells whether the body is no longer needed: it was sent whole, or whoever sent it gave up.
-#[derive(Clone, Default)]
-pub(super) struct Finished(Arc<AtomicBool>);
+/// A body that nobody has looked into; `None` if it has nothing.
+pub(super) struct Unread(Option<UnsyncBoxBody<Bytes, BoxError>>);
 
-impl Finished {
-    /// Whether the body is gone.
-    pub(super) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+impl Unread {
+    pub(super) fn new<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self((!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync()))
     }
-}
 
-impl Upload {
     /// Takes what is there without waiting for more.
     ///
     /// # Errors
     ///
     /// The body has failed already.
-    pub(super) async fn read<B>(body: B) -> Result<Self, Failure>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        if body.is_end_stream() {
-            return Ok(Self::Whole(Bytes::new()));
-        }
-        let mut rest = body.map_err(Into::into).boxed_unsync();
-        let first = match poll_once(&mut rest).await {
-            Poll::Pending => return Ok(Self::streaming([None, None], rest)),
-            Poll::Ready(None) => return Ok(Self::Whole(Bytes::new())),
-            Poll::Ready(Some(frame)) => frame.map_err(cut)?,
-        };
-        // The end may be known only to the next poll.
-        let second = match poll_once(&mut rest).await {
-            Poll::Pending => None,
-            Poll::Ready(None) => return Ok(Self::complete(first, rest)),
-            Poll::Ready(Some(frame)) => Some(frame.map_err(cut)?),
-        };
-        Ok(Self::streaming([Some(first), second], rest))
+    pub(super) async fn read(self) -> Result<Upload, Failure> {
+        let Some(mut rest) = self.0 else { return Ok(Upload::Whole(Bytes::new())) };
+        poll_fn(|cx| Poll::Ready(look(&mut rest, cx))).await.map(|(first, second, ended)| match first {
+            None if ended => Upload::Whole(Bytes::new()),
+            Some(first) if ended && first.is_data() => Upload::Whole(first.into_data().unwrap_or_default()),
+            first => Upload::Streaming(Box::new(Streaming { ahead: [first, second], rest })),
+        })
     }
+}
 
-    fn complete(only: Frame<Bytes>, rest: UnsyncBoxBody<Bytes, BoxError>) -> Self {
-        match only.into_data() {
-            Ok(data) => Self::Whole(data),
-            Err(trailers) => Self::streaming([Some(trailers), None], rest),
-        }
+type Looked = (Option<Frame<Bytes>>, Option<Frame<Bytes>>, bool);
+
+/// Up to two frames that are there, and whether the body ended before the second: the end may be known only to the poll
+/// after the first.
+fn look(body: &mut UnsyncBoxBody<Bytes, BoxError>, cx: &mut Context<'_>) -> Result<Looked, Failure> {
+    let first = match Pin::new(&mut *body).poll_frame(cx) {
+        Poll::Pending => return Ok((None, None, false)),
+        Poll::Ready(None) => return Ok((None, None, true)),
+        Poll::Ready(Some(frame)) => frame.map_err(|error| cut(&error))?,
+    };
+    match Pin::new(body).poll_frame(cx) {
+        Poll::Pending => Ok((Some(first), None, false)),
+        Poll::Ready(None) => Ok((Some(first), None, true)),
+        Poll::Ready(Some(frame)) => Ok((Some(first), Some(frame.map_err(|error| cut(&error))?), false)),
     }
+}
 
-    fn streaming(ahead: [Option<Frame<Bytes>>; 2], rest: UnsyncBoxBody<Bytes, BoxError>) -> Self {
-        Self::Streaming(Streaming { ahead, rest, finished: Finished::default() })
-    }
-
+impl Upload {
     /// A second copy of a body that is whole.
     pub(super) fn replay(&self) -> Option<Self> {
         match self {
@@ -90,41 +81,30 @@ impl Upload {
             Self::Streaming(_) => None,
         }
     }
-
-    /// How a body that streams tells that it is gone.
-    pub(super) fn finished(&self) -> Option<Finished> {
-        match self {
-            Self::Whole(_) => None,
-            Self::Streaming(streaming) => Some(streaming.finished.clone()),
-        }
-    }
 }
 
-async fn poll_once(body: &mut UnsyncBoxBody<Bytes, BoxError>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-    let mut body = pin!(body);
-    poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx))).await
-}
-
-fn cut(error: BoxError) -> Failure {
+/// What the sender is told whose body failed.
+pub(super) fn cut(error: &BoxError) -> Failure {
     Failure::new(Cause::RequestCut, format!("the request's body was cut: {error}"))
 }
 
 impl Streaming {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    /// The next frame.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.ahead.iter_mut().find_map(Option::take) {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => Pin::new(&mut self.rest).poll_frame(cx),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.ahead.iter().all(Option::is_none) && self.rest.is_end_stream()
+    /// The data that was there first.
+    pub(super) fn take_first(&mut self) -> Option<Bytes> {
+        self.ahead[0].take_if(|frame| frame.is_data())?.into_data().ok()
     }
-}
 
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        self.finished.0.store(true, Ordering::Release);
+    /// Undoes [`Self::take_first`]; nothing else was taken in between.
+    pub(super) fn put_first(&mut self, data: Bytes) {
+        self.ahead[0] = Some(Frame::data(data));
     }
 }
 
@@ -136,21 +116,14 @@ impl Body for Upload {
         match self.get_mut() {
             Self::Whole(data) if data.is_empty() => Poll::Ready(None),
             Self::Whole(data) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(data))))),
-            Self::Streaming(streaming) => Poll::Ready(ready!(streaming.poll_next(cx))),
+            Self::Streaming(streaming) => streaming.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(data) => data.is_empty(),
-            Self::Streaming(streaming) => streaming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(data) => SizeHint::with_exact(data.len() as u64),
-            Self::Streaming(_) => SizeHint::default(),
+            Self::Streaming(streaming) => streaming.ahead.iter().all(Option::is_none) && streaming.rest.is_end_stream(),
         }
     }
 }

@@ -1,0 +1,83 @@
+//! The two directions of a connection to a target.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{tcp, unix};
+
+/// What a target says.
+pub(super) enum ReadHalf {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
+}
+
+/// What a target is told. Dropping it ends this direction, which a target must not take for the end of a message.
+pub(super) enum WriteHalf {
+    Tcp(tcp::OwnedWriteHalf),
+    Unix(unix::OwnedWriteHalf),
+}
+
+impl ReadHalf {
+    /// Whether the target says nothing: neither a byte nor that it closed. Asks the kernel only when there was news.
+    pub(super) fn is_silent(&self) -> bool {
+        let mut byte = [0; 1];
+        let read = match self {
+            Self::Tcp(half) => half.try_read(&mut byte),
+            Self::Unix(half) => half.try_read(&mut byte),
+        };
+        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// As [`Self::is_silent`], and wakes the caller once the target says something.
+    pub(super) fn stays_silent(&self, cx: &mut Context<'_>) -> bool {
+        let ready = |cx: &mut Context<'_>| match self {
+            Self::Tcp(half) => half.as_ref().poll_read_ready(cx).is_ready(),
+            Self::Unix(half) => half.as_ref().poll_read_ready(cx).is_ready(),
+        };
+        // Ready only until asked: the first look finds out, and clears what was old news.
+        self.is_silent() && (!ready(cx) || self.is_silent() && !ready(cx))
+    }
+}
+
+macro_rules! on_half {
+    ($half:expr, $inner:ident => $call:expr) => {
+        match $half.get_mut() {
+            Self::Tcp($inner) => $call,
+            Self::Unix($inner) => $call,
+        }
+    };
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        on_half!(self, inner => Pin::new(inner).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for WriteHalf {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        on_half!(self, inner => Pin::new(inner).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_half!(self, inner => Pin::new(inner).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_half!(self, inner => Pin::new(inner).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_half!(self, inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,138 @@
+//! One attempt of an exchange on one connection: the request goes out and the responses come in, at the same time,
+//! moved by whoever waits for the final head.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use http::{Method, Response, StatusCode};
+
+use super::connection::Connection;
+use super::failure::{broken, closed};
+use super::send::{SendError, Sending};
+use crate::initiator::targets::outbound::Outbound;
+use crate::initiator::targets::settings::TargetSettings;
+use crate::initiator::targets::upload::{Upload, cut};
+use crate::message::failure::{Cause, Failure};
+use crate::message::fields::strip_hop_by_hop;
+use crate::message::interim::{Allowance, InformationalSink};
+use crate::message::response::{ResponseHead, ResponseReader};
+use crate::net::input::HEAD_READ;
+
+/// An attempt under way. Dropping it closes its connection.
+pub(super) struct Attempt {
+    pub(super) connection: Connection,
+    pub(super) sending: Sending,
+    /// Why the target takes no more of the request. It may still say something.
+    refused: Option<io::Error>,
+    reader: ResponseReader,
+    /// Some response has come.
+    has_begun: bool,
+    interim: Allowance,
+}
+
+/// An attempt that brought no response.
+pub(super) struct Failed {
+    pub(super) failure: Failure,
+    /// The connection went away before a response began, as it does when the target just gave it up.
+    pub(super) is_stale: bool,
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self { failure, is_stale: false }
+    }
+}
+
+impl Attempt {
+    /// # Errors
+    ///
+    /// The request contradicts itself; nothing was sent.
+    pub(super) fn new(
+        mut connection: Connection,
+        outbound: &Outbound,
+        upload: Upload,
+        settings: &TargetSettings,
+    ) -> Result<Self, Failure> {
+        let sending = Sending::new(outbound, upload, &mut connection.sender.output).map_err(unsendable)?;
+        let is_head = outbound.method == Method::HEAD;
+        let reader = ResponseReader::new(is_head, settings.head_bytes, settings.head_fields);
+        Ok(Self { connection, sending, refused: None, reader, has_begun: false, interim: Allowance::default() })
+    }
+
+    /// Moves both directions until the head of the final response is there.
+    pub(super) fn poll(
+        &mut self,
+        sink: Option<&InformationalSink>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, Failed>> {
+        self.send(cx)?;
+        loop {
+            match self.reader.read(&mut self.connection.input.buf).map_err(broken)? {
+                Some(head) if head.response.status().is_informational() => self.interim(head.response, sink)?,
+                Some(head) => return Poll::Ready(Ok(head)),
+                None => ready!(self.read(cx))?,
+            }
+        }
+    }
+
+    /// A target that takes no more may have answered; so only the request's own failure ends the attempt.
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Failed> {
+        if self.refused.is_some() || self.sending.is_complete(&self.connection.sender) {
+            return Ok(());
+        }
+        match self.sending.poll(&mut self.connection.sender, cx) {
+            Poll::Ready(Err(SendError::Broken(error))) => {
+                self.refused = Some(error);
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => Err(unsendable(error).into()),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        let Connection { read, input, .. } = &mut self.connection;
+        let error = match ready!(input.poll_fill(read, cx, HEAD_READ)) {
+            Ok(1..) => return Poll::Ready(Ok(())),
+            Ok(0) => self.refused.take(),
+            Err(error) => Some(error),
+        };
+        let failure = closed(error.as_ref(), "a response");
+        Poll::Ready(Err(Failed { failure, is_stale: !self.has_begun && self.connection.input.is_empty() }))
+    }
+
+    fn interim(&mut self, mut response: Response<()>, sink: Option<&InformationalSink>) -> Result<(), Failure> {
+        self.has_begun = true;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Failure::new(Cause::TargetProtocol, "the target switched protocols without being asked"));
+        }
+        self.interim.take().map_err(|flood| Failure::new(Cause::TargetProtocol, flood.to_string()))?;
+        if let Some(sink) = sink {
+            strip_hop_by_hop(response.headers_mut());
+            sink.send(response);
+        }
+        Ok(())
+    }
+
+    /// The request for another attempt, if this one failed for the connection alone and sending it again does no harm:
+    /// nothing of it was sent, or it may be sent twice and is here as a copy.
+    pub(super) fn again(self, outbound: &Outbound, copy: Option<Upload>) -> Option<Upload> {
+        match (self.sending.is_unsent(&self.connection.sender), copy) {
+            (true, None) => self.sending.into_upload(),
+            (true, copy) => copy,
+            (false, copy) => copy.filter(|_| outbound.is_idempotent()),
+        }
+    }
+
+    /// The target has taken the whole request, or will be sent no more of it.
+    pub(super) fn refuses(&self) -> bool {
+        self.refused.is_some()
+    }
+}
+
+fn unsendable(error: SendError) -> Failure {
+    match error {
+        SendError::Cut(error) => cut(&error),
+        SendError::Broken(error) => closed(Some(&error), "the request was sent"),
+    }
+}

@@ -1,0 +1,145 @@
+//! Where the HTTP/1.1 connections to one target wait between exchanges.
+//!
+//! The one used last is used next, so those that wait longest are those that were not needed: they close after the idle
+//! timeout, and as many stay as were in use at once within that time.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::connection::Connection;
+use crate::initiator::targets::connect::{Address, connect};
+use crate::initiator::targets::settings::TargetSettings;
+use crate::message::failure::Failure;
+
+/// An unused connection keeps its buffers for so long: a busy one would only ask for them again.
+const KEEP_BUFFERS: Duration = Duration::from_secs(1);
+
+/// The connections of one target that wait for work.
+pub(super) struct Pool {
+    address: Address,
+    settings: TargetSettings,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Last used last.
+    connections: VecDeque<Idle>,
+    keeper: Keeper,
+}
+
+struct Idle {
+    since: Instant,
+    has_buffers: bool,
+    connection: Connection,
+}
+
+/// The task that watches what waits.
+#[derive(Default)]
+enum Keeper {
+    #[default]
+    None,
+    /// It was started, or is at work, and will look at everything.
+    Awake,
+    Asleep(Waker),
+}
+
+impl Pool {
+    pub(super) fn new(address: Address, settings: TargetSettings) -> Arc<Self> {
+        Arc::new(Self { address, settings, waiting: Mutex::default() })
+    }
+
+    pub(super) fn settings(&self) -> &TargetSettings {
+        &self.settings
+    }
+
+    /// The freshest connection that is usable, if there is one. Those found closed on the way go.
+    pub(super) fn take(&self) -> Option<Connection> {
+        let mut waiting = self.lock();
+        while let Some(idle) = waiting.connections.pop_back() {
+            if idle.connection.is_usable() {
+                return Some(idle.connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next exchange, or closes it when it is of no use or there are enough.
+    pub(super) fn put(self: &Arc<Self>, mut connection: Connection) {
+        connection.shrink();
+        let mut waiting = self.lock();
+        let usable = match &waiting.keeper {
+            Keeper::Asleep(waker) => connection.stays_usable(&mut Context::from_waker(waker)),
+            Keeper::None | Keeper::Awake => connection.is_usable(),
+        };
+        if !usable || waiting.connections.len() >= self.settings.max_idle {
+            return;
+        }
+        waiting.connections.push_back(Idle { since: Instant::now(), has_buffers: true, connection });
+        if matches!(waiting.keeper, Keeper::None) {
+            waiting.keeper = Keeper::Awake;
+            tokio::spawn(keep(Arc::downgrade(self)));
+        }
+    }
+
+    /// Makes a new connection.
+    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        connect(&self.address, self.settings.connect_timeout).await.map(Connection::new)
+    }
+
+    /// Closes what waited too long or was closed by the target, takes back the buffers of what is not in use, and says
+    /// when to look again; `None` when nothing waits any more. Wakes the caller when a target closes one of them.
+    fn look_after(&self, cx: &mut Context<'_>) -> Option<Instant> {
+        let mut waiting = self.lock();
+        let (now, limit) = (Instant::now(), self.settings.idle_timeout);
+        waiting.connections.retain(|idle| now < idle.since + limit && idle.connection.stays_usable(cx));
+        let mut next = waiting.connections.front().map(|idle| idle.since + limit);
+        for idle in waiting.connections.iter_mut().filter(|idle| idle.has_buffers) {
+            let end = idle.since + KEEP_BUFFERS;
+            if now < end {
+                next = next.map(|next| next.min(end));
+                break;
+            }
+            idle.connection.release();
+            idle.has_buffers = false;
+        }
+        waiting.keeper = if next.is_some() { Keeper::Asleep(cx.waker().clone()) } else { Keeper::None };
+        next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing under this lock leaves the list half-changed.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Keeper::Asleep(waker) = &self.lock().keeper {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Runs while something waits in the pool.
+async fn keep(pool: Weak<Pool>) {
+    let mut sleep = pin!(sleep_until(Instant::now()));
+    // A look is short and has to see every connection: it must not be told to come back later.
+    tokio::task::unconstrained(poll_fn(|cx| poll_keep(&pool, sleep.as_mut(), cx))).await;
+}
+
+fn poll_keep(pool: &Weak<Pool>, mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        let Some(next) = pool.upgrade().and_then(|pool| pool.look_after(cx)) else { return Poll::Ready(()) };
+        sleep.as_mut().reset(next);
+        if sleep.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+    }
+}

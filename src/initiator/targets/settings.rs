@@ -1,0 +1,45 @@
+//! How connections to a target are made and kept, and what they may bring.
+
+use std::time::Duration;
+
+use crate::protocol::limits;
+
+/// How long a target may take to accept a connection.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an unused connection is kept. Targets often give up after 60 to 75 s; ours should be gone before.
+pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most unused connections kept per target. So many are there only after so many exchanges at once.
+pub const DEFAULT_MAX_IDLE: usize = 1024;
+/// The most bytes in the head of a target's response.
+pub const DEFAULT_HEAD_BYTES: usize = limits::DEFAULT_HEAD_BYTES as usize;
+/// The most fields in the head of a target's response.
+pub const DEFAULT_HEAD_FIELDS: usize = limits::DEFAULT_HEAD_FIELDS as usize;
+
+/// How connections to a target are made and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetSettings {
+    /// Gives up dialling; default 5 s. A request that waits for a connection waits no longer than this.
+    pub connect_timeout: Duration,
+    /// Closes a connection unused for this long; default 60 s. Longer than the target's own limit costs retries.
+    pub idle_timeout: Duration,
+    /// The most unused HTTP/1.1 connections kept; default 1024. As many are kept as were in use at once within the idle
+    /// timeout, up to this bound; beyond it, connections close after their exchange and each costs its exchange a new one.
+    /// Each costs a socket here and one at the target.
+    pub max_idle: usize,
+    /// The most bytes in a response head or trailer section; default 64 KiB. Beyond: 502.
+    pub head_bytes: usize,
+    /// The most fields in a response head or trailer section; default 100, and never more than 256. Beyond: 502.
+    pub head_fields: usize,
+}
+
+impl Default for TargetSettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            max_idle: DEFAULT_MAX_IDLE,
+            head_bytes: DEFAULT_HEAD_BYTES,
+            head_fields: DEFAULT_HEAD_FIELDS,
+        }
+    }
+}
