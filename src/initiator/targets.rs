@@ -169,7 +169,7 @@ impl TargetClient {
             let outbound = outbound?;
             outbound.check_length(&upload)?;
             let mut response = match &self.0 {
-                Client::Http1(client) => client.exchange(outbound, upload).await?.map(TargetBody::from),
+                Client::Http1(client) => client.exchange(&outbound, upload).await?.map(TargetBody::from),
                 Client::Http2(client) => Box::pin(client.exchange(outbound, upload)).await?.map(TargetBody::from),
             };
             strip_hop_by_hop(response.headers_mut());

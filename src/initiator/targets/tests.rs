@@ -1,7 +1,11 @@
 //! Exchanges with real sockets on loopback.
 
+mod connections;
+mod cost;
 mod http1;
 mod http2;
+mod origin;
+mod reading;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,83 +1,13 @@
 use std::sync::Mutex;
 
 use http_body_util::{BodyExt, Empty, Full};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixListener;
 
+use super::origin::{OK, Origin, Wire, cause, get, io_turn, post, text};
 use super::*;
 use crate::message::failure::Cause;
 use crate::message::interim::InformationalSink;
-
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-
-/// A target that does exactly what a test says.
-struct Origin(TcpListener);
-
-impl Origin {
-    async fn new() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
-    }
-
-    fn client(&self) -> TargetClient {
-        self.client_with(TargetSettings::default())
-    }
-
-    fn client_with(&self, settings: TargetSettings) -> TargetClient {
-        let target = format!("http://{}", self.0.local_addr().unwrap());
-        TargetClient::new(&Target::parse(&target).unwrap(), settings)
-    }
-
-    async fn accept(&self) -> Wire<TcpStream> {
-        Wire { stream: self.0.accept().await.unwrap().0, read: Vec::new() }
-    }
-}
-
-struct Wire<S> {
-    stream: S,
-    read: Vec<u8>,
-}
-
-impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<S> {
-    /// Everything up to and including this text.
-    async fn until(&mut self, end: &str) -> String {
-        loop {
-            if let Some(at) = self.read.windows(end.len()).position(|window| window == end.as_bytes()) {
-                return String::from_utf8(self.read.drain(..at + end.len()).collect()).unwrap();
-            }
-            assert_ne!(self.stream.read_buf(&mut self.read).await.unwrap(), 0, "closed before {end:?}");
-        }
-    }
-
-    async fn head(&mut self) -> String {
-        self.until("\r\n\r\n").await
-    }
-
-    async fn write(&mut self, text: &str) {
-        self.stream.write_all(text.as_bytes()).await.unwrap();
-    }
-
-    /// What came until the other end closed, however it did.
-    async fn closed(mut self) -> String {
-        while matches!(self.stream.read_buf(&mut self.read).await, Ok(1..)) {}
-        String::from_utf8(self.read).unwrap()
-    }
-}
-
-fn get(path: &str) -> Request<Empty<Bytes>> {
-    Request::get(format!("http://example.com{path}")).body(Empty::new()).unwrap()
-}
-
-fn post<B>(body: B) -> Request<B> {
-    Request::post("http://example.com/").body(body).unwrap()
-}
-
-async fn text(response: Response<TargetBody>) -> String {
-    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
-}
-
-fn cause<T>(outcome: Result<T, Failure>) -> Cause {
-    outcome.err().expect("the exchange should fail").cause()
-}
 
 #[tokio::test]
 async fn the_target_sees_origin_form_and_the_original_host() {
@@ -148,14 +78,6 @@ async fn a_connection_that_the_target_closed_is_not_used_again() {
         wire.stream.shutdown().await.unwrap();
         io_turn().await;
     }
-}
-
-/// Lets the runtime see what the sockets have to tell by now.
-async fn io_turn() {
-    let (near, far) = UnixStream::pair().unwrap();
-    near.writable().await.unwrap();
-    near.try_write(b"x").unwrap();
-    far.readable().await.unwrap();
 }
 
 /// Answers once, then closes the connection upon the second request.

@@ -1,0 +1,144 @@
+//! Which HTTP/1.1 connections are used again, and what becomes of those that wait.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+
+use super::origin::{OK, Origin, get, io_turn, text};
+use super::*;
+
+#[tokio::test]
+async fn a_connection_that_must_not_be_used_again_closes_behind_its_response() {
+    let origin = Origin::new().await;
+    let client = origin.client();
+    for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: Close\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n ",
+    ] {
+        let target = async {
+            let mut wire = origin.accept().await;
+            wire.head().await;
+            wire.write(answer).await;
+            wire.closed().await;
+        };
+        let exchange = async { text(client.exchange(get("/")).await.unwrap()).await };
+        let (text, ()) = tokio::join!(exchange, target);
+        assert_eq!(text, "ok", "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_after_a_response_without_a_body() {
+    let origin = Origin::new().await;
+    let client = origin.client();
+    let answers = [
+        "HTTP/1.1 204 No Content\r\ncontent-length: 7\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n",
+    ];
+    let target = async {
+        let mut wire = origin.accept().await;
+        for answer in answers {
+            wire.head().await;
+            wire.write(answer).await;
+        }
+    };
+    let exchanges = async {
+        for _ in answers {
+            let response = client.exchange(get("/")).await.unwrap();
+            assert!(response.body().is_end_stream());
+        }
+    };
+    // Were a second connection made, its exchange would wait forever.
+    tokio::join!(target, exchanges);
+}
+
+#[tokio::test]
+async fn a_waiting_connection_that_its_target_closes_is_closed_at_once() {
+    let origin = Origin::new().await;
+    let client = origin.client();
+    for rounds in 1..3 {
+        let target = async {
+            let mut wire = origin.accept().await;
+            for _ in 0..rounds {
+                wire.head().await;
+                wire.write(OK).await;
+            }
+            wire
+        };
+        let exchanges = async {
+            for _ in 0..rounds {
+                assert_eq!(text(client.exchange(get("/")).await.unwrap()).await, "ok");
+            }
+        };
+        let (mut wire, ()) = tokio::join!(target, exchanges);
+        wire.stream.shutdown().await.unwrap();
+        // No exchange comes by to notice.
+        wire.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_target_says_unasked_is_no_response_to_anybody() {
+    let origin = Origin::new().await;
+    let client = origin.client();
+    let target = async {
+        let mut wire = origin.accept().await;
+        wire.head().await;
+        wire.write(OK).await;
+        wire
+    };
+    let exchange = async { text(client.exchange(get("/")).await.unwrap()).await };
+    let (mut wire, _) = tokio::join!(target, exchange);
+    wire.write("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged").await;
+    io_turn().await;
+    let target = async {
+        let mut wire = origin.accept().await;
+        wire.head().await;
+        wire.write(OK).await;
+    };
+    let exchange = async { text(client.exchange(get("/")).await.unwrap()).await };
+    let ((), text) = tokio::join!(target, exchange);
+    assert_eq!(text, "ok");
+}
+
+/// Answers every request of every connection as soon as `at_once` of them wait, so that they truly are at once.
+async fn serve_at_once(origin: Origin, accepted: Arc<AtomicUsize>, at_once: usize) {
+    let barrier = Arc::new(tokio::sync::Barrier::new(at_once));
+    let mut tasks = JoinSet::new();
+    loop {
+        let mut wire = origin.accept().await;
+        accepted.fetch_add(1, Ordering::Relaxed);
+        let barrier = Arc::clone(&barrier);
+        tasks.spawn(async move {
+            loop {
+                wire.head().await;
+                barrier.wait().await;
+                wire.write(OK).await;
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn as_many_connections_wait_as_were_in_use_at_once() {
+    const AT_ONCE: usize = 200;
+    let origin = Origin::new().await;
+    let client = origin.client();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let target = tokio::spawn(serve_at_once(origin, Arc::clone(&accepted), AT_ONCE));
+    for _ in 0..3 {
+        let mut exchanges = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let client = client.clone();
+            exchanges.spawn(async move { text(client.exchange(get("/")).await.unwrap()).await });
+        }
+        exchanges.join_all().await;
+    }
+    assert_eq!(accepted.load(Ordering::Relaxed), AT_ONCE);
+    target.abort();
+}
