@@ -10,9 +10,13 @@ use http_body::Body;
 
 use crate::id::ServiceName;
 use crate::message::BoxError;
-use crate::protocol::code::StreamCode;
+use crate::protocol::code::{OpenCause, StreamCode};
+use crate::protocol::stream::Refused;
 use crate::transport::body::RecvBody;
 use crate::transport::error::SendError;
+use crate::transport::flow::Flow;
+use crate::transport::raw::RawStream;
+use crate::transport::state::InFlight;
 use crate::transport::{quic, tcp};
 
 /// Takes what arrives through a tunnel, each arrival in a task of its own.
@@ -27,6 +31,127 @@ pub trait Accept: Clone + Send + Sync + 'static {
 pub enum Arrival {
     /// A request that wants a response.
     Http(HttpArrival),
+    /// Bytes for a service.
+    Raw(RawArrival),
+    /// Datagrams for a service.
+    Flow(FlowArrival),
+}
+
+/// A raw stream that waits for the service's target. Dropping it rejects it, so that the responder may try elsewhere.
+/// What the responder sends meanwhile stays unread. spec: ST-57
+#[derive(Debug)]
+pub struct RawArrival {
+    /// The exported service that it is for.
+    pub service: ServiceName,
+    half: ServiceHalf,
+    in_flight: InFlight,
+}
+
+/// A flow that waits for the service's target. Dropping it rejects it, so that the responder may try elsewhere.
+#[derive(Debug)]
+pub struct FlowArrival {
+    /// The exported service that it is for.
+    pub service: ServiceName,
+    half: ServiceHalf,
+    /// Its place among the tunnel's flows.
+    place: Option<quic::FlowPlace>,
+    in_flight: InFlight,
+}
+
+#[derive(Debug)]
+enum ServiceHalf {
+    Quic(quic::ServiceArrival),
+    Tcp(tcp::ServiceArrival),
+}
+
+impl ServiceHalf {
+    async fn refuse(self, cause: OpenCause, reason: &str) -> Result<(), SendError> {
+        let refused = Refused { cause, reason: reason.to_owned() };
+        match self {
+            Self::Quic(arrival) => arrival.refuse(&refused).await,
+            Self::Tcp(arrival) => arrival.refuse(&refused),
+        }
+    }
+}
+
+impl RawArrival {
+    pub(super) const fn quic(service: ServiceName, arrival: quic::ServiceArrival, in_flight: InFlight) -> Self {
+        Self { service, half: ServiceHalf::Quic(arrival), in_flight }
+    }
+
+    pub(super) const fn tcp(service: ServiceName, arrival: tcp::ServiceArrival, in_flight: InFlight) -> Self {
+        Self { service, half: ServiceHalf::Tcp(arrival), in_flight }
+    }
+
+    /// Says that the target is connected.
+    ///
+    /// # Errors
+    /// [`SendError`]: the responder has given the stream up.
+    pub async fn accept(self) -> Result<RawStream, SendError> {
+        match self.half {
+            ServiceHalf::Quic(arrival) => {
+                let (send, recv) = arrival.accept().await?;
+                Ok(RawStream::quic(quic::RawSend::new(send), recv, self.in_flight))
+            }
+            ServiceHalf::Tcp(arrival) => {
+                let (send, recv) = arrival.accept()?;
+                Ok(RawStream::tcp(send, tcp::RawRecv::new(recv), self.in_flight))
+            }
+        }
+    }
+
+    /// Says that the target cannot be had, and why: at most 512 bytes of the reason are sent. Nothing of the stream may have
+    /// reached a target. spec: ST-54
+    ///
+    /// # Errors
+    /// [`SendError`]: the responder has given the stream up.
+    pub async fn refuse(self, cause: OpenCause, reason: &str) -> Result<(), SendError> {
+        self.half.refuse(cause, reason).await
+    }
+}
+
+impl FlowArrival {
+    pub(super) const fn quic(
+        service: ServiceName,
+        arrival: quic::ServiceArrival,
+        place: quic::FlowPlace,
+        in_flight: InFlight,
+    ) -> Self {
+        Self { service, half: ServiceHalf::Quic(arrival), place: Some(place), in_flight }
+    }
+
+    pub(super) const fn tcp(service: ServiceName, arrival: tcp::ServiceArrival, in_flight: InFlight) -> Self {
+        Self { service, half: ServiceHalf::Tcp(arrival), place: None, in_flight }
+    }
+
+    /// Says that there is a socket towards the target.
+    ///
+    /// # Errors
+    /// [`SendError`]: the responder has given the flow up.
+    pub async fn accept(self) -> Result<Flow, SendError> {
+        match (self.half, self.place) {
+            (ServiceHalf::Quic(arrival), Some(place)) => {
+                let (send, recv) = place.open(arrival.accept().await?);
+                Ok(Flow::quic(send, recv, self.in_flight))
+            }
+            (ServiceHalf::Quic(arrival), None) => {
+                arrival.reset(StreamCode::Internal);
+                Err(SendError::Stopped(StreamCode::Internal))
+            }
+            (ServiceHalf::Tcp(arrival), _) => {
+                let (send, recv) = arrival.accept()?;
+                Ok(Flow::tcp(tcp::FlowSend::new(send), tcp::FlowRecv::new(recv), self.in_flight))
+            }
+        }
+    }
+
+    /// Says that the target cannot be had; see [`RawArrival::refuse`].
+    ///
+    /// # Errors
+    /// [`SendError`]: the responder has given the flow up.
+    pub async fn refuse(self, cause: OpenCause, reason: &str) -> Result<(), SendError> {
+        self.half.refuse(cause, reason).await
+    }
 }
 
 /// A request. Dropping it refuses it as not processed, so that the responder may send it elsewhere.

@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::message::BoxError;
 use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
 use crate::protocol::envoy::HandshakeError;
+use crate::protocol::flows::FlowError;
 use crate::protocol::handshake::Refusal;
 use crate::protocol::session::SessionError;
-use crate::protocol::stream::StreamError;
+use crate::protocol::stream::{Refused, StreamError, StreamType};
 use crate::transport::kind::TransportKind;
 
 /// Why a stream was not opened, or why no response head came on it.
@@ -31,12 +32,45 @@ pub enum OpenError {
     /// The request's head is larger than the initiator takes. spec: HS-15
     #[error("the request's head is larger than the initiator takes")]
     HeadTooLarge,
+    /// The initiator, or the target behind it, said no; nothing of the stream reached a target. spec: ER-9
+    #[error("the initiator refused, {0}")]
+    Refused(Refused),
+    /// The initiator takes no streams of this type.
+    #[error("the initiator does not take {}", kind_of(*.0))]
+    Unsupported(StreamType),
+    /// The initiator did not say yes or no in time. spec: ST-58
+    #[error("the initiator did not answer in time")]
+    TimedOut,
+    /// The tunnel has as many flows as it may. spec: ST-71
+    #[error("{0}")]
+    Flows(#[from] FlowError),
     /// The other end exports no services by name: an Envoy decides by host and path alone.
     #[error("the other end of this tunnel has no services with names")]
     NoNamedServices,
     /// The request itself cannot be expressed: it has no authority.
     #[error("the request cannot be sent: {0}")]
     Request(&'static str),
+}
+
+const fn kind_of(stream_type: StreamType) -> &'static str {
+    match stream_type {
+        StreamType::Http => "requests",
+        StreamType::Raw => "raw streams",
+        StreamType::Flow => "flows",
+    }
+}
+
+/// What a stream that broke before its answer says about its opening.
+impl From<BodyError> for OpenError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Reset(StreamCode::Rejected) => Self::Rejected,
+            BodyError::Reset(code) => Self::Reset(code),
+            BodyError::Protocol(error) => Self::Protocol(error),
+            BodyError::TunnelLost(lost) => Self::TunnelLost(lost),
+            BodyError::Length | BodyError::Source(_) => Self::Reset(StreamCode::Protocol),
+        }
+    }
 }
 
 /// The same, by its former name.

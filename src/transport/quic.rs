@@ -2,11 +2,13 @@
 
 mod accept;
 mod control;
+mod datagrams;
 mod dial;
 mod endpoint;
 mod open;
 mod respond;
 mod serve;
+mod service;
 mod settings;
 mod socket;
 mod streams;
@@ -19,6 +21,8 @@ pub use settings::{CongestionControl, QuicSettings};
 pub use socket::{dialling_socket, listening_socket};
 
 pub(crate) use control::Connection;
+pub(crate) use datagrams::{FlowPlace, FlowRecv, FlowSend};
 pub(crate) use open::{Answer, HttpUpload, declared_length};
 pub(crate) use respond::Responder;
+pub(crate) use service::{RawSend, ServiceArrival, ServiceRecv};
 pub(crate) use streams::MessageStream;

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::message::BoxError;
 use crate::message::interim::{InformationalSink, Queue};
-use crate::protocol::code::StreamCode;
+use crate::protocol::code::{OpenCause, StreamCode};
 use crate::transport::arrival::{Accept, Arrival, HttpArrival};
 use crate::transport::body::RecvBody;
 
@@ -48,13 +48,21 @@ where
     }
 }
 
+/// Why [`HttpService`] takes no raw stream and no flow.
+const HTTP_ONLY: &str = "this initiator serves HTTP only";
+
 /// Takes the HTTP part of what arrives with a [`Serve`], and refuses the rest.
 #[derive(Debug, Clone)]
 pub struct HttpService<S>(pub S);
 
 impl<S: Serve + Sync> Accept for HttpService<S> {
     async fn accept(&self, arrival: Arrival) {
-        let Arrival::Http(HttpArrival { parts, body, service, mut responder }) = arrival;
+        let HttpArrival { parts, body, service, mut responder } = match arrival {
+            Arrival::Http(arrival) => arrival,
+            // Whoever has gone needs no answer.
+            Arrival::Raw(arrival) => return drop(arrival.refuse(OpenCause::UnknownService, HTTP_ONLY).await),
+            Arrival::Flow(arrival) => return drop(arrival.refuse(OpenCause::UnknownService, HTTP_ONLY).await),
+        };
         let interim = Arc::new(Queue::new(true));
         let mut request = Request::from_parts(parts, body);
         if let Some(service) = service {

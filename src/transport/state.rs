@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::id::{Place, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{PeerLimits, Service};
+use crate::protocol::stream::StreamType;
 use crate::registry::Health;
 use crate::transport::error::{OpenError, TunnelLost};
 use crate::transport::kind::TransportKind;
@@ -115,6 +116,8 @@ pub(crate) struct TunnelState {
     welcome_sent: tokio::sync::Notify,
     idle: tokio::sync::Notify,
     services: Mutex<Vec<Service>>,
+    /// A bit for each stream type that the peer does not know.
+    refused_types: AtomicU8,
 }
 
 impl TunnelState {
@@ -134,6 +137,7 @@ impl TunnelState {
             welcome_sent: tokio::sync::Notify::new(),
             idle: tokio::sync::Notify::new(),
             services: Mutex::new(services),
+            refused_types: AtomicU8::new(0),
         };
         state.replace_peer_limits(peer_limits);
         Arc::new(state)
@@ -279,6 +283,20 @@ impl TunnelState {
             Health::Draining => Err(OpenError::NotSent(TunnelLost("it drains".into()))),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the peer may take streams of this type, as far as it has not said otherwise. spec: ST-3
+    pub(crate) fn check_takes(&self, stream_type: StreamType) -> Result<(), OpenError> {
+        match self.refused_types.load(Ordering::Relaxed) & (1 << stream_type as u8) {
+            0 => Ok(()),
+            _ => Err(OpenError::Unsupported(stream_type)),
+        }
+    }
+
+    /// The peer does not know streams of this type, and will not be asked again.
+    pub(crate) fn note_refused_type(&self, stream_type: StreamType) -> OpenError {
+        self.refused_types.fetch_or(1 << stream_type as u8, Ordering::Relaxed);
+        OpenError::Unsupported(stream_type)
     }
 
     /// Counts an exchange until the returned guard drops.

@@ -12,6 +12,7 @@ mod open;
 mod raw;
 mod respond;
 mod serve;
+mod service;
 mod settings;
 mod wire;
 
@@ -23,4 +24,5 @@ pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};
 pub(crate) use open::Answer;
 pub(crate) use respond::Responder;
+pub(crate) use service::{FlowRecv, FlowSend, RawRecv, RawSend, ServiceArrival};
 pub use settings::TcpSettings;

@@ -17,8 +17,10 @@ use crate::registry::{Handle, Health};
 use crate::transport::body::RecvBody;
 use crate::transport::control::Command;
 use crate::transport::error::OpenError;
+use crate::transport::flow::Flow;
 use crate::transport::kind::TransportKind;
 use crate::transport::open::{AnswerHead, HeadParts, HttpHead, HttpStream};
+use crate::transport::raw::RawStream;
 use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
 use crate::transport::{quic, tcp};
 
@@ -126,6 +128,35 @@ impl Tunnel {
         match &self.link {
             Link::Quic(connection) => connection.open_http(head).await,
             Link::Tcp(connection) => connection.open_http(head).await,
+        }
+    }
+
+    /// Opens a raw stream to an exported service, once the initiator has connected its target.
+    ///
+    /// # Errors
+    /// [`OpenError`]: [`OpenError::Refused`] says why the target could not be had, [`OpenError::Unsupported`] that this
+    /// initiator takes no raw streams. Neither harms the tunnel.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the stream up.
+    pub async fn open_raw(&self, service: &ServiceName) -> Result<RawStream, OpenError> {
+        match &self.link {
+            Link::Quic(connection) => connection.open_raw(service).await,
+            Link::Tcp(connection) => connection.open_raw(service).await,
+        }
+    }
+
+    /// Opens a flow of datagrams to an exported service.
+    ///
+    /// # Errors
+    /// As [`Tunnel::open_raw`]; also where the tunnel has as many flows as it may.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the flow up.
+    pub async fn open_flow(&self, service: &ServiceName) -> Result<Flow, OpenError> {
+        match &self.link {
+            Link::Quic(connection) => connection.open_flow(service).await,
+            Link::Tcp(connection) => connection.open_flow(service).await,
         }
     }
 

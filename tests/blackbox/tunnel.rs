@@ -4,3 +4,4 @@ mod exchanges;
 mod faults;
 mod lifetime;
 mod pair;
+mod services;

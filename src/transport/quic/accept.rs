@@ -17,6 +17,7 @@ use crate::tls::Rejection;
 use crate::transport::accept::{AcceptError, Shown, no_hello};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::quic::control::{Connection, ControlStream};
+use crate::transport::quic::datagrams::FlowTable;
 use crate::transport::quic::dial::{is_tls, tls_reason};
 use crate::transport::quic::settings::{QuicSettings, Settings};
 use crate::transport::quic::streams::lost;
@@ -179,8 +180,13 @@ impl Pending {
         let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let connection =
-            Connection { quic, state: Arc::clone(&state), limits: settings.tunnel.limits, commands: sender };
+        let connection = Connection {
+            quic,
+            state: Arc::clone(&state),
+            limits: settings.tunnel.limits,
+            commands: sender,
+            flows: FlowTable::default(),
+        };
         Prepared { tunnel: Tunnel::quic(connection), state, control, commands }
     }
 

@@ -12,6 +12,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::limits::Limits;
 use crate::transport::control::{Channel, Command};
 use crate::transport::error::peer_text;
+use crate::transport::quic::datagrams::FlowTable;
 use crate::transport::quic::streams::lost;
 use crate::transport::state::{CloseReason, TunnelState};
 
@@ -27,6 +28,7 @@ pub(crate) struct Connection {
     /// What this end is ready to take.
     pub(crate) limits: Limits,
     pub(crate) commands: mpsc::Sender<Command>,
+    pub(super) flows: FlowTable,
 }
 
 /// The control stream.

@@ -19,6 +19,7 @@ use crate::transport::control::{COMMANDS, Command, Control};
 use crate::transport::error::{DialError, alert_text, peer_text, refuses_certificate};
 use crate::transport::kind::TransportKind;
 use crate::transport::quic::control::{Connection, ControlStream};
+use crate::transport::quic::datagrams::FlowTable;
 use crate::transport::quic::serve::serve_streams;
 use crate::transport::quic::settings::{QuicSettings, Settings};
 use crate::transport::quic::streams::lost;
@@ -166,7 +167,8 @@ impl Connected {
         let state = TunnelState::new(welcome.tunnel, hello.place.clone(), welcome.limits, hello.services.clone());
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let connection = Connection { quic, state, limits: settings.tunnel.limits, commands: sender };
+        let connection =
+            Connection { quic, state, limits: settings.tunnel.limits, commands: sender, flows: FlowTable::default() };
         Ok(Dialed { tunnel: Tunnel::quic(connection), welcome, control, commands, settings })
     }
 }

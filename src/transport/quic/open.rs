@@ -13,7 +13,7 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role};
 use crate::transport::body::RecvBody;
-use crate::transport::error::{BodyError, OpenError, SendError, TunnelLost};
+use crate::transport::error::{OpenError, SendError, TunnelLost};
 use crate::transport::kind::TransportKind;
 use crate::transport::open::{self, AnswerHead, HttpHead, HttpStream, Upload};
 use crate::transport::quic::control::Connection;
@@ -57,7 +57,7 @@ impl Answer {
     /// See [`open::Answer::poll_next`].
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, OpenError>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(OpenError::Reset(StreamCode::NoError))) };
-        Poll::Ready(match ready!(stream.poll_event(cx)).map_err(before_head)? {
+        Poll::Ready(match ready!(stream.poll_event(cx)).map_err(OpenError::from)? {
             Event::Response(head, end) => Ok(self.complete(*head, end)),
             Event::Info(head) => {
                 let mut interim = Response::new(());
@@ -161,16 +161,6 @@ fn not_sent(error: SendError) -> OpenError {
         SendError::Stopped(code) => OpenError::Reset(code),
         SendError::Lost(lost) => OpenError::NotSent(lost),
         SendError::Source(_) | SendError::Head(_) => OpenError::NotSent(TunnelLost(error.to_string())),
-    }
-}
-
-fn before_head(error: BodyError) -> OpenError {
-    match error {
-        BodyError::Reset(StreamCode::Rejected) => OpenError::Rejected,
-        BodyError::Reset(code) => OpenError::Reset(code),
-        BodyError::Protocol(error) => OpenError::Protocol(error),
-        BodyError::TunnelLost(lost) => OpenError::TunnelLost(lost),
-        BodyError::Length | BodyError::Source(_) => OpenError::Reset(StreamCode::Protocol),
     }
 }
 

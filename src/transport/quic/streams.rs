@@ -35,6 +35,28 @@ pub(crate) fn lost(error: &quinn::ConnectionError) -> TunnelLost {
     })
 }
 
+/// The next bytes of a stream. quinn registers the waker with the stream, not with the future, so a future per poll loses
+/// nothing.
+pub(super) fn poll_chunk(
+    recv: &mut quinn::RecvStream,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Bytes>, quinn::ReadError>> {
+    let read = pin!(recv.read_chunk(READ_CHUNK_BYTES, true));
+    read.poll(cx).map_ok(|chunk| chunk.map(|chunk| chunk.bytes))
+}
+
+impl From<quinn::ReadError> for BodyError {
+    fn from(error: quinn::ReadError) -> Self {
+        match error {
+            quinn::ReadError::Reset(code) => {
+                Self::Reset(StreamCode::from_number(code.into_inner()).unwrap_or(StreamCode::Internal))
+            }
+            quinn::ReadError::ConnectionLost(error) => Self::TunnelLost(lost(&error)),
+            other => Self::TunnelLost(TunnelLost(other.to_string())),
+        }
+    }
+}
+
 /// The receiving half: bytes in, message events out.
 #[derive(Debug)]
 pub(crate) struct MessageStream {
@@ -49,6 +71,13 @@ pub(crate) struct MessageStream {
 }
 
 impl MessageStream {
+    /// A stream of which `front` was read already.
+    pub(super) fn behind(front: Bytes, recv: quinn::RecvStream, role: Role, limits: Limits) -> Self {
+        let mut stream = Self::new(recv, role, limits);
+        stream.reader.push(front);
+        stream
+    }
+
     pub(super) fn new(recv: quinn::RecvStream, role: Role, limits: Limits) -> Self {
         let on_drop = match role {
             // Not to read a request to its end is no failure: an answer may come before it.
@@ -79,7 +108,7 @@ impl MessageStream {
             if let Some(event) = self.buffered_event() {
                 return Poll::Ready(event);
             }
-            match std::task::ready!(self.poll_chunk(cx)) {
+            match std::task::ready!(poll_chunk(&mut self.recv, cx)) {
                 Ok(Some(chunk)) => self.reader.push(chunk),
                 Ok(None) => {
                     self.over = true;
@@ -88,13 +117,7 @@ impl MessageStream {
                 }
                 Err(error) => {
                     self.over = true;
-                    return Poll::Ready(Err(match error {
-                        quinn::ReadError::Reset(code) => {
-                            BodyError::Reset(StreamCode::from_number(code.into_inner()).unwrap_or(StreamCode::Internal))
-                        }
-                        quinn::ReadError::ConnectionLost(error) => BodyError::TunnelLost(lost(&error)),
-                        other => BodyError::TunnelLost(TunnelLost(other.to_string())),
-                    }));
+                    return Poll::Ready(Err(error.into()));
                 }
             }
         }
@@ -102,12 +125,6 @@ impl MessageStream {
 
     pub(super) async fn event(&mut self) -> Result<Event, BodyError> {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
-    }
-
-    /// quinn registers the waker with the stream, not with the future, so a future per poll loses nothing.
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, quinn::ReadError>> {
-        let read = pin!(self.recv.read_chunk(READ_CHUNK_BYTES, true));
-        read.poll(cx).map_ok(|chunk| chunk.map(|chunk| chunk.bytes))
     }
 
     /// END was read: the stream is let go without telling the peer to stop, unless bytes follow. spec: ST-9
@@ -119,7 +136,7 @@ impl MessageStream {
         }
         // Usually FIN is here already; reading it saves a needless STOP_SENDING.
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        match self.poll_chunk(&mut cx) {
+        match poll_chunk(&mut self.recv, &mut cx) {
             Poll::Ready(Ok(Some(_))) => self.refuse(StreamCode::Protocol),
             Poll::Ready(_) | Poll::Pending => {}
         }
@@ -142,7 +159,7 @@ impl Drop for MessageStream {
 
 /// The sending half: resets on drop unless [`SendHalf::finish`] was called. spec: ST-5
 #[derive(Debug)]
-pub(super) struct SendHalf {
+pub(crate) struct SendHalf {
     send: quinn::SendStream,
     /// What a drop tells the peer; `None` once finished.
     on_drop: Option<StreamCode>,
@@ -178,6 +195,11 @@ impl SendHalf {
     /// Writes a part of `bytes`; how much.
     pub(super) fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
         Pin::new(&mut self.send).poll_write(cx, bytes).map_err(SendError::from)
+    }
+
+    /// Writes all of `pieces`. Not cancel safe, as [`SendHalf::write`].
+    pub(super) async fn write_all(&mut self, pieces: &mut [Bytes]) -> Result<(), SendError> {
+        Ok(self.send.write_all_chunks(pieces).await?)
     }
 
     /// Ends the message: nothing follows, and a drop no longer resets.

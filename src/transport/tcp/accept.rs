@@ -263,8 +263,9 @@ impl Prepared {
             }
         });
         let (send, recv) = open_control(sender.clone()).await.map_err(|error| ended(&error))?;
+        let channel = ControlStream::new(send, recv, carrier, meter).settling(starter.settles());
         starter.begin(sender);
-        Ok((Control::new(ControlStream::new(send, recv, carrier, meter), session), commands))
+        Ok((Control::new(channel, session), commands))
     }
 
     pub(crate) async fn refuse(self, refusal: &Refusal) {

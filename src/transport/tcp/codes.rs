@@ -14,6 +14,7 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
 use crate::transport::error::{BodyError, SendError, TunnelLost, peer_text};
+use crate::transport::raw::RawError;
 
 /// What the fields of a head are held to.
 pub(super) const fn head_rules(limits: Limits) -> FieldRules {
@@ -54,6 +55,20 @@ impl From<RecvError> for BodyError {
             RecvError::Length => Self::Length,
             RecvError::Trailers(violation) => Self::Protocol(StreamError::Fields(violation)),
         }
+    }
+}
+
+/// What an error of the stream says about what was to be sent.
+pub(super) fn failed_send(error: h2::Error) -> SendError {
+    send::SendError::from(error).into()
+}
+
+/// What an error of the stream says about a raw stream or a flow that was to be read. HTTP/2 knows no other cut than this
+/// reset. spec: TB-14
+pub(super) fn failed_read(error: h2::Error) -> RawError {
+    match BodyError::from(RecvError::from(error)) {
+        BodyError::Reset(StreamCode::Internal) => RawError::Cut,
+        error => error.into(),
     }
 }
 

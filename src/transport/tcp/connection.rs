@@ -34,6 +34,8 @@ pub(crate) struct Connection {
 pub(super) struct Requests {
     ready: watch::Receiver<Option<SendRequest<Bytes>>>,
     wanted: Arc<Notify>,
+    /// Whether the initiator has said something over HTTP/2, so that its SETTINGS are known.
+    settled: watch::Receiver<bool>,
 }
 
 /// The other end of [`Requests`]: makes HTTP/2 begin.
@@ -41,13 +43,16 @@ pub(super) struct Requests {
 pub(super) struct Starter {
     ready: watch::Sender<Option<SendRequest<Bytes>>>,
     wanted: Arc<Notify>,
+    settled: Arc<watch::Sender<bool>>,
 }
 
 impl Requests {
     pub(super) fn new() -> (Self, Starter) {
         let (sender, ready) = watch::channel(None);
         let wanted = Arc::new(Notify::new());
-        (Self { ready, wanted: Arc::clone(&wanted) }, Starter { ready: sender, wanted })
+        let (settle, settled) = watch::channel(false);
+        let starter = Starter { ready: sender, wanted: Arc::clone(&wanted), settled: Arc::new(settle) };
+        (Self { ready, wanted, settled }, starter)
     }
 
     /// The way into HTTP/2, once that has begun.
@@ -63,7 +68,20 @@ impl Requests {
     }
 }
 
+impl Requests {
+    /// Resolves once the initiator's SETTINGS are known. Cancel safe.
+    pub(super) async fn settled(&self) -> Result<(), TunnelLost> {
+        let mut settled = self.settled.clone();
+        settled.wait_for(|settled| *settled).await.map(drop).map_err(|_| TunnelLost("it is gone".into()))
+    }
+}
+
 impl Starter {
+    /// Tells that the initiator has said something over HTTP/2.
+    pub(super) fn settles(&self) -> Arc<watch::Sender<bool>> {
+        Arc::clone(&self.settled)
+    }
+
     /// Resolves when somebody wants to send a request. Cancel safe.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;

@@ -81,6 +81,8 @@ pub(super) struct ControlStream {
     recv: Receiving,
     carrier: Carrier,
     meter: Arc<Meter>,
+    /// Told once the peer has answered: its SETTINGS are known then.
+    settles: Option<Arc<watch::Sender<bool>>>,
 }
 
 /// Where the peer's frames come from.
@@ -93,7 +95,13 @@ pub(super) enum Receiving {
 
 impl ControlStream {
     pub(super) fn new(send: SendStream<Bytes>, recv: Receiving, carrier: Carrier, meter: Arc<Meter>) -> Self {
-        Self { send, recv, carrier, meter }
+        Self { send, recv, carrier, meter, settles: None }
+    }
+
+    /// The same, which tells when the peer has answered.
+    pub(super) fn settling(mut self, settles: Arc<watch::Sender<bool>>) -> Self {
+        self.settles = Some(settles);
+        self
     }
 
     async fn opened(&mut self) -> Result<&mut RecvStream, NotOpened> {
@@ -103,6 +111,9 @@ impl ControlStream {
                 return Err(NotOpened::Status(response.status()));
             }
             self.recv = Receiving::Open(response.into_body());
+            if let Some(settles) = self.settles.take() {
+                settles.send_replace(true);
+            }
         }
         match &mut self.recv {
             Receiving::Open(recv) => Ok(recv),

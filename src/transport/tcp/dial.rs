@@ -209,7 +209,7 @@ async fn serve<A: Accept>(
     opened: oneshot::Sender<ControlHalves>,
 ) -> CloseReason {
     let (wire, cork) = Corked::new(wire);
-    let mut connection = match builder(&settings).handshake::<_, Bytes>(wire).await {
+    let mut connection = match builder(&settings).enable_connect_protocol().handshake::<_, Bytes>(wire).await {
         Ok(connection) => connection,
         Err(error) => return ended(&error),
     };

@@ -156,7 +156,7 @@ fn exceeds(limits: PeerLimits, head: &request::Parts, fields: &HeaderMap) -> boo
     bytes > limits.head_bytes as usize || fields.len() > limits.head_fields as usize
 }
 
-fn before_head(error: &h2::Error) -> OpenError {
+pub(super) fn before_head(error: &h2::Error) -> OpenError {
     match error.reason() {
         // The initiator did not reset it: this end's HTTP/2 does not take it.
         Some(_) if error.is_library() && !error.is_go_away() => OpenError::Protocol(StreamError::Http2),

@@ -12,14 +12,15 @@ use crate::id::ServiceName;
 use crate::message::h2::recv::StreamBody;
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
-use crate::protocol::stream::{StreamError, check_content_length, check_http_target};
-use crate::transport::arrival::{self, Accept, Arrival, HttpArrival};
+use crate::protocol::stream::{StreamError, StreamType, check_content_length, check_http_target};
+use crate::transport::arrival::{self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival};
 use crate::transport::body::RecvBody;
 use crate::transport::open::TiedUpload;
-use crate::transport::state::TunnelState;
+use crate::transport::state::{InFlight, TunnelState};
 use crate::transport::tcp::codes::{head_rules, reason, trailer_rules};
 use crate::transport::tcp::open::SERVICE;
 use crate::transport::tcp::respond::Responder;
+use crate::transport::tcp::service::{ServiceArrival, asked_for, has_service_target};
 
 /// Takes one request of the responder in a task of its own.
 pub(super) fn accept_one<A: Accept>(
@@ -32,7 +33,10 @@ pub(super) fn accept_one<A: Accept>(
 ) {
     let in_flight = state.begin();
     if request.method() == Method::CONNECT {
-        return not_implemented(respond);
+        match asked_for(&request).filter(|_| names_services) {
+            None => return not_implemented(respond),
+            Some(stream_type) => return accept_service(stream_type, request, respond, in_flight, accept),
+        }
     }
     let (parts, body, service) = match admit(request, limits, names_services) {
         Ok(request) => request,
@@ -48,6 +52,31 @@ pub(super) fn accept_one<A: Accept>(
         let _in_flight = in_flight;
         accept.accept(arrival).await;
     });
+}
+
+/// Takes a request that opens a raw stream or a flow. spec: TB-12
+fn accept_service<A: Accept>(
+    stream_type: StreamType,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    in_flight: InFlight,
+    accept: &A,
+) {
+    let (mut parts, recv) = request.into_parts();
+    let service = match take_service(&mut parts.headers) {
+        Ok(Some(service)) if has_service_target(&parts.uri) => service,
+        _ => {
+            debug!("a request for a raw stream or a flow broke the protocol");
+            return respond.send_reset(reason(StreamCode::Protocol));
+        }
+    };
+    let arrival = ServiceArrival::new(respond, recv);
+    let arrival = match stream_type {
+        StreamType::Flow => Arrival::Flow(FlowArrival::tcp(service, arrival, in_flight)),
+        StreamType::Http | StreamType::Raw => Arrival::Raw(RawArrival::tcp(service, arrival, in_flight)),
+    };
+    let accept = accept.clone();
+    tokio::spawn(async move { accept.accept(arrival).await });
 }
 
 /// The answer to CONNECT, which version 1 leaves to a later one. spec: ST-25

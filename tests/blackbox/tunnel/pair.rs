@@ -9,7 +9,8 @@ use adit::tls::{self, ClientCertificates, Credentials, InitiatorTls, ResponderTl
 use adit::transport::quic::{self, Keys, QuicSettings, bind};
 use adit::transport::tcp::{self, TcpSettings};
 use adit::transport::{
-    CloseReason, DialError, Dialed, Dialer, Incoming, Pending, Serve, TransportKind, Tunnel, TunnelSettings,
+    Accept, CloseReason, DialError, Dialed, Dialer, HttpService, Incoming, Pending, Serve, TransportKind, Tunnel,
+    TunnelSettings,
 };
 use tokio::task::JoinHandle;
 
@@ -35,13 +36,22 @@ impl Pair {
     }
 
     pub(super) async fn open_with<S: Serve + Sync>(transport: Transport, service: S, tunnel: TunnelSettings) -> Self {
+        Self::accept_with(transport, HttpService(service), tunnel).await
+    }
+
+    /// Raw streams and flows arrive too.
+    pub(super) async fn accept<A: Accept>(transport: Transport, accept: A) -> Self {
+        Self::accept_with(transport, accept, TunnelSettings::default()).await
+    }
+
+    async fn accept_with<A: Accept>(transport: Transport, accept: A, tunnel: TunnelSettings) -> Self {
         let ends = Ends::new(transport, tunnel);
         let (responder, dialed) = tokio::join!(ends.admit(), ends.dial(0));
         let (responder, responder_driver) = responder;
         let dialed = dialed.unwrap();
         let initiator = dialed.tunnel.clone();
         assert_eq!(initiator.transport().label(), transport.label());
-        let initiator_driver = tokio::spawn(dialed.serve(service));
+        let initiator_driver = tokio::spawn(dialed.run(accept));
         Self { responder, responder_driver, initiator, initiator_driver }
     }
 }

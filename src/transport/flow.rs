@@ -1,0 +1,155 @@
+//! Flows: datagrams both ways between the responder and a service of the initiator. spec: ST-70 to ST-76, TB-15
+//!
+//! A datagram arrives whole or not at all, in any order, and may be lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use crate::protocol::code::StreamCode;
+use crate::protocol::limits::{DEFAULT_FLOW_IDLE_TIMEOUT, MAX_DATAGRAM_BYTES};
+use crate::transport::error::SendError;
+use crate::transport::raw::RawError;
+use crate::transport::state::InFlight;
+use crate::transport::{quic, tcp};
+
+/// An open flow; its halves may go separate ways. It ends when either end drops its sending half.
+#[derive(Debug)]
+pub struct Flow {
+    /// What this end says.
+    pub send: FlowSend,
+    /// What the other end says.
+    pub recv: FlowRecv,
+}
+
+/// The sending half of a flow. Dropping it ends the flow.
+#[derive(Debug)]
+pub struct FlowSend {
+    half: SendKind,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+enum SendKind {
+    Quic(quic::FlowSend),
+    Tcp(tcp::FlowSend),
+}
+
+/// The receiving half of a flow.
+#[derive(Debug)]
+pub struct FlowRecv {
+    half: RecvKind,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+enum RecvKind {
+    Quic(quic::FlowRecv),
+    Tcp(tcp::FlowRecv),
+}
+
+/// What both halves know.
+#[derive(Debug)]
+struct Shared {
+    opened: Instant,
+    /// When a datagram came or went last, milliseconds after `opened`.
+    used: AtomicU64,
+    over: AtomicBool,
+    _in_flight: InFlight,
+}
+
+impl Shared {
+    fn touch(&self) {
+        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.used.store(millis, Ordering::Relaxed);
+    }
+
+    /// When the flow has been idle for too long, unless something comes or goes before. spec: ST-76
+    fn idle_at(&self) -> Instant {
+        self.opened + Duration::from_millis(self.used.load(Ordering::Relaxed)) + DEFAULT_FLOW_IDLE_TIMEOUT
+    }
+}
+
+impl Flow {
+    pub(super) fn quic(send: quic::FlowSend, recv: quic::FlowRecv, in_flight: InFlight) -> Self {
+        Self::new(SendKind::Quic(send), RecvKind::Quic(recv), in_flight)
+    }
+
+    pub(super) fn tcp(send: tcp::FlowSend, recv: tcp::FlowRecv, in_flight: InFlight) -> Self {
+        Self::new(SendKind::Tcp(send), RecvKind::Tcp(recv), in_flight)
+    }
+
+    fn new(send: SendKind, recv: RecvKind, in_flight: InFlight) -> Self {
+        let (opened, used, over) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
+        let shared = Arc::new(Shared { opened, used, over, _in_flight: in_flight });
+        Self { send: FlowSend { half: send, shared: Arc::clone(&shared) }, recv: FlowRecv { half: recv, shared } }
+    }
+}
+
+impl FlowSend {
+    /// Sends one datagram of 0 to 65,527 bytes: as a QUIC datagram where it fits one, else in a frame on the flow's
+    /// stream, for which it may have to wait. spec: ST-72
+    ///
+    /// # Errors
+    /// [`SendError`]: the flow is over, or the tunnel is gone.
+    ///
+    /// # Cancel safety
+    /// None: a dropped call may have sent a part, so the flow must go too.
+    pub async fn send(&mut self, datagram: Bytes) -> Result<(), SendError> {
+        if datagram.len() > MAX_DATAGRAM_BYTES {
+            return Err(SendError::Head("a datagram has at most 65,527 bytes"));
+        }
+        if self.shared.over.load(Ordering::Relaxed) {
+            return Err(SendError::Stopped(StreamCode::NoError));
+        }
+        self.shared.touch();
+        match &mut self.half {
+            SendKind::Quic(half) => half.send(datagram).await,
+            SendKind::Tcp(half) => half.send(datagram).await,
+        }
+    }
+
+    /// Says END: the flow is over in both directions. Dropping it says the same, without a word where the stream has no
+    /// room for one.
+    ///
+    /// # Errors
+    /// [`SendError`]: it was over already.
+    pub async fn finish(self) -> Result<(), SendError> {
+        match self.half {
+            SendKind::Quic(half) => half.finish().await,
+            SendKind::Tcp(half) => half.finish(),
+        }
+    }
+}
+
+impl FlowRecv {
+    /// The next datagram; `None` once the flow is over: ended by the peer, or idle for 120 s.
+    ///
+    /// # Errors
+    /// [`RawError`]: it ended otherwise.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, RawError> {
+        loop {
+            let idle_at = self.shared.idle_at();
+            let received = match &mut self.half {
+                RecvKind::Quic(half) => timeout_at(idle_at, half.recv()).await,
+                RecvKind::Tcp(half) => timeout_at(idle_at, half.recv()).await,
+            };
+            let received = match received {
+                Ok(received) => received,
+                Err(_) if Instant::now() < self.shared.idle_at() => continue,
+                Err(_) => Ok(None),
+            };
+            match received {
+                Ok(Some(_)) => self.shared.touch(),
+                Ok(None) | Err(_) => self.shared.over.store(true, Ordering::Relaxed),
+            }
+            return received;
+        }
+    }
+}

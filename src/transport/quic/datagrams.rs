@@ -1,0 +1,200 @@
+//! Flows over QUIC: datagrams beside the stream that opened the flow, and the stream for what does not fit one.
+//! spec: ST-40 to ST-42, ST-70 to ST-75
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+
+use crate::id::ServiceName;
+use crate::protocol::code::StreamCode;
+use crate::protocol::datagram::Datagram;
+use crate::protocol::flows::{Arrived, FlowError, FlowLimits, Flows};
+use crate::protocol::stream::{self, Open, ServiceEvent};
+use crate::transport::error::{OpenError, SendError};
+use crate::transport::flow::Flow;
+use crate::transport::quic::control::Connection;
+use crate::transport::quic::service::ServiceRecv;
+use crate::transport::quic::streams::{SendHalf, lost};
+use crate::transport::raw::RawError;
+
+/// Datagrams of one flow that wait to be taken; of more the newest are dropped. spec: ST-73
+const QUEUE: usize = 256;
+
+/// The flows of one connection; nothing runs for them before the first one.
+#[derive(Debug, Default)]
+pub(crate) struct FlowTable(OnceLock<Arc<Table>>);
+
+#[derive(Debug)]
+struct Table {
+    flows: Mutex<Flows<mpsc::Sender<Bytes>>>,
+}
+
+/// A place in the table, given back on drop.
+#[derive(Debug)]
+pub(super) struct Entry {
+    table: Arc<Table>,
+    id: u64,
+}
+
+impl FlowTable {
+    fn table(&self, quic: &quinn::Connection) -> Arc<Table> {
+        let table = self.0.get_or_init(|| {
+            let table = Arc::new(Table { flows: Mutex::new(Flows::new(FlowLimits::default())) });
+            tokio::spawn(hand_out(quic.clone(), Arc::clone(&table)));
+            table
+        });
+        Arc::clone(table)
+    }
+
+    /// Enters a flow that the responder has opened. spec: ST-70, ST-71
+    pub(super) fn accept(&self, quic: &quinn::Connection, id: u64) -> Result<FlowPlace, FlowError> {
+        let table = self.table(quic);
+        let (sender, datagrams) = mpsc::channel(QUEUE);
+        table.lock().accept(id, sender, Instant::now())?;
+        Ok(FlowPlace { quic: quic.clone(), entry: Arc::new(Entry { table, id }), datagrams, early: Vec::new() })
+    }
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, Flows<mpsc::Sender<Bytes>>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.table.lock().end(self.id);
+    }
+}
+
+/// Hands out what arrives, until the connection is gone.
+async fn hand_out(quic: quinn::Connection, table: Arc<Table>) {
+    while let Ok(bytes) = quic.read_datagram().await {
+        // spec: ST-40
+        let Ok(datagram) = Datagram::decode(bytes) else { continue };
+        if let Arrived::To(flow, payload) = table.lock().arrived(datagram, Instant::now()) {
+            // A flow that nobody reads loses what does not fit its queue. spec: ST-73
+            let _ = flow.try_send(payload);
+        }
+    }
+}
+
+impl Connection {
+    /// See [`Tunnel::open_flow`](crate::transport::Tunnel::open_flow).
+    pub(crate) async fn open_flow(&self, service: &ServiceName) -> Result<Flow, OpenError> {
+        let in_flight = self.state.begin();
+        let table = self.flows.table(&self.quic);
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let id = table.lock().open(sender, Instant::now())?;
+        let entry = Arc::new(Entry { table: Arc::clone(&table), id });
+        let stream = self.open_service(Open { service: service.clone(), flow: Some(id) }).await?;
+        let early = table.lock().opened(id, Instant::now());
+        let (send, recv) = FlowPlace { quic: self.quic.clone(), entry, datagrams: receiver, early }.open(stream);
+        Ok(Flow::quic(send, recv, in_flight))
+    }
+}
+
+/// A flow's place in the table, and what came for it.
+#[derive(Debug)]
+pub(crate) struct FlowPlace {
+    quic: quinn::Connection,
+    entry: Arc<Entry>,
+    datagrams: mpsc::Receiver<Bytes>,
+    early: Vec<Bytes>,
+}
+
+impl FlowPlace {
+    /// Both halves of the flow, once its stream is open.
+    pub(crate) fn open(self, (send, recv): (SendHalf, ServiceRecv)) -> (FlowSend, FlowRecv) {
+        let Self { quic, entry, datagrams, early } = self;
+        let send = FlowSend { quic, send, entry: Arc::clone(&entry) };
+        (send, FlowRecv { recv, datagrams, early: early.into(), _entry: entry })
+    }
+}
+
+/// The sending half of a flow.
+#[derive(Debug)]
+pub(crate) struct FlowSend {
+    quic: quinn::Connection,
+    send: SendHalf,
+    entry: Arc<Entry>,
+}
+
+impl FlowSend {
+    /// spec: ST-72
+    pub(crate) async fn send(&mut self, payload: Bytes) -> Result<(), SendError> {
+        let flow = self.entry.id;
+        let length = Datagram::overhead(flow) + payload.len();
+        if self.quic.max_datagram_size().is_some_and(|max| length <= max) {
+            let mut out = BytesMut::with_capacity(length);
+            Datagram { flow, payload: payload.clone() }.encode(&mut out);
+            match self.quic.send_datagram(out.freeze()) {
+                Ok(()) => return Ok(()),
+                Err(quinn::SendDatagramError::ConnectionLost(error)) => return Err(SendError::Lost(lost(&error))),
+                // The path became narrower just now, or the peer takes none.
+                Err(_) => {}
+            }
+        }
+        let mut header = BytesMut::new();
+        stream::encode_datagram_header(payload.len(), &mut header);
+        self.send.write_all(&mut [header.freeze(), payload]).await
+    }
+
+    /// END, then FIN. spec: ST-75
+    pub(crate) async fn finish(mut self) -> Result<(), SendError> {
+        let mut end = BytesMut::new();
+        stream::encode_end(&mut end);
+        self.send.write(end.freeze()).await?;
+        self.send.finish();
+        Ok(())
+    }
+}
+
+impl Drop for FlowSend {
+    /// FIN ends a flow as well as END does, and needs no room. spec: ST-75
+    fn drop(&mut self) {
+        self.send.finish();
+    }
+}
+
+/// The receiving half of a flow.
+#[derive(Debug)]
+pub(crate) struct FlowRecv {
+    recv: ServiceRecv,
+    datagrams: mpsc::Receiver<Bytes>,
+    /// What came before OPENED.
+    early: VecDeque<Bytes>,
+    _entry: Arc<Entry>,
+}
+
+impl FlowRecv {
+    pub(crate) async fn recv(&mut self) -> Result<Option<Bytes>, RawError> {
+        if let Some(early) = self.early.pop_front() {
+            return Ok(Some(early));
+        }
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {
+        if let Poll::Ready(Some(datagram)) = self.datagrams.poll_recv(cx) {
+            return Poll::Ready(Ok(Some(datagram)));
+        }
+        Poll::Ready(match ready!(self.recv.poll_event(cx)).map_err(RawError::from) {
+            Ok(ServiceEvent::Datagram(datagram)) => Ok(Some(datagram)),
+            Ok(ServiceEvent::End) => {
+                self.recv.complete();
+                Ok(None)
+            }
+            // FIN without END. spec: ST-75
+            Err(RawError::Cut) => Ok(None),
+            // The reader yields no other behind OPEN and OPENED.
+            Ok(_) => Err(RawError::Reset(StreamCode::Protocol)),
+            Err(error) => Err(error),
+        })
+    }
+}

@@ -1,0 +1,253 @@
+//! Raw streams over QUIC, and what flows share with them: opening, accepting, refusing. spec: ST-50 to ST-63
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::time::timeout;
+
+use crate::id::ServiceName;
+use crate::protocol::code::StreamCode;
+use crate::protocol::limits::DEFAULT_OPEN_TIMEOUT;
+use crate::protocol::stream::{self, Open, Refused, ServiceEvent, ServiceReader, StreamError};
+use crate::transport::error::{BodyError, OpenError, SendError, TunnelLost};
+use crate::transport::quic::control::Connection;
+use crate::transport::quic::streams::{SendHalf, lost, poll_chunk, varint};
+use crate::transport::raw::{RawError, RawStream};
+
+/// The most bytes that one DATA frame of [`RawSend::poll_write`] takes.
+const WRITE_BYTES: usize = 64 * 1024;
+
+impl Connection {
+    /// See [`Tunnel::open_raw`](crate::transport::Tunnel::open_raw).
+    pub(crate) async fn open_raw(&self, service: &ServiceName) -> Result<RawStream, OpenError> {
+        let in_flight = self.state.begin();
+        let (send, recv) = self.open_service(Open { service: service.clone(), flow: None }).await?;
+        Ok(RawStream::quic(RawSend::new(send), recv, in_flight))
+    }
+
+    /// Opens a stream and waits until the initiator has accepted it.
+    pub(super) async fn open_service(&self, open: Open) -> Result<(SendHalf, ServiceRecv), OpenError> {
+        let stream_type = open.stream_type();
+        self.state.ready_to_open().await?;
+        self.state.check_takes(stream_type)?;
+        let (send, recv) = self.quic.open_bi().await.map_err(|error| OpenError::NotSent(lost(&error)))?;
+        let mut send = SendHalf::new(send);
+        let mut recv = ServiceRecv::new(recv, ServiceReader::of_answers(stream_type));
+        let mut out = BytesMut::new();
+        stream::encode_open(&open, &mut out);
+        // Why the peer stopped reading is told by what it sends.
+        if let Err(error @ SendError::Lost(_)) = send.write(out.freeze()).await {
+            return Err(OpenError::NotSent(TunnelLost(error.to_string())));
+        }
+        let answer = timeout(DEFAULT_OPEN_TIMEOUT, recv.event()).await.map_err(|_| OpenError::TimedOut)?;
+        match answer {
+            Ok(ServiceEvent::Opened) => Ok((send, recv)),
+            Ok(ServiceEvent::Refused(refused)) => {
+                recv.complete();
+                Err(OpenError::Refused(refused))
+            }
+            Ok(_) => Err(OpenError::Reset(StreamCode::Protocol)),
+            Err(BodyError::Reset(StreamCode::UnknownType)) => Err(self.state.note_refused_type(stream_type)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What the initiator does with a stream that names a service: accept or refuse it. Dropped, it rejects it.
+#[derive(Debug)]
+pub(crate) struct ServiceArrival {
+    pub(super) send: SendHalf,
+    pub(super) recv: ServiceRecv,
+}
+
+impl ServiceArrival {
+    pub(super) fn new(mut send: SendHalf, recv: ServiceRecv) -> Self {
+        send.reset_on_drop(StreamCode::Rejected);
+        Self { send, recv }
+    }
+
+    /// Says OPENED.
+    pub(crate) async fn accept(mut self) -> Result<(SendHalf, ServiceRecv), SendError> {
+        let mut out = BytesMut::new();
+        stream::encode_opened(&mut out);
+        self.send.reset_on_drop(StreamCode::Cancelled);
+        self.recv.on_drop = StreamCode::Cancelled;
+        self.send.write(out.freeze()).await?;
+        Ok((self.send, self.recv))
+    }
+
+    /// Says REFUSED. spec: ST-54
+    pub(crate) async fn refuse(mut self, refused: &Refused) -> Result<(), SendError> {
+        let mut out = BytesMut::new();
+        stream::encode_refused(refused, &mut out);
+        self.send.write(out.freeze()).await?;
+        self.send.finish();
+        Ok(())
+    }
+
+    pub(crate) fn reset(mut self, code: StreamCode) {
+        self.send.reset(code);
+    }
+}
+
+/// The sending half of a raw stream.
+#[derive(Debug)]
+pub(crate) struct RawSend {
+    send: SendHalf,
+    /// A frame that the stream has not taken whole yet.
+    pending: Bytes,
+    ended: bool,
+}
+
+impl RawSend {
+    pub(crate) const fn new(send: SendHalf) -> Self {
+        Self { send, pending: Bytes::new(), ended: false }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: Bytes) -> Result<(), SendError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut header = BytesMut::new();
+        stream::encode_data_header(bytes.len() as u64, &mut header);
+        self.send.write_all(&mut [std::mem::take(&mut self.pending), header.freeze(), bytes]).await
+    }
+
+    pub(crate) fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        ready!(self.poll_flush(cx))?;
+        let taken = &bytes[..bytes.len().min(WRITE_BYTES)];
+        if !taken.is_empty() {
+            let mut frame = BytesMut::with_capacity(taken.len() + 16);
+            stream::encode_data_header(taken.len() as u64, &mut frame);
+            frame.extend_from_slice(taken);
+            self.pending = frame.freeze();
+            // What does not leave now leaves with the next call.
+            if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Ready(Ok(taken.len()))
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        while !self.pending.is_empty() {
+            let length = ready!(self.send.poll_write(&self.pending, cx))?;
+            self.pending.advance(length);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// END, then FIN. spec: ST-60
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        ready!(self.poll_flush(cx))?;
+        if !self.ended {
+            self.ended = true;
+            let mut end = BytesMut::new();
+            stream::encode_end(&mut end);
+            self.pending = end.freeze();
+            ready!(self.poll_flush(cx))?;
+        }
+        self.send.finish();
+        Poll::Ready(Ok(()))
+    }
+
+    /// FIN without END. spec: ST-61
+    pub(crate) async fn cut(mut self) -> Result<(), SendError> {
+        poll_fn(|cx| self.poll_flush(cx)).await?;
+        self.send.finish();
+        Ok(())
+    }
+
+    pub(crate) fn reset(mut self, code: StreamCode) {
+        self.send.reset(code);
+    }
+}
+
+/// The receiving half of a raw stream or a flow.
+#[derive(Debug)]
+pub(crate) struct ServiceRecv {
+    recv: quinn::RecvStream,
+    reader: ServiceReader,
+    /// What dropping it before the end tells the peer.
+    on_drop: StreamCode,
+    over: bool,
+}
+
+impl ServiceRecv {
+    pub(super) const fn new(recv: quinn::RecvStream, reader: ServiceReader) -> Self {
+        Self { recv, reader, on_drop: StreamCode::NoError, over: false }
+    }
+
+    /// A stream of which `front` was read already.
+    pub(super) fn behind(front: Bytes, recv: quinn::RecvStream, mut reader: ServiceReader) -> Self {
+        reader.push(front);
+        Self::new(recv, reader)
+    }
+
+    /// The next event. After an error, END or REFUSED it must not be called again.
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<ServiceEvent, BodyError>> {
+        loop {
+            match self.reader.next() {
+                Ok(Some(event)) => return Poll::Ready(Ok(event)),
+                Ok(None) => {}
+                Err(error) => {
+                    self.stop(error.code());
+                    return Poll::Ready(Err(error.into()));
+                }
+            }
+            match ready!(poll_chunk(&mut self.recv, cx)) {
+                Ok(Some(chunk)) => self.reader.push(chunk),
+                Ok(None) => {
+                    self.over = true;
+                    let error = self.reader.finish().err().unwrap_or(StreamError::Truncated);
+                    return Poll::Ready(Err(error.into()));
+                }
+                Err(error) => {
+                    self.over = true;
+                    return Poll::Ready(Err(error.into()));
+                }
+            }
+        }
+    }
+
+    pub(super) async fn event(&mut self) -> Result<ServiceEvent, BodyError> {
+        poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    /// The next bytes of a raw stream; `None` is END.
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {
+        Poll::Ready(match ready!(self.poll_event(cx))? {
+            ServiceEvent::Data(data) => Ok(Some(data)),
+            ServiceEvent::End => {
+                self.complete();
+                Ok(None)
+            }
+            // The reader yields no other behind OPEN and OPENED.
+            _ => Err(RawError::Reset(StreamCode::Protocol)),
+        })
+    }
+
+    /// The last frame was read: the peer is not told to stop, unless bytes follow.
+    pub(super) fn complete(&mut self) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match poll_chunk(&mut self.recv, &mut cx) {
+            Poll::Ready(Ok(Some(_))) => self.stop(StreamCode::Protocol),
+            Poll::Ready(_) | Poll::Pending => self.over = true,
+        }
+    }
+
+    fn stop(&mut self, code: StreamCode) {
+        self.over = true;
+        // An error means that the stream is gone already, which is what is wanted.
+        let _ = self.recv.stop(varint(code));
+    }
+}
+
+impl Drop for ServiceRecv {
+    fn drop(&mut self) {
+        if !self.over {
+            self.stop(self.on_drop);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Raw streams: bytes both ways between the responder and a service of the initiator. spec: ST-50 to ST-63, TB-12 to TB-14
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::protocol::code::StreamCode;
+use crate::protocol::stream::StreamError;
+use crate::transport::error::{BodyError, SendError, TunnelLost};
+use crate::transport::state::InFlight;
+use crate::transport::{quic, tcp};
+
+/// An open raw stream. It reads and writes as one, or its halves go separate ways.
+///
+/// Shutting the sending half down (END) ends that direction only. A cut or a reset ends both: whoever sees one should
+/// drop both halves and abort the side that it serves.
+#[derive(Debug)]
+pub struct RawStream {
+    /// What this end says.
+    pub send: RawSend,
+    /// What the other end says.
+    pub recv: RawRecv,
+}
+
+/// Why a raw stream, or a flow, ended otherwise than by its END.
+#[derive(Debug, thiserror::Error)]
+pub enum RawError {
+    /// The source at the other end died: what came before is all there is. spec: ST-61
+    #[error("the stream was cut: its source died")]
+    Cut,
+    /// The peer reset the stream; what was under way is lost. spec: ST-62
+    #[error("the peer reset the stream: {0}")]
+    Reset(StreamCode),
+    /// The peer's bytes break the protocol.
+    #[error("{0}")]
+    Protocol(StreamError),
+    /// The tunnel ended.
+    #[error("the tunnel was lost: {0}")]
+    TunnelLost(TunnelLost),
+}
+
+impl From<BodyError> for RawError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Protocol(StreamError::Truncated) => Self::Cut,
+            BodyError::Protocol(error) => Self::Protocol(error),
+            BodyError::Reset(code) => Self::Reset(code),
+            BodyError::TunnelLost(lost) => Self::TunnelLost(lost),
+            BodyError::Length | BodyError::Source(_) => Self::Reset(StreamCode::Internal),
+        }
+    }
+}
+
+impl From<RawError> for io::Error {
+    fn from(error: RawError) -> Self {
+        let kind = match error {
+            RawError::Cut | RawError::Reset(_) => io::ErrorKind::ConnectionReset,
+            RawError::Protocol(_) => io::ErrorKind::InvalidData,
+            RawError::TunnelLost(_) => io::ErrorKind::ConnectionAborted,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// The sending half of a raw stream. Dropped before [`RawSend::finish`] or [`RawSend::cut`] it resets the stream with
+/// `cancelled`.
+#[derive(Debug)]
+pub struct RawSend {
+    half: SendKind,
+    _in_flight: Arc<InFlight>,
+}
+
+#[derive(Debug)]
+enum SendKind {
+    Quic(quic::RawSend),
+    Tcp(tcp::RawSend),
+}
+
+/// The receiving half of a raw stream. Dropped before the end it tells the peer that nobody listens any more.
+#[derive(Debug)]
+pub struct RawRecv {
+    half: RecvKind,
+    /// Read and not handed on yet.
+    rest: Bytes,
+    ended: bool,
+    _in_flight: Arc<InFlight>,
+}
+
+#[derive(Debug)]
+enum RecvKind {
+    Quic(quic::ServiceRecv),
+    Tcp(tcp::RawRecv),
+}
+
+impl RawStream {
+    pub(super) fn quic(send: quic::RawSend, recv: quic::ServiceRecv, in_flight: InFlight) -> Self {
+        Self::new(SendKind::Quic(send), RecvKind::Quic(recv), in_flight)
+    }
+
+    pub(super) fn tcp(send: tcp::RawSend, recv: tcp::RawRecv, in_flight: InFlight) -> Self {
+        Self::new(SendKind::Tcp(send), RecvKind::Tcp(recv), in_flight)
+    }
+
+    fn new(send: SendKind, recv: RecvKind, in_flight: InFlight) -> Self {
+        let in_flight = Arc::new(in_flight);
+        Self {
+            send: RawSend { half: send, _in_flight: Arc::clone(&in_flight) },
+            recv: RawRecv { half: recv, rest: Bytes::new(), ended: false, _in_flight: in_flight },
+        }
+    }
+}
+
+impl RawSend {
+    /// Sends bytes without copying them, as the peer takes them.
+    ///
+    /// # Errors
+    /// [`SendError`]: the peer wants no more, or the tunnel is gone.
+    ///
+    /// # Cancel safety
+    /// None: a dropped call may have sent a part, so the stream must go too.
+    pub async fn send(&mut self, bytes: Bytes) -> Result<(), SendError> {
+        match &mut self.half {
+            SendKind::Quic(half) => half.send(bytes).await,
+            SendKind::Tcp(half) => half.send(bytes).await,
+        }
+    }
+
+    /// Says END: all of this direction was sent, and the other one goes on. Cancel safe; may be called again.
+    ///
+    /// # Errors
+    /// [`SendError`]: the peer wants no more, or the tunnel is gone.
+    pub async fn finish(&mut self) -> Result<(), SendError> {
+        poll_fn(|cx| self.poll_finish(cx)).await
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        match &mut self.half {
+            SendKind::Quic(half) => half.poll_finish(cx),
+            SendKind::Tcp(half) => Poll::Ready(half.finish()),
+        }
+    }
+
+    /// Says that the source of this direction died: what was sent arrives over QUIC, and then the peer sees
+    /// [`RawError::Cut`] instead of an end. spec: ST-61, TB-14
+    ///
+    /// # Errors
+    /// [`SendError`]: the peer wants no more, or the tunnel is gone.
+    pub async fn cut(self) -> Result<(), SendError> {
+        match self.half {
+            SendKind::Quic(half) => half.cut().await,
+            SendKind::Tcp(half) => {
+                half.reset(StreamCode::Truncated);
+                Ok(())
+            }
+        }
+    }
+
+    /// Resets the stream; what is under way is lost.
+    pub fn reset(self, code: StreamCode) {
+        match self.half {
+            SendKind::Quic(half) => half.reset(code),
+            SendKind::Tcp(half) => half.reset(code),
+        }
+    }
+}
+
+impl AsyncWrite for RawSend {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.half {
+            SendKind::Quic(half) => half.poll_write(bytes, cx),
+            SendKind::Tcp(half) => half.poll_write(bytes, cx),
+        }
+        .map_err(broken)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.half {
+            SendKind::Quic(half) => half.poll_flush(cx).map_err(broken),
+            SendKind::Tcp(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_finish(cx).map_err(broken)
+    }
+}
+
+fn broken(error: SendError) -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, error)
+}
+
+impl RawRecv {
+    /// The next bytes, never empty; `None` once the peer said END.
+    ///
+    /// # Errors
+    /// [`RawError`]: it ended otherwise. What came before was handed on.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.rest))));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(None));
+        }
+        let data = ready!(match &mut self.half {
+            RecvKind::Quic(half) => half.poll_data(cx),
+            RecvKind::Tcp(half) => half.poll_data(cx),
+        });
+        self.ended = matches!(data, Ok(None));
+        Poll::Ready(data)
+    }
+
+    /// The next bytes; see [`RawRecv::poll_data`]. Cancel safe.
+    ///
+    /// # Errors
+    /// [`RawError`]: it ended otherwise.
+    pub async fn data(&mut self) -> Result<Option<Bytes>, RawError> {
+        poll_fn(|cx| self.poll_data(cx)).await
+    }
+}
+
+impl AsyncRead for RawRecv {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(mut data) = ready!(self.poll_data(cx))? {
+            let length = data.len().min(into.remaining());
+            into.put_slice(&data[..length]);
+            data.advance(length);
+            self.rest = data;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for RawStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.recv).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for RawStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.send).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_shutdown(cx)
+    }
+}

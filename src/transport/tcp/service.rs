@@ -1,0 +1,344 @@
+//! Raw streams and flows over HTTP/2: an extended CONNECT each. spec: TB-12 to TB-15
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use h2::ext::Protocol;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use tokio::time::timeout;
+
+use crate::id::ServiceName;
+use crate::protocol::code::{OpenCause, StreamCode};
+use crate::protocol::limits::{DEFAULT_OPEN_TIMEOUT, MAX_REASON_BYTES};
+use crate::protocol::stream::{self, Refused, ServiceEvent, ServiceReader, StreamError, StreamType};
+use crate::transport::error::{OpenError, SendError, peer_text};
+use crate::transport::flow::Flow;
+use crate::transport::raw::{RawError, RawStream};
+use crate::transport::tcp::codes::{failed_read, failed_send, reason, stream_code};
+use crate::transport::tcp::connection::Connection;
+use crate::transport::tcp::open::{SERVICE, before_head};
+
+/// Why a raw stream or a flow was refused, a number and a text. spec: TB-13
+static CAUSE: HeaderName = HeaderName::from_static("adit-cause");
+static REASON: HeaderName = HeaderName::from_static("adit-reason");
+
+const TARGET: &str = "https://control.invalid/";
+
+/// The most bytes that are handed to HTTP/2 in one piece.
+const WRITE_BYTES: usize = 64 * 1024;
+
+/// What `:protocol` asks for.
+const fn protocol(stream_type: StreamType) -> &'static str {
+    match stream_type {
+        StreamType::Flow => "adit-flow",
+        StreamType::Http | StreamType::Raw => "adit-raw",
+    }
+}
+
+impl Connection {
+    /// See [`Tunnel::open_raw`](crate::transport::Tunnel::open_raw).
+    pub(crate) async fn open_raw(&self, service: &ServiceName) -> Result<RawStream, OpenError> {
+        let in_flight = self.state.begin();
+        let (send, recv) = self.connect(service, StreamType::Raw).await?;
+        Ok(RawStream::tcp(RawSend::new(send), RawRecv::new(recv), in_flight))
+    }
+
+    /// See [`Tunnel::open_flow`](crate::transport::Tunnel::open_flow).
+    pub(crate) async fn open_flow(&self, service: &ServiceName) -> Result<Flow, OpenError> {
+        let in_flight = self.state.begin();
+        let (send, recv) = self.connect(service, StreamType::Flow).await?;
+        Ok(Flow::tcp(FlowSend::new(RawSend::new(send)), FlowRecv::new(recv), in_flight))
+    }
+
+    async fn connect(
+        &self,
+        service: &ServiceName,
+        stream_type: StreamType,
+    ) -> Result<(SendStream<Bytes>, RecvStream), OpenError> {
+        if !self.names_services {
+            return Err(OpenError::Unsupported(stream_type));
+        }
+        self.state.ready_to_open().await?;
+        self.state.check_takes(stream_type)?;
+        let mut sender = self.stream_slot().await?;
+        // Nothing is known of the initiator's HTTP/2 before its SETTINGS, which come before the control stream's answer.
+        if !sender.is_extended_connect_protocol_enabled() {
+            self.requests.settled().await.map_err(OpenError::NotSent)?;
+        }
+        if !sender.is_extended_connect_protocol_enabled() {
+            return Err(OpenError::Unsupported(stream_type));
+        }
+        let sent = sender.send_request(request(service, stream_type), false);
+        let (response, mut send) = sent.map_err(|error| self.not_sent(&error))?;
+        let response = match timeout(DEFAULT_OPEN_TIMEOUT, response).await {
+            Ok(response) => response.map_err(|error| before_head(&error))?,
+            Err(_) => {
+                send.send_reset(reason(StreamCode::Cancelled));
+                return Err(OpenError::TimedOut);
+            }
+        };
+        if response.status() == StatusCode::OK {
+            return Ok((send, response.into_body()));
+        }
+        // The stream is done: nothing was sent that would have to be taken back.
+        let _ = send.send_data(Bytes::new(), true);
+        if response.status() == StatusCode::NOT_IMPLEMENTED && !response.headers().contains_key(&CAUSE) {
+            return Err(self.state.note_refused_type(stream_type));
+        }
+        Err(OpenError::Refused(refusal(&response)))
+    }
+}
+
+fn request(service: &ServiceName, stream_type: StreamType) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = Uri::from_static(TARGET);
+    *request.version_mut() = Version::HTTP_2;
+    let name = HeaderValue::from_str(service.as_str()).expect("a service name is visible ASCII");
+    request.headers_mut().insert(SERVICE.clone(), name);
+    request.extensions_mut().insert(Protocol::from_static(protocol(stream_type)));
+    request
+}
+
+/// What a response that is not 200 says. spec: TB-13
+fn refusal<B>(response: &Response<B>) -> Refused {
+    let cause = response.headers().get(&CAUSE).and_then(|cause| cause.to_str().ok()?.parse().ok());
+    let reason = response.headers().get(&REASON).map(|reason| peer_text(reason.as_bytes()));
+    Refused {
+        cause: cause.and_then(OpenCause::from_number).unwrap_or(OpenCause::Internal),
+        reason: reason.unwrap_or_default(),
+    }
+}
+
+/// Which raw stream or flow a request opens, if it is one that does. spec: TB-12
+pub(super) fn asked_for(request: &Request<RecvStream>) -> Option<StreamType> {
+    let asked = request.extensions().get::<Protocol>()?;
+    [StreamType::Raw, StreamType::Flow].into_iter().find(|&known| protocol(known) == asked.as_str())
+}
+
+/// Whether the request's target is the one that raw streams and flows have. spec: TB-12
+pub(super) fn has_service_target(uri: &Uri) -> bool {
+    let path = uri.path_and_query().map(http::uri::PathAndQuery::as_str);
+    uri.scheme_str() == Some("https")
+        && uri.authority().map(http::uri::Authority::as_str) == Some("control.invalid")
+        && path == Some("/")
+}
+
+/// What the initiator does with a stream that names a service: accept or refuse it. Dropped, it rejects it.
+#[derive(Debug)]
+pub(crate) struct ServiceArrival {
+    respond: SendResponse<Bytes>,
+    recv: Option<RecvStream>,
+    /// What dropping it tells the peer; `None` once answered.
+    on_drop: Option<StreamCode>,
+}
+
+impl ServiceArrival {
+    pub(super) const fn new(respond: SendResponse<Bytes>, recv: RecvStream) -> Self {
+        Self { respond, recv: Some(recv), on_drop: Some(StreamCode::Rejected) }
+    }
+
+    /// Says 200.
+    pub(crate) fn accept(mut self) -> Result<(RawSend, RecvStream), SendError> {
+        let recv = self.recv.take().expect("it is taken here alone");
+        self.on_drop = None;
+        let sent = self.respond.send_response(Response::new(()), false);
+        Ok((RawSend::new(sent.map_err(failed_send)?), recv))
+    }
+
+    /// Says no. spec: TB-13
+    pub(crate) fn refuse(mut self, refused: &Refused) -> Result<(), SendError> {
+        let mut response = Response::new(());
+        *response.status_mut() = refused.cause.status();
+        response.headers_mut().insert(CAUSE.clone(), HeaderValue::from(refused.cause.number()));
+        let text: String =
+            refused.reason.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+        let text = text.get(..MAX_REASON_BYTES).unwrap_or(&text).trim();
+        if let Ok(text) = HeaderValue::from_str(text)
+            && !text.is_empty()
+        {
+            response.headers_mut().insert(REASON.clone(), text);
+        }
+        self.on_drop = None;
+        self.respond.send_response(response, true).map(drop).map_err(failed_send)
+    }
+}
+
+impl Drop for ServiceArrival {
+    fn drop(&mut self) {
+        if let Some(code) = self.on_drop {
+            self.respond.send_reset(reason(code));
+        }
+    }
+}
+
+/// The sending half of a raw stream or a flow.
+#[derive(Debug)]
+pub(crate) struct RawSend {
+    stream: SendStream<Bytes>,
+    /// END_STREAM or a reset was sent.
+    ended: bool,
+}
+
+impl RawSend {
+    pub(crate) const fn new(stream: SendStream<Bytes>) -> Self {
+        Self { stream, ended: false }
+    }
+
+    pub(crate) async fn send(&mut self, mut bytes: Bytes) -> Result<(), SendError> {
+        while !bytes.is_empty() {
+            let granted = poll_fn(|cx| self.poll_capacity(bytes.len(), cx)).await?;
+            let piece = bytes.split_to(granted.min(bytes.len()));
+            self.stream.send_data(piece, false).map_err(failed_send)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let granted = ready!(self.poll_capacity(bytes.len().min(WRITE_BYTES), cx))?;
+        let length = granted.min(bytes.len());
+        self.stream.send_data(Bytes::copy_from_slice(&bytes[..length]), false).map_err(failed_send)?;
+        Poll::Ready(Ok(length))
+    }
+
+    /// How much the other end's window takes by now, at least a byte.
+    fn poll_capacity(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        self.stream.reserve_capacity(wanted);
+        loop {
+            match ready!(self.poll_granted(cx)) {
+                Some(Err(error)) => return Poll::Ready(Err(failed_send(error))),
+                Some(Ok(0)) => {}
+                Some(Ok(granted)) => return Poll::Ready(Ok(granted)),
+                // The stream no longer sends: it was reset, and the reason is there to be asked for.
+                None => {
+                    let code = ready!(self.stream.poll_reset(cx)).map_err(failed_send)?;
+                    return Poll::Ready(Err(SendError::Stopped(stream_code(code))));
+                }
+            }
+        }
+    }
+
+    fn poll_granted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<usize, h2::Error>>> {
+        match self.stream.capacity() {
+            0 => self.stream.poll_capacity(cx),
+            granted => Poll::Ready(Some(Ok(granted))),
+        }
+    }
+
+    /// END_STREAM.
+    pub(crate) fn finish(&mut self) -> Result<(), SendError> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        self.stream.send_data(Bytes::new(), true).map_err(failed_send)
+    }
+
+    pub(crate) fn reset(mut self, code: StreamCode) {
+        self.ended = true;
+        self.stream.send_reset(reason(code));
+    }
+}
+
+impl Drop for RawSend {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.stream.send_reset(reason(StreamCode::Cancelled));
+        }
+    }
+}
+
+/// The sending half of a flow; dropping it ends the flow.
+#[derive(Debug)]
+pub(crate) struct FlowSend(RawSend);
+
+impl FlowSend {
+    pub(crate) const fn new(send: RawSend) -> Self {
+        Self(send)
+    }
+
+    /// A DATAGRAM frame. spec: TB-15
+    pub(crate) async fn send(&mut self, payload: Bytes) -> Result<(), SendError> {
+        let mut frame = BytesMut::with_capacity(payload.len() + 8);
+        stream::encode_datagram_header(payload.len(), &mut frame);
+        frame.extend_from_slice(&payload);
+        self.0.send(frame.freeze()).await
+    }
+
+    pub(crate) fn finish(mut self) -> Result<(), SendError> {
+        self.0.finish()
+    }
+}
+
+impl Drop for FlowSend {
+    fn drop(&mut self) {
+        // A stream that is gone has ended the flow already.
+        let _ = self.0.finish();
+    }
+}
+
+/// The receiving half of a raw stream. HTTP/2 tells the peer that nobody listens when the sending half is dropped too.
+#[derive(Debug)]
+pub(crate) struct RawRecv(RecvStream);
+
+impl RawRecv {
+    pub(crate) const fn new(stream: RecvStream) -> Self {
+        Self(stream)
+    }
+
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {
+        loop {
+            let Some(data) = ready!(self.0.poll_data(cx)).transpose().map_err(failed_read)? else {
+                return Poll::Ready(Ok(None));
+            };
+            // Handed on is as good as read. It fails only when the stream is gone, which the next read tells.
+            let _ = self.0.flow_control().release_capacity(data.len());
+            if !data.is_empty() {
+                return Poll::Ready(Ok(Some(data)));
+            }
+        }
+    }
+}
+
+/// The receiving half of a flow.
+#[derive(Debug)]
+pub(crate) struct FlowRecv {
+    stream: RawRecv,
+    reader: ServiceReader,
+}
+
+impl FlowRecv {
+    pub(crate) fn new(stream: RecvStream) -> Self {
+        Self { stream: RawRecv::new(stream), reader: ServiceReader::of_datagrams() }
+    }
+
+    pub(crate) async fn recv(&mut self) -> Result<Option<Bytes>, RawError> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {
+        loop {
+            match self.reader.next().map_err(RawError::Protocol)? {
+                Some(ServiceEvent::Datagram(datagram)) => return Poll::Ready(Ok(Some(datagram))),
+                // The reader yields nothing else.
+                Some(_) => return Poll::Ready(Err(RawError::Reset(StreamCode::Protocol))),
+                None => {}
+            }
+            match ready!(self.stream.poll_data(cx))? {
+                Some(data) => self.reader.push(data),
+                None => {
+                    return Poll::Ready(match self.reader.finish() {
+                        Ok(()) => Ok(None),
+                        Err(StreamError::Truncated) => Err(RawError::Cut),
+                        Err(error) => Err(RawError::Protocol(error)),
+                    });
+                }
+            }
+        }
+    }
+}
