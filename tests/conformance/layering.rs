@@ -39,7 +39,6 @@ const PURE: &[&str] = &["id", "protocol", "template", "policy", "registry", "ini
 /// Circles that are there still, to be cut. A circle that is gone must go from here.
 const KNOWN_CIRCLES: &[&[&str]] = &[
     &["egress/body", "egress/http1/upload"],
-    &["initiator/targets/body", "initiator/targets/http1", "initiator/targets/http2"],
     &["responder/admit", "responder/listener"],
     &["transport/tcp/accept", "transport/tcp/envoy/accept", "transport/tcp/envoy/http2"],
 ];
