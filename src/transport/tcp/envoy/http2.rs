@@ -1,19 +1,17 @@
 //! A tunnel in use: HTTP/2 whose client is the responder, watched, drained and ended by its driver. spec: EV-40, EV-43
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 use crate::net::{Cork, Corked};
 use crate::protocol::code::CloseCode;
-use crate::protocol::envoy::PingSettings;
+use crate::protocol::envoy::{InUse, InUseOutput, PingSettings};
 use crate::protocol::goaway::GoawayWatch;
-use crate::protocol::limits::DEFAULT_DRAIN_DEADLINE;
-use crate::protocol::session::Drain;
 use crate::transport::arrival::Accept;
 use crate::transport::control::Command;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
@@ -21,38 +19,12 @@ use crate::transport::tcp::accept::builder as client_builder;
 use crate::transport::tcp::connection::Starter;
 use crate::transport::tcp::control::{Carrier, ended};
 use crate::transport::tcp::dial::builder as server_builder;
+use crate::transport::tcp::envoy::entropy;
 use crate::transport::tcp::envoy::idle::{Awake, reason};
 use crate::transport::tcp::envoy::pings::Pings;
 use crate::transport::tcp::serve::accept_one;
 use crate::transport::tcp::settings::Settings;
 use crate::transport::tcp::wire::{Meter, Wire};
-
-/// When a drain that began must be over.
-#[derive(Debug, Default)]
-struct Draining(Option<Instant>);
-
-impl Draining {
-    /// Begins, or moves an end that is later nearer.
-    fn begin(&mut self, state: &TunnelState, drain: Drain) {
-        state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
-        let ends = Instant::now() + drain.deadline;
-        self.0 = Some(self.0.map_or(ends, |earlier| earlier.min(ends)));
-    }
-
-    fn is_on(&self) -> bool {
-        self.0.is_some()
-    }
-
-    async fn over(&self) {
-        match self.0 {
-            Some(at) => sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// The other end wants to stop and does not say by when: what runs may finish, and a replacement is due at once.
-const PEER_DRAINS: Drain = Drain { deadline: DEFAULT_DRAIN_DEADLINE, reconnect_after: Duration::ZERO };
 
 /// The responder's end.
 pub(super) struct Responder<'a> {
@@ -74,42 +46,41 @@ impl Responder<'_> {
             Ok(started) => started,
             Err(error) => return ended(&error),
         };
-        let mut pings = Pings::new(ping, connection.ping_pong(), meter);
+        let mut pings = Pings::new(connection.ping_pong());
         let carrier = Carrier::run(async move {
             match cork.run(connection).await {
                 Ok(()) => reason(CloseCode::Done, "the connection ended"),
                 Err(error) => ended(&error),
             }
         });
-        let mut draining = Draining::default();
+        let mut tunnel = InUse::new(Instant::now(), ping, meter.received(), entropy());
         match awake {
             Awake::Request => starter.begin(sender),
             Awake::Drain(drain) => {
                 drop(sender);
-                draining.begin(state, drain);
+                tunnel.drain(Instant::now(), drain);
             }
         }
-        let reason = loop {
+        let (reason, farewell) = loop {
+            let done = act(&mut tunnel, &mut pings, state);
+            if let Some((reason, farewell)) = done.end {
+                break (reason, farewell);
+            }
             tokio::select! {
                 gone = carrier.gone() => return gone,
-                () = goaway.cancelled(), if !draining.is_on() => draining.begin(state, PEER_DRAINS),
-                watched = pings.next(state) => if let Err(dead) = watched { break dead },
-                command = commands.recv() => match command {
-                    Some(Command::Drain(drain)) => draining.begin(state, drain),
-                    Some(Command::Services(_)) => {}
-                    Some(Command::Close(closed)) => break closed,
-                    None => break reason(CloseCode::Done, "released"),
-                },
-                () = state.idle(), if draining.is_on() => break reason(CloseCode::Done, "drained"),
-                () = draining.over() => break reason(CloseCode::Done, "the drain deadline passed"),
+                () = goaway.cancelled(), if !tunnel.is_draining() => tunnel.peer_drains(Instant::now()),
+                answered = pings.answered() => answer(&mut tunnel, answered),
+                () = due(tunnel.deadline()) => tunnel.timeout(Instant::now(), meter.received(), entropy()),
+                command = commands.recv() => obey(&mut tunnel, command),
+                () = state.idle(), if tunnel.is_draining() => tunnel.idle(),
             }
         };
         // Without a handle on it, HTTP/2 says GOAWAY and ends. spec: EV-43
         starter.end();
-        if reason.code == CloseCode::Idle {
-            carrier.abort()
-        } else {
+        if farewell {
             carrier.stop()
+        } else {
+            carrier.abort()
         }
         reason
     }
@@ -135,42 +106,88 @@ impl<A: Accept> Initiator<'_, A> {
             Ok(connection) => connection,
             Err(error) => return ended(&error),
         };
-        let mut pings = Pings::new(ping, connection.ping_pong(), meter);
-        let mut draining = Draining::default();
+        let mut pings = Pings::new(connection.ping_pong());
+        let mut tunnel = InUse::new(Instant::now(), ping, meter.received(), entropy());
         loop {
+            let done = act(&mut tunnel, &mut pings, state);
+            if let Some((reason, farewell)) = done.end {
+                if farewell {
+                    abandon(&mut connection, &cork).await;
+                }
+                return reason;
+            }
+            if done.announce {
+                connection.graceful_shutdown();
+            }
             tokio::select! {
                 accepted = cork.run(connection.accept()) => match accepted {
                     Some(Ok((request, respond))) => {
                         accept_one(request, respond, state, settings.tunnel.limits, &accept, false);
                     }
                     Some(Err(error)) => return ended(&error),
-                    None if draining.is_on() || goaway.is_cancelled() => {
-                        // An idle responder closes right behind its GOAWAY, and both may be seen at once. spec: EV-46
-                        draining.begin(state, PEER_DRAINS);
-                        return reason(CloseCode::Done, "drained");
-                    }
-                    None => return reason(CloseCode::Done, "the responder ended the connection"),
+                    None => tunnel.ended_by_peer(Instant::now(), goaway.is_cancelled()),
                 },
-                () = goaway.cancelled(), if !draining.is_on() => draining.begin(state, PEER_DRAINS),
-                watched = pings.next(state) => if let Err(dead) = watched { return dead },
-                command = commands.recv() => match command {
-                    Some(Command::Drain(drain)) => {
-                        draining.begin(state, drain);
-                        connection.graceful_shutdown();
-                    }
-                    Some(Command::Services(_)) => {}
-                    Some(Command::Close(closed)) => {
-                        abandon(&mut connection, &cork).await;
-                        return closed;
-                    }
-                    None => return reason(CloseCode::Done, "released"),
-                },
-                () = draining.over() => {
-                    abandon(&mut connection, &cork).await;
-                    return reason(CloseCode::Done, "the drain deadline passed");
-                }
+                () = goaway.cancelled(), if !tunnel.is_draining() => tunnel.peer_drains(Instant::now()),
+                answered = pings.answered() => answer(&mut tunnel, answered),
+                () = due(tunnel.deadline()) => tunnel.timeout(Instant::now(), meter.received(), entropy()),
+                command = commands.recv() => obey(&mut tunnel, command),
             }
         }
+    }
+}
+
+/// What the machine wanted done that is not the same for both ends.
+#[derive(Default)]
+struct Done {
+    /// The other end is to be told of a drain.
+    announce: bool,
+    /// How the tunnel ended, and whether the other end is to be told.
+    end: Option<(CloseReason, bool)>,
+}
+
+/// Does what the machine says.
+fn act(tunnel: &mut InUse, pings: &mut Pings, state: &TunnelState) -> Done {
+    let mut done = Done::default();
+    while let Some(output) = tunnel.poll() {
+        match output {
+            InUseOutput::SendPing => pings.send(),
+            InUseOutput::Rtt(rtt) => state.measure_rtt(rtt),
+            InUseOutput::Suspect => state.advance(Phase::Suspect),
+            InUseOutput::Alive => state.advance(Phase::Open),
+            InUseOutput::Drain { reconnect_after, announce } => {
+                state.advance(Phase::Draining { reconnect_after });
+                done.announce |= announce;
+            }
+            InUseOutput::End { code, reason: text, farewell } => done.end = Some((reason(code, &text), farewell)),
+        }
+    }
+    done
+}
+
+/// Tells the machine what its owner asked for; `None`: there is no owner any more.
+fn obey(tunnel: &mut InUse, command: Option<Command>) {
+    match command {
+        Some(Command::Drain(drain)) => tunnel.drain(Instant::now(), drain),
+        // An Envoy cannot be told what it does not ask for.
+        Some(Command::Services(_)) => {}
+        Some(Command::Close(reason)) => tunnel.close(reason.code, &reason.text),
+        None => tunnel.close(CloseCode::Done, "released"),
+    }
+}
+
+/// Tells the machine that a ping came back, or that none will.
+fn answer(tunnel: &mut InUse, answered: bool) {
+    if answered {
+        tunnel.pong(Instant::now());
+    } else {
+        tunnel.stop_pings();
+    }
+}
+
+async fn due(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 
