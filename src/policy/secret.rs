@@ -4,10 +4,12 @@ use std::fmt;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
+use crate::protocol::limits::MAX_TOKEN_BYTES;
+
 /// The shortest token, in bytes: a shorter one could be guessed.
 pub const MIN_SECRET_BYTES: usize = 16;
-/// The longest token, in bytes: what HELLO may carry. spec: HS-1
-pub const MAX_SECRET_BYTES: usize = 8192;
+/// The longest token, in bytes: what HELLO may carry. spec: HS-16
+pub const MAX_SECRET_BYTES: usize = MAX_TOKEN_BYTES;
 
 /// A token that proves one node's claim, [`MIN_SECRET_BYTES`] to [`MAX_SECRET_BYTES`] long. Prints as masked.
 #[derive(Clone)]

@@ -5,10 +5,10 @@ use http::header::HeaderName;
 /// The authority of the requests that carry no request of a client: control stream, raw streams, flows. Nobody can
 /// have a host of that name (RFC 2606). spec: TB-5, TB-12
 pub const AUTHORITY: &str = "control.invalid";
-/// The path of the control stream. spec: TB-5
-pub const CONTROL_PATH: &str = "/adit/1";
-/// The path of raw streams and flows. spec: TB-12
-pub const SERVICE_PATH: &str = "/";
+/// The target of the request whose bodies are the control stream. spec: TB-5
+pub const CONTROL_URI: &str = "https://control.invalid/adit/1";
+/// The target of raw streams and flows. spec: TB-12
+pub const SERVICE_URI: &str = "https://control.invalid/";
 /// The `:protocol` of a raw stream. spec: TB-12
 pub const RAW_PROTOCOL: &str = "adit-raw";
 /// The `:protocol` of a flow. spec: TB-12

@@ -7,6 +7,7 @@ use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
 use crate::protocol::envoy::HandshakeError;
 use crate::protocol::flows::FlowError;
 use crate::protocol::handshake::Refusal;
+use crate::protocol::limits;
 use crate::protocol::session::SessionError;
 use crate::protocol::stream::{Refused, StreamError, StreamType};
 use crate::transport::kind::TransportKind;
@@ -231,12 +232,9 @@ pub(crate) fn alert_text(alert: u8) -> String {
     format!("alert {name}{more}")
 }
 
-/// The longest text of a peer that is shown. spec: ER-6
-const MAX_PEER_TEXT: usize = 512;
-
 /// A peer's words, fit for a log: bounded, and on one line. spec: ER-8
 pub(crate) fn peer_text(bytes: &[u8]) -> String {
-    let bounded = &bytes[..bytes.len().min(MAX_PEER_TEXT)];
+    let bounded = &bytes[..bytes.len().min(limits::MAX_REASON_BYTES)];
     String::from_utf8_lossy(bounded).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
@@ -258,6 +256,6 @@ mod tests {
     #[test]
     fn the_words_of_a_peer_stay_on_their_line_and_within_bounds() {
         assert_eq!(peer_text(b"a\r\nlevel=ERROR \x1b[31m\xff"), "a??level=ERROR ?[31m\u{fffd}");
-        assert_eq!(peer_text(&[b'x'; 10_000]).len(), MAX_PEER_TEXT);
+        assert_eq!(peer_text(&[b'x'; 10_000]).len(), limits::MAX_REASON_BYTES);
     }
 }

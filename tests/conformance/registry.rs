@@ -138,8 +138,8 @@ fn an_unknown_code_has_no_meaning() {
 fn names_inside_http2() {
     let code = [
         ("authority", tcp::AUTHORITY),
-        ("control_path", tcp::CONTROL_PATH),
-        ("service_path", tcp::SERVICE_PATH),
+        ("control_uri", tcp::CONTROL_URI),
+        ("service_uri", tcp::SERVICE_URI),
         ("raw_protocol", tcp::RAW_PROTOCOL),
         ("flow_protocol", tcp::FLOW_PROTOCOL),
         ("service_field", tcp::SERVICE_FIELD.as_str()),

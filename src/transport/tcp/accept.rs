@@ -20,6 +20,7 @@ use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::control::FrameType;
 use crate::protocol::handshake::{Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
+use crate::protocol::tcp::CONTROL_URI;
 use crate::tls::Rejection;
 use crate::transport::accept::{AcceptError, Shown, no_hello};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
@@ -38,9 +39,6 @@ use crate::transport::tunnel::Tunnel;
 
 /// The first byte of a TLS record that begins a handshake. RFC 8446 section 5.1.
 const TLS_HANDSHAKE: u8 = 0x16;
-
-/// The target of the request whose bodies are the control stream. spec: TB-5
-pub(super) const CONTROL_URI: &str = "https://control.invalid/adit/1";
 
 const NO_ALPN: &str = "the initiator does not offer the ALPN adit/1";
 

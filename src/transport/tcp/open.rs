@@ -6,7 +6,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use tokio::task::AbortHandle;
 
 use crate::id::ServiceName;
@@ -16,6 +16,7 @@ use crate::message::h2::recv::StreamBody;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
+use crate::protocol::tcp::SERVICE_FIELD;
 use crate::protocol::wire::Malformed;
 use crate::transport::body::RecvBody;
 use crate::transport::error::OpenError;
@@ -24,9 +25,6 @@ use crate::transport::quic::declared_length;
 use crate::transport::state::InFlight;
 use crate::transport::tcp::codes::{head_rules, lost, reason, stream_code, trailer_rules};
 use crate::transport::tcp::connection::Connection;
-
-/// Names the exported service that a request is for; nothing else may carry it. spec: TB-6
-pub(super) static SERVICE: HeaderName = HeaderName::from_static("adit-service");
 
 impl Connection {
     /// See [`Tunnel::open_http`](crate::transport::Tunnel::open_http).
@@ -76,10 +74,10 @@ impl Connection {
         strip_hop_by_hop(&mut fields);
         fields.remove(HOST);
         // A client must not name a service that its route does not.
-        fields.remove(&SERVICE);
+        fields.remove(&SERVICE_FIELD);
         if let Some(service) = service {
             let name = HeaderValue::from_str(service.as_str()).expect("a service name is visible ASCII");
-            fields.insert(SERVICE.clone(), name);
+            fields.insert(SERVICE_FIELD.clone(), name);
         }
         if exceeds(self.state.peer_limits(), parts, &fields) {
             return Err(OpenError::HeadTooLarge);

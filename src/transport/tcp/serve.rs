@@ -13,12 +13,12 @@ use crate::message::h2::recv::StreamBody;
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{StreamError, StreamType, check_content_length, check_http_target};
+use crate::protocol::tcp::SERVICE_FIELD;
 use crate::transport::arrival::{self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival};
 use crate::transport::body::RecvBody;
 use crate::transport::open::TiedUpload;
 use crate::transport::state::{InFlight, TunnelState};
 use crate::transport::tcp::codes::{head_rules, reason, trailer_rules};
-use crate::transport::tcp::open::SERVICE;
 use crate::transport::tcp::respond::Responder;
 use crate::transport::tcp::service::{ServiceArrival, asked_for, has_service_target};
 
@@ -102,7 +102,7 @@ fn admit(request: Request<RecvStream>, limits: Limits, names_services: bool) -> 
     let service = match names_services {
         true => take_service(&mut parts.headers)?,
         false => {
-            parts.headers.remove(&SERVICE);
+            parts.headers.remove(&SERVICE_FIELD);
             None
         }
     };
@@ -123,10 +123,10 @@ fn admit(request: Request<RecvStream>, limits: Limits, names_services: bool) -> 
 
 /// The exported service that the request is for, if it names one: once, and by a name. spec: TB-6
 fn take_service(fields: &mut HeaderMap) -> Result<Option<ServiceName>, StreamCode> {
-    if fields.get_all(&SERVICE).iter().nth(1).is_some() {
+    if fields.get_all(&SERVICE_FIELD).iter().nth(1).is_some() {
         return Err(StreamCode::Protocol);
     }
-    let Some(name) = fields.remove(&SERVICE) else { return Ok(None) };
+    let Some(name) = fields.remove(&SERVICE_FIELD) else { return Ok(None) };
     let name = name.to_str().ok().and_then(|name| ServiceName::new(name).ok());
     name.map(Some).ok_or(StreamCode::Protocol)
 }

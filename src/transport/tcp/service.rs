@@ -7,25 +7,22 @@ use bytes::{Bytes, BytesMut};
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::timeout;
 
 use crate::id::ServiceName;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::limits::{DEFAULT_OPEN_TIMEOUT, MAX_REASON_BYTES};
 use crate::protocol::stream::{self, Refused, ServiceEvent, ServiceReader, StreamError, StreamType};
+use crate::protocol::tcp::{
+    AUTHORITY, CAUSE_FIELD, FLOW_PROTOCOL, RAW_PROTOCOL, REASON_FIELD, SERVICE_FIELD, SERVICE_URI,
+};
 use crate::transport::error::{OpenError, SendError, peer_text};
 use crate::transport::flow::Flow;
 use crate::transport::raw::{RawError, RawStream};
 use crate::transport::tcp::codes::{failed_read, failed_send, reason, stream_code};
 use crate::transport::tcp::connection::Connection;
-use crate::transport::tcp::open::{SERVICE, before_head};
-
-/// Why a raw stream or a flow was refused, a number and a text. spec: TB-13
-static CAUSE: HeaderName = HeaderName::from_static("adit-cause");
-static REASON: HeaderName = HeaderName::from_static("adit-reason");
-
-const TARGET: &str = "https://control.invalid/";
+use crate::transport::tcp::open::before_head;
 
 /// The most bytes that are handed to HTTP/2 in one piece.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -33,8 +30,8 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// What `:protocol` asks for.
 const fn protocol(stream_type: StreamType) -> &'static str {
     match stream_type {
-        StreamType::Flow => "adit-flow",
-        StreamType::Http | StreamType::Raw => "adit-raw",
+        StreamType::Flow => FLOW_PROTOCOL,
+        StreamType::Http | StreamType::Raw => RAW_PROTOCOL,
     }
 }
 
@@ -85,7 +82,7 @@ impl Connection {
         }
         // The stream is done: nothing was sent that would have to be taken back.
         let _ = send.send_data(Bytes::new(), true);
-        if response.status() == StatusCode::NOT_IMPLEMENTED && !response.headers().contains_key(&CAUSE) {
+        if response.status() == StatusCode::NOT_IMPLEMENTED && !response.headers().contains_key(&CAUSE_FIELD) {
             return Err(self.state.note_refused_type(stream_type));
         }
         Err(OpenError::Refused(refusal(&response)))
@@ -95,18 +92,18 @@ impl Connection {
 fn request(service: &ServiceName, stream_type: StreamType) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
-    *request.uri_mut() = Uri::from_static(TARGET);
+    *request.uri_mut() = Uri::from_static(SERVICE_URI);
     *request.version_mut() = Version::HTTP_2;
     let name = HeaderValue::from_str(service.as_str()).expect("a service name is visible ASCII");
-    request.headers_mut().insert(SERVICE.clone(), name);
+    request.headers_mut().insert(SERVICE_FIELD.clone(), name);
     request.extensions_mut().insert(Protocol::from_static(protocol(stream_type)));
     request
 }
 
 /// What a response that is not 200 says. spec: TB-13
 fn refusal<B>(response: &Response<B>) -> Refused {
-    let cause = response.headers().get(&CAUSE).and_then(|cause| cause.to_str().ok()?.parse().ok());
-    let reason = response.headers().get(&REASON).map(|reason| peer_text(reason.as_bytes()));
+    let cause = response.headers().get(&CAUSE_FIELD).and_then(|cause| cause.to_str().ok()?.parse().ok());
+    let reason = response.headers().get(&REASON_FIELD).map(|reason| peer_text(reason.as_bytes()));
     Refused {
         cause: cause.and_then(OpenCause::from_number).unwrap_or(OpenCause::Internal),
         reason: reason.unwrap_or_default(),
@@ -123,7 +120,7 @@ pub(super) fn asked_for(request: &Request<RecvStream>) -> Option<StreamType> {
 pub(super) fn has_service_target(uri: &Uri) -> bool {
     let path = uri.path_and_query().map(http::uri::PathAndQuery::as_str);
     uri.scheme_str() == Some("https")
-        && uri.authority().map(http::uri::Authority::as_str) == Some("control.invalid")
+        && uri.authority().map(http::uri::Authority::as_str) == Some(AUTHORITY)
         && path == Some("/")
 }
 
@@ -153,14 +150,14 @@ impl ServiceArrival {
     pub(crate) fn refuse(mut self, refused: &Refused) -> Result<(), SendError> {
         let mut response = Response::new(());
         *response.status_mut() = refused.cause.status();
-        response.headers_mut().insert(CAUSE.clone(), HeaderValue::from(refused.cause.number()));
+        response.headers_mut().insert(CAUSE_FIELD.clone(), HeaderValue::from(refused.cause.number()));
         let text: String =
             refused.reason.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
         let text = text.get(..MAX_REASON_BYTES).unwrap_or(&text).trim();
         if let Ok(text) = HeaderValue::from_str(text)
             && !text.is_empty()
         {
-            response.headers_mut().insert(REASON.clone(), text);
+            response.headers_mut().insert(REASON_FIELD.clone(), text);
         }
         self.on_drop = None;
         self.respond.send_response(response, true).map(drop).map_err(failed_send)
