@@ -6,7 +6,6 @@
 mod build;
 mod state;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use crate::config::{AdminAddress, Checked};
 use crate::egress::Egress;
 use crate::initiator::serve::Services;
 use crate::initiator::{Initiator, StatusBoard};
-use crate::lifecycle::{Drain, Drained, ReadyGuard};
+use crate::lifecycle::{Drain, DrainWatch, Drained, ReadyGuard};
 use crate::responder::Responder;
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 use crate::transport::HttpService;
@@ -77,37 +76,36 @@ impl App {
         self.initiator.as_ref().map(|(initiator, _)| initiator.status())
     }
 
-    /// Runs until `shutdown` resolves or an operator asks for a drain, then drains: no new tunnels, no new connections,
-    /// what runs may finish until the drain timeout.
+    /// Runs until `drain` begins or an operator asks for it, then drains: no new tunnels, no new connections, what runs may
+    /// finish until the deadline; an operator's is the drain timeout of the configuration. [`Drain::stop`] brings it to now.
     ///
     /// Not cancel safe: dropping the future leaves tasks behind that end with the runtime.
     ///
     /// # Errors
     /// None so far: what fails while running is retried and reported, not fatal.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), AppError> {
+    pub async fn run(self, drain: Drain) -> Result<(), AppError> {
         self.announce();
         let Self { config, metrics, state, responder, egress, initiator, admin } = self;
-        let drain = Drain::new();
         let admin_stop = CancellationToken::new();
         let admin = admin.map(|listener| {
             let state: Arc<dyn admin::AdminState> = state.clone();
             tokio::spawn(admin::serve(listener, state, admin_stop.clone()))
         });
-        let draining = draining(&drain);
         // Nothing is owed to a process that ends, so upkeep is the one task that drain does not wait for.
         let upkeep = tokio::spawn(keep_up(metrics));
         if let Some(responder) = responder {
-            drop(drain.watch().spawn(responder.run(draining.clone())));
+            drop(drain.watch().spawn(responder.run(drain.watch())));
         }
         for egress in egress {
-            drop(drain.watch().spawn(egress.run(draining.clone())));
+            drop(drain.watch().spawn(egress.run(drain.watch())));
         }
         if let Some((initiator, ready)) = initiator {
-            drop(drain.watch().spawn(first_tunnel(initiator.status(), ready, draining.clone())));
-            drop(drain.watch().spawn(initiator.run(draining.clone())));
+            drop(drain.watch().spawn(first_tunnel(initiator.status(), ready, drain.watch())));
+            drop(drain.watch().spawn(initiator.run(drain.watch())));
         }
+        let begun = drain.watch();
         tokio::select! {
-            () = shutdown => {}
+            () = begun.announced() => {}
             () = state.drain_requested() => {}
         }
         state.begin_drain();
@@ -142,17 +140,6 @@ impl App {
     }
 }
 
-/// The drain as a token, for those who only need to know that it began.
-fn draining(drain: &Drain) -> CancellationToken {
-    let (token, watch) = (CancellationToken::new(), drain.watch());
-    let cancelled = token.clone();
-    tokio::spawn(async move {
-        watch.announced().await;
-        cancelled.cancel();
-    });
-    token
-}
-
 async fn keep_up(metrics: Metrics) {
     let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
@@ -162,9 +149,9 @@ async fn keep_up(metrics: Metrics) {
 }
 
 /// Start-up is complete when one tunnel is up; a drain that comes first leaves it incomplete.
-async fn first_tunnel(board: StatusBoard, ready: ReadyGuard, draining: CancellationToken) {
+async fn first_tunnel(board: StatusBoard, ready: ReadyGuard, draining: DrainWatch) {
     tokio::select! {
         () = board.first_connected() => ready.done(),
-        () = draining.cancelled() => {}
+        () = draining.announced() => {}
     }
 }

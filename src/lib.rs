@@ -17,8 +17,8 @@
 //! let initiator = adit::initiator::Builder::new(address, Trust::roots(load_roots(ca)?))
 //!     .credentials(Credentials::load(certificate, key)?)
 //!     .serve(router)?;
-//! let drain = adit::lifecycle::CancellationToken::new();
-//! initiator.run(drain).await;
+//! let drain = adit::lifecycle::Drain::new();
+//! initiator.run(drain.watch()).await;
 //! # Ok(()) }
 //! ```
 //!

@@ -12,6 +12,4 @@ mod signal;
 pub use backoff::{Backoff, MAX_RETRY_AFTER, Schedule, ScheduleError};
 pub use drain::{Drain, DrainGuard, DrainWatch, Drained, LAST_WORDS};
 pub use ready::{Ready, ReadyGuard};
-pub use tokio_util::sync::CancellationToken;
-
 pub use signal::{Signal, Signals};

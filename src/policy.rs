@@ -8,10 +8,11 @@
 //! templates are such that no two claims have the same proof (see [`IdentityTemplate`]).
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::id::{Claim, PeerIdentity, Place, SpkiPin};
 use crate::protocol::code::RefusalCode;
-use crate::protocol::handshake::Refusal;
+use crate::protocol::handshake::{Refusal, Token};
 
 mod identity;
 mod quota;
@@ -29,8 +30,32 @@ pub use secret::{MAX_SECRET_BYTES, MIN_SECRET_BYTES, Secret};
 #[must_use = "an admitted claim is not registered yet"]
 pub struct Admitted {
     place: Place,
-    key: Option<SpkiPin>,
+    proof: Arc<Proof>,
     quotas: Quotas,
+    generation: u64,
+}
+
+/// What a peer showed when it was admitted: enough to ask again under other rules. Shown to nobody; `Debug` hides the
+/// token.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    identity: PeerIdentity,
+    token: Option<Token>,
+}
+
+impl Proof {
+    /// Asks again whether the claim at `place` is admitted, now under `rules`.
+    ///
+    /// # Errors
+    /// As for [`authorize`].
+    pub fn authorize(&self, place: Place, rules: &Rules) -> Result<Admitted, Refusal> {
+        authorize(place, &self.identity, self.token.as_deref(), rules)
+    }
+
+    /// The key that was proven.
+    pub fn key(&self) -> Option<SpkiPin> {
+        self.identity.key
+    }
 }
 
 impl Admitted {
@@ -41,7 +66,17 @@ impl Admitted {
 
     /// The key that the peer proved to hold; `None` when the rules ask for no certificate and it showed none.
     pub fn key(&self) -> Option<SpkiPin> {
-        self.key
+        self.proof.key()
+    }
+
+    /// What was shown for it.
+    pub fn proof(&self) -> &Arc<Proof> {
+        &self.proof
+    }
+
+    /// The generation of the rules that admitted it, see [`Rules::generation`].
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The quotas under which it was admitted.
@@ -54,7 +89,8 @@ impl Admitted {
 ///
 /// Refuses with 401 when a credential that the rules ask for is missing or a token is wrong, with 403 when the
 /// credential belongs to another identity or is not admitted. The answer depends on the arguments alone: after rules
-/// were replaced, ask again for each tunnel of the registry's snapshot, and for one that was registered meanwhile.
+/// were replaced, ask again with the [`Proof`] of each tunnel of the registry's snapshot. The registry refuses one that was
+/// admitted before and comes after.
 pub fn authorize(
     place: Place,
     identity: &PeerIdentity,
@@ -65,7 +101,8 @@ pub fn authorize(
     check_identity(&place.claim, identity, rules)?;
     check_pins(identity, rules)?;
     check_node(&place.claim, identity, token, rules)?;
-    Ok(Admitted { place, key: identity.key, quotas: rules.quotas })
+    let proof = Proof { identity: identity.clone(), token: token.and_then(Token::new) };
+    Ok(Admitted { place, proof: Arc::new(proof), quotas: rules.quotas, generation: rules.generation })
 }
 
 /// A refusal whose reason fits its bound; longer ones are cut.

@@ -1,11 +1,18 @@
 //! The role in the cloud: accepts connections, asks policy, registers tunnels, and lets go of them when they end.
 //!
-//! Row 9. Knows nothing of egress listeners: what it admits stands in the [`Directory`](crate::routing::Directory).
-//! proto-spec section 2.
+//! Row 9. Knows nothing of egress listeners: what it admits stands in the [`Directory`](crate::routing::Directory). What may
+//! change while it runs is one snapshot, [`Terms`], which a [`Handle`] swaps whole. proto-spec section 2.
 
+mod admission;
 mod admit;
 mod builder;
+mod handle;
 mod listener;
+mod shared;
+mod terms;
 
 pub use builder::{BuildError, Builder, DEFAULT_NAME, Dangerous, Decided, Undecided};
-pub use listener::{Admission, Responder, ResponderError, ResponderSettings, Sockets};
+pub use handle::Handle;
+pub use listener::Responder;
+pub use shared::StartError;
+pub use terms::{Terms, UpdateError};

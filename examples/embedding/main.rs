@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use adit::lifecycle::CancellationToken;
+use adit::lifecycle::Drain;
 use adit::routing::RouterSettings;
 use adit::tls::Trust;
 use adit::tls::pki::{Authority, Validity};
@@ -33,10 +33,10 @@ async fn main() -> anyhow::Result<()> {
     let address = format!("rc://edge-1:stores:@{}", responder.local_addr()?).parse()?;
     let initiator = initiator::Builder::new(address, trust).credentials(site.credentials()?).serve(router)?;
 
-    let (drain, entrance, status) = (CancellationToken::new(), egress.local_addr(), initiator.status());
-    let cloud = tokio::spawn(responder.run(drain.clone()));
-    let requests = tokio::spawn(egress.run(drain.clone()));
-    let site = tokio::spawn(initiator.run(drain.clone()));
+    let (drain, entrance, status) = (Drain::new(), egress.local_addr(), initiator.status());
+    let cloud = tokio::spawn(responder.run(drain.watch()));
+    let requests = tokio::spawn(egress.run(drain.watch()));
+    let site = tokio::spawn(initiator.run(drain.watch()));
     let slot = status.first_outcome().await;
     ensure!(slot.tunnel.is_some(), "no tunnel: {slot:?}");
 
@@ -48,7 +48,8 @@ async fn main() -> anyhow::Result<()> {
     println!("{answer}");
     ensure!(answer.ends_with("hello from the site\n"), "another answer was expected");
 
-    drain.cancel();
+    // Every role finishes what runs; what is left after 5 s is cut.
+    drain.drain(Duration::from_secs(5)).await;
     tokio::try_join!(site, requests, cloud)?;
     Ok(())
 }

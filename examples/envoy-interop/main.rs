@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use adit::admin::{TunnelsReport, client};
 use adit::app::App;
 use adit::config::{self, AdminAddress, Given};
-use adit::lifecycle::CancellationToken;
+use adit::lifecycle::Drain;
 use adit::policy::San;
 use adit::tls::pki::{Authority, CA_LIFETIME, LEAF_LIFETIME, Validity};
 use anyhow::{Context as _, ensure};
@@ -79,7 +79,7 @@ enum Program {
 
 /// A running adit.
 struct Running {
-    drain: CancellationToken,
+    drain: Drain,
     task: JoinHandle<Result<(), adit::app::AppError>>,
 }
 
@@ -133,12 +133,12 @@ impl Site {
 
 impl Running {
     fn start(app: App) -> Self {
-        let drain = CancellationToken::new();
-        Self { task: tokio::spawn(app.run(drain.clone().cancelled_owned())), drain }
+        let drain = Drain::new();
+        Self { task: tokio::spawn(app.run(drain.clone())), drain }
     }
 
     async fn stop(self) -> anyhow::Result<()> {
-        self.drain.cancel();
+        self.drain.begin(Duration::from_secs(5));
         Ok(self.task.await??)
     }
 }

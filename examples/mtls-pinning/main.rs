@@ -2,12 +2,12 @@
 //! refused, whichever side shows it.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use adit::app::App;
 use adit::config::{self, Given};
 use adit::initiator::SlotStatus;
-use adit::lifecycle::CancellationToken;
+use adit::lifecycle::Drain;
 use adit::policy::San;
 use adit::tls::pki::{Authority, CA_LIFETIME, LEAF_LIFETIME, Validity};
 use adit::tls::spki_pin;
@@ -81,10 +81,10 @@ impl Site {
         let edge = self.app(&edge.replace("node.key", &format!("{key}.key")), &values).await?;
         let status = edge.initiator_status().context("the initiator has no status")?;
 
-        let drain = CancellationToken::new();
-        let running = [cloud, edge].map(|app| tokio::spawn(app.run(drain.clone().cancelled_owned())));
+        let drain = Drain::new();
+        let running = [cloud, edge].map(|app| tokio::spawn(app.run(drain.clone())));
         let slot = status.first_outcome().await;
-        drain.cancel();
+        drain.begin(Duration::from_secs(5));
         for app in running {
             app.await??;
         }

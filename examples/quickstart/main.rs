@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use adit::app::App;
 use adit::config::{self, Given};
-use adit::lifecycle::CancellationToken;
+use adit::lifecycle::Drain;
 use adit::policy::San;
 use adit::tls::pki::{Authority, CA_LIFETIME, LEAF_LIFETIME, Validity};
 use anyhow::{Context as _, ensure};
@@ -34,8 +34,8 @@ async fn main() -> anyhow::Result<()> {
     let edge = app(include_str!("edge.yaml"), folder.path(), &values).await?;
     let status = edge.initiator_status().context("the initiator has no status")?;
 
-    let drain = CancellationToken::new();
-    let running = [cloud, edge].map(|app| tokio::spawn(app.run(drain.clone().cancelled_owned())));
+    let drain = Drain::new();
+    let running = [cloud, edge].map(|app| tokio::spawn(app.run(drain.clone())));
     let slot = status.first_outcome().await;
     let tunnel = slot.tunnel.with_context(|| format!("no tunnel: {:?}", slot.reason))?;
     println!("tunnel:     {} to {}, admitted as node {}", tunnel.id, slot.address, tunnel.node);
@@ -48,7 +48,7 @@ async fn main() -> anyhow::Result<()> {
     println!("for nobody: {}", refused.lines().last().unwrap_or_default());
     ensure!(refused.starts_with("HTTP/1.1 503"), "{refused}");
 
-    drain.cancel();
+    drain.begin(Duration::from_secs(5));
     for app in running {
         app.await??;
     }

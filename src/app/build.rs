@@ -1,7 +1,6 @@
 //! From checked settings to bound listeners and prepared roles.
 
 use std::fs::DirBuilder;
-use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,20 +13,17 @@ use crate::app::state::State;
 use crate::config::{Checked, EgressConfig, InitiatorConfig, ResponderConfig};
 use crate::egress::{self, Egress, Settings as EgressSettings};
 use crate::initiator::serve::{DuplicateService, Services};
-use crate::initiator::{Destination, Initiator, InitiatorSettings};
+use crate::initiator::{self, Destination, Initiator};
 use crate::lifecycle::Ready;
-use crate::net;
 use crate::policy::RuleError;
-use crate::protocol::ALPN;
 use crate::protocol::handshake::Token;
 use crate::proxy::Recorder;
-use crate::responder::{Responder, ResponderError, ResponderSettings, Sockets};
+use crate::responder::{self, Responder};
 use crate::routing::Directory;
-use crate::telemetry::{Metrics, Role, Side};
-use crate::tls::{self, TlsError, secret};
-use crate::transport::quic::{self, Keys, QuicSettings};
-use crate::transport::tcp::{self, TcpSettings};
-use crate::transport::{DialError, Dialer, HttpService, TransportChoice, Tunnel, TunnelSettings};
+use crate::telemetry::{Metrics, Side};
+use crate::tls::{TlsError, secret};
+use crate::transport::quic::{Keys, QuicSettings};
+use crate::transport::{HttpService, TransportChoice, Tunnel, TunnelSettings};
 
 /// The file in `state_dir` that holds the endpoint's keys.
 const KEYS_FILE: &str = "quic.key";
@@ -42,18 +38,15 @@ pub enum AppError {
     /// The rules of admission.
     #[error("responder: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Rules(Vec<RuleError>),
-    /// An address that cannot be bound.
+    /// The responder.
     #[error(transparent)]
-    Bind(#[from] net::BindError),
-    /// The QUIC endpoint of an initiator.
+    Responder(responder::BuildError),
+    /// The initiator.
     #[error(transparent)]
-    Endpoint(#[from] quic::BindError),
-    /// The responder's endpoint.
-    #[error(transparent)]
-    Responder(#[from] ResponderError),
-    /// The initiator's TLS settings.
-    #[error(transparent)]
-    Dialer(#[from] DialError),
+    Initiator(#[from] initiator::BuildError),
+    /// A responder without an address; no checked configuration has one.
+    #[error("responder.listen: expected quic, tcp or both")]
+    Nowhere,
     /// Two services of one name.
     #[error(transparent)]
     Services(#[from] DuplicateService),
@@ -81,14 +74,23 @@ pub enum AppError {
     Egress(#[from] egress::BuildError),
 }
 
+impl From<responder::BuildError> for AppError {
+    fn from(error: responder::BuildError) -> Self {
+        match error {
+            responder::BuildError::Rules(errors) => Self::Rules(errors),
+            error => Self::Responder(error),
+        }
+    }
+}
+
 pub(super) async fn build(config: Checked) -> Result<App, AppError> {
     let metrics = Metrics::new();
     let ready = Ready::new();
-    let directory = Arc::new(Directory::new());
     let responder = match &config.responder {
-        Some(settings) => Some(responder(settings, &config, &directory, &metrics)?),
+        Some(settings) => Some(responder(settings, &config, &metrics)?),
         None => None,
     };
+    let directory = responder.as_ref().map(Responder::directory).unwrap_or_default();
     let egress = config.egress.iter().map(|settings| egress(settings, &directory, &metrics));
     let egress = egress.collect::<Result<Vec<_>, _>>()?;
     let initiator = match &config.initiator {
@@ -109,60 +111,30 @@ pub(super) async fn build(config: Checked) -> Result<App, AppError> {
     Ok(App { config, metrics, state, responder, egress, initiator, admin })
 }
 
-fn responder(
-    settings: &ResponderConfig,
-    config: &Checked,
-    directory: &Arc<Directory<Tunnel>>,
-    metrics: &Metrics,
-) -> Result<Responder, AppError> {
-    let rules = settings.admission.rules().map_err(AppError::Rules)?;
-    if rules.insecure_accept_any() {
+fn responder(settings: &ResponderConfig, config: &Checked, metrics: &Metrics) -> Result<Responder, AppError> {
+    let rules = settings.admission.settings();
+    if rules.insecure_accept_any {
         warn!("responder.insecure_accept_any: whoever connects is admitted under any name; for trials only");
     }
-    let shown = settings.tls(&rules)?;
-    let tls = tls::responder_config(&shown, &[ALPN])?;
-    let envoy = match &settings.envoy {
-        Some(envoy) => {
-            if let Some(exposed) = envoy.security.exposes() {
-                warn!("responder.envoy.security {}: {exposed}", envoy.security.label());
-            }
-            Some((tls::envoy_responder_config(&shown)?, envoy.settings(&settings.tls)?))
+    let mut builder = responder::Builder::new(settings.tls.credentials()?)
+        .admit(rules, settings.tls.trust()?)?
+        .name(&settings.name)
+        .keys(keys(settings)?)
+        .tunnel(TunnelSettings { drain_timeout: config.drain_timeout, ..settings.tunnel() })
+        .quic(QuicSettings { congestion: settings.congestion, ..QuicSettings::default() })
+        .metrics(metrics);
+    if let Some(envoy) = &settings.envoy {
+        if let Some(exposed) = envoy.security.exposes() {
+            warn!("responder.envoy.security {}: {exposed}", envoy.security.label());
         }
-        None => None,
-    };
-    let sockets = sockets(settings, metrics)?;
-    let settings = ResponderSettings {
-        name: settings.name.clone(),
-        rules,
-        tls,
-        keys: keys(settings)?,
-        tunnel: TunnelSettings { drain_timeout: config.drain_timeout, ..settings.tunnel() },
-        quic: QuicSettings { congestion: settings.congestion, ..QuicSettings::default() },
-        tcp: TcpSettings::default(),
-        envoy,
-    };
-    Ok(Responder::bind(sockets, settings, Arc::clone(directory), metrics)?)
-}
-
-/// How often a free UDP port is tried whose TCP port turns out to be taken.
-const PORT_PAIRS: usize = 16;
-
-/// Binds what the file asks for. Two free ports on one address are the same number, as `listen` promises.
-fn sockets(settings: &ResponderConfig, metrics: &Metrics) -> Result<Sockets, net::BindError> {
-    let is_free = |address: SocketAddr| address.port() == 0;
-    let pair = matches!((settings.quic, settings.tcp), (Some(quic), Some(tcp)) if quic == tcp && is_free(tcp));
-    let mut tries = if pair { PORT_PAIRS } else { 1 };
-    loop {
-        tries -= 1;
-        let quic =
-            settings.quic.map(|address| quic::listening_socket(address, Role::Responder, metrics)).transpose()?;
-        let port = quic.as_ref().filter(|_| pair).and_then(|socket| socket.local_addr().ok());
-        match settings.tcp.map(|address| net::bind_tcp(port.unwrap_or(address))).transpose() {
-            Ok(tcp) => return Ok(Sockets { quic, tcp }),
-            Err(error) if tries == 0 => return Err(error),
-            Err(_) => {}
-        }
+        builder = builder.envoy(envoy.settings(&settings.tls)?);
     }
+    Ok(match (settings.quic, settings.tcp) {
+        (Some(quic), Some(tcp)) => builder.tcp(tcp).bind(quic)?,
+        (Some(quic), None) => builder.bind(quic)?,
+        (None, Some(tcp)) => builder.bind_tcp(tcp)?,
+        (None, None) => return Err(AppError::Nowhere),
+    })
 }
 
 /// Persisted where the file says; else new, so that tunnels of a former process notice its end by their idle timeout.
@@ -202,37 +174,27 @@ fn initiator(
     let recorder = Recorder::new(metrics, Side::Target, None, settings.access_log);
     let list = config.services.iter().map(|service| service.settings()).collect();
     let services = Services::recorded(list, recorder)?;
-    let tunnel = TunnelSettings { drain_timeout: config.drain_timeout, ..settings.tunnel() };
-    let quic = QuicSettings { congestion: settings.congestion, ..QuicSettings::default() };
-    let tcp = TcpSettings::default();
-    let shown = settings.tls.initiator()?;
-    let tls = tls::initiator_config(&shown, &[ALPN])?;
-    let socket = quic::dialling_socket(metrics)?;
-    let endpoint = quic::bind(socket, &Keys::ephemeral(), None)?;
-    let destinations = settings.tunnels.iter().map(|to| {
-        if let TransportChoice::Envoy(envoy) = &to.transport
+    let tls = settings.tls.initiator()?;
+    let destinations = settings.tunnels.iter().map(|tunnel| {
+        if let TransportChoice::Envoy(envoy) = &tunnel.transport
             && let Some(exposed) = envoy.security.exposes()
         {
-            warn!(to = %to.to, "envoy.security {}: {exposed}", envoy.security.label());
+            warn!(to = %tunnel.to, "envoy.security {}: {exposed}", envoy.security.label());
         }
-        Destination {
-            target: to.to.to_string(),
-            count: to.count,
-            server_name: settings.tls.server_name.clone(),
-            transport: to.transport.clone(),
-        }
+        let server_name = settings.tls.server_name.clone();
+        Destination { server_name, transport: tunnel.transport.clone(), ..Destination::new(&tunnel.to, tunnel.count) }
     });
-    let roles = InitiatorSettings {
-        claim: settings.claim.clone(),
-        token: settings.token.as_ref().and_then(|token| Token::new(token.expose())),
-        tls: shown,
-        services: services.exported(),
-        destinations: destinations.collect(),
-        probe_interval: settings.probe_interval,
-        tunnel,
-        tcp: tcp.clone(),
-    };
-    let tcp = tcp::Dialer::new(tls.clone(), tunnel, tcp);
-    let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, tls, tunnel, quic)?), Some(tcp));
-    Ok(Initiator::new(roles, dialer, HttpService(services), metrics)?)
+    let mut builder = initiator::Builder::to(settings.claim.clone(), destinations.collect(), tls.responder)
+        .services(services.exported())
+        .probe_interval(settings.probe_interval)
+        .tunnel(TunnelSettings { drain_timeout: config.drain_timeout, ..settings.tunnel() })
+        .quic(QuicSettings { congestion: settings.congestion, ..QuicSettings::default() })
+        .metrics(metrics);
+    if let Some(credentials) = tls.credentials {
+        builder = builder.credentials(credentials);
+    }
+    if let Some(token) = settings.token.as_ref().and_then(|token| Token::new(token.expose())) {
+        builder = builder.token(token);
+    }
+    Ok(builder.serve(services)?)
 }

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use adit::app::App;
 use adit::config::{self, Checked};
-use adit::lifecycle::Signals;
+use adit::lifecycle::{Drain, Signals};
 use adit::telemetry::log;
 use tokio::runtime::{Builder, Runtime};
-use tokio_util::sync::CancellationToken;
 
 use super::MISUSED;
 
@@ -27,21 +26,23 @@ pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
 
 async fn serve(checked: Checked) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let stop = CancellationToken::new();
-    let running = App::build(checked).await?.run(stop.clone().cancelled_owned());
+    let (drain, limit) = (Drain::new(), checked.drain_timeout);
+    let running = App::build(checked).await?.run(drain.clone());
     tokio::pin!(running);
-    loop {
-        tokio::select! {
-            ended = &mut running => return Ok(ended?),
-            signal = signals.next() => {
-                if stop.is_cancelled() {
-                    anyhow::bail!("{} while draining: stopped at once, what still ran was cut", signal.label());
-                }
-                tracing::info!(signal = signal.label(), "stopping; once more to stop at once");
-                stop.cancel();
-            }
-        }
-    }
+    let signal = tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        signal = signals.next() => signal,
+    };
+    tracing::info!(signal = signal.label(), "stopping; once more to stop at once");
+    drain.begin(limit);
+    let signal = tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        signal = signals.next() => signal,
+    };
+    // What still runs may say goodbye, and is then cut.
+    drain.stop();
+    running.await?;
+    anyhow::bail!("{} while draining: stopped at once, what still ran was cut", signal.label())
 }
 
 /// One worker is a current-thread runtime: nothing is handed between threads, which is faster per core.

@@ -18,7 +18,6 @@ use crate::policy::{
 };
 use crate::protocol::session::Timing;
 use crate::responder::DEFAULT_NAME;
-use crate::tls::{ClientCertificates, ResponderTls, TlsError};
 use crate::transport::TunnelSettings;
 use crate::transport::quic::CongestionControl;
 use crate::transport::tcp::envoy::Security;
@@ -104,12 +103,17 @@ impl AdmissionConfig {
     /// # Errors
     /// Everything that is wrong with them; never for settings out of a [`Checked`](crate::config::Checked).
     pub fn rules(&self) -> Result<Rules, Vec<RuleError>> {
+        Rules::new(self.settings())
+    }
+
+    /// The settings of the rules that policy applies.
+    pub fn settings(&self) -> RuleSettings {
         let node = |node: &NodeConfig| NodeRule {
             claim: node.claim.clone(),
             pins: node.pins.clone(),
             token: node.token.as_ref().and_then(|token| TokenSecret::new(token.expose())),
         };
-        Rules::new(RuleSettings {
+        RuleSettings {
             identity: self.identity.clone(),
             tenant: self.tenant.clone(),
             cluster: self.cluster.clone(),
@@ -117,7 +121,7 @@ impl AdmissionConfig {
             nodes: self.nodes.iter().map(node).collect(),
             quotas: self.quotas,
             insecure_accept_any: self.insecure_accept_any,
-        })
+        }
     }
 }
 
@@ -135,16 +139,6 @@ impl ResponderConfig {
             max_handshakes: self.max_pending_handshakes as usize,
             ..standard
         }
-    }
-
-    /// Loads what the tunnel listener shows, and whom it has to ask for a certificate under `rules`, which are
-    /// [`AdmissionConfig::rules`].
-    ///
-    /// # Errors
-    /// What is wrong with the files.
-    pub fn tls(&self, rules: &Rules) -> Result<ResponderTls, TlsError> {
-        let initiators = ClientCertificates::for_rules(rules, self.tls.trust()?);
-        Ok(ResponderTls { credentials: self.tls.credentials()?, initiators })
     }
 }
 

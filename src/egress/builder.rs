@@ -1,14 +1,14 @@
 //! An egress listener in a few lines, for programs that embed a responder.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::egress::Settings;
 use crate::egress::gateway::Gateway;
 use crate::egress::listener::Listener;
+use crate::lifecycle::DrainWatch;
 use crate::net;
 use crate::proxy::{AccessLog, Recorder};
 use crate::routing::{Directory, Router, RouterSettings};
@@ -112,11 +112,21 @@ impl Egress {
         self.address
     }
 
-    /// Takes requests until `drain` is cancelled, then returns when the last connection is done.
+    /// Takes requests until a drain is announced, then is done when the last connection is, at the latest when the drain
+    /// expires: what is left is cut. The drain waits for it.
     ///
-    /// Cancel safety: dropping the future drops the listening socket and every connection.
-    pub async fn run(self, drain: CancellationToken) {
-        self.listener.run(self.service, drain).await;
+    /// # Cancel safety
+    /// Dropping the future drops the listening socket and every connection.
+    pub fn run(self, drain: DrainWatch) -> impl Future<Output = ()> + Send + 'static {
+        // Taken before the future is first polled, so that a drain never overlooks a role that is about to start.
+        let guard = drain.guard();
+        async move {
+            tokio::select! {
+                () = self.listener.run(self.service, drain.token()) => {}
+                () = drain.expired() => {}
+            }
+            drop(guard);
+        }
     }
 }
 

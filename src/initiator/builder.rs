@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::id::{HostPort, ServiceName, TunnelAddress};
+use crate::id::{Claim, ServiceName, TunnelAddress};
 use crate::initiator::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, InitiatorSettings};
 use crate::net;
 use crate::protocol::ALPN;
@@ -26,10 +26,8 @@ use crate::transport::{DialError, Dialer, HttpService, Serve, TransportChoice, T
 #[derive(Debug)]
 #[must_use = "nothing serves yet"]
 pub struct Builder {
-    address: TunnelAddress,
-    more: Vec<Destination>,
-    server_name: Option<String>,
-    transport: TransportChoice,
+    claim: Claim,
+    destinations: Vec<Destination>,
     tls: InitiatorTls,
     token: Option<Token>,
     services: Vec<Service>,
@@ -62,11 +60,15 @@ impl Builder {
     /// Says who dials and whom, and which responders are genuine: whose chain ends at a root of `responder`, whose key
     /// it pins, or both.
     pub fn new(address: TunnelAddress, responder: Trust) -> Self {
+        let destination = Destination::new(&address.responder, address.count);
+        Self::to(address.claim, vec![destination], responder)
+    }
+
+    /// The same for several responders, all of which are dialled.
+    pub fn to(claim: Claim, destinations: Vec<Destination>, responder: Trust) -> Self {
         Self {
-            address,
-            more: Vec::new(),
-            server_name: None,
-            transport: TransportChoice::default(),
+            claim,
+            destinations,
             tls: InitiatorTls { credentials: None, responder },
             token: None,
             services: Vec::new(),
@@ -89,26 +91,33 @@ impl Builder {
         Self { token: Some(token), ..self }
     }
 
-    /// Another responder, and how many tunnels are kept to each address that its name resolves to.
-    pub fn also_to(mut self, responder: &HostPort, count: u32) -> Self {
-        self.more.push(destination(responder, count));
+    /// The name that the certificate of every responder must have; by default the host that is dialled.
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        for destination in &mut self.destinations {
+            destination.server_name = Some(name.clone());
+        }
         self
     }
 
-    /// The name that the certificates of responders must have; by default the host that is dialled.
-    pub fn server_name(self, name: impl Into<String>) -> Self {
-        Self { server_name: Some(name.into()), ..self }
-    }
-
-    /// What carries the tunnels; by default the best that works.
-    pub fn transport(self, transport: TransportChoice) -> Self {
-        Self { transport, ..self }
+    /// What carries the tunnels, to Envoys too; by default the best that works. Single responders may have their own, see
+    /// [`Destination::transport`].
+    pub fn transport(mut self, transport: TransportChoice) -> Self {
+        for destination in &mut self.destinations {
+            destination.transport.clone_from(&transport);
+        }
+        self
     }
 
     /// A service that is announced to responders. Requests that name it carry the [`ServiceName`] as an extension.
     pub fn exports(mut self, name: ServiceName) -> Self {
         self.services.push(Service { name, kind: ServiceKind::Http });
         self
+    }
+
+    /// The services that are announced to responders, in place of all before.
+    pub fn services(self, services: Vec<Service>) -> Self {
+        Self { services, ..self }
     }
 
     /// How long a tunnel that fell back to TCP waits before QUIC is probed; by default [`DEFAULT_PROBE_INTERVAL`].
@@ -141,33 +150,12 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] says which setting or credential is at fault.
     pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<HttpService<S>>, BuildError> {
-        let Self { address, more, server_name, transport, tls, token, services, .. } = self;
-        let (probe_interval, tunnel, metrics) = (self.probe_interval, self.tunnel, self.metrics);
+        let Self { claim, token, tls, services, destinations, probe_interval, tunnel, tcp, metrics, .. } = self;
         let config = tls::initiator_config(&tls, &[ALPN])?;
         let endpoint = quic::bind(dialling_socket(&metrics)?, &Keys::ephemeral(), None)?;
-        let first = destination(&address.responder, address.count);
-        let mut destinations: Vec<_> = std::iter::once(first).chain(more).collect();
-        for destination in &mut destinations {
-            destination.server_name.clone_from(&server_name);
-            destination.transport.clone_from(&transport);
-        }
-        let claim = address.claim;
-        let settings = InitiatorSettings {
-            claim,
-            token,
-            tls,
-            services,
-            destinations,
-            probe_interval,
-            tunnel,
-            tcp: self.tcp.clone(),
-        };
-        let tcp = tcp::Dialer::new(config.clone(), tunnel, self.tcp);
-        let dialer = Dialer::new(Some(quic::Dialer::new(endpoint, config, tunnel, self.quic)?), Some(tcp));
+        let quic = quic::Dialer::new(endpoint, config.clone(), tunnel, self.quic)?;
+        let dialer = Dialer::new(Some(quic), Some(tcp::Dialer::new(config, tunnel, tcp.clone())));
+        let settings = InitiatorSettings { claim, token, tls, services, destinations, probe_interval, tunnel, tcp };
         Ok(Initiator::new(settings, dialer, HttpService(service), &metrics)?)
     }
-}
-
-fn destination(responder: &HostPort, count: u32) -> Destination {
-    Destination { target: responder.to_string(), count, server_name: None, transport: TransportChoice::default() }
 }

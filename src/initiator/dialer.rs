@@ -17,6 +17,8 @@ use crate::id::InstanceId;
 use crate::initiator::settings::{Destination, InitiatorSettings};
 use crate::initiator::status::StatusBoard;
 use crate::initiator::supervisor::{Shared, Slot, keep};
+use crate::lifecycle::{DrainWatch, LAST_WORDS};
+use crate::protocol::code::CloseCode;
 use crate::telemetry::{Metrics, Role};
 use crate::tls::TlsError;
 use crate::transport::{Accept, Dialer};
@@ -68,16 +70,31 @@ impl<A: Accept> Initiator<A> {
         self.shared.board.clone()
     }
 
-    /// Keeps the tunnels up until `drain` is cancelled, then drains them all and returns.
+    /// Keeps the tunnels up until a drain is announced, then drains them all and is done when the last is gone, at the
+    /// latest when the drain expires: what is left is cut. The drain waits for it.
     ///
     /// Not cancel safe: dropping the future leaves the tunnels' tasks running.
-    pub async fn run(self, drain: CancellationToken) {
-        for prepared in self.destinations.iter() {
-            self.shared.tasks.spawn(self.clone().keep_destination(Arc::clone(prepared), drain.clone()));
+    pub fn run(self, drain: DrainWatch) -> impl Future<Output = ()> + Send + 'static {
+        // Taken before the future is first polled, so that a drain never overlooks a role that is about to start.
+        let guard = drain.guard();
+        async move {
+            let tasks = &self.shared.tasks;
+            for prepared in self.destinations.iter() {
+                tasks.spawn(self.clone().keep_destination(Arc::clone(prepared), drain.token()));
+            }
+            drain.announced().await;
+            tasks.close();
+            tokio::select! {
+                () = tasks.wait() => {}
+                () = drain.expired() => {
+                    for tunnel in self.shared.board.tunnels() {
+                        tunnel.close(CloseCode::Done, "the drain deadline passed");
+                    }
+                    let _ = timeout(LAST_WORDS, tasks.wait()).await;
+                }
+            }
+            drop(guard);
         }
-        drain.cancelled().await;
-        self.shared.tasks.close();
-        self.shared.tasks.wait().await;
     }
 
     async fn keep_destination(self, prepared: Arc<Prepared>, drain: CancellationToken) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::id::Claim;
+use crate::id::{Claim, HostPort};
 use crate::protocol::handshake::{Service, Token};
 use crate::tls::{InitiatorTls, TlsError};
 use crate::transport::tcp::{TcpSettings, envoy};
@@ -56,6 +56,12 @@ impl InitiatorSettings {
 }
 
 impl Destination {
+    /// This many tunnels to each address of a responder, over the best transport that works.
+    pub fn new(responder: &HostPort, count: u32) -> Self {
+        let transport = TransportChoice::default();
+        Self { target: responder.to_string(), count, server_name: None, transport }
+    }
+
     /// The name to verify: the configured one, else the host part of the target.
     pub(super) fn server_name(&self) -> String {
         self.server_name.clone().unwrap_or_else(|| {

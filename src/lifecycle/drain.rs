@@ -1,8 +1,19 @@
-//! Finishing what runs: one end decides, every task watches, a deadline ends it.
+//! Finishing what runs: one end decides, every role and task watches, a deadline ends it.
 //!
 //! ```text
-//! running ── drain(timeout) ──▶ draining ── all done ─────────────────▶ complete
-//!                                   └────── timeout, or stop() ──▶ expired ── LAST_WORDS ──▶ tasks dropped
+//! running ── begin(limit) ──▶ draining ── all done ─────────────────▶ complete
+//!                                 └────── limit, or stop() ──▶ expired ── LAST_WORDS ──▶ tasks dropped
+//! ```
+//!
+//! A program drains its roles in two lines:
+//!
+//! ```no_run
+//! # async fn f(responder: adit::responder::Responder) {
+//! let drain = adit::lifecycle::Drain::new();
+//! tokio::spawn(responder.run(drain.watch()));
+//! // Later: announce it, wait until every role is done, or cut what is left after 30 s.
+//! drain.drain(std::time::Duration::from_secs(30)).await;
+//! # }
 //! ```
 
 use std::future::Future;
@@ -28,7 +39,7 @@ pub enum Drained {
     Expired(usize),
 }
 
-/// The end that decides. Dropping it drains nothing.
+/// The end that decides. Clones decide the same drain; dropping them drains nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     state: Arc<State>,
@@ -49,20 +60,27 @@ impl Drain {
         Self::default()
     }
 
-    /// A handle for a task.
+    /// A handle for a role or task.
     pub fn watch(&self) -> DrainWatch {
         DrainWatch { state: Arc::clone(&self.state) }
     }
 
-    /// Announces the drain and returns when everything watched has ended: by itself, or at the deadline, `limit` from
-    /// now, and [`LAST_WORDS`]. Called again while draining, it waits as well; the deadline stays that of the first
-    /// call.
+    /// Announces the drain; its deadline is `limit` from now, and stays that of the first call. Returns at once, and
+    /// enforces nothing: [`Drain::drain`] does.
+    pub fn begin(&self, limit: Duration) {
+        self.state.deadline.get_or_init(|| Instant::now() + limit);
+        self.state.announced.cancel();
+    }
+
+    /// Announces the drain like [`Drain::begin`] and returns when everything watched has ended: by itself, or at the
+    /// deadline and [`LAST_WORDS`]. Called again while draining, it waits as well.
     ///
+    /// # Cancel safety
     /// Cancel safe, but the drain goes on and nobody enforces its deadline.
     pub async fn drain(&self, limit: Duration) -> Drained {
+        self.begin(limit);
         let state = &self.state;
-        let deadline = *state.deadline.get_or_init(|| Instant::now() + limit);
-        state.announced.cancel();
+        let deadline = self.watch().deadline();
         state.tracker.close();
         tokio::select! {
             () = state.tracker.wait() => return Drained::Complete,
@@ -78,14 +96,15 @@ impl Drain {
         if left == 0 { Drained::Complete } else { Drained::Expired(left) }
     }
 
-    /// Brings the deadline of the drain to now: the second SIGTERM.
+    /// The second step of a drain: brings its deadline to now. A drain that was not announced is announced by it.
     pub fn stop(&self) {
-        self.state.announced.cancel();
+        self.begin(Duration::ZERO);
         self.state.expired.cancel();
     }
 }
 
-/// What a task holds to learn that it should finish. Cheap to clone; holding one keeps nothing alive.
+/// What a role or task holds to learn that it should finish, and by when. Cheap to clone; holding one keeps nothing
+/// alive.
 #[derive(Debug, Clone)]
 pub struct DrainWatch {
     state: Arc<State>,
@@ -104,23 +123,31 @@ impl DrainWatch {
         self.state.announced.is_cancelled()
     }
 
-    /// Returns once the drain is announced: finish what runs. Gives the deadline. Cancel safe.
-    pub async fn announced(&self) -> Instant {
+    /// Returns once the drain is announced: finish what runs. Cancel safe.
+    pub async fn announced(&self) {
         self.state.announced.cancelled().await;
-        self.deadline().unwrap_or_else(Instant::now)
     }
 
-    /// When the drain ends what is left; `None` before it was announced.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.state.deadline.get().copied()
+    /// The same as a token, for code that only has to know that the drain began.
+    pub fn token(&self) -> CancellationToken {
+        self.state.announced.clone()
     }
 
-    /// Returns at the deadline: end now; [`LAST_WORDS`] are left. Cancel safe.
+    /// How long what runs may still take; zero before the drain was announced.
+    pub fn remaining(&self) -> Duration {
+        self.deadline().saturating_duration_since(Instant::now())
+    }
+
+    fn deadline(&self) -> Instant {
+        self.state.deadline.get().copied().unwrap_or_else(Instant::now)
+    }
+
+    /// Returns at the deadline, or at the order to stop: end now; [`LAST_WORDS`] are left. Cancel safe.
     pub async fn expired(&self) {
         self.state.expired.cancelled().await;
     }
 
-    /// Keeps the drain from completing until the guard is dropped: for work inside a task that is not its own task.
+    /// Keeps the drain from completing until the guard is dropped: every role holds one while it runs.
     pub fn guard(&self) -> DrainGuard {
         DrainGuard { _token: self.state.tracker.token() }
     }
@@ -199,15 +226,17 @@ mod tests {
         let drain = Drain::new();
         let watch = drain.watch();
         assert!(!watch.is_draining());
-        assert_eq!(watch.deadline(), None);
-        let start = Instant::now();
+        assert_eq!(watch.remaining(), Duration::ZERO);
         let learned = watch.spawn({
             let watch = watch.clone();
-            async move { watch.announced().await }
+            async move {
+                watch.announced().await;
+                watch.remaining()
+            }
         });
         drain.drain(LIMIT).await;
         assert!(watch.is_draining());
-        assert_eq!(learned.await.unwrap(), Some(start + LIMIT));
+        assert_eq!(learned.await.unwrap(), Some(LIMIT));
     }
 
     #[tokio::test(start_paused = true)]
@@ -245,6 +274,17 @@ mod tests {
         drain.watch().spawn(std::future::pending::<()>());
         let start = Instant::now();
         tokio::join!(drain.drain(Duration::from_secs(1)), drain.drain(LIMIT));
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_to_stop_needs_no_drain_before_it() {
+        let drain = Drain::new();
+        drain.watch().spawn(std::future::pending::<()>());
+        drain.stop();
+        assert!(drain.watch().is_draining());
+        let start = Instant::now();
+        assert_eq!(drain.drain(LIMIT).await, Drained::Expired(1));
         assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     }
 

@@ -48,6 +48,7 @@ pub struct Rules {
     nodes: HashMap<(TenantId, NodeId), NodeRule>,
     pub(super) quotas: Quotas,
     pub(super) insecure_accept_any: bool,
+    pub(super) generation: u64,
 }
 
 /// Why rules were not accepted.
@@ -128,7 +129,18 @@ impl Rules {
             return Err(errors);
         }
         let RuleSettings { tenant, cluster, pins, quotas, insecure_accept_any, .. } = settings;
-        Ok(Self { identity, tenant, cluster, pins, nodes, quotas, insecure_accept_any })
+        Ok(Self { identity, tenant, cluster, pins, nodes, quotas, insecure_accept_any, generation: 0 })
+    }
+
+    /// The same rules under a number that says which of two sets is the later one; 0 unless said otherwise.
+    #[must_use]
+    pub fn with_generation(self, generation: u64) -> Self {
+        Self { generation, ..self }
+    }
+
+    /// Which of a responder's sets of rules this is; the registry takes nothing that an earlier one admitted.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The quotas of the rules.

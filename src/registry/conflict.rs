@@ -39,6 +39,9 @@ pub enum InsertError {
     /// There are too many tunnels.
     #[error(transparent)]
     Quota(#[from] QuotaExceeded),
+    /// The rules changed since it was admitted; policy must be asked again.
+    #[error("the rules changed since this tunnel was admitted")]
+    Outdated,
     /// A mistake of the caller: the tunnel id is in use.
     #[error("the tunnel id is in use")]
     DuplicateId,
@@ -50,7 +53,7 @@ impl InsertError {
         let code = match self {
             Self::Quota(exceeded) => return exceeded.refusal(),
             Self::Conflict(_) => RefusalCode::Conflict,
-            Self::DuplicateId => RefusalCode::Unavailable,
+            Self::DuplicateId | Self::Outdated => RefusalCode::Unavailable,
         };
         let reason = self.to_string();
         debug_assert!(reason.len() <= MAX_REASON_BYTES, "these texts are fixed and short");

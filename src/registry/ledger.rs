@@ -12,6 +12,8 @@ pub(super) struct Ledger {
     /// No tenant has 0.
     tenants: HashMap<TenantId, usize>,
     pub(super) departed: Departed,
+    /// Of the rules; what was admitted under an earlier one is not entered.
+    pub(super) generation: u64,
 }
 
 impl Ledger {

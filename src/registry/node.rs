@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::conflict::Conflict;
 use crate::id::{ClusterId, InstanceId, Place, SpkiPin, TunnelId};
+use crate::policy::Proof;
 
 /// How many replaced instances of a live node are remembered, so that they do not come back.
 const MAX_RETIRED: usize = 8;
@@ -35,7 +36,8 @@ pub(super) struct NodeState<H> {
 pub(super) struct Member<H> {
     pub(super) id: TunnelId,
     pub(super) place: Place,
-    pub(super) key: Option<SpkiPin>,
+    /// What it showed when it was admitted.
+    pub(super) proof: Arc<Proof>,
     /// It finishes what runs and gets nothing new.
     pub(super) leaving: bool,
     pub(super) handle: H,
@@ -69,7 +71,7 @@ impl<H: Clone> NodeState<H> {
     pub(super) fn first(newcomer: &Member<H>) -> Self {
         Self {
             cluster: newcomer.place.claim.cluster.clone(),
-            key: newcomer.key,
+            key: newcomer.proof.key(),
             instance: newcomer.place.instance,
             retired: Vec::new(),
             tunnels: vec![newcomer.clone()],
@@ -78,7 +80,7 @@ impl<H: Clone> NodeState<H> {
 
     /// The node with one more tunnel, and the tunnels that it supersedes. spec: HS-14
     pub(super) fn admit(&self, newcomer: &Member<H>) -> Result<(Self, Vec<Member<H>>), Conflict> {
-        if self.key != newcomer.key && self.tunnels.iter().any(|tunnel| !tunnel.leaving) {
+        if self.key != newcomer.proof.key() && self.tunnels.iter().any(|tunnel| !tunnel.leaving) {
             return Err(Conflict::OtherKey);
         }
         let retired = match self.instance == newcomer.place.instance {

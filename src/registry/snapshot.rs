@@ -1,10 +1,12 @@
 //! Walking and counting what is registered.
 
+use std::sync::Arc;
+
 use super::names::{Held, Shard};
 use super::node::Member;
 use super::{Handle, Registry};
-use crate::id::{Claim, Place, SpkiPin, TunnelId};
-use crate::policy::Counts;
+use crate::id::{Claim, Place, TunnelId};
+use crate::policy::{Counts, Proof};
 
 /// A registered tunnel, with all that is needed to ask policy again.
 #[derive(Debug, Clone)]
@@ -13,8 +15,8 @@ pub struct LiveTunnel<H> {
     pub id: TunnelId,
     /// Whose it is, and which of the node's.
     pub place: Place,
-    /// The key that was proven when it was admitted.
-    pub key: Option<SpkiPin>,
+    /// What it showed when it was admitted.
+    pub proof: Arc<Proof>,
     /// It gets no new requests.
     pub leaving: bool,
     /// The tunnel.
@@ -60,7 +62,7 @@ fn live_tunnel<H: Handle>(member: &Member<H>) -> LiveTunnel<H> {
     LiveTunnel {
         id: member.id,
         place: member.place.clone(),
-        key: member.key,
+        proof: Arc::clone(&member.proof),
         leaving: member.leaving,
         handle: member.handle.clone(),
     }

@@ -29,11 +29,15 @@ impl<H: Handle> Registry<H> {
     /// are superseded do not count.
     pub fn insert(&self, admitted: Admitted, id: TunnelId, handle: H) -> Result<Inserted<H>, InsertError> {
         let quotas = admitted.quotas();
-        let member = Member { id, place: admitted.place().clone(), key: admitted.key(), leaving: false, handle };
+        let member =
+            Member { id, place: admitted.place().clone(), proof: Arc::clone(admitted.proof()), leaving: false, handle };
         let claim = member.place.claim.clone();
 
         // Declared after `member`, so that a refused handle is dropped when the lock is free again.
         let mut ledger = self.ledger();
+        if admitted.generation() < ledger.generation {
+            return Err(InsertError::Outdated);
+        }
         if ledger.owner(id).is_some() {
             return Err(InsertError::DuplicateId);
         }
@@ -57,6 +61,13 @@ impl<H: Handle> Registry<H> {
             None => self.create(&claim, state),
         }
         Ok(Inserted { superseded: superseded.into_iter().map(|tunnel| tunnel.handle).collect() })
+    }
+
+    /// From now on refuses what was admitted under rules of an earlier generation. Whatever was registered before this
+    /// returns is in every snapshot that is taken afterwards, so that nothing escapes who asks policy again for those.
+    pub fn require_generation(&self, generation: u64) {
+        let mut ledger = self.ledger();
+        ledger.generation = ledger.generation.max(generation);
     }
 
     /// Takes a tunnel out of the choice; it still counts until it is removed. False when there is none with this id.

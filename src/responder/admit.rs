@@ -1,32 +1,25 @@
 //! One connection's way from "incoming" to a registered tunnel, or to a numbered refusal.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use crate::id::{PeerIdentity, TunnelId};
-use crate::policy;
+use crate::policy::Admitted;
 use crate::protocol::VERSION;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{Refusal, Welcome};
-use crate::responder::listener::{Proof, Shared};
+use crate::responder::shared::Shared;
+use crate::responder::terms::Terms;
 use crate::telemetry::HandshakeFailure;
 use crate::tls;
 use crate::transport::quic::new_tunnel_id;
 use crate::transport::{
     AcceptError, CloseReason, Incoming, Pending, Phase, Prepared, TransportKind, Tunnel, TunnelSettings,
 };
-
-impl Shared {
-    fn proofs(&self) -> MutexGuard<'_, HashMap<TunnelId, Proof>> {
-        self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Counts a handshake under way until it drops.
 pub(super) struct Handshaking(Arc<Shared>);
@@ -47,6 +40,7 @@ impl Drop for Handshaking {
 /// Runs one connection to its end.
 pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming, handshaking: Handshaking) {
     let (remote, transport) = (incoming.remote(), incoming.transport());
+    let begun = Begun { generation: incoming.generation(), terms: shared.admission.terms() };
     let pending = match incoming.handshake().await {
         Ok(pending) => pending,
         Err(error) => return turned_away(&shared, remote, transport, &error),
@@ -54,14 +48,21 @@ pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming, handshaking: 
     let claim = pending.shown.hello.place.claim.clone();
     let transport = pending.transport();
     let span = info_span!("tunnel", node = %claim.node, cluster = %claim.cluster, tenant = %claim.tenant, %transport);
-    run(shared, pending, handshaking).instrument(span).await;
+    run(shared, pending, begun, handshaking).instrument(span).await;
 }
 
-async fn run(shared: Arc<Shared>, pending: Pending, handshaking: Handshaking) {
+/// What held when a connection came.
+struct Begun {
+    /// Of what it was accepted with.
+    generation: u64,
+    terms: Arc<Terms>,
+}
+
+async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun, handshaking: Handshaking) {
     let remote = pending.shown.remote;
     let slot = pending.shown.hello.place.slot;
     let is_envoy = pending.transport() == TransportKind::Envoy;
-    match register(&shared, pending).await {
+    match register(&shared, pending, begun) {
         Ok((prepared, welcome)) => {
             drop(handshaking);
             let tunnel = prepared.tunnel().clone();
@@ -72,8 +73,7 @@ async fn run(shared: Arc<Shared>, pending: Pending, handshaking: Handshaking) {
             }
             let driver = prepared.welcome(welcome);
             let reason = attend(&shared, &tunnel, driver).await;
-            shared.directory.registry().remove(tunnel.id(), Instant::now());
-            shared.proofs().remove(&tunnel.id());
+            shared.admission.directory().registry().remove(tunnel.id(), Instant::now());
             record.closed(reason.code);
             info!(%remote, slot, tunnel = %tunnel.id(), code = %reason.code, reason = reason.text, "tunnel down");
         }
@@ -97,46 +97,34 @@ enum Refused {
     Prepared(Box<Prepared>),
 }
 
-async fn register(shared: &Arc<Shared>, pending: Pending) -> Result<(Prepared, Welcome), (Refused, Refusal)> {
-    let (admitted, identity) = match authorize(shared, &pending) {
+fn register(shared: &Shared, pending: Pending, begun: Begun) -> Result<(Prepared, Welcome), (Refused, Refusal)> {
+    let admitted = match authorize(shared, &pending, &begun) {
         Ok(admitted) => admitted,
         Err(refusal) => return Err((Refused::Pending(Box::new(pending)), refusal)),
     };
-    let proof = Proof { identity, token: pending.shown.hello.token.clone() };
     let observed = pending.shown.remote.to_string();
     let prepared = pending.prepare(new_tunnel_id());
     let tunnel = prepared.tunnel().clone();
-    shared.proofs().insert(tunnel.id(), proof);
-    match shared.directory.insert(admitted, tunnel.id(), tunnel.clone()) {
+    match shared.admission.enter(admitted, begun.generation, tunnel.id(), tunnel.clone()) {
         Ok(inserted) => {
             for old in inserted.superseded {
                 debug!(old = %old.id(), "superseded");
                 old.close(CloseCode::Superseded, "a newer tunnel took its place");
             }
-            Ok((prepared, welcome(shared, &tunnel, observed)))
+            Ok((prepared, welcome(&begun.terms, &tunnel, observed)))
         }
-        Err(error) => {
-            shared.proofs().remove(&tunnel.id());
-            Err((Refused::Prepared(Box::new(prepared)), error.refusal()))
-        }
+        Err(refusal) => Err((Refused::Prepared(Box::new(prepared)), refusal)),
     }
 }
 
-fn authorize(shared: &Shared, pending: &Pending) -> Result<(policy::Admitted, PeerIdentity), Refusal> {
+fn authorize(shared: &Shared, pending: &Pending, begun: &Begun) -> Result<Admitted, Refusal> {
     let hello = &pending.shown.hello;
-    if shared.draining.is_cancelled() {
-        return Err(refusal(RefusalCode::Unavailable, "the responder is draining", Some(Duration::from_secs(2))));
-    }
-    let (lowest, highest) = hello.versions;
-    if !(lowest..=highest).contains(&VERSION) {
-        let reason = format!("versions {lowest} to {highest} are offered; this responder speaks {VERSION}");
-        return Err(refusal(RefusalCode::Unsupported, &reason, None));
-    }
-    let identity = tls::peer_identity(&pending.shown.certificates)
-        .map_err(|error| refusal(RefusalCode::Unauthenticated, &error.to_string(), None))?;
-    let token = hello.token.as_deref();
-    let admitted = policy::authorize(hello.place.clone(), &identity, token, &shared.rules.load())?;
-    Ok((admitted, identity))
+    let identity = tls::peer_identity(&pending.shown.certificates).map_err(|error| Refusal {
+        code: RefusalCode::Unauthenticated,
+        reason: error.to_string(),
+        retry_after: None,
+    })?;
+    shared.admission.authorize(hello.place.clone(), &identity, hello.token.as_deref(), begun.generation)
 }
 
 /// Counts and tells why there was no claim to decide about.
@@ -163,16 +151,12 @@ fn turned_away(shared: &Shared, remote: SocketAddr, transport: TransportKind, er
     warn!(%remote, %transport, %error, "no tunnel: the handshake failed");
 }
 
-fn refusal(code: RefusalCode, reason: &str, retry_after: Option<Duration>) -> Refusal {
-    Refusal { code, reason: reason.to_owned(), retry_after }
-}
-
-fn welcome(shared: &Shared, tunnel: &Tunnel, observed: String) -> Welcome {
-    let TunnelSettings { limits, timing, .. } = shared.tunnel;
+fn welcome(terms: &Terms, tunnel: &Tunnel, observed: String) -> Welcome {
+    let TunnelSettings { limits, timing, .. } = terms.tunnel;
     Welcome {
         version: VERSION,
         tunnel: tunnel.id(),
-        responder: shared.name.clone(),
+        responder: terms.name.clone(),
         observed: Some(observed),
         limits: limits.into(),
         keepalive: timing.keepalive_interval,
@@ -194,7 +178,7 @@ async fn attend(shared: &Shared, tunnel: &Tunnel, driver: impl Future<Output = C
                 match current {
                     Phase::Draining { .. } => {
                         info!(tunnel = %tunnel.id(), in_flight = tunnel.snapshot().in_flight, "tunnel draining");
-                        shared.directory.registry().leave(tunnel.id());
+                        shared.admission.directory().registry().leave(tunnel.id());
                     }
                     Phase::Suspect => {
                         was_suspect = true;

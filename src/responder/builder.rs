@@ -7,17 +7,20 @@ use rustls::pki_types::CertificateDer;
 
 use crate::net;
 use crate::policy::{RuleError, RuleSettings, Rules};
-use crate::protocol::ALPN;
-use crate::responder::listener::{Responder, ResponderError, ResponderSettings, Sockets};
-use crate::routing::Directory;
+use crate::responder::listener::Responder;
+use crate::responder::shared::{Fixed, Sockets, StartError};
+use crate::responder::terms::Terms;
 use crate::telemetry::{Metrics, Role};
-use crate::tls::{self, ClientCertificates, Credentials, ResponderTls, TlsError, Trust};
+use crate::tls::{ClientCertificates, Credentials, ResponderTls, Trust};
+use crate::transport::TunnelSettings;
 use crate::transport::quic::{Keys, QuicSettings, listening_socket};
 use crate::transport::tcp::TcpSettings;
-use crate::transport::{Tunnel, TunnelSettings};
+use crate::transport::tcp::envoy::AcceptSettings;
 
 /// What a responder without a name calls itself.
 pub const DEFAULT_NAME: &str = "adit";
+/// How often a free UDP port is tried whose TCP port turns out to be taken.
+const PORT_PAIRS: usize = 16;
 
 /// Builds a [`Responder`]. There is no `bind` before somebody decided who may open a tunnel:
 ///
@@ -46,6 +49,7 @@ pub struct Builder<Peers = Undecided> {
     quic: QuicSettings,
     tcp_settings: TcpSettings,
     tcp: Option<SocketAddr>,
+    envoy: Option<AcceptSettings>,
     metrics: Metrics,
     peers: Peers,
 }
@@ -76,15 +80,12 @@ pub enum BuildError {
     /// Anybody could sign a certificate with any name in it.
     #[error("an identity template without roots proves nothing; expected the roots that sign such names")]
     IdentityWithoutRoots,
-    /// The credentials, roots or revocation lists.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
     /// The address cannot be bound.
     #[error(transparent)]
     Bind(#[from] net::BindError),
-    /// The endpoint could not be made.
+    /// The sockets are bound, and still it cannot start.
     #[error(transparent)]
-    Responder(#[from] ResponderError),
+    Start(#[from] StartError),
 }
 
 impl Builder<Undecided> {
@@ -98,6 +99,7 @@ impl Builder<Undecided> {
             quic: QuicSettings::default(),
             tcp_settings: TcpSettings::default(),
             tcp: None,
+            envoy: None,
             metrics: Metrics::new(),
             peers: Undecided(()),
         }
@@ -138,8 +140,8 @@ impl Builder<Undecided> {
     }
 
     fn decided(self, peers: Decided) -> Builder<Decided> {
-        let Self { credentials, name, keys, tunnel, quic, tcp_settings, tcp, metrics, peers: Undecided(()) } = self;
-        Builder { credentials, name, keys, tunnel, quic, tcp_settings, tcp, metrics, peers }
+        let Self { credentials, name, keys, tunnel, quic, tcp_settings, tcp, envoy, metrics, .. } = self;
+        Builder { credentials, name, keys, tunnel, quic, tcp_settings, tcp, envoy, metrics, peers }
     }
 }
 
@@ -179,7 +181,13 @@ impl<Peers> Builder<Peers> {
         Self { quic, ..self }
     }
 
-    /// Listens for tunnels over TCP as well; usually on the same port number.
+    /// Takes Envoy's reverse tunnels as well, on the TCP port.
+    pub fn envoy(self, envoy: AcceptSettings) -> Self {
+        Self { envoy: Some(envoy), ..self }
+    }
+
+    /// Listens for tunnels over TCP as well; usually on the same port number. Port 0 on the address of QUIC takes the
+    /// number that QUIC gets.
     pub fn tcp(self, address: SocketAddr) -> Self {
         Self { tcp: Some(address), ..self }
     }
@@ -196,14 +204,41 @@ impl Builder<Decided> {
     /// # Errors
     /// [`BuildError`] says which setting, credential or address is at fault.
     pub fn bind(self, address: SocketAddr) -> Result<Responder, BuildError> {
-        let Self { credentials, name, keys, tunnel, quic, tcp_settings, tcp, metrics, peers } = self;
-        let Decided { rules, initiators } = peers;
-        let tls = tls::responder_config(&ResponderTls { credentials, initiators }, &[ALPN])?;
-        let socket = listening_socket(address, Role::Responder, &metrics)?;
-        let tcp = tcp.map(net::bind_tcp).transpose()?;
-        let settings = ResponderSettings { name, rules, tls, keys, tunnel, quic, tcp: tcp_settings, envoy: None };
-        let directory: Arc<Directory<Tunnel>> = Arc::default();
-        Ok(Responder::bind(Sockets { quic: Some(socket), tcp }, settings, directory, &metrics)?)
+        let sockets = sockets(address, self.tcp, &self.metrics)?;
+        self.finish(sockets)
+    }
+
+    /// Binds a TCP address and no UDP one: for places that UDP does not reach. [`Builder::tcp`] is not needed beside it.
+    ///
+    /// # Errors
+    /// As for [`Builder::bind`].
+    pub fn bind_tcp(self, address: SocketAddr) -> Result<Responder, BuildError> {
+        let sockets = Sockets { quic: None, tcp: Some(net::bind_tcp(address)?) };
+        self.finish(sockets)
+    }
+
+    fn finish(self, sockets: Sockets) -> Result<Responder, BuildError> {
+        let Self { credentials, name, tunnel, envoy, metrics, peers: Decided { rules, initiators }, .. } = self;
+        let tls = Arc::new(ResponderTls { credentials, initiators });
+        let fixed = Fixed { keys: self.keys, quic: self.quic, tcp: self.tcp_settings };
+        let terms = Terms { name, rules, tls, envoy, tunnel, tls_since: 0 };
+        Ok(Responder::bind(sockets, fixed, terms, &metrics)?)
+    }
+}
+
+/// Binds a UDP and perhaps a TCP address. Two free ports on one address are the same number.
+fn sockets(quic: SocketAddr, tcp: Option<SocketAddr>, metrics: &Metrics) -> Result<Sockets, BuildError> {
+    let pair = tcp == Some(quic) && quic.port() == 0;
+    let mut tries = if pair { PORT_PAIRS } else { 1 };
+    loop {
+        tries -= 1;
+        let socket = listening_socket(quic, Role::Responder, metrics)?;
+        let same = socket.local_addr().ok().filter(|_| pair);
+        match tcp.map(|address| net::bind_tcp(same.unwrap_or(address))).transpose() {
+            Ok(tcp) => return Ok(Sockets { quic: Some(socket), tcp }),
+            Err(error) if tries == 0 => return Err(error.into()),
+            Err(_) => {}
+        }
     }
 }
 

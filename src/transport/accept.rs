@@ -131,6 +131,14 @@ impl Incoming {
         }
     }
 
+    /// Which configuration of its listener it is accepted with, or an earlier one.
+    pub fn generation(&self) -> u64 {
+        match self {
+            Self::Quic(incoming) => incoming.generation(),
+            Self::Tcp(incoming) => incoming.generation(),
+        }
+    }
+
     /// What it came over, as far as its first byte tells.
     pub fn transport(&self) -> TransportKind {
         match self {

@@ -97,7 +97,7 @@ impl Side {
         std::thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             let app = runtime.block_on(App::build(checked)).unwrap();
-            runtime.spawn(app.run(std::future::pending()));
+            runtime.spawn(app.run(adit::lifecycle::Drain::new()));
             count(&runtime, received, &sender);
         });
         Self { orders, answers }

@@ -2,32 +2,36 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use adit::app::App;
 use adit::config::{self, AdminAddress};
+use adit::lifecycle::Drain;
 use anyhow::Context as _;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// A running app and the addresses it got.
 pub(super) struct Side {
     egress: Option<SocketAddr>,
     tunnels: Option<SocketAddr>,
     admin: Option<AdminAddress>,
-    stop: CancellationToken,
+    drain: Drain,
+    drain_timeout: Duration,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Side {
     /// Starts what the file says.
     pub(super) async fn start(file: &Path) -> anyhow::Result<Self> {
-        let app = App::build(config::load(file, &config::Process)?).await?;
+        let checked = config::load(file, &config::Process)?;
+        let drain_timeout = checked.drain_timeout;
+        let app = App::build(checked).await?;
         let (egress, tunnels, admin) =
             (app.egress_addresses().first().copied(), app.tunnel_address(), app.admin_address());
-        let stop = CancellationToken::new();
-        let stopped = stop.clone().cancelled_owned();
-        let task = tokio::spawn(async move { Ok(app.run(stopped).await?) });
-        Ok(Self { egress, tunnels, admin, stop, task })
+        let drain = Drain::new();
+        let running = app.run(drain.clone());
+        let task = tokio::spawn(async move { Ok(running.await?) });
+        Ok(Self { egress, tunnels, admin, drain, drain_timeout, task })
     }
 
     pub(super) fn egress_address(&self) -> anyhow::Result<SocketAddr> {
@@ -53,7 +57,7 @@ impl Side {
 
     /// Drains and waits for the end.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
-        self.stop.cancel();
+        self.drain.begin(self.drain_timeout);
         self.task.await?
     }
 }

@@ -111,7 +111,7 @@ fn the_snapshot_has_what_policy_needs_to_be_asked_again() {
     let handle = join(&registry, 7, &Asks { slot: 3, generation: 4, ..asks("a", "c") });
     registry.leave(TunnelId(7));
     let [tunnel] = registry.snapshot().collect::<Vec<_>>().try_into().unwrap();
-    assert_eq!((tunnel.id, tunnel.key, tunnel.leaving), (TunnelId(7), Some(SpkiPin([1; 32])), true));
+    assert_eq!((tunnel.id, tunnel.proof.key(), tunnel.leaving), (TunnelId(7), Some(SpkiPin([1; 32])), true));
     assert_eq!(tunnel.place.claim, asks("a", "c").claim());
     assert_eq!((tunnel.place.slot, tunnel.place.generation), (3, 4));
     assert_eq!(tunnel.handle, handle);

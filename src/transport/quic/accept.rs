@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
@@ -29,7 +30,14 @@ use crate::transport::tunnel::Tunnel;
 #[derive(Debug)]
 pub struct Listener {
     endpoint: quinn::Endpoint,
+    accepting: ArcSwap<Accepting>,
+}
+
+/// What a connection is accepted with, beside the configuration of the endpoint.
+#[derive(Debug, Clone)]
+struct Accepting {
     settings: Settings,
+    generation: u64,
 }
 
 /// A connection that says it wants to be a tunnel; nothing is known of it yet but an address.
@@ -37,6 +45,7 @@ pub struct Listener {
 pub struct Incoming {
     incoming: quinn::Incoming,
     settings: Settings,
+    generation: u64,
 }
 
 /// A connection whose TLS is done and whose HELLO was read: policy decides what becomes of it.
@@ -79,7 +88,8 @@ fn server_config(
 impl Listener {
     /// Listens on an endpoint that was bound with [`Listener::server_config`].
     pub fn new(endpoint: quinn::Endpoint, tunnel: TunnelSettings, quic: QuicSettings) -> Self {
-        Self { endpoint, settings: Settings { tunnel, quic } }
+        let accepting = Accepting { settings: Settings { tunnel, quic }, generation: 0 };
+        Self { endpoint, accepting: ArcSwap::from_pointee(accepting) }
     }
 
     /// The server half of the endpoint's configuration; `tls` must be TLS 1.3 with ALPN `adit/1`.
@@ -91,9 +101,25 @@ impl Listener {
         server_config(tls, &Settings { tunnel: *tunnel, quic: quic.clone() })
     }
 
-    /// Uses other credentials or rules of verification for connections from now on.
-    pub fn reconfigure(&self, config: quinn::ServerConfig) {
+    /// Builds what [`Listener::reconfigure`] takes, of another TLS configuration or other settings; changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Listener::server_config`].
+    pub fn prepare(
+        &self,
+        tls: rustls::ServerConfig,
+        tunnel: &TunnelSettings,
+    ) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
+        Self::server_config(tls, tunnel, &self.accepting.load().settings.quic)
+    }
+
+    /// Uses other credentials, rules of verification and settings for connections from now on; those are of this
+    /// generation, see [`Incoming::generation`].
+    pub fn reconfigure(&self, config: quinn::ServerConfig, tunnel: TunnelSettings, generation: u64) {
+        let settings = Settings { tunnel, ..self.accepting.load().settings.clone() };
+        // In this order: whatever has the new number has the new configuration.
         self.endpoint.set_server_config(Some(config));
+        self.accepting.store(Arc::new(Accepting { settings, generation }));
     }
 
     /// The next connection, or `None` once the endpoint is closed. Cancel safe.
@@ -103,20 +129,27 @@ impl Listener {
     pub async fn accept(&self, pending: impl Fn() -> usize) -> Option<Incoming> {
         loop {
             let incoming = self.endpoint.accept().await?;
-            let (pending, limit) = (pending(), self.settings.tunnel.max_handshakes);
+            let Accepting { settings, generation } = Accepting::clone(&self.accepting.load());
+            let (pending, limit) = (pending(), settings.tunnel.max_handshakes);
             if pending >= limit {
                 incoming.refuse();
             } else if pending >= limit / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
                 // Fails only when a retry is not possible, which was just asked.
                 let _ = incoming.retry();
             } else {
-                return Some(Incoming { incoming, settings: self.settings.clone() });
+                return Some(Incoming { incoming, settings, generation });
             }
         }
     }
 }
 
 impl Incoming {
+    /// Which configuration of the listener it is accepted with, or an earlier one: 0, or what
+    /// [`Listener::reconfigure`] was told.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Where it says it comes from.
     pub fn remote(&self) -> SocketAddr {
         self.incoming.remote_address()

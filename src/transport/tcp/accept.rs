@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use h2::client;
 use http::{Method, Request};
@@ -46,9 +47,16 @@ const NO_ALPN: &str = "the initiator does not offer the ALPN adit/1";
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
+    accepting: ArcSwap<Accepting>,
+}
+
+/// What a connection is accepted with.
+#[derive(Debug, Clone)]
+struct Accepting {
     tls: Hidden,
     envoy: Option<Envoys>,
     settings: Settings,
+    generation: u64,
 }
 
 /// A TLS configuration that shows nothing of itself in logs.
@@ -76,6 +84,7 @@ pub struct Incoming {
     tls: Hidden,
     envoy: Option<Envoys>,
     settings: Settings,
+    generation: u64,
 }
 
 /// Whose claim was heard.
@@ -106,13 +115,33 @@ pub(crate) struct Prepared {
 impl Listener {
     /// Listens on a bound socket; `tls` must be TLS 1.3 with ALPN `adit/1`.
     pub fn new(listener: TcpListener, tls: rustls::ServerConfig, tunnel: TunnelSettings, tcp: TcpSettings) -> Self {
-        Self { listener, tls: Hidden(Arc::new(tls)), envoy: None, settings: Settings { tunnel, tcp } }
+        let settings = Settings { tunnel, tcp };
+        let accepting = Accepting { tls: Hidden(Arc::new(tls)), envoy: None, settings, generation: 0 };
+        Self { listener, accepting: ArcSwap::from_pointee(accepting) }
     }
 
     /// The same, which takes Envoy's reverse tunnels as well: from whoever does not offer `adit/1`. `tls` is from
     /// [`envoy_responder_config`](crate::tls::envoy_responder_config).
     pub fn with_envoy(self, tls: rustls::ServerConfig, settings: AcceptSettings) -> Self {
-        Self { envoy: Some(Envoys { tls: Hidden(Arc::new(tls)), settings: Arc::new(settings) }), ..self }
+        let envoy = Some(Envoys { tls: Hidden(Arc::new(tls)), settings: Arc::new(settings) });
+        let accepting = Accepting { envoy, ..Accepting::clone(&self.accepting.load()) };
+        self.accepting.store(Arc::new(accepting));
+        self
+    }
+
+    /// Uses other credentials, rules of verification and settings for connections from now on; those are of this
+    /// generation, see [`Incoming::generation`]. `envoy` is as for [`Listener::with_envoy`]; without it no Envoy is taken
+    /// any more.
+    pub fn reconfigure(
+        &self,
+        tls: rustls::ServerConfig,
+        envoy: Option<(rustls::ServerConfig, AcceptSettings)>,
+        tunnel: TunnelSettings,
+        generation: u64,
+    ) {
+        let settings = Settings { tunnel, ..self.accepting.load().settings.clone() };
+        let envoy = envoy.map(|(tls, accept)| Envoys { tls: Hidden(Arc::new(tls)), settings: Arc::new(accept) });
+        self.accepting.store(Arc::new(Accepting { tls: Hidden(Arc::new(tls)), envoy, settings, generation }));
     }
 
     /// Where it listens.
@@ -131,8 +160,8 @@ impl Listener {
             match self.listener.accept().await {
                 Ok(_) if pending() >= limit => {}
                 Ok((stream, remote)) => {
-                    let (tls, envoy, settings) = (self.tls.clone(), self.envoy.clone(), self.settings.clone());
-                    return Incoming { stream, remote, tls, envoy, settings };
+                    let Accepting { tls, envoy, settings, generation } = Accepting::clone(&self.accepting.load());
+                    return Incoming { stream, remote, tls, envoy, settings, generation };
                 }
                 Err(error) => tokio::time::sleep(net::accept_pause(&error)).await,
             }
@@ -141,6 +170,11 @@ impl Listener {
 }
 
 impl Incoming {
+    /// Which configuration of the listener it is accepted with: 0, or what [`Listener::reconfigure`] was told.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Where it comes from.
     pub fn remote(&self) -> SocketAddr {
         self.remote
@@ -152,7 +186,7 @@ impl Incoming {
         let started = Instant::now();
         let deadline = (started + limit).into();
         let late = |missing| move |_| AcceptError::Timeout { missing, limit };
-        let Self { stream, remote, tls, envoy, settings } = self;
+        let Self { stream, remote, tls, envoy, settings, .. } = self;
         net::tune_tcp(&stream, settings.user_timeout());
         let mut first = [0];
         let peeked = tokio::time::timeout_at(deadline, stream.peek(&mut first)).await;

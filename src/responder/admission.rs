@@ -1,0 +1,161 @@
+//! Who is let in under which terms, and what becomes of those inside when the terms change.
+//!
+//! Generic over what a tunnel is, and without sockets, so that every race is played through in a test. Two rules hold:
+//!
+//! * whoever is registered was admitted under the terms that hold now, or is among those that a swap returns to be ended;
+//! * once a drain has begun, whoever is registered is in every snapshot that is taken afterwards.
+//!
+//! Both follow from the registry's lock: a swap stores the new terms, then tells the registry their generation, then looks
+//! at what is registered. Who comes later is refused by the registry and asks policy again, under the new terms.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use crate::id::{PeerIdentity, Place, TunnelId};
+use crate::policy::{Admitted, Rules, authorize};
+use crate::protocol::code::RefusalCode;
+use crate::protocol::handshake::Refusal;
+use crate::registry::{Handle, InsertError, Inserted, LiveTunnel};
+use crate::responder::terms::Terms;
+use crate::routing::Directory;
+
+/// How long who was refused by a draining responder should stay away.
+const DRAINING_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// The terms of a responder, and who was admitted under them.
+#[derive(Debug)]
+pub(super) struct Admission<H> {
+    directory: Arc<Directory<H>>,
+    terms: ArcSwap<Terms>,
+    /// Held by whoever swaps, from reading the old terms to the end of those who no longer fit.
+    swapping: Mutex<()>,
+    draining: AtomicBool,
+}
+
+/// The right to swap the terms, one at a time.
+pub(super) struct Swap<'a, H> {
+    admission: &'a Admission<H>,
+    _lock: MutexGuard<'a, ()>,
+}
+
+impl<H: Handle> Admission<H> {
+    pub(super) fn new(directory: Arc<Directory<H>>, terms: Terms) -> Self {
+        Self {
+            directory,
+            terms: ArcSwap::from_pointee(terms),
+            swapping: Mutex::default(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn directory(&self) -> &Arc<Directory<H>> {
+        &self.directory
+    }
+
+    /// The terms as they are now.
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        self.terms.load_full()
+    }
+
+    /// Decides about a claim that was heard over a connection of this generation.
+    pub(super) fn authorize(
+        &self,
+        place: Place,
+        identity: &PeerIdentity,
+        token: Option<&[u8]>,
+        connection: u64,
+    ) -> Result<Admitted, Refusal> {
+        let terms = self.terms.load();
+        self.check(&terms, connection)?;
+        authorize(place, identity, token, &terms.rules)
+    }
+
+    /// Registers an admitted tunnel. If the terms changed since, it is decided about anew.
+    pub(super) fn enter(
+        &self,
+        mut admitted: Admitted,
+        connection: u64,
+        id: TunnelId,
+        handle: H,
+    ) -> Result<Inserted<H>, Refusal> {
+        let (place, proof) = (admitted.place().clone(), Arc::clone(admitted.proof()));
+        let inserted = loop {
+            match self.directory.insert(admitted, id, handle.clone()) {
+                Ok(inserted) => break inserted,
+                Err(InsertError::Outdated) => {
+                    let terms = self.terms.load();
+                    self.check(&terms, connection)?;
+                    admitted = proof.authorize(place.clone(), &terms.rules)?;
+                }
+                Err(error) => return Err(error.refusal()),
+            }
+        };
+        // Who came before the drain began is drained with the others; who came after is told here.
+        if let Err(refusal) = self.check_drain() {
+            self.directory.registry().remove(id, Instant::now());
+            return Err(refusal);
+        }
+        Ok(inserted)
+    }
+
+    fn check(&self, terms: &Terms, connection: u64) -> Result<(), Refusal> {
+        self.check_drain()?;
+        match connection >= terms.tls_since {
+            true => Ok(()),
+            false => Err(unavailable("the responder's TLS settings changed during this handshake", None)),
+        }
+    }
+
+    fn check_drain(&self) -> Result<(), Refusal> {
+        match self.draining.load(Ordering::Acquire) {
+            true => Err(unavailable("the responder is draining", Some(DRAINING_RETRY_AFTER))),
+            false => Ok(()),
+        }
+    }
+
+    /// Admits nobody from now on. Every tunnel there is, and every one that there will be, is in the answer.
+    pub(super) fn drain(&self) -> Vec<LiveTunnel<H>> {
+        self.draining.store(true, Ordering::Release);
+        // Takes the registry's lock: who registers later sees the drain.
+        self.directory.registry().require_generation(0);
+        self.directory.registry().snapshot().collect()
+    }
+
+    /// Begins a swap; waits for another one to be done.
+    pub(super) fn swap(&self) -> Swap<'_, H> {
+        Swap { admission: self, _lock: self.swapping.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+impl<H: Handle> Swap<'_, H> {
+    /// The terms that hold, changed, under the next generation.
+    pub(super) fn changed(&self, change: impl FnOnce(&mut Terms)) -> Terms {
+        let before = self.admission.terms.load();
+        let generation = before.rules.generation() + 1;
+        let mut terms = Terms::clone(&before);
+        change(&mut terms);
+        terms.rules = terms.rules.with_generation(generation);
+        terms.tls_since = if Arc::ptr_eq(&before.tls, &terms.tls) { before.tls_since } else { generation };
+        terms
+    }
+
+    /// Puts other terms in force and returns the live tunnels that they do not admit, to be ended by the caller.
+    pub(super) fn put(self, terms: Terms) -> Vec<LiveTunnel<H>> {
+        let Admission { directory, terms: current, .. } = self.admission;
+        let (generation, terms) = (terms.rules.generation(), Arc::new(terms));
+        current.store(Arc::clone(&terms));
+        directory.registry().require_generation(generation);
+        let admits = |live: &LiveTunnel<H>, rules: &Rules| live.proof.authorize(live.place.clone(), rules).is_ok();
+        directory.registry().snapshot().filter(|live| !admits(live, &terms.rules)).collect()
+    }
+}
+
+fn unavailable(reason: &str, retry_after: Option<Duration>) -> Refusal {
+    Refusal { code: RefusalCode::Unavailable, reason: reason.to_owned(), retry_after }
+}
+
+#[cfg(test)]
+mod tests;

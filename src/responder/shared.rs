@@ -1,0 +1,123 @@
+//! The sockets of a responder and what its tasks share.
+
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use crate::responder::admission::Admission;
+use crate::responder::terms::{Configured, Terms, UpdateError};
+use crate::telemetry::TunnelMetrics;
+use crate::transport::quic::{self, BindError, Keys, QuicSettings};
+use crate::transport::tcp::{self, TcpSettings};
+use crate::transport::{Incoming, Tunnel};
+
+/// Why a responder could not start on sockets that are bound.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its terms cannot be put in force.
+    #[error(transparent)]
+    Terms(#[from] UpdateError),
+    /// The endpoint could not be made.
+    #[error(transparent)]
+    Endpoint(#[from] BindError),
+}
+
+/// What a responder listens on; at least one of the two.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    /// For tunnels over QUIC.
+    pub(super) quic: Option<UdpSocket>,
+    /// For tunnels over TCP.
+    pub(super) tcp: Option<TcpListener>,
+}
+
+/// What stays as it was at the start.
+#[derive(Debug)]
+pub(super) struct Fixed {
+    /// Reset and connection-id keys, persisted so that a restart is noticed at once.
+    pub(super) keys: Keys,
+    pub(super) quic: QuicSettings,
+    pub(super) tcp: TcpSettings,
+}
+
+/// Where connections come in.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) quic: Option<(quic::Listener, quinn::Endpoint)>,
+    pub(super) tcp: Option<tcp::Listener>,
+}
+
+/// What every admission needs.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) listeners: Listeners,
+    pub(super) admission: Admission<Tunnel>,
+    pub(super) metrics: TunnelMetrics,
+    /// Handshakes under way.
+    pub(super) pending: AtomicUsize,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Listeners {
+    /// Makes a listener of each bound socket. Needs a tokio runtime.
+    pub(super) fn new(sockets: Sockets, fixed: Fixed, terms: &Terms) -> Result<Self, StartError> {
+        let Configured { adit, envoy } = terms.configured().map_err(UpdateError::Tls)?;
+        let quic = match sockets.quic {
+            Some(socket) => {
+                let server = quic::Listener::server_config(adit.clone(), &terms.tunnel, &fixed.quic);
+                let endpoint = quic::bind(socket, &fixed.keys, Some(server.map_err(UpdateError::Quic)?))?;
+                Some((quic::Listener::new(endpoint.clone(), terms.tunnel, fixed.quic), endpoint))
+            }
+            None => None,
+        };
+        let tcp = sockets.tcp.map(|listener| {
+            let listener = tcp::Listener::new(listener, adit, terms.tunnel, fixed.tcp);
+            match envoy {
+                Some((tls, envoy)) => listener.with_envoy(tls, envoy),
+                None => listener,
+            }
+        });
+        Ok(Self { quic, tcp })
+    }
+
+    /// Takes connections under other terms from now on; nothing has changed when it fails.
+    pub(super) fn reconfigure(&self, terms: &Terms) -> Result<(), UpdateError> {
+        let (Configured { adit, envoy }, generation) = (terms.configured()?, terms.rules.generation());
+        if let Some((listener, _)) = &self.quic {
+            listener.reconfigure(listener.prepare(adit.clone(), &terms.tunnel)?, terms.tunnel, generation);
+        }
+        if let Some(listener) = &self.tcp {
+            listener.reconfigure(adit, envoy, terms.tunnel, generation);
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// The next connection of either kind; `None` once the QUIC endpoint is closed. Cancel safe.
+    pub(super) async fn accept(&self) -> Option<Incoming> {
+        let pending = || self.pending.load(Ordering::Relaxed);
+        let quic = async {
+            match &self.listeners.quic {
+                Some((listener, _)) => listener.accept(pending).await.map(Box::new).map(Incoming::Quic),
+                None => std::future::pending().await,
+            }
+        };
+        let tcp = async {
+            match &self.listeners.tcp {
+                Some(listener) => {
+                    let limit = self.admission.terms().tunnel.max_handshakes;
+                    Incoming::Tcp(Box::new(listener.accept(pending, limit).await))
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            incoming = quic => incoming,
+            incoming = tcp => Some(incoming),
+        }
+    }
+}
