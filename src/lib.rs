@@ -42,7 +42,7 @@
 //! | 4 | [`telemetry`] | logs and metrics |
 //! | 5 | [`tls`] | certificates, pins, verification, a small CA |
 //! | 6 | [`transport`] | a live [`transport::Tunnel`], over [`transport::quic`], [`transport::tcp`], or as [Envoy](transport::tcp::envoy) does it |
-//! | 7 | [`proxy`] | moving one exchange |
+//! | 7 | [`proxy`] | moving things: the exchange with its attempts, deadline and record |
 //! | 8 | [`routing`] | from a request to a tunnel |
 //! | 9 | [`initiator`] | dials, keeps tunnels up, serves what arrives |
 //! | 9 | [`responder`] | accepts, admits, registers |
@@ -57,7 +57,7 @@
 //!
 //! [`egress::listener`] accepts a connection and [`egress::http1`] or [`egress::http2`] reads the request, which
 //! [`message::validate`] must accept. [`egress::gateway`] asks [`routing::Router`] whom it is for and
-//! [`routing::Directory`] for a tunnel, and opens a stream with [`transport::Tunnel::exchange`]. On the other side the
+//! [`routing::Directory`] for a tunnel, and opens a stream with [`proxy::exchange`]. On the other side the
 //! stream reaches a [`transport::Serve`]: in the binary [`initiator::serve::Services`], which hands it to one of
 //! [`initiator::targets`].
 //!
@@ -72,7 +72,8 @@
 //! | what a certificate must say | [`policy::IdentityTemplate`]; how it is verified: [`tls`] |
 //! | how a request finds its node | [`routing::Router`], [`template::Template`], [`registry::Registry::pick`] |
 //! | why a request got 503 | [`message::failure::Cause`] |
-//! | when a request is tried again | [`egress::gateway`] |
+//! | when a request is tried again | [`proxy::exchange`] |
+//! | what the access log says | [`proxy::record`] |
 //! | QUIC or TCP, reconnect delays, and when not to retry | [`initiator::auto`], [`lifecycle::Backoff`] |
 //! | what SIGTERM does | [`lifecycle::Signals`], then [`app::App::run`] |
 //! | a metric's meaning | [`telemetry::Metrics`], `telemetry/metrics/table.rs` |

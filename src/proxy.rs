@@ -17,3 +17,4 @@ mod upload;
 pub use body::ExchangeBody;
 pub use context::{ConnectionDetails, ConnectionInfo, Context};
 pub use record::{AccessLog, Record, Recorder};
+pub use upload::Upload;

@@ -8,6 +8,7 @@ mod find;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use crate::message::forward::{self, Hop};
 use crate::message::violation::Violation;
 use crate::proxy::exchange::{Exchange, answer};
 use crate::proxy::opener::{Opener, Outgoing};
-use crate::proxy::{ExchangeBody, Record, Recorder};
+use crate::proxy::{ExchangeBody, Record, Recorder, Upload};
 use crate::routing::{Directory, Router};
 
 /// Answers the requests of one listener. Clones are cheap and share everything.
@@ -53,45 +54,61 @@ impl<T: Opener> Gateway<T> {
     /// # Cancel safety
     ///
     /// Dropping the future, or the response's body, cancels the exchange at the target.
-    pub async fn answer<B>(&self, request: Request<B>, context: Context) -> Response<ExchangeBody<T::Body>>
+    pub fn answer<B>(
+        &self,
+        request: Request<B>,
+        context: Context,
+    ) -> impl Future<Output = Response<ExchangeBody<T::Body>>> + Send
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let (head, body) = request.into_parts();
         let mut record = self.0.recorder.begin(&head, Some(context.connection.remote));
-        let outcome = self.exchange(head, body, context, &mut record).await;
-        answer(outcome, record)
+        let body = Some(record.upload(body));
+        // What the future holds, it holds once: everything below borrows it.
+        let mut request = Received { head, body, context, record };
+        async move {
+            let outcome = self.exchange(&mut request).await;
+            answer(outcome, request.record)
+        }
     }
 
-    async fn exchange<B>(
-        &self,
-        mut head: request::Parts,
-        body: B,
-        context: Context,
-        record: &mut Record,
-    ) -> Result<Response<T::Body>, Failure>
+    async fn exchange<B>(&self, request: &mut Received<B>) -> Result<Response<T::Body>, Failure>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let Inner { directory, router, .. } = &*self.0;
-        let Context { connection, interim } = context;
-        let to = router.resolve(&RequestAttributes { head: &head, connection: &connection }, &head.uri)?;
+        let Received { head, body, context, record } = request;
+        let connection = &context.connection;
+        let to = router.resolve(&RequestAttributes { head, connection }, &head.uri)?;
         record.asked(&to.tenant, &to.host_id, to.service.as_ref());
-        forward::request(&mut head, &Hop { remote: connection.remote, local: connection.local, tls: connection.tls })?;
+        forward::request(head, &Hop { remote: connection.remote, local: connection.local, tls: connection.tls })?;
 
         let find = FindTunnel::new(directory, &to, router.hold());
-        let request = Outgoing { service: to.service.as_ref(), head: &head, interim: &interim };
-        let exchange = Exchange { find, request, deadline: router.deadline() };
+        let request = Outgoing { service: to.service.as_ref(), head, interim: &context.interim };
+        let mut exchange = Exchange { find, request, deadline: router.deadline() };
         let (mut head, body) = exchange.run(body, record).await?.into_parts();
         forward::response(&mut head);
         Ok(Response::from_parts(head, body))
     }
 }
 
+/// A request and all that is kept of it while it is answered.
+struct Received<B> {
+    head: request::Parts,
+    body: Option<Upload<B>>,
+    context: Context,
+    record: Record,
+}
+
 impl<T: Opener> ExchangeService for Gateway<T> {
     type Body = ExchangeBody<T::Body>;
 
-    async fn call(&self, request: Request<RequestBody>, context: Context) -> Response<Self::Body> {
+    fn call(
+        &self,
+        request: Request<RequestBody>,
+        context: Context,
+    ) -> impl Future<Output = Response<Self::Body>> + Send {
         let span = tracing::debug_span!(
             "exchange",
             side = "egress",
@@ -99,7 +116,7 @@ impl<T: Opener> ExchangeService for Gateway<T> {
             remote = %context.connection.remote,
             method = request.method().as_str(),
         );
-        self.answer(request, context).instrument(span).await
+        self.answer(request, context).instrument(span)
     }
 
     fn refused(&self, connection: &ConnectionInfo, violation: Violation) {

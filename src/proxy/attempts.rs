@@ -4,6 +4,7 @@
 //! not process it, and once more when its tunnel ended before a response began, provided that its method is idempotent
 //! and it has no body. Nothing is buffered for this; a body that was begun is never begun again.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,37 +43,41 @@ struct Tried {
 }
 
 impl<F: Find> Attempts<'_, F> {
-    /// Tries until there is a response, or until another attempt could do harm or is of no use.
-    pub(super) async fn run<B>(self, upload: Upload<B>) -> Result<Response<FoundBody<F>>, Failure>
+    /// Tries until there is a response, or until another attempt could do harm or is of no use. Takes the body as soon as
+    /// it is on its way.
+    pub(super) fn run<B>(
+        self,
+        body: &mut Option<Upload<B>>,
+    ) -> impl Future<Output = Result<Response<FoundBody<F>>, Failure>> + Send
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let Self { find, request, record } = self;
-        let empty = upload.is_empty();
-        let mut body = Some(upload);
+        let empty = body.as_ref().is_none_or(Upload::is_empty);
         let mut tried = Tried { ids: [TunnelId(0); MAX_ATTEMPTS], count: 0, lost_one: false };
         let mut last: Option<Failure> = None;
-        loop {
-            let opener = match find.find(tried.ids()).await {
-                Ok(opener) => opener,
-                // What went wrong on the tunnels that there were says more than that there is no other.
-                Err(reason) => return Err(last.unwrap_or(reason)),
-            };
-            tried.add(opener.id());
-            record.attempt(&opener);
-            let error = match opener.exchange(request, &mut body).await {
-                Ok(response) => return Ok(response),
-                Err(error) => error,
-            };
-            if empty {
-                body = Some(Upload::Empty);
+        async move {
+            loop {
+                let opener = match self.find.find(tried.ids()).await {
+                    Ok(opener) => opener,
+                    // What went wrong on the tunnels that there were says more than that there is no other.
+                    Err(reason) => return Err(last.unwrap_or(reason)),
+                };
+                tried.add(opener.id());
+                self.record.attempt(&opener);
+                let error = match opener.exchange(self.request, body).await {
+                    Ok(response) => return Ok(response),
+                    Err(error) => error,
+                };
+                if empty {
+                    *body = Some(Upload::empty());
+                }
+                let failure = failure(&error);
+                if body.is_none() || !tried.may_try_again(&error, self.request.head) {
+                    return Err(failure);
+                }
+                tracing::debug!(tunnel = %opener.id(), cause = failure.cause().label(), "trying another tunnel");
+                last = Some(failure);
             }
-            let failure = failure(&error);
-            if body.is_none() || !tried.may_try_again(&error, request.head) {
-                return Err(failure);
-            }
-            tracing::debug!(tunnel = %opener.id(), cause = failure.cause().label(), "trying another tunnel");
-            last = Some(failure);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! piece of the body that was delivered. An upload of an hour is not late, a target that takes no more of it is.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -15,27 +15,28 @@ use super::upload::Progress;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Late;
 
-/// Runs `work` until it is late.
-pub(super) async fn within<F: Future>(
+/// Runs `work` until it is late. It is pinned by the caller: moved in here it would take its place twice.
+pub(super) fn within<F: Future>(
     limit: Duration,
     progress: Option<&Progress>,
-    work: F,
-) -> Result<F::Output, Late> {
-    let mut work = pin!(work);
+    mut work: Pin<&mut F>,
+) -> impl Future<Output = Result<F::Output, Late>> {
     let mut left = limit;
-    while !left.is_zero() {
-        if let Ok(output) = timeout(left, work.as_mut()).await {
-            return Ok(output);
+    async move {
+        while !left.is_zero() {
+            if let Ok(output) = timeout(left, work.as_mut()).await {
+                return Ok(output);
+            }
+            left = progress.map_or(Duration::ZERO, |progress| limit.saturating_sub(progress.waiting_for_answer()));
         }
-        left = progress.map_or(Duration::ZERO, |progress| limit.saturating_sub(progress.waiting_for_answer()));
+        Err(Late)
     }
-    Err(Late)
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::{pending, poll_fn};
-    use std::pin::Pin;
+    use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
     use bytes::Bytes;
@@ -76,13 +77,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_in_time_is_not_disturbed() {
-        assert_eq!(within(LIMIT, None, async { 7 }).await, Ok(7));
+        assert_eq!(within(LIMIT, None, pin!(async { 7 })).await, Ok(7));
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_a_body_the_limit_is_the_limit() {
         let started = Instant::now();
-        assert_eq!(within(LIMIT, None, pending::<()>()).await, Err(Late));
+        assert_eq!(within(LIMIT, None, pin!(pending::<()>())).await, Err(Late));
         assert_eq!(rounded(started), LIMIT);
     }
 
@@ -90,7 +91,7 @@ mod tests {
     async fn a_sender_that_takes_its_time_makes_nobody_late() {
         let mut upload = upload(Silent);
         poll(&mut upload);
-        assert_eq!(within(LIMIT, upload.progress().as_deref(), sleep(LIMIT * 5)).await, Ok(()));
+        assert_eq!(within(LIMIT, upload.progress().as_deref(), pin!(sleep(LIMIT * 5))).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -103,13 +104,13 @@ mod tests {
             poll(&mut upload);
             poll_fn(|_| Poll::<()>::Pending).await;
         };
-        assert_eq!(within(LIMIT, progress.as_deref(), work).await, Err(Late));
+        assert_eq!(within(LIMIT, progress.as_deref(), pin!(work)).await, Err(Late));
         assert_eq!(rounded(started), LIMIT + LIMIT / 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_nobody_takes_is_late() {
         let upload = upload(Full::new(Bytes::from("x")));
-        assert_eq!(within(LIMIT, upload.progress().as_deref(), pending::<()>()).await, Err(Late));
+        assert_eq!(within(LIMIT, upload.progress().as_deref(), pin!(pending::<()>())).await, Err(Late));
     }
 }

@@ -1,5 +1,6 @@
 //! The exchange of a request for a response, over whatever is found to carry it.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use super::body::ExchangeBody;
 use super::deadline::within;
 use super::opener::{Find, Outgoing};
 use super::record::Record;
+use super::upload::Upload;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 
@@ -26,7 +28,8 @@ pub struct Exchange<'a, F> {
 }
 
 impl<F: Find> Exchange<'_, F> {
-    /// Brings the request through, and writes down in `record` how.
+    /// Brings the request through, and writes down in `record` how. The body, which the record counts
+    /// ([`Record::upload`]), is taken as soon as it is on its way.
     ///
     /// # Errors
     ///
@@ -35,14 +38,17 @@ impl<F: Find> Exchange<'_, F> {
     /// # Cancel safety
     ///
     /// Dropping the future, or the response's body, cancels the exchange at the target.
-    pub async fn run<B>(mut self, body: B, record: &mut Record) -> Result<Response<FoundBody<F>>, Failure>
+    pub async fn run<B>(
+        &mut self,
+        body: &mut Option<Upload<B>>,
+        record: &mut Record,
+    ) -> Result<Response<FoundBody<F>>, Failure>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let upload = record.upload(body);
-        let progress = upload.progress();
+        let progress = body.as_ref().and_then(Upload::progress);
         let attempts = Attempts { find: &mut self.find, request: self.request, record };
-        let outcome = within(self.deadline, progress.as_deref(), attempts.run(upload)).await;
+        let outcome = within(self.deadline, progress.as_deref(), pin!(attempts.run(body))).await;
         outcome.unwrap_or_else(|_| Err(late(self.deadline)))
     }
 }

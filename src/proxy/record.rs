@@ -108,7 +108,7 @@ impl Record {
     }
 
     /// The body of the request, counted.
-    pub(crate) fn upload<B: Body>(&mut self, body: B) -> Upload<B> {
+    pub fn upload<B: Body>(&mut self, body: B) -> Upload<B> {
         let upload = Upload::new(body, self.counted.metrics());
         if let Some(line) = &mut self.line {
             line.uploads(upload.progress());

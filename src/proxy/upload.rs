@@ -13,30 +13,41 @@ use tokio::time::Instant;
 use crate::telemetry::{Direction, ExchangeMetrics};
 
 /// A request's body. Without a body there is nothing to lose, and a second one is as good as the first.
-pub(crate) enum Upload<B> {
+#[derive(Debug)]
+pub struct Upload<B>(Kind<B>);
+
+#[derive(Debug)]
+enum Kind<B> {
     Empty,
     Streaming { body: B, progress: Arc<Progress> },
 }
 
-impl<B: Body> Upload<B> {
+impl<B> Upload<B> {
+    /// No body.
+    pub(super) const fn empty() -> Self {
+        Self(Kind::Empty)
+    }
     /// Wraps a body whose bytes are counted into `metrics`.
-    pub(super) fn new(body: B, metrics: &ExchangeMetrics) -> Self {
+    pub(super) fn new(body: B, metrics: &ExchangeMetrics) -> Self
+    where
+        B: Body,
+    {
         if body.is_end_stream() {
-            return Self::Empty;
+            return Self::empty();
         }
-        Self::Streaming { body, progress: Arc::new(Progress::new(metrics.clone())) }
+        Self(Kind::Streaming { body, progress: Arc::new(Progress::new(metrics.clone())) })
     }
 
     /// How the upload is getting on, if there is any.
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
-        match self {
-            Self::Empty => None,
-            Self::Streaming { progress, .. } => Some(Arc::clone(progress)),
+        match &self.0 {
+            Kind::Empty => None,
+            Kind::Streaming { progress, .. } => Some(Arc::clone(progress)),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+        matches!(self.0, Kind::Empty)
     }
 }
 
@@ -88,9 +99,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Streaming { body, progress } => {
+        match &mut self.get_mut().0 {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Streaming { body, progress } => {
                 let frame = Pin::new(body).poll_frame(cx);
                 progress.note(frame.is_ready());
                 if let Poll::Ready(Some(Ok(frame))) = &frame {
@@ -102,16 +113,16 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Streaming { body, .. } => body.is_end_stream(),
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Streaming { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Streaming { body, .. } => body.size_hint(),
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Streaming { body, .. } => body.size_hint(),
         }
     }
 }

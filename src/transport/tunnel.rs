@@ -1,5 +1,6 @@
 //! The handle of a live tunnel.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,10 +125,19 @@ impl Tunnel {
     ///
     /// # Cancel safety
     /// Dropping the future, or both halves of the stream, cancels the exchange at once.
-    pub async fn open_http(&self, head: HttpHead<'_>) -> Result<HttpStream, OpenError> {
-        match &self.link {
-            Link::Quic(connection) => connection.open_http(head).await,
-            Link::Tcp(connection) => connection.open_http(head).await,
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice; this is the path of every request"
+    )]
+    pub fn open_http<'a>(
+        &'a self,
+        head: HttpHead<'a>,
+    ) -> impl Future<Output = Result<HttpStream, OpenError>> + Send + 'a {
+        async move {
+            match &self.link {
+                Link::Quic(connection) => connection.open_http(head).await,
+                Link::Tcp(connection) => connection.open_http(head).await,
+            }
         }
     }
 

@@ -379,3 +379,13 @@ async fn a_cut_response_stays_cut() {
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.into_body().collect().await.is_err());
 }
+
+/// What an exchange costs while it waits for its response.
+#[tokio::test]
+async fn the_future_of_an_exchange_is_small() {
+    let recorder = Recorder::silent(Side::Egress);
+    let gateway = Gateway::<crate::transport::Tunnel>::new(Arc::default(), Router::new(settings()), recorder);
+    let request = request("GET").body(RequestBody::empty()).unwrap();
+    let size = size_of_val(&gateway.call(request, context()));
+    assert!(size <= 1792, "{size}");
+}
