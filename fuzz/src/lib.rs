@@ -2,11 +2,13 @@
 
 mod config;
 mod envoy;
+mod flow_ops;
 mod host_header;
 mod identity;
 mod reference;
 mod registry_ops;
 mod request_head;
+mod service_stream;
 mod session_ops;
 mod stream;
 mod template;
@@ -22,10 +24,12 @@ use http::header::{HOST, HeaderName, HeaderValue};
 
 pub use self::config::config;
 pub use self::envoy::envoy_handshake;
+pub use self::flow_ops::flow_ops;
 pub use self::host_header::host_header;
 pub use self::identity::spki_pin;
 pub use self::registry_ops::registry_ops;
 pub use self::request_head::request_head;
+pub use self::service_stream::service_stream;
 pub use self::session_ops::session_ops;
 pub use self::stream::stream_header;
 pub use self::template::{template_eval, template_parse};

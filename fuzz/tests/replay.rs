@@ -11,7 +11,7 @@ use vector_file::{Vector, load};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 15] = [
+const TARGETS: [(&str, Body); 17] = [
     ("varint", adit_fuzz::varint),
     ("handshake", adit_fuzz::handshake),
     ("stream_header", adit_fuzz::stream_header),
@@ -27,6 +27,8 @@ const TARGETS: [(&str, Body); 15] = [
     ("config", adit_fuzz::config),
     ("host_header", adit_fuzz::host_header),
     ("request_head", adit_fuzz::request_head),
+    ("service_stream", adit_fuzz::service_stream),
+    ("flow_ops", adit_fuzz::flow_ops),
 ];
 
 /// Inputs for the bodies that a vector is good for. Bodies that take a choice from the first byte get several.
@@ -45,6 +47,10 @@ fn inputs(vector: &Vector) -> Vec<(&'static str, Vec<u8>)> {
         ],
         "request" => vec![("stream_header", after(0x04)), ("stream_header", after(0x1c | 2))],
         "response" => vec![("stream_header", after(0x05)), ("stream_header", after(0x1d | 2))],
+        "service_request" => service(0, &bytes),
+        "raw_answer" => service(1, &bytes),
+        "flow_answer" => service(2, &bytes),
+        "flow_body" => service(3, &bytes),
         "envoy_request" => envoy(0x00, &bytes),
         "envoy_request_upgrade" => envoy(0x10, &bytes),
         "envoy_response" => envoy(0x01, &bytes),
@@ -52,6 +58,11 @@ fn inputs(vector: &Vector) -> Vec<(&'static str, Vec<u8>)> {
         "envoy_idle" => envoy(0x02, &bytes),
         other => panic!("{}: unknown kind {other}", vector.name),
     }
+}
+
+/// Who reads and how the bytes are split, the bytes.
+fn service(who: u8, bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    [1, 7].map(|step| ("service_stream", [&[step << 2 | who], bytes].concat())).into()
 }
 
 /// Which end reads, how the bytes are split, the bytes.
