@@ -5,18 +5,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
+use tokio::time::timeout;
 
 use crate::id::TunnelId;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
+use crate::transport::control::{Channel, Control, note_illegal};
 use crate::transport::kind::TransportKind;
+use crate::transport::link::{Claimed as _, Link, Unwelcomed as _};
 use crate::transport::state::{CloseReason, TunnelState};
 use crate::transport::tunnel::Tunnel;
 use crate::transport::{quic, tcp};
 
-/// What an Envoy owes, in [`AcceptError::Timeout`].
-pub(super) const ENVOY_REQUEST: &str = "reverse tunnel request";
+/// How long a refusal may take to arrive; the channels have limits of their own below it.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A connection that says it wants to be a tunnel; nothing is known of it yet but an address.
 #[derive(Debug)]
@@ -46,12 +49,8 @@ pub struct Pending {
     link: PendingLink,
 }
 
-#[derive(Debug)]
-enum PendingLink {
-    Quic(Box<quic::Pending>),
-    Tcp(Box<tcp::Pending>),
-    Envoy(Box<tcp::envoy::Pending>),
-}
+type PendingLink = Link<quic::Pending, tcp::Pending, tcp::envoy::Pending>;
+type PreparedLink = Link<quic::Prepared, tcp::Prepared, tcp::envoy::Prepared>;
 
 /// A tunnel that the initiator has not heard of yet.
 #[derive(Debug)]
@@ -60,11 +59,24 @@ pub struct Prepared {
     link: PreparedLink,
 }
 
-#[derive(Debug)]
-enum PreparedLink {
-    Quic(Box<quic::Prepared>),
-    Tcp(Box<tcp::Prepared>),
-    Envoy(Box<tcp::envoy::Prepared>),
+/// What a connection owes before it is a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// The first byte over TCP.
+    #[error("first byte")]
+    FirstByte,
+    /// The end of the TLS handshake.
+    #[error("TLS handshake")]
+    Tls,
+    /// The control stream over QUIC.
+    #[error("control stream")]
+    ControlStream,
+    /// HELLO.
+    #[error("HELLO")]
+    Hello,
+    /// An Envoy's request for a reverse tunnel.
+    #[error("reverse tunnel request")]
+    EnvoyRequest,
 }
 
 /// Why an incoming connection never said who it is.
@@ -80,7 +92,7 @@ pub enum AcceptError {
     #[error("no {missing} within {limit:?}")]
     Timeout {
         /// What did not come.
-        missing: &'static str,
+        missing: Missing,
         /// How long was waited.
         limit: Duration,
     },
@@ -116,7 +128,7 @@ impl AcceptError {
     pub fn envoy_counter(&self) -> Option<Counter> {
         match self {
             Self::Rejected(rejection) => rejection.counter(),
-            Self::Timeout { missing: ENVOY_REQUEST, .. } => Some(Counter::Timeout),
+            Self::Timeout { missing: Missing::EnvoyRequest, .. } => Some(Counter::Timeout),
             _ => None,
         }
     }
@@ -157,14 +169,14 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Pending, AcceptError> {
         match self {
             Self::Quic(incoming) => {
-                let (shown, pending) = incoming.shown().await?;
-                Ok(Pending { shown, link: PendingLink::Quic(Box::new(pending)) })
+                let (shown, pending) = incoming.handshake().await?;
+                Ok(Pending { shown, link: Link::Quic(Box::new(pending)) })
             }
             Self::Tcp(incoming) => {
                 let (shown, heard) = incoming.handshake().await?;
                 let link = match heard {
-                    tcp::Heard::Adit(pending) => PendingLink::Tcp(pending),
-                    tcp::Heard::Envoy(pending) => PendingLink::Envoy(pending),
+                    tcp::Heard::Adit(pending) => Link::Tcp(pending),
+                    tcp::Heard::Envoy(pending) => Link::Envoy(pending),
                 };
                 Ok(Pending { shown, link })
             }
@@ -175,40 +187,23 @@ impl Incoming {
 impl Pending {
     /// What it came over.
     pub fn transport(&self) -> TransportKind {
-        match self.link {
-            PendingLink::Quic(_) => TransportKind::Quic,
-            PendingLink::Tcp(_) => TransportKind::Tcp,
-            PendingLink::Envoy(_) => TransportKind::Envoy,
-        }
+        self.link.kind()
     }
 
     /// Makes the tunnel's handle, so that it can be registered before the initiator hears of it.
     pub fn prepare(self, id: TunnelId) -> Prepared {
         let Self { shown: Shown { hello, .. }, link } = self;
-        match link {
-            PendingLink::Quic(pending) => {
-                let prepared = pending.prepare_as(hello, id);
-                Prepared { tunnel: prepared.tunnel().clone(), link: PreparedLink::Quic(Box::new(prepared)) }
-            }
-            PendingLink::Tcp(pending) => {
-                let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
-                let (tunnel, prepared) = pending.prepare(state);
-                Prepared { tunnel, link: PreparedLink::Tcp(Box::new(prepared)) }
-            }
-            PendingLink::Envoy(pending) => {
-                let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
-                let (tunnel, prepared) = pending.prepare(state);
-                Prepared { tunnel, link: PreparedLink::Envoy(Box::new(prepared)) }
-            }
-        }
+        let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
+        let (tunnel, link) = link.prepare(state);
+        Prepared { tunnel, link }
     }
 
     /// Says no, waits until that arrived (a few seconds at most) and closes.
     pub async fn refuse(self, refusal: &Refusal) {
         match self.link {
-            PendingLink::Quic(pending) => pending.refuse(refusal).await,
-            PendingLink::Tcp(pending) => pending.refuse(refusal).await,
-            PendingLink::Envoy(pending) => pending.refuse(refusal).await,
+            Link::Quic(pending) => pending.refuse(refusal).await,
+            Link::Tcp(pending) => pending.refuse(refusal).await,
+            Link::Envoy(pending) => pending.refuse(refusal).await,
         }
     }
 }
@@ -228,9 +223,9 @@ impl Prepared {
         drop(tunnel);
         async move {
             match link {
-                PreparedLink::Quic(prepared) => prepared.welcome(&welcome).await,
-                PreparedLink::Tcp(prepared) => prepared.welcome(&welcome).await,
-                PreparedLink::Envoy(prepared) => prepared.welcome().await,
+                Link::Quic(prepared) => prepared.welcome(&welcome).await,
+                Link::Tcp(prepared) => prepared.welcome(&welcome).await,
+                Link::Envoy(prepared) => prepared.welcome(&welcome).await,
             }
         }
     }
@@ -238,9 +233,9 @@ impl Prepared {
     /// Says no, waits until that arrived (a few seconds at most) and closes.
     pub async fn refuse(self, refusal: &Refusal) {
         match self.link {
-            PreparedLink::Quic(prepared) => prepared.refuse(refusal).await,
-            PreparedLink::Tcp(prepared) => prepared.refuse(refusal).await,
-            PreparedLink::Envoy(prepared) => prepared.refuse(refusal).await,
+            Link::Quic(prepared) => prepared.refuse(refusal).await,
+            Link::Tcp(prepared) => prepared.refuse(refusal).await,
+            Link::Envoy(prepared) => prepared.refuse(refusal).await,
         }
     }
 }
@@ -248,10 +243,17 @@ impl Prepared {
 /// Why the session ended before HELLO; `fault` is the number that the peer was refused with, if it was.
 pub(super) fn no_hello(reason: CloseReason, fault: Option<RefusalCode>, limit: Duration) -> AcceptError {
     match (reason.code, fault) {
-        (CloseCode::HandshakeTimeout, _) => AcceptError::Timeout { missing: "HELLO", limit },
+        (CloseCode::HandshakeTimeout, _) => AcceptError::Timeout { missing: Missing::Hello, limit },
         (CloseCode::Refused, Some(code)) => {
             AcceptError::Refused(Refusal { code, reason: reason.text, retry_after: None })
         }
         (code, _) => AcceptError::Hello(format!("{code}: {}", reason.text)),
     }
+}
+
+/// Sends REFUSE, waits until it arrived (at most a few seconds) and closes.
+pub(super) async fn send_refusal<C: Channel>(mut control: Control<C>, refusal: &Refusal) {
+    note_illegal(control.session().refuse(refusal));
+    // The session's last output is the close, which ends this loop.
+    let _ = timeout(REFUSAL_TIMEOUT, async { while control.event().await.is_ok() {} }).await;
 }

@@ -10,9 +10,9 @@ use crate::message::h2::recv::StreamBody;
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::Event;
 use crate::transport::error::BodyError;
-use crate::transport::open::TiedUpload;
 use crate::transport::quic::MessageStream;
 use crate::transport::state::InFlight;
+use crate::transport::tied::TiedUpload;
 
 /// The body of a request (on the initiator) or of a response (on the responder).
 ///

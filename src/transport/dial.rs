@@ -9,6 +9,7 @@ use crate::protocol::handshake::{Hello, Welcome};
 use crate::transport::arrival::Accept;
 use crate::transport::error::DialError;
 use crate::transport::kind::TransportKind;
+use crate::transport::link::{Admitted as _, Link};
 use crate::transport::serve::{HttpService, Serve};
 use crate::transport::state::CloseReason;
 use crate::transport::tunnel::Tunnel;
@@ -43,12 +44,7 @@ pub struct Dialed {
     link: DialedLink,
 }
 
-#[derive(Debug)]
-enum DialedLink {
-    Quic(Box<quic::Dialed>),
-    Tcp(Box<tcp::Dialed>),
-    Envoy(Box<tcp::envoy::Dialed>),
-}
+type DialedLink = Link<quic::Dialed, tcp::Dialed, tcp::envoy::Dialed>;
 
 impl Dialer {
     /// A dialer of these transports.
@@ -131,17 +127,16 @@ impl Connected {
     pub async fn claim(self, hello: &Hello) -> Result<Dialed, DialError> {
         match self {
             Self::Quic(connected) => {
-                let dialed = connected.claim(hello).await?;
-                let (tunnel, welcome) = (dialed.tunnel.clone(), dialed.welcome.clone());
-                Ok(Dialed { tunnel, welcome, link: DialedLink::Quic(Box::new(dialed)) })
+                let (tunnel, welcome, dialed) = connected.claim(hello).await?;
+                Ok(Dialed { tunnel, welcome, link: Link::Quic(Box::new(dialed)) })
             }
             Self::Tcp(connected) => {
                 let (tunnel, welcome, dialed) = connected.claim(hello).await?;
-                Ok(Dialed { tunnel, welcome, link: DialedLink::Tcp(Box::new(dialed)) })
+                Ok(Dialed { tunnel, welcome, link: Link::Tcp(Box::new(dialed)) })
             }
             Self::Envoy(connected) => {
                 let (tunnel, welcome, dialed) = connected.claim(hello).await?;
-                Ok(Dialed { tunnel, welcome, link: DialedLink::Envoy(Box::new(dialed)) })
+                Ok(Dialed { tunnel, welcome, link: Link::Envoy(Box::new(dialed)) })
             }
         }
     }
@@ -161,9 +156,9 @@ impl Dialed {
         // Whoever lets go of the handle while it drains must not end it: it is held until the end.
         let Self { tunnel: _tunnel, link, .. } = self;
         match link {
-            DialedLink::Quic(dialed) => dialed.run(accept).await,
-            DialedLink::Tcp(dialed) => dialed.run(accept).await,
-            DialedLink::Envoy(dialed) => dialed.run(accept).await,
+            Link::Quic(dialed) => dialed.run(accept).await,
+            Link::Tcp(dialed) => dialed.run(accept).await,
+            Link::Envoy(dialed) => dialed.run(accept).await,
         }
     }
 }

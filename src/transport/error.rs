@@ -10,6 +10,7 @@ use crate::protocol::handshake::Refusal;
 use crate::protocol::limits;
 use crate::protocol::session::SessionError;
 use crate::protocol::stream::{Refused, StreamError, StreamType};
+use crate::tls::Rejection;
 use crate::transport::kind::TransportKind;
 
 /// Why a stream was not opened, or why no response head came on it.
@@ -208,6 +209,16 @@ impl DialError {
 /// expired, unknown or missing, or of a CA that is not known; or access is denied.
 pub(crate) const fn refuses_certificate(alert: u8) -> bool {
     matches!(alert, 42..=46 | 48 | 49 | 116)
+}
+
+/// That this end's TLS does not accept `peer`, and why.
+pub(crate) fn not_accepted_here(peer: &str, reason: &str) -> String {
+    format!("this end does not accept the {peer}: {}", Rejection::plain(reason))
+}
+
+/// That the TLS of `peer` does not accept this end, and why.
+pub(crate) fn not_accepted_there(peer: &str, reason: &str) -> String {
+    format!("the {peer} does not accept this end: {reason}")
 }
 
 /// A TLS alert in the words of RFC 8446 section 6, with where to look for more: TLS itself says no more than this.

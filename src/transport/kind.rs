@@ -4,6 +4,15 @@ use std::fmt;
 
 use crate::transport::tcp::envoy;
 
+/// What HTTP/2 inside a tunnel over TCP is taken to mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Ours: the field `adit-service` names services, raw streams and flows exist, and GOAWAY ends a tunnel.
+    Adit,
+    /// Envoy's: host and path decide about every request, and GOAWAY drains.
+    Envoy,
+}
+
 /// What a tunnel runs over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -8,6 +8,7 @@ mod control;
 mod dial;
 pub mod envoy;
 mod handshake;
+mod hidden;
 mod open;
 mod raw;
 mod respond;

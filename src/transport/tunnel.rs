@@ -48,10 +48,6 @@ impl Tunnel {
         Self { link: Link::Tcp(Arc::new(connection)) }
     }
 
-    pub(crate) fn shared(&self) -> Arc<TunnelState> {
-        Arc::clone(self.state())
-    }
-
     fn state(&self) -> &Arc<TunnelState> {
         match &self.link {
             Link::Quic(connection) => &connection.state,

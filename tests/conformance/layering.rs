@@ -39,8 +39,6 @@ const PURE: &[&str] = &["id", "protocol", "template", "policy", "registry", "ini
 /// Circles that are there still, to be cut. A circle that is gone must go from here.
 const KNOWN_CIRCLES: &[&[&str]] = &[
     &["egress/body", "egress/http1/upload"],
-    &["transport/body", "transport/open", "transport/quic/streams"],
-    &["transport/quic/control", "transport/quic/datagrams", "transport/quic/service"],
     &["transport/tcp/accept", "transport/tcp/envoy/accept", "transport/tcp/envoy/http2"],
 ];
 

@@ -8,15 +8,15 @@ use arc_swap::ArcSwap;
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use crate::id::TunnelId;
 use crate::protocol::code::CloseCode;
-use crate::protocol::handshake::{Hello, Refusal, Welcome};
+use crate::protocol::handshake::{Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
-use crate::tls::Rejection;
-use crate::transport::accept::{AcceptError, Shown, no_hello};
+use crate::transport::accept::{AcceptError, Missing, Shown, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
+use crate::transport::error::{not_accepted_here, not_accepted_there};
+use crate::transport::link::{Claimed, Unwelcomed};
 use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::datagrams::FlowTable;
 use crate::transport::quic::dial::{is_tls, tls_reason};
@@ -50,13 +50,7 @@ pub struct Incoming {
 
 /// A connection whose TLS is done and whose HELLO was read: policy decides what becomes of it.
 #[derive(Debug)]
-pub struct Pending {
-    /// What the initiator claims.
-    pub hello: Hello,
-    /// The verified certificate chain, leaf first; empty when none was asked for or shown.
-    pub certificates: Vec<CertificateDer<'static>>,
-    /// Where it comes from.
-    pub remote: SocketAddr,
+pub(crate) struct Pending {
     quic: quinn::Connection,
     control: Control<ControlStream>,
     settings: Settings,
@@ -64,8 +58,7 @@ pub struct Pending {
 
 /// A tunnel that the initiator has not heard of yet.
 #[derive(Debug)]
-pub struct Prepared {
-    tunnel: Tunnel,
+pub(crate) struct Prepared {
     state: Arc<TunnelState>,
     control: Control<ControlStream>,
     commands: mpsc::Receiver<Command>,
@@ -155,15 +148,8 @@ impl Incoming {
         self.incoming.remote_address()
     }
 
-    /// The same, with what was claimed and shown apart.
-    pub(crate) async fn shown(self) -> Result<(Shown, Pending), AcceptError> {
-        let mut pending = self.handshake().await?;
-        let (certificates, remote) = (std::mem::take(&mut pending.certificates), pending.remote);
-        Ok((Shown { hello: pending.hello.clone(), certificates, remote }, pending))
-    }
-
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
-    pub async fn handshake(self) -> Result<Pending, AcceptError> {
+    pub(crate) async fn handshake(self) -> Result<(Shown, Pending), AcceptError> {
         let limit = self.settings.tunnel.timing.handshake_timeout;
         let deadline = tokio::time::Instant::now() + limit;
         let late = |missing| move |_| AcceptError::Timeout { missing, limit };
@@ -171,14 +157,14 @@ impl Incoming {
         let connecting = self.incoming.accept().map_err(|error| connection_error(&error))?;
         let quic = tokio::time::timeout_at(deadline, connecting)
             .await
-            .map_err(late("TLS handshake"))?
+            .map_err(late(Missing::Tls))?
             .map_err(|error| connection_error(&error))?;
         let (send, recv) = match tokio::time::timeout_at(deadline, quic.accept_bi()).await {
             Ok(stream) => stream.map_err(|error| connection_error(&error))?,
             Err(elapsed) => {
                 let code = quinn::VarInt::from_u32(CloseCode::HandshakeTimeout.number());
                 quic.close(code, b"no control stream within the handshake timeout");
-                return Err(late("control stream")(elapsed));
+                return Err(late(Missing::ControlStream)(elapsed));
             }
         };
         let session = Session::responder(Instant::now(), self.settings.tunnel.timing);
@@ -188,29 +174,18 @@ impl Incoming {
             Ok(Ok(Event::Hello(hello))) => *hello,
             Ok(Ok(other)) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
             Ok(Err(reason)) => return Err(no_hello(reason, control.fault(), limit)),
-            Err(elapsed) => return Err(late("HELLO")(elapsed)),
+            Err(elapsed) => return Err(late(Missing::Hello)(elapsed)),
         };
-        let certificates = certificates(&quic);
-        Ok(Pending { hello, certificates, remote, quic, control, settings: self.settings })
+        let shown = Shown { hello, certificates: certificates(&quic), remote };
+        Ok((shown, Pending { quic, control, settings: self.settings }))
     }
 }
 
-impl Pending {
-    /// The round-trip time so far.
-    pub fn rtt(&self) -> Duration {
-        self.quic.rtt()
-    }
+impl Claimed for Pending {
+    type Unwelcomed = Prepared;
 
-    /// Makes the tunnel's handle, so that it can be registered before the initiator hears of it.
-    pub fn prepare(self, id: TunnelId) -> Prepared {
-        let hello = self.hello.clone();
-        self.prepare_as(hello, id)
-    }
-
-    /// The same for a claim that its caller holds.
-    pub(crate) fn prepare_as(self, hello: Hello, id: TunnelId) -> Prepared {
-        let Self { quic, control, settings, .. } = self;
-        let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
+    fn prepare(self, state: Arc<TunnelState>) -> (Tunnel, Prepared) {
+        let Self { quic, control, settings } = self;
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
         let connection = Connection {
@@ -220,41 +195,24 @@ impl Pending {
             commands: sender,
             flows: FlowTable::default(),
         };
-        Prepared { tunnel: Tunnel::quic(connection), state, control, commands }
+        (Tunnel::quic(connection), Prepared { state, control, commands })
     }
 
-    /// Sends REFUSE, waits until it arrived (at most three seconds) and closes.
-    pub async fn refuse(self, refusal: &Refusal) {
+    async fn refuse(self, refusal: &Refusal) {
         send_refusal(self.control, refusal).await;
     }
 }
 
-impl Prepared {
-    /// The handle.
-    pub fn tunnel(&self) -> &Tunnel {
-        &self.tunnel
-    }
-
-    /// Sends WELCOME and drives the tunnel until it is gone.
-    ///
-    /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
-    pub fn welcome(self, welcome: &Welcome) -> impl Future<Output = CloseReason> + Send + use<> {
-        let Self { tunnel, state, mut control, mut commands } = self;
-        drop(tunnel);
+impl Unwelcomed for Prepared {
+    async fn welcome(self, welcome: &Welcome) -> CloseReason {
+        let Self { state, mut control, mut commands } = self;
         note_illegal(control.session().welcome(Instant::now(), welcome));
-        async move { control.run(&state, &mut commands, true).await }
+        control.run(&state, &mut commands, true).await
     }
 
-    /// Sends REFUSE, waits until it arrived (at most three seconds) and closes.
-    pub async fn refuse(self, refusal: &Refusal) {
+    async fn refuse(self, refusal: &Refusal) {
         send_refusal(self.control, refusal).await;
     }
-}
-
-async fn send_refusal(mut control: Control<ControlStream>, refusal: &Refusal) {
-    note_illegal(control.session().refuse(refusal));
-    // The session's last output is the close, which ends this loop.
-    let _ = timeout(Duration::from_secs(4), async { while control.event().await.is_ok() {} }).await;
 }
 
 fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {
@@ -264,10 +222,10 @@ fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {
 fn connection_error(error: &quinn::ConnectionError) -> AcceptError {
     match error {
         quinn::ConnectionError::TransportError(error) if is_tls(error.code) => {
-            AcceptError::Tls(format!("this end does not accept the initiator: {}", Rejection::plain(&error.reason)))
+            AcceptError::Tls(not_accepted_here("initiator", &error.reason))
         }
         quinn::ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => {
-            AcceptError::Tls(format!("the initiator does not accept this end: {}", tls_reason(close)))
+            AcceptError::Tls(not_accepted_there("initiator", &tls_reason(close)))
         }
         // What an application says before its handshake is done travels as this code (RFC 9000 section 10.2.3).
         quinn::ConnectionError::ConnectionClosed(close)

@@ -10,14 +10,11 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use crate::id::ServiceName;
 use crate::protocol::code::StreamCode;
 use crate::protocol::datagram::Datagram;
 use crate::protocol::flows::{Arrived, FlowError, FlowLimits, Flows};
-use crate::protocol::stream::{self, Open, ServiceEvent};
-use crate::transport::error::{OpenError, SendError};
-use crate::transport::flow::Flow;
-use crate::transport::quic::control::Connection;
+use crate::protocol::stream::{self, ServiceEvent};
+use crate::transport::error::SendError;
 use crate::transport::quic::service::ServiceRecv;
 use crate::transport::quic::streams::{SendHalf, lost};
 use crate::transport::raw::RawError;
@@ -36,7 +33,7 @@ struct Table {
 
 /// A place in the table, given back on drop.
 #[derive(Debug)]
-pub(super) struct Entry {
+struct Entry {
     table: Arc<Table>,
     id: u64,
 }
@@ -49,6 +46,14 @@ impl FlowTable {
             table
         });
         Arc::clone(table)
+    }
+
+    /// Enters a flow that this end, the responder, opens. spec: ST-70
+    pub(super) fn open(&self, quic: &quinn::Connection) -> Result<FlowPlace, FlowError> {
+        let table = self.table(quic);
+        let (sender, datagrams) = mpsc::channel(QUEUE);
+        let id = table.lock().open(sender, Instant::now())?;
+        Ok(FlowPlace { quic: quic.clone(), entry: Arc::new(Entry { table, id }), datagrams, early: Vec::new() })
     }
 
     /// Enters a flow that the responder has opened. spec: ST-70, ST-71
@@ -84,21 +89,6 @@ async fn hand_out(quic: quinn::Connection, table: Arc<Table>) {
     }
 }
 
-impl Connection {
-    /// See [`Tunnel::open_flow`](crate::transport::Tunnel::open_flow).
-    pub(crate) async fn open_flow(&self, service: &ServiceName) -> Result<Flow, OpenError> {
-        let in_flight = self.state.begin();
-        let table = self.flows.table(&self.quic);
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        let id = table.lock().open(sender, Instant::now())?;
-        let entry = Arc::new(Entry { table: Arc::clone(&table), id });
-        let stream = self.open_service(Open { service: service.clone(), flow: Some(id) }).await?;
-        let early = table.lock().opened(id, Instant::now());
-        let (send, recv) = FlowPlace { quic: self.quic.clone(), entry, datagrams: receiver, early }.open(stream);
-        Ok(Flow::quic(send, recv, in_flight))
-    }
-}
-
 /// A flow's place in the table, and what came for it.
 #[derive(Debug)]
 pub(crate) struct FlowPlace {
@@ -109,6 +99,16 @@ pub(crate) struct FlowPlace {
 }
 
 impl FlowPlace {
+    /// The id of the flow.
+    pub(super) fn id(&self) -> u64 {
+        self.entry.id
+    }
+
+    /// OPENED was read: what came before it is handed on too. spec: ST-74
+    pub(super) fn opened(&mut self) {
+        self.early = self.entry.table.lock().opened(self.entry.id, Instant::now());
+    }
+
     /// Both halves of the flow, once its stream is open.
     pub(crate) fn open(self, (send, recv): (SendHalf, ServiceRecv)) -> (FlowSend, FlowRecv) {
         let Self { quic, entry, datagrams, early } = self;

@@ -16,8 +16,11 @@ use crate::protocol::session::{Event, Session};
 use crate::tls::Rejection;
 use crate::transport::arrival::Accept;
 use crate::transport::control::{COMMANDS, Command, Control};
-use crate::transport::error::{DialError, alert_text, peer_text, refuses_certificate};
+use crate::transport::error::{
+    DialError, alert_text, not_accepted_here, not_accepted_there, peer_text, refuses_certificate,
+};
 use crate::transport::kind::TransportKind;
+use crate::transport::link::Admitted;
 use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::datagrams::FlowTable;
 use crate::transport::quic::serve::serve_streams;
@@ -58,11 +61,8 @@ pub struct Connected {
 
 /// An admitted tunnel that waits to be run.
 #[derive(Debug)]
-pub struct Dialed {
-    /// Its handle.
-    pub tunnel: Tunnel,
-    /// What the responder said.
-    pub welcome: Welcome,
+pub(crate) struct Dialed {
+    state: Arc<TunnelState>,
     control: Control<ControlStream>,
     commands: mpsc::Receiver<Command>,
     settings: Settings,
@@ -81,13 +81,6 @@ impl Dialer {
         let settings = Settings { tunnel, quic };
         config.transport_config(settings.initiator_transport());
         Ok(Self { endpoint, config, settings })
-    }
-
-    /// Connects, authenticates and asks for admission, each within the handshake timeout.
-    ///
-    /// Cancel safe: dropping the future abandons the connection.
-    pub async fn dial(&self, address: SocketAddr, server_name: &str, hello: &Hello) -> Result<Dialed, DialError> {
-        self.connect(address, server_name).await?.claim(hello).await
     }
 
     /// Connects and finishes TLS, within the handshake timeout.
@@ -111,7 +104,7 @@ impl Connected {
     /// Asks for admission, within the handshake timeout.
     ///
     /// Cancel safe: dropping the future abandons the connection.
-    pub async fn claim(self, hello: &Hello) -> Result<Dialed, DialError> {
+    pub(crate) async fn claim(self, hello: &Hello) -> Result<(Tunnel, Welcome, Dialed), DialError> {
         let after = self.settings.tunnel.timing.handshake_timeout;
         let claimed = timeout(after, self.handshake(hello)).await;
         claimed.map_err(|_| DialError::Timeout { over: TransportKind::Quic, after })?
@@ -151,7 +144,7 @@ impl Connected {
         self.quic.close(VarInt::from_u32(CloseCode::Done.number()), b"not needed");
     }
 
-    async fn handshake(self, hello: &Hello) -> Result<Dialed, DialError> {
+    async fn handshake(self, hello: &Hello) -> Result<(Tunnel, Welcome, Dialed), DialError> {
         let Self { quic, settings, .. } = self;
         let (send, recv) = quic.open_bi().await.map_err(|error| connection_error(&error))?;
         let session = Session::initiator(Instant::now(), hello, settings.tunnel.timing);
@@ -167,19 +160,21 @@ impl Connected {
         let state = TunnelState::new(welcome.tunnel, hello.place.clone(), welcome.limits, hello.services.clone());
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let connection =
-            Connection { quic, state, limits: settings.tunnel.limits, commands: sender, flows: FlowTable::default() };
-        Ok(Dialed { tunnel: Tunnel::quic(connection), welcome, control, commands, settings })
+        let connection = Connection {
+            quic,
+            state: Arc::clone(&state),
+            limits: settings.tunnel.limits,
+            commands: sender,
+            flows: FlowTable::default(),
+        };
+        Ok((Tunnel::quic(connection), welcome, Dialed { state, control, commands, settings }))
     }
 }
 
-impl Dialed {
-    /// Serves what the responder sends until the tunnel is gone.
-    ///
-    /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
-    pub async fn run<A: Accept>(self, accept: A) -> CloseReason {
-        let Self { tunnel, mut control, mut commands, settings, .. } = self;
-        let (quic, state) = (control.channel().connection(), tunnel.shared());
+impl Admitted for Dialed {
+    async fn run<A: Accept>(self, accept: A) -> CloseReason {
+        let Self { state, mut control, mut commands, settings } = self;
+        let quic = control.channel().connection();
         let streams = serve_streams(quic, Arc::clone(&state), settings, accept);
         let driver = control.run(&state, &mut commands, false);
         tokio::pin!(streams, driver);
@@ -194,10 +189,10 @@ impl Dialed {
 fn connection_error(error: &quinn::ConnectionError) -> DialError {
     match error {
         quinn::ConnectionError::TransportError(error) if is_tls(error.code) => {
-            DialError::Tls(format!("this end does not accept the responder: {}", Rejection::plain(&error.reason)))
+            DialError::Tls(not_accepted_here("responder", &error.reason))
         }
         quinn::ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => {
-            let text = format!("the responder does not accept this end: {}", tls_reason(close));
+            let text = not_accepted_there("responder", &tls_reason(close));
             if refuses_certificate(alert(close)) { DialError::Certificate(text) } else { DialError::Tls(text) }
         }
         other => DialError::Connection(lost(other).to_string()),

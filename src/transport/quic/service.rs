@@ -4,55 +4,15 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::time::timeout;
 
-use crate::id::ServiceName;
 use crate::protocol::code::StreamCode;
-use crate::protocol::limits::DEFAULT_OPEN_TIMEOUT;
-use crate::protocol::stream::{self, Open, Refused, ServiceEvent, ServiceReader, StreamError};
-use crate::transport::error::{BodyError, OpenError, SendError, TunnelLost};
-use crate::transport::quic::control::Connection;
-use crate::transport::quic::streams::{SendHalf, lost, poll_chunk, varint};
-use crate::transport::raw::{RawError, RawStream};
+use crate::protocol::stream::{self, Refused, ServiceEvent, ServiceReader, StreamError};
+use crate::transport::error::{BodyError, SendError};
+use crate::transport::quic::streams::{SendHalf, poll_chunk, varint};
+use crate::transport::raw::RawError;
 
 /// The most bytes that one DATA frame of [`RawSend::poll_write`] takes.
 const WRITE_BYTES: usize = 64 * 1024;
-
-impl Connection {
-    /// See [`Tunnel::open_raw`](crate::transport::Tunnel::open_raw).
-    pub(crate) async fn open_raw(&self, service: &ServiceName) -> Result<RawStream, OpenError> {
-        let in_flight = self.state.begin();
-        let (send, recv) = self.open_service(Open { service: service.clone(), flow: None }).await?;
-        Ok(RawStream::quic(RawSend::new(send), recv, in_flight))
-    }
-
-    /// Opens a stream and waits until the initiator has accepted it.
-    pub(super) async fn open_service(&self, open: Open) -> Result<(SendHalf, ServiceRecv), OpenError> {
-        let stream_type = open.stream_type();
-        self.state.ready_to_open().await?;
-        self.state.check_takes(stream_type)?;
-        let (send, recv) = self.quic.open_bi().await.map_err(|error| OpenError::NotSent(lost(&error)))?;
-        let mut send = SendHalf::new(send);
-        let mut recv = ServiceRecv::new(recv, ServiceReader::of_answers(stream_type));
-        let mut out = BytesMut::new();
-        stream::encode_open(&open, &mut out);
-        // Why the peer stopped reading is told by what it sends.
-        if let Err(error @ SendError::Lost(_)) = send.write(out.freeze()).await {
-            return Err(OpenError::NotSent(TunnelLost(error.to_string())));
-        }
-        let answer = timeout(DEFAULT_OPEN_TIMEOUT, recv.event()).await.map_err(|_| OpenError::TimedOut)?;
-        match answer {
-            Ok(ServiceEvent::Opened) => Ok((send, recv)),
-            Ok(ServiceEvent::Refused(refused)) => {
-                recv.complete();
-                Err(OpenError::Refused(refused))
-            }
-            Ok(_) => Err(OpenError::Reset(StreamCode::Protocol)),
-            Err(BodyError::Reset(StreamCode::UnknownType)) => Err(self.state.note_refused_type(stream_type)),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
 
 /// What the initiator does with a stream that names a service: accept or refuse it. Dropped, it rejects it.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{self, Event, MessageReader, Role};
 use crate::transport::error::{BodyError, SendError, TunnelLost, describe_close};
-use crate::transport::open::TiedUpload;
+use crate::transport::tied::TiedUpload;
 
 /// The most bytes taken from quinn in one read; a segment is usually smaller.
 const READ_CHUNK_BYTES: usize = 256 * 1024;

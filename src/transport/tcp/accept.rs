@@ -11,7 +11,6 @@ use h2::client;
 use http::{Method, Request};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
 use crate::net;
@@ -22,10 +21,11 @@ use crate::protocol::control::FrameType;
 use crate::protocol::handshake::{Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::protocol::tcp::CONTROL_URI;
-use crate::tls::Rejection;
-use crate::transport::accept::{AcceptError, Shown, no_hello};
+use crate::transport::accept::{AcceptError, Missing, Shown, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
-use crate::transport::error::{alert_text, peer_text};
+use crate::transport::error::{alert_text, not_accepted_here, not_accepted_there, peer_text};
+use crate::transport::kind::Dialect;
+use crate::transport::link::{Claimed, Unwelcomed};
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests, Starter};
@@ -33,6 +33,7 @@ use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
 use crate::transport::tcp::dial::MAX_REMEMBERED_RESETS;
 use crate::transport::tcp::envoy::{self, AcceptSettings, Security, greet};
 use crate::transport::tcp::handshake::BareFrames;
+use crate::transport::tcp::hidden::Hidden;
 use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::settings::{Settings, TcpSettings};
 use crate::transport::tcp::wire::Wire;
@@ -53,26 +54,16 @@ pub struct Listener {
 /// What a connection is accepted with.
 #[derive(Debug, Clone)]
 struct Accepting {
-    tls: Hidden,
+    tls: Hidden<rustls::ServerConfig>,
     envoy: Option<Envoys>,
     settings: Settings,
     generation: u64,
 }
 
-/// A TLS configuration that shows nothing of itself in logs.
-#[derive(Clone)]
-struct Hidden(Arc<rustls::ServerConfig>);
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(TLS)")
-    }
-}
-
 /// What Envoys are taken with.
 #[derive(Debug, Clone)]
 struct Envoys {
-    tls: Hidden,
+    tls: Hidden<rustls::ServerConfig>,
     settings: Arc<AcceptSettings>,
 }
 
@@ -81,7 +72,7 @@ struct Envoys {
 pub struct Incoming {
     stream: TcpStream,
     remote: SocketAddr,
-    tls: Hidden,
+    tls: Hidden<rustls::ServerConfig>,
     envoy: Option<Envoys>,
     settings: Settings,
     generation: u64,
@@ -190,7 +181,7 @@ impl Incoming {
         net::tune_tcp(&stream, settings.user_timeout());
         let mut first = [0];
         let peeked = tokio::time::timeout_at(deadline, stream.peek(&mut first)).await;
-        peeked.map_err(late("first byte"))?.map_err(|error| AcceptError::Connection(error.to_string()))?;
+        peeked.map_err(late(Missing::FirstByte))?.map_err(|error| AcceptError::Connection(error.to_string()))?;
         let mut raw = Raw::new(stream);
         if first[0] != TLS_HANDSHAKE {
             let Some(envoy) = envoy.filter(|envoy| envoy.settings.security == Security::None) else {
@@ -203,13 +194,13 @@ impl Incoming {
         raw.read_records(true);
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), raw);
         let hello = tokio::time::timeout_at(deadline, hello).await;
-        let hello = hello.map_err(late("TLS handshake"))?.map_err(|error| tls_error(&error))?;
+        let hello = hello.map_err(late(Missing::Tls))?.map_err(|error| tls_error(&error))?;
         let speaks_adit = hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == ALPN));
         let envoy = envoy.filter(|envoy| !speaks_adit && envoy.settings.security != Security::None);
         let config = envoy.as_ref().map_or(&tls.0, |envoy| &envoy.tls.0);
         let stream = tokio::time::timeout_at(deadline, hello.into_stream(Arc::clone(config)))
             .await
-            .map_err(late("TLS handshake"))?
+            .map_err(late(Missing::Tls))?
             .map_err(|error| tls_error(&error))?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
@@ -242,9 +233,10 @@ impl Incoming {
     }
 }
 
-impl Pending {
-    /// See [`crate::transport::Pending::prepare`].
-    pub(crate) fn prepare(self, state: Arc<TunnelState>) -> (Tunnel, Prepared) {
+impl Claimed for Pending {
+    type Unwelcomed = Prepared;
+
+    fn prepare(self, state: Arc<TunnelState>) -> (Tunnel, Prepared) {
         let Self { remote, control, settings } = self;
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (requests, starter) = Requests::new();
@@ -255,19 +247,18 @@ impl Pending {
             meter: control.channel().meter(),
             limits: settings.tunnel.limits,
             requests,
-            names_services: true,
+            dialect: Dialect::Adit,
         };
         (Tunnel::tcp(connection), Prepared { state, control, commands, starter, settings })
     }
 
-    pub(crate) async fn refuse(self, refusal: &Refusal) {
+    async fn refuse(self, refusal: &Refusal) {
         send_refusal(self.control, refusal).await;
     }
 }
 
-impl Prepared {
-    /// Sends WELCOME, begins HTTP/2 and drives the tunnel until it is gone.
-    pub(crate) async fn welcome(self, welcome: &Welcome) -> CloseReason {
+impl Unwelcomed for Prepared {
+    async fn welcome(self, welcome: &Welcome) -> CloseReason {
         let state = Arc::clone(&self.state);
         match self.start(welcome).await {
             Ok((mut control, mut commands)) => control.run(&state, &mut commands, true).await,
@@ -278,6 +269,12 @@ impl Prepared {
         }
     }
 
+    async fn refuse(self, refusal: &Refusal) {
+        send_refusal(self.control, refusal).await;
+    }
+}
+
+impl Prepared {
     async fn start(self, welcome: &Welcome) -> Result<(Control<ControlStream>, mpsc::Receiver<Command>), CloseReason> {
         let Self { mut control, commands, starter, settings, .. } = self;
         note_illegal(control.session().welcome(Instant::now(), welcome));
@@ -298,10 +295,6 @@ impl Prepared {
         let channel = ControlStream::new(send, recv, carrier, meter).settling(starter.settles());
         starter.begin(sender);
         Ok((Control::new(channel, session), commands))
-    }
-
-    pub(crate) async fn refuse(self, refusal: &Refusal) {
-        send_refusal(self.control, refusal).await;
     }
 }
 
@@ -342,22 +335,14 @@ async fn too_early(mut control: Control<BareFrames>, limit: Duration) -> AcceptE
     AcceptError::Refused(refusal)
 }
 
-async fn send_refusal(mut control: Control<BareFrames>, refusal: &Refusal) {
-    note_illegal(control.session().refuse(refusal));
-    // The session's last output is the close, which ends this loop.
-    let _ = timeout(Duration::from_secs(4), async { while control.event().await.is_ok() {} }).await;
-}
-
 fn tls_error(error: &io::Error) -> AcceptError {
     use rustls::Error::AlertReceived;
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(AlertReceived(alert)) => {
-            AcceptError::Tls(format!("the initiator does not accept this end: {}", alert_text((*alert).into())))
-        }
+        Some(AlertReceived(alert)) => AcceptError::Tls(not_accepted_there("initiator", &alert_text((*alert).into()))),
         Some(rustls::Error::NoApplicationProtocol) => AcceptError::Tls(NO_ALPN.into()),
         Some(error) => {
             let text = peer_text(error.to_string().as_bytes());
-            AcceptError::Tls(format!("this end does not accept the initiator: {}", Rejection::plain(&text)))
+            AcceptError::Tls(not_accepted_here("initiator", &text))
         }
         None => AcceptError::Connection(error.to_string()),
     }

@@ -11,7 +11,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::limits::Limits;
 use crate::transport::control::Command;
 use crate::transport::error::{OpenError, TunnelLost};
-use crate::transport::kind::TransportKind;
+use crate::transport::kind::{Dialect, TransportKind};
 use crate::transport::state::{CloseReason, TunnelSnapshot, TunnelState};
 use crate::transport::tcp::codes::lost;
 use crate::transport::tcp::wire::Meter;
@@ -25,8 +25,8 @@ pub(crate) struct Connection {
     pub(super) meter: Arc<Meter>,
     pub(super) limits: Limits,
     pub(super) requests: Requests,
-    /// Whether the other end understands `adit-service`.
-    pub(super) names_services: bool,
+    /// How the other end takes HTTP/2.
+    pub(super) dialect: Dialect,
 }
 
 /// Where requests are handed to HTTP/2, which may have to begin first.
@@ -108,7 +108,7 @@ impl Connection {
     /// After a GOAWAY the connection takes no request, and is no tunnel of ours, however well it is otherwise; an Envoy
     /// drains with it. spec: TB-11
     pub(super) fn not_sent(&self, error: &h2::Error) -> OpenError {
-        if self.names_services && error.is_go_away() && error.is_remote() {
+        if self.dialect == Dialect::Adit && error.is_go_away() && error.is_remote() {
             let text = "the initiator sent GOAWAY".to_owned();
             // A full queue belongs to a driver that is busy; the next request says it again.
             let _ = self.commands.try_send(Command::Close(CloseReason { code: CloseCode::Protocol, text }));
@@ -117,7 +117,10 @@ impl Connection {
     }
 
     pub(crate) fn transport(&self) -> TransportKind {
-        if self.names_services { TransportKind::Tcp } else { TransportKind::Envoy }
+        match self.dialect {
+            Dialect::Adit => TransportKind::Tcp,
+            Dialect::Envoy => TransportKind::Envoy,
+        }
     }
 
     pub(crate) fn snapshot(&self) -> TunnelSnapshot {

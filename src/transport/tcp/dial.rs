@@ -20,11 +20,14 @@ use crate::protocol::ALPN;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Welcome};
 use crate::protocol::session::{Event, Session};
-use crate::tls::{self, Rejection};
+use crate::tls;
 use crate::transport::arrival::Accept;
 use crate::transport::control::{COMMANDS, Command, Control};
-use crate::transport::error::{DialError, alert_text, peer_text, refuses_certificate};
-use crate::transport::kind::TransportKind;
+use crate::transport::error::{
+    DialError, alert_text, not_accepted_here, not_accepted_there, peer_text, refuses_certificate,
+};
+use crate::transport::kind::{Dialect, TransportKind};
+use crate::transport::link::Admitted;
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests};
@@ -153,15 +156,14 @@ impl Connected {
             meter,
             limits: settings.tunnel.limits,
             requests,
-            names_services: true,
+            dialect: Dialect::Adit,
         };
         Ok((Tunnel::tcp(connection), welcome, Dialed { state, control, commands, settings }))
     }
 }
 
-impl Dialed {
-    /// See [`crate::transport::Dialed::run`].
-    pub(crate) async fn run<A: Accept>(self, accept: A) -> CloseReason {
+impl Admitted for Dialed {
+    async fn run<A: Accept>(self, accept: A) -> CloseReason {
         let state = Arc::clone(&self.state);
         match self.start(accept).await {
             Ok((mut control, mut commands)) => control.run(&state, &mut commands, false).await,
@@ -171,7 +173,9 @@ impl Dialed {
             }
         }
     }
+}
 
+impl Dialed {
     async fn start<A: Accept>(
         self,
         accept: A,
@@ -220,7 +224,7 @@ async fn serve<A: Accept>(
             Err(error) => return ended(&error),
         };
         let Some(opened) = opened.take() else {
-            accept_one(request, respond, &state, settings.tunnel.limits, &accept, true);
+            accept_one(request, respond, &state, settings.tunnel.limits, &accept, Dialect::Adit);
             continue;
         };
         match respond.send_response(http::Response::new(()), false) {
@@ -260,14 +264,14 @@ pub(super) fn failed(error: &io::Error) -> DialError {
         Some(InvalidMessage(_)) => DialError::Tls("what answers on that port does not speak TLS".to_owned()),
         Some(error) => {
             let text = peer_text(error.to_string().as_bytes());
-            DialError::Tls(format!("this end does not accept the responder: {}", Rejection::plain(&text)))
+            DialError::Tls(not_accepted_here("responder", &text))
         }
         None => DialError::Connection(error.to_string()),
     }
 }
 
 fn alerted(alert: rustls::AlertDescription) -> DialError {
-    let text = format!("the responder does not accept this end: {}", alert_text(alert.into()));
+    let text = not_accepted_there("responder", &alert_text(alert.into()));
     if refuses_certificate(alert.into()) { DialError::Certificate(text) } else { DialError::Tls(text) }
 }
 

@@ -12,7 +12,6 @@ mod idle;
 mod pings;
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -146,16 +145,6 @@ impl Default for DialSettings {
             ping: PingSettings::default(),
             handshake_timeout: RESPONSE_TIMEOUT,
         }
-    }
-}
-
-/// A rustls configuration that shows nothing of itself in logs.
-#[derive(Clone)]
-struct Hidden<T>(Arc<T>);
-
-impl<T> fmt::Debug for Hidden<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(TLS)")
     }
 }
 

@@ -20,11 +20,13 @@ use crate::protocol::tcp::SERVICE_FIELD;
 use crate::protocol::wire::Malformed;
 use crate::transport::body::RecvBody;
 use crate::transport::error::OpenError;
-use crate::transport::open::{self, AnswerHead, HeadParts, HttpHead, HttpStream, TiedUpload, Upload};
+use crate::transport::kind::Dialect;
+use crate::transport::open::{self, AnswerHead, HeadParts, HttpHead, HttpStream, Upload};
 use crate::transport::quic::declared_length;
 use crate::transport::state::InFlight;
 use crate::transport::tcp::codes::{head_rules, lost, reason, stream_code, trailer_rules};
 use crate::transport::tcp::connection::Connection;
+use crate::transport::tied::TiedUpload;
 
 impl Connection {
     /// See [`Tunnel::open_http`](crate::transport::Tunnel::open_http).
@@ -62,7 +64,7 @@ impl Connection {
         if parts.method == Method::CONNECT {
             return Err(OpenError::Request("CONNECT is not an exchange"));
         }
-        if service.is_some() && !self.names_services {
+        if service.is_some() && self.dialect == Dialect::Envoy {
             return Err(OpenError::NoNamedServices);
         }
         Ok(())

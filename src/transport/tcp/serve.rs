@@ -16,11 +16,12 @@ use crate::protocol::stream::{StreamError, StreamType, check_content_length, che
 use crate::protocol::tcp::SERVICE_FIELD;
 use crate::transport::arrival::{self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival};
 use crate::transport::body::RecvBody;
-use crate::transport::open::TiedUpload;
+use crate::transport::kind::Dialect;
 use crate::transport::state::{InFlight, TunnelState};
 use crate::transport::tcp::codes::{head_rules, reason, trailer_rules};
 use crate::transport::tcp::respond::Responder;
 use crate::transport::tcp::service::{ServiceArrival, asked_for, has_service_target};
+use crate::transport::tied::TiedUpload;
 
 /// Takes one request of the responder in a task of its own.
 pub(super) fn accept_one<A: Accept>(
@@ -29,16 +30,16 @@ pub(super) fn accept_one<A: Accept>(
     state: &Arc<TunnelState>,
     limits: Limits,
     accept: &A,
-    names_services: bool,
+    dialect: Dialect,
 ) {
     let in_flight = state.begin();
     if request.method() == Method::CONNECT {
-        match asked_for(&request).filter(|_| names_services) {
+        match asked_for(&request).filter(|_| dialect == Dialect::Adit) {
             None => return not_implemented(respond),
             Some(stream_type) => return accept_service(stream_type, request, respond, in_flight, accept),
         }
     }
-    let (parts, body, service) = match admit(request, limits, names_services) {
+    let (parts, body, service) = match admit(request, limits, dialect) {
         Ok(request) => request,
         Err(code) => {
             debug!(%code, "a request broke the protocol");
@@ -91,7 +92,7 @@ fn not_implemented(mut respond: SendResponse<Bytes>) {
 type Admitted = (http::request::Parts, RecvBody, Option<ServiceName>);
 
 /// Checks a request again, whoever checked it before, and gives it the shape that every service gets. spec: SE-8, TB-7
-fn admit(request: Request<RecvStream>, limits: Limits, names_services: bool) -> Result<Admitted, StreamCode> {
+fn admit(request: Request<RecvStream>, limits: Limits, dialect: Dialect) -> Result<Admitted, StreamCode> {
     let (mut parts, stream) = request.into_parts();
     let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
     let path = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
@@ -99,9 +100,9 @@ fn admit(request: Request<RecvStream>, limits: Limits, names_services: bool) -> 
     let judged = head_rules(limits).judge(&parts.headers, target);
     judged.map_err(|violation| StreamError::Fields(violation).code())?;
     // What an Envoy passes on is its client's word.
-    let service = match names_services {
-        true => take_service(&mut parts.headers)?,
-        false => {
+    let service = match dialect {
+        Dialect::Adit => take_service(&mut parts.headers)?,
+        Dialect::Envoy => {
             parts.headers.remove(&SERVICE_FIELD);
             None
         }

@@ -19,6 +19,7 @@ use crate::protocol::tcp::{
 };
 use crate::transport::error::{OpenError, SendError, peer_text};
 use crate::transport::flow::Flow;
+use crate::transport::kind::Dialect;
 use crate::transport::raw::{RawError, RawStream};
 use crate::transport::tcp::codes::{failed_read, failed_send, reason, stream_code};
 use crate::transport::tcp::connection::Connection;
@@ -55,7 +56,7 @@ impl Connection {
         service: &ServiceName,
         stream_type: StreamType,
     ) -> Result<(SendStream<Bytes>, RecvStream), OpenError> {
-        if !self.names_services {
+        if self.dialect == Dialect::Envoy {
             return Err(OpenError::Unsupported(stream_type));
         }
         self.state.ready_to_open().await?;

@@ -15,10 +15,12 @@ use tracing::debug;
 use crate::id::{InstanceId, Place, SpkiPin};
 use crate::protocol::code::CloseCode;
 use crate::protocol::envoy::{Pinger, Rejection, Request, RequestReader};
-use crate::protocol::handshake::{Hello, PeerLimits, Refusal};
+use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Welcome};
 use crate::tls::{self, InitiatorTls, Trust};
-use crate::transport::accept::{AcceptError, ENVOY_REQUEST, Shown};
+use crate::transport::accept::{AcceptError, Missing, Shown};
 use crate::transport::control::{COMMANDS, Command};
+use crate::transport::kind::Dialect;
+use crate::transport::link::{Claimed, Unwelcomed};
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests, Starter};
 use crate::transport::tcp::envoy::http2::Responder;
@@ -74,7 +76,7 @@ pub(in crate::transport::tcp) async fn greet(
     let limit = accept.handshake_timeout.min(settings.tunnel.timing.handshake_timeout);
     let request = match timeout_at(deadline, reading).await {
         // Closed without an answer. spec: EV-16
-        Err(_) => return Err(AcceptError::Timeout { missing: ENVOY_REQUEST, limit }),
+        Err(_) => return Err(AcceptError::Timeout { missing: Missing::EnvoyRequest, limit }),
         Ok(Err(error)) => return Err(AcceptError::Connection(error.text)),
         Ok(Ok(Err(rejection))) => {
             reject(wire, &rejection).await;
@@ -135,9 +137,10 @@ async fn reject(mut wire: Wire, rejection: &Rejection) {
     let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
 }
 
-impl Pending {
-    /// See [`crate::transport::Pending::prepare`].
-    pub(crate) fn prepare(self, state: Arc<TunnelState>) -> (Tunnel, Prepared) {
+impl Claimed for Pending {
+    type Unwelcomed = Prepared;
+
+    fn prepare(self, state: Arc<TunnelState>) -> (Tunnel, Prepared) {
         // Not to be preferred before it is proven. spec: EV-21
         state.advance(Phase::Suspect);
         state.open();
@@ -151,29 +154,30 @@ impl Pending {
             meter: Arc::clone(&meter),
             limits: self.settings.tunnel.limits,
             requests,
-            names_services: false,
+            dialect: Dialect::Envoy,
         };
         (Tunnel::tcp(connection), Prepared { pending: self, state, commands, starter, meter })
     }
 
-    pub(crate) async fn refuse(self, refusal: &Refusal) {
+    async fn refuse(self, refusal: &Refusal) {
         reject(self.wire, &Rejection::from(refusal.clone())).await;
     }
 }
 
-impl Prepared {
-    pub(crate) async fn refuse(self, refusal: &Refusal) {
+impl Unwelcomed for Prepared {
+    async fn refuse(self, refusal: &Refusal) {
         self.pending.refuse(refusal).await;
     }
 
-    /// Accepts, takes TLS off, and drives the tunnel until it is gone.
-    pub(crate) async fn welcome(self) -> CloseReason {
+    async fn welcome(self, _: &Welcome) -> CloseReason {
         let state = Arc::clone(&self.state);
         let reason = self.drive().await.unwrap_or_else(|reason| reason);
         state.advance(Phase::Closed(reason.clone()));
         reason
     }
+}
 
+impl Prepared {
     async fn drive(self) -> Result<CloseReason, CloseReason> {
         let Self { pending, state, mut commands, starter, meter } = self;
         let Pending { mut wire, accept, settings, key, .. } = pending;

@@ -25,7 +25,8 @@ use crate::tls::{self, InitiatorTls, TlsError};
 use crate::transport::arrival::Accept;
 use crate::transport::control::{COMMANDS, Command};
 use crate::transport::error::DialError;
-use crate::transport::kind::TransportKind;
+use crate::transport::kind::{Dialect, TransportKind};
+use crate::transport::link::Admitted;
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests};
@@ -33,8 +34,9 @@ use crate::transport::tcp::dial::failed;
 use crate::transport::tcp::envoy::given_up::{GivenUp, Hold};
 use crate::transport::tcp::envoy::http2::Initiator;
 use crate::transport::tcp::envoy::idle::reason;
-use crate::transport::tcp::envoy::{DialSettings, Hidden, Security};
+use crate::transport::tcp::envoy::{DialSettings, Security};
 use crate::transport::tcp::handshake::lost;
+use crate::transport::tcp::hidden::Hidden;
 use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::settings::{Settings, TcpSettings};
 use crate::transport::tcp::wire::{Meter, Wire};
@@ -177,7 +179,7 @@ impl Connected {
             meter: Arc::clone(&meter),
             limits: settings.tunnel.limits,
             requests,
-            names_services: false,
+            dialect: Dialect::Envoy,
         };
         let dialed = Dialed { raw, reader, state, commands, meter, inner, dial, settings, given_up };
         Ok((Tunnel::tcp(connection), welcome, dialed))
@@ -254,9 +256,8 @@ fn refused(error: HandshakeError) -> DialError {
     }
 }
 
-impl Dialed {
-    /// See [`crate::transport::Dialed::run`].
-    pub(crate) async fn run<A: Accept>(self, accept: A) -> CloseReason {
+impl Admitted for Dialed {
+    async fn run<A: Accept>(self, accept: A) -> CloseReason {
         let (state, given_up, hold) = (Arc::clone(&self.state), self.given_up.clone(), Hold::on(&self.raw));
         let reason = self.serve(accept).await.unwrap_or_else(|reason| reason);
         match reason.code {
@@ -266,7 +267,9 @@ impl Dialed {
         state.advance(Phase::Closed(reason.clone()));
         reason
     }
+}
 
+impl Dialed {
     async fn serve<A: Accept>(self, accept: A) -> Result<CloseReason, CloseReason> {
         let Self { mut raw, reader, state, mut commands, meter, inner, dial, settings, given_up: _ } = self;
         let rest = idle(&mut raw, &reader, &dial, &mut commands, &state).await?;

@@ -14,6 +14,7 @@ use crate::protocol::envoy::{InUse, InUseOutput, PingSettings};
 use crate::protocol::goaway::GoawayWatch;
 use crate::transport::arrival::Accept;
 use crate::transport::control::Command;
+use crate::transport::kind::Dialect;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::accept::builder as client_builder;
 use crate::transport::tcp::connection::Starter;
@@ -122,7 +123,7 @@ impl<A: Accept> Initiator<'_, A> {
             tokio::select! {
                 accepted = cork.run(connection.accept()) => match accepted {
                     Some(Ok((request, respond))) => {
-                        accept_one(request, respond, state, settings.tunnel.limits, &accept, false);
+                        accept_one(request, respond, state, settings.tunnel.limits, &accept, Dialect::Envoy);
                     }
                     Some(Err(error)) => return ended(&error),
                     None => tunnel.ended_by_peer(Instant::now(), goaway.is_cancelled()),
