@@ -28,6 +28,10 @@ pub trait Accept: Clone + Send + Sync + 'static {
 
 /// A stream that the responder has opened.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would cost every exchange an allocation"
+)]
 pub enum Arrival {
     /// A request that wants a response.
     Http(HttpArrival),

@@ -57,11 +57,11 @@ impl<Q, T, E> Link<Q, T, E> {
     }
 }
 
+/// What becomes of a link once its tunnel is prepared.
+type Prepared<Q, T, E> = Link<<Q as Claimed>::Unwelcomed, <T as Claimed>::Unwelcomed, <E as Claimed>::Unwelcomed>;
+
 impl<Q: Claimed, T: Claimed, E: Claimed> Link<Q, T, E> {
-    pub(super) fn prepare(
-        self,
-        state: Arc<TunnelState>,
-    ) -> (Tunnel, Link<Q::Unwelcomed, T::Unwelcomed, E::Unwelcomed>) {
+    pub(super) fn prepare(self, state: Arc<TunnelState>) -> (Tunnel, Prepared<Q, T, E>) {
         match self {
             Self::Quic(claimed) => {
                 let (tunnel, prepared) = claimed.prepare(state);

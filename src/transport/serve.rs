@@ -19,7 +19,7 @@ use crate::transport::body::RecvBody;
 /// Implemented for every cloneable `tower_service::Service` over [`RecvBody`], such as an axum router. The name of the
 /// exported service that the responder asked for, if it named one, is a [`ServiceName`](crate::id::ServiceName) request
 /// extension, and interim responses may be said through an
-/// [`InformationalSink`](crate::message::interim::InformationalSink) that is one too. The returned future is dropped at
+/// [`InformationalSink`] that is one too. The returned future is dropped at
 /// once when the responder cancels the exchange.
 pub trait Serve: Clone + Send + 'static {
     /// The response body.

@@ -22,7 +22,7 @@ pub struct TunnelSettings {
     /// Limits of message heads that this end accepts.
     pub limits: Limits,
     /// How long exchanges under way may take once this end drains. Default
-    /// [`DEFAULT_DRAIN_DEADLINE`](crate::protocol::limits::DEFAULT_DRAIN_DEADLINE), 30 s.
+    /// [`DEFAULT_DRAIN_DEADLINE`], 30 s.
     pub drain_timeout: Duration,
     /// Handshakes that may run at once on a responder. From a half on, addresses that dial over QUIC must prove themselves;
     /// from all of them on, new connections are refused. Default 1024.

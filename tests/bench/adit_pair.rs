@@ -85,7 +85,7 @@ impl Pair {
     pub(crate) fn start(settings: Settings, target: SocketAddr) -> Self {
         let files = Files::write(settings, target);
         let [responder, initiator] = files.paths.each_ref().map(|path| {
-            let mut command = Command::new(settings.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_adit"))));
+            let mut command = Command::new(settings.program.unwrap_or_else(|| Path::new(env!("CARGO_BIN_EXE_adit"))));
             // By the environment, because a former build does not know the key of the initiator.
             command.env("ADIT_LOG", "adit=info,adit::access=off").arg("run").arg(path);
             Adit::spawn(command)

@@ -150,7 +150,7 @@ impl Line {
             side = self.origin.side.label(),
             listener = self.origin.listener.as_deref(),
             remote = self.remote.map(tracing::field::display),
-            tenant = self.tenant.as_ref().or(place.map(|claim| &claim.tenant)).map(TenantId::as_str),
+            tenant = self.tenant.as_ref().or_else(|| place.map(|claim| &claim.tenant)).map(TenantId::as_str),
             host_id = self.host_id.as_ref().map(HostId::as_str),
             node = place.map(|claim| claim.node.as_str()),
             cluster = place.map(|claim| claim.cluster.as_str()),

@@ -75,7 +75,7 @@ fn a_drain_waits_for_what_runs_and_no_longer_than_its_deadline() {
     tunnel.idle();
     assert_eq!(outputs(&mut tunnel), [], "idle, and not draining");
     tunnel.drain(start, drain);
-    assert_eq!(outputs(&mut tunnel), [announced.clone()]);
+    assert_eq!(outputs(&mut tunnel), std::slice::from_ref(&announced));
     tunnel.idle();
     assert_eq!(outputs(&mut tunnel), [end(CloseCode::Done, "drained", true)]);
 
@@ -107,7 +107,7 @@ fn the_goaway_of_the_other_end_is_a_drain_that_it_need_not_be_told() {
     tunnel.peer_drains(start);
     tunnel.peer_drains(start + SECOND);
     let drain = InUseOutput::Drain { reconnect_after: Duration::ZERO, announce: false };
-    assert_eq!(outputs(&mut tunnel), [drain.clone()]);
+    assert_eq!(outputs(&mut tunnel), std::slice::from_ref(&drain));
     tunnel.ended_by_peer(start + SECOND, true);
     assert_eq!(outputs(&mut tunnel), [end(CloseCode::Done, "drained", false)]);
 
