@@ -9,30 +9,40 @@
 //! never got so far as to take the winner's place.
 //!
 //! ```text
-//!                ┌────────── lost, or suspect while there is another transport ──────────┐
-//!                ▼                                                                       │
-//!             Round ── one connected ──▶ claim ── WELCOME ──▶ Content (a tunnel) ────────┘
-//!             ▲   └─ all failed, or refused ─▶ Waiting           └─ on TCP: probe QUIC, trial, claim beside, drain TCP
-//!             └──────── backoff is over ──────────┘
+//!          all failed, or refused                   lost, no claim in the air
+//!    ┌──────────────────────────────┐   ┌─────────────────────────────────────────────┐
+//!    ▼        pause over            │   ▼           admitted           suspect         │
+//! Waiting ───────────────────────▶ Seeking ──────────────────▶ Well ◀────────────▶ Suspect
+//!    ▲                                                          │▲      alive         ││
+//!    │            lost soon, refused, or the responder drains   ││  admitted: another ││
+//!    └──────────────────────────────────────────────────────────┘└────────────────────┘│
+//!    ▲                                                                                 │
+//!    └─────────────────────────────────────────────────────────────────────────────────┘
 //! ```
+//!
+//! * *Well* on TCP: QUIC is due, connecting, on trial, and then claims a place beside; at WELCOME TCP is drained.
+//! * *Suspect*: nothing where there is one transport; else a round beside the tunnel, or a pause after one.
+//! * Lost with a claim in the air: the slot is *Seeking*, and the answer to the claim decides.
 
-mod attempt;
+mod attempts;
 mod event;
 mod probing;
+mod round;
 mod settings;
+mod state;
 mod status;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use self::attempt::{Lane, Live, Order, Pursuit, Round};
-use self::event::PerTransport;
+use self::attempts::{Attempts, Lane};
 use self::probing::Probing;
+use self::state::{Order, Pause, State};
 use self::status::Record;
-use crate::lifecycle::{Backoff, MAX_RETRY_AFTER};
+use crate::lifecycle::Backoff;
 use crate::transport::{TransportChoice, TransportKind};
 
 pub use self::event::{Action, Attempt, ClaimPlace, Event, Failure, FailureKind};
@@ -45,35 +55,40 @@ pub struct Auto {
     settings: AutoSettings,
     /// What may be used, the preferred first.
     transports: &'static [TransportKind],
-    lanes: PerTransport<Lane>,
-    live: Option<Live>,
+    state: State,
+    memory: Memory,
+    attempts: u64,
+    actions: VecDeque<Action>,
+}
+
+/// What outlasts a state.
+#[derive(Debug)]
+struct Memory {
     /// What carried the latest tunnel.
     latest: Option<TransportKind>,
-    pursuit: Pursuit,
     /// A refusal asked for silence until then.
     silent_until: Option<Instant>,
     quic_failed_at: Option<Instant>,
     backoff: Backoff,
     probing: Probing,
     record: Record,
-    attempts: u64,
-    actions: VecDeque<Action>,
 }
 
 impl Auto {
     /// A slot without a tunnel, for what `choice` allows; the first actions are there at once.
     pub fn new(now: Instant, choice: &TransportChoice, settings: AutoSettings) -> Self {
-        let mut auto = Self {
-            transports: choice.kinds(),
-            lanes: PerTransport::default(),
-            live: None,
+        let memory = Memory {
             latest: None,
-            pursuit: Pursuit::Waiting { until: now, order: Some(Order::Race) },
             silent_until: None,
             quic_failed_at: None,
             backoff: Backoff::new(settings.backoff),
             probing: Probing::default(),
             record: Record::new(now),
+        };
+        let mut auto = Self {
+            transports: choice.kinds(),
+            state: State::Waiting(Pause { until: now, order: Some(Order::Race) }),
+            memory,
             attempts: 0,
             actions: VecDeque::new(),
             settings,
@@ -90,14 +105,10 @@ impl Auto {
     /// When to call [`Auto::timeout`] if nothing happens before. `None` only while there is a tunnel or a connect or
     /// claim under way.
     pub fn deadline(&self) -> Option<Instant> {
-        let waiting = match &self.pursuit {
-            Pursuit::Waiting { until, .. } => Some(*until),
-            Pursuit::Content | Pursuit::Round(_) => None,
-        };
+        let pause = self.state.pause().map(|pause| pause.until);
         let starts = self.transports.iter().map(|&transport| self.start_at(transport));
         let claims = self.transports.iter().map(|&transport| self.claim_at(transport));
-        let others = [waiting, self.patience_ends_at(), self.probing.at()];
-        starts.chain(claims).chain(others).flatten().min()
+        starts.chain(claims).chain([pause, self.patience_ends_at()]).flatten().min()
     }
 
     /// Acts on what is due at `now`.
@@ -107,43 +118,62 @@ impl Auto {
 
     /// Takes an event. `entropy` is 64 fresh random bits, for backoff and the schedule of probes.
     pub fn handle(&mut self, now: Instant, event: Event, entropy: u64) {
-        match event {
-            Event::Connected(attempt) => self.connected(now, attempt),
-            Event::Admitted(attempt) => self.admitted(now, attempt, entropy),
-            Event::Ended(attempt, failure) => self.ended(now, attempt, failure, entropy),
-            Event::Suspect(attempt) => self.suspect(now, attempt),
-            Event::Alive(attempt) => self.alive(now, attempt, entropy),
-            Event::Draining(attempt, after) => self.draining(now, attempt, after, entropy),
-        }
+        self.apply(now, event, entropy);
         self.advance(now);
     }
 
     /// The tunnel that requests should come through, if there is one.
     pub fn tunnel(&self) -> Option<Attempt> {
-        self.live.map(|live| live.attempt)
+        self.state.tunnel().map(|tunnel| tunnel.attempt)
     }
 
     /// What operators see.
     pub fn status(&self, now: Instant) -> PathStatus {
-        let report = |transport| {
-            let suspect = self.live.is_some_and(|live| live.transport() == transport && !live.is_healthy());
-            let probe = self.probing.at().filter(|_| transport == TransportKind::Quic);
-            self.record.report(transport, suspect, probe, now)
-        };
+        let active = self.state.tunnel().map(|tunnel| tunnel.transport());
+        let suspect = self.state.suspect_since().and(active);
+        let report =
+            |transport| self.memory.record.report(transport, suspect == Some(transport), self.probe_at(transport), now);
         PathStatus {
-            active: self.live.map(|live| live.transport()),
-            switches: self.record.switches,
-            switch_reason: self.record.switch_reason.clone(),
+            active,
+            switches: self.memory.record.switches,
+            switch_reason: self.memory.record.switch_reason.clone(),
             paths: self.transports.iter().copied().map(report).collect(),
+        }
+    }
+
+    /// What an event means in the state that the slot is in. What is about another attempt than one of that state's is
+    /// late, and means nothing.
+    fn apply(&mut self, now: Instant, event: Event, entropy: u64) {
+        match (self.state, event) {
+            (State::Well { tunnel, attempts }, Event::Suspect(attempt)) if tunnel.attempt == attempt => {
+                self.suspect(now, tunnel, attempts);
+            }
+            (State::Suspect { tunnel, attempts, .. }, Event::Alive(attempt)) if tunnel.attempt == attempt => {
+                self.alive(now, tunnel, attempts, entropy);
+            }
+            (State::Well { tunnel, .. } | State::Suspect { tunnel, .. }, Event::Draining(attempt, after))
+                if tunnel.attempt == attempt =>
+            {
+                self.draining(now, tunnel, after, entropy);
+            }
+            (State::Well { tunnel, .. } | State::Suspect { tunnel, .. }, Event::Ended(attempt, failure))
+                if tunnel.attempt == attempt =>
+            {
+                self.lost(now, tunnel, failure, entropy);
+            }
+            (_, Event::Ended(attempt, failure)) => self.ended(now, attempt, failure, entropy),
+            (_, Event::Connected(attempt)) => self.connected(now, attempt),
+            (_, Event::Admitted(attempt)) => self.admitted(now, attempt, entropy),
+            (_, Event::Suspect(_) | Event::Alive(_) | Event::Draining(..)) => {}
         }
     }
 
     /// Does everything that is due: begins a round, connects, claims, probes.
     fn advance(&mut self, now: Instant) {
-        if let Pursuit::Waiting { until, order } = self.pursuit
+        if let Some(Pause { until, order }) = self.state.pause()
             && until <= now
         {
-            self.begin_round(now, order.unwrap_or_else(|| self.order(now)));
+            self.begin_round(now, order.unwrap_or_else(|| self.order(now)), None);
         }
         for &transport in self.transports {
             if is_due(self.start_at(transport), now) {
@@ -158,10 +188,6 @@ impl Auto {
                 self.claim(now, transport);
             }
         }
-        if is_due(self.probing.at(), now) {
-            self.probing.cancel();
-            self.connect(TransportKind::Quic);
-        }
         self.take_note(now);
     }
 
@@ -170,215 +196,68 @@ impl Auto {
         self.transports.contains(&transport)
     }
 
-    /// What HELLO is in the air over, if it is.
-    fn claiming(&self) -> Option<TransportKind> {
-        self.transports.iter().copied().find(|&transport| self.lanes[transport].is_claiming())
+    /// When a transport is to be connected: in a round, or QUIC as a probe.
+    fn start_at(&self, transport: TransportKind) -> Option<Instant> {
+        self.state.attempts().start(transport).map(|at| self.allowed(at))
     }
 
-    /// When a transport of this round is to be connected.
-    fn start_at(&self, transport: TransportKind) -> Option<Instant> {
-        match &self.pursuit {
-            Pursuit::Round(round) if self.lanes[transport].is_idle() => {
-                round.start[transport].map(|at| self.allowed(at))
-            }
-            _ => None,
+    /// When a transport is probed: what is due beside a tunnel that is well is nothing else.
+    fn probe_at(&self, transport: TransportKind) -> Option<Instant> {
+        match self.state {
+            State::Well { attempts, .. } => attempts.start(transport),
+            State::Waiting(_) | State::Seeking { .. } | State::Suspect { .. } => None,
         }
     }
 
     /// `at`, or when the silence after a refusal is over.
     fn allowed(&self, at: Instant) -> Instant {
-        self.silent_until.map_or(at, |silent| silent.max(at))
+        self.memory.silent_until.map_or(at, |silent| silent.max(at))
     }
 
     /// When HELLO is to be sent on a connection that waits for it.
     fn claim_at(&self, transport: TransportKind) -> Option<Instant> {
-        let Lane::Connected { at, prompt, .. } = self.lanes[transport] else { return None };
-        if self.claiming().is_some() {
-            return None;
-        }
-        match self.live {
-            None => Some(at),
-            Some(live) if live.is_healthy() => Some(at + self.settings.trial),
-            Some(_) if prompt => Some(at),
-            Some(_) => Some(at + self.settings.revival),
-        }
+        let Attempts::Unclaimed(lanes) = self.state.attempts() else { return None };
+        let Lane::Connected { at, prompt, .. } = lanes[transport] else { return None };
+        Some(match self.state {
+            State::Waiting(_) | State::Seeking { .. } => at,
+            State::Well { .. } => at + self.settings.trial,
+            State::Suspect { .. } if prompt => at,
+            State::Suspect { .. } => at + self.settings.revival,
+        })
     }
 
     /// When a claim over QUIC has been in the air for so long that TCP is wanted for it.
     fn patience_ends_at(&self) -> Option<Instant> {
-        let (Pursuit::Round(round), Lane::Claiming { since, .. }) = (&self.pursuit, self.lanes[TransportKind::Quic])
-        else {
+        let (Some(round), Attempts::Claimed { claim, other }) = (self.state.round(), self.state.attempts()) else {
             return None;
         };
-        let ends = since + self.settings.claim_patience;
-        match self.lanes[TransportKind::Tcp] {
-            Lane::Idle => {
-                let may_help =
-                    self.allows(TransportKind::Tcp) && !round.failed[TransportKind::Tcp] && round.refused.is_none();
+        if claim.transport() != TransportKind::Quic {
+            return None;
+        }
+        let ends = claim.since + self.settings.claim_patience;
+        match other {
+            Lane::Idle | Lane::Due(_) => {
+                let may_help = self.allows(TransportKind::Tcp) && round.refusal.is_none();
                 may_help.then(|| self.allowed(ends))
             }
             Lane::Connected { .. } => Some(ends),
-            Lane::Connecting(_) | Lane::Claiming { .. } => None,
+            Lane::Connecting { .. } | Lane::Failed { .. } => None,
         }
     }
 
-    /// Connects TCP, or moves the claim there once it is connected.
-    fn lose_patience(&mut self, now: Instant) {
-        if self.lanes[TransportKind::Tcp].is_idle() {
-            return self.connect(TransportKind::Tcp);
-        }
-        self.abandon(TransportKind::Quic);
-        self.record.fail(TransportKind::Quic, format!("no WELCOME within {:?}", self.settings.claim_patience));
-        self.quic_failed_at = Some(now);
-        if let Pursuit::Round(round) = &mut self.pursuit {
-            round.failed[TransportKind::Quic] = true;
-        }
-    }
-
-    /// What is known of QUIC decides who goes first. spec: TB-22
-    fn order(&self, now: Instant) -> Order {
-        let recent = |at: Instant| now.saturating_duration_since(at) < self.settings.memory;
-        if self.quic_failed_at.is_some_and(recent) { Order::TcpFirst } else { Order::Race }
-    }
-
-    /// Begins to connect what is not under way already, unless a refusal forbids it for now. spec: TB-23
-    fn begin_round(&mut self, now: Instant, order: Order) {
-        if let Some(until) = self.silent_until.filter(|&until| until > now) {
-            return self.wait(until, Some(order));
-        }
-        let later = |delay: Duration| Some(now + delay);
-        let start = match (self.transports, order) {
-            // One that is connected already gets the claim at once; the other is there if it fails.
-            _ if self.transports.iter().any(|&transport| self.lanes[transport].is_connected()) => {
-                PerTransport::default()
-            }
-            (&[only], _) => {
-                let mut start = PerTransport::default();
-                start[only] = Some(now);
-                start
-            }
-            (_, Order::Race) => PerTransport::new(Some(now), later(self.settings.race_delay)),
-            (_, Order::TcpFirst) => PerTransport::new(later(self.settings.tcp_first), Some(now)),
-            (_, Order::Together) => PerTransport::new(Some(now), Some(now)),
-        };
-        self.pursuit = Pursuit::Round(Round { start, ..Round::default() });
-    }
-
-    fn connect(&mut self, transport: TransportKind) {
-        let attempt = Attempt::new(transport, self.attempts);
-        self.attempts += 1;
-        self.lanes[transport] = Lane::Connecting(attempt);
-        if let Pursuit::Round(round) = &mut self.pursuit {
-            round.start[transport] = None;
-        }
-        self.actions.push_back(Action::Connect(attempt));
-    }
-
-    fn claim(&mut self, now: Instant, transport: TransportKind) {
-        let Lane::Connected { attempt, .. } = self.lanes[transport] else { return };
-        let place = match self.live {
-            Some(live) if live.is_healthy() => ClaimPlace::Beside,
-            _ => ClaimPlace::Supersede,
-        };
-        self.lanes[transport] = Lane::Claiming { attempt, since: now, place };
-        self.actions.push_back(Action::Claim(attempt, place));
-    }
-
-    /// Gives up what is under way over a transport, if anything.
-    fn abandon(&mut self, transport: TransportKind) {
-        if let Some(attempt) = std::mem::take(&mut self.lanes[transport]).attempt() {
-            self.actions.push_back(Action::Abandon(attempt));
+    /// Brings the record up to date with what each transport is doing.
+    fn take_note(&mut self, now: Instant) {
+        for &transport in self.transports {
+            let doing = if self.state.tunnel().is_some_and(|tunnel| tunnel.transport() == transport) {
+                Some(PathState::Up)
+            } else if self.state.attempts().is_busy(transport) {
+                Some(PathState::Trying)
+            } else {
+                self.probe_at(transport).map(|_| PathState::WaitingToProbe)
+            };
+            self.memory.record.update(transport, doing, now);
         }
     }
-
-    fn wait(&mut self, until: Instant, order: Option<Order>) {
-        self.pursuit = Pursuit::Waiting { until, order };
-        self.actions.push_back(Action::Wait { until });
-    }
-
-    /// Both failed, or the responder refused: nothing for a while.
-    fn back_off(&mut self, now: Instant, refused: Option<Option<Duration>>, entropy: u64) {
-        if self.backoff.failures() == 0 {
-            // The schedule begins with "at once", and the round that just failed was that.
-            self.backoff.next_delay(0, None);
-        }
-        let delay = self.backoff.next_delay(entropy, refused.flatten());
-        // An earlier refusal may have asked for more.
-        let until = self.allowed(now + delay);
-        if refused.is_some() {
-            self.silent_until = Some(until);
-        }
-        // When all have failed, what was remembered of QUIC is worth no more than what was found out about TCP.
-        self.wait(until, if refused.is_some() { None } else { Some(Order::Race) });
-    }
-
-    fn connected(&mut self, now: Instant, attempt: Attempt) {
-        let transport = attempt.transport();
-        if self.lanes[transport] != Lane::Connecting(attempt) {
-            return;
-        }
-        let prompt = match &mut self.pursuit {
-            Pursuit::Round(round) => {
-                // An answer. The other one is for when this one fails.
-                round.start = PerTransport::default();
-                round.prompt_until.is_some_and(|until| now <= until)
-            }
-            Pursuit::Content | Pursuit::Waiting { .. } => true,
-        };
-        self.lanes[transport] = Lane::Connected { attempt, at: now, prompt };
-    }
-
-    fn ended(&mut self, now: Instant, attempt: Attempt, failure: Failure, entropy: u64) {
-        if let Some(live) = self.live.take_if(|live| live.attempt == attempt) {
-            return self.lost(now, live, failure, entropy);
-        }
-        let transport = attempt.transport();
-        if self.lanes[transport].attempt() != Some(attempt) {
-            return;
-        }
-        self.lanes[transport] = Lane::Idle;
-        self.record.fail(transport, failure.reason);
-        if transport == TransportKind::Quic && failure.kind == FailureKind::Transport {
-            self.quic_failed_at = Some(now);
-        }
-        match self.pursuit {
-            Pursuit::Round(_) => self.failed_in_round(now, transport, failure.kind, entropy),
-            // A probe, or what was left of a suspicion: the tunnel is there.
-            Pursuit::Content | Pursuit::Waiting { .. } => self.probe_failed(now, transport, failure.kind, entropy),
-        }
-    }
-
-    fn failed_in_round(&mut self, now: Instant, transport: TransportKind, kind: FailureKind, entropy: u64) {
-        let Pursuit::Round(round) = &mut self.pursuit else { return };
-        let other = self.transports.iter().copied().find(|&other| other != transport);
-        round.failed[transport] = true;
-        match kind {
-            FailureKind::Refused { retry_after } => {
-                round.refuse(retry_after);
-                self.silent_until = silence(now, retry_after).max(self.silent_until);
-                // A claim that is in the air gets its own answer.
-                if let Some(other) = other.filter(|&other| !self.lanes[other].is_claiming()) {
-                    self.abandon(other);
-                }
-            }
-            FailureKind::Transport => {
-                let free = |other: &TransportKind| !round.failed[*other] && self.lanes[*other].is_idle();
-                if let Some(other) = other.filter(free).filter(|_| round.refused.is_none()) {
-                    round.start[other] = Some(now);
-                }
-            }
-        }
-        let Pursuit::Round(round) = &self.pursuit else { return };
-        let nothing_starts = self.transports.iter().all(|&transport| round.start[transport].is_none());
-        if nothing_starts && other.is_none_or(|other| self.lanes[other].is_idle()) {
-            self.back_off(now, round.refused, entropy);
-        }
-    }
-}
-
-/// Until when a refusal asks for silence.
-fn silence(now: Instant, retry_after: Option<Duration>) -> Option<Instant> {
-    retry_after.map(|after| now + after.min(MAX_RETRY_AFTER))
 }
 
 fn is_due(at: Option<Instant>, now: Instant) -> bool {

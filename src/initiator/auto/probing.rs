@@ -10,8 +10,6 @@ const MAX_DOUBLINGS: u32 = 16;
 /// The schedule of probes.
 #[derive(Debug, Default)]
 pub(super) struct Probing {
-    /// When the next one is due; only while it waits for that.
-    at: Option<Instant>,
     /// Probes that failed since QUIC last carried the tunnel.
     failures: u32,
     /// How often QUIC was lost soon after its return, less what health took back.
@@ -23,21 +21,19 @@ pub(super) struct Probing {
 }
 
 impl Probing {
-    pub(super) const fn at(&self) -> Option<Instant> {
-        self.at
-    }
-
-    /// Sets the next probe, not before `earliest`. `entropy` shortens the wait by up to a quarter: the bound holds,
-    /// and sites that fell back together do not probe together.
-    pub(super) fn schedule(&mut self, now: Instant, entropy: u64, earliest: Option<Instant>, settings: &AutoSettings) {
+    /// When the next probe is due, not before `earliest`. `entropy` shortens the wait by up to a quarter: the bound
+    /// holds, and sites that fell back together do not probe together.
+    pub(super) fn next(
+        &self,
+        now: Instant,
+        entropy: u64,
+        earliest: Option<Instant>,
+        settings: &AutoSettings,
+    ) -> Instant {
         let interval = self.interval(settings);
         let shortened = interval - (interval / 4).mul_f64(entropy as f64 / u64::MAX as f64);
         let at = now + shortened;
-        self.at = Some(earliest.map_or(at, |earliest| earliest.max(at)));
-    }
-
-    pub(super) const fn cancel(&mut self) {
-        self.at = None;
+        earliest.map_or(at, |earliest| earliest.max(at))
     }
 
     pub(super) const fn failed(&mut self) {
@@ -54,7 +50,6 @@ impl Probing {
 
     /// QUIC carries the tunnel, after TCP did or not.
     pub(super) const fn quic_up(&mut self, now: Instant, after_tcp: bool) {
-        self.at = None;
         self.failures = 0;
         self.returned_at = if after_tcp { Some(now) } else { None };
         self.healthy_since = Some(now);
@@ -116,13 +111,10 @@ mod tests {
     #[test]
     fn jitter_only_shortens_and_by_a_quarter_at_most() {
         let (now, settings) = (Instant::now(), AutoSettings::default());
-        let mut probing = Probing::default();
-        probing.schedule(now, 0, None, &settings);
-        assert_eq!(probing.at(), Some(now + SECOND * 10));
-        probing.schedule(now, u64::MAX, None, &settings);
-        assert_eq!(probing.at(), Some(now + SECOND * 15 / 2));
-        probing.schedule(now, u64::MAX, Some(now + SECOND * 9), &settings);
-        assert_eq!(probing.at(), Some(now + SECOND * 9));
+        let probing = Probing::default();
+        assert_eq!(probing.next(now, 0, None, &settings), now + SECOND * 10);
+        assert_eq!(probing.next(now, u64::MAX, None, &settings), now + SECOND * 15 / 2);
+        assert_eq!(probing.next(now, u64::MAX, Some(now + SECOND * 9), &settings), now + SECOND * 9);
     }
 
     #[test]
