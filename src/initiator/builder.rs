@@ -1,17 +1,18 @@
 //! An initiator in a few lines, for programs that embed one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{Claim, ServiceName, TunnelAddress};
-use crate::initiator::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, InitiatorSettings};
+use crate::id::{Claim, InstanceId, ServiceName, TunnelAddress};
+use crate::initiator::snapshot::Fixed;
+use crate::initiator::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, Terms, UpdateError};
 use crate::net;
-use crate::protocol::ALPN;
 use crate::protocol::handshake::{Service, ServiceKind, Token};
 use crate::telemetry::Metrics;
-use crate::tls::{self, Credentials, InitiatorTls, TlsError, Trust};
+use crate::tls::{Credentials, InitiatorTls, Trust};
 use crate::transport::quic::{self, Keys, QuicSettings, dialling_socket};
-use crate::transport::tcp::{self, TcpSettings};
-use crate::transport::{DialError, Dialer, HttpService, Serve, TransportChoice, TunnelSettings};
+use crate::transport::tcp::TcpSettings;
+use crate::transport::{HttpService, Serve, TransportChoice, TunnelSettings};
 
 /// Builds an [`Initiator`] that serves what arrives in this program: an axum router, a hyper service, or
 /// [`Services`](crate::initiator::serve::Services) for targets elsewhere.
@@ -44,16 +45,13 @@ pub struct Builder {
 pub enum BuildError {
     /// The credentials, roots or pins.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Terms(#[from] UpdateError),
     /// There is no socket to dial from.
     #[error(transparent)]
     Bind(#[from] net::BindError),
     /// The endpoint could not be made.
     #[error(transparent)]
     Endpoint(#[from] quic::BindError),
-    /// The TLS settings cannot be used for QUIC.
-    #[error(transparent)]
-    Dialer(#[from] DialError),
 }
 
 impl Builder {
@@ -150,12 +148,11 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] says which setting or credential is at fault.
     pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<HttpService<S>>, BuildError> {
-        let Self { claim, token, tls, services, destinations, probe_interval, tunnel, tcp, metrics, .. } = self;
-        let config = tls::initiator_config(&tls, &[ALPN])?;
+        let Self { claim, token, tls, services, destinations, probe_interval, tunnel, quic, tcp, metrics } = self;
         let endpoint = quic::bind(dialling_socket(&metrics)?, &Keys::ephemeral(), None)?;
-        let quic = quic::Dialer::new(endpoint, config.clone(), tunnel, self.quic)?;
-        let dialer = Dialer::new(Some(quic), Some(tcp::Dialer::new(config, tunnel, tcp.clone())));
-        let settings = InitiatorSettings { claim, token, tls, services, destinations, probe_interval, tunnel, tcp };
-        Ok(Initiator::new(settings, dialer, HttpService(service), &metrics)?)
+        let (tls, accept) = (Arc::new(tls), HttpService(service));
+        let terms = Terms { tls, token, destinations, services, accept, probe_interval, tunnel };
+        let fixed = Fixed { claim, instance: InstanceId(rand::random()), endpoint, quic, tcp };
+        Ok(Initiator::new(terms, fixed, &metrics)?)
     }
 }

@@ -1,6 +1,6 @@
 //! Which addresses there are to dial: resolves every destination again and again, and keeps a set of slots per address.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::id::InstanceId;
-use crate::initiator::settings::{Destination, InitiatorSettings};
+use crate::initiator::handle::Handle;
+use crate::initiator::snapshot::{Fixed, Key, Prepared, State};
 use crate::initiator::status::StatusBoard;
-use crate::initiator::supervisor::{Shared, Slot, keep};
+use crate::initiator::supervisor::{Shared, Slot, Until, keep};
+use crate::initiator::terms::{Terms, UpdateError};
 use crate::lifecycle::{DrainWatch, LAST_WORDS};
 use crate::protocol::code::CloseCode;
 use crate::telemetry::{Metrics, Role};
-use crate::tls::TlsError;
-use crate::transport::{Accept, Dialer};
+use crate::transport::Accept;
 
 /// How often a name is asked again while all is well.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -32,42 +32,66 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Initiator<A> {
     shared: Shared<A>,
-    destinations: Arc<[Arc<Prepared>]>,
     next_slot: Arc<AtomicU32>,
 }
 
-/// A destination and what dials it.
+/// A slot that was started, as whoever may stop it knows it.
 #[derive(Debug)]
-struct Prepared {
-    destination: Destination,
-    dialer: Dialer,
+struct Started {
+    number: u32,
+    /// Of its destination when it was started.
+    since: u64,
+    /// Drains its tunnel.
+    stop: CancellationToken,
+    /// The slots that it takes over from.
+    replaces: Vec<CancellationToken>,
+}
+
+impl Started {
+    fn end(self) {
+        for stop in self.with_replaced() {
+            stop.cancel();
+        }
+    }
+
+    /// What stops it and those that it takes over from.
+    fn with_replaced(self) -> Vec<CancellationToken> {
+        self.replaces.into_iter().filter(|stop| !stop.is_cancelled()).chain([self.stop]).collect()
+    }
+}
+
+/// The slots of one destination.
+struct Slots<A> {
+    initiator: Initiator<A>,
+    until: Until,
+    /// Told of each failure, so that the name is resolved again.
+    failed: Arc<Notify>,
+    by_address: BTreeMap<SocketAddr, Vec<Started>>,
 }
 
 impl<A: Accept> Initiator<A> {
     /// Prepares the role; nothing is dialled before [`Initiator::run`].
     ///
     /// # Errors
-    /// [`TlsError`]: a tunnel to an Envoy needs credentials that are not there or cannot be used.
-    pub fn new(settings: InitiatorSettings, dialer: Dialer, accept: A, metrics: &Metrics) -> Result<Self, TlsError> {
-        let prepared = settings.destinations.iter().map(|destination| {
-            let dialer = settings.dialer_for(destination, dialer.clone())?;
-            Ok(Arc::new(Prepared { destination: destination.clone(), dialer }))
-        });
-        let destinations = prepared.collect::<Result<_, TlsError>>()?;
+    /// [`UpdateError`] says which credential is missing or cannot be used.
+    pub(super) fn new(terms: Terms<A>, fixed: Fixed, metrics: &Metrics) -> Result<Self, UpdateError> {
         let shared = Shared {
-            settings: Arc::new(settings),
-            accept,
-            instance: InstanceId(rand::random()),
+            state: Arc::new(State::new(terms, fixed)?),
             board: StatusBoard::new(metrics.destinations()),
             tasks: TaskTracker::new(),
             metrics: metrics.tunnels(Role::Initiator),
         };
-        Ok(Self { shared, destinations, next_slot: Arc::default() })
+        Ok(Self { shared, next_slot: Arc::default() })
     }
 
     /// What its tunnels are doing.
     pub fn status(&self) -> StatusBoard {
         self.shared.board.clone()
+    }
+
+    /// What changes it while it runs.
+    pub fn handle(&self) -> Handle<A> {
+        Handle { state: Arc::clone(&self.shared.state), board: self.status() }
     }
 
     /// Keeps the tunnels up until a drain is announced, then drains them all and is done when the last is gone, at the
@@ -79,10 +103,10 @@ impl<A: Accept> Initiator<A> {
         let guard = drain.guard();
         async move {
             let tasks = &self.shared.tasks;
-            for prepared in self.destinations.iter() {
-                tasks.spawn(self.clone().keep_destination(Arc::clone(prepared), drain.token()));
+            tokio::select! {
+                () = drain.announced() => {}
+                () = self.keep_destinations(&drain) => {}
             }
-            drain.announced().await;
             tasks.close();
             tokio::select! {
                 () = tasks.wait() => {}
@@ -97,64 +121,124 @@ impl<A: Accept> Initiator<A> {
         }
     }
 
-    async fn keep_destination(self, prepared: Arc<Prepared>, drain: CancellationToken) {
-        let destination = &prepared.destination;
-        let failed = Arc::new(Notify::new());
-        let mut addresses = BTreeMap::<SocketAddr, CancellationToken>::new();
+    /// Begins with destinations that are new in the terms, and ends those that are gone. Does not return.
+    async fn keep_destinations(&self, drain: &DrainWatch) {
+        let mut changes = self.shared.state.changes();
+        let mut kept = HashMap::<Key, CancellationToken>::new();
         loop {
-            match resolve(&destination.target).await {
-                Ok(found) => self.reconcile(&prepared, &found, &mut addresses, &failed, &drain),
-                Err(error) => {
-                    warn!(destination = destination.target, %error, "cannot resolve the responder's name; trying again");
+            changes.mark_unchanged();
+            let snapshot = self.shared.state.current();
+            kept.retain(|key, stop| {
+                let keep = snapshot.find(key).is_some();
+                if !keep {
+                    info!(destination = %key.target, "no longer a destination: draining it");
+                    stop.cancel();
+                }
+                keep
+            });
+            for Prepared { key, .. } in snapshot.destinations.iter().map(AsRef::as_ref) {
+                if !kept.contains_key(key) {
+                    let until = Until { stop: drain.token().child_token(), drain: drain.clone() };
+                    kept.insert(key.clone(), until.stop.clone());
+                    self.shared.tasks.spawn(Slots::new(self.clone(), until).keep(key.clone()));
                 }
             }
-            let pause = if addresses.is_empty() { Duration::from_secs(1) } else { RESOLVE_INTERVAL };
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+impl<A: Accept> Slots<A> {
+    fn new(initiator: Initiator<A>, until: Until) -> Self {
+        Self { initiator, until, failed: Arc::default(), by_address: BTreeMap::new() }
+    }
+
+    /// Keeps them up until they are to stop; each then drains by itself.
+    async fn keep(mut self, key: Key) {
+        let mut changes = self.initiator.shared.state.changes();
+        let mut found = BTreeSet::new();
+        let mut pause = Duration::ZERO;
+        loop {
+            changes.mark_unchanged();
+            if let Some(prepared) = self.initiator.shared.state.current().find(&key) {
+                self.reconcile(prepared, &found);
+            }
             tokio::select! {
-                () = drain.cancelled() => return,
-                // A failed dial may mean that the name moved. A tunnel in backoff does not ask more often than it dials.
-                () = failed.notified() => {}
-                () = tokio::time::sleep(pause) => {}
+                () = self.until.stop.cancelled() => return,
+                _ = changes.changed() => {}
+                resolved = self.resolve_after(pause, &key.target) => {
+                    match resolved {
+                        Ok(addresses) => found = addresses,
+                        Err(error) => {
+                            let destination = &*key.target;
+                            warn!(destination, %error, "cannot resolve the responder's name; trying again");
+                        }
+                    }
+                    pause = if found.is_empty() { Duration::from_secs(1) } else { RESOLVE_INTERVAL };
+                }
             }
         }
     }
 
-    /// Starts slots for new addresses and drains those of addresses that are gone.
-    fn reconcile(
-        &self,
-        prepared: &Prepared,
-        found: &BTreeSet<SocketAddr>,
-        addresses: &mut BTreeMap<SocketAddr, CancellationToken>,
-        failed: &Arc<Notify>,
-        drain: &CancellationToken,
-    ) {
-        let Prepared { destination, dialer } = prepared;
-        addresses.retain(|address, stop| {
-            let keep = found.contains(address);
-            if !keep {
-                info!(destination = destination.target, %address, "the name no longer has this address: draining it");
-                stop.cancel();
-            }
-            keep
-        });
-        for address in found {
-            if addresses.contains_key(address) {
-                continue;
-            }
-            let stop = drain.child_token();
-            for _ in 0..destination.count {
-                let slot = Slot {
-                    number: self.next_slot.fetch_add(Slot::numbers(&destination.transport), Ordering::Relaxed),
-                    destination: destination.target.as_str().into(),
-                    address: *address,
-                    server_name: destination.server_name(),
-                    transport: destination.transport.clone(),
-                    dialer: dialer.clone(),
-                    failed: Arc::clone(failed),
-                };
-                self.shared.tasks.spawn(keep(self.shared.clone(), slot, stop.clone()));
-            }
-            addresses.insert(*address, stop);
+    /// The addresses of the name, after a pause. Cancel safe.
+    async fn resolve_after(&self, pause: Duration, target: &str) -> Result<BTreeSet<SocketAddr>, String> {
+        tokio::select! {
+            // A failed dial may mean that the name moved. A tunnel in backoff does not ask more often than it dials.
+            () = self.failed.notified() => {}
+            () = tokio::time::sleep(pause) => {}
         }
+        resolve(target).await
+    }
+
+    /// Starts what is missing, drains what is too much, and replaces what was dialled otherwise.
+    fn reconcile(&mut self, prepared: &Arc<Prepared>, found: &BTreeSet<SocketAddr>) {
+        let mut by_address = std::mem::take(&mut self.by_address);
+        for (address, slots) in by_address.extract_if(.., |address, _| !found.contains(address)) {
+            let destination = &*prepared.key.target;
+            info!(destination, %address, "the name no longer has this address: draining it");
+            slots.into_iter().for_each(Started::end);
+        }
+        for address in found {
+            let slots = by_address.entry(*address).or_default();
+            self.shrink(slots, prepared.destination.count as usize);
+            *slots = slots.drain(..).map(|slot| self.renewed(slot, prepared, *address)).collect();
+            while slots.len() < prepared.destination.count as usize {
+                slots.push(self.start(prepared, *address, Vec::new()));
+            }
+        }
+        self.by_address = by_address;
+    }
+
+    /// Ends the slots beyond `count`, those without a tunnel first.
+    fn shrink(&self, slots: &mut Vec<Started>, count: usize) {
+        while slots.len() > count {
+            let board = &self.initiator.shared.board;
+            let idle = slots.iter().rposition(|slot| !board.is_connected(slot.number));
+            slots.remove(idle.unwrap_or(slots.len() - 1)).end();
+        }
+    }
+
+    /// The slot, or the one that takes over from it.
+    fn renewed(&self, slot: Started, prepared: &Arc<Prepared>, address: SocketAddr) -> Started {
+        if slot.since == prepared.since { slot } else { self.start(prepared, address, slot.with_replaced()) }
+    }
+
+    fn start(&self, prepared: &Arc<Prepared>, address: SocketAddr, replaces: Vec<CancellationToken>) -> Started {
+        let numbers = Slot::numbers(&prepared.destination.transport);
+        let slot = Slot {
+            number: self.initiator.next_slot.fetch_add(numbers, Ordering::Relaxed),
+            address,
+            prepared: Arc::clone(prepared),
+            failed: Arc::clone(&self.failed),
+            replaces: replaces.clone(),
+        };
+        let (number, since, stop) = (slot.number, prepared.since, self.until.stop.child_token());
+        let until = Until { stop: stop.clone(), drain: self.until.drain.clone() };
+        let shared = &self.initiator.shared;
+        shared.tasks.spawn(keep(shared.clone(), slot, until));
+        Started { number, since, stop, replaces }
     }
 }
 

@@ -102,6 +102,11 @@ impl StatusBoard {
         self.lock().values().filter(|slot| slot.tunnel.is_some()).count()
     }
 
+    /// Whether a slot has a tunnel.
+    pub(super) fn is_connected(&self, slot: u32) -> bool {
+        self.lock().get(&slot).is_some_and(|slot| slot.tunnel.is_some())
+    }
+
     /// Resolves when a slot has a tunnel. Cancel safe.
     pub async fn first_connected(&self) {
         loop {

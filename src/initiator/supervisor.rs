@@ -5,44 +5,53 @@
 
 mod attempt;
 mod report;
+mod retire;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::attempt::{Candidate, Happened, Opened, Report, Stage};
+use self::attempt::{Candidate, Happened, Opened, Report, Stage, Way};
 use self::report::Cause;
-use crate::id::{InstanceId, Place};
+use crate::id::Place;
 use crate::initiator::auto::{Action, Attempt, Auto, AutoSettings, ClaimPlace, Event};
-use crate::initiator::settings::InitiatorSettings;
+use crate::initiator::snapshot::{Prepared, Snapshot, State};
 use crate::initiator::status::{Change, StatusBoard};
-use crate::protocol::code::CloseCode;
-use crate::protocol::handshake::Hello;
+use crate::lifecycle::DrainWatch;
+use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::handshake::{Hello, PeerLimits};
 use crate::telemetry::TunnelMetrics;
-use crate::transport::{Accept, CloseReason, DialError, Dialer, TransportChoice};
+use crate::transport::{Accept, CloseReason, DialError, TransportChoice};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
 const VERSIONS: (u32, u32) = (1, 1);
 /// How many reports of one slot may wait.
 const INBOX: usize = 8;
+/// When a tunnel whose driver had no ear is told again what is exported.
+const ANNOUNCE_AGAIN: Duration = Duration::from_millis(250);
 /// How many probes that fail in a row lengthen the interval between them: it doubles up to three times the first.
 const LONGEST_INTERVAL: u32 = 3;
 
 /// What all slots of an initiator have in common. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Shared<A> {
-    pub(super) settings: Arc<InitiatorSettings>,
-    pub(super) accept: A,
-    pub(super) instance: InstanceId,
+    pub(super) state: Arc<State<A>>,
     pub(super) board: StatusBoard,
     pub(super) tasks: TaskTracker,
     pub(super) metrics: TunnelMetrics,
+}
+
+impl<A> Clone for Shared<A> {
+    fn clone(&self) -> Self {
+        let Self { state, board, tasks, metrics } = self;
+        Self { state: Arc::clone(state), board: board.clone(), tasks: tasks.clone(), metrics: metrics.clone() }
+    }
 }
 
 /// Where one tunnel goes and which one it is.
@@ -50,13 +59,29 @@ pub(super) struct Shared<A> {
 pub(super) struct Slot {
     /// The first of its numbers; [`Slot::numbers`] says how many it has.
     pub(super) number: u32,
-    pub(super) destination: Arc<str>,
     pub(super) address: SocketAddr,
-    pub(super) server_name: String,
-    pub(super) transport: TransportChoice,
-    pub(super) dialer: Dialer,
+    /// Its destination when it began.
+    pub(super) prepared: Arc<Prepared>,
     /// Told of each failure, so that the name is resolved again.
     pub(super) failed: Arc<Notify>,
+    /// Stops the slots that it takes over from.
+    pub(super) replaces: Vec<CancellationToken>,
+}
+
+/// Until when a slot is kept.
+#[derive(Debug)]
+pub(super) struct Until {
+    /// Drains it. Cancelled with `drain` at the latest.
+    pub(super) stop: CancellationToken,
+    /// That of the process.
+    pub(super) drain: DrainWatch,
+}
+
+impl Until {
+    /// How long exchanges may take that run when it is over: what is left of the drain, if that is why.
+    fn left(&self, drain_timeout: Duration) -> Duration {
+        if self.drain.is_draining() { self.drain.remaining() } else { drain_timeout }
+    }
 }
 
 impl Slot {
@@ -64,16 +89,38 @@ impl Slot {
     pub(super) const fn numbers(transport: &TransportChoice) -> u32 {
         if transport.kinds().len() > 1 { 2 } else { 1 }
     }
+
+    fn destination(&self) -> &Arc<str> {
+        &self.prepared.key.target
+    }
+
+    fn transport(&self) -> &TransportChoice {
+        &self.prepared.destination.transport
+    }
+
+    /// Lets go of the slots that it takes over from.
+    fn take_over(&self) {
+        for stop in &self.replaces {
+            stop.cancel();
+        }
+    }
 }
 
-/// Keeps one slot filled until `stop` is cancelled, then drains its tunnel.
-pub(super) async fn keep<A: Accept>(shared: Shared<A>, slot: Slot, stop: CancellationToken) {
-    Supervisor::new(shared, slot).run(stop).await;
+/// Keeps one slot filled until it is stopped, then drains its tunnel.
+pub(super) async fn keep<A: Accept>(shared: Shared<A>, slot: Slot, until: Until) {
+    Supervisor::new(shared, slot).run(until).await;
 }
 
 struct Supervisor<A> {
     shared: Shared<A>,
     slot: Arc<Slot>,
+    /// The terms by which it decides.
+    snapshot: Arc<Snapshot<A>>,
+    /// Its destination under these.
+    prepared: Arc<Prepared>,
+    changes: watch::Receiver<u64>,
+    /// When a tunnel is to be told once more what is exported.
+    announce_at: Option<Instant>,
     auto: Arc<Mutex<Auto>>,
     /// What the machine knows of, by its names.
     candidates: HashMap<Attempt, Candidate>,
@@ -89,38 +136,90 @@ struct Supervisor<A> {
 
 impl<A: Accept> Supervisor<A> {
     fn new(shared: Shared<A>, slot: Slot) -> Self {
-        let interval = shared.settings.probe_interval;
+        let changes = shared.state.changes();
+        let snapshot = shared.state.current();
+        let interval = snapshot.terms.probe_interval;
         let settings = AutoSettings {
             first_probe: interval,
             max_probe_interval: interval.saturating_mul(LONGEST_INTERVAL),
             ..AutoSettings::default()
         };
-        let auto = Arc::new(Mutex::new(Auto::new(Instant::now(), &slot.transport, settings)));
+        let auto = Arc::new(Mutex::new(Auto::new(Instant::now(), slot.transport(), settings)));
         shared.board.add(
             slot.number,
-            Arc::clone(&slot.destination),
+            Arc::clone(slot.destination()),
             slot.address,
-            slot.transport.kinds()[0],
+            slot.transport().kinds()[0],
             Arc::clone(&auto),
         );
         let (reports, inbox) = mpsc::channel(INBOX);
-        let (number, slot) = (slot.number, Arc::new(slot));
-        let (candidates, cause) = (HashMap::new(), Cause::default());
-        Self { shared, slot, auto, candidates, generation: 0, number, cause, reports, inbox }
+        Self {
+            shared,
+            snapshot,
+            prepared: Arc::clone(&slot.prepared),
+            changes,
+            announce_at: None,
+            auto,
+            candidates: HashMap::new(),
+            generation: 0,
+            number: slot.number,
+            slot: Arc::new(slot),
+            cause: Cause::default(),
+            reports,
+            inbox,
+        }
     }
 
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, until: Until) {
         let first = self.decide(|_, _| {});
         self.perform(first);
         loop {
             let deadline = self.auto().deadline();
-            tokio::select! {
-                () = stop.cancelled() => return self.stop().await,
-                Some(report) = self.inbox.recv() => self.hear(report),
-                () = due(deadline) => {
+            let woken = tokio::select! {
+                () = until.stop.cancelled() => return self.stop(until).await,
+                _ = self.changes.changed() => Woken::Changed,
+                Some(report) = self.inbox.recv() => Woken::Report(report),
+                () = due(self.announce_at) => Woken::Changed,
+                () = due(deadline) => Woken::Due,
+            };
+            // What comes to pass under the former terms must not count under the present ones.
+            if !self.follow() {
+                return self.retire(woken, until).await;
+            }
+            match woken {
+                Woken::Changed => {}
+                Woken::Report(report) => self.hear(report),
+                Woken::Due => {
                     let actions = self.decide(Auto::timeout);
                     self.perform(actions);
                 }
+            }
+        }
+    }
+
+    /// Goes by the terms that hold now. Returns whether they want what this slot dials.
+    fn follow(&mut self) -> bool {
+        self.snapshot = self.shared.state.current();
+        self.announce();
+        match self.snapshot.keeps(&self.slot.prepared.key, self.slot.prepared.since) {
+            Some(prepared) => {
+                self.prepared = Arc::clone(prepared);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Tells the responder what is exported, where it was told otherwise.
+    fn announce(&mut self) {
+        self.announce_at = None;
+        let services = &self.snapshot.terms.services;
+        for candidate in self.candidates.values_mut().filter(|candidate| candidate.services != *services) {
+            let Stage::Up(tunnel) = &candidate.stage else { continue };
+            if tunnel.announce(services.clone()) {
+                candidate.services.clone_from(services);
+            } else {
+                self.announce_at = Some(Instant::now() + ANNOUNCE_AGAIN);
             }
         }
     }
@@ -177,7 +276,9 @@ impl<A: Accept> Supervisor<A> {
         }
         let actions = self.tell(Event::Admitted(attempt));
         self.perform(actions);
+        self.announce();
         self.shared.board.apply(self.slot.number, Change::Connected { tunnel, responder });
+        self.slot.take_over();
     }
 
     /// An attempt did not become a tunnel.
@@ -185,7 +286,13 @@ impl<A: Accept> Supervisor<A> {
         self.candidates.remove(&attempt);
         self.slot.failed.notify_one();
         match error {
-            DialError::Refused(refusal) => self.shared.metrics.refused(refusal.code),
+            DialError::Refused(refusal) => {
+                self.shared.metrics.refused(refusal.code);
+                if matches!(refusal.code, RefusalCode::Quota | RefusalCode::Conflict) {
+                    // Two of them at once may be what the responder does not want.
+                    self.slot.take_over();
+                }
+            }
             other => self.shared.metrics.handshake_failed(report::failure_label(other)),
         }
         let beside = self.auto().tunnel().is_some();
@@ -234,7 +341,7 @@ impl<A: Accept> Supervisor<A> {
                 Action::Claim(attempt, place) => self.claim(attempt, place),
                 Action::Drain(attempt) => {
                     if let Some(Stage::Up(tunnel)) = self.candidates.remove(&attempt).map(|candidate| candidate.stage) {
-                        tunnel.drain(self.shared.settings.tunnel.drain_timeout, Duration::ZERO);
+                        tunnel.drain(self.snapshot.terms.tunnel.drain_timeout, Duration::ZERO);
                     }
                 }
                 Action::Wait { until } => self.wait(until),
@@ -251,7 +358,9 @@ impl<A: Accept> Supervisor<A> {
         if self.auto().tunnel().is_none() {
             self.shared.board.apply(self.slot.number, Change::Connecting { over });
         }
-        let candidate = Candidate::connect(&self.shared, &self.slot, attempt, over, self.reports.clone());
+        let way = Way { slot: &self.slot, prepared: &self.prepared, over };
+        let limits = self.snapshot.terms.tunnel.limits.into();
+        let candidate = Candidate::connect(&self.shared, &way, limits, attempt, self.reports.clone());
         self.candidates.insert(attempt, candidate);
     }
 
@@ -260,7 +369,8 @@ impl<A: Accept> Supervisor<A> {
             ClaimPlace::Supersede => self.number,
             ClaimPlace::Beside => self.other_number(),
         };
-        let hello = self.hello(number);
+        let Some(limits) = self.candidates.get(&attempt).map(|candidate| candidate.limits) else { return };
+        let hello = self.hello(number, limits);
         if let Some(candidate) = self.candidates.get_mut(&attempt) {
             candidate.claim(hello, number);
         }
@@ -268,20 +378,22 @@ impl<A: Accept> Supervisor<A> {
 
     /// The number that the latest tunnel does not have.
     fn other_number(&self) -> u32 {
-        let (first, count) = (self.slot.number, Slot::numbers(&self.slot.transport));
+        let (first, count) = (self.slot.number, Slot::numbers(self.slot.transport()));
         first + (self.number - first + 1) % count
     }
 
-    fn hello(&mut self, number: u32) -> Hello {
+    /// `limits` are those of the connection that it goes over.
+    fn hello(&mut self, number: u32, limits: PeerLimits) -> Hello {
         let generation = self.generation;
         self.generation += 1;
-        let Shared { settings, instance, .. } = &self.shared;
+        let (terms, fixed) = (&self.snapshot.terms, &self.shared.state.fixed);
+        let (claim, instance) = (fixed.claim.clone(), fixed.instance);
         Hello {
             versions: VERSIONS,
-            place: Place { claim: settings.claim.clone(), instance: *instance, slot: number, generation },
-            token: settings.token.clone(),
-            services: settings.services.clone(),
-            limits: settings.tunnel.limits.into(),
+            place: Place { claim, instance, slot: number, generation },
+            token: terms.token.clone(),
+            services: terms.services.clone(),
+            limits,
             build: concat!("adit/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -296,7 +408,7 @@ impl<A: Accept> Supervisor<A> {
     }
 
     /// Drains the tunnel and gives up what is under way beside it.
-    async fn stop(mut self) {
+    async fn stop(mut self, until: Until) {
         let live = self.auto().tunnel();
         let live = live.and_then(|attempt| self.candidates.remove(&attempt));
         for (_, candidate) in self.candidates.drain() {
@@ -307,12 +419,20 @@ impl<A: Accept> Supervisor<A> {
             report.happened.too_late();
         }
         if let Some(Stage::Up(tunnel)) = live.map(|candidate| candidate.stage) {
-            tunnel.drain(self.shared.settings.tunnel.drain_timeout, Duration::ZERO);
+            let left = until.left(self.shared.state.current().terms.tunnel.drain_timeout);
+            tunnel.drain(left, Duration::ZERO);
             // The session's drain timer bounds this wait.
             tunnel.closed().await;
         }
         self.shared.board.remove(self.slot.number);
     }
+}
+
+/// Why a slot looks up.
+enum Woken {
+    Changed,
+    Report(Report),
+    Due,
 }
 
 async fn due(deadline: Option<Instant>) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::id::{Place, ServiceName, TunnelId};
 use crate::message::BoxError;
@@ -16,7 +16,7 @@ use crate::protocol::handshake::Service;
 use crate::protocol::session::Drain;
 use crate::registry::{Handle, Health};
 use crate::transport::body::RecvBody;
-use crate::transport::control::Command;
+use crate::transport::control::{COMMANDS, Command};
 use crate::transport::error::OpenError;
 use crate::transport::flow::Flow;
 use crate::transport::kind::TransportKind;
@@ -213,9 +213,16 @@ impl Tunnel {
         self.command(Command::Drain(Drain { deadline, reconnect_after }));
     }
 
-    /// Tells the peer what is exported from now on. Returns at once.
-    pub fn announce(&self, services: Vec<Service>) {
-        self.command(Command::Services(services));
+    /// Tells the peer what is exported from now on. Returns at once; `false` while the driver is behind with so much that
+    /// this must be said again later.
+    #[must_use]
+    pub fn announce(&self, services: Vec<Service>) -> bool {
+        // What ends the tunnel must find room in the queue.
+        let has_room = self.commands().capacity() > COMMANDS / 2;
+        if has_room {
+            self.command(Command::Services(services));
+        }
+        has_room
     }
 
     /// Closes without waiting for exchanges. Returns at once; [`Tunnel::closed`] tells when it is done.
@@ -224,12 +231,15 @@ impl Tunnel {
     }
 
     fn command(&self, command: Command) {
-        let commands = match &self.link {
+        // A full queue means that the driver is behind with earlier commands, one of which ends the tunnel.
+        let _ = self.commands().try_send(command);
+    }
+
+    fn commands(&self) -> &mpsc::Sender<Command> {
+        match &self.link {
             Link::Quic(connection) => &connection.commands,
             Link::Tcp(connection) => &connection.commands,
-        };
-        // A full queue means that the driver is behind with earlier commands, the first of which ends the tunnel.
-        let _ = commands.try_send(command);
+        }
     }
 }
 

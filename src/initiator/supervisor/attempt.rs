@@ -1,5 +1,6 @@
 //! One attempt as a task: connect, wait for the claim, claim, then serve and watch the tunnel.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use tokio::task::AbortHandle;
 
 use super::{Shared, Slot};
 use crate::initiator::auto::Attempt;
+use crate::initiator::snapshot::{Prepared, Serving};
 use crate::protocol::code::CloseCode;
-use crate::protocol::handshake::Hello;
-use crate::transport::{Accept, CloseReason, DialError, Dialed, Dialer, Phase, TransportKind, Tunnel};
+use crate::protocol::handshake::{Hello, PeerLimits, Service};
+use crate::transport::{Accept, CloseReason, DialError, Dialed, Phase, TransportKind, Tunnel};
 
 /// What a task of a slot says.
 pub(super) struct Report {
@@ -55,6 +57,17 @@ pub(super) struct Candidate {
     /// Sends HELLO; dropped unused, it lets the connection go.
     claim: Option<oneshot::Sender<Hello>>,
     task: AbortHandle,
+    /// What its connection accepts.
+    pub(super) limits: PeerLimits,
+    /// What the responder was told last that is exported here.
+    pub(super) services: Vec<Service>,
+}
+
+/// Where an attempt goes.
+pub(super) struct Way<'a> {
+    pub(super) slot: &'a Slot,
+    pub(super) prepared: &'a Arc<Prepared>,
+    pub(super) over: TransportKind,
 }
 
 pub(super) enum Stage {
@@ -71,28 +84,31 @@ impl Candidate {
     /// Begins.
     pub(super) fn connect<A: Accept>(
         shared: &Shared<A>,
-        slot: &Arc<Slot>,
+        way: &Way<'_>,
+        limits: PeerLimits,
         attempt: Attempt,
-        over: TransportKind,
         reports: mpsc::Sender<Report>,
     ) -> Self {
         let (claim, claimed) = oneshot::channel();
-        let (shared, slot, reports) = (shared.clone(), Arc::clone(slot), Reports { attempt, reports });
+        let (prepared, address, over) = (Arc::clone(way.prepared), way.slot.address, way.over);
+        let (shared, reports) = (shared.clone(), Reports { attempt, reports });
         let task = shared.tasks.clone().spawn(async move {
             // Boxed: a tunnel lives long, and should not keep the room that its handshake took.
-            let dialed = Box::pin(dial(&slot.dialer, &slot, over, claimed, &reports));
-            match dialed.await {
+            let dialed = Box::pin(dial(&prepared, address, over, claimed, &reports)).await;
+            drop(prepared);
+            match dialed {
                 Some(Ok(dialed)) => attend(shared, *dialed, reports).await,
                 Some(Err(error)) => reports.say(Happened::Failed(error)).await,
                 None => {}
             }
         });
-        Self { stage: Stage::Connecting, claim: Some(claim), task: task.abort_handle() }
+        Self { stage: Stage::Connecting, claim: Some(claim), task: task.abort_handle(), limits, services: Vec::new() }
     }
 
     /// Sends HELLO, which names this number.
     pub(super) fn claim(&mut self, hello: Hello, number: u32) {
         self.stage = Stage::Claiming { number };
+        self.services.clone_from(&hello.services);
         if let Some(claim) = self.claim.take() {
             // A task that is gone has reported why.
             let _ = claim.send(hello);
@@ -125,13 +141,13 @@ impl Reports {
 
 /// Connects, waits for the claim and makes it. `None`: nobody wants it any more.
 async fn dial(
-    dialer: &Dialer,
-    slot: &Slot,
+    prepared: &Prepared,
+    address: SocketAddr,
     over: TransportKind,
     claimed: oneshot::Receiver<Hello>,
     reports: &Reports,
 ) -> Option<Result<Box<Dialed>, DialError>> {
-    let mut connected = match dialer.connect(over, slot.address, &slot.server_name).await {
+    let mut connected = match prepared.dialer.connect(over, address, &prepared.destination.server_name()).await {
         Ok(connected) => connected,
         Err(error) => return Some(Err(error)),
     };
@@ -154,7 +170,7 @@ async fn attend<A: Accept>(shared: Shared<A>, dialed: Dialed, reports: Reports) 
     let opened = Opened { tunnel: tunnel.clone(), responder, observed };
     let Ok(room) = reports.reports.reserve().await else { return };
     let record = shared.metrics.opened(tunnel.transport().label());
-    let accept = shared.accept.clone();
+    let accept = Serving(Arc::clone(&shared.state));
     shared.tasks.spawn(async move {
         let reason = dialed.run(accept).await;
         record.closed(reason.code);

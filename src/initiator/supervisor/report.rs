@@ -80,14 +80,14 @@ pub(super) const fn failure_label(error: &DialError) -> HandshakeFailure {
 
 pub(super) fn up(slot: &Slot, tunnel: &Tunnel, responder: &str, observed: Option<&str>) {
     info!(
-        destination = %slot.destination, address = %slot.address, slot = slot.number, transport = %tunnel.transport(),
+        destination = %slot.destination(), address = %slot.address, slot = slot.number, transport = %tunnel.transport(),
         tunnel = %tunnel.id(), responder, observed, "tunnel up"
     );
 }
 
 /// `retry_in` is known where nothing is tried until then; `beside` says that there is a tunnel all the same.
 pub(super) fn failed(slot: &Slot, attempt: Attempt, error: &DialError, retry_in: Option<Duration>, beside: bool) {
-    let (destination, address, number) = (&slot.destination, slot.address, slot.number);
+    let (destination, address, number) = (slot.destination(), slot.address, slot.number);
     let (transport, advice) = (attempt.transport(), error.advice());
     if beside {
         debug!(%destination, %address, slot = number, %transport, %error, advice, "the other transport does not work yet");
@@ -101,7 +101,7 @@ pub(super) fn failed(slot: &Slot, attempt: Attempt, error: &DialError, retry_in:
 }
 
 pub(super) fn lost(slot: &Slot, attempt: Attempt, reason: &CloseReason, retry_in: Option<Duration>) {
-    let (destination, number, transport) = (&slot.destination, slot.number, attempt.transport());
+    let (destination, number, transport) = (slot.destination(), slot.number, attempt.transport());
     let (reason, advice) = (text(reason), advice(reason));
     if let Some(retry_in) = retry_in {
         warn!(%destination, slot = number, %transport, reason, advice, ?retry_in, "tunnel lost");
@@ -112,16 +112,16 @@ pub(super) fn lost(slot: &Slot, attempt: Attempt, reason: &CloseReason, retry_in
 
 /// Not worth a warning: the claim that did it is this slot's.
 pub(super) fn superseded_by_own(slot: &Slot) {
-    debug!(destination = %slot.destination, slot = slot.number, "the responder has ended the tunnel that is replaced");
+    debug!(destination = %slot.destination(), slot = slot.number, "the responder has ended the tunnel that is replaced");
 }
 
 pub(super) fn draining(slot: &Slot, after: Duration) {
-    let destination = &slot.destination;
+    let destination = slot.destination();
     info!(%destination, slot = slot.number, ?after, "the responder drains: a replacement will be dialled");
 }
 
 pub(super) fn switched(slot: &Slot, from: TransportKind, to: TransportKind, reason: &str) {
-    let destination = &slot.destination;
+    let destination = slot.destination();
     match to {
         TransportKind::Tcp | TransportKind::Envoy => {
             warn!(%destination, slot = slot.number, %from, %to, reason, "now over TCP")
