@@ -17,11 +17,11 @@ fn in_clear(settings: &str) -> Edge {
     Edge::envoy(&format!("{{ security: none{settings} }}")).initiator("tls", "{ ca: ca.pem }")
 }
 
-/// The state and the reason in `/tunnels`, once there is one.
+/// The state and the reason in `/tunnels`, once there is a reason and no further attempt is just being made.
 async fn told(edge: &Running) -> (String, String) {
     eventually("a reason", async || {
         let slot = edge.tunnels().await.dialled.into_iter().next()?;
-        Some((slot.state, slot.reason?))
+        Some((slot.state, slot.reason?)).filter(|(state, _)| state != "connecting")
     })
     .await
 }
