@@ -22,8 +22,10 @@ pub mod listener;
 mod answer;
 mod body;
 mod builder;
+mod client;
 mod date;
 mod deadline;
+mod find;
 mod socket;
 
 use std::future::Future;
@@ -40,6 +42,7 @@ use crate::protocol::limits::Limits;
 pub use crate::proxy::{AccessLog, ConnectionDetails, ConnectionInfo, Context};
 pub use body::{BodyError, RequestBody};
 pub use builder::{BuildError, Builder, Egress};
+pub use client::Client;
 pub use socket::Socket;
 
 /// Answers requests. Failing is answering: a service that cannot do what was asked says so with a status.

@@ -22,7 +22,27 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`responder::Builder`] and [`egress::Builder`] are the other end; `examples/embedding` has all three in one program.
+//! [`responder::Builder`] is the other end. Its program sends requests into the tunnels with an [`egress::Client`], a
+//! `tower_service::Service` too, and takes those of other programs with [`egress::Builder`]:
+//!
+//! ```no_run
+//! # async fn cloud(certificate: &std::path::Path, key: &std::path::Path, ca: &std::path::Path)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! use adit::tls::{Credentials, load_roots};
+//! use http_body_util::{BodyExt as _, Empty};
+//!
+//! let responder = adit::responder::Builder::new(Credentials::load(certificate, key)?)
+//!     .admit_certificates(load_roots(ca)?, "spiffe://example.com/{tenant}/{cluster}/{node}")?
+//!     .bind(([0, 0, 0, 0], 7843).into())?;
+//! let edge = adit::egress::Client::new(responder.directory(), "edge-17".parse()?).tenant("acme".parse()?);
+//! let drain = adit::lifecycle::Drain::new();
+//! tokio::spawn(responder.run(drain.watch()));
+//! let request = http::Request::get("http://shop.example/orders").body(Empty::new())?;
+//! let orders = edge.send(request).await?.into_body().collect().await?.to_bytes();
+//! # Ok(()) }
+//! ```
+//!
+//! `examples/embedding` has both ends in one program.
 //! [`config::load`] and [`app::App`] run what a file says instead.
 //!
 //! # Modules
@@ -46,7 +66,7 @@
 //! | 8 | [`routing`] | from a request to a tunnel |
 //! | 9 | [`initiator`] | dials, keeps tunnels up, serves what arrives |
 //! | 9 | [`responder`] | accepts, admits, registers |
-//! | 9 | [`egress`] | listeners for HTTP/1.1 and HTTP/2 |
+//! | 9 | [`egress`] | listeners for HTTP/1.1 and HTTP/2; the client for requests of the program itself |
 //! | 10 | [`config`] | a file into checked settings |
 //! | 11 | [`admin`] | status, metrics and health over HTTP |
 //! | 12 | [`app`] | builds, runs and drains what is configured |

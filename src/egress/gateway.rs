@@ -4,7 +4,6 @@
 //! ([`proxy::exchange`](crate::proxy::exchange)), and leaves one record of each exchange.
 
 mod attributes;
-mod find;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +16,7 @@ use http_body::Body;
 use tracing::Instrument;
 
 use self::attributes::RequestAttributes;
-use self::find::FindTunnel;
+use crate::egress::find::FindTunnel;
 use crate::egress::{ConnectionInfo, Context, ExchangeService, RequestBody};
 use crate::message::BoxError;
 use crate::message::failure::Failure;

@@ -1,5 +1,6 @@
 //! A tunnel by itself: two ends of the library joined over loopback, no egress and no target around them.
 
+mod client;
 mod exchanges;
 mod faults;
 mod lifetime;
