@@ -230,6 +230,12 @@ impl Session {
         }
     }
 
+    /// Whether the next stream that begins should be told of at once with [`Session::used`]: the tunnel is not in use, and
+    /// no timer would look whether it is. spec: CT-42
+    pub const fn awaits_use(&self) -> bool {
+        self.phase.is_live() && self.timers.get(Timer::Look).is_none()
+    }
+
     /// Probes every 5 s from now on, for a transport that does not measure the round trip: routing weighs by it, so that
     /// the responder needs it. Each answer is an [`Event::Rtt`]. Nothing unless the tunnel is open.
     pub fn measure_rtt(&mut self, now: Instant) {

@@ -214,7 +214,8 @@ impl<C: Channel> Control<C> {
             self.session.measure_rtt(now());
         }
         loop {
-            self.session.used(now(), state.exchanges());
+            let exchanges = state.exchanges();
+            self.session.used(now(), exchanges);
             if let Some(rtt) = self.channel.rtt() {
                 state.note_rtt(rtt);
             }
@@ -226,6 +227,7 @@ impl<C: Channel> Control<C> {
                 Ok(None) => state.open(),
                 Err(reason) => return reason,
             }
+            let sleeps = self.session.awaits_use();
             tokio::select! {
                 waited = self.wait(|| state.exchanges()) => if let Err(reason) = waited { return reason },
                 command = commands.recv() => match command {
@@ -233,6 +235,8 @@ impl<C: Channel> Control<C> {
                     // Every handle is gone: nobody can use the tunnel any more.
                     None => self.session.close(CloseCode::Done, "released"),
                 },
+                // What was heard before the use is no answer to it. spec: CT-42
+                () = state.used_beyond(exchanges), if sleeps => self.note_traffic(),
                 () = state.idle(), if draining && opener => {
                     draining = false;
                     note_illegal(self.session.drained());

@@ -115,6 +115,9 @@ pub(crate) struct TunnelState {
     welcomed: AtomicBool,
     welcome_sent: tokio::sync::Notify,
     idle: tokio::sync::Notify,
+    /// Whether the driver wants to know of the next exchange that begins; while it does not, nobody is woken.
+    awaits_use: AtomicBool,
+    use_begun: tokio::sync::Notify,
     services: Mutex<Vec<Service>>,
     /// A bit for each stream type that the peer does not know.
     refused_types: AtomicU8,
@@ -136,6 +139,8 @@ impl TunnelState {
             welcomed: AtomicBool::new(false),
             welcome_sent: tokio::sync::Notify::new(),
             idle: tokio::sync::Notify::new(),
+            awaits_use: AtomicBool::new(false),
+            use_begun: tokio::sync::Notify::new(),
             services: Mutex::new(services),
             refused_types: AtomicU8::new(0),
         };
@@ -302,8 +307,30 @@ impl TunnelState {
     /// Counts an exchange until the returned guard drops.
     pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        // Counted before the look at the flag, as `used_beyond` raises the flag before it looks at the count.
+        self.exchanges.fetch_add(1, Ordering::SeqCst);
+        if self.awaits_use.load(Ordering::SeqCst) && self.awaits_use.swap(false, Ordering::SeqCst) {
+            self.use_begun.notify_one();
+        }
         InFlight(Arc::clone(self))
+    }
+
+    /// Whether the next exchange wakes the driver.
+    #[cfg(test)]
+    pub(crate) fn awaits_use(&self) -> bool {
+        self.awaits_use.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when more than this many exchanges have begun; for one caller, the driver. Cancel safe.
+    pub(crate) async fn used_beyond(&self, exchanges: u64) {
+        loop {
+            self.awaits_use.store(true, Ordering::SeqCst);
+            if self.exchanges.load(Ordering::SeqCst) != exchanges {
+                self.awaits_use.store(false, Ordering::SeqCst);
+                return;
+            }
+            self.use_begun.notified().await;
+        }
     }
 
     /// Resolves when no exchange is under way. Cancel safe.

@@ -272,6 +272,39 @@ async fn a_tunnel_in_use_is_suspect_sooner() {
     assert!(now() - begun <= 5 * SECOND, "{:?}: a look, a second of silence, and an answer owed", now() - begun);
 }
 
+// spec: CT-42
+#[tokio::test(start_paused = true)]
+async fn the_first_exchange_after_idleness_is_looked_at_at_once() {
+    let pair = Pair::over(Path::measured(SECOND / 50)).await;
+    for end in [&pair.responder, &pair.initiator] {
+        // Right behind a keepalive that was answered, so that the next one is far away.
+        tokio::time::sleep(21 * SECOND / 2).await;
+        pair.path.lose(true);
+        let begun = now();
+        drop(end.state.begin());
+        end.reaches(|phase| *phase == Phase::Suspect).await;
+        assert_eq!(now() - begun, 5 * SECOND, "two looks and an answer owed");
+        pair.path.lose(false);
+        end.reaches(|phase| *phase == Phase::Open).await;
+    }
+}
+
+// spec: CT-42
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_looks_anyway_is_not_woken_by_every_exchange() {
+    let pair = Pair::over(Path::measured(SECOND / 50)).await;
+    let state = &pair.responder.state;
+    tokio::time::sleep(SECOND / 2).await;
+    assert!(state.awaits_use(), "it sleeps");
+    for _ in 0..3 {
+        drop(state.begin());
+        tokio::task::yield_now().await;
+        assert!(!state.awaits_use(), "its next look is a second away");
+    }
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(state.awaits_use(), "nothing began for long");
+}
+
 // spec: CT-10
 #[tokio::test(start_paused = true)]
 async fn whatever_stream_the_peer_is_heard_on_it_lives() {
