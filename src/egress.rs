@@ -25,6 +25,7 @@ mod builder;
 mod client;
 mod date;
 mod deadline;
+mod error;
 mod find;
 mod socket;
 
@@ -40,9 +41,10 @@ use crate::message::violation::Violation;
 use crate::protocol::limits::Limits;
 
 pub use crate::proxy::{AccessLog, ConnectionDetails, ConnectionInfo, Context};
-pub use body::{BodyError, RequestBody};
+pub use body::RequestBody;
 pub use builder::{BuildError, Builder, Egress};
 pub use client::Client;
+pub use error::BodyError;
 pub use socket::Socket;
 
 /// Answers requests. Failing is answering: a service that cannot do what was asked says so with a status.

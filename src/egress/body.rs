@@ -4,14 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::Reason;
 use http_body::{Body, Frame, SizeHint};
 
 use super::http1::Download;
-use crate::message::BoxError;
-use crate::message::h2::recv::{RecvError, StreamBody};
+use crate::egress::error::BodyError;
+use crate::message::h2::recv::StreamBody;
 use crate::message::interim::{InformationalSink, send_continue};
-use crate::message::violation::Violation;
 
 /// The body of a request; can be read in another task than the one that answers the request.
 ///
@@ -28,32 +26,6 @@ enum Kind {
     Whole(Option<Bytes>),
     Http1(Download),
     Http2(StreamBody),
-}
-
-/// Why a request body ended early. It is incomplete then, and must not be taken for a whole one.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BodyError {
-    /// The sender went away.
-    #[error("the sender of the request is gone")]
-    Disconnected,
-    /// The sender broke a rule in the middle of the body.
-    #[error("the request body is invalid: {0}")]
-    Invalid(Violation),
-    /// The HTTP/2 stream failed.
-    #[error("the stream of the request failed")]
-    Stream(#[source] BoxError),
-}
-
-impl From<RecvError> for BodyError {
-    fn from(error: RecvError) -> Self {
-        match error {
-            RecvError::Stopped(Reason::CANCEL) => Self::Disconnected,
-            RecvError::Lost(error) if error.is_io() => Self::Disconnected,
-            RecvError::Trailers(violation) => Self::Invalid(violation),
-            other => Self::Stream(other.into()),
-        }
-    }
 }
 
 impl RequestBody {

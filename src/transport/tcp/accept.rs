@@ -30,7 +30,6 @@ use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests, Starter};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
-use crate::transport::tcp::dial::MAX_REMEMBERED_RESETS;
 use crate::transport::tcp::envoy::{self, AcceptSettings, Security, greet};
 use crate::transport::tcp::handshake::BareFrames;
 use crate::transport::tcp::hidden::Hidden;
@@ -284,7 +283,7 @@ impl Prepared {
         let wire = bare.into_wire();
         let meter = wire.meter();
         let (wire, cork) = Corked::new(wire);
-        let (sender, connection) = builder(&settings).handshake(wire).await.map_err(|error| ended(&error))?;
+        let (sender, connection) = settings.http2_client().handshake(wire).await.map_err(|error| ended(&error))?;
         let carrier = Carrier::run(async move {
             match cork.run(connection).await {
                 Ok(()) => CloseReason { code: CloseCode::Done, text: "the connection ended".into() },
@@ -296,20 +295,6 @@ impl Prepared {
         starter.begin(sender);
         Ok((Control::new(channel, session), commands))
     }
-}
-
-/// HTTP/2 as the responder speaks it, to our initiators and to Envoy's.
-pub(super) fn builder(settings: &Settings) -> client::Builder {
-    let mut builder = client::Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(settings.tcp.stream_window)
-        .initial_connection_window_size(settings.tcp.connection_window)
-        .data_frame_budget(settings.data_frame_budget())
-        .max_header_list_size(settings.header_list_size())
-        .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
-        .max_send_buffer_size(settings.tcp.send_buffer);
-    builder
 }
 
 /// Opens the control stream, the first of the connection; requests need not wait for its answer. spec: TB-5

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::server;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -213,7 +212,7 @@ async fn serve<A: Accept>(
     opened: oneshot::Sender<ControlHalves>,
 ) -> CloseReason {
     let (wire, cork) = Corked::new(wire);
-    let mut connection = match builder(&settings).enable_connect_protocol().handshake::<_, Bytes>(wire).await {
+    let mut connection = match settings.http2_server().enable_connect_protocol().handshake::<_, Bytes>(wire).await {
         Ok(connection) => connection,
         Err(error) => return ended(&error),
     };
@@ -234,26 +233,6 @@ async fn serve<A: Accept>(
         }
     }
     CloseReason { code: CloseCode::Internal, text: "the responder ended the connection".into() }
-}
-
-/// How many streams that this end has reset are remembered, so that what is still under way on them is dropped quietly.
-pub(super) const MAX_REMEMBERED_RESETS: usize = 1024;
-
-/// HTTP/2 as the initiator speaks it, to our responders and to Envoy's.
-pub(super) fn builder(settings: &Settings) -> server::Builder {
-    let mut builder = server::Builder::new();
-    builder
-        .initial_window_size(settings.tcp.stream_window)
-        .initial_connection_window_size(settings.tcp.connection_window)
-        .data_frame_budget(settings.data_frame_budget())
-        .max_header_list_size(settings.header_list_size())
-        .max_concurrent_streams(settings.tcp.max_streams)
-        // A responder passes on what its clients cancel, many at once: that is no attack on this end. What it may have
-        // open at all bounds it.
-        .max_pending_accept_reset_streams(settings.tcp.max_streams as usize)
-        .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
-        .max_send_buffer_size(settings.tcp.send_buffer);
-    builder
 }
 
 /// What a failed TLS handshake means to whoever configured it.

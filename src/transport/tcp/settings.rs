@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use h2::{client, server};
+
 use crate::transport::settings::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW, TunnelSettings};
+
+/// How many streams that this end has reset are remembered, so that what is still under way on them is dropped quietly.
+const MAX_REMEMBERED_RESETS: usize = 1024;
 
 /// What TCP alone knows of a tunnel, for either role.
 #[derive(Debug, Clone)]
@@ -44,14 +49,45 @@ impl Settings {
         self.tcp.user_timeout.unwrap_or(self.tunnel.timing.idle_timeout)
     }
 
+    /// HTTP/2 as the responder speaks it, to our initiators and to Envoy's.
+    pub(super) fn http2_client(&self) -> client::Builder {
+        let mut builder = client::Builder::new();
+        builder
+            .enable_push(false)
+            .initial_window_size(self.tcp.stream_window)
+            .initial_connection_window_size(self.tcp.connection_window)
+            .data_frame_budget(self.data_frame_budget())
+            .max_header_list_size(self.header_list_size())
+            .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
+            .max_send_buffer_size(self.tcp.send_buffer);
+        builder
+    }
+
+    /// HTTP/2 as the initiator speaks it, to our responders and to Envoy's.
+    pub(super) fn http2_server(&self) -> server::Builder {
+        let mut builder = server::Builder::new();
+        builder
+            .initial_window_size(self.tcp.stream_window)
+            .initial_connection_window_size(self.tcp.connection_window)
+            .data_frame_budget(self.data_frame_budget())
+            .max_header_list_size(self.header_list_size())
+            .max_concurrent_streams(self.tcp.max_streams)
+            // A responder passes on what its clients cancel, many at once: that is no attack on this end. What it may
+            // have open at all bounds it.
+            .max_pending_accept_reset_streams(self.tcp.max_streams as usize)
+            .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
+            .max_send_buffer_size(self.tcp.send_buffer);
+        builder
+    }
+
     /// What the frames around small pieces of bodies that nobody reads yet may cost beside the window, bytes; the
     /// connection ends beyond.
-    pub(super) const fn data_frame_budget(&self) -> usize {
+    const fn data_frame_budget(&self) -> usize {
         self.tcp.connection_window as usize
     }
 
     /// What HTTP/2 counts of a head is larger than what we do: 32 bytes a field on top (RFC 9113 section 6.5.2).
-    pub(super) fn header_list_size(&self) -> u32 {
+    fn header_list_size(&self) -> u32 {
         let limits = self.tunnel.limits;
         u32::try_from(limits.head_bytes + 32 * (limits.head_fields + 8)).unwrap_or(u32::MAX)
     }

@@ -16,10 +16,8 @@ use crate::transport::arrival::Accept;
 use crate::transport::control::Command;
 use crate::transport::kind::Dialect;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
-use crate::transport::tcp::accept::builder as client_builder;
 use crate::transport::tcp::connection::Starter;
 use crate::transport::tcp::control::{Carrier, ended};
-use crate::transport::tcp::dial::builder as server_builder;
 use crate::transport::tcp::envoy::entropy;
 use crate::transport::tcp::envoy::idle::{Awake, reason};
 use crate::transport::tcp::envoy::pings::Pings;
@@ -43,7 +41,7 @@ impl Responder<'_> {
         let Self { state, starter, mut commands, meter, settings, ping } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_server());
         let (wire, cork) = Corked::new(wire);
-        let (sender, mut connection) = match client_builder(&settings).handshake(wire).await {
+        let (sender, mut connection) = match settings.http2_client().handshake(wire).await {
             Ok(started) => started,
             Err(error) => return ended(&error),
         };
@@ -103,7 +101,7 @@ impl<A: Accept> Initiator<'_, A> {
         let Self { state, commands, meter, settings, ping, accept } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_client());
         let (wire, cork) = Corked::new(wire);
-        let mut connection = match server_builder(&settings).handshake::<_, Bytes>(wire).await {
+        let mut connection = match settings.http2_server().handshake::<_, Bytes>(wire).await {
             Ok(connection) => connection,
             Err(error) => return ended(&error),
         };
