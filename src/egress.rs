@@ -25,9 +25,12 @@ mod builder;
 mod client;
 mod date;
 mod deadline;
+mod entrances;
 mod error;
 mod find;
+mod handle;
 mod socket;
+mod terms;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,10 +45,13 @@ use crate::protocol::limits::Limits;
 
 pub use crate::proxy::{AccessLog, ConnectionDetails, ConnectionInfo, Context};
 pub use body::RequestBody;
-pub use builder::{BuildError, Builder, Egress};
+pub use builder::{Builder, Egress};
 pub use client::Client;
+pub use entrances::Leaving;
 pub use error::BodyError;
+pub use handle::{BuildError, Handle};
 pub use socket::Socket;
+pub use terms::Terms;
 
 /// Answers requests. Failing is answering: a service that cannot do what was asked says so with a status.
 ///

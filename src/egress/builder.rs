@@ -1,19 +1,19 @@
 //! An egress listener in a few lines, for programs that embed a responder.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::egress::Settings;
-use crate::egress::gateway::Gateway;
-use crate::egress::listener::Listener;
+use crate::egress::entrances::Entrances;
+use crate::egress::handle::{BuildError, Handle, Shared};
+use crate::egress::terms::{Current, Terms};
 use crate::lifecycle::DrainWatch;
-use crate::net;
-use crate::proxy::{AccessLog, Recorder};
-use crate::routing::{Directory, Router, RouterSettings};
-use crate::telemetry::{Metrics, Side};
-use crate::tls::{self, EgressTls, TlsError};
+use crate::proxy::AccessLog;
+use crate::routing::{Directory, RouterSettings};
+use crate::telemetry::Metrics;
+use crate::tls::EgressTls;
 use crate::transport::Tunnel;
 
 /// Builds an [`Egress`] in front of the tunnels of a responder.
@@ -36,26 +36,10 @@ pub struct Builder {
     metrics: Metrics,
 }
 
-/// A bound listener for application traffic, and who answers there.
+/// An egress: bound listeners for application traffic, and who answers there.
 pub struct Egress {
-    listener: Listener,
+    shared: Arc<Shared>,
     address: SocketAddr,
-    service: Gateway<Tunnel>,
-}
-
-/// Why an egress listener could not be built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The credentials or roots.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The address cannot be bound.
-    #[error(transparent)]
-    Bind(#[from] net::BindError),
-    /// A bound socket that does not tell its address.
-    #[error("a listener does not know its address")]
-    Address(#[source] io::Error),
 }
 
 impl Builder {
@@ -97,36 +81,47 @@ impl Builder {
     /// [`BuildError`] says which credential or address is at fault.
     pub fn bind(self, address: SocketAddr) -> Result<Egress, BuildError> {
         let Self { directory, router, tls, settings, name, access_log, metrics } = self;
-        let tls = tls.map(|tls| tls::egress_config(&tls)).transpose()?.map(Arc::new);
-        let listener = Listener::new(net::bind_tcp(address)?, tls, settings);
-        let address = listener.local_addr().map_err(BuildError::Address)?;
-        let name = name.unwrap_or_else(|| address.to_string());
-        let recorder = Recorder::new(&metrics, Side::Egress, Some(name), access_log);
-        Ok(Egress { listener, address, service: Gateway::new(directory, Router::new(router), recorder) })
+        let current = Current::new(Terms { router, tls: tls.map(Arc::new), settings, access_log })?;
+        let entrances = Entrances::new();
+        let shared = Arc::new(Shared { directory, current: Arc::new(current), name, metrics, entrances });
+        let address = Handle(Arc::clone(&shared)).add(address)?;
+        Ok(Egress { shared, address })
     }
 }
 
 impl Egress {
-    /// Where it listens, with its real port.
+    /// Where it listens from the start, with the real port; [`Handle::addresses`] are all.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What changes it while it runs.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
     }
 
     /// Takes requests until a drain is announced, then is done when the last connection is, at the latest when the drain
     /// expires: what is left is cut. The drain waits for it.
     ///
     /// # Cancel safety
-    /// Dropping the future drops the listening socket and every connection.
+    /// Dropping the future drops every listening socket and connection.
     pub fn run(self, drain: DrainWatch) -> impl Future<Output = ()> + Send + 'static {
         // Taken before the future is first polled, so that a drain never overlooks a role that is about to start.
         let guard = drain.guard();
         async move {
             tokio::select! {
-                () = self.listener.run(self.service, drain.token()) => {}
+                () = self.shared.entrances.run(&drain) => {}
                 () = drain.expired() => {}
             }
             drop(guard);
         }
+    }
+}
+
+impl Drop for Egress {
+    /// Handles may be left; what they would add, nobody would run.
+    fn drop(&mut self) {
+        self.shared.entrances.end(Duration::ZERO);
     }
 }
 

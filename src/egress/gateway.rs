@@ -9,6 +9,7 @@ mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, request};
@@ -17,6 +18,7 @@ use tracing::Instrument;
 
 use self::attributes::RequestAttributes;
 use crate::egress::find::FindTunnel;
+use crate::egress::terms::Current;
 use crate::egress::{ConnectionInfo, Context, ExchangeService, RequestBody};
 use crate::message::BoxError;
 use crate::message::failure::Failure;
@@ -25,14 +27,14 @@ use crate::message::violation::Violation;
 use crate::proxy::exchange::{Exchange, answer};
 use crate::proxy::opener::{Opener, Outgoing};
 use crate::proxy::{ExchangeBody, Record, Recorder, Upload};
-use crate::routing::{Directory, Router};
+use crate::routing::{Destination, Directory, Router};
 
 /// Answers the requests of one listener. Clones are cheap and share everything.
 pub struct Gateway<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     directory: Arc<Directory<T>>,
-    router: Router,
+    current: Arc<Current>,
     recorder: Recorder,
 }
 
@@ -43,9 +45,9 @@ impl<T> Clone for Gateway<T> {
 }
 
 impl<T: Opener> Gateway<T> {
-    /// A gateway to these tunnels, with what its listener was configured to do.
-    pub fn new(directory: Arc<Directory<T>>, router: Router, recorder: Recorder) -> Self {
-        Self(Arc::new(Inner { directory, router, recorder }))
+    /// A gateway to these tunnels that goes by these terms, which say what `recorder` logs, too.
+    pub(super) fn new(directory: Arc<Directory<T>>, current: Arc<Current>, recorder: Recorder) -> Self {
+        Self(Arc::new(Inner { directory, current, recorder }))
     }
 
     /// Answers one request that has passed the validator. Failures are responses, too.
@@ -62,30 +64,38 @@ impl<T: Opener> Gateway<T> {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let (head, body) = request.into_parts();
-        let mut record = self.0.recorder.begin(&head, Some(context.connection.remote));
+        let connection = &context.connection;
+        // One look at the terms for all that they say of this request; they may be others when it is sent.
+        let (mut record, way) = {
+            let now = self.0.current.load();
+            let record = self.0.recorder.begin_with(now.access_log(), &head, Some(connection.remote));
+            (record, Way::new(&now.router, &RequestAttributes { head: &head, connection }))
+        };
         let body = Some(record.upload(body));
         // What the future holds, it holds once: everything below borrows it.
         let mut request = Received { head, body, context, record };
         async move {
-            let outcome = self.exchange(&mut request).await;
+            let outcome = match &way {
+                Ok(way) => self.exchange(&mut request, way).await,
+                Err(failure) => Err(failure.clone()),
+            };
             answer(outcome, request.record)
         }
     }
 
-    async fn exchange<B>(&self, request: &mut Received<B>) -> Result<Response<T::Body>, Failure>
+    async fn exchange<B>(&self, request: &mut Received<B>, way: &Way) -> Result<Response<T::Body>, Failure>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let Inner { directory, router, .. } = &*self.0;
+        let Way { to, hold, deadline } = way;
         let Received { head, body, context, record } = request;
         let connection = &context.connection;
-        let to = router.resolve(&RequestAttributes { head, connection }, &head.uri)?;
         record.asked(&to.tenant, &to.host_id, to.service.as_ref());
         forward::request(head, &Hop { remote: connection.remote, local: connection.local, tls: connection.tls })?;
 
-        let find = FindTunnel::new(directory, &to, router.hold());
+        let find = FindTunnel::new(&self.0.directory, to, *hold);
         let request = Outgoing { service: to.service.as_ref(), head, interim: &context.interim };
-        let mut exchange = Exchange { find, request, deadline: router.deadline() };
+        let mut exchange = Exchange { find, request, deadline: *deadline };
         let (mut head, body) = exchange.run(body, record).await?.into_parts();
         forward::response(&mut head);
         Ok(Response::from_parts(head, body))
@@ -98,6 +108,20 @@ struct Received<B> {
     body: Option<Upload<B>>,
     context: Context,
     record: Record,
+}
+
+/// What the terms say of one request: where it goes, and how long that may take.
+struct Way {
+    to: Destination,
+    hold: Duration,
+    deadline: Duration,
+}
+
+impl Way {
+    fn new(router: &Router, request: &RequestAttributes<'_>) -> Result<Self, Failure> {
+        let to = router.resolve(request, &request.head.uri)?;
+        Ok(Self { to, hold: router.hold(), deadline: router.deadline() })
+    }
 }
 
 impl<T: Opener> ExchangeService for Gateway<T> {
@@ -119,6 +143,6 @@ impl<T: Opener> ExchangeService for Gateway<T> {
     }
 
     fn refused(&self, connection: &ConnectionInfo, violation: Violation) {
-        self.0.recorder.refused(connection.remote, violation);
+        self.0.recorder.refused_with(self.0.current.load().access_log(), connection.remote, violation);
     }
 }

@@ -1,5 +1,6 @@
 //! Accepts connections and finds out which HTTP they speak: by ALPN over TLS, by the first bytes without.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{ConnectionDetails, ConnectionInfo, ExchangeService, Serving, Settings, http1, http2};
+use crate::egress::terms::{Accepting, Current};
 use crate::id::PeerIdentity;
 use crate::net;
 use crate::tls::peer_identity;
@@ -27,15 +29,67 @@ const FIRST_READ: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    settings: Arc<Settings>,
+    source: Source,
+    /// Dropped right after the socket.
+    closed: CancelledOnDrop,
+}
+
+/// Where it is said what connections are accepted under.
+#[derive(Debug)]
+enum Source {
+    Fixed(Accepting),
+    Current(Arc<Current>),
+}
+
+impl Source {
+    fn accepting(&self) -> Accepting {
+        match self {
+            Self::Fixed(accepting) => accepting.clone(),
+            Self::Current(current) => current.accepting(),
+        }
+    }
+
+    /// Done when something else is said since this was called.
+    fn changed(&self) -> impl Future<Output = ()> {
+        let changed = match self {
+            Self::Fixed(_) => None,
+            Self::Current(current) => Some(current.changed()),
+        };
+        async {
+            match changed {
+                Some(changed) => changed.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Tells that it is gone.
+#[derive(Debug, Default)]
+struct CancelledOnDrop(CancellationToken);
+
+impl Drop for CancelledOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 impl Listener {
     /// Serves `tcp`: over TLS with a configuration as [`egress_config`](crate::tls::egress_config) makes it, or in
     /// plaintext.
     pub fn new(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Self {
-        Self { tcp, tls, settings: Arc::new(settings) }
+        let source = Source::Fixed(Accepting { tls, settings: Arc::new(settings) });
+        Self { tcp, source, closed: CancelledOnDrop::default() }
+    }
+
+    /// Serves `tcp` as the terms say when a connection comes.
+    pub(super) fn current(tcp: TcpListener, terms: Arc<Current>) -> Self {
+        Self { tcp, source: Source::Current(terms), closed: CancelledOnDrop::default() }
+    }
+
+    /// Cancelled once the listening socket is closed.
+    pub(super) fn closed(&self) -> CancellationToken {
+        self.closed.0.clone()
     }
 
     /// The address that is listened on, with its real port.
@@ -51,11 +105,14 @@ impl Listener {
     pub async fn run<S: ExchangeService>(self, service: S, drain: CancellationToken) {
         let mut connections = JoinSet::new();
         loop {
-            let has_room = connections.len() < self.settings.max_connections;
+            // Before looking: a change in between is not missed.
+            let changed = self.source.changed();
+            let has_room = connections.len() < self.source.accepting().settings.max_connections;
             tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
                 _ = connections.join_next(), if !connections.is_empty() => {}
+                () = changed, if !has_room => {}
                 accepted = self.tcp.accept(), if has_room => match accepted {
                     Ok((stream, remote)) => {
                         connections.spawn(self.accepted(remote, service.clone(), drain.clone()).serve(stream));
@@ -67,12 +124,13 @@ impl Listener {
                 },
             }
         }
-        drop(self.tcp);
+        drop((self.tcp, self.closed));
         while connections.join_next().await.is_some() {}
     }
 
     fn accepted<S>(&self, remote: SocketAddr, service: S, drain: CancellationToken) -> Accepted<S> {
-        Accepted { remote, tls: self.tls.clone(), settings: Arc::clone(&self.settings), service, drain }
+        let Accepting { tls, settings } = self.source.accepting();
+        Accepted { remote, tls, settings, service, drain }
     }
 }
 

@@ -29,14 +29,16 @@ pub use self::line::{AccessLog, TARGET};
 #[derive(Debug, Clone)]
 pub struct Recorder {
     metrics: ExchangeMetrics,
-    origin: Arc<Origin>,
+    side: Side,
+    listener: Option<Arc<str>>,
+    log: AccessLog,
 }
 
 impl Recorder {
     /// Counts into `metrics`. `listener` names the listener in the access log; an initiator has none.
     pub fn new(metrics: &Metrics, side: Side, listener: Option<String>, log: AccessLog) -> Self {
         let causes = Cause::ALL.map(Cause::label);
-        Self { metrics: metrics.exchanges(side, &causes), origin: Arc::new(Origin { side, listener, log }) }
+        Self { metrics: metrics.exchanges(side, &causes), side, listener: listener.map(Arc::from), log }
     }
 
     /// A recorder of this side whose counts nobody reads, and that writes no lines.
@@ -46,18 +48,27 @@ impl Recorder {
 
     /// The name of the listener, if it has one.
     pub fn listener(&self) -> Option<&str> {
-        self.origin.listener.as_deref()
+        self.listener.as_deref()
     }
 
     /// A request was read; `remote` is who sent it.
     pub fn begin(&self, head: &request::Parts, remote: Option<SocketAddr>) -> Record {
-        let line = self.origin.is_wanted().then(|| Box::new(Line::new(Arc::clone(&self.origin), head, remote)));
+        self.begin_with(self.log, head, remote)
+    }
+
+    /// The same, logged as `log` says.
+    pub fn begin_with(&self, log: AccessLog, head: &request::Parts, remote: Option<SocketAddr>) -> Record {
+        let line = log.is_wanted().then(|| Box::new(Line::new(self.origin(log), head, remote)));
         Record { counted: self.metrics.begin(), line }
     }
 
-    /// A codec refused what it read: the record of that is written at once.
-    pub fn refused(&self, remote: SocketAddr, violation: Violation) {
-        let line = self.origin.is_wanted().then(|| Box::new(Line::refused(Arc::clone(&self.origin), remote)));
+    fn origin(&self, log: AccessLog) -> Origin {
+        Origin { side: self.side, listener: self.listener.clone(), log }
+    }
+
+    /// A codec refused what it read: the record of that is written at once, logged as `log` says.
+    pub fn refused_with(&self, log: AccessLog, remote: SocketAddr, violation: Violation) {
+        let line = log.is_wanted().then(|| Box::new(Line::refused(self.origin(log), remote)));
         let mut record = Record { counted: self.metrics.begin(), line };
         let status = violation.status();
         let cause = match status {

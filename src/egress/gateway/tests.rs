@@ -11,7 +11,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full};
 
 use super::*;
-use crate::egress::ConnectionDetails;
+use crate::egress::{ConnectionDetails, Settings, Terms};
 use crate::id::{Place, ServiceName, TunnelId};
 use crate::message::failure::PROXY_STATUS;
 use crate::message::interim::InformationalSink;
@@ -142,7 +142,12 @@ fn gateway_with(settings: RouterSettings) -> Gateway<Fake> {
 
 fn counted_gateway(settings: RouterSettings, metrics: &Metrics) -> Gateway<Fake> {
     let recorder = Recorder::new(metrics, Side::Egress, None, AccessLog::Off);
-    Gateway::new(Arc::default(), Router::new(settings), recorder)
+    Gateway::new(Arc::default(), current(settings), recorder)
+}
+
+fn current(router: RouterSettings) -> Arc<Current> {
+    let terms = Terms { router, tls: None, settings: Settings::default(), access_log: AccessLog::Off };
+    Arc::new(Current::new(terms).unwrap())
 }
 
 fn context() -> Context {
@@ -384,8 +389,22 @@ async fn a_cut_response_stays_cut() {
 #[tokio::test]
 async fn the_future_of_an_exchange_is_small() {
     let recorder = Recorder::silent(Side::Egress);
-    let gateway = Gateway::<crate::transport::Tunnel>::new(Arc::default(), Router::new(settings()), recorder);
+    let gateway = Gateway::<crate::transport::Tunnel>::new(Arc::default(), current(settings()), recorder);
     let request = request("GET").body(RequestBody::empty()).unwrap();
     let size = size_of_val(&gateway.call(request, context()));
     assert!(size <= 1792, "{size}");
+}
+
+#[tokio::test]
+async fn a_request_keeps_the_terms_that_held_when_it_was_read() {
+    let gateway = gateway();
+    let read = gateway.answer(get(), context());
+    gateway
+        .0
+        .current
+        .update(|terms| terms.router = RouterSettings::new(Template::parse("elsewhere").unwrap()))
+        .unwrap();
+    let next = gateway.answer(get(), context());
+    assert!(text(read.await).await.contains("no node or cluster edge-17 is connected"));
+    assert!(text(next.await).await.contains("no node or cluster elsewhere is connected"));
 }

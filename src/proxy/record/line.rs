@@ -40,24 +40,25 @@ impl From<bool> for AccessLog {
     }
 }
 
-/// What the records of one listener, or of one initiator, have in common.
+/// Where a record is made, and how it is logged.
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) side: Side,
-    pub(super) listener: Option<String>,
+    pub(super) listener: Option<Arc<str>>,
     pub(super) log: AccessLog,
 }
 
-impl Origin {
-    pub(super) fn is_wanted(&self) -> bool {
-        self.log != AccessLog::Off && tracing::enabled!(target: TARGET, tracing::Level::INFO)
+impl AccessLog {
+    /// Whether there is somebody to read the line.
+    pub(super) fn is_wanted(self) -> bool {
+        self != AccessLog::Off && tracing::enabled!(target: TARGET, tracing::Level::INFO)
     }
 }
 
 /// What the line says, collected from the beginning. Cloned ids and URIs share their text.
 #[derive(Debug)]
 pub(super) struct Line {
-    origin: Arc<Origin>,
+    origin: Origin,
     remote: Option<SocketAddr>,
     request: Option<(Method, Uri)>,
     trace: Option<Box<str>>,
@@ -74,18 +75,18 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(origin: Arc<Origin>, head: &request::Parts, remote: Option<SocketAddr>) -> Self {
+    pub(super) fn new(origin: Origin, head: &request::Parts, remote: Option<SocketAddr>) -> Self {
         let request = Some((head.method.clone(), head.uri.clone()));
         let trace = trace::trace_id(&head.headers).map(Into::into);
         Self { request, trace, remote, ..Self::empty(origin) }
     }
 
     /// Of a request that could not be read.
-    pub(super) fn refused(origin: Arc<Origin>, remote: SocketAddr) -> Self {
+    pub(super) fn refused(origin: Origin, remote: SocketAddr) -> Self {
         Self { remote: Some(remote), ..Self::empty(origin) }
     }
 
-    fn empty(origin: Arc<Origin>) -> Self {
+    fn empty(origin: Origin) -> Self {
         Self {
             origin,
             remote: None,

@@ -1,0 +1,151 @@
+//! The listeners of an egress: a set of which some can be added and removed while it runs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::egress::listener::Listener;
+use crate::egress::{ExchangeService, lock};
+use crate::lifecycle::{Drain, DrainGuard, DrainWatch, Drained};
+
+/// A set of listeners, each with who answers there.
+pub(super) struct Entrances<S> {
+    state: Mutex<State<S>>,
+    /// There is a listener that nobody runs yet.
+    added: Notify,
+}
+
+struct State<S> {
+    open: BTreeMap<SocketAddr, Entrance<S>>,
+    /// No listener is taken any more.
+    over: bool,
+}
+
+/// One listener.
+struct Entrance<S> {
+    drain: Drain,
+    closed: CancellationToken,
+    /// Until it runs.
+    waiting: Option<Waiting<S>>,
+}
+
+/// A bound listener that nobody runs yet.
+struct Waiting<S> {
+    listener: Listener,
+    service: S,
+    watch: DrainWatch,
+    guard: DrainGuard,
+}
+
+/// The egress drains, or is gone.
+#[derive(Debug)]
+pub(super) struct Over;
+
+/// A listener that was removed. What its connections still carry goes on without this being held.
+#[derive(Debug)]
+#[must_use = "its connections are left to themselves"]
+pub struct Leaving(Drain);
+
+impl Leaving {
+    /// Returns when its last connection is done, at the latest when the limit of the removal has passed: what is left is cut
+    /// then.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the limit holds all the same.
+    pub async fn ended(self) -> Drained {
+        // It drains already; the first limit counts.
+        self.0.drain(Duration::ZERO).await
+    }
+}
+
+impl<S: ExchangeService> Entrances<S> {
+    pub(super) fn new() -> Self {
+        let state = State { open: BTreeMap::new(), over: false };
+        Self { state: Mutex::new(state), added: Notify::new() }
+    }
+
+    /// Takes a listener in. Its socket is bound; connections are accepted once the set runs.
+    pub(super) fn add(&self, address: SocketAddr, listener: Listener, service: S) -> Result<(), Over> {
+        let drain = Drain::new();
+        let (watch, guard) = (drain.watch(), drain.watch().guard());
+        let closed = listener.closed();
+        let waiting = Some(Waiting { listener, service, watch, guard });
+        let mut state = self.lock();
+        if state.over {
+            return Err(Over);
+        }
+        state.open.insert(address, Entrance { drain, closed, waiting });
+        self.added.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.lock().open.keys().copied().collect()
+    }
+
+    /// Takes a listener out, and returns once its socket is closed. `None` if there is none at that address.
+    ///
+    /// Cancel safe: the listener leaves all the same.
+    pub(super) async fn remove(&self, address: SocketAddr, limit: Duration) -> Option<Leaving> {
+        let Entrance { drain, closed, waiting } = self.lock().open.remove(&address)?;
+        drop(waiting);
+        drain.begin(limit);
+        let enforced = drain.clone();
+        tokio::spawn(async move { enforced.drain(limit).await });
+        closed.cancelled().await;
+        Some(Leaving(drain))
+    }
+
+    /// Runs what is in the set, and what is added, until a drain is announced; then until the last connection is done.
+    ///
+    /// Cancel safety: dropping the future drops every listening socket and connection.
+    pub(super) async fn run(&self, drain: &DrainWatch) {
+        let mut running = JoinSet::new();
+        loop {
+            for waiting in self.waiting() {
+                running.spawn(waiting.run());
+            }
+            tokio::select! {
+                biased;
+                () = drain.announced() => break,
+                _ = running.join_next(), if !running.is_empty() => {}
+                () = self.added.notified() => {}
+            }
+        }
+        self.end(drain.remaining());
+        while running.join_next().await.is_some() {}
+    }
+
+    /// Takes no listener any more, and drains those there are.
+    pub(super) fn end(&self, limit: Duration) {
+        let mut state = self.lock();
+        state.over = true;
+        for entrance in state.open.values_mut() {
+            entrance.waiting = None;
+            entrance.drain.begin(limit);
+        }
+    }
+
+    fn waiting(&self) -> Vec<Waiting<S>> {
+        self.lock().open.values_mut().filter_map(|entrance| entrance.waiting.take()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<S>> {
+        lock(&self.state)
+    }
+}
+
+impl<S: ExchangeService> Waiting<S> {
+    async fn run(self) {
+        tokio::select! {
+            () = self.listener.run(self.service, self.watch.token()) => {}
+            () = self.watch.expired() => {}
+        }
+        drop(self.guard);
+    }
+}
