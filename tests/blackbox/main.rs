@@ -9,6 +9,7 @@ mod drain;
 mod envoy_interop;
 mod examples;
 mod foreign_initiator;
+mod handles;
 mod harness;
 mod hostile_peer;
 mod http_egress;
