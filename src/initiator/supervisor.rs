@@ -6,28 +6,25 @@
 mod attempt;
 mod report;
 mod retire;
+mod slot;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use self::attempt::{Candidate, Happened, Opened, Report, Stage, Way};
 use self::report::Cause;
+pub(super) use self::slot::{Shared, Slot, Until};
 use crate::id::Place;
 use crate::initiator::auto::{Action, Attempt, Auto, AutoSettings, ClaimPlace, Event};
-use crate::initiator::snapshot::{Prepared, Snapshot, State};
-use crate::initiator::status::{Change, StatusBoard};
-use crate::lifecycle::DrainWatch;
+use crate::initiator::snapshot::{Prepared, Snapshot};
+use crate::initiator::status::Change;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::{Hello, PeerLimits};
-use crate::telemetry::TunnelMetrics;
-use crate::transport::{Accept, CloseReason, DialError, TransportChoice};
+use crate::transport::{Accept, CloseReason, DialError};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
 const VERSIONS: (u32, u32) = (1, 1);
@@ -37,74 +34,6 @@ const INBOX: usize = 8;
 const ANNOUNCE_AGAIN: Duration = Duration::from_millis(250);
 /// How many probes that fail in a row lengthen the interval between them: it doubles up to three times the first.
 const LONGEST_INTERVAL: u32 = 3;
-
-/// What all slots of an initiator have in common. Cheap to clone.
-#[derive(Debug)]
-pub(super) struct Shared<A> {
-    pub(super) state: Arc<State<A>>,
-    pub(super) board: StatusBoard,
-    pub(super) tasks: TaskTracker,
-    pub(super) metrics: TunnelMetrics,
-}
-
-impl<A> Clone for Shared<A> {
-    fn clone(&self) -> Self {
-        let Self { state, board, tasks, metrics } = self;
-        Self { state: Arc::clone(state), board: board.clone(), tasks: tasks.clone(), metrics: metrics.clone() }
-    }
-}
-
-/// Where one tunnel goes and which one it is.
-#[derive(Debug)]
-pub(super) struct Slot {
-    /// The first of its numbers; [`Slot::numbers`] says how many it has.
-    pub(super) number: u32,
-    pub(super) address: SocketAddr,
-    /// Its destination when it began.
-    pub(super) prepared: Arc<Prepared>,
-    /// Told of each failure, so that the name is resolved again.
-    pub(super) failed: Arc<Notify>,
-    /// Stops the slots that it takes over from.
-    pub(super) replaces: Vec<CancellationToken>,
-}
-
-/// Until when a slot is kept.
-#[derive(Debug)]
-pub(super) struct Until {
-    /// Drains it. Cancelled with `drain` at the latest.
-    pub(super) stop: CancellationToken,
-    /// That of the process.
-    pub(super) drain: DrainWatch,
-}
-
-impl Until {
-    /// How long exchanges may take that run when it is over: what is left of the drain, if that is why.
-    fn left(&self, drain_timeout: Duration) -> Duration {
-        if self.drain.is_draining() { self.drain.remaining() } else { drain_timeout }
-    }
-}
-
-impl Slot {
-    /// How many slot numbers of HELLO it needs: two where a tunnel may come up beside another one.
-    pub(super) const fn numbers(transport: &TransportChoice) -> u32 {
-        if transport.kinds().len() > 1 { 2 } else { 1 }
-    }
-
-    fn destination(&self) -> &Arc<str> {
-        &self.prepared.key.target
-    }
-
-    fn transport(&self) -> &TransportChoice {
-        &self.prepared.destination.transport
-    }
-
-    /// Lets go of the slots that it takes over from.
-    fn take_over(&self) {
-        for stop in &self.replaces {
-            stop.cancel();
-        }
-    }
-}
 
 /// Keeps one slot filled until it is stopped, then drains its tunnel.
 pub(super) async fn keep<A: Accept>(shared: Shared<A>, slot: Slot, until: Until) {

@@ -1,0 +1,83 @@
+//! What a slot is made of, and what all slots share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::initiator::snapshot::{Prepared, State};
+use crate::initiator::status::StatusBoard;
+use crate::lifecycle::DrainWatch;
+use crate::telemetry::TunnelMetrics;
+use crate::transport::TransportChoice;
+
+/// What all slots of an initiator have in common. Cheap to clone.
+#[derive(Debug)]
+pub(in crate::initiator) struct Shared<A> {
+    pub(in crate::initiator) state: Arc<State<A>>,
+    pub(in crate::initiator) board: StatusBoard,
+    pub(in crate::initiator) tasks: TaskTracker,
+    pub(in crate::initiator) metrics: TunnelMetrics,
+}
+
+impl<A> Clone for Shared<A> {
+    fn clone(&self) -> Self {
+        let Self { state, board, tasks, metrics } = self;
+        Self { state: Arc::clone(state), board: board.clone(), tasks: tasks.clone(), metrics: metrics.clone() }
+    }
+}
+
+/// Where one tunnel goes and which one it is.
+#[derive(Debug)]
+pub(in crate::initiator) struct Slot {
+    /// The first of its numbers; [`Slot::numbers`] says how many it has.
+    pub(in crate::initiator) number: u32,
+    pub(in crate::initiator) address: SocketAddr,
+    /// Its destination when it began.
+    pub(in crate::initiator) prepared: Arc<Prepared>,
+    /// Told of each failure, so that the name is resolved again.
+    pub(in crate::initiator) failed: Arc<Notify>,
+    /// Stops the slots that it takes over from.
+    pub(in crate::initiator) replaces: Vec<CancellationToken>,
+}
+
+/// Until when a slot is kept.
+#[derive(Debug)]
+pub(in crate::initiator) struct Until {
+    /// Drains it. Cancelled with `drain` at the latest.
+    pub(in crate::initiator) stop: CancellationToken,
+    /// That of the process.
+    pub(in crate::initiator) drain: DrainWatch,
+}
+
+impl Until {
+    /// How long exchanges may take that run when it is over: what is left of the drain, if that is why.
+    pub(super) fn left(&self, drain_timeout: Duration) -> Duration {
+        if self.drain.is_draining() { self.drain.remaining() } else { drain_timeout }
+    }
+}
+
+impl Slot {
+    /// How many slot numbers of HELLO it needs: two where a tunnel may come up beside another one.
+    pub(in crate::initiator) const fn numbers(transport: &TransportChoice) -> u32 {
+        if transport.kinds().len() > 1 { 2 } else { 1 }
+    }
+
+    pub(super) fn destination(&self) -> &Arc<str> {
+        &self.prepared.key.target
+    }
+
+    pub(super) fn transport(&self) -> &TransportChoice {
+        &self.prepared.destination.transport
+    }
+
+    /// Lets go of the slots that it takes over from.
+    pub(super) fn take_over(&self) {
+        for stop in &self.replaces {
+            stop.cancel();
+        }
+    }
+}
