@@ -60,7 +60,8 @@ impl Net {
     /// Waits until requests go through a tunnel over this transport; another one may be draining.
     async fn on(&self, edge: &Running, transport: &str) -> DialledTunnel {
         eventually(&format!("a tunnel over {transport}"), async || {
-            let dialled = edge.tunnels().await.dialled.remove(0);
+            // None before the name is resolved.
+            let dialled = edge.tunnels().await.dialled.into_iter().next()?;
             let accepted = self.responder.0.tunnels().await.accepted;
             let healthy: Vec<_> = accepted.iter().filter(|tunnel| tunnel.health == "healthy").collect();
             let there = healthy.len() == 1 && healthy[0].transport == transport;
