@@ -51,7 +51,7 @@ pub(super) struct Origin {
 impl AccessLog {
     /// Whether there is somebody to read the line.
     pub(super) fn is_wanted(self) -> bool {
-        self != AccessLog::Off && tracing::enabled!(target: TARGET, tracing::Level::INFO)
+        self != Self::Off && tracing::enabled!(target: TARGET, tracing::Level::INFO)
     }
 }
 
