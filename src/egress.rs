@@ -14,9 +14,9 @@
 //!
 //! Row 9: uses the rows above it; accepts no tunnels, reads no configuration.
 
-pub mod gateway;
+mod gateway;
 pub mod http1;
-pub mod http2;
+mod http2;
 pub mod listener;
 
 mod answer;

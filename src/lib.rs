@@ -10,32 +10,32 @@
 //! ```no_run
 //! # async fn site(certificate: &std::path::Path, key: &std::path::Path, ca: &std::path::Path)
 //! # -> Result<(), Box<dyn std::error::Error>> {
-//! use adit::tls::{Credentials, Trust, load_roots};
+//! use adit::{Credentials, Trust, load_roots};
 //!
 //! let address = "rc://edge-17:stores-eu:acme@cloud.example.com:7843".parse()?;
 //! let router = axum::Router::new().route("/", axum::routing::get(async || "hello from the site"));
-//! let initiator = adit::initiator::Builder::new(address, Trust::roots(load_roots(ca)?))
+//! let initiator = adit::InitiatorBuilder::new(address, Trust::roots(load_roots(ca)?))
 //!     .credentials(Credentials::load(certificate, key)?)
 //!     .serve(router)?;
-//! let drain = adit::lifecycle::Drain::new();
+//! let drain = adit::Drain::new();
 //! initiator.run(drain.watch()).await;
 //! # Ok(()) }
 //! ```
 //!
-//! [`responder::Builder`] is the other end. Its program sends requests into the tunnels with an [`egress::Client`], a
-//! `tower_service::Service` too, and takes those of other programs with [`egress::Builder`]:
+//! [`ResponderBuilder`] is the other end. Its program sends requests into the tunnels with a [`Client`], a
+//! `tower_service::Service` too, and takes those of other programs with [`EgressBuilder`]:
 //!
 //! ```no_run
 //! # async fn cloud(certificate: &std::path::Path, key: &std::path::Path, ca: &std::path::Path)
 //! # -> Result<(), Box<dyn std::error::Error>> {
-//! use adit::tls::{Credentials, load_roots};
+//! use adit::{Credentials, load_roots};
 //! use http_body_util::{BodyExt as _, Empty};
 //!
-//! let responder = adit::responder::Builder::new(Credentials::load(certificate, key)?)
+//! let responder = adit::ResponderBuilder::new(Credentials::load(certificate, key)?)
 //!     .admit_certificates(load_roots(ca)?, "spiffe://example.com/{tenant}/{cluster}/{node}")?
 //!     .bind(([0, 0, 0, 0], 7843).into())?;
-//! let edge = adit::egress::Client::new(responder.directory(), "edge-17".parse()?).tenant("acme".parse()?);
-//! let drain = adit::lifecycle::Drain::new();
+//! let edge = adit::Client::new(responder.directory(), "edge-17".parse()?).tenant("acme".parse()?);
+//! let drain = adit::Drain::new();
 //! tokio::spawn(responder.run(drain.watch()));
 //! let request = http::Request::get("http://shop.example/orders").body(Empty::new())?;
 //! let orders = edge.send(request).await?.into_body().collect().await?.to_bytes();
@@ -44,6 +44,10 @@
 //!
 //! `examples/embedding` has both ends in one program.
 //! [`config::load`] and [`app::App`] run what a file says instead.
+//!
+//! Each role's handle ([`ResponderHandle`], [`InitiatorHandle`], [`EgressHandle`]) changes what it goes by while it runs:
+//! one snapshot, swapped whole. What an embedder needs has a name at the root of the crate; the modules are public for
+//! what goes beyond that.
 //!
 //! # Modules
 //!
@@ -75,8 +79,8 @@
 //!
 //! # How one request travels
 //!
-//! [`egress::listener`] accepts a connection and [`egress::http1`] or [`egress::http2`] reads the request, which
-//! [`message::validate`] must accept. [`egress::gateway`] asks [`routing::Router`] whom it is for and
+//! `egress::listener` accepts a connection and `egress::http1` or `egress::http2` reads the request, which
+//! [`message::validate`] must accept. `egress::gateway` asks [`routing::Router`] whom it is for and
 //! [`routing::Directory`] for a tunnel, and opens a stream with [`proxy::exchange`]. On the other side the
 //! stream reaches a [`transport::Serve`]: in the binary [`initiator::serve::Services`], which hands it to one of
 //! [`initiator::targets`].
@@ -95,6 +99,7 @@
 //! | when a request is tried again | [`proxy::exchange`] |
 //! | what the access log says | [`proxy::record`] |
 //! | QUIC or TCP, reconnect delays, and when not to retry | [`initiator::auto`], [`lifecycle::Backoff`] |
+//! | what can be changed while it runs | [`ResponderTerms`], [`InitiatorTerms`], [`EgressTerms`] |
 //! | what SIGTERM does | [`lifecycle::Signals`], then [`app::App::run`] |
 //! | a metric's meaning | [`telemetry::Metrics`], `telemetry/metrics/table.rs` |
 //! | the default of a setting | the settings struct of the module that uses it, such as [`transport::TunnelSettings`]; of a limit of the protocol: [`protocol::limits`] |
@@ -122,3 +127,28 @@ pub mod telemetry;
 pub mod template;
 pub mod tls;
 pub mod transport;
+
+pub use egress::{
+    AccessLog, BuildError as EgressBuildError, Builder as EgressBuilder, Client, Egress, Handle as EgressHandle,
+    Leaving, Settings as EgressSettings, Terms as EgressTerms,
+};
+pub use id::{AddressError, ClusterId, HostId, IdError, NodeId, ServiceName, SpkiPin, TenantId, TunnelAddress};
+pub use initiator::{
+    BuildError as InitiatorBuildError, Builder as InitiatorBuilder, Destination, Handle as InitiatorHandle, Initiator,
+    SlotStatus, StatusBoard, Terms as InitiatorTerms, UpdateError as InitiatorUpdateError,
+};
+pub use lifecycle::{Drain, DrainWatch, Drained};
+pub use message::failure::{Cause, Failure};
+pub use message::interim::InformationalSink;
+pub use policy::{NodeRule, Quotas, RuleError, RuleSettings, Rules};
+pub use proxy::ExchangeBody;
+pub use responder::{
+    BuildError as ResponderBuildError, Builder as ResponderBuilder, Handle as ResponderHandle, Responder, StartError,
+    Terms as ResponderTerms, UpdateError as ResponderUpdateError,
+};
+pub use routing::{Directory, Route, RouterSettings};
+pub use telemetry::Metrics;
+pub use tls::{ClientCertificates, Credentials, EgressTls, InitiatorTls, ResponderTls, TlsError, Trust, load_roots};
+pub use transport::{
+    Accept, Arrival, BodyError, HttpService, RecvBody, Serve, TransportChoice, TransportKind, Tunnel, TunnelSettings,
+};

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use adit::lifecycle::Drain;
-use adit::tls::Trust;
+use adit::policy::San;
 use adit::tls::pki::{Authority, Validity};
-use adit::{egress, initiator, policy::San, responder};
+use adit::{Client, Drain, InitiatorBuilder, ResponderBuilder, Trust};
 use anyhow::ensure;
 use axum::{Router, routing::get};
 use http::Request;
@@ -21,15 +20,15 @@ async fn main() -> anyhow::Result<()> {
     let site = authority.node(&[San::Uri("spiffe://example.org/default/stores/edge-1".to_owned())], valid)?;
 
     // The cloud: admit nodes by the name in their certificate, send requests to one of them.
-    let responder = responder::Builder::new(cloud)
+    let responder = ResponderBuilder::new(cloud)
         .admit_certificates(trust.roots.clone(), "spiffe://example.org/{tenant}/{cluster}/{node}")?
         .bind(([127, 0, 0, 1], 0).into())?;
-    let edge = egress::Client::new(responder.directory(), "edge-1".parse()?);
+    let edge = Client::new(responder.directory(), "edge-1".parse()?);
 
     // The site: dial out, and answer what comes back through the tunnel.
     let router = Router::new().route("/", get(async || "hello from the site\n"));
     let address = format!("rc://edge-1:stores:@{}", responder.local_addr()?).parse()?;
-    let initiator = initiator::Builder::new(address, trust).credentials(site.credentials()?).serve(router)?;
+    let initiator = InitiatorBuilder::new(address, trust).credentials(site.credentials()?).serve(router)?;
 
     let (drain, status) = (Drain::new(), initiator.status());
     let cloud = tokio::spawn(responder.run(drain.watch()));

@@ -30,7 +30,7 @@ use crate::proxy::{ExchangeBody, Record, Recorder, Upload};
 use crate::routing::{Destination, Directory, Router};
 
 /// Answers the requests of one listener. Clones are cheap and share everything.
-pub struct Gateway<T>(Arc<Inner<T>>);
+pub(super) struct Gateway<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     directory: Arc<Directory<T>>,
@@ -55,7 +55,7 @@ impl<T: Opener> Gateway<T> {
     /// # Cancel safety
     ///
     /// Dropping the future, or the response's body, cancels the exchange at the target.
-    pub fn answer<B>(
+    pub(super) fn answer<B>(
         &self,
         request: Request<B>,
         context: Context,

@@ -28,7 +28,7 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Serves one connection until it ends.
 ///
 /// Cancel safety: dropping the future drops the connection and all exchanges on it.
-pub async fn serve<T, S>(io: T, serving: Serving<S>)
+pub(super) async fn serve<T, S>(io: T, serving: Serving<S>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: ExchangeService,

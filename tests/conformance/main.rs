@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod layering;
+mod public_api;
 mod registry;
 mod requirements;
 mod vector_file;
