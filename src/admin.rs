@@ -9,7 +9,7 @@
 //! | `GET /config` | the settings that run, without secrets, as JSON |
 //! | `POST /drain` | 202; the process finishes what runs, then exits |
 //!
-//! Row 11: sees the data plane only through [`AdminState`]. Whoever reaches the listener may read and drain: bind it to
+//! Row 12: sees the data plane only through [`AdminState`]. Whoever reaches the listener may read and drain: bind it to
 //! loopback or to a Unix socket (mode 0600). A browser of the same machine is kept out by `guard`.
 
 use std::io;

@@ -1,6 +1,6 @@
 //! Everything of one configuration, built, bound, run and drained.
 //!
-//! Row 12: joins the roles; contains no protocol and no policy. Binding happens in [`App::build`], so a bind error fails
+//! Row 13: joins the roles; contains no protocol and no policy. Binding happens in [`App::build`], so a bind error fails
 //! start-up and port 0 is known before anything runs.
 
 mod build;

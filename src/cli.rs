@@ -1,6 +1,6 @@
 //! The commands: what they take, and how they end. Each does its work in a file of its own.
 //!
-//! Row 13, with `main.rs`: the only place for `anyhow`, standard output and exit codes.
+//! Row 14, with `main.rs`: the only place for `anyhow`, standard output and exit codes.
 
 use std::io::Write as _;
 use std::path::PathBuf;

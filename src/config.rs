@@ -12,7 +12,7 @@
 //! | `listeners` | no two keys may listen at one address |
 //! | `secret`, `surroundings`, `report`, `show` | masked credentials, the outside world, the report, how settings print |
 //!
-//! Row 10: fills the settings of the modules above and is imported by none of them. Opens no socket. Never panics,
+//! Row 11: fills the settings of the modules above and is imported by none of them. Opens no socket. Never panics,
 //! whatever the text: the fuzz target `config` is [`check`] with [`Nowhere`].
 
 use std::path::Path;

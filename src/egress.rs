@@ -12,7 +12,7 @@
 //! A response body that fails never ends cleanly: HTTP/1 resets the connection, HTTP/2 the stream. When the sender of
 //! a request goes away, the service's future and the response body are dropped at once.
 //!
-//! Row 9: uses the rows above it; accepts no tunnels, reads no configuration.
+//! Row 10: uses the rows above it; accepts no tunnels, reads no configuration.
 
 mod gateway;
 pub mod http1;

@@ -1,6 +1,6 @@
 //! The role at the site: dials every responder, keeps its tunnels up, and answers what arrives.
 //!
-//! Row 9. Knows nothing of egress or the registry; serves through any [`Serve`](crate::transport::Serve), of which
+//! Row 10. Knows nothing of egress or the registry; serves through any [`Serve`](crate::transport::Serve), of which
 //! [`serve::Services`] (configured targets) is one. What may change while it
 //! runs is one snapshot, [`Terms`], which a [`Handle`] swaps whole. proto-spec sections 2 and 4.
 

@@ -57,23 +57,23 @@
 //! |---|---|---|
 //! | 1 | [`id`] | names and proofs: nodes, clusters, tenants, pins, addresses |
 //! | 2 | [`message`] | HTTP messages: the validator, forwarding and hop-by-hop rules, failures |
-//! | 3 | [`protocol`] | the wire without I/O: codecs, the session state machine, limits, every code |
 //! | 2 | [`template`] | formatters such as `%REQ(x-node-id)%` |
-//! | 3 | [`policy`] | who may open a tunnel: claim, proof and rules in, [`policy::Admitted`] or a refusal out |
-//! | 4 | [`registry`] | which tunnels there are, and which one takes a request |
-//! | 4 | [`net`] | binding sockets |
-//! | 4 | [`lifecycle`] | drain, readiness, signals, backoff |
-//! | 4 | [`telemetry`] | logs and metrics |
-//! | 5 | [`tls`] | certificates, pins, verification, a small CA |
-//! | 6 | [`transport`] | a live [`transport::Tunnel`], over [`transport::quic`], [`transport::tcp`], or as [Envoy](transport::tcp::envoy) does it |
-//! | 7 | [`proxy`] | moving things: the exchange with its attempts, deadline and record |
-//! | 8 | [`routing`] | from a request to a tunnel |
-//! | 9 | [`initiator`] | dials, keeps tunnels up, serves what arrives |
-//! | 9 | [`responder`] | accepts, admits, registers |
-//! | 9 | [`egress`] | listeners for HTTP/1.1 and HTTP/2; the client for requests of the program itself |
-//! | 10 | [`config`] | a file into checked settings |
-//! | 11 | [`admin`] | status, metrics and health over HTTP |
-//! | 12 | [`app`] | builds, runs and drains what is configured |
+//! | 3 | [`protocol`] | the wire without I/O: codecs, the session state machine, limits, every code |
+//! | 4 | [`policy`] | who may open a tunnel: claim, proof and rules in, [`policy::Admitted`] or a refusal out |
+//! | 5 | [`registry`] | which tunnels there are, and which one takes a request |
+//! | 5 | [`net`] | binding sockets |
+//! | 5 | [`lifecycle`] | drain, readiness, signals, backoff |
+//! | 5 | [`telemetry`] | logs and metrics |
+//! | 6 | [`tls`] | certificates, pins, verification, a small CA |
+//! | 7 | [`transport`] | a live [`transport::Tunnel`], over [`transport::quic`], [`transport::tcp`], or as [Envoy](transport::tcp::envoy) does it |
+//! | 8 | [`proxy`] | moving things: the exchange with its attempts, deadline and record |
+//! | 9 | [`routing`] | from a request to a tunnel |
+//! | 10 | [`initiator`] | dials, keeps tunnels up, serves what arrives |
+//! | 10 | [`responder`] | accepts, admits, registers |
+//! | 10 | [`egress`] | listeners for HTTP/1.1 and HTTP/2; the client for requests of the program itself |
+//! | 11 | [`config`] | a file into checked settings |
+//! | 12 | [`admin`] | status, metrics and health over HTTP |
+//! | 13 | [`app`] | builds, runs and drains what is configured |
 //!
 //! The commands are in `src/cli.rs` and `src/cli/`, which belong to the binary.
 //!

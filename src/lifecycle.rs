@@ -1,6 +1,6 @@
 //! Starting, running and stopping: who is ready, who must finish, when to try again.
 //!
-//! Row 4: knows nothing of what is being drained, started or retried. Every task of the crate is spawned through a
+//! Row 5: knows nothing of what is being drained, started or retried. Every task of the crate is spawned through a
 //! [`DrainWatch`], so none outlives the drain; [`Ready`] says what a start still waits for; [`Backoff`] is a schedule
 //! without clock and randomness; [`Signals`] turns SIGTERM and SIGINT into values.
 

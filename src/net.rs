@@ -1,6 +1,6 @@
 //! Sockets: binding them with the options every listener and endpoint here needs, and saying what was granted.
 //!
-//! Row 4: knows nothing of tunnels, roles or configuration files. Binding fails at start-up, with the address in the
+//! Row 5: knows nothing of tunnels, roles or configuration files. Binding fails at start-up, with the address in the
 //! error; nothing here runs in the background.
 
 mod cork;

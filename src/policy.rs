@@ -1,6 +1,6 @@
 //! Who may open a tunnel: a claim, what was proven, and the rules in; [`Admitted`] or a numbered refusal out.
 //!
-//! Row 3: pure. No I/O, no clock, no state, so a reload can ask again for every live tunnel. Every rule that is
+//! Row 4: pure. No I/O, no clock, no state, so a reload can ask again for every live tunnel. Every rule that is
 //! configured must hold, and at least one of them must prove the whole claim; [`Rules::new`] refuses rules under which
 //! none would. A proof that is missing, empty or ambiguous never admits.
 //!

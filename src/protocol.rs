@@ -1,6 +1,6 @@
 //! The wire, without I/O: codecs and state machines. See `proto-spec/`.
 //!
-//! Row 2: no tokio, quinn, sockets, files, clocks, randomness or metrics. Bytes and time come in as arguments, bytes
+//! Row 3: no tokio, quinn, sockets, files, clocks, randomness or metrics. Bytes and time come in as arguments, bytes
 //! and events go out, so everything here is tested by hand-moved clocks and fuzzed without a network.
 //!
 //! * [`session`] drives one tunnel's control stream: [`handshake`] first, then the frames of [`control`].

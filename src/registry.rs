@@ -1,7 +1,7 @@
 //! The live tunnels of this responder: entered only with an [`Admitted`](crate::policy::Admitted), found by tenant and
 //! host id, generic over what a tunnel is.
 //!
-//! Row 4: no sockets, tasks, clocks or randomness; nothing of a [`Handle`] is called while the writers' lock is held,
+//! Row 5: no sockets, tasks, clocks or randomness; nothing of a [`Handle`] is called while the writers' lock is held,
 //! save its `clone`.
 //!
 //! * **Readers never wait.** Everything that [`Registry::pick`] touches is an immutable snapshot behind an atomic

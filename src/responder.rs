@@ -1,6 +1,6 @@
 //! The role in the cloud: accepts connections, asks policy, registers tunnels, and lets go of them when they end.
 //!
-//! Row 9. Knows nothing of egress listeners: what it admits stands in the [`Directory`](crate::routing::Directory). What may
+//! Row 10. Knows nothing of egress listeners: what it admits stands in the [`Directory`](crate::routing::Directory). What may
 //! change while it runs is one snapshot, [`Terms`], which a [`Handle`] swaps whole. proto-spec section 2.
 
 mod admission;

@@ -1,6 +1,6 @@
 //! From a request to a tunnel: whom it asks for, which service it means, and who can take it.
 //!
-//! Row 8: chooses, and moves no bytes. [`Router`] is what one egress listener was configured to do, [`Directory`] the
+//! Row 9: chooses, and moves no bytes. [`Router`] is what one egress listener was configured to do, [`Directory`] the
 //! live tunnels of the whole responder.
 
 mod directory;

@@ -1,6 +1,6 @@
 //! What operators see: logs on stderr, and every metric with its name, help and labels in one table.
 //!
-//! Row 4: serves no HTTP (admin does) and knows no module that it counts for. Nothing here is global except the
+//! Row 5: serves no HTTP (admin does) and knows no module that it counts for. Nothing here is global except the
 //! process's logger: [`Metrics`] is a value, so two instances in one process count apart. Modules hold typed handles
 //! ([`TunnelMetrics`], [`ExchangeMetrics`], [`DestinationMetrics`]), looked up once; counting is an atomic addition.
 

@@ -1,6 +1,6 @@
 //! TLS: credentials, who is trusted, and the rustls configurations of every listener and dialer.
 //!
-//! Row 5: proves who a peer is and hands the proof on as [`PeerIdentity`](crate::id::PeerIdentity). It never decides
+//! Row 6: proves who a peer is and hands the proof on as [`PeerIdentity`](crate::id::PeerIdentity). It never decides
 //! who may connect (policy does), never opens a socket, and keeps nothing global: every configuration is a value
 //! built from values, so new credentials, roots and CRLs take effect by building again and handing over the result.
 //!
