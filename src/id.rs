@@ -6,12 +6,14 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 mod address;
+mod text;
+
+use self::text::Text;
 
 pub use address::{AddressError, HostPort, MAX_TUNNEL_COUNT, TunnelAddress};
 
@@ -73,7 +75,7 @@ macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident, $max:expr, $forbidden:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Arc<str>);
+        pub struct $name(Text);
 
         impl $name {
             /// Checks length and alphabet; the error says what would be accepted.
@@ -84,7 +86,7 @@ macro_rules! identifier {
 
             /// The identifier as text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
@@ -97,25 +99,25 @@ macro_rules! identifier {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({})", stringify!($name), &self.0)
+                write!(f, "{}({})", stringify!($name), self.as_str())
             }
         }
 
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
+                serializer.serialize_str(self.as_str())
             }
         }
     };
@@ -146,13 +148,13 @@ identifier!(
 
 impl From<&NodeId> for HostId {
     fn from(node: &NodeId) -> Self {
-        Self(Arc::clone(&node.0))
+        Self(node.0.clone())
     }
 }
 
 impl From<&ClusterId> for HostId {
     fn from(cluster: &ClusterId) -> Self {
-        Self(Arc::clone(&cluster.0))
+        Self(cluster.0.clone())
     }
 }
 

@@ -35,4 +35,5 @@ pub use raw::{RawError, RawRecv, RawSend, RawStream};
 pub use serve::{HttpService, Serve};
 pub use settings::TunnelSettings;
 pub use state::{CloseReason, PathStats, Phase, TunnelSnapshot};
+pub use tied::Started;
 pub use tunnel::Tunnel;

@@ -194,7 +194,7 @@ impl<T: Opener> Client<T> {
         let interim = head.extensions.remove().unwrap_or_else(|| InformationalSink::new(|_| {}));
         let mut body = Some(record.upload(body));
         let find = FindTunnel::new(&self.directory, &to, self.hold);
-        let request = Outgoing { service: to.service.as_ref(), head: &head, interim: &interim };
+        let request = Outgoing { service: to.service.as_ref(), head: &mut head, interim: &interim };
         Exchange { find, request, deadline: self.deadline }.run(&mut body, record).await
     }
 }

@@ -3,15 +3,27 @@
 //!
 //! `X-Forwarded-*` is passed on as it came: it is an agreement between others.
 
-use std::fmt::Write as _;
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::BytesMut;
 use http::header::{FORWARDED, HOST, HeaderMap, HeaderValue, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version, request, response};
 
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::{is_token_byte, strip_hop_by_hop};
+
+/// How much memory the elements of a thread's requests share; it is used again once they are all gone.
+const ELEMENTS_BYTES: usize = 4 * 1024;
+/// How long an element is at most, apart from its host, unless that is quoted.
+const USUAL_ELEMENT_BYTES: usize = 80;
+
+thread_local! {
+    /// Where elements are written, so that not each of them is an allocation.
+    static ELEMENTS: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(ELEMENTS_BYTES));
+}
 
 /// How the request reached us, as `Forwarded` tells it.
 #[derive(Debug, Clone, Copy)]
@@ -82,35 +94,39 @@ fn append_via(headers: &mut HeaderMap, received: Version) {
 
 /// One element of `Forwarded`. RFC 7239 section 4; an IPv6 address has brackets and therefore quotes (section 6).
 fn forwarded(hop: &Hop, host: &str, proto: &str) -> HeaderValue {
-    let mut element = String::with_capacity(48 + host.len());
-    let written = match hop.remote.ip().to_canonical() {
-        IpAddr::V4(ip) => write!(element, "for={ip}"),
-        IpAddr::V6(ip) => write!(element, "for=\"[{ip}]\""),
-    };
-    written.expect("writing to a String cannot fail");
-    if !host.is_empty() {
-        element.push_str(";host=");
-        push_value(&mut element, host);
+    let element = ELEMENTS.with_borrow_mut(|room| {
+        room.reserve(USUAL_ELEMENT_BYTES + host.len());
+        write_element(room, hop, host, proto).expect("writing to memory cannot fail");
+        room.split().freeze()
+    });
+    HeaderValue::from_maybe_shared(element).expect("an address, an authority and a scheme are field text")
+}
+
+fn write_element(element: &mut BytesMut, hop: &Hop, host: &str, proto: &str) -> fmt::Result {
+    match hop.remote.ip().to_canonical() {
+        IpAddr::V4(ip) => write!(element, "for={ip}")?,
+        IpAddr::V6(ip) => write!(element, "for=\"[{ip}]\"")?,
     }
-    element.push_str(";proto=");
-    element.push_str(proto);
-    HeaderValue::try_from(element).expect("an address, an authority and a scheme are field text")
+    if !host.is_empty() {
+        element.write_str(";host=")?;
+        write_value(element, host)?;
+    }
+    write!(element, ";proto={proto}")
 }
 
 /// A token as it is, anything else quoted. RFC 9110 section 5.6.
-fn push_value(element: &mut String, value: &str) {
+fn write_value(element: &mut BytesMut, value: &str) -> fmt::Result {
     if value.bytes().all(is_token_byte) {
-        element.push_str(value);
-        return;
+        return element.write_str(value);
     }
-    element.push('"');
+    element.write_char('"')?;
     for c in value.chars() {
         if matches!(c, '"' | '\\') {
-            element.push('\\');
+            element.write_char('\\')?;
         }
-        element.push(c);
+        element.write_char(c)?;
     }
-    element.push('"');
+    element.write_char('"')
 }
 
 #[cfg(test)]

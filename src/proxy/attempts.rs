@@ -26,9 +26,9 @@ const MAX_ATTEMPTS: usize = 4;
 const RECONNECT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The attempts at one request.
-pub(super) struct Attempts<'a, F> {
+pub(super) struct Attempts<'a, 'r, F> {
     pub(super) find: &'a mut F,
-    pub(super) request: Outgoing<'a>,
+    pub(super) request: &'a mut Outgoing<'r>,
     pub(super) record: &'a mut Record,
 }
 
@@ -42,7 +42,7 @@ struct Tried {
     lost_one: bool,
 }
 
-impl<F: Find> Attempts<'_, F> {
+impl<F: Find> Attempts<'_, '_, F> {
     /// Tries until there is a response, or until another attempt could do harm or is of no use. Takes the body as soon as
     /// it is on its way.
     pub(super) fn run<B>(
@@ -64,6 +64,7 @@ impl<F: Find> Attempts<'_, F> {
                 };
                 tried.add(opener.id());
                 self.record.attempt(&opener);
+                let has_fields = !self.request.head.headers.is_empty();
                 let error = match opener.exchange(self.request, body).await {
                     Ok(response) => return Ok(response),
                     Err(error) => error,
@@ -72,7 +73,9 @@ impl<F: Find> Attempts<'_, F> {
                     *body = Some(Upload::empty());
                 }
                 let failure = failure(&error);
-                if body.is_none() || !tried.may_try_again(&error, self.request.head) {
+                // A head that was given away cannot be sent again.
+                let is_spent = has_fields && self.request.head.headers.is_empty();
+                if body.is_none() || is_spent || !tried.may_try_again(&error, self.request.head) {
                     return Err(failure);
                 }
                 tracing::debug!(tunnel = %opener.id(), cause = failure.cause().label(), "trying another tunnel");

@@ -47,7 +47,7 @@ impl<F: Find> Exchange<'_, F> {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let progress = body.as_ref().and_then(Upload::progress);
-        let attempts = Attempts { find: &mut self.find, request: self.request, record };
+        let attempts = Attempts { find: &mut self.find, request: &mut self.request, record };
         let outcome = within(self.deadline, progress.as_deref(), pin!(attempts.run(body))).await;
         outcome.unwrap_or_else(|_| Err(late(self.deadline)))
     }

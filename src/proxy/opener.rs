@@ -1,6 +1,7 @@
 //! What can carry an exchange to a node, and who finds it.
 
 use std::future::Future;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use http::{Response, request};
@@ -12,7 +13,7 @@ use crate::message::failure::Failure;
 use crate::message::interim::InformationalSink;
 use crate::registry::Handle;
 use crate::transport::{
-    AnswerHead, BodyError, HeadParts, HttpHead, HttpStream, OpenError, RecvBody, TransportKind, Tunnel,
+    Answer, AnswerHead, BodyError, HeadParts, HttpHead, HttpStream, OpenError, RecvBody, Started, TransportKind, Tunnel,
 };
 
 /// A way to a node: a tunnel, later also a sibling that has one.
@@ -39,20 +40,21 @@ pub trait Opener: Handle {
     /// Dropping the future, or the body it brings, cancels the exchange at the target.
     fn exchange<B>(
         &self,
-        request: Outgoing<'_>,
+        request: &mut Outgoing<'_>,
         body: &mut Option<B>,
     ) -> impl Future<Output = Result<Response<Self::Body>, OpenError>> + Send
     where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static;
 }
 
 /// The head of a request on its way, and who is told of its interim responses.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Outgoing<'a> {
     /// The exported service it is for; `None`: the initiator matches host and path.
     pub service: Option<&'a ServiceName>,
-    /// The head itself: it has passed the validator and is one that the next hop may see.
-    pub head: &'a request::Parts,
+    /// The head itself: it has passed the validator and is one that the next hop may see. It may be left without fields
+    /// once a stream was opened for a body.
+    pub head: &'a mut request::Parts,
     /// Where interim (1xx) responses go.
     pub interim: &'a InformationalSink,
 }
@@ -85,19 +87,19 @@ impl Opener for Tunnel {
         Self::transport(self)
     }
 
-    async fn exchange<B>(&self, request: Outgoing<'_>, body: &mut Option<B>) -> Result<Response<RecvBody>, OpenError>
+    async fn exchange<B>(
+        &self,
+        request: &mut Outgoing<'_>,
+        body: &mut Option<B>,
+    ) -> Result<Response<RecvBody>, OpenError>
     where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let Outgoing { service, head, interim } = request;
         let end = body.as_ref().is_none_or(Body::is_end_stream);
-        let head = HttpHead { service, parts: HeadParts::Lent(head), end };
-        let HttpStream { upload, mut answer } = self.open_http(head).await?;
-        if let (Some(body), Some(upload)) = (body.take(), upload) {
-            // What stops it reaches the peer as a reset and the client as the end of the response.
-            let task = tokio::spawn(async move { drop(upload.send(body).await) });
-            answer.tie_upload(task.abort_handle());
-        }
+        // A request whose body has begun is not tried again.
+        let parts = if end { HeadParts::Lent(head) } else { HeadParts::Given(head) };
+        let mut answer = send(self.open_http(HttpHead { service: *service, parts, end }).await?, body.take());
         loop {
             match answer.next().await? {
                 AnswerHead::Interim(early) => interim.send(early),
@@ -105,4 +107,20 @@ impl Opener for Tunnel {
             }
         }
     }
+}
+
+/// Sends a body on an open stream, and keeps the answer. What is not on its way at once is for a task; what stops it
+/// reaches the peer as a reset and the client as the end of the response.
+fn send<B>(stream: HttpStream, body: Option<B>) -> Answer
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    let HttpStream { upload, mut answer } = stream;
+    if let (Some(mut body), Some(mut upload)) = (body, upload)
+        && upload.start(Pin::new(&mut body)) == Started::Goes
+    {
+        let task = tokio::spawn(async move { drop(upload.send(body).await) });
+        answer.tie_upload(task.abort_handle());
+    }
+    answer
 }

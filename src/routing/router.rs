@@ -1,5 +1,6 @@
 //! What a listener makes of a request: tenant, host id, service.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::Uri;
@@ -153,10 +154,10 @@ impl Router {
     }
 
     /// What should stick. An IPv4 sender is the same one whether or not the listener's socket is an IPv6 one.
-    fn affinity(&self, attributes: &dyn Attributes) -> Option<String> {
+    fn affinity<'a>(&'a self, attributes: &'a dyn Attributes) -> Option<Cow<'a, str>> {
         match &self.settings.affinity {
             Some(template) => template.render(attributes),
-            None => Some(attributes.remote_address()?.ip().to_canonical().to_string()),
+            None => Some(attributes.remote_address()?.ip().to_canonical().to_string().into()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From [`Template`] and the attributes of one request to text.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use super::{Attribute, Part, RequestHeader, Template};
@@ -29,7 +30,14 @@ pub trait Attributes {
 impl Template {
     /// The text for this request, 1 to [`MAX_RENDERED_BYTES`] bytes. `None` when an operator has no value or an empty
     /// one, or when all there is is `-`.
-    pub fn render(&self, attributes: &dyn Attributes) -> Option<String> {
+    pub fn render<'a>(&'a self, attributes: &'a dyn Attributes) -> Option<Cow<'a, str>> {
+        match self.parts.as_slice() {
+            [Part::Request(header)] => whole(header.value(attributes)?).map(Cow::Borrowed),
+            _ => self.join(attributes).map(Cow::Owned),
+        }
+    }
+
+    fn join(&self, attributes: &dyn Attributes) -> Option<String> {
         let mut text = String::new();
         for part in &self.parts {
             let start = text.len();
@@ -44,6 +52,12 @@ impl Template {
         }
         (text != ABSENT).then_some(text)
     }
+}
+
+/// A value that is all there is: the usual template, and no copy of it.
+fn whole(value: &str) -> Option<&str> {
+    let text = &value[..value.floor_char_boundary(MAX_RENDERED_BYTES)];
+    (!text.is_empty() && text != ABSENT).then_some(text)
 }
 
 impl Part {
@@ -121,7 +135,7 @@ mod tests {
     }
 
     fn render(template: &str, request: &Request) -> Option<String> {
-        Template::parse(template).unwrap().render(request)
+        Template::parse(template).unwrap().render(request).map(Cow::into_owned)
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! whoever opens.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use crate::message::interim::Allowance;
 use crate::protocol::stream::StreamError;
 use crate::transport::body::RecvBody;
 use crate::transport::error::{OpenError, SendError};
+use crate::transport::tied::Started;
 use crate::transport::{quic, tcp};
 
 /// The head of a request, as a stream is opened with it.
@@ -74,7 +75,7 @@ pub struct Upload(UploadHalf);
 #[derive(Debug)]
 enum UploadHalf {
     Quic(quic::HttpUpload),
-    Tcp(h2::SendStream<Bytes>),
+    Tcp(tcp::HttpUpload),
 }
 
 impl Upload {
@@ -82,8 +83,21 @@ impl Upload {
         Self(UploadHalf::Quic(upload))
     }
 
-    pub(super) const fn tcp(stream: h2::SendStream<Bytes>) -> Self {
-        Self(UploadHalf::Tcp(stream))
+    pub(super) const fn tcp(upload: tcp::HttpUpload) -> Self {
+        Self(UploadHalf::Tcp(upload))
+    }
+
+    /// Sends what there is already of a body and needs no waiting: a small body that is here whole needs no task. The same
+    /// body goes to [`Upload::send`] if anything is left of it.
+    pub fn start<B>(&mut self, body: Pin<&mut B>) -> Started
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        match &mut self.0 {
+            UploadHalf::Quic(upload) => upload.start(body),
+            UploadHalf::Tcp(upload) => upload.start(body),
+        }
     }
 
     /// Sends a body and its trailers to the end, or resets the stream. A piece is pulled only when the last one was taken,
@@ -101,7 +115,7 @@ impl Upload {
     {
         match self.0 {
             UploadHalf::Quic(upload) => upload.send(body).await,
-            UploadHalf::Tcp(mut stream) => tcp::send_body(&mut stream, pin!(body)).await,
+            UploadHalf::Tcp(upload) => upload.send(body).await,
         }
     }
 }

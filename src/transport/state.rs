@@ -282,7 +282,10 @@ impl TunnelState {
 
     /// Waits until streams may be opened, which a tunnel that drains takes no more. Cancel safe.
     pub(crate) async fn ready_to_open(&self) -> Result<(), OpenError> {
-        self.opened().await;
+        if !self.welcomed.load(Ordering::Acquire) {
+            // Rare, and apart from the future of every exchange.
+            Box::pin(self.opened()).await;
+        }
         // The registry lets go of a draining tunnel, but a pick may have come before that. spec: CT-21
         match self.health() {
             Health::Draining => Err(OpenError::NotSent(TunnelLost("it drains".into()))),

@@ -19,11 +19,10 @@ mod wire;
 
 pub(crate) use accept::{Heard, Pending, Prepared};
 pub use accept::{Incoming, Listener};
-pub(crate) use codes::send_body;
 pub(crate) use connection::Connection;
 pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};
-pub(crate) use open::Answer;
+pub(crate) use open::{Answer, HttpUpload};
 pub(crate) use respond::Responder;
 pub(crate) use service::{FlowRecv, FlowSend, RawRecv, RawSend, ServiceArrival};
 pub use settings::TcpSettings;

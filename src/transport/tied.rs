@@ -1,6 +1,15 @@
-//! An upload that ends with the interest in its answer.
+//! What becomes of an upload beside its stream: whether it needs a task, which ends with the interest in its answer.
 
 use tokio::task::AbortHandle;
+
+/// Whether anything is left of an upload that was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// All of it is on its way, or nobody wants it any more.
+    Done,
+    /// The rest is for [`Upload::send`](crate::transport::Upload::send).
+    Goes,
+}
 
 /// The task of an upload, aborted when nobody wants the answer any more.
 #[derive(Debug, Default)]

@@ -115,7 +115,8 @@ fn violation(error: httparse::Error) -> Violation {
 /// Host goes into the URI, so that nothing after this can read another one.
 fn split_host(bytes: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(Option<Authority>, HeaderMap), Violation> {
     let mut host = None;
-    let mut fields = HeaderMap::with_capacity(lines.len());
+    // Host leaves; Via and Forwarded come.
+    let mut fields = HeaderMap::with_capacity(lines.len() + 1);
     for line in lines {
         if line.name.eq_ignore_ascii_case("host") {
             let authority = validate::authority(bytes.slice_ref(line.value))?;

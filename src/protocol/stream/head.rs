@@ -160,7 +160,9 @@ fn put_fields(fields: &HeaderMap, is_forbidden: fn(&HeaderName, &HeaderValue) ->
 
 /// Reads fields to the end of `payload`, of which `cursor` is the rest. spec: ST-7, ST-16 to ST-19
 fn read_fields(cursor: &mut Cursor<'_>, payload: &Bytes, limits: &Limits) -> Result<HeaderMap, StreamError> {
-    let mut fields = HeaderMap::with_capacity(cursor.len().div_ceil(USUAL_FIELD_BYTES).min(MAX_PREPARED_FIELDS));
+    // One more than there seem to be: whoever passes the message on adds Via.
+    let expected = cursor.len().div_ceil(USUAL_FIELD_BYTES).min(MAX_PREPARED_FIELDS) + 1;
+    let mut fields = HeaderMap::with_capacity(expected);
     while !cursor.is_empty() {
         if fields.len() >= limits.head_fields {
             return Err(too_many_fields(limits));

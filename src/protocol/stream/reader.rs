@@ -26,8 +26,8 @@ pub enum Role {
 pub enum Event {
     /// The head of a request; `true`: nothing follows.
     Request(Box<RequestHead>, bool),
-    /// The head of the final response; `true`: nothing follows.
-    Response(Box<ResponseHead>, bool),
+    /// The head of the final response; `true`: nothing follows. Not boxed: it is no larger than trailers are.
+    Response(ResponseHead, bool),
     /// An interim response.
     Info(Box<ResponseHead>),
     /// The next bytes of the body, never empty; a frame may come in several of these.
@@ -190,7 +190,7 @@ impl MessageReader {
             (FrameType::Head, Role::Response) => {
                 let (head, end) = head::read_response(payload, &self.limits)?;
                 self.begin_body(end)?;
-                Ok(Event::Response(Box::new(head), end))
+                Ok(Event::Response(head, end))
             }
             (FrameType::Info, _) => Ok(Event::Info(Box::new(head::read_info(payload, &self.limits)?))),
             (FrameType::Trailers, _) => {

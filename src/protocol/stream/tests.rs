@@ -329,7 +329,7 @@ proptest! {
         let mut out = BytesMut::new();
         encode_info(&info, &mut out);
         encode_response(&head, true, &mut out);
-        let events = vec![Event::Info(Box::new(info)), Event::Response(Box::new(head), true)];
+        let events = vec![Event::Info(Box::new(info)), Event::Response(head, true)];
         prop_assert_eq!(read_response(&out).unwrap(), events);
     }
 

@@ -1,6 +1,7 @@
 //! The responder's side of an HTTP stream over QUIC: a request out, a response back.
 
-use std::pin::pin;
+use std::cell::RefCell;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -17,24 +18,48 @@ use crate::transport::error::{OpenError, SendError, TunnelLost};
 use crate::transport::kind::TransportKind;
 use crate::transport::open::{self, AnswerHead, HttpHead, HttpStream, Upload};
 use crate::transport::quic::control::Connection;
-use crate::transport::quic::streams::{MessageStream, SendHalf, lost};
+use crate::transport::quic::streams::{MessageStream, Pieces, SendHalf, lost};
 use crate::transport::state::{InFlight, PathStats, TunnelSnapshot};
+use crate::transport::tied::Started;
+
+/// How much memory the heads of the requests of a thread share; it is used again once all of them are sent.
+const HEAD_ROOM_BYTES: usize = 8 * 1024;
+/// A head is rarely longer.
+const USUAL_HEAD_BYTES: usize = 512;
+/// Room behind a head for the header of the first DATA frame and for END.
+const BEHIND_HEAD_BYTES: usize = 32;
+
+thread_local! {
+    /// Where heads are encoded, so that not each of them is an allocation.
+    static HEAD_ROOM: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(HEAD_ROOM_BYTES));
+}
 
 /// The sending half of a stream, with a head that is still to be sent.
 #[derive(Debug)]
 pub(crate) struct HttpUpload {
     send: SendHalf,
     head: BytesMut,
+    /// What was pulled of the body already.
+    ahead: Option<Pieces>,
 }
 
 impl HttpUpload {
+    /// See [`Upload::start`].
+    pub(crate) fn start<B>(&mut self, body: Pin<&mut B>) -> Started
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        self.send.start_message(&mut self.head, &mut self.ahead, body)
+    }
+
     /// See [`Upload::send`].
     pub(crate) async fn send<B>(mut self, body: B) -> Result<(), SendError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        self.send.send_message(self.head, pin!(body)).await
+        self.send.go_on_message(self.head, self.ahead, pin!(body)).await
     }
 }
 
@@ -58,7 +83,7 @@ impl Answer {
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, OpenError>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(OpenError::Reset(StreamCode::NoError))) };
         Poll::Ready(match ready!(stream.poll_event(cx)).map_err(OpenError::from)? {
-            Event::Response(head, end) => Ok(self.complete(*head, end)),
+            Event::Response(head, end) => Ok(self.complete(head, end)),
             Event::Info(head) => {
                 let mut interim = Response::new(());
                 *interim.status_mut() = head.status;
@@ -102,14 +127,16 @@ impl Connection {
         }
         self.state.ready_to_open().await?;
         let (send, recv) = self.quic.open_bi().await.map_err(|error| OpenError::NotSent(lost(&error)))?;
-        let (mut send, stream) = (SendHalf::new(send), MessageStream::new(recv, Role::Response, self.limits));
+        let mut send = SendHalf::new(send);
         let upload = if end {
-            send.write(encoded.freeze()).await.map_err(not_sent)?;
+            // Where this is given up, `recv` stops the answer with code 0 and `send` resets the stream as cancelled.
+            send.write_now_or_later(encoded.freeze()).await.map_err(not_sent)?;
             send.finish();
             None
         } else {
-            Some(Upload::quic(HttpUpload { send, head: encoded }))
+            Some(Upload::quic(HttpUpload { send, head: encoded, ahead: None }))
         };
+        let stream = MessageStream::new(recv, Role::Response, self.limits);
         let to_head = parts.method == Method::HEAD;
         let answer = open::Answer::quic(Answer { stream: Some(stream), in_flight: Some(in_flight), to_head });
         Ok(HttpStream { upload, answer })
@@ -135,7 +162,6 @@ impl Connection {
 
 fn encode_head(service: Option<&ServiceName>, head: &request::Parts, end: bool) -> Result<BytesMut, OpenError> {
     let authority = head.uri.authority().ok_or(OpenError::Request("it has no authority"))?;
-    let mut out = BytesMut::with_capacity(512);
     let request = RequestView {
         method: &head.method,
         scheme: head.uri.scheme().unwrap_or(&http::uri::Scheme::HTTP),
@@ -145,8 +171,13 @@ fn encode_head(service: Option<&ServiceName>, head: &request::Parts, end: bool) 
         protocol: None,
         fields: &head.headers,
     };
-    stream::encode_request(request, end, &mut out);
-    Ok(out)
+    Ok(HEAD_ROOM.with_borrow_mut(|room| {
+        room.reserve(USUAL_HEAD_BYTES);
+        stream::encode_request(request, end, room);
+        room.reserve(BEHIND_HEAD_BYTES);
+        let rest = room.split_off(room.len() + BEHIND_HEAD_BYTES);
+        std::mem::replace(room, rest)
+    }))
 }
 
 /// Whether the peer said that it does not take a head of this size. spec: HS-15

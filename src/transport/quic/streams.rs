@@ -15,7 +15,7 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{self, Event, MessageReader, Role};
 use crate::transport::error::{BodyError, SendError, TunnelLost, describe_close};
-use crate::transport::tied::TiedUpload;
+use crate::transport::tied::{Started, TiedUpload};
 
 /// The most bytes taken from quinn in one read; a segment is usually smaller.
 const READ_CHUNK_BYTES: usize = 256 * 1024;
@@ -187,6 +187,21 @@ impl SendHalf {
         Ok(self.send.write_chunk(bytes).await?)
     }
 
+    /// As [`SendHalf::write`], as a small future: it only grows where the peer does not take `bytes` at once.
+    pub(super) async fn write_now_or_later(&mut self, bytes: Bytes) -> Result<(), SendError> {
+        let mut pieces = [bytes];
+        if let Poll::Ready(written) = self.write_now(&mut pieces) {
+            return written;
+        }
+        Box::pin(self.write_all(&mut pieces)).await
+    }
+
+    /// Writes what the peer takes now; what is left of `pieces` is for [`SendHalf::write_all`], which has a waker.
+    fn write_now(&mut self, pieces: &mut [Bytes]) -> Poll<Result<(), SendError>> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        pin!(self.send.write_all_chunks(pieces)).poll(&mut cx).map_err(SendError::from)
+    }
+
     /// What a drop tells the peer from here on.
     pub(super) fn reset_on_drop(&mut self, code: StreamCode) {
         self.on_drop = self.on_drop.map(|_| code);
@@ -236,15 +251,104 @@ impl SendHalf {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let sent = self.pump(head, body).await;
-        match &sent {
-            Ok(()) => {}
-            Err(SendError::Source(_) | SendError::Head(_)) => self.reset(StreamCode::Truncated),
-            // RFC 9000 section 3.5: the same code.
-            Err(SendError::Stopped(code)) => self.reset(*code),
-            Err(SendError::Lost(_)) => self.reset(StreamCode::Cancelled),
+        self.pump(head, body).await.inspect_err(|error| self.give_up(error))
+    }
+
+    /// As [`SendHalf::send_message`], of which [`SendHalf::start_message`] left this.
+    pub(super) async fn go_on_message<B>(
+        &mut self,
+        head: BytesMut,
+        ahead: Option<Pieces>,
+        body: Pin<&mut B>,
+    ) -> Result<(), SendError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let sent = match ahead {
+            None => self.pump(head, body).await,
+            Some(ahead) => self.continue_message(head, ahead, body).await,
+        };
+        sent.inspect_err(|error| self.give_up(error))
+    }
+
+    async fn continue_message<B>(
+        &mut self,
+        scratch: BytesMut,
+        mut ahead: Pieces,
+        body: Pin<&mut B>,
+    ) -> Result<(), SendError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        self.send.write_all_chunks(&mut ahead.bytes).await?;
+        if ahead.last {
+            self.finish();
+            return Ok(());
         }
-        sent
+        self.pump(scratch, body).await
+    }
+
+    /// Sends what there is now of a head and a body, without waiting for anything. What the peer does not take yet stays
+    /// in `head` and `ahead`, for [`SendHalf::go_on_message`].
+    pub(super) fn start_message<B>(
+        &mut self,
+        head: &mut BytesMut,
+        ahead: &mut Option<Pieces>,
+        body: Pin<&mut B>,
+    ) -> Started
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        // Whoever goes on polls both again, with a waker.
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match self.poll_start(head, ahead, body, &mut cx) {
+            Poll::Pending => Started::Goes,
+            Poll::Ready(Ok(last)) if last => Started::Done,
+            Poll::Ready(Ok(_)) => Started::Goes,
+            Poll::Ready(Err(error)) => {
+                self.give_up(&error);
+                Started::Done
+            }
+        }
+    }
+
+    /// Ready with whether all of it is sent.
+    fn poll_start<B>(
+        &mut self,
+        head: &mut BytesMut,
+        ahead: &mut Option<Pieces>,
+        mut body: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, SendError>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let pieces = match std::task::ready!(read(body.as_mut(), cx))? {
+            Some(frame) => Pieces::of(frame, body.is_end_stream(), head),
+            None => Pieces::end(head),
+        };
+        let pieces = ahead.insert(pieces);
+        std::task::ready!(self.write_now(&mut pieces.bytes))?;
+        let last = pieces.last;
+        *ahead = None;
+        if last {
+            self.finish();
+        }
+        Poll::Ready(Ok(last))
+    }
+
+    /// Resets the stream with what the peer is to know of the error.
+    fn give_up(&mut self, error: &SendError) {
+        match error {
+            SendError::Source(_) | SendError::Head(_) => self.reset(StreamCode::Truncated),
+            // RFC 9000 section 3.5: the same code.
+            SendError::Stopped(code) => self.reset(*code),
+            SendError::Lost(_) => self.reset(StreamCode::Cancelled),
+        }
     }
 
     async fn pump<B>(&mut self, head: BytesMut, mut body: Pin<&mut B>) -> Result<(), SendError>
@@ -286,12 +390,28 @@ impl SendHalf {
 
     /// Writes a frame behind what `scratch` holds, and END behind it if it is the last.
     async fn write_frame(&mut self, frame: Frame<Bytes>, last: bool, scratch: &mut BytesMut) -> Result<(), SendError> {
-        let mut pieces = [Bytes::new(), Bytes::new(), Bytes::new()];
+        let mut pieces = Pieces::of(frame, last, scratch);
+        Ok(self.send.write_all_chunks(&mut pieces.bytes).await?)
+    }
+}
+
+/// What goes out together: what stood before a frame and its header, its payload, and END. Written bytes leave it.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    bytes: [Bytes; 3],
+    /// The message ends with it.
+    last: bool,
+}
+
+impl Pieces {
+    /// A frame behind what `scratch` holds, and END behind it if it is the last.
+    fn of(frame: Frame<Bytes>, last: bool, scratch: &mut BytesMut) -> Self {
+        let mut bytes = [Bytes::new(), Bytes::new(), Bytes::new()];
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}
             Ok(data) => {
                 stream::encode_data_header(data.len() as u64, scratch);
-                pieces[1] = data;
+                bytes[1] = data;
             }
             Err(frame) => {
                 if let Ok(fields) = frame.into_trailers() {
@@ -299,12 +419,18 @@ impl SendHalf {
                 }
             }
         }
-        pieces[0] = scratch.split().freeze();
+        bytes[0] = scratch.split().freeze();
         if last {
             stream::encode_end(scratch);
-            pieces[2] = scratch.split().freeze();
+            bytes[2] = scratch.split().freeze();
         }
-        Ok(self.send.write_all_chunks(&mut pieces).await?)
+        Self { bytes, last }
+    }
+
+    /// END behind what `scratch` holds.
+    fn end(scratch: &mut BytesMut) -> Self {
+        stream::encode_end(scratch);
+        Self { bytes: [scratch.split().freeze(), Bytes::new(), Bytes::new()], last: true }
     }
 }
 

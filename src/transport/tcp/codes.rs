@@ -26,12 +26,15 @@ pub(super) const fn trailer_rules(limits: Limits) -> FieldRules {
     FieldRules { forbids: is_forbidden_in_trailers, ..head_rules(limits) }
 }
 
+/// What a body that failed at its source is reset with.
+pub(super) const SOURCE_FAILED: Reason = Reason::INTERNAL_ERROR;
+
 /// Sends a body to its end, or resets the stream.
 pub(crate) async fn send_body<B>(stream: &mut SendStream<Bytes>, body: Pin<&mut B>) -> Result<(), SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    let terms = Terms { declared: None, stall_timeout: None, reset: |_| Reason::INTERNAL_ERROR };
+    let terms = Terms { declared: None, stall_timeout: None, reset: |_| SOURCE_FAILED };
     Ok(send::send_body(stream, body, terms).await?)
 }
 

@@ -1,15 +1,18 @@
 //! The responder's side of an HTTP stream over HTTP/2: a request out, a response back.
 
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
+use http_body::Frame;
 use tokio::task::AbortHandle;
 
 use crate::id::ServiceName;
+use crate::message::BoxError;
 use crate::message::fields::{field_bytes, strip_hop_by_hop};
 use crate::message::h2::head::{Head, poll_head};
 use crate::message::h2::recv::StreamBody;
@@ -19,14 +22,14 @@ use crate::protocol::stream::StreamError;
 use crate::protocol::tcp::SERVICE_FIELD;
 use crate::protocol::wire::Malformed;
 use crate::transport::body::RecvBody;
-use crate::transport::error::OpenError;
+use crate::transport::error::{OpenError, SendError};
 use crate::transport::kind::Dialect;
 use crate::transport::open::{self, AnswerHead, HeadParts, HttpHead, HttpStream, Upload};
 use crate::transport::quic::declared_length;
 use crate::transport::state::InFlight;
-use crate::transport::tcp::codes::{head_rules, lost, reason, stream_code, trailer_rules};
+use crate::transport::tcp::codes::{SOURCE_FAILED, head_rules, lost, reason, send_body, stream_code, trailer_rules};
 use crate::transport::tcp::connection::Connection;
-use crate::transport::tied::TiedUpload;
+use crate::transport::tied::{Started, TiedUpload};
 
 impl Connection {
     /// See [`Tunnel::open_http`](crate::transport::Tunnel::open_http).
@@ -52,7 +55,7 @@ impl Connection {
             answer.sent = Some(stream);
             None
         } else {
-            Some(Upload::tcp(stream))
+            Some(Upload::tcp(HttpUpload { stream, ahead: None }))
         };
         Ok(HttpStream { upload, answer: open::Answer::tcp(answer) })
     }
@@ -90,6 +93,83 @@ impl Connection {
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = fields;
         Ok(request)
+    }
+}
+
+/// A body up to this long that is here whole is handed to h2 at once, which holds it until the peer's window takes it: it
+/// would be held as long by a task.
+const SMALL_BODY_BYTES: usize = 16 * 1024;
+
+/// The sending half of a stream.
+#[derive(Debug)]
+pub(crate) struct HttpUpload {
+    stream: SendStream<Bytes>,
+    /// What was pulled of the body already.
+    ahead: Option<Frame<Bytes>>,
+}
+
+impl HttpUpload {
+    /// See [`Upload::start`].
+    pub(crate) fn start<B>(&mut self, mut body: Pin<&mut B>) -> Started
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        // Whoever goes on polls it again, with a waker.
+        let mut cx = Context::from_waker(Waker::noop());
+        let data = match body.as_mut().poll_frame(&mut cx) {
+            Poll::Pending => return Started::Goes,
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) if body.is_end_stream() && data.len() <= SMALL_BODY_BYTES => data,
+                Ok(data) => return self.goes(Frame::data(data)),
+                Err(frame) => return self.goes(frame),
+            },
+            Poll::Ready(None) => Bytes::new(),
+            Poll::Ready(Some(Err(_))) => {
+                self.stream.send_reset(SOURCE_FAILED);
+                return Started::Done;
+            }
+        };
+        // A stream that is gone tells whoever waits for the answer.
+        let _ = self.stream.send_data(data, true);
+        Started::Done
+    }
+
+    fn goes(&mut self, frame: Frame<Bytes>) -> Started {
+        self.ahead = Some(frame);
+        Started::Goes
+    }
+
+    /// See [`Upload::send`].
+    pub(crate) async fn send<B>(self, body: B) -> Result<(), SendError>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let Self { mut stream, ahead } = self;
+        send_body(&mut stream, pin!(Continued { ahead, body: pin!(body) })).await
+    }
+}
+
+/// A body of which a piece was pulled already.
+struct Continued<'a, B> {
+    ahead: Option<Frame<Bytes>>,
+    body: Pin<&'a mut B>,
+}
+
+impl<B: http_body::Body<Data = Bytes>> http_body::Body for Continued<'_, B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.ahead.take() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_none() && self.body.is_end_stream()
     }
 }
 
