@@ -3,6 +3,39 @@
 //! Row 5: knows nothing of tunnels, roles or configuration files. Binding fails at start-up, with the address in the
 //! error; nothing here runs in the background.
 
+/// The writes of a stream that wraps another one in the field `$inner`: they go straight through.
+macro_rules! forward_writes {
+    ($this:ident => $inner:ident) => {
+        fn poll_write(
+            mut $this: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut $this.$inner).poll_write(cx, bytes)
+        }
+
+        fn poll_write_vectored(
+            mut $this: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            slices: &[io::IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut $this.$inner).poll_write_vectored(cx, slices)
+        }
+
+        fn is_write_vectored(&$this) -> bool {
+            $this.$inner.is_write_vectored()
+        }
+
+        fn poll_flush(mut $this: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut $this.$inner).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut $this: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut $this.$inner).poll_shutdown(cx)
+        }
+    };
+}
+
 mod cork;
 pub(crate) mod input;
 pub(crate) mod output;
@@ -16,6 +49,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 pub use cork::{Cork, Corked};
+pub(crate) use forward_writes;
 pub use prefixed::Prefixed;
 
 /// The UDP buffer size asked for, in each direction, in bytes. With the usual default of 208 KiB, bulk transfer over
