@@ -20,7 +20,6 @@ use crate::initiator::{Initiator, StatusBoard};
 use crate::lifecycle::{Drain, DrainWatch, Drained, ReadyGuard};
 use crate::responder::Responder;
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
-use crate::transport::HttpService;
 
 pub use build::AppError;
 use state::State;
@@ -32,7 +31,7 @@ pub struct App {
     state: Arc<State>,
     responder: Option<Responder>,
     egress: Vec<Egress>,
-    initiator: Option<(Initiator<HttpService<Services>>, ReadyGuard)>,
+    initiator: Option<(Initiator<Services>, ReadyGuard)>,
     admin: Option<admin::Listener>,
 }
 

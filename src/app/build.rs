@@ -23,7 +23,7 @@ use crate::routing::Directory;
 use crate::telemetry::{Metrics, Side};
 use crate::tls::{TlsError, secret};
 use crate::transport::quic::{Keys, QuicSettings};
-use crate::transport::{HttpService, TransportChoice, Tunnel, TunnelSettings};
+use crate::transport::{TransportChoice, Tunnel, TunnelSettings};
 
 /// The file in `state_dir` that holds the endpoint's keys.
 const KEYS_FILE: &str = "quic.key";
@@ -166,11 +166,7 @@ fn egress(settings: &EgressConfig, directory: &Arc<Directory<Tunnel>>, metrics: 
     Ok(builder.bind(settings.http)?)
 }
 
-fn initiator(
-    settings: &InitiatorConfig,
-    config: &Checked,
-    metrics: &Metrics,
-) -> Result<Initiator<HttpService<Services>>, AppError> {
+fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) -> Result<Initiator<Services>, AppError> {
     let recorder = Recorder::new(metrics, Side::Target, None, settings.access_log);
     let list = config.services.iter().map(|service| service.settings()).collect();
     let services = Services::recorded(list, recorder)?;
@@ -196,5 +192,5 @@ fn initiator(
     if let Some(token) = settings.token.as_ref().and_then(|token| Token::new(token.expose())) {
         builder = builder.token(token);
     }
-    Ok(builder.serve(services)?)
+    Ok(builder.accept(services)?)
 }

@@ -12,7 +12,7 @@ use crate::telemetry::Metrics;
 use crate::tls::{Credentials, InitiatorTls, Trust};
 use crate::transport::quic::{self, Keys, QuicSettings, dialling_socket};
 use crate::transport::tcp::TcpSettings;
-use crate::transport::{HttpService, Serve, TransportChoice, TunnelSettings};
+use crate::transport::{Accept, HttpService, Serve, TransportChoice, TunnelSettings};
 
 /// Builds an [`Initiator`] that serves what arrives in this program: an axum router, a hyper service, or
 /// [`Services`](crate::initiator::serve::Services) for targets elsewhere.
@@ -143,14 +143,23 @@ impl Builder {
         Self { metrics: metrics.clone(), ..self }
     }
 
-    /// Opens the socket to dial from; nothing is dialled before [`Initiator::run`]. Needs a tokio runtime.
+    /// As [`Self::accept`], for any service that answers requests; raw streams and flows are refused.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<HttpService<S>>, BuildError> {
+        self.accept(HttpService(service))
+    }
+
+    /// Opens the socket to dial from; nothing is dialled before [`Initiator::run`]. What arrives goes to `accept`. Needs a
+    /// tokio runtime.
     ///
     /// # Errors
     /// [`BuildError`] says which setting or credential is at fault.
-    pub fn serve<S: Serve + Sync>(self, service: S) -> Result<Initiator<HttpService<S>>, BuildError> {
+    pub fn accept<A: Accept>(self, accept: A) -> Result<Initiator<A>, BuildError> {
         let Self { claim, token, tls, services, destinations, probe_interval, tunnel, quic, tcp, metrics } = self;
         let endpoint = quic::bind(dialling_socket(&metrics)?, &Keys::ephemeral(), None)?;
-        let (tls, accept) = (Arc::new(tls), HttpService(service));
+        let tls = Arc::new(tls);
         let terms = Terms { tls, token, destinations, services, accept, probe_interval, tunnel };
         let fixed = Fixed { claim, instance: InstanceId(rand::random()), endpoint, quic, tcp };
         Ok(Initiator::new(terms, fixed, &metrics)?)

@@ -3,6 +3,7 @@
 //! An exchange that arrives through a tunnel names a service, or is matched by host and path. Either way it ends at a
 //! target from this list or at 404; nothing in a request can name another place. spec: ST-30
 
+mod arrival;
 mod exported;
 
 use std::collections::HashMap;
@@ -13,20 +14,21 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{Request, Response, request};
+use http::{Method, Request, Response, request};
 use http_body::Body;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use self::exported::Exported;
 pub use self::exported::{TargetCut, WatchedBody};
 use crate::id::ServiceName;
-use crate::initiator::targets::{Target, TargetSettings};
+use crate::initiator::targets::{Prepared, Target, TargetSettings};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
+use crate::message::interim::{InformationalSink, SendInterim};
 pub use crate::message::pattern::{HostPattern, Match, PathPrefix, PatternError};
 use crate::protocol::handshake;
 use crate::proxy::exchange::answer;
-use crate::proxy::{ExchangeBody, Recorder};
+use crate::proxy::{ExchangeBody, Record, Recorder};
 use crate::telemetry::Side;
 
 /// A service as the configuration describes it.
@@ -97,9 +99,9 @@ impl Services {
         names.into_iter().map(|name| handshake::Service { name, kind: handshake::ServiceKind::Http }).collect()
     }
 
-    /// What a request is for: by the service name among its extensions, else by host and path.
-    fn pick(&self, head: &request::Parts) -> Result<&Arc<Exported>, Failure> {
-        if let Some(name) = head.extensions.get::<ServiceName>() {
+    /// What a request is for: by the service name, else by host and path.
+    fn pick(&self, service: Option<&ServiceName>, head: &request::Parts) -> Result<&Arc<Exported>, Failure> {
+        if let Some(name) = service {
             let found = self.0.by_name.get(name);
             return found.ok_or_else(|| Failure::new(Cause::UnknownService, format!("no service {name} here")));
         }
@@ -107,6 +109,19 @@ impl Services {
         let mut covering = self.0.by_match.iter().filter(|(matches, _)| matches.covers(authority, path));
         let unknown = || Failure::new(Cause::UnknownService, "no service here takes this host and path");
         covering.next().map(|(_, exported)| exported).ok_or_else(unknown)
+    }
+
+    /// Begins the record of a request, and finds out who answers it.
+    fn begin<B>(&self, service: Option<&ServiceName>, head: request::Parts, body: B) -> (Record, Begun)
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+    {
+        let mut record = self.0.recorder.begin(&head, None);
+        let begun = self.pick(service, &head).and_then(|exported| {
+            let prepared = exported.prepare(head, body, &mut record)?;
+            Ok((Arc::clone(exported), prepared))
+        });
+        (record, begun)
     }
 
     /// Answers one request; a failure is an answer, too.
@@ -118,19 +133,32 @@ impl Services {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let (head, body) = request.into_parts();
-        let mut record = self.0.recorder.begin(&head, None);
-        let outcome = match self.pick(&head) {
-            Ok(exported) => exported.exchange(Request::from_parts(head, body), &mut record).await,
+        let (mut head, body) = request.into_parts();
+        let service = head.extensions.remove::<ServiceName>();
+        let interim = head.extensions.remove::<InformationalSink>();
+        let (record, begun) = self.begin(service.as_ref(), head, body);
+        let outcome = match begun {
+            Ok((exported, prepared)) => {
+                let interim = interim.as_ref().map(|interim| interim as &dyn SendInterim);
+                exported.received(exported.send(prepared, interim).await)
+            }
             Err(failure) => Err(failure),
         };
         answer(outcome, record)
     }
 }
 
+/// Who answers a request, and what he is sent; or why nobody does.
+type Begun = Result<(Arc<Exported>, Prepared), Failure>;
+
 fn authority(head: &request::Parts) -> &str {
     let host = || head.headers.get(HOST).and_then(|host| host.to_str().ok());
     head.uri.authority().map(http::uri::Authority::as_str).or_else(host).unwrap_or_default()
+}
+
+/// What is logged of one exchange stands in it.
+fn span(method: &Method) -> Span {
+    tracing::debug_span!("exchange", side = "target", method = method.as_str())
 }
 
 impl<B> tower_service::Service<Request<B>> for Services
@@ -148,7 +176,7 @@ where
     /// Dropping the future, or the body it brings, ends the exchange at the target.
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let services = self.clone();
-        let span = tracing::debug_span!("exchange", side = "target", method = request.method().as_str());
+        let span = span(request.method());
         Box::pin(async move { Ok(services.answer(request).await) }.instrument(span))
     }
 }

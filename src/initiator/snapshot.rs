@@ -182,9 +182,9 @@ impl<A> Clone for Serving<A> {
 }
 
 impl<A: Accept> Accept for Serving<A> {
-    async fn accept(&self, arrival: Arrival) {
+    fn accept(self, arrival: Arrival) -> impl Future<Output = ()> + Send + 'static {
         let accept = self.0.current.load().terms.accept.clone();
-        accept.accept(arrival).await;
+        accept.accept(arrival)
     }
 }
 

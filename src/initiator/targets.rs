@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{Request, Response};
+use http::{Request, Response, request};
 use http_body::Body;
 
 pub use self::body::TargetBody;
@@ -35,10 +35,11 @@ pub use self::settings::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_HEAD_BYTES, DEFAULT_HEAD_FIELDS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE,
     TargetSettings,
 };
-use self::upload::Unread;
+use self::upload::Upload;
 use crate::message::BoxError;
 use crate::message::failure::Failure;
 use crate::message::fields::strip_hop_by_hop;
+use crate::message::interim::{InformationalSink, SendInterim};
 
 /// Where a service is, and what it speaks there.
 ///
@@ -143,8 +144,7 @@ impl TargetClient {
 
     /// Sends the request and waits for the head of the final response.
     ///
-    /// 1xx responses go to the [`InformationalSink`](crate::message::interim::InformationalSink) among the request's
-    /// extensions, if there is one.
+    /// 1xx responses go to the [`InformationalSink`] among the request's extensions, if there is one.
     ///
     /// # Errors
     ///
@@ -158,22 +158,62 @@ impl TargetClient {
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<TargetBody>, Failure>> + Send + use<'_, B>
     where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         // Outside the future, which would otherwise hold the request twice.
-        let (head, body) = request.into_parts();
-        let (outbound, body) = (Outbound::new(head), Unread::new(body));
+        let (mut head, body) = request.into_parts();
+        let sink = head.extensions.remove::<InformationalSink>();
+        let prepared = Prepared::new(head, body);
+        async move { self.send(prepared?, sink.as_ref().map(|sink| sink as &dyn SendInterim)).await }
+    }
+
+    /// As [`Self::exchange`], for a request that is ready; 1xx responses go to `interim`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::exchange`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Self::exchange`].
+    pub(crate) fn send<'a>(
+        &'a self,
+        prepared: Prepared,
+        interim: Option<&'a dyn SendInterim>,
+    ) -> impl Future<Output = Result<Response<TargetBody>, Failure>> + Send + use<'a> {
+        let Prepared { mut outbound, upload } = prepared;
         async move {
-            let upload = body.read().await?;
-            let outbound = outbound?;
-            outbound.check_length(&upload)?;
             let mut response = match &self.0 {
-                Client::Http1(client) => client.exchange(&outbound, upload).await?.map(TargetBody::from),
-                Client::Http2(client) => Box::pin(client.exchange(outbound, upload)).await?.map(TargetBody::from),
+                Client::Http1(client) => client.exchange(&mut outbound, upload, interim).await?.map(TargetBody::from),
+                Client::Http2(client) => {
+                    Box::pin(client.exchange(outbound, upload, interim)).await?.map(TargetBody::from)
+                }
             };
             strip_hop_by_hop(response.headers_mut());
             Ok(response)
         }
+    }
+}
+
+/// A request as a target is to get it.
+pub(crate) struct Prepared {
+    outbound: Outbound,
+    upload: Upload,
+}
+
+impl Prepared {
+    /// Takes what matters out of the head, and what is there of the body.
+    ///
+    /// # Errors
+    ///
+    /// The request contradicts itself, or its body has failed already.
+    pub(crate) fn new<B>(head: request::Parts, body: B) -> Result<Self, Failure>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        let upload = Upload::read(body)?;
+        let outbound = Outbound::new(head)?;
+        outbound.check_length(&upload)?;
+        Ok(Self { outbound, upload })
     }
 }

@@ -80,6 +80,12 @@ impl InformationalSink {
     }
 }
 
+impl SendInterim for InformationalSink {
+    fn send(&self, response: Response<()>) {
+        self.0.send(response);
+    }
+}
+
 impl<T: SendInterim + 'static> From<Arc<T>> for InformationalSink {
     fn from(shared: Arc<T>) -> Self {
         Self(shared)

@@ -66,6 +66,15 @@ impl ResponseReader {
     ///
     /// The bytes cannot become a head that every reader would read the same way, or the head breaks a limit.
     pub fn read(&mut self, buf: &mut BytesMut) -> Result<Option<ResponseHead>, Violation> {
+        self.read_into(buf, &mut HeaderMap::new())
+    }
+
+    /// As [`Self::read`]; the fields of a head that is complete take the memory of `room`, and what is in it goes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn read_into(&mut self, buf: &mut BytesMut, room: &mut HeaderMap) -> Result<Option<ResponseHead>, Violation> {
         let begun = buf.len().min(START.len());
         if buf[..begun] != START[..begun] {
             return Err(Violation::Syntax);
@@ -74,10 +83,10 @@ impl ResponseReader {
         if end.unwrap_or(buf.len()) > self.max_bytes {
             return Err(Violation::HeadTooLarge);
         }
-        end.map(|end| self.parse(buf.split_to(end).freeze())).transpose()
+        end.map(|end| self.parse(buf.split_to(end).freeze(), std::mem::take(room))).transpose()
     }
 
-    fn parse(&self, bytes: Bytes) -> Result<ResponseHead, Violation> {
+    fn parse(&self, bytes: Bytes, mut fields: HeaderMap) -> Result<ResponseHead, Violation> {
         let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
@@ -89,7 +98,8 @@ impl ResponseReader {
             return Err(Violation::TooManyFields);
         }
         let (Some(minor), Some(code)) = (parsed.version, parsed.code) else { return Err(Violation::Syntax) };
-        let mut fields = HeaderMap::with_capacity(parsed.headers.len());
+        fields.clear();
+        fields.reserve(parsed.headers.len());
         parsed.headers.iter().try_for_each(|line| append(&mut fields, &bytes, line))?;
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(code).map_err(|_| Violation::Syntax)?;

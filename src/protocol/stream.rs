@@ -13,6 +13,7 @@ mod service;
 mod service_reader;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use bytes::{BufMut, BytesMut};
 use http::uri::Scheme;
@@ -32,6 +33,7 @@ pub use self::reader::{Event, MessageReader, Role};
 pub use self::service::{Open, Refused, ServiceFrame};
 pub use self::service::{encode_datagram_header, encode_open, encode_opened, encode_refused};
 pub use self::service_reader::{ServiceEvent, ServiceReader};
+pub use self::text::Text;
 
 /// What a stream carries: its first integer. spec: ST-1
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,9 +106,9 @@ pub struct RequestHead {
     /// `http` or `https`, as the client of the egress used it.
     pub scheme: Scheme,
     /// Host and port; may be empty; at most 512 bytes. spec: ST-12
-    pub authority: String,
+    pub authority: Text,
     /// Path and query; `*` for OPTIONS; empty for a CONNECT without `protocol`. spec: ST-13
-    pub path: String,
+    pub path: Text,
     /// The exported service that it is for; without one the initiator matches authority and path. spec: ST-14
     pub service: Option<ServiceName>,
     /// What an extended CONNECT (RFC 8441) asks for; at most 64 bytes. spec: ST-15

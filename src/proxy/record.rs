@@ -127,6 +127,14 @@ impl Record {
         upload
     }
 
+    /// As [`Self::upload`], where only the record wants to know of it: no deadline, no other attempt.
+    pub fn counted_upload<B: Body>(&mut self, body: B) -> Upload<B> {
+        match self.line {
+            Some(_) => self.upload(body),
+            None => Upload::counted(body, self.counted.metrics()),
+        }
+    }
+
     /// The head of the final response is passed on.
     pub fn responded(&mut self, status: StatusCode) {
         self.counted.responded(status.as_u16());

@@ -19,7 +19,15 @@ pub struct Upload<B>(Kind<B>);
 #[derive(Debug)]
 enum Kind<B> {
     Empty,
-    Streaming { body: B, progress: Arc<Progress> },
+    Streaming {
+        body: B,
+        progress: Arc<Progress>,
+    },
+    /// Nobody asks how it is getting on.
+    Counted {
+        body: B,
+        metrics: ExchangeMetrics,
+    },
 }
 
 impl<B> Upload<B> {
@@ -38,10 +46,21 @@ impl<B> Upload<B> {
         Self(Kind::Streaming { body, progress: Arc::new(Progress::new(metrics.clone())) })
     }
 
-    /// How the upload is getting on, if there is any.
+    /// Wraps a body whose bytes are counted, and no more than that.
+    pub(super) fn counted(body: B, metrics: &ExchangeMetrics) -> Self
+    where
+        B: Body,
+    {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self(Kind::Counted { body, metrics: metrics.clone() })
+    }
+
+    /// How the upload is getting on, if there is any and that is followed.
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
         match &self.0 {
-            Kind::Empty => None,
+            Kind::Empty | Kind::Counted { .. } => None,
             Kind::Streaming { progress, .. } => Some(Arc::clone(progress)),
         }
     }
@@ -105,7 +124,14 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
                 let frame = Pin::new(body).poll_frame(cx);
                 progress.note(frame.is_ready());
                 if let Poll::Ready(Some(Ok(frame))) = &frame {
-                    progress.count(frame.data_ref().map_or(0, |data| data.len() as u64));
+                    progress.count(length(frame));
+                }
+                frame
+            }
+            Kind::Counted { body, metrics } => {
+                let frame = Pin::new(body).poll_frame(cx);
+                if let Poll::Ready(Some(Ok(frame))) = &frame {
+                    metrics.body_bytes(Direction::Request, length(frame));
                 }
                 frame
             }
@@ -115,14 +141,19 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Empty => true,
-            Kind::Streaming { body, .. } => body.is_end_stream(),
+            Kind::Streaming { body, .. } | Kind::Counted { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Streaming { body, .. } => body.size_hint(),
+            Kind::Streaming { body, .. } | Kind::Counted { body, .. } => body.size_hint(),
         }
     }
+}
+
+/// Bytes of the body that a frame carries.
+fn length(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, |data| data.len() as u64)
 }

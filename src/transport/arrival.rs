@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Response, request};
+use http::{Response, request, response};
 use http_body::Body;
 
 use crate::id::ServiceName;
@@ -22,8 +22,8 @@ use crate::transport::{quic, tcp};
 /// Takes what arrives through a tunnel, each arrival in a task of its own.
 pub trait Accept: Clone + Send + Sync + 'static {
     /// Works on one arrival to its end. The future is dropped only with the tunnel: what the responder cancels is told by
-    /// [`Responder::drive`].
-    fn accept(&self, arrival: Arrival) -> impl Future<Output = ()> + Send;
+    /// [`Responder::drive`]. It is the whole task, so its size is what an exchange costs.
+    fn accept(self, arrival: Arrival) -> impl Future<Output = ()> + Send + 'static;
 }
 
 /// A stream that the responder has opened.
@@ -174,7 +174,11 @@ pub struct HttpArrival {
 /// Takes the response to one request. Dropped before [`Responder::drive`] or [`Responder::respond`] it refuses the request
 /// as not processed, later it resets the stream with `internal`.
 #[derive(Debug)]
-pub struct Responder(Half);
+pub struct Responder {
+    half: Half,
+    /// Held until the response is out: the exchange counts as under way.
+    in_flight: InFlight,
+}
 
 #[derive(Debug)]
 enum Half {
@@ -182,13 +186,26 @@ enum Half {
     Tcp(tcp::Responder),
 }
 
+/// A response of which the head is on its way.
+enum Sending {
+    Quic(quic::Responding),
+    Tcp(h2::SendStream<Bytes>),
+    Over(Result<(), SendError>),
+}
+
+impl Sending {
+    const fn failed(error: SendError) -> Self {
+        Self::Over(Err(error))
+    }
+}
+
 impl Responder {
-    pub(super) const fn quic(responder: quic::Responder) -> Self {
-        Self(Half::Quic(responder))
+    pub(super) const fn quic(responder: quic::Responder, in_flight: InFlight) -> Self {
+        Self { half: Half::Quic(responder), in_flight }
     }
 
-    pub(super) const fn tcp(responder: tcp::Responder) -> Self {
-        Self(Half::Tcp(responder))
+    pub(super) const fn tcp(responder: tcp::Responder, in_flight: InFlight) -> Self {
+        Self { half: Half::Tcp(responder), in_flight }
     }
 
     /// Sends an interim response (1xx without 101) as soon as the stream takes it; others, and those that a responder who
@@ -196,7 +213,7 @@ impl Responder {
     pub fn interim(&mut self, response: Response<()>) {
         let status = response.status();
         if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
-            match &mut self.0 {
+            match &mut self.half {
                 Half::Quic(responder) => responder.interim(response),
                 Half::Tcp(responder) => responder.interim(response),
             }
@@ -222,7 +239,7 @@ impl Responder {
             if let Poll::Ready(done) = done {
                 return Poll::Ready(Some(done));
             }
-            match &mut self.0 {
+            match &mut self.half {
                 Half::Quic(responder) => responder.poll_cancelled(stopped.as_mut().as_pin_mut(), cx),
                 Half::Tcp(responder) => responder.poll_cancelled(cx),
             }
@@ -233,7 +250,7 @@ impl Responder {
 
     /// From here on the request counts as processed. The future resolves when the responder has stopped the stream.
     fn begin(&mut self) -> Option<impl Future<Output = SendError> + Send + 'static + use<>> {
-        match &mut self.0 {
+        match &mut self.half {
             Half::Quic(responder) => Some(responder.begin()),
             Half::Tcp(responder) => {
                 responder.begin();
@@ -256,16 +273,49 @@ impl Responder {
         B::Error: Into<BoxError>,
     {
         let (parts, body) = response.into_parts();
-        let body = pin!(body);
-        match self.0 {
-            Half::Quic(responder) => responder.respond(parts, body).await,
-            Half::Tcp(responder) => responder.respond(parts, body).await,
+        self.respond_with(parts, pin!(body)).await
+    }
+
+    /// As [`Responder::respond`], with a body that stays where it is.
+    ///
+    /// # Errors
+    /// As [`Responder::respond`].
+    ///
+    /// # Cancel safety
+    /// As [`Responder::respond`].
+    pub fn respond_with<B>(
+        self,
+        parts: response::Parts,
+        body: Pin<&mut B>,
+    ) -> impl Future<Output = Result<(), SendError>> + use<'_, B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let Self { half, in_flight } = self;
+        // Outside the future, which would otherwise hold the head too.
+        let mut sending = match half {
+            Half::Quic(responder) => {
+                responder.begin_response(parts, body.is_end_stream()).map_or_else(Sending::failed, Sending::Quic)
+            }
+            Half::Tcp(responder) => match responder.begin_response(parts, body.is_end_stream()) {
+                Ok(stream) => stream.map_or(Sending::Over(Ok(())), Sending::Tcp),
+                Err(error) => Sending::failed(error),
+            },
+        };
+        async move {
+            let _counted = &in_flight;
+            match &mut sending {
+                Sending::Quic(responding) => responding.run(body).await,
+                Sending::Tcp(stream) => tcp::send_body(stream, body).await,
+                Sending::Over(outcome) => std::mem::replace(outcome, Ok(())),
+            }
         }
     }
 
     /// Ends the stream without a response.
     pub fn reset(self, code: StreamCode) {
-        match self.0 {
+        match self.half {
             Half::Quic(responder) => responder.reset(code),
             Half::Tcp(responder) => responder.reset(code),
         }

@@ -75,9 +75,6 @@ impl From<BodyError> for OpenError {
     }
 }
 
-/// The same, by its former name.
-pub type ExchangeError = OpenError;
-
 /// Why a message could not be sent whole.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {

@@ -1,7 +1,7 @@
 //! HTTP alone: any service that turns a request into a response answers what arrives through a tunnel.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -55,13 +55,31 @@ const HTTP_ONLY: &str = "this initiator serves HTTP only";
 #[derive(Debug, Clone)]
 pub struct HttpService<S>(pub S);
 
+/// A refusal on its way; resolves when it has left.
+pub type Refusing = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The request that arrived; what is none is refused once the returned future has run.
+///
+/// # Errors
+/// A raw stream or a flow arrived.
+pub fn http_only(arrival: Arrival) -> Result<HttpArrival, Refusing> {
+    match arrival {
+        Arrival::Http(arrival) => Ok(arrival),
+        // Whoever has gone needs no answer.
+        Arrival::Raw(arrival) => {
+            Err(Box::pin(async move { drop(arrival.refuse(OpenCause::UnknownService, HTTP_ONLY).await) }))
+        }
+        Arrival::Flow(arrival) => {
+            Err(Box::pin(async move { drop(arrival.refuse(OpenCause::UnknownService, HTTP_ONLY).await) }))
+        }
+    }
+}
+
 impl<S: Serve + Sync> Accept for HttpService<S> {
-    async fn accept(&self, arrival: Arrival) {
-        let HttpArrival { parts, body, service, mut responder } = match arrival {
-            Arrival::Http(arrival) => arrival,
-            // Whoever has gone needs no answer.
-            Arrival::Raw(arrival) => return drop(arrival.refuse(OpenCause::UnknownService, HTTP_ONLY).await),
-            Arrival::Flow(arrival) => return drop(arrival.refuse(OpenCause::UnknownService, HTTP_ONLY).await),
+    async fn accept(self, arrival: Arrival) {
+        let HttpArrival { parts, body, service, mut responder } = match http_only(arrival) {
+            Ok(arrival) => arrival,
+            Err(refusing) => return refusing.await,
         };
         let interim = Arc::new(Queue::new(true));
         let mut request = Request::from_parts(parts, body);
@@ -69,7 +87,7 @@ impl<S: Serve + Sync> Accept for HttpService<S> {
             request.extensions_mut().insert(service);
         }
         request.extensions_mut().insert(InformationalSink::from(Arc::clone(&interim)));
-        let mut server = self.0.clone();
+        let mut server = self.0;
         let response = {
             let work = pin!(server.serve(request));
             responder.drive(work, |cx| interim.poll_next(cx)).await

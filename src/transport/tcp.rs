@@ -19,6 +19,7 @@ mod wire;
 
 pub(crate) use accept::{Heard, Pending, Prepared};
 pub use accept::{Incoming, Listener};
+pub(crate) use codes::send_body;
 pub(crate) use connection::Connection;
 pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};

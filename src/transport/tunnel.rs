@@ -5,22 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use crate::id::{Place, ServiceName, TunnelId};
-use crate::message::BoxError;
-use crate::message::interim::InformationalSink;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
 use crate::protocol::session::Drain;
 use crate::registry::{Handle, Health};
-use crate::transport::body::RecvBody;
 use crate::transport::control::{COMMANDS, Command};
 use crate::transport::error::OpenError;
 use crate::transport::flow::Flow;
 use crate::transport::kind::TransportKind;
-use crate::transport::open::{AnswerHead, HeadParts, HttpHead, HttpStream};
+use crate::transport::open::{HttpHead, HttpStream};
 use crate::transport::raw::RawStream;
 use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
 use crate::transport::{quic, tcp};
@@ -163,47 +159,6 @@ impl Tunnel {
         match &self.link {
             Link::Quic(connection) => connection.open_flow(service).await,
             Link::Tcp(connection) => connection.open_flow(service).await,
-        }
-    }
-
-    /// Sends a request to the initiator and waits for the response head.
-    ///
-    /// `service` names the exported service; without it the initiator matches host and path. The body is taken out of
-    /// `body` only once a stream is open, so after [`OpenError::NotSent`] the whole request may go elsewhere; it is
-    /// uploaded by a task of its own while the response streams. Interim responses go to the
-    /// [`InformationalSink`] extension of `head`, if there is one.
-    ///
-    /// Cancel safe in that dropping the future, or the returned body before its end, cancels the exchange at once: the
-    /// initiator drops the service's work.
-    pub async fn exchange<B>(
-        &self,
-        service: Option<&ServiceName>,
-        head: &http::request::Parts,
-        body: &mut Option<B>,
-    ) -> Result<http::Response<RecvBody>, OpenError>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let end = body.as_ref().is_none_or(http_body::Body::is_end_stream);
-        let HttpStream { upload, mut answer } =
-            self.open_http(HttpHead { service, parts: HeadParts::Lent(head), end }).await?;
-        let body = body.take();
-        if let (Some(upload), Some(body)) = (upload, body) {
-            // What stops it reaches the peer as a reset and the caller as the end of the response.
-            let task = tokio::spawn(async move { drop(upload.send(body).await) });
-            answer.tie_upload(task.abort_handle());
-        }
-        let sink = head.extensions.get::<InformationalSink>();
-        loop {
-            match answer.next().await? {
-                AnswerHead::Interim(early) => {
-                    if let Some(sink) = sink {
-                        sink.send(early);
-                    }
-                }
-                AnswerHead::Final(parts, body) => return Ok(http::Response::from_parts(parts, body)),
-            }
         }
     }
 

@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Response, request};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::id::ServiceName;
-use crate::initiator::targets::{Target, TargetBody, TargetClient, TargetSettings};
+use crate::initiator::targets::{Prepared, Target, TargetBody, TargetClient, TargetSettings};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
+use crate::message::interim::SendInterim;
 use crate::proxy::Record;
 use crate::proxy::body::Cut;
 use crate::telemetry::Limiter;
@@ -45,17 +46,33 @@ impl Exported {
         &self.watch.name
     }
 
-    /// Sends the request to the target and waits for the head of the final response.
-    pub(super) async fn exchange<B>(
-        &self,
-        request: Request<B>,
-        record: &mut Record,
-    ) -> Result<Response<WatchedBody>, Failure>
+    /// Makes a request ready for the target.
+    ///
+    /// # Errors
+    ///
+    /// The request is at fault.
+    pub(super) fn prepare<B>(&self, head: request::Parts, body: B, record: &mut Record) -> Result<Prepared, Failure>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         record.served(&self.watch.name, &self.watch.target);
-        let outcome = self.client.exchange(request.map(|body| record.upload(body))).await;
+        Prepared::new(head, record.counted_upload(body))
+    }
+
+    /// Sends a request to the target; [`Self::received`] takes what comes of it.
+    pub(super) fn send<'a>(
+        &'a self,
+        prepared: Prepared,
+        interim: Option<&'a dyn SendInterim>,
+    ) -> impl Future<Output = Result<Response<TargetBody>, Failure>> + Send + use<'a> {
+        self.client.send(prepared, interim)
+    }
+
+    /// What the target answered, watched to its end. Warns of what it did wrong.
+    pub(super) fn received(
+        &self,
+        outcome: Result<Response<TargetBody>, Failure>,
+    ) -> Result<Response<WatchedBody>, Failure> {
         match outcome {
             Ok(response) => Ok(response.map(|body| WatchedBody { body, watch: Arc::clone(&self.watch) })),
             Err(failure) => {

@@ -26,6 +26,7 @@ use super::outbound::Outbound;
 use super::settings::TargetSettings;
 use super::upload::Upload;
 use crate::message::failure::{Cause, Failure};
+use crate::message::interim::SendInterim;
 use crate::message::response::ResponseHead;
 
 /// A target that speaks HTTP/1.1.
@@ -43,29 +44,39 @@ impl Client {
     ///
     /// A target may close a waiting connection at the very moment it is used. The request then goes to a new
     /// connection, provided that nothing of it was written or that sending it twice does no harm.
-    pub(super) async fn exchange(&self, outbound: &Outbound, upload: Upload) -> Result<Response<Http1Body>, Failure> {
+    pub(super) async fn exchange(
+        &self,
+        outbound: &mut Outbound,
+        upload: Upload,
+        interim: Option<&dyn SendInterim>,
+    ) -> Result<Response<Http1Body>, Failure> {
         if outbound.method == Method::CONNECT {
             return Err(Failure::new(Cause::BadRequest, "CONNECT is not supported"));
         }
         let Some(connection) = self.pool.take() else {
-            return Box::pin(self.exchange_on_new(outbound, upload)).await;
+            return Box::pin(self.exchange_on_new(outbound, upload, interim)).await;
         };
         let copy = upload.replay();
         let mut attempt = self.begin(connection, outbound, upload)?;
-        match poll_fn(|cx| attempt.poll(outbound.sink.as_ref(), cx)).await {
+        match poll_fn(|cx| attempt.poll(&mut outbound.headers, interim, cx)).await {
             Ok(head) => Ok(self.response(head, attempt)),
             Err(Failed { failure, is_stale: false }) => Err(failure),
             Err(Failed { failure, is_stale: true }) => match attempt.again(outbound, copy) {
-                Some(upload) => Box::pin(self.exchange_on_new(outbound, upload)).await,
+                Some(upload) => Box::pin(self.exchange_on_new(outbound, upload, interim)).await,
                 None => Err(failure),
             },
         }
     }
 
-    async fn exchange_on_new(&self, outbound: &Outbound, upload: Upload) -> Result<Response<Http1Body>, Failure> {
+    async fn exchange_on_new(
+        &self,
+        outbound: &mut Outbound,
+        upload: Upload,
+        interim: Option<&dyn SendInterim>,
+    ) -> Result<Response<Http1Body>, Failure> {
         let connection = self.pool.connect().await?;
         let mut attempt = self.begin(connection, outbound, upload)?;
-        match poll_fn(|cx| attempt.poll(outbound.sink.as_ref(), cx)).await {
+        match poll_fn(|cx| attempt.poll(&mut outbound.headers, interim, cx)).await {
             Ok(head) => Ok(self.response(head, attempt)),
             Err(Failed { failure, .. }) => Err(failure),
         }

@@ -24,7 +24,7 @@ use crate::message::fields::FieldRules;
 use crate::message::h2::head::final_head;
 use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::{Terms, send_body};
-use crate::message::interim::Flood;
+use crate::message::interim::{Flood, SendInterim};
 use crate::message::length;
 use crate::net::Corked;
 
@@ -62,24 +62,33 @@ impl Client {
 
     /// One exchange; a second attempt is made when the target says that the first was not processed, or when the
     /// connection ended and sending the request twice does no harm.
-    pub(super) async fn exchange(&self, outbound: Outbound, upload: Upload) -> Result<Response<Http2Body>, Failure> {
+    pub(super) async fn exchange(
+        &self,
+        outbound: Outbound,
+        upload: Upload,
+        interim: Option<&dyn SendInterim>,
+    ) -> Result<Response<Http2Body>, Failure> {
         let again = upload.replay().map(|upload| (outbound.clone(), upload));
         let idempotent = outbound.is_idempotent();
-        let error = match self.attempt(outbound, upload).await {
+        let error = match self.attempt(outbound, upload, interim).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
         match again {
             Some((outbound, upload)) if error.unprocessed || (idempotent && error.stale) => {
-                self.attempt(outbound, upload).await.map_err(|error| error.failure)
+                self.attempt(outbound, upload, interim).await.map_err(|error| error.failure)
             }
             _ => Err(error.failure),
         }
     }
 
-    async fn attempt(&self, outbound: Outbound, upload: Upload) -> Result<Response<Http2Body>, Attempt> {
+    async fn attempt(
+        &self,
+        outbound: Outbound,
+        upload: Upload,
+        interim: Option<&dyn SendInterim>,
+    ) -> Result<Response<Http2Body>, Attempt> {
         let mut sender = self.sender().await?;
-        let sink = outbound.sink.clone();
         let answers_head = outbound.method == Method::HEAD;
         let declared = outbound.declared;
         let request = outbound.into_http2()?;
@@ -87,8 +96,8 @@ impl Client {
         let (mut response, stream) = sender.send_request(request, ends).map_err(Attempt::from)?;
         let upload = if ends { None } else { start(stream, upload, declared)? };
         let pass_on = |early| {
-            if let Some(sink) = &sink {
-                sink.send(early);
+            if let Some(interim) = interim {
+                interim.send(early);
             }
             Ok::<_, Attempt>(())
         };

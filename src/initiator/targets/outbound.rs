@@ -7,7 +7,6 @@ use http::{Method, Request, Uri, Version, request};
 use super::upload::Upload;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
-use crate::message::interim::InformationalSink;
 use crate::message::length::content_length;
 
 /// A request head, checked and without the fields of any hop.
@@ -20,7 +19,6 @@ pub(super) struct Outbound {
     pub(super) headers: HeaderMap,
     /// The Content-Length among the fields.
     pub(super) declared: Option<u64>,
-    pub(super) sink: Option<InformationalSink>,
 }
 
 impl Outbound {
@@ -31,14 +29,14 @@ impl Outbound {
     /// `Content-Length` is not one number, or contradicts a body that is whole. Sent as it is, the difference would be
     /// taken from, or left to, the next request on the same connection.
     pub(super) fn new(head: request::Parts) -> Result<Self, Failure> {
-        let request::Parts { method, uri, mut headers, mut extensions, .. } = head;
+        let request::Parts { method, uri, mut headers, .. } = head;
         strip_hop_by_hop(&mut headers);
         let declared = content_length(&headers).map_err(|error| Failure::new(Cause::BadRequest, error.to_string()))?;
         let uri = uri.into_parts();
         let host = headers.remove(HOST);
         let authority = uri.authority.or_else(|| Authority::try_from(host?.as_bytes()).ok());
         let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Ok(Self { method, authority, path, headers, declared, sink: extensions.remove() })
+        Ok(Self { method, authority, path, headers, declared })
     }
 
     /// A body that is whole has the length that the head declares, if it declares one.

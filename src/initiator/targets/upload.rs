@@ -3,14 +3,12 @@
 //! Most requests have no body, or one that has wholly arrived with the head. Those are known as [`Upload::Whole`]: they
 //! can be sent a second time, and nothing has to wait for more of them. Everything else streams.
 
-use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
@@ -24,35 +22,42 @@ pub(super) enum Upload {
 }
 
 /// A body of which more is to come.
-pub(super) struct Streaming {
+pub(super) type Streaming = Streamed<dyn Body<Data = Bytes, Error = BoxError> + Send + Unpin>;
+
+/// What was there of a body, and the rest of it, in one piece of memory.
+pub(super) struct Streamed<R: ?Sized> {
     ahead: [Option<Frame<Bytes>>; 2],
-    rest: UnsyncBoxBody<Bytes, BoxError>,
+    rest: R,
 }
 
-/// A body that nobody has looked into; `None` if it has nothing.
-pub(super) struct Unread(Option<UnsyncBoxBody<Bytes, BoxError>>);
-
-impl Unread {
-    pub(super) fn new<B>(body: B) -> Self
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        Self((!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync()))
-    }
-
-    /// Takes what is there without waiting for more.
+impl Upload {
+    /// Takes what is there without waiting for more. Whoever streams the rest polls the body again, so nobody need be
+    /// woken for what is looked for here.
     ///
     /// # Errors
     ///
     /// The body has failed already.
-    pub(super) async fn read(self) -> Result<Upload, Failure> {
-        let Some(mut rest) = self.0 else { return Ok(Upload::Whole(Bytes::new())) };
-        poll_fn(|cx| Poll::Ready(look(&mut rest, cx))).await.map(|(first, second, ended)| match first {
-            None if ended => Upload::Whole(Bytes::new()),
-            Some(first) if ended && first.is_data() => Upload::Whole(first.into_data().unwrap_or_default()),
-            first => Upload::Streaming(Box::new(Streaming { ahead: [first, second], rest })),
+    pub(super) fn read<B>(mut body: B) -> Result<Self, Failure>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        if body.is_end_stream() {
+            return Ok(Self::Whole(Bytes::new()));
+        }
+        let (first, second, ended) = look(&mut body)?;
+        Ok(match first {
+            None if ended => Self::Whole(Bytes::new()),
+            Some(first) if ended && first.is_data() => Self::Whole(first.into_data().unwrap_or_default()),
+            first => Self::Streaming(Box::new(Streamed { ahead: [first, second], rest: body.map_err(Into::into) })),
         })
+    }
+
+    /// A second copy of a body that is whole.
+    pub(super) fn replay(&self) -> Option<Self> {
+        match self {
+            Self::Whole(data) => Some(Self::Whole(data.clone())),
+            Self::Streaming(_) => None,
+        }
     }
 }
 
@@ -60,26 +65,21 @@ type Looked = (Option<Frame<Bytes>>, Option<Frame<Bytes>>, bool);
 
 /// Up to two frames that are there, and whether the body ended before the second: the end may be known only to the poll
 /// after the first.
-fn look(body: &mut UnsyncBoxBody<Bytes, BoxError>, cx: &mut Context<'_>) -> Result<Looked, Failure> {
-    let first = match Pin::new(&mut *body).poll_frame(cx) {
+fn look<B>(body: &mut B) -> Result<Looked, Failure>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut next = || Pin::new(&mut *body).poll_frame(&mut cx).map_err(|error| cut(&error.into()));
+    let first = match next() {
         Poll::Pending => return Ok((None, None, false)),
         Poll::Ready(None) => return Ok((None, None, true)),
-        Poll::Ready(Some(frame)) => frame.map_err(|error| cut(&error))?,
+        Poll::Ready(Some(frame)) => frame?,
     };
-    match Pin::new(body).poll_frame(cx) {
+    match next() {
         Poll::Pending => Ok((Some(first), None, false)),
         Poll::Ready(None) => Ok((Some(first), None, true)),
-        Poll::Ready(Some(frame)) => Ok((Some(first), Some(frame.map_err(|error| cut(&error))?), false)),
-    }
-}
-
-impl Upload {
-    /// A second copy of a body that is whole.
-    pub(super) fn replay(&self) -> Option<Self> {
-        match self {
-            Self::Whole(data) => Some(Self::Whole(data.clone())),
-            Self::Streaming(_) => None,
-        }
+        Poll::Ready(Some(frame)) => Ok((Some(first), Some(frame?), false)),
     }
 }
 

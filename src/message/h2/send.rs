@@ -71,14 +71,14 @@ pub async fn send_body<B>(stream: &mut SendStream<Bytes>, body: Pin<&mut B>, ter
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    let sent = pump(stream, body, terms).await;
+    let sent = pump(stream, body, &terms).await;
     if let Err(error @ (SendError::Source(_) | SendError::Stalled | SendError::Length)) = &sent {
         stream.send_reset((terms.reset)(error));
     }
     sent
 }
 
-async fn pump<B>(stream: &mut SendStream<Bytes>, mut body: Pin<&mut B>, terms: Terms) -> Result<(), SendError>
+async fn pump<B>(stream: &mut SendStream<Bytes>, mut body: Pin<&mut B>, terms: &Terms) -> Result<(), SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
@@ -185,7 +185,10 @@ async fn send_data(
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let granted = match (stream.capacity(), stall_timeout) {
-            (0, Some(patience)) => timeout(patience, capacity(stream)).await.map_err(|_| SendError::Stalled)??,
+            // Boxed: a timer in every exchange's future would be its largest part.
+            (0, Some(patience)) => {
+                Box::pin(timeout(patience, capacity(stream))).await.map_err(|_| SendError::Stalled)??
+            }
             (0, None) => capacity(stream).await?,
             (granted, _) => granted,
         };

@@ -16,6 +16,7 @@ use crate::message::length;
 use crate::protocol::handshake::identifier;
 use crate::protocol::limits;
 use crate::protocol::limits::Limits;
+use crate::protocol::stream::Text;
 use crate::protocol::stream::names;
 use crate::protocol::stream::{RequestHead, RequestView, ResponseHead, StreamError};
 use crate::protocol::varint;
@@ -84,8 +85,8 @@ pub(super) fn read_request(payload: &Bytes, limits: &Limits) -> Result<(RequestH
     let flags = read_flags(&mut cursor, FLAG_END | FLAG_SERVICE | FLAG_PROTOCOL)?;
     let method = read_method(&mut cursor)?;
     let scheme = read_scheme(&mut cursor)?;
-    let authority = read_authority(&mut cursor)?;
-    let path = read_path(&mut cursor)?;
+    let authority = read_authority(&mut cursor, payload)?;
+    let path = read_path(&mut cursor, payload)?;
     let service = match flags & FLAG_SERVICE {
         0 => None,
         _ => Some(identifier(cursor.sized()?, "service name", ServiceName::new)?),
@@ -248,9 +249,9 @@ fn read_scheme(cursor: &mut Cursor<'_>) -> Result<Scheme, Malformed> {
     }
 }
 
-fn read_authority(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
-    match std::str::from_utf8(cursor.sized()?) {
-        Ok(text) if text.len() <= limits::MAX_AUTHORITY_BYTES && is_none_or_authority(text) => Ok(text.to_owned()),
+fn read_authority(cursor: &mut Cursor<'_>, payload: &Bytes) -> Result<Text, Malformed> {
+    match Text::of(cursor.sized()?, payload) {
+        Some(text) if text.len() <= limits::MAX_AUTHORITY_BYTES && is_none_or_authority(&text) => Ok(text),
         _ => Err(Malformed::Invalid("authority")),
     }
 }
@@ -262,7 +263,7 @@ fn is_none_or_authority(text: &str) -> bool {
 
 /// A name and perhaps a version, as in RFC 9110 section 7.8. spec: ST-15
 fn read_protocol(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
-    let protocol = ascii(cursor.sized()?, "protocol", |byte| fields::is_token_byte(byte) || byte == b'/')?;
+    let protocol = ascii(cursor.sized()?, "protocol", |byte| fields::is_token_byte(byte) || byte == b'/')?.to_owned();
     let tokens = || protocol.split('/');
     let valid = tokens().count() <= 2 && tokens().all(|token| !token.is_empty());
     if valid && protocol.len() <= limits::MAX_PROTOCOL_BYTES {
@@ -273,8 +274,9 @@ fn read_protocol(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
 }
 
 /// Visible ASCII without `#`, which no request target may carry, and without `<` and `>`. spec: ST-13
-fn read_path(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
-    ascii(cursor.sized()?, "path", is_path_byte)
+fn read_path(cursor: &mut Cursor<'_>, payload: &Bytes) -> Result<Text, Malformed> {
+    let path = ascii(cursor.sized()?, "path", is_path_byte)?;
+    Text::of(path.as_bytes(), payload).ok_or(Malformed::Invalid("path"))
 }
 
 fn is_path_byte(byte: u8) -> bool {
@@ -282,9 +284,9 @@ fn is_path_byte(byte: u8) -> bool {
 }
 
 /// Text of the bytes that `allowed` accepts, all of them ASCII.
-fn ascii(bytes: &[u8], what: &'static str, allowed: impl Fn(u8) -> bool) -> Result<String, Malformed> {
+fn ascii<'a>(bytes: &'a [u8], what: &'static str, allowed: impl Fn(u8) -> bool) -> Result<&'a str, Malformed> {
     match std::str::from_utf8(bytes) {
-        Ok(text) if text.bytes().all(allowed) => Ok(text.to_owned()),
+        Ok(text) if text.bytes().all(allowed) => Ok(text),
         _ => Err(Malformed::Invalid(what)),
     }
 }

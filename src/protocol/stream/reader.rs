@@ -84,6 +84,18 @@ impl MessageReader {
         self.advance().inspect_err(|error| self.failed = Some(error.clone()))
     }
 
+    /// The head of a request, and whether nothing follows, as [`next`](Self::next) would give it first; for a reader of
+    /// requests that has given nothing yet. Saves the box.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn request_head(&mut self) -> Result<Option<(RequestHead, bool)>, StreamError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.advance_to_head().inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
     /// The stream finished: fine when the message is whole and nothing is left. spec: ST-9
     pub fn finish(&mut self) -> Result<(), StreamError> {
         if let Some(error) = &self.failed {
@@ -107,17 +119,6 @@ impl MessageReader {
                 return if self.input.is_empty() { Ok(None) } else { Err(StreamError::AfterEnd) };
             }
             match self.step {
-                Step::StreamType => {
-                    let Some([number]) = self.input.integers()? else { return Ok(None) };
-                    if StreamType::from_number(number) != Some(StreamType::Http) {
-                        return Err(StreamError::UnknownType(number));
-                    }
-                    self.step = Step::FrameHeader;
-                }
-                Step::FrameHeader => {
-                    let Some([number, length]) = self.input.integers()? else { return Ok(None) };
-                    self.step = self.judge(number, length)?;
-                }
                 Step::Payload(frame, length) => {
                     let Some(payload) = self.input.payload(length) else { return Ok(None) };
                     self.step = Step::FrameHeader;
@@ -128,12 +129,56 @@ impl MessageReader {
                     self.step = Step::after_part(left, data.len(), Step::Data);
                     return Ok(Some(Event::Data(data)));
                 }
-                Step::Skip(left) => {
-                    let Some(skipped) = self.input.some(left) else { return Ok(None) };
-                    self.step = Step::after_part(left, skipped.len(), Step::Skip);
+                Step::StreamType | Step::FrameHeader | Step::Skip(_) => {
+                    if !self.advance_between()? {
+                        return Ok(None);
+                    }
                 }
             }
         }
+    }
+
+    /// The first payload of a request can only be its HEAD.
+    fn advance_to_head(&mut self) -> Result<Option<(RequestHead, bool)>, StreamError> {
+        loop {
+            match self.step {
+                Step::Payload(FrameType::Head, length) => {
+                    let Some(payload) = self.input.payload(length) else { return Ok(None) };
+                    self.step = Step::FrameHeader;
+                    return self.read_request(&payload).map(Some);
+                }
+                Step::Payload(frame, _) => return Err(StreamError::Order(frame)),
+                Step::Data(_) => return Err(StreamError::Order(FrameType::Data)),
+                Step::StreamType | Step::FrameHeader | Step::Skip(_) => {
+                    if !self.advance_between()? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One step through what yields nothing; `false` when more bytes are needed for it.
+    fn advance_between(&mut self) -> Result<bool, StreamError> {
+        match self.step {
+            Step::StreamType => {
+                let Some([number]) = self.input.integers()? else { return Ok(false) };
+                if StreamType::from_number(number) != Some(StreamType::Http) {
+                    return Err(StreamError::UnknownType(number));
+                }
+                self.step = Step::FrameHeader;
+            }
+            Step::FrameHeader => {
+                let Some([number, length]) = self.input.integers()? else { return Ok(false) };
+                self.step = self.judge(number, length)?;
+            }
+            Step::Skip(left) => {
+                let Some(skipped) = self.input.some(left) else { return Ok(false) };
+                self.step = Step::after_part(left, skipped.len(), Step::Skip);
+            }
+            Step::Payload(..) | Step::Data(_) => {}
+        }
+        Ok(true)
     }
 
     /// Decides about a frame by its header alone: its place, and its length against the limit. spec: ST-4 to ST-8
@@ -182,9 +227,7 @@ impl MessageReader {
     fn read(&mut self, frame: FrameType, payload: &Bytes) -> Result<Event, StreamError> {
         match (frame, self.role) {
             (FrameType::Head, Role::Request) => {
-                let (head, end) = head::read_request(payload, &self.limits)?;
-                self.promised = head::content_length(&head.fields)?;
-                self.begin_body(end)?;
+                let (head, end) = self.read_request(payload)?;
                 Ok(Event::Request(Box::new(head), end))
             }
             (FrameType::Head, Role::Response) => {
@@ -202,6 +245,13 @@ impl MessageReader {
                 Ok(Event::End)
             }
         }
+    }
+
+    fn read_request(&mut self, payload: &Bytes) -> Result<(RequestHead, bool), StreamError> {
+        let (head, end) = head::read_request(payload, &self.limits)?;
+        self.promised = head::content_length(&head.fields)?;
+        self.begin_body(end)?;
+        Ok((head, end))
     }
 
     fn begin_body(&mut self, end: bool) -> Result<(), StreamError> {

@@ -12,8 +12,8 @@ fn request() -> RequestHead {
     RequestHead {
         method: Method::GET,
         scheme: Scheme::HTTP,
-        authority: "shop.example:8080".to_owned(),
-        path: "/items?id=7".to_owned(),
+        authority: "shop.example:8080".into(),
+        path: "/items?id=7".into(),
         service: None,
         protocol: None,
         fields: [(http::header::ACCEPT, HeaderValue::from_static("*/*"))].into_iter().collect(),
@@ -226,7 +226,7 @@ fn content_length_never_travels_in_trailers() {
 fn method_path_and_authority_must_fit_together() {
     let head = |method: Method, authority: &str, path: &str, protocol: Option<&str>| {
         let mut head = request();
-        (head.method, head.authority, head.path) = (method, authority.to_owned(), path.to_owned());
+        (head.method, head.authority, head.path) = (method, authority.into(), path.into());
         head.protocol = protocol.map(str::to_owned);
         let mut out = BytesMut::new();
         encode_request(&head, true, &mut out);
@@ -259,7 +259,7 @@ fn method_path_and_authority_must_fit_together() {
 fn an_authority_is_a_host_and_perhaps_a_port() {
     let read = |authority: &str| {
         let mut out = BytesMut::new();
-        encode_request(&RequestHead { authority: authority.to_owned(), ..request() }, true, &mut out);
+        encode_request(&RequestHead { authority: authority.into(), ..request() }, true, &mut out);
         read_request(&out).is_ok()
     };
     for good in ["", "a", "a.b-c_d", "a:", "a:80", "a:65535", "[::1]", "[::1]:80", "10.0.0.1:8080", &"a".repeat(512)] {
@@ -296,7 +296,7 @@ prop_compose! {
     ) -> RequestHead {
         let scheme = if https { Scheme::HTTPS } else { Scheme::HTTP };
         let service = service.map(|name| name.parse().unwrap());
-        RequestHead { method, scheme, authority, path, service, protocol: None, fields }
+        RequestHead { method, scheme, authority: authority.into(), path: path.into(), service, protocol: None, fields }
     }
 }
 

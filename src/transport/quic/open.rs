@@ -59,7 +59,7 @@ impl HttpUpload {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        self.send.go_on_message(self.head, self.ahead, pin!(body)).await
+        self.send.go_on_message(&mut self.head, self.ahead, pin!(body)).await
     }
 }
 

@@ -15,7 +15,7 @@ use crate::protocol::handshake::PeerLimits;
 use crate::protocol::stream::{self, ResponseHead};
 use crate::transport::error::SendError;
 use crate::transport::quic::open::exceeds;
-use crate::transport::quic::streams::SendHalf;
+use crate::transport::quic::streams::{SendHalf, encoded};
 
 /// Interim responses that may wait to be sent; of more the newest are dropped.
 const MAX_PENDING_INFO_BYTES: usize = 64 * 1024;
@@ -66,34 +66,32 @@ impl Responder {
         stopped.poll(cx).map(|_| self.send.reset_on_drop(StreamCode::Cancelled))
     }
 
-    pub(crate) async fn respond<B>(mut self, parts: response::Parts, body: Pin<&mut B>) -> Result<(), SendError>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        let end = self.to_head || body.is_end_stream();
-        let out = self.encode(parts, end)?;
-        if end {
-            self.send.write(out.freeze()).await?;
-            self.send.finish();
-            return Ok(());
-        }
-        self.send.send_message(out, body).await
+    /// Makes the head ready; `body_is_over`: nothing follows it.
+    pub(crate) fn begin_response(
+        mut self,
+        parts: response::Parts,
+        body_is_over: bool,
+    ) -> Result<Responding, SendError> {
+        let end = self.to_head || body_is_over;
+        let head = self.encode(parts, end)?;
+        Ok(Responding { send: self.send, head, end })
     }
 
     /// The head, behind the interim ones that still wait.
     fn encode(&mut self, parts: response::Parts, end: bool) -> Result<BytesMut, SendError> {
-        let mut out = std::mem::take(&mut self.pending);
-        let before = out.len();
-        out.reserve(512);
         if parts.status.is_informational() {
             self.send.reset(StreamCode::Internal);
             return Err(SendError::Head("it is not final"));
         }
+        let pending = std::mem::take(&mut self.pending);
         let head = ResponseHead { status: parts.status, fields: parts.headers };
-        stream::encode_response(&head, end, &mut out);
-        if exceeds(self.peer_limits, out.len() - before, &head.fields) {
-            debug!(bytes = out.len() - before, "the response head is larger than the responder accepts");
+        let out = encoded(|out| {
+            out.extend_from_slice(&pending);
+            stream::encode_response(&head, end, out);
+        });
+        let bytes = out.len() - pending.len();
+        if exceeds(self.peer_limits, bytes, &head.fields) {
+            debug!(bytes, "the response head is larger than the responder accepts");
             self.send.reset(StreamCode::Limit);
             return Err(SendError::Head("it is larger than the responder accepts"));
         }
@@ -102,5 +100,30 @@ impl Responder {
 
     pub(crate) fn reset(mut self, code: StreamCode) {
         self.send.reset(code);
+    }
+}
+
+/// A response whose head is still to be sent, so that it leaves with the first of the body.
+#[derive(Debug)]
+pub(crate) struct Responding {
+    send: SendHalf,
+    head: BytesMut,
+    /// Nothing follows the head.
+    end: bool,
+}
+
+impl Responding {
+    /// Sends the response to its end, or resets the stream.
+    pub(crate) async fn run<B>(&mut self, body: Pin<&mut B>) -> Result<(), SendError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        if !self.end {
+            return self.send.send_message(&mut self.head, body).await;
+        }
+        self.send.write(self.head.split().freeze()).await?;
+        self.send.finish();
+        Ok(())
     }
 }

@@ -1,19 +1,21 @@
 //! The initiator's side: streams that the responder opens, each taken in a task of its own.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Uri;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use quinn::VarInt;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tracing::{debug, trace};
 
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::flows::FlowError;
-use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
-use crate::protocol::stream::{Event, Open, Refused, RequestHead, Role, ServiceEvent, ServiceReader, StreamType};
+use crate::protocol::stream::{Open, Refused, RequestHead, Role, ServiceEvent, ServiceReader, StreamType, Text};
 use crate::transport::arrival::{self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival};
 use crate::transport::body::RecvBody;
 use crate::transport::error::BodyError;
@@ -23,6 +25,7 @@ use crate::transport::quic::respond::Responder;
 use crate::transport::quic::service::{ServiceArrival, ServiceRecv};
 use crate::transport::quic::settings::Settings;
 use crate::transport::quic::streams::{MessageStream, SendHalf, poll_chunk};
+use crate::transport::serve::Refusing;
 use crate::transport::state::{InFlight, TunnelState};
 
 /// How long a stream may take to say what it wants.
@@ -35,97 +38,111 @@ pub(super) async fn serve_streams<A: Accept>(
     settings: Settings,
     accept: A,
 ) {
-    let flows = Arc::new(FlowTable::default());
     let mut allowed = settings.quic.initial_streams;
-    while let Ok((send, recv)) = quic.accept_bi().await {
-        let in_flight = state.begin();
-        if state.in_flight() * 2 > allowed && allowed < settings.quic.max_streams {
+    let tunnel = Arc::new(Served { quic, state, flows: FlowTable::default(), limits: settings.tunnel.limits });
+    while let Ok((send, recv)) = tunnel.quic.accept_bi().await {
+        let in_flight = tunnel.state.begin();
+        if tunnel.state.in_flight() * 2 > allowed && allowed < settings.quic.max_streams {
             allowed = (allowed * 2).min(settings.quic.max_streams);
-            quic.set_max_concurrent_bi_streams(VarInt::from_u32(allowed));
+            tunnel.quic.set_max_concurrent_bi_streams(VarInt::from_u32(allowed));
         }
-        let stream = NewStream {
-            quic: quic.clone(),
-            flows: Arc::clone(&flows),
-            send: SendHalf::new(send),
-            limits: settings.tunnel.limits,
-            peer_limits: state.peer_limits(),
-        };
-        let accept = accept.clone();
-        tokio::spawn(async move {
-            let mut in_flight = Some(in_flight);
-            if let Some(arrival) = stream.arrival(recv, &mut in_flight).await {
-                accept.accept(arrival).await;
-            }
-        });
+        let stream = NewStream { tunnel: Arc::clone(&tunnel), send: SendHalf::new(send), in_flight };
+        tokio::spawn(take(stream, recv, accept.clone()));
     }
+}
+
+/// What the streams of a tunnel share.
+struct Served {
+    quic: quinn::Connection,
+    state: Arc<TunnelState>,
+    flows: FlowTable,
+    limits: Limits,
 }
 
 /// What is known of a stream beside what is read on it.
 struct NewStream {
-    quic: quinn::Connection,
-    flows: Arc<FlowTable>,
+    tunnel: Arc<Served>,
     send: SendHalf,
-    limits: Limits,
-    peer_limits: PeerLimits,
+    in_flight: InFlight,
+}
+
+/// All that is done for one stream: a task of its own.
+fn take<A: Accept>(
+    stream: NewStream,
+    recv: quinn::RecvStream,
+    accept: A,
+) -> impl Future<Output = ()> + Send + 'static + use<A> {
+    async move {
+        let read = timeout(HEAD_TIMEOUT, opening(recv, stream.tunnel.limits)).await;
+        let arrival = match stream.arrival(read) {
+            Ok(arrival) => arrival,
+            Err(Some(answering)) => return answering.await,
+            Err(None) => return,
+        };
+        accept.accept(arrival).await;
+    }
 }
 
 /// The first of a stream.
+#[allow(clippy::large_enum_variant, reason = "one allocation less per exchange; the large one is the usual one")]
 enum Opening {
-    Http(MessageStream, Box<RequestHead>, bool),
+    Http(MessageStream, RequestHead, bool),
     Service(ServiceRecv, Open),
 }
 
 impl NewStream {
-    /// Reads what the stream wants; `None` where it was answered already. A raw stream or a flow takes the guard with it.
-    async fn arrival(mut self, recv: quinn::RecvStream, in_flight: &mut Option<InFlight>) -> Option<Arrival> {
-        let opening = match timeout(HEAD_TIMEOUT, opening(recv, self.limits)).await {
-            Ok(Ok(opening)) => opening,
+    /// What arrived with the first of the stream; if nothing did, what is still to be answered.
+    fn arrival(mut self, read: Result<Result<Opening, BodyError>, Elapsed>) -> Result<Arrival, Option<Refusing>> {
+        match read {
+            Ok(Ok(Opening::Http(stream, head, end))) => self.http(stream, head, end),
+            Ok(Ok(Opening::Service(recv, open))) => self.service(recv, open),
             Ok(Err(BodyError::Protocol(error))) => {
                 debug!(%error, "a stream broke the protocol");
                 self.send.reset(error.code());
-                return None;
+                Err(None)
             }
             Ok(Err(error)) => {
                 trace!(%error, "a stream ended before its head");
-                return None;
+                Err(None)
             }
             Err(_) => {
                 self.send.reset(StreamCode::Rejected);
-                return None;
+                Err(None)
             }
-        };
-        match opening {
-            Opening::Http(stream, head, end) => {
-                let responder = Responder::new(self.send, head.method == http::Method::HEAD, self.peer_limits);
-                let responder = arrival::Responder::quic(responder);
-                if head.protocol.is_some() {
-                    drop(stream);
-                    // A stream that is gone needs no answer.
-                    let _ = responder.respond(not_implemented()).await;
-                    return None;
-                }
-                request(head, end, stream, responder)
-            }
-            Opening::Service(recv, open) => self.service(recv, open, in_flight.take()?).await,
         }
     }
 
-    async fn service(self, recv: ServiceRecv, open: Open, in_flight: InFlight) -> Option<Arrival> {
-        let arrival = ServiceArrival::new(self.send, recv);
+    fn http(self, stream: MessageStream, head: RequestHead, end: bool) -> Result<Arrival, Option<Refusing>> {
+        let is_head = head.method == http::Method::HEAD;
+        let responder = Responder::new(self.send, is_head, self.tunnel.state.peer_limits());
+        let responder = arrival::Responder::quic(responder, self.in_flight);
+        if head.protocol.is_some() {
+            drop(stream);
+            // A stream that is gone needs no answer.
+            return Err(Some(Box::pin(async move { drop(responder.respond(not_implemented()).await) })));
+        }
+        request(head, end, stream, responder)
+    }
+
+    fn service(self, recv: ServiceRecv, open: Open) -> Result<Arrival, Option<Refusing>> {
+        let Self { tunnel, send, in_flight } = self;
+        let arrival = ServiceArrival::new(send, recv);
         let Some(id) = open.flow else {
-            return Some(Arrival::Raw(RawArrival::quic(open.service, arrival, in_flight)));
+            return Ok(Arrival::Raw(RawArrival::quic(open.service, arrival, in_flight)));
         };
-        match self.flows.accept(&self.quic, id) {
-            Ok(place) => Some(Arrival::Flow(FlowArrival::quic(open.service, arrival, place, in_flight))),
+        match tunnel.flows.accept(&tunnel.quic, id) {
+            Ok(place) => Ok(Arrival::Flow(FlowArrival::quic(open.service, arrival, place, in_flight))),
             Err(FlowError::Taken(_)) => {
                 arrival.reset(StreamCode::Protocol);
-                None
+                Err(None)
             }
             Err(full @ FlowError::Full(_)) => {
                 let refused = Refused { cause: OpenCause::Limit, reason: full.to_string() };
-                // A stream that is gone needs no answer.
-                let _ = arrival.refuse(&refused).await;
-                None
+                Err(Some(Box::pin(async move {
+                    let _in_flight = in_flight;
+                    // A stream that is gone needs no answer.
+                    drop(arrival.refuse(&refused).await);
+                })))
             }
         }
     }
@@ -143,11 +160,8 @@ async fn opening(mut recv: quinn::RecvStream, limits: Limits) -> Result<Opening,
         };
     }
     let mut stream = MessageStream::behind(front, recv, Role::Request, limits);
-    match stream.event().await? {
-        Event::Request(head, end) => Ok(Opening::Http(stream, head, end)),
-        // The reader yields the head first.
-        _ => Err(BodyError::Reset(StreamCode::Protocol)),
-    }
+    let (head, end) = stream.request_head().await?;
+    Ok(Opening::Http(stream, head, end))
 }
 
 /// The first bytes of a stream, enough to tell its type unless it ends before.
@@ -169,12 +183,17 @@ fn not_implemented() -> http::Response<http_body_util::Empty<Bytes>> {
     response
 }
 
-/// Turns a head into a request whose body reads on from the stream; `None` when it is no valid request.
-fn request(head: Box<RequestHead>, end: bool, stream: MessageStream, responder: arrival::Responder) -> Option<Arrival> {
-    let RequestHead { method, scheme, authority, path, service, protocol: _, fields } = *head;
-    let Ok(uri) = http::Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() else {
+/// Turns a head into a request whose body reads on from the stream, unless it is no valid request.
+fn request(
+    head: RequestHead,
+    end: bool,
+    stream: MessageStream,
+    responder: arrival::Responder,
+) -> Result<Arrival, Option<Refusing>> {
+    let RequestHead { method, scheme, authority, path, service, protocol: _, fields } = head;
+    let Ok(uri) = uri(scheme, authority, path) else {
         responder.reset(StreamCode::Protocol);
-        return None;
+        return Err(None);
     };
     let body = if end {
         stream.complete();
@@ -186,5 +205,34 @@ fn request(head: Box<RequestHead>, end: bool, stream: MessageStream, responder: 
     parts.method = method;
     parts.uri = uri;
     parts.headers = fields;
-    Some(Arrival::Http(HttpArrival { parts, body, service, responder }))
+    Ok(Arrival::Http(HttpArrival { parts, body, service, responder }))
+}
+
+/// The parts share the memory of the head.
+fn uri(scheme: Scheme, authority: Text, path: Text) -> Result<Uri, http::Error> {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(scheme);
+    parts.authority = Some(Authority::from_maybe_shared(authority.into_bytes())?);
+    parts.path_and_query = Some(PathAndQuery::from_maybe_shared(path.into_bytes())?);
+    Ok(Uri::from_parts(parts)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::initiator::serve::Services;
+
+    /// The most bytes of a task of an exchange.
+    const MAX_SIZE: usize = 1536;
+
+    /// The size of the future that is spawned for every stream.
+    fn size_of_task<F>(_: impl FnOnce(NewStream, quinn::RecvStream, Services) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_exchange_is_small() {
+        let size = size_of_task(take::<Services>);
+        assert!(size <= MAX_SIZE, "{size} bytes");
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Dropping quinn's `SendStream` sends FIN, which would make a truncated body look complete; dropping ours resets.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -13,12 +14,38 @@ use quinn::VarInt;
 use crate::message::BoxError;
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
-use crate::protocol::stream::{self, Event, MessageReader, Role};
+use crate::protocol::stream::{self, Event, MessageReader, RequestHead, Role};
 use crate::transport::error::{BodyError, SendError, TunnelLost, describe_close};
 use crate::transport::tied::{Started, TiedUpload};
 
 /// The most bytes taken from quinn in one read; a segment is usually smaller.
 const READ_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Heads and frame headers are encoded into blocks of this many bytes, shared by messages that leave one after the other.
+/// A block lives until all of it was acknowledged.
+const BLOCK_BYTES: usize = 4096;
+/// What is left of a block when it is not used on.
+const MIN_ROOM_BYTES: usize = 512;
+/// Behind what was encoded this many bytes stay free: the header of a DATA frame and END have room there.
+const SPARE_BYTES: usize = 32;
+
+thread_local! {
+    static BLOCK: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// What `write` writes, in memory that usually need not be asked for.
+pub(super) fn encoded(write: impl FnOnce(&mut BytesMut)) -> BytesMut {
+    BLOCK.with_borrow_mut(|block| {
+        if block.capacity() < MIN_ROOM_BYTES {
+            *block = BytesMut::with_capacity(BLOCK_BYTES);
+        }
+        let mut out = std::mem::take(block);
+        write(&mut out);
+        let end = out.capacity().min(out.len() + SPARE_BYTES);
+        *block = out.split_off(end);
+        out
+    })
+}
 
 pub(super) fn varint(code: StreamCode) -> VarInt {
     VarInt::from_u32(code.number())
@@ -108,23 +135,37 @@ impl MessageStream {
             if let Some(event) = self.buffered_event() {
                 return Poll::Ready(event);
             }
-            match std::task::ready!(poll_chunk(&mut self.recv, cx)) {
-                Ok(Some(chunk)) => self.reader.push(chunk),
-                Ok(None) => {
-                    self.over = true;
-                    let error = self.reader.finish().err().unwrap_or(stream::StreamError::Truncated);
-                    return Poll::Ready(Err(error.into()));
-                }
-                Err(error) => {
-                    self.over = true;
-                    return Poll::Ready(Err(error.into()));
-                }
-            }
+            std::task::ready!(self.poll_more(cx))?;
         }
     }
 
-    pub(super) async fn event(&mut self) -> Result<Event, BodyError> {
-        std::future::poll_fn(|cx| self.poll_event(cx)).await
+    /// Hands the reader what arrives next.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let error = match std::task::ready!(poll_chunk(&mut self.recv, cx)) {
+            Ok(Some(chunk)) => {
+                self.reader.push(chunk);
+                return Poll::Ready(Ok(()));
+            }
+            Ok(None) => self.reader.finish().err().unwrap_or(stream::StreamError::Truncated).into(),
+            Err(error) => error.into(),
+        };
+        self.over = true;
+        Poll::Ready(Err(error))
+    }
+
+    /// The head of a request, and whether nothing follows. The first of the stream. Cancel safe.
+    pub(super) async fn request_head(&mut self) -> Result<(RequestHead, bool), BodyError> {
+        loop {
+            match self.reader.request_head() {
+                Ok(Some(head)) => return Ok(head),
+                Ok(None) => {}
+                Err(error) => {
+                    self.refuse(error.code());
+                    return Err(error.into());
+                }
+            }
+            std::future::poll_fn(|cx| self.poll_more(cx)).await?;
+        }
     }
 
     /// END was read: the stream is let go without telling the peer to stop, unless bytes follow. spec: ST-9
@@ -246,7 +287,7 @@ impl SendHalf {
 
     /// Sends an encoded head, then a body to its END, or resets the stream with the reason. The head leaves with the first
     /// piece of the body if that is there. Pulls a piece only when the last one was taken.
-    pub(super) async fn send_message<B>(&mut self, head: BytesMut, body: Pin<&mut B>) -> Result<(), SendError>
+    pub(super) async fn send_message<B>(&mut self, head: &mut BytesMut, body: Pin<&mut B>) -> Result<(), SendError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -257,7 +298,7 @@ impl SendHalf {
     /// As [`SendHalf::send_message`], of which [`SendHalf::start_message`] left this.
     pub(super) async fn go_on_message<B>(
         &mut self,
-        head: BytesMut,
+        head: &mut BytesMut,
         ahead: Option<Pieces>,
         body: Pin<&mut B>,
     ) -> Result<(), SendError>
@@ -274,7 +315,7 @@ impl SendHalf {
 
     async fn continue_message<B>(
         &mut self,
-        scratch: BytesMut,
+        scratch: &mut BytesMut,
         mut ahead: Pieces,
         body: Pin<&mut B>,
     ) -> Result<(), SendError>
@@ -351,13 +392,12 @@ impl SendHalf {
         }
     }
 
-    async fn pump<B>(&mut self, head: BytesMut, mut body: Pin<&mut B>) -> Result<(), SendError>
+    async fn pump<B>(&mut self, scratch: &mut BytesMut, mut body: Pin<&mut B>) -> Result<(), SendError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
         let mut stopped = pin!(self.stopped());
-        let mut scratch = head;
         let mut first = std::future::poll_fn(|cx| Poll::Ready(read(body.as_mut(), cx))).await;
         if first.is_pending() && !scratch.is_empty() {
             self.write(scratch.split().freeze()).await?;
@@ -376,22 +416,17 @@ impl SendHalf {
             };
             let Some(frame) = read? else { break };
             let last = body.is_end_stream();
-            self.write_frame(frame, last, &mut scratch).await?;
+            let mut pieces = Pieces::of(frame, last, scratch);
+            self.write_all(&mut pieces.bytes).await?;
             if last {
                 self.finish();
                 return Ok(());
             }
         }
-        stream::encode_end(&mut scratch);
-        self.write(scratch.freeze()).await?;
+        stream::encode_end(scratch);
+        self.write(scratch.split().freeze()).await?;
         self.finish();
         Ok(())
-    }
-
-    /// Writes a frame behind what `scratch` holds, and END behind it if it is the last.
-    async fn write_frame(&mut self, frame: Frame<Bytes>, last: bool, scratch: &mut BytesMut) -> Result<(), SendError> {
-        let mut pieces = Pieces::of(frame, last, scratch);
-        Ok(self.send.write_all_chunks(&mut pieces.bytes).await?)
     }
 }
 
@@ -406,6 +441,9 @@ pub(super) struct Pieces {
 impl Pieces {
     /// A frame behind what `scratch` holds, and END behind it if it is the last.
     fn of(frame: Frame<Bytes>, last: bool, scratch: &mut BytesMut) -> Self {
+        if scratch.is_empty() && scratch.capacity() < SPARE_BYTES {
+            *scratch = encoded(|_| {});
+        }
         let mut bytes = [Bytes::new(), Bytes::new(), Bytes::new()];
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}

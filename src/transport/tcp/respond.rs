@@ -1,21 +1,18 @@
 //! The response to one request, on its way into a stream of HTTP/2.
 
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::Reason;
 use h2::server::SendResponse;
+use h2::{Reason, SendStream};
 use http::header::HOST;
 use http::{Response, Version, response};
-use http_body::Body;
 
-use crate::message::BoxError;
 use crate::message::fields;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::transport::error::SendError;
-use crate::transport::tcp::codes::{lost, reason, send_body};
+use crate::transport::tcp::codes::{lost, reason};
 
 /// See [`crate::transport::Responder`].
 #[derive(Debug)]
@@ -47,12 +44,13 @@ impl Responder {
         self.respond.poll_reset(cx).map(|_| self.on_drop = None)
     }
 
-    pub(crate) async fn respond<B>(mut self, mut parts: response::Parts, body: Pin<&mut B>) -> Result<(), SendError>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        let end = self.to_head || body.is_end_stream();
+    /// Sends the head; `body_is_over`: nothing follows it. `None` where nothing does.
+    pub(crate) fn begin_response(
+        mut self,
+        mut parts: response::Parts,
+        body_is_over: bool,
+    ) -> Result<Option<SendStream<Bytes>>, SendError> {
+        let end = self.to_head || body_is_over;
         fields::strip_hop_by_hop(&mut parts.headers);
         parts.headers.remove(HOST);
         parts.version = Version::HTTP_2;
@@ -70,8 +68,8 @@ impl Responder {
         }
         self.on_drop = None;
         let sent = self.respond.send_response(Response::from_parts(parts, ()), end);
-        let mut stream = sent.map_err(|error| SendError::Lost(lost(&error)))?;
-        if end { Ok(()) } else { send_body(&mut stream, body).await }
+        let stream = sent.map_err(|error| SendError::Lost(lost(&error)))?;
+        Ok((!end).then_some(stream))
     }
 
     pub(crate) fn reset(mut self, code: StreamCode) {

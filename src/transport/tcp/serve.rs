@@ -47,12 +47,8 @@ pub(super) fn accept_one<A: Accept>(
         }
     };
     let responder = Responder::new(respond, parts.method == Method::HEAD, state.peer_limits());
-    let responder = arrival::Responder::tcp(responder);
-    let (accept, arrival) = (accept.clone(), Arrival::Http(HttpArrival { parts, body, service, responder }));
-    tokio::spawn(async move {
-        let _in_flight = in_flight;
-        accept.accept(arrival).await;
-    });
+    let responder = arrival::Responder::tcp(responder, in_flight);
+    tokio::spawn(accept.clone().accept(Arrival::Http(HttpArrival { parts, body, service, responder })));
 }
 
 /// Takes a request that opens a raw stream or a flow. spec: TB-12
@@ -76,8 +72,7 @@ fn accept_service<A: Accept>(
         StreamType::Flow => Arrival::Flow(FlowArrival::tcp(service, arrival, in_flight)),
         StreamType::Http | StreamType::Raw => Arrival::Raw(RawArrival::tcp(service, arrival, in_flight)),
     };
-    let accept = accept.clone();
-    tokio::spawn(async move { accept.accept(arrival).await });
+    tokio::spawn(accept.clone().accept(arrival));
 }
 
 /// The answer to CONNECT, which version 1 leaves to a later one. spec: ST-25
@@ -130,4 +125,24 @@ fn take_service(fields: &mut HeaderMap) -> Result<Option<ServiceName>, StreamCod
     let Some(name) = fields.remove(&SERVICE_FIELD) else { return Ok(None) };
     let name = name.to_str().ok().and_then(|name| ServiceName::new(name).ok());
     name.map(Some).ok_or(StreamCode::Protocol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::initiator::serve::Services;
+
+    /// The most bytes of a task of an exchange.
+    const MAX_SIZE: usize = 1536;
+
+    /// The size of the future that is spawned for every stream.
+    fn size_of_task<F>(_: impl FnOnce(Services, Arrival) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_exchange_is_small() {
+        let size = size_of_task(<Services as Accept>::accept);
+        assert!(size <= MAX_SIZE, "{size} bytes");
+    }
 }

@@ -11,7 +11,7 @@ use adit::message::BoxError;
 use adit::message::interim::InformationalSink;
 use adit::protocol::code::StreamCode;
 use adit::protocol::stream::StreamError;
-use adit::transport::{BodyError, ExchangeError, RecvBody, Tunnel};
+use adit::transport::{BodyError, OpenError, RecvBody, Tunnel};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::support::eventually::eventually;
 use crate::support::site::{Transport, over_each_transport};
-use crate::tunnel::pair::Pair;
+use crate::tunnel::pair::{Pair, exchange};
 
 over_each_transport!(
     a_request_with_a_body_comes_back_whole,
@@ -88,13 +88,13 @@ impl<T, F: FnMut(&mut Context<'_>) -> Poll<Option<T>> + Unpin> futures_core::Str
     }
 }
 
-async fn send<B>(tunnel: &Tunnel, request: Request<B>) -> Result<Response<RecvBody>, ExchangeError>
+async fn send<B>(tunnel: &Tunnel, request: Request<B>) -> Result<Response<RecvBody>, OpenError>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError> + Send,
 {
     let (head, body) = request.into_parts();
-    tunnel.exchange(None, &head, &mut Some(body)).await
+    exchange(tunnel, &head, &mut Some(body)).await
 }
 
 fn post<B>(body: B) -> Request<B> {
@@ -189,7 +189,7 @@ async fn a_response_cut_at_its_source_is_an_error_not_an_end(transport: Transpor
             let end = response.into_body().collect().await;
             assert!(matches!(end, Err(BodyError::Reset(code)) if code == cut), "{end:?}");
         }
-        Err(error) => assert!(matches!(error, ExchangeError::Reset(code) if code == cut), "{error}"),
+        Err(error) => assert!(matches!(error, OpenError::Reset(code) if code == cut), "{error}"),
     }
 }
 
@@ -387,7 +387,7 @@ async fn a_service_that_fails_resets_the_stream_and_not_the_tunnel(transport: Tr
     )
     .await;
     let fail = Request::get("http://api.example/fail").body(Empty::new()).unwrap();
-    assert!(matches!(send(&pair.responder, fail).await, Err(ExchangeError::Reset(_))));
+    assert!(matches!(send(&pair.responder, fail).await, Err(OpenError::Reset(_))));
     assert_eq!(send(&pair.responder, post(Empty::new())).await.unwrap().status(), 200);
 }
 

@@ -16,7 +16,7 @@ use crate::support::link::udp::UdpLink;
 use crate::support::link::{CLEAN, HOSTILE, Impairment};
 use crate::support::site::Transport;
 use crate::tunnel::lifetime::Hello;
-use crate::tunnel::pair::{Ends, welcome};
+use crate::tunnel::pair::{Ends, exchange, welcome};
 
 /// A tunnel whose packets pass through `link`, with the responder's end to send requests from.
 async fn through(ends: &Ends, link: &UdpLink) -> adit::transport::Tunnel {
@@ -33,7 +33,7 @@ async fn through(ends: &Ends, link: &UdpLink) -> adit::transport::Tunnel {
 
 async fn get(tunnel: &adit::transport::Tunnel) -> Bytes {
     let (head, body) = http::Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap().into_parts();
-    let response = tunnel.exchange(None, &head, &mut Some(body)).await.unwrap();
+    let response = exchange(tunnel, &head, &mut Some(body)).await.unwrap();
     response.into_body().collect().await.unwrap().to_bytes()
 }
 

@@ -9,7 +9,7 @@ use adit::protocol::handshake::Refusal;
 use adit::protocol::session::Timing;
 use adit::transport::quic::{CongestionControl, Keys, QuicSettings};
 use adit::transport::tcp::TcpSettings;
-use adit::transport::{DialError, Dialer, ExchangeError, Incoming, Phase, TransportKind, TunnelSettings};
+use adit::transport::{DialError, Dialer, Incoming, OpenError, Phase, TransportKind, TunnelSettings};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::support::certificates::Authority;
 use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::site::{Transport, over_each_transport};
-use crate::tunnel::pair::{Ends, Pair, dialer, hello, listen, listen_at, welcome};
+use crate::tunnel::pair::{Ends, Pair, dialer, exchange, hello, listen, listen_at, welcome};
 
 over_each_transport!(
     a_drain_by_either_end_finishes_what_runs_then_closes_as_done,
@@ -48,7 +48,7 @@ impl tower_service::Service<http::Request<adit::transport::RecvBody>> for Hello 
 
 async fn get(pair: &Pair) -> http::Response<adit::transport::RecvBody> {
     let (head, body) = http::Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap().into_parts();
-    pair.responder.exchange(None, &head, &mut Some(body)).await.unwrap()
+    exchange(&pair.responder, &head, &mut Some(body)).await.unwrap()
 }
 
 async fn a_drain_by_either_end_finishes_what_runs_then_closes_as_done(transport: Transport) {
@@ -79,7 +79,7 @@ async fn no_stream_is_opened_before_the_welcome(transport: Transport) {
     let tunnel = prepared.tunnel().clone();
     let exchange = tokio::spawn(async move {
         let (head, body) = http::Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap().into_parts();
-        tunnel.exchange(None, &head, &mut Some(body)).await.map(|response| response.status())
+        exchange(&tunnel, &head, &mut Some(body)).await.map(|response| response.status())
     });
     // The exchange is registered with the tunnel, and still no stream is open.
     let handle = prepared.tunnel().clone();
@@ -99,8 +99,8 @@ async fn a_draining_tunnel_takes_no_new_exchange(transport: Transport) {
     phase.wait_for(|phase| matches!(phase, Phase::Draining { .. })).await.unwrap();
     let (head, body) = http::Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap().into_parts();
     let mut body = Some(body);
-    let refused = pair.responder.exchange(None, &head, &mut body).await;
-    assert!(matches!(refused, Err(ExchangeError::NotSent(_))), "{refused:?}");
+    let refused = exchange(&pair.responder, &head, &mut body).await;
+    assert!(matches!(refused, Err(OpenError::NotSent(_))), "{refused:?}");
     assert!(body.is_some(), "the request is whole and may go elsewhere");
 }
 

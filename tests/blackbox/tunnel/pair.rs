@@ -4,14 +4,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit::id::{Claim, InstanceId, Place, TunnelId};
+use adit::message::BoxError;
+use adit::message::interim::InformationalSink;
 use adit::protocol::handshake::{Hello, PeerLimits, Welcome};
 use adit::tls::{self, ClientCertificates, Credentials, InitiatorTls, ResponderTls, Trust};
 use adit::transport::quic::{self, Keys, QuicSettings, bind};
 use adit::transport::tcp::{self, TcpSettings};
 use adit::transport::{
-    Accept, CloseReason, DialError, Dialed, Dialer, HttpService, Incoming, Pending, Serve, TransportKind, Tunnel,
-    TunnelSettings,
+    Accept, AnswerHead, CloseReason, DialError, Dialed, Dialer, HeadParts, HttpHead, HttpService, HttpStream, Incoming,
+    OpenError, Pending, RecvBody, Serve, TransportKind, Tunnel, TunnelSettings,
 };
+use bytes::Bytes;
+use http::{Response, request};
+use http_body::Body;
 use tokio::task::JoinHandle;
 
 use crate::support::certificates::{Authority, Certificate, Node};
@@ -205,5 +210,33 @@ pub(super) fn welcome() -> Welcome {
         limits: PeerLimits::default(),
         keepalive: Duration::from_secs(5),
         idle: Duration::from_secs(30),
+    }
+}
+
+/// Sends a request and waits for the head of the response. The body is taken out of `body` only once a stream is open.
+pub(super) async fn exchange<B>(
+    tunnel: &Tunnel,
+    head: &request::Parts,
+    body: &mut Option<B>,
+) -> Result<Response<RecvBody>, OpenError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let end = body.as_ref().is_none_or(Body::is_end_stream);
+    let head_of_stream = HttpHead { service: None, parts: HeadParts::Lent(head), end };
+    let HttpStream { upload, mut answer } = tunnel.open_http(head_of_stream).await?;
+    if let (Some(upload), Some(body)) = (upload, body.take()) {
+        let task = tokio::spawn(async move { drop(upload.send(body).await) });
+        answer.tie_upload(task.abort_handle());
+    }
+    loop {
+        match answer.next().await? {
+            AnswerHead::Final(parts, body) => return Ok(Response::from_parts(parts, body)),
+            AnswerHead::Interim(early) => {
+                if let Some(sink) = head.extensions.get::<InformationalSink>() {
+                    sink.send(early);
+                }
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::support::site::{Transport, over_each_transport};
-use crate::tunnel::pair::Pair;
+use crate::tunnel::pair::{Pair, exchange};
 
 over_each_transport!(
     bytes_cross_both_ways_and_each_direction_ends_by_itself,
@@ -39,7 +39,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct HandOver(mpsc::UnboundedSender<Arrival>);
 
 impl Accept for HandOver {
-    async fn accept(&self, arrival: Arrival) {
+    async fn accept(self, arrival: Arrival) {
         let _ = self.0.send(arrival);
     }
 }
@@ -209,7 +209,7 @@ async fn an_arrival_that_is_dropped_is_rejected_as_not_processed(transport: Tran
     let head = Request::get("http://api.example/").body(Empty::<Bytes>::new()).unwrap();
     let (head, body) = head.into_parts();
     let (response, ()) =
-        tokio::join!(async { within(ends.pair.responder.exchange(None, &head, &mut Some(body))).await }, async {
+        tokio::join!(async { within(exchange(&ends.pair.responder, &head, &mut Some(body))).await }, async {
             drop(within(ends.arrivals.recv()).await)
         },);
     assert!(matches!(response, Err(OpenError::Rejected)));
@@ -242,7 +242,7 @@ async fn an_initiator_that_serves_http_only_says_so_and_the_tunnel_lives(transpo
     let flow = within(pair.responder.open_flow(&service())).await;
     assert!(matches!(flow, Err(OpenError::Refused(refused)) if refused.cause == OpenCause::UnknownService));
     let (head, body) = Request::get("http://api.example/").body(Empty::<Bytes>::new()).unwrap().into_parts();
-    assert_eq!(pair.responder.exchange(None, &head, &mut Some(body)).await.unwrap().status(), 200);
+    assert_eq!(exchange(&pair.responder, &head, &mut Some(body)).await.unwrap().status(), 200);
 }
 
 // spec: ST-40, ST-72, TB-15

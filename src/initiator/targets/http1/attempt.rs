@@ -4,7 +4,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::connection::Connection;
 use super::failure::{broken, closed};
@@ -14,7 +14,7 @@ use crate::initiator::targets::settings::TargetSettings;
 use crate::initiator::targets::upload::{Upload, cut};
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
-use crate::message::interim::{Allowance, InformationalSink};
+use crate::message::interim::{Allowance, SendInterim};
 use crate::message::response::{ResponseHead, ResponseReader};
 use crate::net::input::HEAD_READ;
 
@@ -59,16 +59,18 @@ impl Attempt {
         Ok(Self { connection, sending, refused: None, reader, has_begun: false, interim: Allowance::default() })
     }
 
-    /// Moves both directions until the head of the final response is there.
+    /// Moves both directions until the head of the final response is there. Its fields take the memory of those of the
+    /// request, `sent`: once a response has begun there is no other attempt that could need them.
     pub(super) fn poll(
         &mut self,
-        sink: Option<&InformationalSink>,
+        sent: &mut HeaderMap,
+        interim: Option<&dyn SendInterim>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, Failed>> {
         self.send(cx)?;
         loop {
-            match self.reader.read(&mut self.connection.input.buf).map_err(broken)? {
-                Some(head) if head.response.status().is_informational() => self.interim(head.response, sink)?,
+            match self.reader.read_into(&mut self.connection.input.buf, sent).map_err(broken)? {
+                Some(head) if head.response.status().is_informational() => self.interim(head.response, interim)?,
                 Some(head) => return Poll::Ready(Ok(head)),
                 None => ready!(self.read(cx))?,
             }
@@ -101,15 +103,15 @@ impl Attempt {
         Poll::Ready(Err(Failed { failure, is_stale: !self.has_begun && self.connection.input.is_empty() }))
     }
 
-    fn interim(&mut self, mut response: Response<()>, sink: Option<&InformationalSink>) -> Result<(), Failure> {
+    fn interim(&mut self, mut response: Response<()>, to: Option<&dyn SendInterim>) -> Result<(), Failure> {
         self.has_begun = true;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::new(Cause::TargetProtocol, "the target switched protocols without being asked"));
         }
         self.interim.take().map_err(|flood| Failure::new(Cause::TargetProtocol, flood.to_string()))?;
-        if let Some(sink) = sink {
+        if let Some(to) = to {
             strip_hop_by_hop(response.headers_mut());
-            sink.send(response);
+            to.send(response);
         }
         Ok(())
     }
