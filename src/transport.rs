@@ -1,8 +1,10 @@
 //! A live tunnel and its opener, whatever it runs over.
 //!
-//! Row 7. A [`Tunnel`] is one authenticated connection that carries exchanges; both roles hold one. The responder calls
-//! [`Tunnel::exchange`]; the initiator serves what arrives with any [`Serve`]. This module knows nothing of egress
-//! listeners, targets or the registry's contents: it moves messages and reports health. proto-spec sections 3 and 4.
+//! Row 7. A [`Tunnel`] is one authenticated connection; both roles hold one. The responder opens streams with
+//! [`Tunnel::open_http`], [`Tunnel::open_raw`] and [`Tunnel::open_flow`]; the initiator hands what arrives to an
+//! [`Accept`], of which [`HttpService`] serves requests with any [`Serve`]. To exchange a request for a response is the
+//! business of `proxy`: this module knows nothing of egress listeners, targets or the registry's contents. proto-spec
+//! sections 3, 4 and 8.
 
 mod accept;
 mod arrival;

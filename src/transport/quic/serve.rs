@@ -67,6 +67,7 @@ struct NewStream {
 }
 
 /// All that is done for one stream: a task of its own.
+#[allow(clippy::manual_async_fn, reason = "the arguments of an async fn lie in its future twice")]
 fn take<A: Accept>(
     stream: NewStream,
     recv: quinn::RecvStream,
