@@ -25,7 +25,7 @@ pub mod tcp;
 mod tied;
 mod tunnel;
 
-pub use accept::{AcceptError, Incoming, Missing, Pending, Prepared, Shown};
+pub use accept::{AcceptError, Claimant, Incoming, Missing, Pending, Prepared};
 pub use arrival::{Accept, Arrival, FlowArrival, HttpArrival, RawArrival, Responder};
 pub use body::RecvBody;
 pub use dial::{Connected, Dialed, Dialer};

@@ -45,7 +45,7 @@ pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming, handshaking: 
         Ok(pending) => pending,
         Err(error) => return turned_away(&shared, remote, transport, &error),
     };
-    let claim = pending.shown.hello.place.claim.clone();
+    let claim = pending.claimant.hello.place.claim.clone();
     let transport = pending.transport();
     let span = info_span!("tunnel", node = %claim.node, cluster = %claim.cluster, tenant = %claim.tenant, %transport);
     run(shared, pending, begun, handshaking).instrument(span).await;
@@ -59,8 +59,8 @@ struct Begun {
 }
 
 async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun, handshaking: Handshaking) {
-    let remote = pending.shown.remote;
-    let slot = pending.shown.hello.place.slot;
+    let remote = pending.claimant.remote;
+    let slot = pending.claimant.hello.place.slot;
     let is_envoy = pending.transport() == TransportKind::Envoy;
     match register(&shared, pending, begun) {
         Ok((prepared, welcome)) => {
@@ -102,7 +102,7 @@ fn register(shared: &Shared, pending: Pending, begun: Begun) -> Result<(Prepared
         Ok(admitted) => admitted,
         Err(refusal) => return Err((Refused::Pending(Box::new(pending)), refusal)),
     };
-    let observed = pending.shown.remote.to_string();
+    let observed = pending.claimant.remote.to_string();
     let prepared = pending.prepare(new_tunnel_id());
     let tunnel = prepared.tunnel().clone();
     match shared.admission.enter(admitted, begun.generation, tunnel.id(), tunnel.clone()) {
@@ -118,8 +118,8 @@ fn register(shared: &Shared, pending: Pending, begun: Begun) -> Result<(Prepared
 }
 
 fn authorize(shared: &Shared, pending: &Pending, begun: &Begun) -> Result<Admitted, Refusal> {
-    let hello = &pending.shown.hello;
-    let identity = tls::peer_identity(&pending.shown.certificates).map_err(|error| Refusal {
+    let hello = &pending.claimant.hello;
+    let identity = tls::peer_identity(&pending.claimant.certificates).map_err(|error| Refusal {
         code: RefusalCode::Unauthenticated,
         reason: error.to_string(),
         retry_after: None,

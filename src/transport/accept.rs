@@ -32,7 +32,7 @@ pub enum Incoming {
 
 /// What an initiator claims and shows.
 #[derive(Debug)]
-pub struct Shown {
+pub struct Claimant {
     /// What the initiator claims.
     pub hello: Hello,
     /// The verified certificate chain, leaf first; empty when none was asked for or shown.
@@ -44,8 +44,8 @@ pub struct Shown {
 /// A connection that has made its claim: policy decides what becomes of it.
 #[derive(Debug)]
 pub struct Pending {
-    /// What was claimed and shown.
-    pub shown: Shown,
+    /// Who claims, and what for.
+    pub claimant: Claimant,
     link: PendingLink,
 }
 
@@ -169,16 +169,16 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Pending, AcceptError> {
         match self {
             Self::Quic(incoming) => {
-                let (shown, pending) = incoming.handshake().await?;
-                Ok(Pending { shown, link: Link::Quic(Box::new(pending)) })
+                let (claimant, pending) = incoming.handshake().await?;
+                Ok(Pending { claimant, link: Link::Quic(Box::new(pending)) })
             }
             Self::Tcp(incoming) => {
-                let (shown, heard) = incoming.handshake().await?;
+                let (claimant, heard) = incoming.handshake().await?;
                 let link = match heard {
-                    tcp::Heard::Adit(pending) => Link::Tcp(pending),
-                    tcp::Heard::Envoy(pending) => Link::Envoy(pending),
+                    tcp::TcpClaim::Adit(pending) => Link::Tcp(pending),
+                    tcp::TcpClaim::Envoy(pending) => Link::Envoy(pending),
                 };
-                Ok(Pending { shown, link })
+                Ok(Pending { claimant, link })
             }
         }
     }
@@ -192,7 +192,7 @@ impl Pending {
 
     /// Makes the tunnel's handle, so that it can be registered before the initiator hears of it.
     pub fn prepare(self, id: TunnelId) -> Prepared {
-        let Self { shown: Shown { hello, .. }, link } = self;
+        let Self { claimant: Claimant { hello, .. }, link } = self;
         let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
         let (tunnel, link) = link.prepare(state);
         Prepared { tunnel, link }

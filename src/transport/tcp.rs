@@ -17,8 +17,8 @@ mod service;
 mod settings;
 mod wire;
 
-pub(crate) use accept::{Heard, Pending, Prepared};
 pub use accept::{Incoming, Listener};
+pub(crate) use accept::{Pending, Prepared, TcpClaim};
 pub(crate) use codes::send_body;
 pub(crate) use connection::Connection;
 pub(crate) use dial::Dialed;

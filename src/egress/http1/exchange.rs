@@ -28,7 +28,7 @@ use crate::message::violation::Violation;
 const MAX_AHEAD: usize = 64 * 1024;
 
 /// What the response has to know of the request.
-struct Asked {
+struct RequestState {
     terms: Terms,
     /// The sender waits for 100 before it sends the body.
     expects: bool,
@@ -49,9 +49,9 @@ impl<T: Socket> Connection<T> {
         let body = if expects { body.expecting(sink.clone()) } else { body };
         let request = head.request.map(|()| body);
         let context = ExchangeContext { connection: self.info.clone(), interim: sink };
-        let mut asked = Asked { terms: head.terms, expects, upload, informational };
-        let response = self.answer(service.call(request, context), &mut asked).await?;
-        self.respond(response, asked).await
+        let mut state = RequestState { terms: head.terms, expects, upload, informational };
+        let response = self.answer(service.call(request, context), &mut state).await?;
+        self.respond(response, state).await
     }
 
     /// Answers a request that broke a rule.
@@ -78,30 +78,30 @@ impl<T: Socket> Connection<T> {
     }
 
     /// Waits for the response head, and drops the service's work when nobody waits for it any more.
-    async fn answer<F: Future>(&mut self, call: F, asked: &mut Asked) -> Result<F::Output, Stop> {
+    async fn answer<F: Future>(&mut self, call: F, state: &mut RequestState) -> Result<F::Output, Stop> {
         let mut call = pin!(call);
         poll_fn(|cx| match call.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Ok(response)),
-            Poll::Pending => self.poll_meanwhile(cx, asked).map(Err),
+            Poll::Pending => self.poll_meanwhile(cx, state).map(Err),
         })
         .await
     }
 
-    fn poll_meanwhile(&mut self, cx: &mut Context<'_>, asked: &mut Asked) -> Poll<Stop> {
-        while let Poll::Ready(response) = asked.informational.poll_next(cx) {
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>, state: &mut RequestState) -> Poll<Stop> {
+        while let Poll::Ready(response) = state.informational.poll_next(cx) {
             write_informational(&response, &mut self.output);
         }
         if let Poll::Ready(Err(_)) = self.output.poll_write(&mut self.io, cx) {
             return Poll::Ready(Stop::Gone);
         }
-        self.poll_sender(cx, asked)
+        self.poll_sender(cx, state)
     }
 
     /// What the sender does while its request is served: it sends the body, then perhaps further requests, or hangs up.
-    fn poll_sender(&mut self, cx: &mut Context<'_>, asked: &mut Asked) -> Poll<Stop> {
-        if let Some(upload) = &mut asked.upload {
+    fn poll_sender(&mut self, cx: &mut Context<'_>, state: &mut RequestState) -> Poll<Stop> {
+        if let Some(upload) = &mut state.upload {
             match ready!(upload.poll(&mut self.io, cx, &mut self.input)) {
-                Ok(()) => asked.upload = None,
+                Ok(()) => state.upload = None,
                 Err(stop) => return Poll::Ready(stop),
             }
         }
@@ -117,17 +117,17 @@ impl<T: Socket> Connection<T> {
         if self.input.eof && !self.settings.half_close { Poll::Ready(Stop::Gone) } else { Poll::Pending }
     }
 
-    async fn respond<B>(&mut self, response: Response<B>, mut asked: Asked) -> Result<(), Stop>
+    async fn respond<B>(&mut self, response: Response<B>, mut state: RequestState) -> Result<(), Stop>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         let (parts, body) = response.into_parts();
-        self.settle(&mut asked).await?;
-        for response in asked.informational.close() {
+        self.settle(&mut state).await?;
+        for response in state.informational.close() {
             write_informational(&response, &mut self.output);
         }
-        match Plan::new(&parts, asked.terms, body.is_end_stream(), body.size_hint().exact()) {
-            Ok(plan) => self.send(&parts, plan, body, asked).await,
+        match Plan::new(&parts, state.terms, body.is_end_stream(), body.size_hint().exact()) {
+            Ok(plan) => self.send(&parts, plan, body, state).await,
             Err(_) => {
                 tracing::warn!(status = %parts.status, "a service answered with what HTTP/1 cannot say");
                 let sent = self.conclude(unwritable()).await;
@@ -136,42 +136,48 @@ impl<T: Socket> Connection<T> {
         }
     }
 
-    async fn send<B>(&mut self, parts: &response::Parts, plan: Plan, body: B, mut asked: Asked) -> Result<(), Stop>
+    async fn send<B>(
+        &mut self,
+        parts: &response::Parts,
+        plan: Plan,
+        body: B,
+        mut state: RequestState,
+    ) -> Result<(), Stop>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         let mut body = pin!(body);
-        let close = self.is_last(plan, &asked, body.is_end_stream());
-        write_head(parts, plan, asked.terms.version, close, &mut self.date, &mut self.output);
-        let trailers_allowed = asked.terms.takes_trailers || parts.headers.contains_key(TRAILER);
+        let close = self.is_last(plan, &state, body.is_end_stream());
+        write_head(parts, plan, state.terms.version, close, &mut self.date, &mut self.output);
+        let trailers_allowed = state.terms.takes_trailers || parts.headers.contains_key(TRAILER);
         let mut writer = BodyWriter::new(plan.framing, trailers_allowed);
         poll_fn(|cx| match self.poll_send(cx, &mut writer, body.as_mut()) {
-            Poll::Pending => self.poll_sender(cx, &mut asked).map(|stop| Err(after_head(stop))),
+            Poll::Pending => self.poll_sender(cx, &mut state).map(|stop| Err(after_head(stop))),
             sent => sent,
         })
         .await?;
-        let settled = self.settle(&mut asked).await;
+        let settled = self.settle(&mut state).await;
         // The response is complete: whatever is wrong with the rest of the request, it must still arrive.
-        if close || settled.is_err() || asked.upload.is_some() { Err(Stop::Close) } else { Ok(()) }
+        if close || settled.is_err() || state.upload.is_some() { Err(Stop::Close) } else { Ok(()) }
     }
 
     /// Whether the head says that the connection ends with this response. It does when the rest of the request may
     /// not come, or is not worth waiting for.
-    fn is_last(&self, plan: Plan, asked: &Asked, ended: bool) -> bool {
-        let unasked = asked.expects && !asked.informational.has_continued();
+    fn is_last(&self, plan: Plan, state: &RequestState, ended: bool) -> bool {
+        let unasked = state.expects && !state.informational.has_continued();
         let abandons = |upload: &Upload| ended || unasked || upload.is_unwanted();
-        !asked.terms.keep_alive
+        !state.terms.keep_alive
             || plan.framing == Framing::Close
             || self.drain.is_cancelled()
-            || asked.upload.as_ref().is_some_and(abandons)
+            || state.upload.as_ref().is_some_and(abandons)
     }
 
     /// Takes in what is already here of a body nobody reads: if that is all of it, the connection can be kept.
-    async fn settle(&mut self, asked: &mut Asked) -> Result<(), Stop> {
-        if !asked.upload.as_ref().is_some_and(Upload::is_unwanted) {
+    async fn settle(&mut self, state: &mut RequestState) -> Result<(), Stop> {
+        if !state.upload.as_ref().is_some_and(Upload::is_unwanted) {
             return Ok(());
         }
-        poll_fn(|cx| match self.poll_sender(cx, asked) {
+        poll_fn(|cx| match self.poll_sender(cx, state) {
             Poll::Ready(stop) => Poll::Ready(Err(stop)),
             Poll::Pending => Poll::Ready(Ok(())),
         })

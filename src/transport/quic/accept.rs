@@ -13,7 +13,7 @@ use crate::id::TunnelId;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
-use crate::transport::accept::{AcceptError, Missing, Shown, no_hello, send_refusal};
+use crate::transport::accept::{AcceptError, Claimant, Missing, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{not_accepted_here, not_accepted_there};
 use crate::transport::link::{Claimed, Unwelcomed};
@@ -149,7 +149,7 @@ impl Incoming {
     }
 
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
-    pub(crate) async fn handshake(self) -> Result<(Shown, Pending), AcceptError> {
+    pub(crate) async fn handshake(self) -> Result<(Claimant, Pending), AcceptError> {
         let limit = self.settings.tunnel.timing.handshake_timeout;
         let deadline = tokio::time::Instant::now() + limit;
         let late = |missing| move |_| AcceptError::Timeout { missing, limit };
@@ -176,8 +176,8 @@ impl Incoming {
             Ok(Err(reason)) => return Err(no_hello(reason, control.fault(), limit)),
             Err(elapsed) => return Err(late(Missing::Hello)(elapsed)),
         };
-        let shown = Shown { hello, certificates: certificates(&quic), remote };
-        Ok((shown, Pending { quic, control, settings: self.settings }))
+        let claimant = Claimant { hello, certificates: certificates(&quic), remote };
+        Ok((claimant, Pending { quic, control, settings: self.settings }))
     }
 }
 

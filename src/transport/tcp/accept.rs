@@ -21,7 +21,7 @@ use crate::protocol::control::FrameType;
 use crate::protocol::handshake::{Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::protocol::tcp::CONTROL_URI;
-use crate::transport::accept::{AcceptError, Missing, Shown, no_hello, send_refusal};
+use crate::transport::accept::{AcceptError, Claimant, Missing, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{alert_text, not_accepted_here, not_accepted_there, peer_text};
 use crate::transport::kind::Dialect;
@@ -79,7 +79,7 @@ pub struct Incoming {
 
 /// Whose claim was heard.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum TcpClaim {
     Adit(Box<Pending>),
     Envoy(Box<envoy::Pending>),
 }
@@ -171,7 +171,7 @@ impl Incoming {
     }
 
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
-    pub(crate) async fn handshake(self) -> Result<(Shown, Heard), AcceptError> {
+    pub(crate) async fn handshake(self) -> Result<(Claimant, TcpClaim), AcceptError> {
         let limit = self.settings.tunnel.timing.handshake_timeout;
         let started = Instant::now();
         let deadline = (started + limit).into();
@@ -188,7 +188,7 @@ impl Incoming {
             };
             let deadline = deadline.min(tokio::time::Instant::now() + envoy.settings.handshake_timeout);
             let greeted = greet(Wire::tcp(raw), remote, Vec::new(), envoy.settings, settings, deadline).await;
-            return greeted.map(|(shown, pending)| (shown, Heard::Envoy(Box::new(pending))));
+            return greeted.map(|(claimant, pending)| (claimant, TcpClaim::Envoy(Box::new(pending))));
         }
         raw.read_records(true);
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), raw);
@@ -207,7 +207,7 @@ impl Incoming {
             let wire = Wire::tls(Bytes::new(), TlsStream::Server(stream));
             let deadline = deadline.min(tokio::time::Instant::now() + envoy.settings.handshake_timeout);
             let greeted = greet(wire, remote, certificates, envoy.settings, settings, deadline).await;
-            return greeted.map(|(shown, pending)| (shown, Heard::Envoy(Box::new(pending))));
+            return greeted.map(|(claimant, pending)| (claimant, TcpClaim::Envoy(Box::new(pending))));
         }
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(AcceptError::Tls(NO_ALPN.into()));
@@ -228,7 +228,7 @@ impl Incoming {
             return Err(too_early(control, limit).await);
         }
         let pending = Pending { remote, control, settings };
-        Ok((Shown { hello, certificates, remote }, Heard::Adit(Box::new(pending))))
+        Ok((Claimant { hello, certificates, remote }, TcpClaim::Adit(Box::new(pending))))
     }
 }
 

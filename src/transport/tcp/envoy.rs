@@ -6,10 +6,10 @@
 
 mod accept;
 mod dial;
-mod given_up;
 mod http2;
 mod idle;
 mod pings;
+mod retained;
 
 use std::fmt;
 use std::time::Duration;

@@ -194,7 +194,7 @@ async fn a_claim_from_before_the_change_becomes_no_tunnel(transport: Transport) 
         adit::initiator::Destination { transport: choice(transport), ..adit::initiator::Destination::new(&target, 1) };
     let site = Site::start(&authority, node("edge-1"), vec![destination]);
     let former = responder.claimed().await;
-    assert_eq!(former.shown.hello.token, None);
+    assert_eq!(former.claimant.hello.token, None);
 
     // Between its claim and its welcome.
     site.handle.update(|terms| terms.token = Token::new("secret")).unwrap();
@@ -208,7 +208,7 @@ async fn a_claim_from_before_the_change_becomes_no_tunnel(transport: Transport) 
     assert_eq!(site.status().connected(), 0);
 
     let next = responder.claimed().await;
-    assert_eq!(next.shown.hello.token, Token::new("secret"));
+    assert_eq!(next.claimant.hello.token, Token::new("secret"));
     let (prepared, welcome) = admitted(next, 2);
     let _tunnel = prepared.tunnel().clone();
     tokio::spawn(prepared.welcome(welcome));

@@ -17,7 +17,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::envoy::{Pinger, Rejection, Request, RequestReader};
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Welcome};
 use crate::tls::{self, InitiatorTls, Trust};
-use crate::transport::accept::{AcceptError, Missing, Shown};
+use crate::transport::accept::{AcceptError, Claimant, Missing};
 use crate::transport::control::{COMMANDS, Command};
 use crate::transport::kind::Dialect;
 use crate::transport::link::{Claimed, Unwelcomed};
@@ -71,7 +71,7 @@ pub(in crate::transport::tcp) async fn greet(
     accept: Arc<AcceptSettings>,
     settings: Settings,
     deadline: TokioInstant,
-) -> Result<(Shown, Pending), AcceptError> {
+) -> Result<(Claimant, Pending), AcceptError> {
     let reading = read_request(&mut wire, &accept);
     let limit = accept.handshake_timeout.min(settings.tunnel.timing.handshake_timeout);
     let request = match timeout_at(deadline, reading).await {
@@ -89,9 +89,9 @@ pub(in crate::transport::tcp) async fn greet(
         "a reverse tunnel request"
     );
     let key = certificates.first().and_then(|own| tls::spki_pin(own).ok());
-    let shown = Shown { hello: hello(&request), certificates, remote };
+    let claimant = Claimant { hello: hello(&request), certificates, remote };
     let wire = wire.unread(request.leftover);
-    Ok((shown, Pending { wire, remote, accept, settings, key }))
+    Ok((claimant, Pending { wire, remote, accept, settings, key }))
 }
 
 async fn read_request(wire: &mut Wire, accept: &AcceptSettings) -> Result<Result<Request, Rejection>, CloseReason> {

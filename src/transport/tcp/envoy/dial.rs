@@ -31,9 +31,9 @@ use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests};
 use crate::transport::tcp::dial::failed;
-use crate::transport::tcp::envoy::given_up::{GivenUp, Hold};
 use crate::transport::tcp::envoy::http2::Initiator;
 use crate::transport::tcp::envoy::idle::reason;
+use crate::transport::tcp::envoy::retained::{Hold, RetainedSockets};
 use crate::transport::tcp::envoy::{DialSettings, Security};
 use crate::transport::tcp::handshake::lost;
 use crate::transport::tcp::hidden::Hidden;
@@ -55,7 +55,7 @@ pub struct Dialer {
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
     settings: Settings,
-    given_up: GivenUp,
+    retained: RetainedSockets,
 }
 
 impl fmt::Debug for Dialer {
@@ -72,7 +72,7 @@ pub struct Connected {
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
     settings: Settings,
-    given_up: GivenUp,
+    retained: RetainedSockets,
 }
 
 /// An admitted tunnel that waits to be run.
@@ -86,7 +86,7 @@ pub(crate) struct Dialed {
     inner: Option<Hidden<ServerConfig>>,
     dial: Arc<DialSettings>,
     settings: Settings,
-    given_up: GivenUp,
+    retained: RetainedSockets,
 }
 
 impl Dialer {
@@ -113,7 +113,7 @@ impl Dialer {
             inner,
             dial: Arc::new(dial),
             settings: Settings { tunnel, tcp },
-            given_up: GivenUp::default(),
+            retained: RetainedSockets::default(),
         })
     }
 
@@ -125,7 +125,7 @@ impl Dialer {
         let connected = timeout(after, self.secure(address, server_name)).await;
         let wire = connected.map_err(|_| DialError::Timeout { over: TransportKind::Envoy, after })??;
         let (inner, dial, settings) = (self.inner.clone(), Arc::clone(&self.dial), self.settings.clone());
-        Ok(Connected { wire, address, inner, dial, settings, given_up: self.given_up.clone() })
+        Ok(Connected { wire, address, inner, dial, settings, retained: self.retained.clone() })
     }
 
     async fn secure(&self, address: SocketAddr, server_name: &str) -> Result<Wire, DialError> {
@@ -161,9 +161,9 @@ impl Connected {
         let after = self.dial.handshake_timeout;
         let asked = timeout(after, self.ask(hello)).await;
         // Also after a refusal: they may be what there is no room beside.
-        self.given_up.close();
+        self.retained.close();
         let (reader, leftover) = asked.map_err(|_| DialError::Timeout { over: TransportKind::Envoy, after })??;
-        let Self { wire, address, inner, dial, settings, given_up } = self;
+        let Self { wire, address, inner, dial, settings, retained } = self;
         let mut raw = wire.into_raw();
         raw.unread(leftover);
         let welcome = welcome(&settings);
@@ -181,7 +181,7 @@ impl Connected {
             requests,
             dialect: Dialect::Envoy,
         };
-        let dialed = Dialed { raw, reader, state, commands, meter, inner, dial, settings, given_up };
+        let dialed = Dialed { raw, reader, state, commands, meter, inner, dial, settings, retained };
         Ok((Tunnel::tcp(connection), welcome, dialed))
     }
 
@@ -258,10 +258,10 @@ fn refused(error: HandshakeError) -> DialError {
 
 impl Admitted for Dialed {
     async fn run<A: Accept>(self, accept: A) -> CloseReason {
-        let (state, given_up, hold) = (Arc::clone(&self.state), self.given_up.clone(), Hold::on(&self.raw));
+        let (state, retained, hold) = (Arc::clone(&self.state), self.retained.clone(), Hold::on(&self.raw));
         let reason = self.serve(accept).await.unwrap_or_else(|reason| reason);
         match reason.code {
-            CloseCode::Idle => given_up.keep(hold),
+            CloseCode::Idle => retained.keep(hold),
             _ => drop(hold),
         }
         state.advance(Phase::Closed(reason.clone()));
@@ -271,7 +271,7 @@ impl Admitted for Dialed {
 
 impl Dialed {
     async fn serve<A: Accept>(self, accept: A) -> Result<CloseReason, CloseReason> {
-        let Self { mut raw, reader, state, mut commands, meter, inner, dial, settings, given_up: _ } = self;
+        let Self { mut raw, reader, state, mut commands, meter, inner, dial, settings, retained: _ } = self;
         let rest = idle(&mut raw, &reader, &dial, &mut commands, &state).await?;
         let begins_tls = rest.first() == Some(&TLS_HANDSHAKE);
         raw.unread(rest);

@@ -8,7 +8,7 @@ use crate::transport::tcp::raw::Raw;
 
 /// Those of one destination. At most one per tunnel, since a tunnel begins with a handshake.
 #[derive(Debug, Clone, Default)]
-pub(super) struct GivenUp(Arc<Mutex<Vec<Socket>>>);
+pub(super) struct RetainedSockets(Arc<Mutex<Vec<Socket>>>);
 
 /// A second hold on a connection: while it lives, dropping the first one tells the other end nothing.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Hold {
     }
 }
 
-impl GivenUp {
+impl RetainedSockets {
     pub(super) fn keep(&self, hold: Hold) {
         self.lock().extend(hold.0);
     }
