@@ -18,12 +18,12 @@ pub(crate) struct Misfit {
     pub(crate) what: &'static str,
     responder: Variant,
     initiator: Variant,
-    shown: Claimant,
+    shown: Shown,
 }
 
 /// The certificate that the initiator shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Claimant {
+enum Shown {
     Right,
     /// The right names, by an authority that the responder does not know.
     OtherAuthority,
@@ -31,18 +31,18 @@ enum Claimant {
     OtherNode,
 }
 
-const fn misfit(what: &'static str, responder: Variant, initiator: Variant, shown: Claimant) -> Misfit {
+const fn misfit(what: &'static str, responder: Variant, initiator: Variant, shown: Shown) -> Misfit {
     Misfit { what, responder, initiator, shown }
 }
 
 /// All of them.
 pub(crate) const MISFITS: [Misfit; 6] = [
-    misfit("a certificate of another CA", Variant::Mtls, Variant::Mtls, Claimant::OtherAuthority),
-    misfit("a certificate of another node", Variant::Mtls, Variant::Mtls, Claimant::OtherNode),
-    misfit("dialled in clear, TLS expected", Variant::Mtls, Variant::Plaintext, Claimant::Right),
-    misfit("dialled with TLS, none expected", Variant::Plaintext, Variant::Mtls, Claimant::Right),
-    misfit("inner TLS at the responder only", Variant::InnerMtls, Variant::Mtls, Claimant::Right),
-    misfit("inner TLS at the initiator only", Variant::Mtls, Variant::InnerMtls, Claimant::Right),
+    misfit("a certificate of another CA", Variant::Mtls, Variant::Mtls, Shown::OtherAuthority),
+    misfit("a certificate of another node", Variant::Mtls, Variant::Mtls, Shown::OtherNode),
+    misfit("dialled in clear, TLS expected", Variant::Mtls, Variant::Plaintext, Shown::Right),
+    misfit("dialled with TLS, none expected", Variant::Plaintext, Variant::Mtls, Shown::Right),
+    misfit("inner TLS at the responder only", Variant::InnerMtls, Variant::Mtls, Shown::Right),
+    misfit("inner TLS at the initiator only", Variant::Mtls, Variant::InnerMtls, Shown::Right),
 ];
 
 /// Long enough for every handshake, and less than a connection that says nothing may take.
@@ -66,7 +66,7 @@ impl Refusal {
     /// `None`: there is no Envoy here, and it was said so.
     pub(crate) async fn provoke(responder: End, initiator: End, misfit: Misfit, target: SocketAddr) -> Option<Self> {
         let folder = Folder::new();
-        let proof = misfit.shown == Claimant::OtherNode;
+        let proof = misfit.shown == Shown::OtherNode;
         let responder = Responder::start(responder, Protocol::Envoy(misfit.responder), &folder, proof).await?;
         let (to, protocol) = (responder.tunnel_address(), Protocol::Envoy(misfit.initiator));
         let initiator =
@@ -89,7 +89,7 @@ impl Refusal {
     }
 }
 
-impl Claimant {
+impl Shown {
     /// Puts it where the initiator takes its own from.
     fn put(self, folder: &Folder) {
         const OTHER: Node<'static> = Node { node: "edge-2", ..NODE };
