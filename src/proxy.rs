@@ -17,4 +17,5 @@ mod upload;
 pub use body::ExchangeBody;
 pub use context::{ConnectionDetails, ConnectionInfo, Context};
 pub use record::{AccessLog, Record, Recorder};
+pub(crate) use upload::Progress;
 pub use upload::Upload;

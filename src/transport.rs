@@ -26,7 +26,7 @@ mod tied;
 mod tunnel;
 
 pub use accept::{AcceptError, Claimant, Incoming, Missing, Pending, Prepared};
-pub use arrival::{Accept, Arrival, FlowArrival, HttpArrival, RawArrival, Responder};
+pub use arrival::{Accept, Arrival, FlowArrival, HttpArrival, RawArrival, Responder, StreamRefusal, TunnelFacts};
 pub use body::RecvBody;
 pub use dial::{Connected, Dialed, Dialer};
 pub use error::{BodyError, DialError, OpenError, SendError, TunnelLost};

@@ -1,6 +1,7 @@
 //! The body of a request, whatever connection it comes from.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use super::http1::Download;
 use crate::egress::error::BodyError;
 use crate::message::h2::recv::StreamBody;
 use crate::message::interim::{InformationalSink, send_continue};
+use crate::proxy::Progress;
 
 /// The body of a request; can be read in another task than the one that answers the request.
 ///
@@ -25,7 +27,23 @@ pub struct RequestBody {
 enum Kind {
     Whole(Option<Bytes>),
     Http1(Download),
-    Http2(StreamBody),
+    Http2 { body: StreamBody, progress: Option<Arc<Progress>> },
+}
+
+/// A body that can say which rule its sender broke.
+pub(super) trait Reports {
+    /// Tells `progress` of it, as soon as it is known.
+    fn report_to(&mut self, progress: &Arc<Progress>);
+}
+
+impl Reports for RequestBody {
+    fn report_to(&mut self, to: &Arc<Progress>) {
+        match &mut self.kind {
+            Kind::Whole(_) => {}
+            Kind::Http1(download) => download.report_to(to),
+            Kind::Http2 { progress, .. } => *progress = Some(Arc::clone(to)),
+        }
+    }
 }
 
 impl RequestBody {
@@ -44,7 +62,7 @@ impl RequestBody {
     }
 
     pub(super) fn http2(body: StreamBody) -> Self {
-        Self { kind: Kind::Http2(body), expects: None }
+        Self { kind: Kind::Http2 { body, progress: None }, expects: None }
     }
 
     /// Says 100 through `sink` once this is polled.
@@ -65,7 +83,13 @@ impl Body for RequestBody {
         match &mut self.kind {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Http1(download) => download.poll_frame(cx),
-            Kind::Http2(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+            Kind::Http2 { body, progress } => Pin::new(body).poll_frame(cx).map_err(|error| {
+                let error = BodyError::from(error);
+                if let (BodyError::Invalid(violation), Some(progress)) = (&error, progress) {
+                    progress.break_rule(*violation);
+                }
+                error
+            }),
         }
     }
 
@@ -73,7 +97,7 @@ impl Body for RequestBody {
         match &self.kind {
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Http1(download) => download.is_end_stream(),
-            Kind::Http2(body) => body.is_end_stream(),
+            Kind::Http2 { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -81,7 +105,7 @@ impl Body for RequestBody {
         let known = match &self.kind {
             Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Http1(download) => download.remaining(),
-            Kind::Http2(body) => body.remaining(),
+            Kind::Http2 { body, .. } => body.remaining(),
         };
         known.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

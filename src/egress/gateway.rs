@@ -17,6 +17,7 @@ use http_body::Body;
 use tracing::Instrument;
 
 use self::attributes::RequestAttributes;
+use crate::egress::body::Reports;
 use crate::egress::find::FindTunnel;
 use crate::egress::terms::Current;
 use crate::egress::{ConnectionInfo, Context, ExchangeService, RequestBody};
@@ -61,7 +62,7 @@ impl<T: Opener> Gateway<T> {
         context: Context,
     ) -> impl Future<Output = Response<ExchangeBody<T::Body>>> + Send
     where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+        B: Reports + Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let (head, body) = request.into_parts();
         let connection = &context.connection;
@@ -71,7 +72,9 @@ impl<T: Opener> Gateway<T> {
             let record = self.0.recorder.begin_with(now.access_log(), &head, Some(connection.remote));
             (record, Way::new(&now.router, &RequestAttributes { head: &head, connection }))
         };
-        let body = Some(record.upload(body));
+        let mut body = record.upload(body);
+        body.introduce(B::report_to);
+        let body = Some(body);
         // What the future holds, it holds once: everything below borrows it.
         let mut request = Received { head, body, context, record };
         async move {

@@ -30,6 +30,7 @@ use crate::protocol::handshake;
 use crate::proxy::exchange::answer;
 use crate::proxy::{ExchangeBody, Record, Recorder};
 use crate::telemetry::Side;
+use crate::transport::TunnelFacts;
 
 /// A service as the configuration describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,8 +158,9 @@ fn authority(head: &request::Parts) -> &str {
 }
 
 /// What is logged of one exchange stands in it.
-fn span(method: &Method) -> Span {
-    tracing::debug_span!("exchange", side = "target", method = method.as_str())
+fn span(method: &Method, tunnel: Option<TunnelFacts<'_>>) -> Span {
+    let tunnel = tunnel.map(|tunnel| tracing::field::display(tunnel.id()));
+    tracing::debug_span!("exchange", side = "target", tunnel, method = method.as_str())
 }
 
 impl<B> tower_service::Service<Request<B>> for Services
@@ -176,7 +178,7 @@ where
     /// Dropping the future, or the body it brings, ends the exchange at the target.
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let services = self.clone();
-        let span = span(request.method());
+        let span = span(request.method(), None);
         Box::pin(async move { Ok(services.answer(request).await) }.instrument(span))
     }
 }

@@ -15,7 +15,7 @@ use crate::protocol::ALPN;
 use crate::tls::{self, TlsError};
 use crate::transport::quic::{self, QuicSettings};
 use crate::transport::tcp::{self, TcpSettings, envoy};
-use crate::transport::{Accept, Arrival, Dialer, TransportChoice};
+use crate::transport::{Accept, Arrival, Dialer, StreamRefusal, TransportChoice, TunnelFacts};
 
 /// What stays as it was at the start.
 #[derive(Debug)]
@@ -185,6 +185,10 @@ impl<A: Accept> Accept for Serving<A> {
     fn accept(self, arrival: Arrival) -> impl Future<Output = ()> + Send + 'static {
         let accept = self.0.current.load().terms.accept.clone();
         accept.accept(arrival)
+    }
+
+    fn refused(&self, tunnel: TunnelFacts<'_>, refusal: &StreamRefusal) {
+        self.0.current.load().terms.accept.refused(tunnel, refusal);
     }
 }
 

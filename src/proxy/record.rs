@@ -16,12 +16,12 @@ use http_body::Body;
 
 use self::line::{Line, Origin};
 use super::opener::Opener;
-use super::upload::Upload;
-use crate::id::{HostId, Place, ServiceName, TenantId, TunnelId};
+use super::upload::{Progress, Upload};
+use crate::id::{HostId, ServiceName, TenantId};
 use crate::message::failure::{Cause, Failure};
 use crate::message::violation::Violation;
-use crate::telemetry::{Direction, ExchangeMetrics, ExchangeRecord, Metrics, Side};
-use crate::transport::TransportKind;
+use crate::telemetry::{Direction, ExchangeMetrics, ExchangeRecord, Metrics, Outcome, Side};
+use crate::transport::{StreamRefusal, TunnelFacts};
 
 pub use self::line::{AccessLog, TARGET};
 
@@ -59,7 +59,7 @@ impl Recorder {
     /// The same, logged as `log` says.
     pub fn begin_with(&self, log: AccessLog, head: &request::Parts, remote: Option<SocketAddr>) -> Record {
         let line = log.is_wanted().then(|| Box::new(Line::new(self.origin(log), head, remote)));
-        Record { counted: self.metrics.begin(), line }
+        Record { counted: self.metrics.begin(), uploads: None, line }
     }
 
     fn origin(&self, log: AccessLog) -> Origin {
@@ -68,15 +68,25 @@ impl Recorder {
 
     /// A codec refused what it read: the record of that is written at once, logged as `log` says.
     pub fn refused_with(&self, log: AccessLog, remote: SocketAddr, violation: Violation) {
+        let mut record = self.unread(log, Some(remote));
+        record.failed_with(cause_of(violation), &violation);
+        record.responded(violation.status());
+    }
+
+    /// The transport refused a stream that came through this tunnel: the record of that is written at once.
+    pub fn refused_stream(&self, tunnel: TunnelFacts<'_>, refusal: &StreamRefusal) {
+        let mut record = self.unread(self.log, None);
+        record.through(tunnel);
+        record.failed_with(refusal.cause, &refusal.details);
+        if let Some(status) = refusal.status {
+            record.responded(status);
+        }
+    }
+
+    /// Of what never became a request.
+    fn unread(&self, log: AccessLog, remote: Option<SocketAddr>) -> Record {
         let line = log.is_wanted().then(|| Box::new(Line::refused(self.origin(log), remote)));
-        let mut record = Record { counted: self.metrics.begin(), line };
-        let status = violation.status();
-        let cause = match status {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Cause::HeadTooLarge,
-            _ => Cause::BadRequest,
-        };
-        record.failed_with(cause, &violation);
-        record.responded(status);
+        Record { counted: self.metrics.begin(), uploads: None, line }
     }
 }
 
@@ -85,6 +95,7 @@ impl Recorder {
 #[must_use = "the exchange counts as under way while this lives"]
 pub struct Record {
     counted: ExchangeRecord,
+    uploads: Option<Arc<Progress>>,
     line: Option<Box<Line>>,
 }
 
@@ -103,10 +114,10 @@ impl Record {
         }
     }
 
-    /// The exchange runs through this tunnel.
-    pub fn through(&mut self, id: TunnelId, place: &Place, transport: TransportKind) {
+    /// The exchange came through this tunnel.
+    pub fn through(&mut self, tunnel: TunnelFacts<'_>) {
         if let Some(line) = &mut self.line {
-            line.through(id, place, transport);
+            line.through(tunnel.id(), tunnel.place(), tunnel.transport());
         }
     }
 
@@ -121,9 +132,7 @@ impl Record {
     /// The body of the request, counted.
     pub fn upload<B: Body>(&mut self, body: B) -> Upload<B> {
         let upload = Upload::new(body, self.counted.metrics());
-        if let Some(line) = &mut self.line {
-            line.uploads(upload.progress());
-        }
+        self.uploads = upload.progress();
         upload
     }
 
@@ -156,8 +165,16 @@ impl Record {
         self.failed_with(failure.cause(), &failure.details());
     }
 
-    /// The exchange failed of this cause; `details` say for people what exactly happened.
+    /// The exchange failed of this cause; `details` say for people what exactly happened. If its client had broken a rule
+    /// before, all that follows comes of that.
     pub fn failed_with(&mut self, cause: Cause, details: &dyn fmt::Display) {
+        match self.broken_rule() {
+            Some(violation) => self.note_failure(cause_of(violation), &violation),
+            None => self.note_failure(cause, details),
+        }
+    }
+
+    fn note_failure(&mut self, cause: Cause, details: &dyn fmt::Display) {
         if !self.counted.has_failed()
             && let Some(line) = &mut self.line
         {
@@ -170,12 +187,38 @@ impl Record {
     pub fn complete(&mut self) {
         self.counted.complete();
     }
+
+    /// The rule that the client broke in the middle of its body, if it did.
+    fn broken_rule(&self) -> Option<Violation> {
+        self.uploads.as_ref().and_then(|uploads| uploads.broken())
+    }
+
+    /// An exchange that was given up because its client broke a rule was not cancelled. The codec answers the client.
+    fn settle(&mut self) {
+        if self.counted.outcome() == Outcome::Open
+            && let Some(violation) = self.broken_rule()
+        {
+            self.note_failure(cause_of(violation), &violation);
+            if self.counted.status().is_none() {
+                self.responded(violation.status());
+            }
+        }
+    }
+}
+
+/// What a broken rule counts as.
+fn cause_of(violation: Violation) -> Cause {
+    match violation.status() {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Cause::HeadTooLarge,
+        _ => Cause::BadRequest,
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.settle();
         if let Some(line) = self.line.take() {
-            line.write(&self.counted);
+            line.write(&self.counted, self.uploads.as_ref().map_or(0, |uploads| uploads.bytes()));
         }
     }
 }

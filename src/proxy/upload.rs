@@ -1,8 +1,8 @@
 //! The request's body on its way into a tunnel: what a retry needs to know of it, whose turn it is, how much passed.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use crate::message::violation::Violation;
 use crate::telemetry::{Direction, ExchangeMetrics};
 
 /// A request's body. Without a body there is nothing to lose, and a second one is as good as the first.
@@ -65,6 +66,13 @@ impl<B> Upload<B> {
         }
     }
 
+    /// Lets the body know where it can say what is wrong with it, see [`Progress::break_rule`].
+    pub(crate) fn introduce(&mut self, introduce: impl FnOnce(&mut B, &Arc<Progress>)) {
+        if let Kind::Streaming { body, progress } = &mut self.0 {
+            introduce(body, progress);
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.0, Kind::Empty)
     }
@@ -78,6 +86,8 @@ pub(crate) struct Progress {
     moved: AtomicU64,
     bytes: AtomicU64,
     metrics: ExchangeMetrics,
+    /// The rule that the sender broke. Whoever answers may be dropped before it reads that far.
+    broken: OnceLock<Violation>,
 }
 
 /// The sender has yet to deliver.
@@ -85,7 +95,13 @@ const WAITS: u64 = u64::MAX;
 
 impl Progress {
     fn new(metrics: ExchangeMetrics) -> Self {
-        Self { start: Instant::now(), moved: AtomicU64::new(0), bytes: AtomicU64::new(0), metrics }
+        Self {
+            start: Instant::now(),
+            moved: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            metrics,
+            broken: OnceLock::new(),
+        }
     }
 
     /// For how long it has been the turn of the other side: to take more, or, once all is sent, to answer. Zero while
@@ -100,6 +116,16 @@ impl Progress {
     /// Bytes that were taken from the sender so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The sender broke a rule in the middle of the body; the first one counts.
+    pub(crate) fn break_rule(&self, violation: Violation) {
+        let _ = self.broken.set(violation);
+    }
+
+    /// The rule that the sender broke, if it did.
+    pub(super) fn broken(&self) -> Option<Violation> {
+        self.broken.get().copied()
     }
 
     fn note(&self, delivered: bool) {

@@ -193,7 +193,7 @@ impl Pending {
     /// Makes the tunnel's handle, so that it can be registered before the initiator hears of it.
     pub fn prepare(self, id: TunnelId) -> Prepared {
         let Self { claimant: Claimant { hello, .. }, link } = self;
-        let state = TunnelState::new(id, hello.place, hello.limits, hello.services);
+        let state = TunnelState::new(id, hello.place, link.kind(), hello.limits, hello.services);
         let (tunnel, link) = link.prepare(state);
         Prepared { tunnel, link }
     }

@@ -1,5 +1,7 @@
 //! What arrives on the initiator's end of a tunnel, and the trait of whoever takes it.
 
+mod origin;
+
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -19,11 +21,18 @@ use crate::transport::raw::RawStream;
 use crate::transport::state::InFlight;
 use crate::transport::{quic, tcp};
 
+pub use self::origin::{StreamRefusal, TunnelFacts};
+
 /// Takes what arrives through a tunnel, each arrival in a task of its own.
 pub trait Accept: Clone + Send + Sync + 'static {
     /// Works on one arrival to its end. The future is dropped only with the tunnel: what the responder cancels is told by
     /// [`Responder::drive`]. It is the whole task, so its size is what an exchange costs.
     fn accept(self, arrival: Arrival) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Hears of a stream that the transport refused by itself, because what it sent is no request; it never arrives.
+    fn refused(&self, tunnel: TunnelFacts<'_>, refusal: &StreamRefusal) {
+        let _ = (tunnel, refusal);
+    }
 }
 
 /// A stream that the responder has opened.
@@ -206,6 +215,11 @@ impl Responder {
 
     pub(super) const fn tcp(responder: tcp::Responder, in_flight: InFlight) -> Self {
         Self { half: Half::Tcp(responder), in_flight }
+    }
+
+    /// The tunnel that the request came through.
+    pub fn tunnel(&self) -> TunnelFacts<'_> {
+        TunnelFacts::new(self.in_flight.tunnel())
     }
 
     /// Sends an interim response (1xx without 101) as soon as the stream takes it; others, and those that a responder who

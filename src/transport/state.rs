@@ -99,6 +99,7 @@ pub struct PathStats {
 pub(crate) struct TunnelState {
     pub(crate) id: TunnelId,
     pub(crate) place: Place,
+    pub(crate) transport: TransportKind,
     pub(crate) opened: Instant,
     in_flight: AtomicU32,
     exchanges: AtomicU64,
@@ -124,10 +125,17 @@ pub(crate) struct TunnelState {
 }
 
 impl TunnelState {
-    pub(crate) fn new(id: TunnelId, place: Place, peer_limits: PeerLimits, services: Vec<Service>) -> Arc<Self> {
+    pub(crate) fn new(
+        id: TunnelId,
+        place: Place,
+        transport: TransportKind,
+        peer_limits: PeerLimits,
+        services: Vec<Service>,
+    ) -> Arc<Self> {
         let state = Self {
             id,
             place,
+            transport,
             opened: Instant::now(),
             in_flight: AtomicU32::new(0),
             exchanges: AtomicU64::new(0),
@@ -364,6 +372,13 @@ const fn health(phase: &Phase) -> Health {
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<TunnelState>);
 
+impl InFlight {
+    /// The tunnel that it is under way on.
+    pub(crate) fn tunnel(&self) -> &TunnelState {
+        &self.0
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -384,7 +399,7 @@ mod tests {
             node: NodeId::new("n").unwrap(),
         };
         let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 0 };
-        TunnelState::new(TunnelId(1), place, PeerLimits::default(), Vec::new())
+        TunnelState::new(TunnelId(1), place, TransportKind::Quic, PeerLimits::default(), Vec::new())
     }
 
     #[test]

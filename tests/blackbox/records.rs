@@ -14,6 +14,7 @@ over_each_transport!(
     the_query_is_told_only_where_the_file_says_so,
     a_client_that_leaves_before_the_head_is_told,
     a_request_that_the_codec_refuses_is_told_and_counted,
+    a_body_that_breaks_a_rule_is_no_cancellation,
     a_target_that_is_down_is_told_on_both_sides_and_warned_of,
     a_response_that_is_cut_is_told_on_both_sides_and_warned_of,
     a_request_for_nobody_is_told,
@@ -80,18 +81,21 @@ async fn a_whole_exchange_is_told_on_both_sides(transport: Transport) {
         assert_eq!(process.metric(&ended).await, 1);
     }
     let tunnel = &site.responder.0.tunnels().await.accepted[0].id;
+    for (process, _) in sides {
+        assert_fields(
+            &record(process, "/echo").await,
+            &[
+                ("tenant", NODE.tenant.into()),
+                ("node", NODE.node.into()),
+                ("cluster", NODE.cluster.into()),
+                ("tunnel", tunnel.as_str().into()),
+                ("transport", transport.label().into()),
+            ],
+        );
+    }
     assert_fields(
         &record(&site.responder.0, "/echo").await,
-        &[
-            ("listener", site.egress().to_string().into()),
-            ("tenant", NODE.tenant.into()),
-            ("host_id", NODE.node.into()),
-            ("node", NODE.node.into()),
-            ("cluster", NODE.cluster.into()),
-            ("tunnel", tunnel.as_str().into()),
-            ("transport", transport.label().into()),
-            ("attempts", 1.into()),
-        ],
+        &[("listener", site.egress().to_string().into()), ("host_id", NODE.node.into()), ("attempts", 1.into())],
     );
 }
 
@@ -140,6 +144,27 @@ async fn a_request_that_the_codec_refuses_is_told_and_counted(transport: Transpo
     assert_eq!(response.await.unwrap().status(), 417);
     assert_eq!(failed(responder, "egress", "bad_request").await, 2);
     assert!(site.target.requests().is_empty());
+}
+
+async fn a_body_that_breaks_a_rule_is_no_cancellation(transport: Transport) {
+    let site = Site::start(transport).await;
+    let responder = &site.responder.0;
+    let mut client = site.connect().await;
+    let head = format!("POST /hang HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    client.send(head.as_bytes()).await.unwrap();
+    site.arrived("/hang").await;
+    client.send(b"no number\r\n").await.unwrap();
+    assert_eq!(client.response().await.unwrap().status(), 400);
+    let broken = [
+        ("outcome", "failed".into()),
+        ("cause", "bad_request".into()),
+        ("details", "a chunk size is malformed".into()),
+        ("status", 400.into()),
+        ("request_bytes", 3.into()),
+    ];
+    assert_fields(&record(responder, "/hang").await, &broken);
+    assert_eq!(failed(responder, "egress", "bad_request").await, 1);
+    assert_eq!(failed(responder, "egress", "cancelled").await, 0);
 }
 
 async fn a_target_that_is_down_is_told_on_both_sides_and_warned_of(transport: Transport) {

@@ -16,7 +16,7 @@ use crate::id::{Place, ServiceName, TunnelId};
 use crate::message::failure::PROXY_STATUS;
 use crate::message::interim::InformationalSink;
 use crate::protocol::code::StreamCode;
-use crate::proxy::AccessLog;
+use crate::proxy::{AccessLog, Progress};
 use crate::registry::{Handle, Health};
 use crate::routing::RouterSettings;
 use crate::routing::testing::admitted;
@@ -161,10 +161,18 @@ fn context() -> Context {
     Context { connection: ConnectionInfo::new(details), interim: InformationalSink::new(|_| {}) }
 }
 
+impl Reports for Empty<Bytes> {
+    fn report_to(&mut self, _: &Arc<Progress>) {}
+}
+
+impl Reports for Full<Bytes> {
+    fn report_to(&mut self, _: &Arc<Progress>) {}
+}
+
 /// What the gateway answers a request from somewhere.
 async fn ask<B>(gateway: &Gateway<Fake>, request: Request<B>) -> Response<ExchangeBody<Answer>>
 where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+    B: Reports + Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     gateway.answer(request, context()).await
 }

@@ -13,6 +13,7 @@ use super::Stop;
 use crate::egress::{BodyError, lock};
 use crate::message::chunked::{Decoder, Piece};
 use crate::net::input::Input;
+use crate::proxy::Progress;
 
 /// Most bytes waiting to be read by the service; beyond it nothing is read from the socket.
 const MAX_QUEUED: usize = 128 * 1024;
@@ -30,6 +31,8 @@ struct Queue {
     unwanted: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// Where a broken rule is told, also when nobody reads that far any more.
+    progress: Option<Arc<Progress>>,
 }
 
 /// The end at the socket.
@@ -86,7 +89,11 @@ impl Upload {
             Ok(Some(piece)) => piece,
             Ok(None) => return Ok(false),
             Err(violation) => {
-                lock(&self.queue).finish(Err(BodyError::Invalid(violation)));
+                let mut queue = lock(&self.queue);
+                if let Some(progress) = &queue.progress {
+                    progress.break_rule(violation);
+                }
+                queue.finish(Err(BodyError::Invalid(violation)));
                 return Err(Stop::Reject(violation));
             }
         };
@@ -161,6 +168,11 @@ fn wake(waker: &mut Option<Waker>) {
 }
 
 impl Download {
+    /// Tells `progress` of the rule that the sender breaks, if it does.
+    pub(in crate::egress) fn report_to(&self, progress: &Arc<Progress>) {
+        lock(&self.queue).progress = Some(Arc::clone(progress));
+    }
+
     pub(in crate::egress) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,

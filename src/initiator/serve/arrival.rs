@@ -12,9 +12,13 @@ use crate::initiator::targets::Prepared;
 use crate::message::failure::Failure;
 use crate::message::interim::Queue;
 use crate::proxy::Record;
-use crate::transport::{Accept, Arrival, HttpArrival, Refusing, Responder, http_only};
+use crate::transport::{Accept, Arrival, HttpArrival, Refusing, Responder, StreamRefusal, TunnelFacts, http_only};
 
 impl Accept for Services {
+    fn refused(&self, tunnel: TunnelFacts<'_>, refusal: &StreamRefusal) {
+        self.0.recorder.refused_stream(tunnel, refusal);
+    }
+
     /// Answers a request; a failure is an answer, too. Raw streams and flows are refused.
     fn accept(self, arrival: Arrival) -> impl Future<Output = ()> + Send + 'static {
         // Outside the future, which would otherwise hold the arrival twice.
@@ -59,8 +63,9 @@ enum Stage {
 impl Serving {
     fn new(services: &Services, arrival: HttpArrival) -> Self {
         let HttpArrival { parts, body, service, responder } = arrival;
-        let span = span(&parts.method);
-        let (record, begun) = services.begin(service.as_ref(), parts, body);
+        let span = span(&parts.method, Some(responder.tunnel()));
+        let (mut record, begun) = services.begin(service.as_ref(), parts, body);
+        record.through(responder.tunnel());
         let (exported, stage) = match begun {
             Ok((exported, prepared)) => (Some(exported), Stage::Ready(prepared, span)),
             Err(failure) => (None, Stage::Failed(failure)),

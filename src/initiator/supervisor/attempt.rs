@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tracing::{Instrument, Span};
 
 use super::{Shared, Slot};
 use crate::initiator::auto::Attempt;
@@ -171,13 +172,28 @@ async fn attend<A: Accept>(shared: Shared<A>, dialed: Dialed, reports: Reports) 
     let Ok(room) = reports.reports.reserve().await else { return };
     let record = shared.metrics.opened(tunnel.transport().label());
     let accept = Serving(Arc::clone(&shared.state));
-    shared.tasks.spawn(async move {
+    let run = async move {
         let reason = dialed.run(accept).await;
+        tracing::debug!(code = %reason.code, reason = reason.text, "tunnel down");
         record.closed(reason.code);
-    });
+    };
+    shared.tasks.spawn(run.instrument(span(&tunnel)));
     drop(shared);
     room.send(Report { attempt: reports.attempt, happened: Happened::Opened(Box::new(opened)) });
     watch(&tunnel, &reports).await;
+}
+
+/// What is logged of one tunnel stands in it.
+fn span(tunnel: &Tunnel) -> Span {
+    let claim = &tunnel.place().claim;
+    tracing::info_span!(
+        "tunnel",
+        node = %claim.node,
+        cluster = %claim.cluster,
+        tenant = %claim.tenant,
+        transport = %tunnel.transport(),
+        tunnel = %tunnel.id(),
+    )
 }
 
 async fn watch(tunnel: &Tunnel, reports: &Reports) {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::{Method, Uri, request};
 use tracing::info;
 
-use super::super::upload::Progress;
 use super::trace;
 use crate::id::{HostId, Place, ServiceName, TenantId, TunnelId};
 use crate::telemetry::{ExchangeRecord, Outcome, Side};
@@ -68,7 +67,6 @@ pub(super) struct Line {
     target: Option<Arc<str>>,
     tunnel: Option<(TunnelId, Place, TransportKind)>,
     attempts: u32,
-    uploads: Option<Arc<Progress>>,
     response_bytes: u64,
     first_byte: Option<Duration>,
     details: Option<Box<str>>,
@@ -82,8 +80,8 @@ impl Line {
     }
 
     /// Of a request that could not be read.
-    pub(super) fn refused(origin: Origin, remote: SocketAddr) -> Self {
-        Self { remote: Some(remote), ..Self::empty(origin) }
+    pub(super) fn refused(origin: Origin, remote: Option<SocketAddr>) -> Self {
+        Self { remote, ..Self::empty(origin) }
     }
 
     fn empty(origin: Origin) -> Self {
@@ -98,7 +96,6 @@ impl Line {
             target: None,
             tunnel: None,
             attempts: 0,
-            uploads: None,
             response_bytes: 0,
             first_byte: None,
             details: None,
@@ -124,10 +121,6 @@ impl Line {
         self.attempts += 1;
     }
 
-    pub(super) fn uploads(&mut self, progress: Option<Arc<Progress>>) {
-        self.uploads = progress;
-    }
-
     pub(super) fn responded(&mut self, after: Duration) {
         self.first_byte.get_or_insert(after);
     }
@@ -142,7 +135,7 @@ impl Line {
         self.details = Some(shown.collect());
     }
 
-    pub(super) fn write(&self, counted: &ExchangeRecord) {
+    pub(super) fn write(&self, counted: &ExchangeRecord, request_bytes: u64) {
         let (outcome, cause) = self.ending(counted);
         let uri = self.request.as_ref().map(|(_, uri)| uri);
         let place = self.tunnel.as_ref().map(|(_, place, _)| &place.claim);
@@ -168,7 +161,7 @@ impl Line {
             cause,
             details = self.details.as_deref(),
             attempts = (self.origin.side == Side::Egress).then_some(self.attempts),
-            request_bytes = self.uploads.as_ref().map_or(0, |uploads| uploads.bytes()),
+            request_bytes,
             response_bytes = self.response_bytes,
             first_byte_ms = self.first_byte.map(millis),
             total_ms = millis(counted.elapsed()),

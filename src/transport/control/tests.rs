@@ -7,6 +7,7 @@ use crate::id::{Claim, InstanceId, Place, TunnelId};
 use crate::protocol::control::{Close, Frame};
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal, ServiceKind, Welcome};
 use crate::protocol::session::Timing;
+use crate::transport::TransportKind;
 use channel::{Line, Path, line};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -52,7 +53,7 @@ struct End {
 
 impl End {
     fn start(mut control: Control<Line>, opener: bool) -> Self {
-        let state = TunnelState::new(TunnelId(1), place(), PeerLimits::default(), Vec::new());
+        let state = TunnelState::new(TunnelId(1), place(), TransportKind::Quic, PeerLimits::default(), Vec::new());
         let (commands, mut inbox) = mpsc::channel(COMMANDS);
         let running = Arc::clone(&state);
         let driver = tokio::spawn(async move { control.run(&running, &mut inbox, opener).await });

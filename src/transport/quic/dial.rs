@@ -157,7 +157,13 @@ impl Connected {
                 Err(reason) => return Err(closed_early(&quic, &reason)),
             }
         };
-        let state = TunnelState::new(welcome.tunnel, hello.place.clone(), welcome.limits, hello.services.clone());
+        let state = TunnelState::new(
+            welcome.tunnel,
+            hello.place.clone(),
+            TransportKind::Quic,
+            welcome.limits,
+            hello.services.clone(),
+        );
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
         let connection = Connection {

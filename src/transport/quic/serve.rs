@@ -12,11 +12,14 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tracing::{debug, trace};
 
+use crate::message::violation::Violation;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::flows::FlowError;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{Open, Refused, RequestHead, Role, ServiceEvent, ServiceReader, StreamType, Text};
-use crate::transport::arrival::{self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival};
+use crate::transport::arrival::{
+    self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival, StreamRefusal, TunnelFacts,
+};
 use crate::transport::body::RecvBody;
 use crate::transport::error::BodyError;
 use crate::transport::quic::datagrams::FlowTable;
@@ -77,7 +80,11 @@ fn take<A: Accept>(
         let read = timeout(HEAD_TIMEOUT, opening(recv, stream.tunnel.limits)).await;
         let arrival = match stream.arrival(read) {
             Ok(arrival) => arrival,
-            Err(Some(answering)) => return answering.await,
+            Err(Some(not_taken)) => {
+                let NotTaken { tunnel, refusal, answering } = *not_taken;
+                accept.refused(TunnelFacts::new(&tunnel.state), &refusal);
+                return answering.await;
+            }
             Err(None) => return,
         };
         accept.accept(arrival).await;
@@ -91,16 +98,37 @@ enum Opening {
     Service(ServiceRecv, Open),
 }
 
+/// A stream that is refused here.
+struct NotTaken {
+    tunnel: Arc<Served>,
+    refusal: StreamRefusal,
+    /// What is still to be answered.
+    answering: Refusing,
+}
+
+impl NotTaken {
+    fn reset(tunnel: Arc<Served>, refusal: StreamRefusal) -> Box<Self> {
+        Self::answered(tunnel, refusal, Box::pin(std::future::ready(())))
+    }
+
+    fn answered(tunnel: Arc<Served>, refusal: StreamRefusal, answering: Refusing) -> Box<Self> {
+        Box::new(Self { tunnel, refusal, answering })
+    }
+}
+
+/// What arrived, unless the stream was refused, or was gone before it said what it wants.
+type Arrived = Result<Arrival, Option<Box<NotTaken>>>;
+
 impl NewStream {
-    /// What arrived with the first of the stream; if nothing did, what is still to be answered.
-    fn arrival(mut self, read: Result<Result<Opening, BodyError>, Elapsed>) -> Result<Arrival, Option<Refusing>> {
+    /// What arrived with the first of the stream.
+    fn arrival(mut self, read: Result<Result<Opening, BodyError>, Elapsed>) -> Arrived {
         match read {
             Ok(Ok(Opening::Http(stream, head, end))) => self.http(stream, head, end),
             Ok(Ok(Opening::Service(recv, open))) => self.service(recv, open),
             Ok(Err(BodyError::Protocol(error))) => {
                 debug!(%error, "a stream broke the protocol");
                 self.send.reset(error.code());
-                Err(None)
+                Err(Some(NotTaken::reset(self.tunnel, StreamRefusal::broken(&error))))
             }
             Ok(Err(error)) => {
                 trace!(%error, "a stream ended before its head");
@@ -108,24 +136,26 @@ impl NewStream {
             }
             Err(_) => {
                 self.send.reset(StreamCode::Rejected);
-                Err(None)
+                let refusal = StreamRefusal::reset(StreamCode::Rejected, Violation::HeadTimeout.to_string());
+                Err(Some(NotTaken::reset(self.tunnel, refusal)))
             }
         }
     }
 
-    fn http(self, stream: MessageStream, head: RequestHead, end: bool) -> Result<Arrival, Option<Refusing>> {
+    fn http(self, stream: MessageStream, head: RequestHead, end: bool) -> Arrived {
         let is_head = head.method == http::Method::HEAD;
         let responder = Responder::new(self.send, is_head, self.tunnel.state.peer_limits());
         let responder = arrival::Responder::quic(responder, self.in_flight);
         if head.protocol.is_some() {
             drop(stream);
             // A stream that is gone needs no answer.
-            return Err(Some(Box::pin(async move { drop(responder.respond(not_implemented()).await) })));
+            let answering = Box::pin(async move { drop(responder.respond(not_implemented()).await) });
+            return Err(Some(NotTaken::answered(self.tunnel, StreamRefusal::connect(), answering)));
         }
-        request(head, end, stream, responder)
+        request(head, end, stream, responder).map_err(|refusal| Some(NotTaken::reset(self.tunnel, refusal)))
     }
 
-    fn service(self, recv: ServiceRecv, open: Open) -> Result<Arrival, Option<Refusing>> {
+    fn service(self, recv: ServiceRecv, open: Open) -> Arrived {
         let Self { tunnel, send, in_flight } = self;
         let arrival = ServiceArrival::new(send, recv);
         let Some(id) = open.flow else {
@@ -133,17 +163,20 @@ impl NewStream {
         };
         match tunnel.flows.accept(&tunnel.quic, id) {
             Ok(place) => Ok(Arrival::Flow(FlowArrival::quic(open.service, arrival, place, in_flight))),
-            Err(FlowError::Taken(_)) => {
+            Err(taken @ FlowError::Taken(_)) => {
                 arrival.reset(StreamCode::Protocol);
-                Err(None)
+                let refusal = StreamRefusal::reset(StreamCode::Protocol, taken.to_string());
+                Err(Some(NotTaken::reset(tunnel, refusal)))
             }
             Err(full @ FlowError::Full(_)) => {
                 let refused = Refused { cause: OpenCause::Limit, reason: full.to_string() };
-                Err(Some(Box::pin(async move {
+                let refusal = StreamRefusal::full(refused.reason.clone());
+                let answering = Box::pin(async move {
                     let _in_flight = in_flight;
                     // A stream that is gone needs no answer.
                     drop(arrival.refuse(&refused).await);
-                })))
+                });
+                Err(Some(NotTaken::answered(tunnel, refusal, answering)))
             }
         }
     }
@@ -190,11 +223,11 @@ fn request(
     end: bool,
     stream: MessageStream,
     responder: arrival::Responder,
-) -> Result<Arrival, Option<Refusing>> {
+) -> Result<Arrival, StreamRefusal> {
     let RequestHead { method, scheme, authority, path, service, protocol: _, fields } = head;
     let Ok(uri) = uri(scheme, authority, path) else {
         responder.reset(StreamCode::Protocol);
-        return Err(None);
+        return Err(StreamRefusal::reset(StreamCode::Protocol, Violation::Target.to_string()));
     };
     let body = if end {
         stream.complete();

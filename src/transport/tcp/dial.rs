@@ -143,7 +143,13 @@ impl Connected {
                 Err(reason) => return Err(closed_early(control.channel(), &reason)),
             }
         };
-        let state = TunnelState::new(welcome.tunnel, hello.place.clone(), welcome.limits, hello.services.clone());
+        let state = TunnelState::new(
+            welcome.tunnel,
+            hello.place.clone(),
+            TransportKind::Tcp,
+            welcome.limits,
+            hello.services.clone(),
+        );
         state.note_rtt(started.elapsed());
         let (sender, commands) = mpsc::channel(COMMANDS);
         // The initiator opens no streams: nothing ever begins there.

@@ -14,7 +14,9 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{StreamError, StreamType, check_content_length, check_http_target};
 use crate::protocol::tcp::SERVICE_FIELD;
-use crate::transport::arrival::{self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival};
+use crate::transport::arrival::{
+    self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival, StreamRefusal, TunnelFacts,
+};
 use crate::transport::body::RecvBody;
 use crate::transport::kind::Dialect;
 use crate::transport::state::{InFlight, TunnelState};
@@ -35,7 +37,10 @@ pub(super) fn accept_one<A: Accept>(
     let in_flight = state.begin();
     if request.method() == Method::CONNECT {
         match asked_for(&request).filter(|_| dialect == Dialect::Adit) {
-            None => return not_implemented(respond),
+            None => {
+                accept.refused(TunnelFacts::new(state), &StreamRefusal::connect());
+                return not_implemented(respond);
+            }
             Some(stream_type) => return accept_service(stream_type, request, respond, in_flight, accept),
         }
     }
@@ -43,6 +48,8 @@ pub(super) fn accept_one<A: Accept>(
         Ok(request) => request,
         Err(code) => {
             debug!(%code, "a request broke the protocol");
+            let refusal = StreamRefusal::reset(code, "the head of the request broke the protocol");
+            accept.refused(TunnelFacts::new(state), &refusal);
             return respond.send_reset(reason(code));
         }
     };
@@ -64,6 +71,8 @@ fn accept_service<A: Accept>(
         Ok(Some(service)) if has_service_target(&parts.uri) => service,
         _ => {
             debug!("a request for a raw stream or a flow broke the protocol");
+            let refusal = StreamRefusal::reset(StreamCode::Protocol, "the head of the stream broke the protocol");
+            accept.refused(TunnelFacts::new(in_flight.tunnel()), &refusal);
             return respond.send_reset(reason(StreamCode::Protocol));
         }
     };

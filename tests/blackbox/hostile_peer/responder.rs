@@ -127,6 +127,24 @@ async fn a_request_that_breaks_the_protocol_is_reset_and_reaches_no_target() {
 }
 
 #[tokio::test]
+async fn a_refused_stream_leaves_a_record_and_a_count() {
+    let victim = Victim::start().await;
+    victim.reset_of(&[0x01, 0x09, 0x00]).await;
+    let line = victim.initiator.line_with("\"outcome\":\"refused\"").await;
+    for (name, expected) in [("side", "target"), ("cause", "bad_request"), ("transport", "quic")] {
+        assert_eq!(line[name], expected, "{name} in {line}");
+    }
+    assert!(line["details"].is_string() && line["tunnel"].is_string() && line["node"].is_string(), "{line}");
+    let mut bytes = BytesMut::from(&[0x01, 0x01][..]);
+    varint::encode(&mut bytes, 1 << 30);
+    assert_eq!(victim.reset_of(&bytes).await, number(StreamCode::Limit));
+    for cause in ["bad_request", "head_too_large"] {
+        let series = format!("adit_exchanges_failed_total{{side=\"target\",cause=\"{cause}\"}}");
+        eventually("it is counted", async || (victim.initiator.metric(&series).await == 1).then_some(())).await;
+    }
+}
+
+#[tokio::test]
 async fn a_head_over_the_limit_is_reset_before_it_is_sent() {
     let victim = Victim::start().await;
     let mut bytes = BytesMut::from(&[0x01, 0x01][..]);

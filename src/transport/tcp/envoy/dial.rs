@@ -167,7 +167,8 @@ impl Connected {
         let mut raw = wire.into_raw();
         raw.unread(leftover);
         let welcome = welcome(&settings);
-        let state = TunnelState::new(welcome.tunnel, hello.place.clone(), welcome.limits, Vec::new());
+        let state =
+            TunnelState::new(welcome.tunnel, hello.place.clone(), TransportKind::Envoy, welcome.limits, Vec::new());
         state.open();
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (requests, _) = Requests::new();

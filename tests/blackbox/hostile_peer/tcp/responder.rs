@@ -222,6 +222,8 @@ async fn requests_that_break_the_protocol_are_reset_and_reach_no_target() {
     for fields in malformed {
         assert_eq!(requester.ask(&get("/", fields)).await, PROTOCOL_ERROR, "{fields:?}");
     }
+    let line = victim.initiator.line_with("the head of the request broke the protocol").await;
+    assert_eq!((&line["outcome"], &line["cause"]), (&"refused".into(), &"bad_request".into()), "{line}");
     for [scheme, authority, path] in [
         ["http", "user@shop.example", "/"],
         ["http", "shop%2eexample", "/"],
@@ -267,6 +269,12 @@ async fn connect_is_501_and_reaches_no_target() {
         let (victim, mut requester) = Victim::open().await;
         let stream = requester.begin(false, &request).await;
         blocks.push(requester.peer.frame_of(HEADERS, stream).await.payload);
+        let line = victim.initiator.line_with("\"outcome\":\"refused\"").await;
+        assert_eq!(
+            (&line["status"], &line["cause"], &line["side"]),
+            (&501.into(), &"bad_request".into(), &"target".into())
+        );
+        assert_eq!(line["transport"], "tcp", "{line}");
         assert_eq!(victim.target.requests().len(), 0);
         requester.works().await;
     }
