@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, response};
 
 /// The field that names the cause. RFC 9209 section 2.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -117,6 +117,29 @@ impl Cause {
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "proxy_internal_error", "internal"),
         }
     }
+
+    /// What went wrong at the target, as the initiator said in a response of its own: a 502 or 504 with our
+    /// `Proxy-Status`, whose value comes along. A target that is behind another adit may say the same.
+    pub fn told_by_initiator(head: &response::Parts) -> Option<(Self, &str)> {
+        if !matches!(head.status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
+            return None;
+        }
+        let told = head.headers.get(PROXY_STATUS)?.to_str().ok()?;
+        let error_type = told.strip_prefix("adit; error=")?.split(';').next()?;
+        let is_meant = |cause: &Self| cause.status() == head.status && cause.error_type() == error_type;
+        Some((Self::BEFORE_RESPONSE.into_iter().find(is_meant)?, told))
+    }
+
+    /// What can go wrong at the target before a response begins. No two have the same status and error type.
+    const BEFORE_RESPONSE: [Self; 7] = [
+        Self::TargetDns,
+        Self::TargetRefused,
+        Self::TargetUnreachable,
+        Self::TargetTimeout,
+        Self::TargetClosed,
+        Self::TargetProtocol,
+        Self::TargetHeadTooLarge,
+    ];
 
     /// The status of the response.
     pub const fn status(self) -> StatusCode {
@@ -243,6 +266,20 @@ mod tests {
     fn each_cause_has_its_own_label() {
         let labels: HashSet<_> = Cause::ALL.iter().map(|cause| cause.label()).collect();
         assert_eq!(labels.len(), Cause::ALL.len());
+    }
+
+    #[test]
+    fn what_an_initiator_says_of_its_target_is_understood_and_nothing_else() {
+        for cause in Cause::ALL {
+            let (head, _) = Failure::new(cause, "it is; \"so\"").response().into_parts();
+            let told = Cause::BEFORE_RESPONSE.contains(&cause).then_some(cause);
+            if told.is_some() || !matches!(cause.status().as_u16(), 502 | 504) {
+                assert_eq!(Cause::told_by_initiator(&head).map(|(cause, _)| cause), told, "{cause:?}");
+            }
+        }
+        let mut response = Failure::new(Cause::TargetRefused, "no").response();
+        response.headers_mut().insert(PROXY_STATUS, HeaderValue::from_static("other; error=connection_refused"));
+        assert_eq!(Cause::told_by_initiator(&response.into_parts().0), None);
     }
 
     #[test]

@@ -49,8 +49,18 @@ impl<F: Find> Exchange<'_, F> {
         let progress = body.as_ref().and_then(Upload::progress);
         let attempts = Attempts { find: &mut self.find, request: &mut self.request, record };
         let outcome = within(self.deadline, progress.as_deref(), pin!(attempts.run(body))).await;
-        outcome.unwrap_or_else(|_| Err(late(self.deadline)))
+        let response = outcome.unwrap_or_else(|_| Err(late(self.deadline)))?;
+        Ok(note_told(response, record))
     }
+}
+
+/// A failure that the initiator has put into words is one in the record, too.
+fn note_told<B>(response: Response<B>, record: &mut Record) -> Response<B> {
+    let (head, body) = response.into_parts();
+    if let Some((cause, told)) = Cause::told_by_initiator(&head) {
+        record.failed_with(cause, &told);
+    }
+    Response::from_parts(head, body)
 }
 
 fn late(limit: Duration) -> Failure {

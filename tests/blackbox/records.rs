@@ -178,7 +178,9 @@ async fn a_target_that_is_down_is_told_on_both_sides_and_warned_of(transport: Tr
     let line = record(&site.initiator, "/down").await;
     let expected = [("outcome", "failed".into()), ("cause", "target_refused".into()), ("to", down.as_str().into())];
     assert_fields(&line, &expected);
-    assert_fields(&record(&site.responder.0, "/down").await, &[("status", 502.into()), ("outcome", "complete".into())]);
+    let expected = [("status", 502.into()), ("outcome", "failed".into()), ("cause", "target_refused".into())];
+    assert_fields(&record(&site.responder.0, "/down").await, &expected);
+    assert_eq!(failed(&site.responder.0, "egress", "target_refused").await, 1);
     let warning = site.initiator.line_with("the target failed a request").await;
     let expected = [("level", "WARN".into()), ("service", "down".into()), ("cause", "target_refused".into())];
     assert_fields(&warning, &expected);
