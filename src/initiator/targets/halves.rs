@@ -1,9 +1,11 @@
 //! The two directions of a connection to a target.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{tcp, unix};
 
@@ -28,6 +30,17 @@ impl ReadHalf {
             Self::Unix(half) => half.try_read(&mut byte),
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether the target says nothing as far as the kernel knows: tokio learns of the end of a connection with its next
+    /// look at the sockets only, which may be too late for a request that must not be sent twice.
+    pub(super) fn is_silent_now(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit(); 1];
+        let peeked = match self {
+            Self::Tcp(half) => SockRef::from(half.as_ref()).peek(&mut byte),
+            Self::Unix(half) => SockRef::from(half.as_ref()).peek(&mut byte),
+        };
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// As [`Self::is_silent`], and wakes the caller once the target says something.

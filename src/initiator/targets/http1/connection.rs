@@ -30,7 +30,7 @@ impl Connection {
 
     /// Whether the next request can be sent: the target has not closed the connection, nor said what nobody asked for.
     pub(super) fn is_usable(&self) -> bool {
-        self.input.is_empty() && self.read.is_silent()
+        self.input.is_empty() && self.read.is_silent_now()
     }
 
     /// As [`Self::is_usable`], and wakes the caller when that ends.

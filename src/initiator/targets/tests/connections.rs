@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use http_body_util::Empty;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
-use super::origin::{OK, Origin, get, io_turn, text};
+use super::origin::{OK, Origin, get, io_turn, post, text};
 use super::*;
 
 #[tokio::test]
@@ -141,4 +142,40 @@ async fn as_many_connections_wait_as_were_in_use_at_once() {
     }
     assert_eq!(accepted.load(Ordering::Relaxed), AT_ONCE);
     target.abort();
+}
+
+/// A target on a thread of its own that closes each connection behind one answer, and says when it has.
+fn target_that_closes() -> (TargetClient, std::sync::mpsc::Receiver<()>) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (closed, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+                assert!(stream.read(&mut request).unwrap() > 0);
+            }
+            stream.write_all(OK.as_bytes()).unwrap();
+            drop(stream);
+            if closed.send(()).is_err() {
+                return;
+            }
+        }
+    });
+    (TargetClient::new(&Target::parse(&format!("http://{address}")).unwrap(), TargetSettings::default()), told)
+}
+
+// Regression: tokio had not looked at its sockets since the target closed, and a POST went into the closed connection.
+#[tokio::test]
+async fn a_connection_closed_a_moment_ago_takes_no_request_that_must_not_be_sent_twice() {
+    let (client, closed) = target_that_closes();
+    for round in 0..50 {
+        let response = client.exchange(post(Empty::<Bytes>::new())).await;
+        let response = response.unwrap_or_else(|failure| panic!("round {round}: {failure}"));
+        text(response).await;
+        // Blocks the runtime: nothing looks at its sockets before the next request.
+        closed.recv().unwrap();
+    }
 }
