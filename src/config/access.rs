@@ -9,7 +9,7 @@ use crate::proxy::AccessLog;
 /// `true`, `false`, or `{ query: true }`.
 pub(super) fn access_log(at: At<'_>) -> Option<AccessLog> {
     if !at.is_section() {
-        return at.boolean().map(AccessLog::from);
+        return at.understood("true, false, or { query: true }", |text| text.parse::<bool>().ok().map(AccessLog::from));
     }
     at.section(|section| {
         let query = section.or("query", false, |at| at.boolean());
