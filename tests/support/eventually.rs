@@ -1,6 +1,6 @@
 //! Waiting for a condition instead of for a time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Long enough that only something broken reaches it, on a machine of which other work takes most. No test asserts a
 /// shorter time: what it rules out, such as a timeout that would help too, is set to take longer than this.
@@ -11,16 +11,17 @@ pub(crate) async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option
     within(PATIENCE, what, probe).await
 }
 
-/// Like [`eventually`], with a time of its own.
+/// Like [`eventually`], with a time of its own. A question that itself gets no answer ends with it.
 pub(crate) async fn within<T>(patience: Duration, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    let mut pause = Duration::from_millis(2);
-    loop {
-        if let Some(answer) = probe().await {
-            return answer;
+    let asked = async {
+        let mut pause = Duration::from_millis(2);
+        loop {
+            if let Some(answer) = probe().await {
+                return answer;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
         }
-        assert!(start.elapsed() < patience, "not within {patience:?}: {what}");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(100));
-    }
+    };
+    tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| panic!("not within {patience:?}: {what}"))
 }

@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::support::eventually::PATIENCE;
 
 /// One connection.
 pub(crate) struct RawHttp<S> {
@@ -134,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawHttp<S> {
 
     /// Everything until the other side closes. A reset is an error.
     pub(crate) async fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
-        while self.stream.read_buf(&mut self.buffer).await? > 0 {}
+        while self.read().await? > 0 {}
         Ok(self.buffer.split().to_vec())
     }
 
@@ -174,8 +177,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawHttp<S> {
         }
     }
 
+    /// A peer that is silent for [`PATIENCE`] fails the test: nothing else would end it.
+    async fn read(&mut self) -> io::Result<usize> {
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
+        read.unwrap_or_else(|_| panic!("the peer sent nothing for {PATIENCE:?}"))
+    }
+
     async fn fill(&mut self) -> io::Result<()> {
-        match self.stream.read_buf(&mut self.buffer).await? {
+        match self.read().await? {
             0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("closed after {:?}", self.buffer))),
             _ => Ok(()),
         }
