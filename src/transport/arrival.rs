@@ -18,7 +18,7 @@ use crate::transport::body::RecvBody;
 use crate::transport::error::SendError;
 use crate::transport::flow::Flow;
 use crate::transport::raw::RawStream;
-use crate::transport::state::InFlight;
+use crate::transport::state::{FlowCount, InFlight};
 use crate::transport::{quic, tcp};
 
 pub use self::origin::{StreamRefusal, TunnelFacts};
@@ -65,10 +65,15 @@ pub struct RawArrival {
 pub struct FlowArrival {
     /// The exported service that it is for.
     pub service: ServiceName,
-    half: ServiceHalf,
-    /// Its place among the tunnel's flows.
-    place: Option<quic::FlowPlace>,
+    half: FlowHalf,
     in_flight: InFlight,
+}
+
+/// The stream of a flow, with its place among those of the tunnel.
+#[derive(Debug)]
+enum FlowHalf {
+    Quic(quic::ServiceArrival, quic::FlowPlace),
+    Tcp(tcp::ServiceArrival, FlowCount),
 }
 
 #[derive(Debug)]
@@ -130,11 +135,16 @@ impl FlowArrival {
         place: quic::FlowPlace,
         in_flight: InFlight,
     ) -> Self {
-        Self { service, half: ServiceHalf::Quic(arrival), place: Some(place), in_flight }
+        Self { service, half: FlowHalf::Quic(arrival, place), in_flight }
     }
 
-    pub(super) const fn tcp(service: ServiceName, arrival: tcp::ServiceArrival, in_flight: InFlight) -> Self {
-        Self { service, half: ServiceHalf::Tcp(arrival), place: None, in_flight }
+    pub(super) const fn tcp(
+        service: ServiceName,
+        arrival: tcp::ServiceArrival,
+        count: FlowCount,
+        in_flight: InFlight,
+    ) -> Self {
+        Self { service, half: FlowHalf::Tcp(arrival, count), in_flight }
     }
 
     /// Says that there is a socket towards the target.
@@ -142,18 +152,15 @@ impl FlowArrival {
     /// # Errors
     /// [`SendError`]: the responder has given the flow up.
     pub async fn accept(self) -> Result<Flow, SendError> {
-        match (self.half, self.place) {
-            (ServiceHalf::Quic(arrival), Some(place)) => {
+        match self.half {
+            FlowHalf::Quic(arrival, place) => {
                 let (send, recv) = place.open(arrival.accept().await?);
                 Ok(Flow::quic(send, recv, self.in_flight))
             }
-            (ServiceHalf::Quic(arrival), None) => {
-                arrival.reset(StreamCode::Internal);
-                Err(SendError::Stopped(StreamCode::Internal))
-            }
-            (ServiceHalf::Tcp(arrival), _) => {
+            FlowHalf::Tcp(arrival, count) => {
                 let (send, recv) = arrival.accept()?;
-                Ok(Flow::tcp(tcp::FlowSend::new(send), tcp::FlowRecv::new(recv), self.in_flight))
+                let (send, recv) = (tcp::FlowSend::new(send), tcp::FlowRecv::new(recv));
+                Ok(Flow::tcp(send, recv, (self.in_flight, Some(count))))
             }
         }
     }
@@ -163,7 +170,11 @@ impl FlowArrival {
     /// # Errors
     /// [`SendError`]: the responder has given the flow up.
     pub async fn refuse(self, cause: OpenCause, reason: &str) -> Result<(), SendError> {
-        self.half.refuse(cause, reason).await
+        let half = match self.half {
+            FlowHalf::Quic(arrival, _) => ServiceHalf::Quic(arrival),
+            FlowHalf::Tcp(arrival, _) => ServiceHalf::Tcp(arrival),
+        };
+        half.refuse(cause, reason).await
     }
 }
 

@@ -13,7 +13,7 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::limits::{DEFAULT_FLOW_IDLE_TIMEOUT, MAX_DATAGRAM_BYTES};
 use crate::transport::error::SendError;
 use crate::transport::raw::RawError;
-use crate::transport::state::InFlight;
+use crate::transport::state::{FlowCount, InFlight};
 use crate::transport::{quic, tcp};
 
 /// An open flow; its halves may go separate ways. It ends when either end drops its sending half.
@@ -58,8 +58,11 @@ struct Shared {
     /// When a datagram came or went last, milliseconds after `opened`.
     used: AtomicU64,
     over: AtomicBool,
-    _in_flight: InFlight,
+    _held: Held,
 }
+
+/// What an open flow counts as until both halves are gone: an exchange, and a flow where no table has it.
+type Held = (InFlight, Option<FlowCount>);
 
 impl Shared {
     fn touch(&self) {
@@ -75,16 +78,16 @@ impl Shared {
 
 impl Flow {
     pub(super) fn quic(send: quic::FlowSend, recv: quic::FlowRecv, in_flight: InFlight) -> Self {
-        Self::new(SendKind::Quic(send), RecvKind::Quic(recv), in_flight)
+        Self::new(SendKind::Quic(send), RecvKind::Quic(recv), (in_flight, None))
     }
 
-    pub(super) fn tcp(send: tcp::FlowSend, recv: tcp::FlowRecv, in_flight: InFlight) -> Self {
-        Self::new(SendKind::Tcp(send), RecvKind::Tcp(recv), in_flight)
+    pub(super) fn tcp(send: tcp::FlowSend, recv: tcp::FlowRecv, held: Held) -> Self {
+        Self::new(SendKind::Tcp(send), RecvKind::Tcp(recv), held)
     }
 
-    fn new(send: SendKind, recv: RecvKind, in_flight: InFlight) -> Self {
+    fn new(send: SendKind, recv: RecvKind, held: Held) -> Self {
         let (opened, used, over) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
-        let shared = Arc::new(Shared { opened, used, over, _in_flight: in_flight });
+        let shared = Arc::new(Shared { opened, used, over, _held: held });
         Self { send: FlowSend { half: send, shared: Arc::clone(&shared) }, recv: FlowRecv { half: recv, shared } }
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::id::{Place, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{PeerLimits, Service};
+use crate::protocol::limits::DEFAULT_FLOWS;
 use crate::protocol::stream::StreamType;
 use crate::registry::Health;
 use crate::transport::error::{OpenError, TunnelLost};
@@ -122,6 +123,8 @@ pub(crate) struct TunnelState {
     services: Mutex<Vec<Service>>,
     /// A bit for each stream type that the peer does not know.
     refused_types: AtomicU8,
+    /// Flows that are open, where no table of them counts. spec: ST-71
+    flows: AtomicU32,
 }
 
 impl TunnelState {
@@ -151,6 +154,7 @@ impl TunnelState {
             use_begun: tokio::sync::Notify::new(),
             services: Mutex::new(services),
             refused_types: AtomicU8::new(0),
+            flows: AtomicU32::new(0),
         };
         state.replace_peer_limits(peer_limits);
         Arc::new(state)
@@ -326,6 +330,14 @@ impl TunnelState {
         InFlight(Arc::clone(self))
     }
 
+    /// A place for one more flow until the guard drops, unless there are as many as there may be. spec: ST-71
+    pub(crate) fn begin_flow(self: &Arc<Self>) -> Option<FlowCount> {
+        let most = u32::try_from(DEFAULT_FLOWS).unwrap_or(u32::MAX);
+        let add = |flows| (flows < most).then_some(flows + 1);
+        let counted = self.flows.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        counted.is_ok().then(|| FlowCount(Arc::clone(self)))
+    }
+
     /// Whether the next exchange wakes the driver.
     #[cfg(test)]
     pub(crate) fn awaits_use(&self) -> bool {
@@ -365,6 +377,16 @@ const fn health(phase: &Phase) -> Health {
         Phase::Open => Health::Healthy,
         Phase::Suspect => Health::Suspect,
         Phase::Draining { .. } | Phase::Closed(_) => Health::Draining,
+    }
+}
+
+/// One flow that is open; dropping it makes room for another.
+#[derive(Debug)]
+pub(crate) struct FlowCount(Arc<TunnelState>);
+
+impl Drop for FlowCount {
+    fn drop(&mut self) {
+        self.0.flows.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -10,9 +10,10 @@ use tracing::debug;
 
 use crate::id::ServiceName;
 use crate::message::h2::recv::StreamBody;
-use crate::protocol::code::StreamCode;
-use crate::protocol::limits::Limits;
-use crate::protocol::stream::{StreamError, StreamType, check_content_length, check_http_target};
+use crate::protocol::code::{OpenCause, StreamCode};
+use crate::protocol::flows::FlowError;
+use crate::protocol::limits::{DEFAULT_FLOWS, Limits};
+use crate::protocol::stream::{Refused, StreamError, StreamType, check_content_length, check_http_target};
 use crate::protocol::tcp::SERVICE_FIELD;
 use crate::transport::arrival::{
     self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival, StreamRefusal, TunnelFacts,
@@ -41,7 +42,7 @@ pub(super) fn accept_one<A: Accept>(
                 accept.refused(TunnelFacts::new(state), &StreamRefusal::connect());
                 return not_implemented(respond);
             }
-            Some(stream_type) => return accept_service(stream_type, request, respond, in_flight, accept),
+            Some(stream_type) => return accept_service(stream_type, (request, respond), state, in_flight, accept),
         }
     }
     let (parts, body, service) = match admit(request, limits, dialect) {
@@ -61,8 +62,8 @@ pub(super) fn accept_one<A: Accept>(
 /// Takes a request that opens a raw stream or a flow. spec: TB-12
 fn accept_service<A: Accept>(
     stream_type: StreamType,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    (request, mut respond): (Request<RecvStream>, SendResponse<Bytes>),
+    state: &Arc<TunnelState>,
     in_flight: InFlight,
     accept: &A,
 ) {
@@ -72,16 +73,27 @@ fn accept_service<A: Accept>(
         _ => {
             debug!("a request for a raw stream or a flow broke the protocol");
             let refusal = StreamRefusal::reset(StreamCode::Protocol, "the head of the stream broke the protocol");
-            accept.refused(TunnelFacts::new(in_flight.tunnel()), &refusal);
+            accept.refused(TunnelFacts::new(state), &refusal);
             return respond.send_reset(reason(StreamCode::Protocol));
         }
     };
     let arrival = ServiceArrival::new(respond, recv);
     let arrival = match stream_type {
-        StreamType::Flow => Arrival::Flow(FlowArrival::tcp(service, arrival, in_flight)),
+        StreamType::Flow => match state.begin_flow() {
+            Some(count) => Arrival::Flow(FlowArrival::tcp(service, arrival, count, in_flight)),
+            None => return refuse_flow(arrival, state, accept),
+        },
         StreamType::Http | StreamType::Raw => Arrival::Raw(RawArrival::tcp(service, arrival, in_flight)),
     };
     tokio::spawn(accept.clone().accept(arrival));
+}
+
+/// One flow more than there may be. spec: ST-71
+fn refuse_flow<A: Accept>(arrival: ServiceArrival, state: &TunnelState, accept: &A) {
+    let refused = Refused { cause: OpenCause::Limit, reason: FlowError::Full(DEFAULT_FLOWS).to_string() };
+    accept.refused(TunnelFacts::new(state), &StreamRefusal::full(refused.reason.clone()));
+    // A stream that is gone needs no answer.
+    drop(arrival.refuse(&refused));
 }
 
 /// The answer to CONNECT, which version 1 leaves to a later one. spec: ST-25

@@ -48,7 +48,7 @@ impl Connection {
     pub(crate) async fn open_flow(&self, service: &ServiceName) -> Result<Flow, OpenError> {
         let in_flight = self.state.begin();
         let (send, recv) = self.connect(service, StreamType::Flow).await?;
-        Ok(Flow::tcp(FlowSend::new(RawSend::new(send)), FlowRecv::new(recv), in_flight))
+        Ok(Flow::tcp(FlowSend::new(RawSend::new(send)), FlowRecv::new(recv), (in_flight, None)))
     }
 
     async fn connect(

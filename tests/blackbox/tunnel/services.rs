@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use adit::id::ServiceName;
 use adit::protocol::code::{OpenCause, StreamCode};
+use adit::protocol::flows::FlowError;
+use adit::protocol::limits::DEFAULT_FLOWS;
 use adit::transport::{Accept, Arrival, Flow, HttpService, OpenError, RawError, RawStream, RecvBody};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -29,6 +31,7 @@ over_each_transport!(
     a_datagram_too_large_for_the_path_crosses_on_the_stream,
     an_empty_datagram_is_one,
     a_flow_that_either_end_ends_is_over_at_both,
+    one_flow_too_many_is_refused_and_one_that_ends_makes_room,
 );
 
 /// Long enough for a busy machine; whatever takes it has failed.
@@ -292,4 +295,31 @@ async fn a_flow_that_either_end_ends_is_over_at_both(transport: Transport) {
     drop(target);
     assert_eq!(within(client.recv.recv()).await.unwrap_or(None), None);
     assert!(client.send.send(Bytes::from_static(b"late")).await.is_err());
+}
+
+// spec: ST-71
+async fn one_flow_too_many_is_refused_and_one_that_ends_makes_room(transport: Transport) {
+    let mut ends = Ends::open(transport).await;
+    let mut flows = Vec::new();
+    for _ in 0..DEFAULT_FLOWS {
+        flows.push(ends.flow().await);
+    }
+    match within(ends.pair.responder.open_flow(&service())).await {
+        Err(OpenError::Refused(refused)) => assert_eq!(refused.cause, OpenCause::Limit, "{refused:?}"),
+        // Over QUIC the responder's own table has as many.
+        Err(OpenError::Flows(FlowError::Full(_))) => {}
+        other => panic!("{other:?}"),
+    }
+    drop(flows.pop());
+    let service = service();
+    // The other end may not have seen yet that one has ended: then this one is refused too.
+    within(async {
+        loop {
+            tokio::select! {
+                _refused = ends.pair.responder.open_flow(&service) => {}
+                arrived = ends.arrivals.recv() => break assert!(matches!(arrived, Some(Arrival::Flow(_)))),
+            }
+        }
+    })
+    .await;
 }
