@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use adit::config::AdminAddress;
+use adit::telemetry::log;
 use clap::{Parser, Subcommand};
 
 mod check;
@@ -70,13 +71,12 @@ enum Command {
 
 /// Reads the command line and does what it says.
 pub(crate) fn main() -> ExitCode {
-    match execute(Cli::parse().command) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("adit: {error:#}");
-            ExitCode::from(FAILED)
-        }
-    }
+    let code = execute(Cli::parse().command).unwrap_or_else(|error| {
+        log::say(&format!("adit: {error:#}\n"));
+        ExitCode::from(FAILED)
+    });
+    log::finish();
+    code
 }
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {

@@ -55,6 +55,7 @@ impl State {
 
 impl AdminState for State {
     fn metrics(&self) -> String {
+        self.metrics.process();
         self.metrics.render()
     }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use adit::app::App;
 use adit::config::{self, Checked};
-use adit::lifecycle::{Drain, Signals};
+use adit::lifecycle::{Drain, Signals, Stand, notify};
 use adit::telemetry::log;
 use tokio::runtime::{Builder, Runtime};
 
@@ -15,19 +15,47 @@ pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let checked = match config::load(file, &config::Process) {
         Ok(checked) => checked,
         Err(report) => {
-            eprintln!("{report}");
+            log::say(&format!("{report}\n"));
             return Ok(ExitCode::from(MISUSED));
         }
     };
     log::init(checked.log.format, checked.log.level.as_str())?;
-    runtime(checked.workers)?.block_on(serve(checked))?;
-    Ok(ExitCode::SUCCESS)
+    start_line(file, &checked);
+    let runtime = runtime(checked.workers)?;
+    let served = runtime.block_on(serve(checked));
+    // A name that is still being resolved, for one, would hold the end up.
+    runtime.shutdown_background();
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+/// What runs, in the first line of every log.
+fn start_line(file: &Path, checked: &Checked) {
+    let roles = [("responder", checked.responder.is_some()), ("initiator", checked.initiator.is_some())];
+    let roles: Vec<&str> = roles.into_iter().filter_map(|(role, runs)| runs.then_some(role)).collect();
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        file = %file.display(),
+        pid = std::process::id(),
+        roles = roles.join(" and "),
+        "adit starts"
+    );
 }
 
 async fn serve(checked: Checked) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let (drain, limit) = (Drain::new(), checked.drain_timeout);
     let running = App::build(checked).await?.run(drain.clone());
+    tell(Stand::Ready);
+    let running = async {
+        tokio::pin!(running);
+        let drained = drain.watch();
+        tokio::select! {
+            ended = &mut running => return ended,
+            () = drained.announced() => tell(Stand::Stopping(limit)),
+        }
+        running.await
+    };
     tokio::pin!(running);
     let signal = tokio::select! {
         ended = &mut running => return Ok(ended?),
@@ -43,6 +71,13 @@ async fn serve(checked: Checked) -> anyhow::Result<()> {
     drain.stop();
     running.await?;
     anyhow::bail!("{} while draining: stopped at once, what still ran was cut", signal.label())
+}
+
+/// Tells the service manager how the process stands.
+fn tell(stand: Stand) {
+    if let Err(error) = notify(stand) {
+        tracing::warn!(%error, ?stand, "the service manager cannot be told");
+    }
 }
 
 /// One worker is a current-thread runtime: nothing is handed between threads, which is faster per core.

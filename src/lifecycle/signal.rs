@@ -24,11 +24,13 @@ impl Signal {
     }
 }
 
-/// SIGTERM and SIGINT as values. From its making on, they no longer end the process by themselves.
+/// SIGTERM and SIGINT as values. From its making on, they no longer end the process by themselves, and neither do those
+/// by which operators ask a daemon to read its files or to open its log again: SIGHUP, SIGUSR1 and SIGUSR2.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Stream,
     interrupt: Stream,
+    ignored: [(Stream, &'static str); 3],
 }
 
 impl Signals {
@@ -40,14 +42,27 @@ impl Signals {
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let ignored = [
+            (signal(SignalKind::hangup())?, "SIGHUP"),
+            (signal(SignalKind::user_defined1())?, "SIGUSR1"),
+            (signal(SignalKind::user_defined2())?, "SIGUSR2"),
+        ];
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, ignored })
     }
 
-    /// The next signal. Call it again while draining: a second one means "now". Cancel safe.
+    /// The next signal that asks to stop. Call it again while draining: a second one means "now". One that means nothing
+    /// to adit is logged. Cancel safe.
     pub async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::Terminate,
-            _ = self.interrupt.recv() => Signal::Interrupt,
+        loop {
+            let [hangup, first, second] = &mut self.ignored;
+            let name = tokio::select! {
+                _ = self.terminate.recv() => return Signal::Terminate,
+                _ = self.interrupt.recv() => return Signal::Interrupt,
+                _ = hangup.0.recv() => hangup.1,
+                _ = first.0.recv() => first.1,
+                _ = second.0.recv() => second.1,
+            };
+            tracing::warn!(signal = name, "ignored: a file is read at the start only; start anew to apply a change");
         }
     }
 }
@@ -65,6 +80,9 @@ mod tests {
     #[tokio::test]
     async fn signals_arrive_as_values_and_do_not_end_the_process() {
         let mut signals = Signals::new().unwrap();
+        for ignored in ["-HUP", "-USR1", "-USR2"] {
+            send(ignored);
+        }
         send("-TERM");
         assert_eq!(signals.next().await, Signal::Terminate);
         send("-INT");

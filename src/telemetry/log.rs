@@ -1,7 +1,15 @@
 //! Structured logs on stderr: text for people at a terminal, JSON for everything else.
+//!
+//! Whoever logs never waits: lines go through a bounded queue to a thread that writes them. What finds no room is dropped,
+//! counted ([`dropped`]) and said in a later line; a flood of one kind is cut, and how much was left out is said.
 
-use std::io::{self, IsTerminal as _};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
+use std::panic;
 use std::str::FromStr;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
@@ -9,6 +17,19 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+mod limits;
+mod queue;
+
+use limits::{LeftOut, Limits};
+use queue::{Pen, Queue};
+
+/// The target of lines about the log itself.
+const TARGET: &str = "adit::log";
+/// How long the last lines may take when the process ends.
+const LAST_LINES: Duration = Duration::from_secs(1);
+/// What leads to standard error, once somebody wrote.
+static STDERR: OnceLock<Queue> = OnceLock::new();
 
 /// The environment variable that overrides the level: any filter that `tracing_subscriber::EnvFilter` takes, such as
 /// `adit=debug,quinn=info`.
@@ -62,13 +83,20 @@ pub enum LogError {
         /// What the parser says.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// There is no thread for it.
+    #[error("the log's writer cannot be started")]
+    Writer {
+        /// What the system says.
+        source: io::Error,
+    },
     /// Somebody else was first.
     #[error("the process has a logger already")]
     Taken,
 }
 
 /// Sets the process's logger: stderr, `format`, and `level` for adit itself (other crates log from `warn` on), unless
-/// [`LOG_VARIABLE`] says otherwise. Programs that embed adit and have their own `tracing` subscriber do not call this.
+/// [`LOG_VARIABLE`] says otherwise. Panics are logged, too. Programs that embed adit and have their own `tracing` subscriber
+/// do not call this. Before the process ends, [`finish`] waits for the last lines.
 ///
 /// # Errors
 /// [`LogError`] if the level or the variable cannot be read, or there is a logger already.
@@ -80,7 +108,74 @@ pub fn init(format: Format, level: &str) -> Result<(), LogError> {
         Format::Text => true,
         Format::Json => false,
     };
-    subscriber(text, terminal, filter, io::stderr).try_init().map_err(|_| LogError::Taken)
+    let (queue, limits) = (Queue::default(), Limits::default());
+    let subscriber = subscriber(text, terminal, filter, limits.clone(), || Pen(STDERR.get_or_init(Queue::default)));
+    STDERR.set(queue.clone()).map_err(|_| LogError::Taken)?;
+    queue.start(stderr(), report(limits)).map_err(|source| LogError::Writer { source })?;
+    subscriber.try_init().map_err(|_| LogError::Taken)?;
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Writes text to standard error behind the lines that wait for it, without waiting. Before [`init`], or without it, at
+/// once.
+pub fn say(text: &str) {
+    match STDERR.get() {
+        Some(queue) => queue.push(text.as_bytes()),
+        // Nothing can be done about a standard error that takes nothing.
+        None => drop(io::stderr().write_all(text.as_bytes())),
+    }
+}
+
+/// Waits for the lines that were logged so far, for a second at most. To be called before the process ends.
+pub fn finish() {
+    if let Some(queue) = STDERR.get() {
+        queue.flush(LAST_LINES);
+    }
+}
+
+/// Lines that were logged and not written, because standard error did not take them: a pipe that nobody reads, a full disk.
+pub fn dropped() -> u64 {
+    STDERR.get().map_or(0, Queue::dropped)
+}
+
+/// Standard error without the lock of the standard library, which a writer that is stuck would hold.
+fn stderr() -> Box<dyn Write + Send> {
+    match io::stderr().as_fd().try_clone_to_owned() {
+        Ok(owned) => Box::new(File::from(owned)),
+        Err(_) => Box::new(io::stderr()),
+    }
+}
+
+/// Says what is missing in the log: lines dropped, and lines left out.
+fn report(limits: Limits) -> impl FnMut(u64) {
+    let mut said = 0;
+    move |dropped| {
+        if dropped > said {
+            let lines = dropped - std::mem::replace(&mut said, dropped);
+            tracing::warn!(target: TARGET, lines, total = dropped, "log lines were dropped: stderr did not take them");
+        }
+        for LeftOut { level, message, lines } in limits.ended(Instant::now()) {
+            if level == tracing::Level::INFO {
+                tracing::info!(target: TARGET, lines, of = message, "more lines of this kind were left out");
+            } else {
+                tracing::warn!(target: TARGET, lines, of = message, "more lines of this kind were left out");
+            }
+        }
+    }
+}
+
+/// The hook of the standard library would wait for standard error.
+fn log_panic(panic: &panic::PanicHookInfo<'_>) {
+    let backtrace = std::backtrace::Backtrace::capture();
+    let thread = std::thread::current();
+    tracing::error!(
+        thread = thread.name(),
+        place = panic.location().map(tracing::field::display),
+        backtrace = (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then(|| backtrace.to_string()),
+        "a task panicked, which is a fault of adit: {}",
+        panic.payload_as_str().unwrap_or("no text")
+    );
 }
 
 fn filter(level: &str, variable: Option<&str>) -> Result<EnvFilter, LogError> {
@@ -93,7 +188,13 @@ fn filter(level: &str, variable: Option<&str>) -> Result<EnvFilter, LogError> {
     }
 }
 
-fn subscriber<W>(text: bool, colours: bool, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<W>(
+    text: bool,
+    colours: bool,
+    filter: EnvFilter,
+    limits: Limits,
+    writer: W,
+) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -103,7 +204,7 @@ where
     } else {
         lines.json().flatten_event(true).with_span_list(false).boxed()
     };
-    registry().with(filter).with(lines)
+    registry().with(filter).with(limits).with(lines)
 }
 
 #[cfg(test)]
@@ -128,7 +229,8 @@ mod tests {
     fn logged(text: bool, level: &str, variable: Option<&str>) -> String {
         let page = Page::default();
         let writer = page.clone();
-        let subscriber = subscriber(text, false, filter(level, variable).unwrap(), move || writer.clone());
+        let subscriber =
+            subscriber(text, false, filter(level, variable).unwrap(), Limits::default(), move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
             let span = tracing::info_span!("tunnel", node = "edge-17");
             let _entered = span.enter();

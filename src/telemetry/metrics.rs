@@ -4,6 +4,7 @@
 
 pub(super) mod destination;
 pub(super) mod exchange;
+mod process;
 mod table;
 pub(super) mod tunnel;
 

@@ -14,6 +14,7 @@ mod harness;
 mod hostile_peer;
 mod http_egress;
 mod keepalive;
+mod logs;
 mod reconnect;
 mod records;
 mod routing;

@@ -100,7 +100,8 @@ impl Program {
         self.signal("CONT");
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends it the signal of this name.
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
         assert!(status.success());
     }

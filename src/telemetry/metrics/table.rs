@@ -78,4 +78,22 @@ table! {
         "How often a tunnel came up on another transport than the one before it had.";
     UDP_BUFFER = Gauge "adit_udp_socket_buffer_bytes" ["role", "direction"]
         "UDP socket buffer that the kernel granted, in usable bytes; 4194304 is asked for.";
+    LOG_LINES_DROPPED = Counter "adit_log_lines_dropped_total" []
+        "Log lines that were not written, because standard error did not take them.";
+    BUILD_INFO = Gauge "adit_build_info" ["version", "protocol"]
+        "Always 1; the labels say which build runs.";
+    PROCESS_CPU = Gauge "process_cpu_seconds_total" []
+        "Processor time used so far, in the kernel too.";
+    PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" []
+        "Memory in use.";
+    PROCESS_VIRTUAL = Gauge "process_virtual_memory_bytes" []
+        "Address space in use.";
+    PROCESS_THREADS = Gauge "process_threads" []
+        "Threads of the process.";
+    PROCESS_START = Gauge "process_start_time_seconds" []
+        "When the process began, in seconds since 1970.";
+    PROCESS_FDS = Gauge "process_open_fds" []
+        "File descriptors in use.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" []
+        "File descriptors that may be in use.";
 }
