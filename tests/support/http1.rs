@@ -156,7 +156,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawHttp<S> {
         }
     }
 
-    async fn lines_until_empty(&mut self) -> io::Result<String> {
+    /// The lines of a head or of trailers, without the empty one.
+    pub(crate) async fn lines_until_empty(&mut self) -> io::Result<String> {
         let mut lines = String::new();
         loop {
             match self.line().await?.as_str() {
