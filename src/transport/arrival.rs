@@ -72,7 +72,7 @@ pub struct FlowArrival {
 /// The stream of a flow, with its place among those of the tunnel.
 #[derive(Debug)]
 enum FlowHalf {
-    Quic(quic::ServiceArrival, quic::FlowPlace),
+    Quic(quic::ServiceArrival, Box<quic::FlowPlace>),
     Tcp(tcp::ServiceArrival, FlowCount),
 }
 
@@ -129,13 +129,13 @@ impl RawArrival {
 }
 
 impl FlowArrival {
-    pub(super) const fn quic(
+    pub(super) fn quic(
         service: ServiceName,
         arrival: quic::ServiceArrival,
         place: quic::FlowPlace,
         in_flight: InFlight,
     ) -> Self {
-        Self { service, half: FlowHalf::Quic(arrival, place), in_flight }
+        Self { service, half: FlowHalf::Quic(arrival, Box::new(place)), in_flight }
     }
 
     pub(super) const fn tcp(
