@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /healthz` | 200 while the process answers at all |
-//! | `GET /ready` | 200, or 503 with what is still missing, one per line |
-//! | `GET /tunnels` | [`TunnelsReport`] as JSON |
+//! | `GET /ready` | 200, or 503 with what is still missing, one per line; `?tunnels=1` asks for so many tunnels as well |
+//! | `GET /tunnels` | [`TunnelsReport`] as JSON; `?node=`, `cluster`, `tenant`, `state` ask for a part ([`Filter`]) |
 //! | `GET /config` | the settings that run, without secrets, as JSON |
 //! | `POST /drain` | 202; the process finishes what runs, then exits |
 //!
@@ -25,10 +25,12 @@ use tokio_util::sync::CancellationToken;
 mod answer;
 mod api;
 pub mod client;
+mod filter;
 mod guard;
 mod socket;
 
-pub use api::{AcceptedTunnel, DialledTunnel, Readiness, TransportPath, TunnelsReport};
+pub use api::{AcceptedTunnel, DialledTunnel, GoneNode, Readiness, TransportPath, TunnelsReport};
+pub use filter::Filter;
 pub use socket::Listener;
 
 use socket::Io;
@@ -52,6 +54,9 @@ pub trait AdminState: Send + Sync + 'static {
 
     /// The tunnels of both roles.
     fn tunnels(&self) -> TunnelsReport;
+
+    /// How many tunnels are up, of both roles.
+    fn tunnels_up(&self) -> usize;
 
     /// The settings that run, as JSON, without secrets.
     fn config(&self) -> serde_json::Value;

@@ -6,7 +6,6 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use adit::config::AdminAddress;
 use adit::telemetry::log;
 use clap::{Parser, Subcommand};
 
@@ -45,7 +44,11 @@ enum Command {
     /// Check a file and print what it would do, or every mistake in it
     Check {
         /// The file, YAML
-        file: PathBuf,
+        #[arg(required_unless_present = "keys")]
+        file: Option<PathBuf>,
+        /// Print every key of the file instead: what it takes, its default, what it is for
+        #[arg(long, conflicts_with = "file")]
+        keys: bool,
     },
     /// Show one request crossing a tunnel, with certificates, both roles and a service made up for it
     Demo {
@@ -53,15 +56,8 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Show the tunnels of a running adit
-    Status {
-        /// Its admin listener: ip:port or unix:/path
-        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
-        admin: AdminAddress,
-        /// Print what the admin listener says, as JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show the tunnels of a running adit, what is not well first
+    Status(status::StatusArgs),
     /// Make certificates: a CA, and what it signs for nodes and responders
     #[command(subcommand)]
     Pki(pki::Pki),
@@ -82,9 +78,10 @@ pub(crate) fn main() -> ExitCode {
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { file } => run::run(&file),
-        Command::Check { file } => Ok(check::check(&file)),
+        Command::Check { file: Some(file), .. } => Ok(check::check(&file)),
+        Command::Check { file: None, .. } => Ok(keys()),
         Command::Demo { once } => demo::demo(once),
-        Command::Status { admin, json } => status::status(&admin, json),
+        Command::Status(args) => status::status(args),
         Command::Pki(command) => pki::pki(&command),
         Command::Version => Ok(version()),
     }
@@ -93,6 +90,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 fn version() -> ExitCode {
     let protocol = String::from_utf8_lossy(adit::protocol::ALPN);
     say(&format!("adit {} (protocol {protocol})\n", env!("CARGO_PKG_VERSION")));
+    ExitCode::SUCCESS
+}
+
+fn keys() -> ExitCode {
+    say(&adit::config::keys());
     ExitCode::SUCCESS
 }
 

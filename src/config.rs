@@ -9,6 +9,7 @@
 //! | `document` | YAML into a tree of nodes with lines |
 //! | `reader`, `scalar` | walks the tree, collects mistakes, finds unknown keys |
 //! | `responder`, `initiator`, `envoy`, `egress`, `services`, `tls`, `process` | one section of the file each: the settings, their defaults and bounds |
+//! | `keys` | the reference of all keys, made by asking the readers above |
 //! | `listeners` | no two keys may listen at one address |
 //! | `secret`, `surroundings`, `report`, `show` | masked credentials, the outside world, the report, how settings print |
 //!
@@ -25,6 +26,7 @@ mod document;
 mod egress;
 mod envoy;
 mod initiator;
+mod keys;
 mod listeners;
 mod process;
 mod reader;
@@ -44,6 +46,7 @@ use reader::{At, Context, Section};
 pub use egress::{EgressConfig, EgressLimits};
 pub use envoy::EnvoyAcceptConfig;
 pub use initiator::{InitiatorConfig, TunnelConfig};
+pub use keys::keys;
 pub use process::{AdminAddress, AdminAddressError, LogConfig, LogLevel};
 pub use report::{Mistake, Report};
 pub use responder::{AdmissionConfig, NodeConfig, ResponderConfig};

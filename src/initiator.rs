@@ -21,5 +21,5 @@ pub use builder::{BuildError, Builder};
 pub use dialer::Initiator;
 pub use handle::Handle;
 pub use settings::{DEFAULT_PROBE_INTERVAL, Destination};
-pub use status::{SlotStatus, StatusBoard};
+pub use status::{SlotStatus, StatusBoard, UnresolvedStatus};
 pub use terms::{Terms, UpdateError};

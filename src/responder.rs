@@ -6,12 +6,14 @@
 mod admission;
 mod admit;
 mod builder;
+mod gone;
 mod handle;
 mod listener;
 mod shared;
 mod terms;
 
 pub use builder::{BuildError, Builder, DEFAULT_NAME, Dangerous, Decided, Undecided};
+pub use gone::{Gone, GoneNodes, MAX_GONE};
 pub use handle::Handle;
 pub use listener::Responder;
 pub use shared::StartError;

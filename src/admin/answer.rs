@@ -6,8 +6,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
-use crate::admin::AdminState;
 use crate::admin::guard::Guard;
+use crate::admin::{AdminState, Filter};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -31,7 +31,7 @@ pub(super) fn answer<B>(request: &Request<B>, state: &dyn AdminState, guard: Gua
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return answer;
     }
-    route(path, state)
+    route(path, request.uri().query().unwrap_or_default(), state)
 }
 
 fn allowed_methods(path: &str) -> Option<&'static str> {
@@ -42,11 +42,11 @@ fn allowed_methods(path: &str) -> Option<&'static str> {
     }
 }
 
-fn route(path: &str, state: &dyn AdminState) -> Answer {
+fn route(path: &str, query: &str, state: &dyn AdminState) -> Answer {
     match path {
         "/metrics" => respond(StatusCode::OK, PROMETHEUS, state.metrics()),
-        "/ready" => readiness(state),
-        "/tunnels" => json(&state.tunnels()),
+        "/ready" => readiness(query, state),
+        "/tunnels" => tunnels(query, state),
         "/config" => json(&state.config()),
         "/drain" => {
             state.drain();
@@ -56,11 +56,34 @@ fn route(path: &str, state: &dyn AdminState) -> Answer {
     }
 }
 
-fn readiness(state: &dyn AdminState) -> Answer {
-    let readiness = state.readiness();
-    match readiness.is_ready() {
+fn tunnels(query: &str, state: &dyn AdminState) -> Answer {
+    match Filter::parse(query) {
+        Ok(filter) => {
+            let mut report = state.tunnels();
+            filter.apply(&mut report);
+            json(&report)
+        }
+        Err(wrong) => plain(StatusCode::BAD_REQUEST, &wrong),
+    }
+}
+
+/// A balancer in front of an egress asks for tunnels, too; one in front of the tunnel listener must not.
+fn readiness(query: &str, state: &dyn AdminState) -> Answer {
+    let wanted = match query.strip_prefix("tunnels=").map(str::parse::<usize>) {
+        Some(Ok(wanted)) => wanted,
+        None if query.is_empty() => 0,
+        _ => return plain(StatusCode::BAD_REQUEST, "/ready takes tunnels=N, the least number of tunnels that are up"),
+    };
+    let mut missing = state.readiness().missing;
+    if wanted > 0 {
+        let up = state.tunnels_up();
+        if up < wanted {
+            missing.push(format!("tunnels: {up} of {wanted} are up"));
+        }
+    }
+    match missing.is_empty() {
         true => plain(StatusCode::OK, "ready"),
-        false => plain(StatusCode::SERVICE_UNAVAILABLE, &readiness.missing.join("\n")),
+        false => plain(StatusCode::SERVICE_UNAVAILABLE, &missing.join("\n")),
     }
 }
 

@@ -24,6 +24,24 @@ pub struct TunnelsReport {
     pub accepted: Vec<AcceptedTunnel>,
     /// Tunnels that the initiator keeps or wants, by address and slot.
     pub dialled: Vec<DialledTunnel>,
+    /// Nodes that had a tunnel to this responder and have none now, the one that left last first.
+    pub gone: Vec<GoneNode>,
+}
+
+/// A node without any tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GoneNode {
+    /// The node.
+    pub node: String,
+    /// Its cluster.
+    pub cluster: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// Since its last tunnel ended.
+    pub since_seconds: u64,
+    /// Why that ended.
+    pub reason: String,
 }
 
 /// A tunnel that the responder admitted.

@@ -27,7 +27,11 @@ impl AdminState for State {
 
     fn tunnels(&self) -> TunnelsReport {
         let tunnel = AcceptedTunnel { node: "edge-17".to_owned(), rtt_ms: 1.5, ..AcceptedTunnel::default() };
-        TunnelsReport { accepted: vec![tunnel], dialled: Vec::new() }
+        TunnelsReport { accepted: vec![tunnel], ..TunnelsReport::default() }
+    }
+
+    fn tunnels_up(&self) -> usize {
+        1
     }
 
     fn config(&self) -> serde_json::Value {
@@ -89,6 +93,29 @@ async fn not_ready_says_what_is_missing() {
     let answer = admin.ask(Method::GET, "/ready").await;
     assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, "the first tunnel\ncertificates\n".to_owned()));
     assert_eq!(admin.ask(Method::GET, "/healthz").await.0, StatusCode::OK);
+}
+
+/// Its parameters were ignored, and everything was answered.
+#[tokio::test]
+async fn tunnels_are_those_that_are_asked_for() {
+    let admin = start("127.0.0.1:0", State::default()).await;
+    let count = async |query: &str| {
+        let (_, text) = admin.ask(Method::GET, &format!("/tunnels{query}")).await;
+        serde_json::from_str::<TunnelsReport>(&text).unwrap().accepted.len()
+    };
+    assert_eq!((count("?node=edge-17").await, count("?node=edge-18").await), (1, 0));
+    let (status, text) = admin.ask(Method::GET, "/tunnels?nodes=edge-17").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(text.contains("node, cluster, tenant and state"), "{text}");
+}
+
+#[tokio::test]
+async fn a_balancer_can_ask_for_tunnels_too() {
+    let admin = start("127.0.0.1:0", State::default()).await;
+    assert_eq!(admin.ask(Method::GET, "/ready?tunnels=1").await.0, StatusCode::OK);
+    let answer = admin.ask(Method::GET, "/ready?tunnels=2").await;
+    assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, "tunnels: 1 of 2 are up\n".to_owned()));
+    assert_eq!(admin.ask(Method::GET, "/ready?tunnels=some").await.0, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

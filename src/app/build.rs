@@ -107,7 +107,7 @@ pub(super) async fn build(config: Checked) -> Result<App, AppError> {
     };
     let board = initiator.as_ref().map(|(initiator, _)| initiator.status());
     let shown = serde_json::to_value(&config).unwrap_or_default();
-    let state = Arc::new(State::new(metrics.clone(), ready, directory, board, shown));
+    let state = Arc::new(State::new(metrics.clone(), ready, responder.as_ref(), board, shown));
     Ok(App { config, metrics, state, responder, egress, initiator, admin })
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{AcceptedTunnel, AdminState, DialledTunnel, Readiness, TransportPath, TunnelsReport};
+use crate::admin::{AcceptedTunnel, AdminState, DialledTunnel, GoneNode, Readiness, TransportPath, TunnelsReport};
 use crate::initiator::auto::PathReport;
-use crate::initiator::{SlotStatus, StatusBoard};
+use crate::initiator::{SlotStatus, StatusBoard, UnresolvedStatus};
 use crate::lifecycle::Ready;
 use crate::registry::{Handle as _, Health, LiveTunnel};
+use crate::responder::{Gone, GoneNodes, Responder};
 use crate::routing::Directory;
-use crate::telemetry::Metrics;
+use crate::telemetry::{DestinationState, Metrics};
 use crate::transport::Tunnel;
 
 /// Handles on everything that can be shown, and on the one thing that can be asked for.
@@ -18,6 +19,7 @@ pub(super) struct State {
     metrics: Metrics,
     ready: Ready,
     directory: Arc<Directory<Tunnel>>,
+    gone: GoneNodes,
     board: Option<StatusBoard>,
     config: serde_json::Value,
     drain_requested: CancellationToken,
@@ -34,12 +36,14 @@ impl State {
     pub(super) fn new(
         metrics: Metrics,
         ready: Ready,
-        directory: Arc<Directory<Tunnel>>,
+        responder: Option<&Responder>,
         board: Option<StatusBoard>,
         config: serde_json::Value,
     ) -> Self {
         let (drain_requested, draining) = (CancellationToken::new(), CancellationToken::new());
-        Self { metrics, ready, directory, board, config, drain_requested, draining }
+        let directory = responder.map(Responder::directory).unwrap_or_default();
+        let gone = responder.map(Responder::gone).unwrap_or_default();
+        Self { metrics, ready, directory, gone, board, config, drain_requested, draining }
     }
 
     /// Resolves when an operator asked for a drain. Cancel safe.
@@ -71,8 +75,17 @@ impl AdminState for State {
         let mut live: Vec<_> = self.directory.registry().snapshot().collect();
         live.sort_by(|a, b| key(a).cmp(&key(b)));
         let accepted = live.iter().map(|live| accepted(&live.handle)).collect();
-        let dialled = self.board.iter().flat_map(StatusBoard::slots).map(dialled).collect();
-        TunnelsReport { accepted, dialled }
+        let nowhere = self.board.iter().flat_map(StatusBoard::unresolved).map(unresolved);
+        let dialled = nowhere.chain(self.board.iter().flat_map(StatusBoard::slots).map(dialled)).collect();
+        // One that just came back may still be in the list.
+        let registry = self.directory.registry();
+        let gone =
+            self.gone.list().into_iter().filter(|gone| registry.counts(&gone.claim).node == 0).map(gone).collect();
+        TunnelsReport { accepted, dialled, gone }
+    }
+
+    fn tunnels_up(&self) -> usize {
+        self.directory.registry().len() + self.board.as_ref().map_or(0, StatusBoard::connected)
     }
 
     fn config(&self) -> serde_json::Value {
@@ -120,6 +133,16 @@ fn accepted(tunnel: &Tunnel) -> AcceptedTunnel {
     }
 }
 
+fn gone(node: Gone) -> GoneNode {
+    GoneNode {
+        node: node.claim.node.to_string(),
+        cluster: node.claim.cluster.to_string(),
+        tenant: node.claim.tenant.to_string(),
+        since_seconds: node.since.elapsed().unwrap_or_default().as_secs(),
+        reason: node.reason,
+    }
+}
+
 fn dialled(slot: SlotStatus) -> DialledTunnel {
     let reason = match (slot.reason, slot.advice) {
         (Some(reason), Some(advice)) => Some(format!("{reason}; {advice}")),
@@ -142,6 +165,18 @@ fn dialled(slot: SlotStatus) -> DialledTunnel {
         switches: slot.paths.switches,
         switch_reason: slot.paths.switch_reason,
         paths,
+    }
+}
+
+/// A destination without an address, which has no slot yet.
+fn unresolved(status: UnresolvedStatus) -> DialledTunnel {
+    DialledTunnel {
+        to: status.destination,
+        state: DestinationState::CannotConnect.label().to_owned(),
+        since_seconds: status.since_seconds,
+        reason: Some(format!("{}; {}", status.reason, status.advice)),
+        retry_in_seconds: Some(status.retry_in_seconds.ceil() as u64),
+        ..DialledTunnel::default()
     }
 }
 

@@ -54,7 +54,8 @@ fn egress(egress: &EgressConfig) -> String {
         Tenant::Template(template) => template.to_string(),
     };
     let host_id = egress.router.host_id.as_ref().map_or_else(|| "of its route".to_owned(), ToString::to_string);
-    format!("egress     {} ({security}): host id {host_id}, tenant {tenant}", egress.http)
+    let always = if host_id.contains('%') { "" } else { "always " };
+    format!("egress     {} ({security}): host id {always}{host_id}, tenant {tenant}", egress.http)
 }
 
 fn initiator(initiator: &InitiatorConfig) -> Vec<String> {
@@ -91,6 +92,7 @@ fn warnings(checked: &Checked) -> Vec<String> {
         warnings
             .extend(exposed.map(|exposed| format!("envoy.security {} to {}: {exposed}", security.label(), tunnel.to)));
     }
+    warnings.extend(checked.egress.iter().flat_map(egress_warnings));
     if checked.responder.as_ref().is_some_and(|responder| responder.admission.insecure_accept_any) {
         warnings.push("insecure_accept_any: whoever reaches the listener can take the traffic of any node".to_owned());
     }
@@ -103,4 +105,30 @@ fn warnings(checked: &Checked) -> Vec<String> {
         warnings.push("the responder has no egress: tunnels come up, but nothing can enter them".to_owned());
     }
     warnings
+}
+
+fn egress_warnings(egress: &EgressConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let routes = egress.router.routes.iter().filter_map(|route| route.host_id.as_ref());
+    for host_id in egress.router.host_id.iter().chain(routes).map(ToString::to_string) {
+        if looks_like_a_field(&host_id) {
+            warnings.push(format!(
+                "egress {}: host_id {host_id} is one name for every request; the value of that field is %REQ({host_id})%",
+                egress.http
+            ));
+        }
+    }
+    if egress.tls.is_none() && !egress.http.ip().is_loopback() {
+        warnings.push(format!(
+            "egress {} takes clear text from everywhere: whoever reaches it can read requests and ask any node",
+            egress.http
+        ));
+    }
+    warnings
+}
+
+/// Whether a constant is most likely the name of a field whose value was meant.
+fn looks_like_a_field(constant: &str) -> bool {
+    let name = constant.to_ascii_lowercase();
+    !name.contains('%') && (name.starts_with("x-") || ["host", "authority", ":authority"].contains(&name.as_str()))
 }

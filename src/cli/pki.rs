@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use adit::id::{Claim, ClusterId, NodeId, TenantId};
-use adit::policy::IdentityTemplate;
-use adit::tls::pki::{Authority, CA_LIFETIME, LEAF_LIFETIME, Validity};
-use adit::tls::spki_pin;
+use adit::policy::{IdentityTemplate, San};
+use adit::tls::pki::{Authority, CA_LIFETIME, LEAF_LIFETIME, Revocations, Validity};
+use adit::tls::{Summary, load_roots, peer_identity, spki_pin};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
@@ -19,7 +19,12 @@ const RESPONDER: &str = "responder";
 const DEFAULT_IDENTITY: &str = "spiffe://adit.internal/tenant/{tenant}/cluster/{cluster}/node/{node}";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The commands below `adit pki`. Files that exist are never overwritten; keys are readable by their owner only.
+/// The most days that a certificate is made for: twenty years.
+const MAX_DAYS: u64 = 7300;
+const REVOKED: &str = "revoked.crl";
+
+/// The commands below `adit pki`. Files that exist are not overwritten without --force; keys are readable by their owner
+/// only.
 #[derive(Debug, Subcommand)]
 pub(super) enum Pki {
     /// Make a CA: DIR/ca.pem and DIR/ca.key
@@ -30,25 +35,52 @@ pub(super) enum Pki {
         #[arg(long, default_value = "adit CA")]
         name: String,
         /// How long it is valid
-        #[arg(long, default_value_t = days(CA_LIFETIME))]
+        #[arg(long, default_value_t = days(CA_LIFETIME), value_parser = lifetimes())]
         days: u64,
+        /// Replace the files if they exist: nothing that the old CA signed is trusted any more
+        #[arg(long)]
+        force: bool,
     },
     /// Make the certificate of a node: DIR/NODE.pem and DIR/NODE.key
     Node(NodeArgs),
     /// Make the certificate of a responder: DIR/responder.pem and DIR/responder.key
-    Responder {
-        /// Where the CA is and the new files go
+    Responder(ResponderArgs),
+    /// Revoke certificates of this CA: DIR/revoked.crl, for `crl` of the responder
+    Revoke {
+        /// Where the CA is
         dir: PathBuf,
-        /// A DNS name or IP address that initiators dial; may be repeated
-        #[arg(long = "name", required = true, value_name = "NAME")]
-        names: Vec<String>,
-        /// How long it is valid
-        #[arg(long, default_value_t = days(LEAF_LIFETIME))]
-        days: u64,
-        /// Usable by TLS clients too, as the TLS inside an Envoy tunnel needs it
-        #[arg(long)]
-        envoy: bool,
+        /// The certificates that are no longer valid, in addition to those revoked before
+        #[arg(required = true, value_name = "CERTIFICATE")]
+        certificates: Vec<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ResponderArgs {
+    /// Where the CA is and the new files go
+    dir: PathBuf,
+    /// A DNS name or IP address that initiators dial; may be repeated
+    #[arg(long = "name", required = true, value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    files: FileArgs,
+}
+
+/// What nodes and responders have in common.
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// How long it is valid
+    #[arg(long, default_value_t = days(LEAF_LIFETIME), value_parser = lifetimes())]
+    days: u64,
+    /// Usable by TLS clients and servers, as the TLS inside an Envoy tunnel needs it
+    #[arg(long)]
+    envoy: bool,
+    /// The files' name, in the place of the usual one
+    #[arg(long, value_name = "NAME")]
+    out: Option<String>,
+    /// Replace the files if they exist
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -67,28 +99,27 @@ pub(super) struct NodeArgs {
     /// How the name in the certificate is made of them; the same as `identity` of the responder
     #[arg(long, value_name = "TEMPLATE", default_value = DEFAULT_IDENTITY)]
     identity: String,
-    /// How long it is valid
-    #[arg(long, default_value_t = days(LEAF_LIFETIME))]
-    days: u64,
-    /// Usable by TLS servers too, as the TLS inside an Envoy tunnel needs it
-    #[arg(long)]
-    envoy: bool,
+    #[command(flatten)]
+    files: FileArgs,
 }
 
 pub(super) fn pki(command: &Pki) -> anyhow::Result<ExitCode> {
     let text = match command {
-        Pki::Init { dir, name, days } => init(dir, name, *days)?,
+        Pki::Init { dir, name, days, force } => init(dir, name, *days, *force)?,
         Pki::Node(args) => node(args)?,
-        Pki::Responder { dir, names, days, envoy } => responder(dir, names, *days, *envoy)?,
+        Pki::Responder(args) => responder(args)?,
+        Pki::Revoke { dir, certificates } => revoke(dir, certificates)?,
     };
     say(&format!("{text}\n"));
     Ok(ExitCode::SUCCESS)
 }
 
-fn init(dir: &Path, name: &str, days: u64) -> anyhow::Result<String> {
+fn init(dir: &Path, name: &str, days: u64, force: bool) -> anyhow::Result<String> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let (certificate, key) = (dir.join(CA_CERTIFICATE), dir.join(CA_KEY));
-    Authority::create(name, validity(days))?.save(&certificate, &key)?;
+    let authority = Authority::create(name, validity(days))?;
+    make_room(&certificate, &key, force)?;
+    authority.save(&certificate, &key)?;
     Ok(format!(
         "{}: the CA, for both sides to trust\n{}: its key; whoever has it can be any node, so keep it offline",
         certificate.display(),
@@ -101,8 +132,10 @@ fn node(args: &NodeArgs) -> anyhow::Result<String> {
     let template =
         IdentityTemplate::parse(&args.identity).with_context(|| format!("--identity {:?}", args.identity))?;
     let san = template.render(&claim).with_context(|| format!("{claim} does not fit {:?}", args.identity))?;
-    let issued = authority(&args.dir, args.envoy)?.node(std::slice::from_ref(&san), validity(args.days))?;
-    let (certificate, key) = pair(&args.dir, args.node.as_str());
+    let issued = authority(&args.dir, args.files.envoy)?.node(std::slice::from_ref(&san), validity(args.files.days))?;
+    let name = args.files.out.clone().unwrap_or_else(|| file_name(args, &san));
+    let (certificate, key) = pair(&args.dir, &name)?;
+    make_room(&certificate, &key, args.files.force)?;
     issued.save(&certificate, &key)?;
     Ok(format!(
         "{}: proves {claim} as {san}\n{}: its key\npin: {}\n\
@@ -114,17 +147,58 @@ fn node(args: &NodeArgs) -> anyhow::Result<String> {
     ))
 }
 
-fn responder(dir: &Path, names: &[String], days: u64, envoy: bool) -> anyhow::Result<String> {
-    let issued = authority(dir, envoy)?.responder(names, validity(days))?;
-    let (certificate, key) = pair(dir, RESPONDER);
+/// The node's name; with that of its tenant where another tenant's node has the file already.
+fn file_name(args: &NodeArgs, san: &San) -> String {
+    let node = args.node.as_str();
+    let taken = load_roots(&args.dir.join(format!("{node}.pem"))).ok();
+    let own = taken.and_then(|chain| peer_identity(&chain).ok());
+    let (San::Uri(name) | San::Dns(name)) = san;
+    match own {
+        Some(own) if !own.uri_sans.contains(name) && !own.dns_sans.contains(name) => format!("{}.{node}", args.tenant),
+        _ => node.to_owned(),
+    }
+}
+
+fn responder(args: &ResponderArgs) -> anyhow::Result<String> {
+    let issued = authority(&args.dir, args.files.envoy)?.responder(&args.names, validity(args.files.days))?;
+    let (certificate, key) = pair(&args.dir, args.files.out.as_deref().unwrap_or(RESPONDER))?;
+    make_room(&certificate, &key, args.files.force)?;
     issued.save(&certificate, &key)?;
     Ok(format!(
         "{}: for a responder that is dialled as {}\n{}: its key\npin: {}",
         certificate.display(),
-        names.join(" or "),
+        args.names.join(" or "),
         key.display(),
         spki_pin(issued.certificate())?
     ))
+}
+
+fn revoke(dir: &Path, certificates: &[PathBuf]) -> anyhow::Result<String> {
+    let authority = authority(dir, false)?;
+    let list = dir.join(REVOKED);
+    let mut revoked = if list.exists() { Revocations::load(&list)? } else { Revocations::default() };
+    let mut lines = Vec::new();
+    for path in certificates {
+        let chain = load_roots(path)?;
+        let summary = Summary::of(chain.first().context("there is no certificate")?)?;
+        let news = revoked.add(&summary.serial);
+        lines.push(format!("{}: {summary} is {}", path.display(), if news { "revoked" } else { "revoked already" }));
+    }
+    let text = authority.crl(&revoked.serials, revoked.number + 1, validity(days(CA_LIFETIME)))?;
+    std::fs::write(&list, text).with_context(|| format!("cannot write {}", list.display()))?;
+    lines.push(format!("{}: for `crl` in `tls` of the responder, which is started anew with it", list.display()));
+    Ok(lines.join("\n"))
+}
+
+/// Removes what would be in the way, if it may.
+fn make_room(certificate: &Path, key: &Path, force: bool) -> anyhow::Result<()> {
+    for path in [certificate, key].into_iter().filter(|path| path.exists()) {
+        if !force {
+            anyhow::bail!("{} exists; --force replaces it, --out names other files", path.display());
+        }
+        std::fs::remove_file(path).with_context(|| format!("cannot replace {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn authority(dir: &Path, envoy: bool) -> anyhow::Result<Authority> {
@@ -133,8 +207,17 @@ fn authority(dir: &Path, envoy: bool) -> anyhow::Result<Authority> {
     load.map(|authority| if envoy { authority.for_both_roles() } else { authority })
 }
 
-fn pair(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
-    (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")))
+fn pair(dir: &Path, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
+    if name.is_empty() || name.contains('/') || name == "ca" {
+        anyhow::bail!(
+            "--out {name:?} cannot be the name of the files; expected a name such as edge-17, without a folder"
+        );
+    }
+    Ok((dir.join(format!("{name}.pem")), dir.join(format!("{name}.key"))))
+}
+
+fn lifetimes() -> clap::builder::RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(1..=MAX_DAYS)
 }
 
 fn validity(days: u64) -> Validity {

@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use adit::admin::{AcceptedTunnel, DialledTunnel, TransportPath, TunnelsReport};
+use adit::admin::{AcceptedTunnel, DialledTunnel, GoneNode, TransportPath, TunnelsReport};
 use adit::config::{self, Nowhere};
 use clap::CommandFactory as _;
 
+use super::status::View;
 use super::*;
 
 fn compare(name: &str, produced: &str) {
@@ -109,10 +110,44 @@ fn a_status_shows_both_roles() {
         paths: vec![quic, TransportPath { up_seconds: 12, ..path("tcp", "up") }],
         ..DialledTunnel::default()
     };
-    let report = TunnelsReport { accepted: vec![accepted], dialled: vec![dialled, over_tcp] };
-    let text =
-        status::show(&report, "the first tunnel\n") + "--\n" + &status::show(&TunnelsReport::default(), "ready\n");
-    compare("status.txt", &text);
+    let gone = GoneNode {
+        node: "edge-18".into(),
+        cluster: "stores-eu".into(),
+        tenant: "acme".into(),
+        since_seconds: 86_400,
+        reason: "idle: no sign of life".into(),
+    };
+    let report = TunnelsReport { accepted: vec![accepted], dialled: vec![dialled, over_tcp], gone: vec![gone] };
+    let narrow = View { width: 80, wide: false, all: false };
+    let shown = status::show(&report, "the first tunnel\n", narrow);
+    let wide = status::show(&report, "the first tunnel\n", View { width: usize::MAX, wide: true, all: true });
+    let nothing = status::show(&TunnelsReport::default(), "ready\n", narrow);
+    compare("status.txt", &[shown, wide, nothing].join("--\n"));
+}
+
+/// It was 1,004 lines long, and each was wider than a terminal.
+#[test]
+fn the_status_of_a_thousand_tunnels_fits_a_terminal_and_begins_with_what_is_not_well() {
+    let tunnel = |number: usize| AcceptedTunnel {
+        node: format!("edge-with-a-rather-long-name-{number}"),
+        cluster: format!("stores-{}", number % 7),
+        tenant: "a-tenant-with-a-long-name".into(),
+        health: if number == 777 { "suspect".into() } else { "healthy".into() },
+        transport: "quic".into(),
+        rtt_ms: 1234.5,
+        age_seconds: 93_784,
+        ..AcceptedTunnel::default()
+    };
+    let report = TunnelsReport { accepted: (0..1000).map(tunnel).collect(), ..TunnelsReport::default() };
+    let text = status::show(&report, "ready\n", View { width: 80, wide: false, all: false });
+    let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(widest <= 80 && text.lines().count() < 40, "{text}");
+    assert!(text.contains("1000 tunnels accepted from 1000 nodes: 1 suspect"), "{text}");
+    assert!(text.contains("stores-6") && text.contains("… and 980 more tunnels; --all shows them"), "{text}");
+    let (cluster, node) = (text.find("CLUSTER").unwrap(), text.find("suspect  quic").unwrap());
+    assert!(cluster < node && node < text.find("healthy").unwrap(), "{text}");
+    let all = status::show(&report, "ready\n", View { width: 80, wide: false, all: true });
+    assert!(all.lines().count() > 1000);
 }
 
 #[test]

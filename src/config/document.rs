@@ -12,6 +12,8 @@ use serde_saphyr::{Error, NonFiniteFloatPolicy, Options, Spanned};
 
 use crate::config::report::{Mistake, shown_key};
 
+mod hint;
+
 /// The largest file that is read, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_DEPTH: usize = 24;
@@ -66,7 +68,10 @@ pub(super) fn parse(text: &str) -> (Vec<Node>, Vec<Mistake>) {
     match parsed {
         Ok(documents) => (documents.into_iter().map(|raw| node(raw, text)).collect(), mistakes),
         Err(error) => {
-            mistakes.push(Mistake { line: line_of(&error), key: String::new(), problem: not_yaml(&error) });
+            let line = line_of(&error);
+            let mistake = hint::of(text, line).map(|hint| Mistake { key: String::new(), ..hint });
+            let plain = || Mistake { line, key: String::new(), problem: not_yaml(&error) };
+            mistakes.push(mistake.unwrap_or_else(plain));
             (Vec::new(), mistakes)
         }
     }

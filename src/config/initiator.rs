@@ -105,6 +105,10 @@ struct Address<'a> {
 }
 
 fn tunnel(at: At<'_>) -> Option<Address<'_>> {
+    if at.is_empty() {
+        at.wrong(format!("has no value; expected {TUNNEL_FORM}"));
+        return None;
+    }
     if at.is_section() {
         let tunnel = at.clone().section(tunnel_section)?;
         return Some(Address { at, claim: None, tunnel });

@@ -1,7 +1,7 @@
 //! What concerns the process as a whole: the log, the admin listener, worker threads, the drain deadline.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -53,7 +53,8 @@ impl LogLevel {
     }
 }
 
-/// `admin`: where the admin listener is reached: `ip:port`, or `unix:` and a path.
+/// `admin`: where the admin listener is reached: `ip:port`, `localhost:port`, or a path of a Unix socket, alone or behind
+/// `unix:`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
 pub enum AdminAddress {
@@ -64,18 +65,50 @@ pub enum AdminAddress {
 }
 
 /// Why a text is not an admin address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("is not an admin address; expected ip:port such as 127.0.0.1:9901, or unix:/path")]
-pub struct AdminAddressError;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AdminAddressError {
+    /// It is a URL.
+    #[error("is a URL; expected ip:port alone, such as 127.0.0.1:9901, or unix:/path")]
+    Url,
+    /// There is a port and no address that could be bound.
+    #[error(
+        "names a host, and names are not resolved here; expected ip:port such as 127.0.0.1:9901, localhost:9901, or unix:/path"
+    )]
+    Name,
+    /// It is something else.
+    #[error("is not an admin address; expected ip:port such as 127.0.0.1:9901, localhost:9901, or unix:/path")]
+    Form,
+}
 
 impl FromStr for AdminAddress {
     type Err = AdminAddressError;
 
     fn from_str(text: &str) -> Result<Self, AdminAddressError> {
-        match text.strip_prefix("unix:") {
-            Some("") => Err(AdminAddressError),
-            Some(path) => Ok(Self::Unix(PathBuf::from(path))),
-            None => text.parse().map(Self::Tcp).map_err(|_| AdminAddressError),
+        let path = text.strip_prefix("unix:").or_else(|| Some(text).filter(|text| text.starts_with(['/', '.'])));
+        match path {
+            Some("") => return Err(AdminAddressError::Form),
+            Some(path) => return Ok(Self::Unix(PathBuf::from(path))),
+            None => {}
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Tcp(address));
+        }
+        if text.contains("://") {
+            return Err(AdminAddressError::Url);
+        }
+        match text.rsplit_once(':') {
+            Some((host, port)) => {
+                let port = port.parse::<u16>().map_err(|_| AdminAddressError::Form)?;
+                // The one name that every system means the same by.
+                let is_loopback = host.eq_ignore_ascii_case("localhost");
+                let loopback = || Self::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+                is_loopback.then(loopback).ok_or(if host.is_empty() {
+                    AdminAddressError::Form
+                } else {
+                    AdminAddressError::Name
+                })
+            }
+            None => Err(AdminAddressError::Form),
         }
     }
 }
@@ -119,4 +152,38 @@ pub(super) fn admin(at: At<'_>) -> Option<AdminAddress> {
 fn format_as_written<S: Serializer>(format: &Format, serializer: S) -> Result<S::Ok, S::Error> {
     let word = FORMATS.iter().find(|(_, known)| known == format).map(|(word, _)| *word);
     word.serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_address_is_what_operators_write() {
+        for (text, address) in [
+            ("127.0.0.1:9901", "127.0.0.1:9901"),
+            ("[::1]:9901", "[::1]:9901"),
+            ("localhost:9901", "127.0.0.1:9901"),
+            ("LOCALHOST:0", "127.0.0.1:0"),
+            ("unix:/run/adit.sock", "unix:/run/adit.sock"),
+            ("unix:edge.sock", "unix:edge.sock"),
+            ("/run/adit.sock", "unix:/run/adit.sock"),
+            ("./adit.sock", "unix:./adit.sock"),
+        ] {
+            assert_eq!(text.parse::<AdminAddress>().map(|parsed| parsed.to_string()).as_deref(), Ok(address), "{text}");
+        }
+        use AdminAddressError::{Form, Name, Url};
+        for (text, error) in [
+            ("http://127.0.0.1:9901", Url),
+            ("admin.example.com:9901", Name),
+            ("nowhere", Form),
+            ("9901", Form),
+            (":9901", Form),
+            ("unix:", Form),
+            ("localhost:65536", Form),
+            ("", Form),
+        ] {
+            assert_eq!(text.parse::<AdminAddress>(), Err(error), "{text}");
+        }
+    }
 }

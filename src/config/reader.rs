@@ -6,6 +6,7 @@
 //! that nobody asked for is a mistake, with the nearest known key as a hint.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -30,12 +31,20 @@ pub(super) struct Context<'a> {
     surroundings: &'a dyn Surroundings,
     mistakes: RefCell<Vec<Mistake>>,
     listeners: RefCell<Vec<Listener>>,
+    /// Every key that was asked for, and whether it must be there.
+    asked: RefCell<BTreeMap<String, bool>>,
 }
 
 impl<'a> Context<'a> {
     /// Relative paths of the file count from `base`.
     pub(super) fn new(base: &'a Path, surroundings: &'a dyn Surroundings, mistakes: Vec<Mistake>) -> Self {
-        Self { base, surroundings, mistakes: RefCell::new(mistakes), listeners: RefCell::default() }
+        Self {
+            base,
+            surroundings,
+            mistakes: RefCell::new(mistakes),
+            listeners: RefCell::default(),
+            asked: RefCell::default(),
+        }
     }
 
     /// Notes a mistake that belongs to no node.
@@ -46,6 +55,15 @@ impl<'a> Context<'a> {
     /// Everything noted so far.
     pub(super) fn into_mistakes(self) -> Vec<Mistake> {
         self.mistakes.into_inner()
+    }
+
+    /// The keys that were asked for so far, there or not, and whether each must be there.
+    pub(super) fn into_asked(self) -> BTreeMap<String, bool> {
+        self.asked.into_inner()
+    }
+
+    fn ask(&self, key: String, required: bool) {
+        *self.asked.borrow_mut().entry(key).or_default() |= required;
     }
 }
 
@@ -77,6 +95,16 @@ impl<'a> At<'a> {
     /// Whether a mapping stands here (and not a scalar or a list), for settings that have a short and a long form.
     pub(super) fn is_section(&self) -> bool {
         matches!(self.node.value, Value::Map(_))
+    }
+
+    /// What this machine calls itself, if that is known.
+    pub(super) fn host_name(&self) -> Option<String> {
+        self.context.surroundings.host_name()
+    }
+
+    /// Whether nothing stands here, not even an empty text.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self.node.value, Value::Empty)
     }
 
     /// Whether a mapping with this key stands here.

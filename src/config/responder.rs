@@ -29,7 +29,7 @@ const MAX_TUNNELS: u32 = 1 << 24;
 /// `responder`: one listener for tunnels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ResponderConfig {
-    /// `name`: what initiators and operators see, 1 to 128 bytes. Default `adit`.
+    /// `name`: what initiators and operators see, 1 to 128 bytes. Default: the name of the host.
     pub name: String,
     /// `listen.quic`: the UDP address; port 0 takes a free one. At least one of the two is there.
     pub quic: Option<SocketAddr>,
@@ -154,7 +154,8 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
         }
         let standard = TunnelSettings::default();
         let pending = u32::try_from(standard.max_handshakes).unwrap_or(u32::MAX);
-        let name = section.or("name", DEFAULT_NAME.to_owned(), |at| at.short_text(MAX_NAME_BYTES));
+        let own_name = own_name(section.at());
+        let name = section.or("name", own_name, |at| at.short_text(MAX_NAME_BYTES));
         let handshake_timeout =
             section.or("handshake_timeout", standard.timing.handshake_timeout, |at| at.duration(SECOND..=60 * SECOND));
         let max_pending_handshakes = section.or("max_pending_handshakes", pending, |at| at.count(1..=65_536));
@@ -180,6 +181,12 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
             state_dir,
         })
     })
+}
+
+/// The host's name tells responders apart where nobody named them.
+fn own_name(at: &At<'_>) -> String {
+    let fits = |name: &String| name.len() <= MAX_NAME_BYTES && name.bytes().all(|byte| byte.is_ascii_graphic());
+    at.host_name().filter(fits).unwrap_or_else(|| DEFAULT_NAME.to_owned())
 }
 
 /// An Envoy needs the TCP port, and a way to prove itself that its security leaves it.

@@ -6,6 +6,8 @@ use std::path::Path;
 
 /// The largest file that a `file:` reference may name, in bytes.
 pub const MAX_REFERENCED_BYTES: u64 = 64 << 10;
+/// More is no name of a host.
+const MAX_HOST_NAME_BYTES: u64 = 256;
 
 /// Where references are looked up. The process itself for real use, [`Nowhere`] for tests and fuzzing.
 pub trait Surroundings {
@@ -17,6 +19,11 @@ pub trait Surroundings {
 
     /// Whether the file is there and may be read.
     fn can_read(&self, path: &Path) -> io::Result<()>;
+
+    /// What this machine calls itself, if that is known.
+    fn host_name(&self) -> Option<String> {
+        None
+    }
 
     /// Whether files can be opened at all, so that their content is worth checking.
     fn has_files(&self) -> bool;
@@ -37,6 +44,12 @@ impl Surroundings for Process {
 
     fn can_read(&self, path: &Path) -> io::Result<()> {
         open_plain(path).map(drop)
+    }
+
+    fn host_name(&self) -> Option<String> {
+        let name = read_bounded(Path::new("/proc/sys/kernel/hostname"), MAX_HOST_NAME_BYTES).ok();
+        let name = name.or_else(|| read_bounded(Path::new("/etc/hostname"), MAX_HOST_NAME_BYTES).ok())?;
+        String::from_utf8(name.trim_ascii().to_vec()).ok().filter(|name| !name.is_empty())
     }
 
     fn has_files(&self) -> bool {

@@ -66,6 +66,9 @@ pub enum AddressError {
     /// The host is missing or is neither a name nor an address.
     #[error("has no usable host; expected a name, an IPv4 address or an IPv6 address in brackets")]
     Host,
+    /// It is a URL.
+    #[error("is a URL; expected host:port alone, such as cloud.example.com:7843")]
+    Url,
     /// The port is missing, not a number or 0.
     #[error("has no usable port; expected host:port with a port of 1 to 65535")]
     Port,
@@ -98,6 +101,9 @@ impl fmt::Display for TunnelAddress {
 impl FromStr for HostPort {
     type Err = AddressError;
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if text.contains("://") {
+            return Err(AddressError::Url);
+        }
         let (host, port) = split_host(text)?;
         host_port(host, port)
     }

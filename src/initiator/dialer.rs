@@ -8,23 +8,25 @@ use std::time::Duration;
 
 use tokio::net::lookup_host;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::initiator::handle::Handle;
 use crate::initiator::snapshot::{Fixed, Key, Prepared, State};
-use crate::initiator::status::StatusBoard;
+use crate::initiator::status::{StatusBoard, UNRESOLVED_ADVICE};
 use crate::initiator::supervisor::{Shared, Slot, Until, keep};
 use crate::initiator::terms::{Terms, UpdateError};
-use crate::lifecycle::{DrainWatch, LAST_WORDS};
+use crate::lifecycle::{Backoff, DrainWatch, LAST_WORDS};
 use crate::protocol::code::CloseCode;
 use crate::telemetry::{Metrics, Role};
 use crate::transport::Accept;
 
 /// How often a name is asked again while all is well.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+/// The shortest pause after a name could not be resolved.
+const MIN_RESOLVE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -159,27 +161,39 @@ impl<A: Accept> Slots<A> {
     async fn keep(mut self, key: Key) {
         let mut changes = self.initiator.shared.state.changes();
         let mut found = BTreeSet::new();
-        let mut pause = Duration::ZERO;
+        let (mut pause, mut backoff) = (Duration::ZERO, Backoff::default());
         loop {
             changes.mark_unchanged();
             if let Some(prepared) = self.initiator.shared.state.current().find(&key) {
                 self.reconcile(prepared, &found);
             }
             tokio::select! {
-                () = self.until.stop.cancelled() => return,
+                () = self.until.stop.cancelled() => return self.initiator.shared.board.resolved(&key.target),
                 _ = changes.changed() => {}
-                resolved = self.resolve_after(pause, &key.target) => {
-                    match resolved {
-                        Ok(addresses) => found = addresses,
-                        Err(error) => {
-                            let destination = &*key.target;
-                            warn!(destination, %error, "cannot resolve the responder's name; trying again");
-                        }
+                resolved = self.resolve_after(pause, &key.target) => match resolved {
+                    Ok(addresses) => {
+                        found = addresses;
+                        pause = RESOLVE_INTERVAL;
+                        backoff.reset();
+                        self.initiator.shared.board.resolved(&key.target);
                     }
-                    pause = if found.is_empty() { Duration::from_secs(1) } else { RESOLVE_INTERVAL };
-                }
+                    Err(error) => pause = self.unresolved(&key, error, &mut backoff, found.is_empty()),
+                },
             }
         }
+    }
+
+    /// Says that the name has no address, and after which pause it is asked again; addresses that it had stay.
+    fn unresolved(&self, key: &Key, error: String, backoff: &mut Backoff, nothing_to_dial: bool) -> Duration {
+        // Jitter must not turn a schedule for one destination into a flood of questions.
+        let retry_in = backoff.next_delay(rand::random(), None).max(MIN_RESOLVE_PAUSE);
+        let (destination, advice) = (&*key.target, UNRESOLVED_ADVICE);
+        warn!(destination, %error, advice, ?retry_in, "cannot resolve the responder's name");
+        if nothing_to_dial {
+            let reason = format!("its name cannot be resolved: {error}");
+            self.initiator.shared.board.cannot_resolve(&key.target, reason, (Instant::now() + retry_in).into_std());
+        }
+        retry_in
     }
 
     /// The addresses of the name, after a pause. Cancel safe.

@@ -11,6 +11,12 @@ use crate::initiator::auto::{Auto, PathStatus};
 use crate::telemetry::{DestinationMetrics, DestinationRecord, DestinationState};
 use crate::transport::{TransportKind, Tunnel, TunnelSnapshot};
 
+mod unresolved;
+
+pub(super) use unresolved::ADVICE as UNRESOLVED_ADVICE;
+use unresolved::Unresolved;
+pub use unresolved::UnresolvedStatus;
+
 /// One slot as operators see it.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct SlotStatus {
@@ -59,6 +65,7 @@ struct Slot {
 #[derive(Debug, Clone)]
 pub struct StatusBoard {
     slots: Arc<Mutex<BTreeMap<u32, Slot>>>,
+    unresolved: Arc<Unresolved>,
     metrics: DestinationMetrics,
     changed: Arc<Notify>,
 }
@@ -88,13 +95,28 @@ pub(super) enum Change {
 
 impl StatusBoard {
     pub(super) fn new(metrics: DestinationMetrics) -> Self {
-        Self { slots: Arc::default(), metrics, changed: Arc::default() }
+        Self { slots: Arc::default(), unresolved: Arc::default(), metrics, changed: Arc::default() }
     }
 
     /// A copy of every slot, in slot order.
     pub fn slots(&self) -> Vec<SlotStatus> {
         let now = Instant::now();
         self.lock().iter().map(|(slot, status)| status.view(*slot, now)).collect()
+    }
+
+    /// The destinations of which no address is known, and which therefore have no slot.
+    pub fn unresolved(&self) -> Vec<UnresolvedStatus> {
+        self.unresolved.view()
+    }
+
+    /// The name has no address, and is asked again at `next`.
+    pub(super) fn cannot_resolve(&self, destination: &Arc<str>, reason: String, next: Instant) {
+        self.unresolved.note(destination, reason, next, &self.metrics);
+    }
+
+    /// The name has addresses, or is no longer a destination.
+    pub(super) fn resolved(&self, destination: &str) {
+        self.unresolved.forget(destination);
     }
 
     /// How many slots have a tunnel.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tracing::{Instrument, debug, info, info_span, warn};
 
@@ -66,16 +66,22 @@ async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun, handshaking: H
         Ok((prepared, welcome)) => {
             drop(handshaking);
             let tunnel = prepared.tunnel().clone();
-            info!(%remote, slot, tunnel = %tunnel.id(), "tunnel up");
+            let gone_for = shared.gone.came_back(&tunnel.place().claim);
+            info!(%remote, slot, tunnel = %tunnel.id(), ?gone_for, "tunnel up");
             let record = shared.metrics.opened(tunnel.transport().label());
             if is_envoy {
                 shared.metrics.envoy_handshake(Counter::Accepted);
             }
             let driver = prepared.welcome(welcome);
             let reason = attend(&shared, &tunnel, driver).await;
-            shared.admission.directory().registry().remove(tunnel.id(), Instant::now());
+            let registry = shared.admission.directory().registry();
+            registry.remove(tunnel.id(), Instant::now());
             record.closed(reason.code);
-            info!(%remote, slot, tunnel = %tunnel.id(), code = %reason.code, reason = reason.text, "tunnel down");
+            let claim = &tunnel.place().claim;
+            if registry.counts(claim).node == 0 {
+                shared.gone.left(claim, &reason, SystemTime::now());
+            }
+            down(&tunnel, slot, remote, &reason);
         }
         Err((refused, refusal)) => {
             shared.metrics.refused(refusal.code);
@@ -88,6 +94,17 @@ async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun, handshaking: H
                 Refused::Prepared(prepared) => prepared.refuse(&refusal).await,
             }
         }
+    }
+}
+
+/// A tunnel that ended as one of its ends wanted is worth a line; one that was lost is worth a look.
+fn down(tunnel: &Tunnel, slot: u32, remote: SocketAddr, reason: &CloseReason) {
+    let (id, code, text) = (tunnel.id(), reason.code, &reason.text);
+    match code {
+        CloseCode::Done | CloseCode::Superseded => {
+            info!(%remote, slot, tunnel = %id, %code, reason = text, "tunnel down");
+        }
+        _ => warn!(%remote, slot, tunnel = %id, %code, reason = text, "tunnel down"),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::protocol::code::CloseCode;
 use crate::registry::LiveTunnel;
 use crate::responder::admission::Admission;
 use crate::responder::admit;
+use crate::responder::gone::GoneNodes;
 use crate::responder::handle::Handle;
 use crate::responder::shared::{Fixed, Listeners, Shared, Sockets, StartError};
 use crate::responder::terms::Terms;
@@ -39,6 +40,7 @@ impl Responder {
             listeners: Listeners::new(sockets, fixed, &terms)?,
             admission: Admission::new(Arc::default(), terms),
             metrics: metrics.tunnels(Role::Responder),
+            gone: GoneNodes::default(),
             pending: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
         };
@@ -130,6 +132,11 @@ impl Responder {
     /// The tunnels that it admitted, for egress listeners to send into.
     pub fn directory(&self) -> Arc<Directory<Tunnel>> {
         Arc::clone(self.shared.admission.directory())
+    }
+
+    /// The nodes that were here and are gone.
+    pub fn gone(&self) -> GoneNodes {
+        self.shared.gone.clone()
     }
 
     /// What changes it while it runs.

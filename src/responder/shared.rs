@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
 use crate::responder::admission::Admission;
+use crate::responder::gone::GoneNodes;
 use crate::responder::terms::{Configured, Terms, UpdateError};
 use crate::telemetry::TunnelMetrics;
 use crate::transport::quic::{self, BindError, Keys, QuicSettings};
@@ -56,6 +57,8 @@ pub(super) struct Shared {
     pub(super) listeners: Listeners,
     pub(super) admission: Admission<Tunnel>,
     pub(super) metrics: TunnelMetrics,
+    /// Who was here and is gone.
+    pub(super) gone: GoneNodes,
     /// Handshakes under way.
     pub(super) pending: AtomicUsize,
     pub(super) tasks: TaskTracker,

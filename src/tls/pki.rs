@@ -13,14 +13,16 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
     SerialNumber,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, DnsName};
 use time::OffsetDateTime;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::policy::San;
 use crate::tls::certificate::is_ca;
 use crate::tls::secret::{self, SecretError};
 use crate::tls::store::read_text;
-use crate::tls::{Credentials, TlsError};
+use crate::tls::{Credentials, TlsError, load_crls};
 
 /// How long a CA made here is valid: ten years.
 pub const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -288,6 +290,40 @@ fn save(certificate: &Path, pem: &str, key: &Path, key_pem: &str) -> Result<(), 
     Ok(())
 }
 
+/// What a revocation list says: whom it revokes, and the how manieth it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Revocations {
+    /// Serial numbers ([`Summary::serial`](crate::tls::Summary)).
+    pub serials: Vec<Vec<u8>>,
+    /// The number of the list; the next one has a higher one.
+    pub number: u64,
+}
+
+impl Revocations {
+    /// Reads the first list of a PEM file.
+    ///
+    /// # Errors
+    /// [`PkiError::Tls`] if it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, PkiError> {
+        let lists = load_crls(path)?;
+        let malformed = |reason: String| TlsError::Crl { reason };
+        let list = lists.first().ok_or_else(|| malformed("there is none".to_owned()))?;
+        let (_, list) = CertificateRevocationList::from_der(list).map_err(|error| malformed(error.to_string()))?;
+        let serials = list.iter_revoked_certificates().map(|revoked| revoked.user_certificate.to_bytes_be()).collect();
+        let number = list.crl_number().and_then(|number| number.to_u64_digits().first().copied()).unwrap_or_default();
+        Ok(Self { serials, number })
+    }
+
+    /// Adds a serial number. Whether it was not there before.
+    pub fn add(&mut self, serial: &[u8]) -> bool {
+        let news = !self.serials.iter().any(|known| known == serial);
+        if news {
+            self.serials.push(serial.to_owned());
+        }
+        news
+    }
+}
+
 fn parameters(common_name: &str, validity: Validity) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     (params.not_before, params.not_after) = validity.dates()?;
@@ -305,7 +341,12 @@ fn ia5(name: &str, expected: &'static str) -> Result<Ia5String, PkiError> {
 }
 
 fn dns_name(name: &str) -> Result<SanType, PkiError> {
-    Ok(SanType::DnsName(ia5(name, "a DNS name")?))
+    const EXPECTED: &str = "a DNS name, such as cloud.example.com or *.example.com";
+    let plain = name.strip_prefix("*.").unwrap_or(name);
+    if DnsName::try_from(plain).is_err() {
+        return Err(PkiError::Name { name: name.to_owned(), expected: EXPECTED });
+    }
+    Ok(SanType::DnsName(ia5(name, EXPECTED)?))
 }
 
 /// For people only; nothing is ever proven by a common name.

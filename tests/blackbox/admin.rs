@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::eventually::eventually;
 use crate::support::http1::get;
-use crate::support::site::{Cloud, Edge, Folder, Site, Transport, over_each_transport};
+use crate::support::site::{Cloud, Edge, Folder, NODE, Running, Site, Transport, over_each_transport};
 
 over_each_transport!(
     tunnels_are_shown_by_both_ends_under_one_name,
@@ -44,6 +44,24 @@ async fn a_process_is_ready_once_its_first_tunnel_is_up(transport: Transport) {
     let responder = cloud.start(&folder).await;
     assert_eq!(responder.0.ask(Method::GET, "/ready").await.0, 200, "a responder needs no tunnel to be ready");
     eventually("ready", async || (initiator.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
+}
+
+/// It showed "no tunnels", counted nothing, and logged a line a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_has_no_address_is_a_destination_that_cannot_be_connected() {
+    let folder = Folder::new();
+    let edge = Edge::new(Transport::Quic);
+    let text = edge.text("no-such-host.invalid:7843");
+    folder.authority.node(NODE).write(folder.path(), "edge");
+    let initiator = Running::start(folder.write("edge.yaml", &text)).await;
+    let shown = eventually("the destination", async || initiator.tunnels().await.dialled.pop()).await;
+    assert_eq!((shown.state.as_str(), shown.to.as_str()), ("cannot_connect", "no-such-host.invalid:7843"));
+    assert!(
+        shown.reason.is_some_and(|reason| reason.contains("cannot be resolved") && reason.contains("check the name"))
+    );
+    assert!(shown.retry_in_seconds.is_some());
+    assert_eq!(initiator.metric("adit_initiator_destinations{state=\"cannot_connect\"}").await, 1);
+    assert_eq!(initiator.line_with("cannot resolve").await["level"], "WARN");
 }
 
 async fn exchanges_and_tunnels_are_counted(transport: Transport) {

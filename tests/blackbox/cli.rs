@@ -105,6 +105,59 @@ async fn demo_once_shows_a_round_trip_and_exits_with_0() {
     assert!(out.contains("200, "), "{out}");
 }
 
+#[tokio::test]
+async fn check_keys_says_what_each_key_takes() {
+    let (code, out, _) = parts(&adit(&["check", "--keys"]).await);
+    assert_eq!(code, Some(0));
+    let entry = out.split("\n### ").find(|entry| entry.starts_with("`egress[].hold`")).unwrap();
+    assert!(
+        entry.contains("0 to 5m") && entry.contains("default  2s") && entry.contains("example  hold: 2s"),
+        "{entry}"
+    );
+    let committed = include_str!("../../src/config/keys.md");
+    assert_eq!(out, committed, "the page that the README points to");
+}
+
+#[tokio::test]
+async fn pki_keeps_tenants_apart_replaces_only_when_told_to_and_revokes() {
+    let folder = Folder::new();
+    let pki = folder.path().join("pki");
+    let dir = pki.display().to_string();
+    let run = async |arguments: &[&str]| parts(&adit(&[&["pki"][..], arguments].concat()).await);
+    assert_eq!(run(&["init", &dir]).await.0, Some(0));
+    for tenant in ["acme", "umbrella"] {
+        let (code, out, err) =
+            run(&["node", &dir, "--node", "edge-1", "--cluster", "stores", "--tenant", tenant]).await;
+        assert_eq!(code, Some(0), "{err}");
+        assert!(out.contains(&format!("proves edge-1:stores:{tenant}")), "{out}");
+    }
+    assert!(pki.join("edge-1.pem").is_file() && pki.join("umbrella.edge-1.pem").is_file());
+    let before = std::fs::read(pki.join("edge-1.pem")).unwrap();
+    let again = ["node", &dir, "--node", "edge-1", "--cluster", "stores", "--tenant", "acme"];
+    let (code, _, err) = run(&again).await;
+    assert!(code == Some(1) && err.contains("exists; --force"), "{err}");
+    assert_eq!(run(&[&again[..], &["--force"]].concat()).await.0, Some(0));
+    assert!(std::fs::read(pki.join("edge-1.pem")).unwrap() != before);
+    for wrong in [
+        &["node", &dir, "--node", "edge-2", "--cluster", "stores", "--days", "0"][..],
+        &["node", &dir, "--node", "edge-2", "--cluster", "stores", "--days", "1000000"],
+        &["node", &dir, "--node", "edge-2", "--cluster", "stores", "--out", "../edge-2"],
+        &["responder", &dir, "--name", "https://cloud.example.com"],
+    ] {
+        assert_ne!(run(wrong).await.0, Some(0), "{wrong:?}");
+    }
+    assert!(!pki.join("edge-2.pem").exists() && !pki.join("responder.pem").exists());
+    for (certificate, said) in
+        [("edge-1.pem", "is revoked"), ("umbrella.edge-1.pem", "is revoked"), ("edge-1.pem", "already")]
+    {
+        let (code, out, err) = run(&["revoke", &dir, pki.join(certificate).to_str().unwrap()]).await;
+        assert!(code == Some(0) && out.contains(said), "{out}{err}");
+    }
+    let list = adit::tls::pki::Revocations::load(&pki.join("revoked.crl")).unwrap();
+    assert_eq!((list.serials.len(), list.number), (2, 3));
+    assert_eq!(adit::load_roots(&pki.join("ca.pem")).unwrap().len(), 1);
+}
+
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

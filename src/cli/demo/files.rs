@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use adit::config::AdminAddress;
 use adit::policy::San;
 use adit::tls::pki::{Authority, CA_LIFETIME, LEAF_LIFETIME, Validity};
+use anyhow::Context as _;
 
 /// The node of the demo.
 pub(super) const NODE: &str = "edge-17";
@@ -30,8 +31,15 @@ pub(super) struct Files {
 impl Files {
     /// Makes the folder, a CA, and a certificate for each side.
     pub(super) fn create() -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("adit-demo-{:016x}", rand::random::<u64>()));
-        DirBuilder::new().mode(0o700).create(&folder)?;
+        let parent = std::env::temp_dir();
+        let folder = parent.join(format!("adit-demo-{:016x}", rand::random::<u64>()));
+        let made = DirBuilder::new().mode(0o700).create(&folder);
+        made.with_context(|| {
+            format!(
+                "cannot make a folder for certificates and files in {}; TMPDIR names another place",
+                parent.display()
+            )
+        })?;
         let files = Self { folder, san: identity(TENANT, CLUSTER, NODE) };
         let valid = |lifetime| Validity { from: SystemTime::now(), lifetime };
         let authority = Authority::create("adit demo CA", valid(CA_LIFETIME))?;

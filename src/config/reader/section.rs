@@ -49,6 +49,7 @@ impl<'a> Section<'a> {
         expected: &str,
         read: impl FnOnce(At<'a>) -> Option<T>,
     ) -> Option<T> {
+        self.at.context.ask(self.at.key_below(key), true);
         match self.find(key) {
             Some(at) => read(at),
             None => {
@@ -71,6 +72,7 @@ impl<'a> Section<'a> {
     /// Where a key that is there stands; asking makes it known.
     pub(in crate::config) fn find(&mut self, key: &'static str) -> Option<At<'a>> {
         self.known.insert(key);
+        self.at.context.ask(self.at.key_below(key), false);
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         Some(self.at.child(entry))
     }

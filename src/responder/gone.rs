@@ -1,0 +1,115 @@
+//! Nodes that were here and are gone: since when, and why. Operators ask for what is missing, and the registry only knows
+//! what is there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::id::Claim;
+use crate::transport::CloseReason;
+
+/// How many nodes are remembered; beyond, the one that is gone for the longest time is forgotten.
+pub const MAX_GONE: usize = 10_000;
+
+/// A node whose last tunnel ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Who it was.
+    pub claim: Claim,
+    /// When its last tunnel ended.
+    pub since: SystemTime,
+    /// Why that tunnel ended.
+    pub reason: String,
+}
+
+/// The nodes of one responder that are gone. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct GoneNodes {
+    nodes: Arc<Mutex<HashMap<Claim, Last>>>,
+}
+
+#[derive(Debug)]
+struct Last {
+    since: SystemTime,
+    reason: String,
+}
+
+impl GoneNodes {
+    /// A copy, the one that left last first.
+    pub fn list(&self) -> Vec<Gone> {
+        let gone = |(claim, last): (&Claim, &Last)| Gone {
+            claim: claim.clone(),
+            since: last.since,
+            reason: last.reason.clone(),
+        };
+        let mut list: Vec<Gone> = self.lock().iter().map(gone).collect();
+        list.sort_by(|a, b| b.since.cmp(&a.since).then_with(|| a.claim.to_string().cmp(&b.claim.to_string())));
+        list
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The last tunnel of a node ended.
+    pub(super) fn left(&self, claim: &Claim, reason: &CloseReason, now: SystemTime) {
+        let text =
+            if reason.text.is_empty() { reason.code.to_string() } else { format!("{}: {}", reason.code, reason.text) };
+        let mut nodes = self.lock();
+        nodes.insert(claim.clone(), Last { since: now, reason: text });
+        if nodes.len() > MAX_GONE
+            && let Some(oldest) = nodes.iter().min_by_key(|(_, last)| last.since).map(|(claim, _)| claim.clone())
+        {
+            nodes.remove(&oldest);
+        }
+    }
+
+    /// A tunnel of the node is up. For how long the node was gone, if it was.
+    pub(super) fn came_back(&self, claim: &Claim) -> Option<Duration> {
+        self.lock().remove(claim).and_then(|last| last.since.elapsed().ok())
+    }
+
+    /// Whole entries: a panic elsewhere cannot leave one half-changed.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Claim, Last>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::code::CloseCode;
+
+    fn claim(node: &str) -> Claim {
+        Claim { tenant: "acme".parse().unwrap(), cluster: "stores".parse().unwrap(), node: node.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_node_is_gone_from_its_last_tunnel_until_its_next_one() {
+        let (gone, start) = (GoneNodes::default(), SystemTime::UNIX_EPOCH);
+        let idle = CloseReason { code: CloseCode::Idle, text: String::new() };
+        gone.left(&claim("a"), &idle, start);
+        gone.left(&claim("b"), &CloseReason { text: "bye".into(), ..idle }, start + Duration::from_secs(1));
+        let names: Vec<_> = gone.list().into_iter().map(|gone| (gone.claim.node.to_string(), gone.reason)).collect();
+        assert_eq!(names[0].0, "b");
+        assert!(names[0].1.ends_with(": bye"), "{names:?}");
+        assert!(gone.came_back(&claim("b")).is_some() && gone.came_back(&claim("b")).is_none());
+        assert_eq!(gone.len(), 1);
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_forgets_the_oldest() {
+        let (gone, reason) = (GoneNodes::default(), CloseReason { code: CloseCode::Idle, text: String::new() });
+        for node in 0..=MAX_GONE {
+            gone.left(&claim(&format!("n{node}")), &reason, SystemTime::UNIX_EPOCH + Duration::from_secs(node as u64));
+        }
+        assert_eq!(gone.len(), MAX_GONE);
+        assert!(gone.list().iter().all(|gone| gone.claim.node.as_str() != "n0"));
+    }
+}
