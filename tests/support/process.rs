@@ -76,6 +76,11 @@ impl Program {
         self.signal("TERM");
     }
 
+    /// SIGKILL: it can do nothing about it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
     /// SIGSTOP: it keeps its connections and does nothing. Returns when all its threads have stopped.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");

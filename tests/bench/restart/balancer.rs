@@ -1,0 +1,123 @@
+//! Clients at a steady rate behind a balancer that asks each responder whether it is ready.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::place::TO_NODE;
+use crate::support::http1::get;
+
+/// Between two questions whether a responder is ready.
+const CHECK: Duration = Duration::from_millis(100);
+/// Nobody waits longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where a responder takes requests, and where it says whether it is ready.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Responder {
+    pub(crate) egress: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) start: Instant,
+    pub(crate) end: Instant,
+    /// What came instead of 200.
+    pub(crate) outcome: Result<(), String>,
+}
+
+/// Sends until it is told to stop.
+pub(crate) struct Balancer {
+    asked: Arc<Mutex<Vec<Asked>>>,
+    stop: Arc<Notify>,
+    task: JoinHandle<()>,
+    checks: JoinSet<()>,
+}
+
+struct Backend {
+    at: Responder,
+    ready: AtomicBool,
+}
+
+impl Balancer {
+    pub(crate) async fn start(responders: Vec<Responder>, rate: u32) -> Self {
+        let backends = responders.into_iter().map(|at| Backend { at, ready: AtomicBool::new(true) });
+        let backends: Arc<[Backend]> = backends.collect();
+        let mut checks = JoinSet::new();
+        for index in 0..backends.len() {
+            checks.spawn(check(Arc::clone(&backends), index));
+        }
+        let (asked, stop) = (Arc::<Mutex<Vec<Asked>>>::default(), Arc::<Notify>::default());
+        let task = tokio::spawn(send(backends, rate, Arc::clone(&asked), Arc::clone(&stop)));
+        Self { asked, stop, task, checks }
+    }
+
+    /// Sends no more, waits for those under way, and gives all in the order in which they began.
+    pub(crate) async fn finish(mut self) -> Vec<Asked> {
+        self.stop.notify_one();
+        self.task.await.unwrap();
+        self.checks.shutdown().await;
+        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
+        asked.sort_by_key(|asked| asked.start);
+        asked
+    }
+}
+
+async fn check(backends: Arc<[Backend]>, index: usize) {
+    let backend = &backends[index];
+    loop {
+        let answer = timeout(PATIENCE, get(backend.at.admin, "/ready", &[])).await;
+        let ready = matches!(answer, Ok(Ok(answer)) if answer.status() == 200);
+        backend.ready.store(ready, Ordering::Relaxed);
+        sleep(CHECK).await;
+    }
+}
+
+async fn send(backends: Arc<[Backend]>, rate: u32, asked: Arc<Mutex<Vec<Asked>>>, stop: Arc<Notify>) {
+    let (mut turns, mut requests) = (interval(Duration::from_secs(1) / rate), JoinSet::new());
+    turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for turn in 0_usize.. {
+        tokio::select! {
+            () = stop.notified() => break,
+            _ = turns.tick() => {}
+        }
+        let (backends, asked) = (Arc::clone(&backends), Arc::clone(&asked));
+        requests.spawn(async move {
+            let start = Instant::now();
+            let outcome = ask(&backends, turn).await;
+            asked.lock().unwrap().push(Asked { start, end: Instant::now(), outcome });
+        });
+        while requests.try_join_next().is_some() {}
+    }
+    requests.join_all().await;
+}
+
+/// In turn among those that are ready; all where none is. What cannot be connected to is left out at once.
+async fn ask(backends: &[Backend], turn: usize) -> Result<(), String> {
+    let mut last = "no responder".to_owned();
+    for attempt in 0..backends.len() {
+        let ready: Vec<&Backend> = backends.iter().filter(|backend| backend.ready.load(Ordering::Relaxed)).collect();
+        let backend = match ready.as_slice() {
+            [] => &backends[(turn + attempt) % backends.len()],
+            ready => ready[(turn + attempt) % ready.len()],
+        };
+        match timeout(PATIENCE, get(backend.at.egress, "/", &[TO_NODE, "connection: close"])).await {
+            Ok(Ok(answer)) if answer.status() == 200 => return Ok(()),
+            Ok(Ok(answer)) => return Err(answer.status().to_string()),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                backend.ready.store(false, Ordering::Relaxed);
+                last = "refused".to_owned();
+            }
+            Ok(Err(error)) => return Err(error.kind().to_string()),
+            Err(_) => return Err(format!("no answer within {PATIENCE:?}")),
+        }
+    }
+    Err(last)
+}
