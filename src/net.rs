@@ -36,10 +36,13 @@ macro_rules! forward_writes {
     };
 }
 
+mod address_watch;
 mod cork;
 pub(crate) mod input;
 pub(crate) mod output;
+mod prefix;
 mod prefixed;
+mod tune;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -48,15 +51,18 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+pub use address_watch::AddressWatch;
 pub use cork::{Cork, Corked};
 pub(crate) use forward_writes;
+pub use prefix::Prefix;
 pub use prefixed::Prefixed;
+pub use tune::{Tuning, connect_tcp, tune_tcp};
 
 /// The UDP buffer size asked for, in each direction, in bytes. With the usual default of 208 KiB, bulk transfer over
 /// QUIC loses thousands of packets per GiB in the socket.
 pub const UDP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Connections the kernel may hold that were not accepted yet; the kernel may cap it further (`somaxconn`).
-const TCP_BACKLOG: i32 = 1024;
+const TCP_BACKLOG: i32 = 4096;
 /// How long an accept loop rests when the process is out of file descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -141,18 +147,6 @@ pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// An error means that the connection is gone already, which the first read tells better.
 pub fn no_delay(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
-}
-
-/// What every tunnel's TCP connection gets: small writes go out at once, and bytes that stay unacknowledged for
-/// `user_timeout` end it (TCP_USER_TIMEOUT), instead of the quarter of an hour that the kernel would try.
-///
-/// An error means that the connection is gone already, which the first read tells better.
-pub fn tune_tcp(stream: &TcpStream, user_timeout: Duration) {
-    no_delay(stream);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(user_timeout));
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = user_timeout;
 }
 
 /// How long an accept loop should rest after `error` before it goes on. It always goes on: one connection that died

@@ -7,8 +7,9 @@
 //! * [`stream`] reads and writes the messages of one request stream; [`datagram`] the header of one UDP payload.
 //! * [`envoy`] is another wire: Envoy's reverse tunnels over TCP.
 //! * [`code`] knows every number that ends something;
-//!   [`limits`] every bound; [`varint`] and [`wire`] the alphabet that all of them share.
+//!   [`limits`] every bound, and [`budgets`] what one party may hold beside others; [`varint`] and [`wire`] the alphabet that all of them share.
 
+pub mod budgets;
 pub mod code;
 pub mod control;
 pub mod datagram;

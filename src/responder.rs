@@ -11,6 +11,7 @@ mod handle;
 mod listener;
 mod shared;
 mod terms;
+mod warnings;
 
 pub use builder::{BuildError, Builder, DEFAULT_NAME, Dangerous, Decided, Undecided};
 pub use gone::{Gone, GoneNodes, MAX_GONE};

@@ -23,6 +23,7 @@ use crate::routing::Directory;
 use crate::telemetry::{Metrics, Side};
 use crate::tls::{TlsError, secret};
 use crate::transport::quic::{Keys, QuicSettings};
+use crate::transport::tcp::TcpSettings;
 use crate::transport::{TransportChoice, Tunnel, TunnelSettings};
 
 /// The file in `state_dir` that holds the endpoint's keys.
@@ -122,6 +123,7 @@ fn responder(settings: &ResponderConfig, config: &Checked, metrics: &Metrics) ->
         .keys(keys(settings)?)
         .tunnel(TunnelSettings { drain_timeout: config.drain_timeout, ..settings.tunnel() })
         .quic(QuicSettings { congestion: settings.congestion, ..QuicSettings::default() })
+        .tcp_settings(TcpSettings { congestion: settings.congestion, ..TcpSettings::default() })
         .metrics(metrics);
     if let Some(envoy) = &settings.envoy {
         if let Some(exposed) = envoy.security.exposes() {
@@ -185,6 +187,7 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
         .probe_interval(settings.probe_interval)
         .tunnel(TunnelSettings { drain_timeout: config.drain_timeout, ..settings.tunnel() })
         .quic(QuicSettings { congestion: settings.congestion, ..QuicSettings::default() })
+        .tcp(TcpSettings { congestion: settings.congestion, ..TcpSettings::default() })
         .metrics(metrics);
     if let Some(credentials) = tls.credentials {
         builder = builder.credentials(credentials);

@@ -46,8 +46,8 @@ pub struct ResponderConfig {
     /// slow links, longer lets idle strangers hold more places.
     #[serde(serialize_with = "show::duration")]
     pub handshake_timeout: Duration,
-    /// `max_pending_handshakes`: connections not yet admitted; beyond it new ones must prove their address first, then
-    /// are refused. Default 1024.
+    /// `max_pending_handshakes`: room for connections not yet admitted, per transport; where it is used up the oldest gives
+    /// way. Default 1024.
     pub max_pending_handshakes: u32,
     /// `keepalive`: silence after which an initiator probes. Default 5 s, 500 ms to 25 s.
     #[serde(serialize_with = "show::duration")]

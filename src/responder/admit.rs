@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use tracing::{Instrument, debug, info, info_span, warn};
@@ -21,24 +20,8 @@ use crate::transport::{
     AcceptError, CloseReason, Incoming, Pending, Phase, Prepared, TransportKind, Tunnel, TunnelSettings,
 };
 
-/// Counts a handshake under way until it drops.
-pub(super) struct Handshaking(Arc<Shared>);
-
-impl Handshaking {
-    pub(super) fn begin(shared: &Arc<Shared>) -> Self {
-        shared.pending.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(shared))
-    }
-}
-
-impl Drop for Handshaking {
-    fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Runs one connection to its end.
-pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming, handshaking: Handshaking) {
+pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming) {
     let (remote, transport) = (incoming.remote(), incoming.transport());
     let begun = Begun { generation: incoming.generation(), terms: shared.admission.terms() };
     let pending = match incoming.handshake().await {
@@ -48,7 +31,7 @@ pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming, handshaking: 
     let claim = pending.claimant.hello.place.claim.clone();
     let transport = pending.transport();
     let span = info_span!("tunnel", node = %claim.node, cluster = %claim.cluster, tenant = %claim.tenant, %transport);
-    run(shared, pending, begun, handshaking).instrument(span).await;
+    run(shared, pending, begun).instrument(span).await;
 }
 
 /// What held when a connection came.
@@ -58,13 +41,12 @@ struct Begun {
     terms: Arc<Terms>,
 }
 
-async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun, handshaking: Handshaking) {
+async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
     let remote = pending.claimant.remote;
     let slot = pending.claimant.hello.place.slot;
     let is_envoy = pending.transport() == TransportKind::Envoy;
     match register(&shared, pending, begun) {
         Ok((prepared, welcome)) => {
-            drop(handshaking);
             let tunnel = prepared.tunnel().clone();
             let gone_for = shared.gone.came_back(&tunnel.place().claim);
             info!(%remote, slot, tunnel = %tunnel.id(), ?gone_for, "tunnel up");
@@ -162,10 +144,13 @@ fn turned_away(shared: &Shared, remote: SocketAddr, transport: TransportKind, er
         AcceptError::GivenUp => return debug!(%remote, %transport, %error, "no tunnel"),
         AcceptError::Tls(_) => HandshakeFailure::Tls,
         AcceptError::Timeout { .. } => HandshakeFailure::Timeout,
+        AcceptError::GaveWay(_) => HandshakeFailure::GaveWay,
         AcceptError::Connection(_) | AcceptError::Hello(_) => HandshakeFailure::Protocol,
     };
     shared.metrics.handshake_failed(failure);
-    warn!(%remote, %transport, %error, "no tunnel: the handshake failed");
+    if let Some(left_out) = shared.warnings.pass(failure, Instant::now()) {
+        warn!(%remote, %transport, %error, left_out, "no tunnel: the handshake failed");
+    }
 }
 
 fn welcome(terms: &Terms, tunnel: &Tunnel, observed: String) -> Welcome {

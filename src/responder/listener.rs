@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -19,6 +18,7 @@ use crate::responder::gone::GoneNodes;
 use crate::responder::handle::Handle;
 use crate::responder::shared::{Fixed, Listeners, Shared, Sockets, StartError};
 use crate::responder::terms::Terms;
+use crate::responder::warnings::Warnings;
 use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role};
 use crate::transport::{Incoming, Tunnel};
@@ -41,8 +41,8 @@ impl Responder {
             admission: Admission::new(Arc::default(), terms),
             metrics: metrics.tunnels(Role::Responder),
             gone: GoneNodes::default(),
-            pending: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
+            warnings: Warnings::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -93,8 +93,7 @@ impl Responder {
     }
 
     fn admit(&self, incoming: Incoming) {
-        let pending = admit::Handshaking::begin(&self.shared);
-        self.shared.tasks.spawn(admit::admit(Arc::clone(&self.shared), incoming, pending));
+        self.shared.tasks.spawn(admit::admit(Arc::clone(&self.shared), incoming));
     }
 
     async fn drain(&self, drain: &DrainWatch) {

@@ -1,7 +1,6 @@
 //! The sockets of a responder and what its tasks share.
 
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -9,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use crate::responder::admission::Admission;
 use crate::responder::gone::GoneNodes;
 use crate::responder::terms::{Configured, Terms, UpdateError};
+use crate::responder::warnings::Warnings;
 use crate::telemetry::TunnelMetrics;
 use crate::transport::quic::{self, BindError, Keys, QuicSettings};
 use crate::transport::tcp::{self, TcpSettings};
@@ -59,9 +59,8 @@ pub(super) struct Shared {
     pub(super) metrics: TunnelMetrics,
     /// Who was here and is gone.
     pub(super) gone: GoneNodes,
-    /// Handshakes under way.
-    pub(super) pending: AtomicUsize,
     pub(super) tasks: TaskTracker,
+    pub(super) warnings: Warnings,
 }
 
 impl Listeners {
@@ -102,19 +101,15 @@ impl Listeners {
 impl Shared {
     /// The next connection of either kind; `None` once the QUIC endpoint is closed. Cancel safe.
     pub(super) async fn accept(&self) -> Option<Incoming> {
-        let pending = || self.pending.load(Ordering::Relaxed);
         let quic = async {
             match &self.listeners.quic {
-                Some((listener, _)) => listener.accept(pending).await.map(Box::new).map(Incoming::Quic),
+                Some((listener, _)) => listener.accept().await.map(Box::new).map(Incoming::Quic),
                 None => std::future::pending().await,
             }
         };
         let tcp = async {
             match &self.listeners.tcp {
-                Some(listener) => {
-                    let limit = self.admission.terms().tunnel.max_handshakes;
-                    Incoming::Tcp(Box::new(listener.accept(pending, limit).await))
-                }
+                Some(listener) => Incoming::Tcp(Box::new(listener.accept().await)),
                 None => std::future::pending().await,
             }
         };

@@ -12,6 +12,7 @@ use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::transport::control::{Channel, Control, note_illegal};
+use crate::transport::handshakes::Seat;
 use crate::transport::kind::TransportKind;
 use crate::transport::link::{Claimed as _, Link, Unwelcomed as _};
 use crate::transport::state::{CloseReason, TunnelState};
@@ -47,6 +48,8 @@ pub struct Pending {
     /// Who claims, and what for.
     pub claimant: Claimant,
     link: PendingLink,
+    /// Its place among those in handshake.
+    seat: Seat,
 }
 
 type PendingLink = Link<quic::Pending, tcp::Pending, tcp::envoy::Pending>;
@@ -57,6 +60,7 @@ type PreparedLink = Link<quic::Prepared, tcp::Prepared, tcp::envoy::Prepared>;
 pub struct Prepared {
     tunnel: Tunnel,
     link: PreparedLink,
+    seat: Seat,
 }
 
 /// What a connection owes before it is a tunnel.
@@ -105,6 +109,9 @@ pub enum AcceptError {
     /// The connection ended instead of saying HELLO.
     #[error("HELLO: {0}")]
     Hello(String),
+    /// It was the oldest where there was no room left, and gave way to a newer one before HELLO. spec: SE-21
+    #[error("gave way to a newer connection: {0} had not come, and there was no room left")]
+    GaveWay(Missing),
     /// The initiator did without this connection, before HELLO: it tried another one beside it. Nothing is wrong. spec: TB-20
     #[error("the initiator did not need this connection")]
     GivenUp,
@@ -120,6 +127,7 @@ impl AcceptError {
             Self::Refused(refusal) => refusal.code.label(),
             Self::Rejected(rejection) => rejection.refusal().label(),
             Self::Hello(_) => "protocol",
+            Self::GaveWay(_) => "gave_way",
             Self::GivenUp => "given_up",
         }
     }
@@ -169,16 +177,16 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Pending, AcceptError> {
         match self {
             Self::Quic(incoming) => {
-                let (claimant, pending) = incoming.handshake().await?;
-                Ok(Pending { claimant, link: Link::Quic(Box::new(pending)) })
+                let (claimant, pending, seat) = incoming.handshake().await?;
+                Ok(Pending { claimant, link: Link::Quic(Box::new(pending)), seat })
             }
             Self::Tcp(incoming) => {
-                let (claimant, heard) = incoming.handshake().await?;
+                let (claimant, heard, seat) = incoming.handshake().await?;
                 let link = match heard {
                     tcp::TcpClaim::Adit(pending) => Link::Tcp(pending),
                     tcp::TcpClaim::Envoy(pending) => Link::Envoy(pending),
                 };
-                Ok(Pending { claimant, link })
+                Ok(Pending { claimant, link, seat })
             }
         }
     }
@@ -192,19 +200,23 @@ impl Pending {
 
     /// Makes the tunnel's handle, so that it can be registered before the initiator hears of it.
     pub fn prepare(self, id: TunnelId) -> Prepared {
-        let Self { claimant: Claimant { hello, .. }, link } = self;
+        let Self { claimant: Claimant { hello, .. }, link, seat } = self;
         let state = TunnelState::new(id, hello.place, link.kind(), hello.limits, hello.services);
         let (tunnel, link) = link.prepare(state);
-        Prepared { tunnel, link }
+        Prepared { tunnel, link, seat }
     }
 
     /// Says no, waits until that arrived (a few seconds at most) and closes.
     pub async fn refuse(self, refusal: &Refusal) {
-        match self.link {
-            Link::Quic(pending) => pending.refuse(refusal).await,
-            Link::Tcp(pending) => pending.refuse(refusal).await,
-            Link::Envoy(pending) => pending.refuse(refusal).await,
-        }
+        let refused = async {
+            match self.link {
+                Link::Quic(pending) => pending.refuse(refusal).await,
+                Link::Tcp(pending) => pending.refuse(refusal).await,
+                Link::Envoy(pending) => pending.refuse(refusal).await,
+            }
+        };
+        // One that does not read it gives way like any other.
+        let _ = self.seat.hold(refused).await;
     }
 }
 
@@ -219,8 +231,8 @@ impl Prepared {
     /// Not cancel safe: dropping the future closes the connection abruptly. Use [`Tunnel::drain`] or [`Tunnel::close`].
     pub fn welcome(self, welcome: Welcome) -> impl Future<Output = CloseReason> + Send {
         // The handle must not keep its own tunnel open.
-        let Self { tunnel, link } = self;
-        drop(tunnel);
+        let Self { tunnel, link, seat } = self;
+        drop((tunnel, seat));
         async move {
             match link {
                 Link::Quic(prepared) => prepared.welcome(&welcome).await,
@@ -232,11 +244,14 @@ impl Prepared {
 
     /// Says no, waits until that arrived (a few seconds at most) and closes.
     pub async fn refuse(self, refusal: &Refusal) {
-        match self.link {
-            Link::Quic(prepared) => prepared.refuse(refusal).await,
-            Link::Tcp(prepared) => prepared.refuse(refusal).await,
-            Link::Envoy(prepared) => prepared.refuse(refusal).await,
-        }
+        let refused = async {
+            match self.link {
+                Link::Quic(prepared) => prepared.refuse(refusal).await,
+                Link::Tcp(prepared) => prepared.refuse(refusal).await,
+                Link::Envoy(prepared) => prepared.refuse(refusal).await,
+            }
+        };
+        let _ = self.seat.hold(refused).await;
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Drain(Drain),
     Close(CloseReason),
     Services(Vec<Service>),
+    /// Ask for a sign of life now.
+    Probe,
 }
 
 /// What carries the control frames of one tunnel, and what else is known of its connection.
@@ -254,6 +256,7 @@ impl<C: Channel> Control<C> {
                 return true;
             }
             Command::Services(services) => note_illegal(self.session.announce(&services)),
+            Command::Probe => self.session.probe(now()),
             Command::Close(reason) => self.session.close(reason.code, &reason.text),
         }
         false

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::message::BoxError;
+use crate::protocol::budgets::BUSY_RETRY_AFTER;
 use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
 use crate::protocol::envoy::HandshakeError;
 use crate::protocol::flows::FlowError;
@@ -140,6 +141,9 @@ pub enum DialError {
     /// The connection failed below TLS.
     #[error("the connection failed: {0}")]
     Connection(String),
+    /// The responder has no room for another handshake at the moment: an answer, like a refusal. spec: SE-22
+    #[error("the responder has no room for another handshake at the moment")]
+    Busy,
     /// An Envoy responder did not take the handshake, or what answered is none. spec: EV-4 to EV-7
     #[error("{0}")]
     Envoy(HandshakeError),
@@ -159,21 +163,23 @@ impl DialError {
             Self::Timeout { .. } => "timeout",
             Self::Tls(_) | Self::Certificate(_) => "tls",
             Self::Connection(_) => "connection",
+            Self::Busy => "busy",
             Self::Envoy(_) => "envoy",
             Self::Refused(refusal) => refusal.code.label(),
             Self::Protocol(_) => "protocol",
         }
     }
 
-    /// Whether the responder has decided: it would decide the same over any other transport. spec: HS-31
+    /// Whether the responder has answered: the other transport is not for getting another answer. spec: HS-31, SE-22
     pub const fn is_answer(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Certificate(_))
+        matches!(self, Self::Refused(_) | Self::Certificate(_) | Self::Busy)
     }
 
     /// The time before which the responder does not want to be asked again.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
+            Self::Busy => Some(BUSY_RETRY_AFTER),
             _ => None,
         }
     }
@@ -189,6 +195,7 @@ impl DialError {
                 "check that an Envoy responder listens there, and that upgrade, path and security agree with it"
             }
             Self::Protocol(_) => "check that both ends run compatible versions",
+            Self::Busy => return None,
             Self::Refused(refusal) => match refusal.code {
                 RefusalCode::Malformed | RefusalCode::Unsupported => "check that both ends run compatible versions",
                 RefusalCode::Unauthenticated => "configure a client certificate that the responder's CA signed",

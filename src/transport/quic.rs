@@ -11,16 +11,18 @@ mod respond;
 mod serve;
 mod service;
 mod settings;
+mod siblings;
 mod socket;
 mod streams;
 
+pub use crate::transport::settings::CongestionControl;
 pub(crate) use accept::new_tunnel_id;
 pub use accept::{Incoming, Listener};
 pub(crate) use accept::{Pending, Prepared};
 pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};
 pub use endpoint::{BindError, Keys, bind};
-pub use settings::{CongestionControl, QuicSettings};
+pub use settings::QuicSettings;
 pub use socket::{dialling_socket, listening_socket};
 
 pub(crate) use control::Connection;

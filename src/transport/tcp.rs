@@ -9,6 +9,7 @@ mod dial;
 pub mod envoy;
 mod handshake;
 mod hidden;
+mod narrow;
 mod open;
 mod raw;
 mod respond;

@@ -3,6 +3,7 @@
 //!
 //! These peers speak QUIC or HTTP/2 by hand, so nothing here is repeated per transport.
 
+mod crowd;
 mod initiator;
 mod raw;
 mod responder;

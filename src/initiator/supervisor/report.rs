@@ -34,11 +34,12 @@ impl Cause {
     pub(super) fn of_dial(error: &DialError) -> Self {
         let permanent = match error {
             DialError::Refused(refusal) => !matches!(refusal.code, RefusalCode::Quota | RefusalCode::Unavailable),
+            DialError::Busy => false,
             error => error.is_answer(),
         };
         let weight = match error {
             DialError::Refused(_) | DialError::Certificate(_) => 2,
-            DialError::Tls(_) | DialError::Protocol(_) | DialError::Envoy(_) => 1,
+            DialError::Busy | DialError::Tls(_) | DialError::Protocol(_) | DialError::Envoy(_) => 1,
             DialError::Address(_) | DialError::Timeout { .. } | DialError::Connection(_) => 0,
         };
         Self { permanent, reason: error.to_string(), advice: error.advice(), shown: false, weight }

@@ -59,7 +59,7 @@ table! {
     HANDSHAKES_REFUSED = Counter "adit_handshakes_refused_total" ["role", "code"]
         "Handshakes that ended in a refusal: sent by a responder, received by an initiator.";
     HANDSHAKES_FAILED = Counter "adit_handshakes_failed_total" ["role", "reason"]
-        "Handshakes that ended in neither welcome nor refusal: tls, timeout or protocol.";
+        "Handshakes that ended in neither welcome nor refusal: tls, timeout, protocol or gave_way.";
     ENVOY_HANDSHAKES = Counter "adit_envoy_handshakes_total" ["result"]
         "Handshakes of Envoy initiators at a responder, by the names of reverse_tunnel.handshake in Envoy.";
     EXCHANGES = Counter "adit_exchanges_total" ["side", "status"]

@@ -40,10 +40,13 @@ pub enum HandshakeFailure {
     Timeout,
     /// The connection ended or its bytes made no sense before the answer.
     Protocol,
+    /// It had not got on when there was no room left, and gave way to a newer one.
+    GaveWay,
 }
 
 impl HandshakeFailure {
-    const ALL: [Self; 3] = [Self::Tls, Self::Timeout, Self::Protocol];
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Tls, Self::Timeout, Self::Protocol, Self::GaveWay];
 
     /// The metric label.
     pub const fn label(self) -> &'static str {
@@ -51,6 +54,7 @@ impl HandshakeFailure {
             Self::Tls => "tls",
             Self::Timeout => "timeout",
             Self::Protocol => "protocol",
+            Self::GaveWay => "gave_way",
         }
     }
 }

@@ -10,12 +10,14 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 
 use crate::id::TunnelId;
+use crate::protocol::budgets::HandshakeBudgets;
 use crate::protocol::code::CloseCode;
-use crate::protocol::handshake::{Refusal, Welcome};
+use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::transport::accept::{AcceptError, Claimant, Missing, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{not_accepted_here, not_accepted_there};
+use crate::transport::handshakes::{Handshakes, Seat, Stage};
 use crate::transport::link::{Claimed, Unwelcomed};
 use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::datagrams::FlowTable;
@@ -31,6 +33,7 @@ use crate::transport::tunnel::Tunnel;
 pub struct Listener {
     endpoint: quinn::Endpoint,
     accepting: ArcSwap<Accepting>,
+    handshakes: Handshakes,
 }
 
 /// What a connection is accepted with, beside the configuration of the endpoint.
@@ -46,6 +49,7 @@ pub struct Incoming {
     incoming: quinn::Incoming,
     settings: Settings,
     generation: u64,
+    seat: Seat,
 }
 
 /// A connection whose TLS is done and whose HELLO was read: policy decides what becomes of it.
@@ -72,7 +76,8 @@ fn server_config(
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config
         .transport_config(settings.responder_transport())
-        .max_incoming(settings.tunnel.max_handshakes)
+        // More than there is room for here, so that it is this end that decides who gives way.
+        .max_incoming(2 * budgets(&settings.tunnel).hello.all)
         .incoming_buffer_size(64 * 1024)
         .incoming_buffer_size_total(16 << 20);
     Ok(config)
@@ -82,7 +87,8 @@ impl Listener {
     /// Listens on an endpoint that was bound with [`Listener::server_config`].
     pub fn new(endpoint: quinn::Endpoint, tunnel: TunnelSettings, quic: QuicSettings) -> Self {
         let accepting = Accepting { settings: Settings { tunnel, quic }, generation: 0 };
-        Self { endpoint, accepting: ArcSwap::from_pointee(accepting) }
+        let handshakes = Handshakes::new(budgets(&tunnel));
+        Self { endpoint, accepting: ArcSwap::from_pointee(accepting), handshakes }
     }
 
     /// The server half of the endpoint's configuration; `tls` must be TLS 1.3 with ALPN `adit/1`.
@@ -110,6 +116,7 @@ impl Listener {
     /// generation, see [`Incoming::generation`].
     pub fn reconfigure(&self, config: quinn::ServerConfig, tunnel: TunnelSettings, generation: u64) {
         let settings = Settings { tunnel, ..self.accepting.load().settings.clone() };
+        self.handshakes.resize(budgets(&tunnel));
         // In this order: whatever has the new number has the new configuration.
         self.endpoint.set_server_config(Some(config));
         self.accepting.store(Arc::new(Accepting { settings, generation }));
@@ -117,21 +124,19 @@ impl Listener {
 
     /// The next connection, or `None` once the endpoint is closed. Cancel safe.
     ///
-    /// `pending` is how many handshakes run already: from a half of `max_handshakes` on, an address must prove by Retry
-    /// that it is not forged; from all of it on, connections are refused. RFC 9000 section 8.1.2.
-    pub async fn accept(&self, pending: impl Fn() -> usize) -> Option<Incoming> {
+    /// With many handshakes under way an address must prove by Retry that it is not forged (RFC 9000 section 8.1.2), and
+    /// where there is no room the oldest that waits is refused. spec: SE-21
+    pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.endpoint.accept().await?;
-            let Accepting { settings, generation } = Accepting::clone(&self.accepting.load());
-            let (pending, limit) = (pending(), settings.tunnel.max_handshakes);
-            if pending >= limit {
-                incoming.refuse();
-            } else if pending >= limit / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
+            if self.handshakes.is_under_pressure() && incoming.may_retry() && !incoming.remote_address_validated() {
                 // Fails only when a retry is not possible, which was just asked.
                 let _ = incoming.retry();
-            } else {
-                return Some(Incoming { incoming, settings, generation });
+                continue;
             }
+            let Accepting { settings, generation } = Accepting::clone(&self.accepting.load());
+            let seat = self.handshakes.enter(Stage::Hello, incoming.remote_address().ip());
+            return Some(Incoming { incoming, settings, generation, seat });
         }
     }
 }
@@ -149,36 +154,80 @@ impl Incoming {
     }
 
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
-    pub(crate) async fn handshake(self) -> Result<(Claimant, Pending), AcceptError> {
+    pub(in crate::transport) async fn handshake(self) -> Result<(Claimant, Pending, Seat), AcceptError> {
         let limit = self.settings.tunnel.timing.handshake_timeout;
         let deadline = tokio::time::Instant::now() + limit;
-        let late = |missing| move |_| AcceptError::Timeout { missing, limit };
-        let remote = self.remote();
-        let connecting = self.incoming.accept().map_err(|error| connection_error(&error))?;
-        let quic = tokio::time::timeout_at(deadline, connecting)
-            .await
-            .map_err(late(Missing::Tls))?
-            .map_err(|error| connection_error(&error))?;
-        let (send, recv) = match tokio::time::timeout_at(deadline, quic.accept_bi()).await {
-            Ok(stream) => stream.map_err(|error| connection_error(&error))?,
-            Err(elapsed) => {
-                let code = quinn::VarInt::from_u32(CloseCode::HandshakeTimeout.number());
-                quic.close(code, b"no control stream within the handshake timeout");
-                return Err(late(Missing::ControlStream)(elapsed));
+        let Self { incoming, settings, mut seat, .. } = self;
+        let remote = incoming.remote_address();
+        let quic = secure(incoming, &mut seat, limit, deadline).await?;
+        let claimed = async {
+            seat.advance(Stage::Claim).await.map_err(|_| AcceptError::GaveWay(Missing::Hello))?;
+            let hearing = seat.hold(hear(&quic, &settings, limit, deadline));
+            hearing.await.map_err(|_| AcceptError::GaveWay(Missing::Hello))?
+        };
+        match claimed.await {
+            Ok((hello, control)) => {
+                let claimant = Claimant { hello, certificates: certificates(&quic), remote };
+                Ok((claimant, Pending { quic, control, settings }, seat))
             }
-        };
-        let session = Session::responder(Instant::now(), self.settings.tunnel.timing);
-        let mut control = Control::new(ControlStream::new(quic.clone(), send, recv), session);
-        // The session has a handshake timer of its own; this one bounds the sum.
-        let hello = match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
-            Ok(Ok(Event::Hello(hello))) => *hello,
-            Ok(Ok(other)) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
-            Ok(Err(reason)) => return Err(no_hello(reason, control.fault(), limit)),
-            Err(elapsed) => return Err(late(Missing::Hello)(elapsed)),
-        };
-        let claimant = Claimant { hello, certificates: certificates(&quic), remote };
-        Ok((claimant, Pending { quic, control, settings: self.settings }))
+            Err(error) => {
+                if let AcceptError::GaveWay(_) = error {
+                    close(&quic, b"gave way to a newer connection before HELLO");
+                }
+                Err(error)
+            }
+        }
     }
+}
+
+/// Waits for its turn and finishes TLS.
+async fn secure(
+    incoming: quinn::Incoming,
+    seat: &mut Seat,
+    limit: Duration,
+    deadline: tokio::time::Instant,
+) -> Result<quinn::Connection, AcceptError> {
+    let late = |_| AcceptError::Timeout { missing: Missing::Tls, limit };
+    let gave_way = |_| AcceptError::GaveWay(Missing::Tls);
+    let turn = tokio::time::timeout_at(deadline, seat.advance(Stage::Tls)).await;
+    turn.map_err(late)?.map_err(gave_way)?;
+    let connecting = incoming.accept().map_err(|error| connection_error(&error))?;
+    let connected = seat.hold(tokio::time::timeout_at(deadline, connecting)).await.map_err(gave_way)?;
+    connected.map_err(late)?.map_err(|error| connection_error(&error))
+}
+
+/// Reads HELLO.
+async fn hear(
+    quic: &quinn::Connection,
+    settings: &Settings,
+    limit: Duration,
+    deadline: tokio::time::Instant,
+) -> Result<(Hello, Control<ControlStream>), AcceptError> {
+    let late = |missing| AcceptError::Timeout { missing, limit };
+    let Ok(stream) = tokio::time::timeout_at(deadline, quic.accept_bi()).await else {
+        close(quic, b"no control stream within the handshake timeout");
+        return Err(late(Missing::ControlStream));
+    };
+    let (send, recv) = stream.map_err(|error| connection_error(&error))?;
+    let session = Session::responder(Instant::now(), settings.tunnel.timing);
+    let mut control = Control::new(ControlStream::new(quic.clone(), send, recv), session);
+    // The session has a handshake timer of its own; this one bounds the sum.
+    match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
+        Ok(Ok(Event::Hello(hello))) => Ok((*hello, control)),
+        Ok(Ok(other)) => Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
+        Ok(Err(reason)) => Err(no_hello(reason, control.fault(), limit)),
+        Err(_) => Err(late(Missing::Hello)),
+    }
+}
+
+/// Ends a connection that did not become a tunnel in time.
+fn close(quic: &quinn::Connection, reason: &[u8]) {
+    quic.close(quinn::VarInt::from_u32(CloseCode::HandshakeTimeout.number()), reason);
+}
+
+/// What there is room for over QUIC.
+const fn budgets(tunnel: &TunnelSettings) -> HandshakeBudgets {
+    HandshakeBudgets::over_quic(tunnel.max_handshakes)
 }
 
 impl Claimed for Pending {

@@ -1,5 +1,6 @@
 //! The initiator's way to a tunnel: connect, say HELLO, read WELCOME or REFUSE.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::datagrams::FlowTable;
 use crate::transport::quic::serve::serve_streams;
 use crate::transport::quic::settings::{QuicSettings, Settings};
+use crate::transport::quic::siblings::{Sibling, Siblings};
 use crate::transport::quic::streams::lost;
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, TunnelState};
@@ -42,6 +44,7 @@ pub struct Dialer {
     endpoint: quinn::Endpoint,
     config: quinn::ClientConfig,
     settings: Settings,
+    siblings: Siblings,
 }
 
 impl fmt::Debug for Dialer {
@@ -57,6 +60,7 @@ pub struct Connected {
     settings: Settings,
     /// The connection's credit by now, bytes.
     credit: u32,
+    siblings: Siblings,
 }
 
 /// An admitted tunnel that waits to be run.
@@ -66,6 +70,9 @@ pub(crate) struct Dialed {
     control: Control<ControlStream>,
     commands: mpsc::Receiver<Command>,
     settings: Settings,
+    siblings: Siblings,
+    /// A way to the driver that does not keep the tunnel open.
+    probes: mpsc::WeakSender<Command>,
 }
 
 impl Dialer {
@@ -80,7 +87,7 @@ impl Dialer {
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         let settings = Settings { tunnel, quic };
         config.transport_config(settings.initiator_transport());
-        Ok(Self { endpoint, config, settings })
+        Ok(Self { endpoint, config, settings, siblings: Siblings::new() })
     }
 
     /// Connects and finishes TLS, within the handshake timeout.
@@ -96,7 +103,8 @@ impl Dialer {
             .await
             .map_err(|_| DialError::Timeout { over: TransportKind::Quic, after })?
             .map_err(|error| connection_error(&error))?;
-        Ok(Connected { quic, settings: self.settings.clone(), credit: self.settings.quic.receive_window })
+        let (settings, siblings) = (self.settings.clone(), self.siblings.clone());
+        Ok(Connected { quic, credit: settings.quic.receive_window, settings, siblings })
     }
 }
 
@@ -145,7 +153,7 @@ impl Connected {
     }
 
     async fn handshake(self, hello: &Hello) -> Result<(Tunnel, Welcome, Dialed), DialError> {
-        let Self { quic, settings, .. } = self;
+        let Self { quic, settings, siblings, .. } = self;
         let (send, recv) = quic.open_bi().await.map_err(|error| connection_error(&error))?;
         let session = Session::initiator(Instant::now(), hello, settings.tunnel.timing);
         let mut control = Control::new(ControlStream::new(quic.clone(), send, recv), session);
@@ -166,6 +174,7 @@ impl Connected {
         );
         state.note_rtt(quic.rtt());
         let (sender, commands) = mpsc::channel(COMMANDS);
+        let probes = sender.downgrade();
         let connection = Connection {
             quic,
             state: Arc::clone(&state),
@@ -173,20 +182,45 @@ impl Connected {
             commands: sender,
             flows: FlowTable::default(),
         };
-        Ok((Tunnel::quic(connection), welcome, Dialed { state, control, commands, settings }))
+        let dialed = Dialed { state, control, commands, settings, siblings, probes };
+        Ok((Tunnel::quic(connection), welcome, dialed))
     }
 }
 
 impl Admitted for Dialed {
     async fn run<A: Accept>(self, accept: A) -> CloseReason {
-        let Self { state, mut control, mut commands, settings } = self;
+        let Self { state, mut control, mut commands, settings, siblings, probes } = self;
         let quic = control.channel().connection();
-        let streams = serve_streams(quic, Arc::clone(&state), settings, accept);
+        let streams = serve_streams(quic.clone(), Arc::clone(&state), settings, accept);
         let driver = control.run(&state, &mut commands, false);
         tokio::pin!(streams, driver);
-        tokio::select! {
-            reason = &mut driver => reason,
-            () = &mut streams => driver.await,
+        let ended = async {
+            tokio::select! {
+                reason = &mut driver => reason,
+                () = &mut streams => driver.await,
+            }
+        };
+        let responder = quic.remote_address();
+        let reason = tokio::select! {
+            reason = ended => reason,
+            never = probe_when_doubted(siblings.join(responder), probes) => match never {},
+        };
+        // Only a responder that has lost every tunnel has lost this one. spec: CT-50
+        if let Some(quinn::ConnectionError::Reset) = quic.close_reason() {
+            siblings.doubt(responder, Instant::now());
+        }
+        reason
+    }
+}
+
+/// Asks for a sign of life whenever another tunnel to the same responder was reset: if this one is gone too, the answer is
+/// a reset. spec: CT-50
+async fn probe_when_doubted(mut sibling: Sibling, probes: mpsc::WeakSender<Command>) -> Infallible {
+    loop {
+        sibling.doubted().await;
+        if let Some(probes) = probes.upgrade() {
+            // A driver that is behind with so much else is heard by the peer soon enough.
+            let _ = probes.try_send(Command::Probe);
         }
     }
 }
@@ -200,6 +234,11 @@ fn connection_error(error: &quinn::ConnectionError) -> DialError {
         quinn::ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => {
             let text = not_accepted_there("responder", &tls_reason(close));
             if refuses_certificate(alert(close)) { DialError::Certificate(text) } else { DialError::Tls(text) }
+        }
+        quinn::ConnectionError::ConnectionClosed(close)
+            if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            DialError::Busy
         }
         other => DialError::Connection(lost(other).to_string()),
     }

@@ -5,31 +5,7 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
-use crate::transport::settings::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW, TunnelSettings};
-
-/// Which algorithm decides how fast to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CongestionControl {
-    /// Model-based; keeps its rate under random loss. The default: at 1 % loss, 50 ms and 100 Mbit/s it moved 8.4 MiB/s
-    /// where CUBIC moved 0.3.
-    #[default]
-    Bbr,
-    /// RFC 9438: yields to loss.
-    Cubic,
-    /// RFC 9002 appendix B: yields to loss, more slowly to recover.
-    NewReno,
-}
-
-impl CongestionControl {
-    /// The word in configuration and logs.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Bbr => "bbr",
-            Self::Cubic => "cubic",
-            Self::NewReno => "newreno",
-        }
-    }
-}
+use crate::transport::settings::{CONNECTION_WINDOW, CongestionControl, MAX_STREAMS, STREAM_WINDOW, TunnelSettings};
 
 /// What QUIC alone knows of a tunnel, for either role.
 #[derive(Debug, Clone)]

@@ -9,21 +9,25 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use h2::client;
 use http::{Method, Request};
+use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio_rustls::{LazyConfigAcceptor, TlsStream};
+use tokio::time::{timeout, timeout_at};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsStream, server};
 
 use crate::net;
 use crate::net::Corked;
 use crate::protocol::ALPN;
+use crate::protocol::budgets::{CLIENT_HELLO_TIMEOUT, HandshakeBudgets};
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::control::FrameType;
-use crate::protocol::handshake::{Refusal, Welcome};
+use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::protocol::tcp::CONTROL_URI;
 use crate::transport::accept::{AcceptError, Claimant, Missing, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{alert_text, not_accepted_here, not_accepted_there, peer_text};
+use crate::transport::handshakes::{Handshakes, Seat, Stage};
 use crate::transport::kind::Dialect;
 use crate::transport::link::{Claimed, Unwelcomed};
 use crate::transport::settings::TunnelSettings;
@@ -48,6 +52,7 @@ const NO_ALPN: &str = "the initiator does not offer the ALPN adit/1";
 pub struct Listener {
     listener: TcpListener,
     accepting: ArcSwap<Accepting>,
+    handshakes: Handshakes,
 }
 
 /// What a connection is accepted with.
@@ -75,6 +80,7 @@ pub struct Incoming {
     envoy: Option<Envoys>,
     settings: Settings,
     generation: u64,
+    seat: Seat,
 }
 
 /// Whose claim was heard.
@@ -107,7 +113,8 @@ impl Listener {
     pub fn new(listener: TcpListener, tls: rustls::ServerConfig, tunnel: TunnelSettings, tcp: TcpSettings) -> Self {
         let settings = Settings { tunnel, tcp };
         let accepting = Accepting { tls: Hidden(Arc::new(tls)), envoy: None, settings, generation: 0 };
-        Self { listener, accepting: ArcSwap::from_pointee(accepting) }
+        let handshakes = Handshakes::new(budgets(&tunnel));
+        Self { listener, accepting: ArcSwap::from_pointee(accepting), handshakes }
     }
 
     /// The same, which takes Envoy's reverse tunnels as well: from whoever does not offer `adit/1`. `tls` is from
@@ -130,6 +137,7 @@ impl Listener {
         generation: u64,
     ) {
         let settings = Settings { tunnel, ..self.accepting.load().settings.clone() };
+        self.handshakes.resize(budgets(&tunnel));
         let envoy = envoy.map(|(tls, accept)| Envoys { tls: Hidden(Arc::new(tls)), settings: Arc::new(accept) });
         self.accepting.store(Arc::new(Accepting { tls: Hidden(Arc::new(tls)), envoy, settings, generation }));
     }
@@ -142,16 +150,14 @@ impl Listener {
         self.listener.local_addr()
     }
 
-    /// The next connection. Cancel safe.
-    ///
-    /// `pending` is how many handshakes run already: from `limit` on, connections are closed at once.
-    pub async fn accept(&self, pending: impl Fn() -> usize, limit: usize) -> Incoming {
+    /// The next connection. Cancel safe. Where there is no room the oldest that has said nothing is closed. spec: SE-21
+    pub async fn accept(&self) -> Incoming {
         loop {
             match self.listener.accept().await {
-                Ok(_) if pending() >= limit => {}
                 Ok((stream, remote)) => {
                     let Accepting { tls, envoy, settings, generation } = Accepting::clone(&self.accepting.load());
-                    return Incoming { stream, remote, tls, envoy, settings, generation };
+                    let seat = self.handshakes.enter(Stage::Silent, remote.ip());
+                    return Incoming { stream, remote, tls, envoy, settings, generation, seat };
                 }
                 Err(error) => tokio::time::sleep(net::accept_pause(&error)).await,
             }
@@ -171,65 +177,143 @@ impl Incoming {
     }
 
     /// Finishes TLS and reads HELLO, both within one handshake timeout. Cancel safe: dropping it drops the connection.
-    pub(crate) async fn handshake(self) -> Result<(Claimant, TcpClaim), AcceptError> {
+    pub(in crate::transport) async fn handshake(self) -> Result<(Claimant, TcpClaim, Seat), AcceptError> {
         let limit = self.settings.tunnel.timing.handshake_timeout;
         let started = Instant::now();
-        let deadline = (started + limit).into();
-        let late = |missing| move |_| AcceptError::Timeout { missing, limit };
-        let Self { stream, remote, tls, envoy, settings, .. } = self;
-        net::tune_tcp(&stream, settings.user_timeout());
-        let mut first = [0];
-        let peeked = tokio::time::timeout_at(deadline, stream.peek(&mut first)).await;
-        peeked.map_err(late(Missing::FirstByte))?.map_err(|error| AcceptError::Connection(error.to_string()))?;
+        let clock = Clock { started, limit, deadline: (started + limit).into() };
+        let Self { stream, remote, tls, envoy, settings, mut seat, .. } = self;
+        net::tune_tcp(&stream, &settings.tuning());
+        let first = clock.first_byte(&stream, &seat).await?;
         let mut raw = Raw::new(stream);
-        if first[0] != TLS_HANDSHAKE {
+        if first != TLS_HANDSHAKE {
             let Some(envoy) = envoy.filter(|envoy| envoy.settings.security == Security::None) else {
                 return Err(AcceptError::Tls("the connection does not begin with TLS; expected TLS".into()));
             };
-            let deadline = deadline.min(tokio::time::Instant::now() + envoy.settings.handshake_timeout);
-            let greeted = greet(Wire::tcp(raw), remote, Vec::new(), envoy.settings, settings, deadline).await;
-            return greeted.map(|(claimant, pending)| (claimant, TcpClaim::Envoy(Box::new(pending))));
+            advance(&mut seat, Stage::Claim, Missing::EnvoyRequest).await?;
+            let origin = Origin { remote, certificates: Vec::new() };
+            return clock.envoy(Wire::tcp(raw), origin, envoy, settings, seat).await;
         }
         raw.read_records(true);
-        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), raw);
-        let hello = tokio::time::timeout_at(deadline, hello).await;
-        let hello = hello.map_err(late(Missing::Tls))?.map_err(|error| tls_error(&error))?;
+        let hello = clock.client_hello(raw, &mut seat).await?;
         let speaks_adit = hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == ALPN));
         let envoy = envoy.filter(|envoy| !speaks_adit && envoy.settings.security != Security::None);
         let config = envoy.as_ref().map_or(&tls.0, |envoy| &envoy.tls.0);
-        let stream = tokio::time::timeout_at(deadline, hello.into_stream(Arc::clone(config)))
-            .await
-            .map_err(late(Missing::Tls))?
-            .map_err(|error| tls_error(&error))?;
+        let stream = clock.secure(hello, Arc::clone(config), &mut seat).await?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
         if let Some(envoy) = envoy {
+            advance(&mut seat, Stage::Claim, Missing::EnvoyRequest).await?;
             let wire = Wire::tls(Bytes::new(), TlsStream::Server(stream));
-            let deadline = deadline.min(tokio::time::Instant::now() + envoy.settings.handshake_timeout);
-            let greeted = greet(wire, remote, certificates, envoy.settings, settings, deadline).await;
-            return greeted.map(|(claimant, pending)| (claimant, TcpClaim::Envoy(Box::new(pending))));
+            return clock.envoy(wire, Origin { remote, certificates }, envoy, settings, seat).await;
         }
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(AcceptError::Tls(NO_ALPN.into()));
         }
-        let mut stream = stream;
+        advance(&mut seat, Stage::Claim, Missing::Hello).await?;
+        let gave_way = |_| AcceptError::GaveWay(Missing::Hello);
+        let (hello, control) = seat.hold(clock.hear(stream, &settings)).await.map_err(gave_way)??;
+        let pending = Pending { remote, control, settings };
+        Ok((Claimant { hello, certificates, remote }, TcpClaim::Adit(Box::new(pending)), seat))
+    }
+}
+
+/// A place in the next stage, which `missing` has to leave again.
+async fn advance(seat: &mut Seat, stage: Stage, missing: Missing) -> Result<(), AcceptError> {
+    seat.advance(stage).await.map_err(|_| AcceptError::GaveWay(missing))
+}
+
+/// Who is behind a connection, as far as it and TLS say.
+struct Origin {
+    remote: SocketAddr,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+/// When a handshake must be where.
+#[derive(Clone, Copy)]
+struct Clock {
+    started: Instant,
+    limit: Duration,
+    deadline: tokio::time::Instant,
+}
+
+impl Clock {
+    /// Reads the first byte without taking it.
+    async fn first_byte(self, stream: &TcpStream, seat: &Seat) -> Result<u8, AcceptError> {
+        let limit = self.limit.min(CLIENT_HELLO_TIMEOUT);
+        let mut first = [0];
+        let peeked = seat.hold(timeout(limit, stream.peek(&mut first))).await;
+        let peeked = peeked.map_err(|_| AcceptError::GaveWay(Missing::FirstByte))?;
+        let peeked = peeked.map_err(|_| AcceptError::Timeout { missing: Missing::FirstByte, limit })?;
+        peeked.map_err(|error| AcceptError::Connection(error.to_string()))?;
+        Ok(first[0])
+    }
+
+    /// Reads a whole ClientHello, which costs no computing yet. spec: SE-21
+    async fn client_hello(self, raw: Raw, seat: &mut Seat) -> Result<StartHandshake<Raw>, AcceptError> {
+        let limit = self.limit.min(CLIENT_HELLO_TIMEOUT);
+        advance(seat, Stage::Hello, Missing::Tls).await?;
+        let hello = timeout(limit, LazyConfigAcceptor::new(rustls::server::Acceptor::default(), raw));
+        let hello = seat.hold(hello).await.map_err(|_| AcceptError::GaveWay(Missing::Tls))?;
+        let hello = hello.map_err(|_| AcceptError::Timeout { missing: Missing::Tls, limit })?;
+        hello.map_err(|error| tls_error(&error))
+    }
+
+    /// Waits for its turn and finishes TLS.
+    async fn secure(
+        self,
+        hello: StartHandshake<Raw>,
+        config: Arc<rustls::ServerConfig>,
+        seat: &mut Seat,
+    ) -> Result<server::TlsStream<Raw>, AcceptError> {
+        let late = |_| AcceptError::Timeout { missing: Missing::Tls, limit: self.limit };
+        timeout_at(self.deadline, advance(seat, Stage::Tls, Missing::Tls)).await.map_err(late)??;
+        let secured = seat.hold(timeout_at(self.deadline, hello.into_stream(config))).await;
+        let secured = secured.map_err(|_| AcceptError::GaveWay(Missing::Tls))?;
+        secured.map_err(late)?.map_err(|error| tls_error(&error))
+    }
+
+    /// Reads the request of an Envoy.
+    async fn envoy(
+        self,
+        wire: Wire,
+        from: Origin,
+        envoy: Envoys,
+        settings: Settings,
+        seat: Seat,
+    ) -> Result<(Claimant, TcpClaim, Seat), AcceptError> {
+        let deadline = self.deadline.min(tokio::time::Instant::now() + envoy.settings.handshake_timeout);
+        let greeted = greet(wire, from.remote, from.certificates, envoy.settings, settings, deadline);
+        let greeted = seat.hold(greeted).await.map_err(|_| AcceptError::GaveWay(Missing::EnvoyRequest))?;
+        greeted.map(|(claimant, pending)| (claimant, TcpClaim::Envoy(Box::new(pending)), seat))
+    }
+
+    /// Reads HELLO.
+    async fn hear(
+        self,
+        mut stream: server::TlsStream<Raw>,
+        settings: &Settings,
+    ) -> Result<(Hello, Control<BareFrames>), AcceptError> {
         stream.get_mut().0.read_records(false);
         let wire = Wire::tls(Bytes::new(), TlsStream::Server(stream));
         // The session has the same deadline, and bounds what it says at the end. spec: CT-40
-        let session = Session::responder(started, settings.tunnel.timing).with_close();
+        let session = Session::responder(self.started, settings.tunnel.timing).with_close();
         let mut control = Control::new(BareFrames::new(wire), session);
         let hello = match control.event().await {
             Ok(Event::Hello(hello)) => *hello,
             Ok(other) => return Err(AcceptError::Hello(format!("expected HELLO, got {other:?}"))),
             Err(_) if control.channel().was_given_up() => return Err(AcceptError::GivenUp),
-            Err(reason) => return Err(no_hello(reason, control.fault(), limit)),
+            Err(reason) => return Err(no_hello(reason, control.fault(), self.limit)),
         };
         if !control.channel().unread().is_empty() {
-            return Err(too_early(control, limit).await);
+            return Err(too_early(control, self.limit).await);
         }
-        let pending = Pending { remote, control, settings };
-        Ok((Claimant { hello, certificates, remote }, TcpClaim::Adit(Box::new(pending))))
+        Ok((hello, control))
     }
+}
+
+/// What there is room for over TCP.
+const fn budgets(tunnel: &TunnelSettings) -> HandshakeBudgets {
+    HandshakeBudgets::over_tcp(tunnel.max_handshakes)
 }
 
 impl Claimed for Pending {

@@ -2,19 +2,19 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::net;
-use crate::net::Corked;
+use crate::net::{AddressWatch, Corked};
 use crate::protocol::ALPN;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Welcome};
@@ -32,6 +32,7 @@ use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests};
 use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
 use crate::transport::tcp::handshake::{BareFrames, CLOSE_LINGER};
+use crate::transport::tcp::narrow::{self, NarrowPaths};
 use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::serve::accept_one;
 use crate::transport::tcp::settings::{Settings, TcpSettings};
@@ -46,6 +47,8 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Dialer {
     tls: TlsConnector,
     settings: Settings,
+    paths: NarrowPaths,
+    addresses: AddressWatch,
 }
 
 impl fmt::Debug for Dialer {
@@ -59,6 +62,14 @@ impl fmt::Debug for Dialer {
 pub struct Connected {
     wire: Wire,
     settings: Settings,
+    place: Place,
+}
+
+/// Where on this machine a connection ends.
+#[derive(Debug)]
+struct Place {
+    local: IpAddr,
+    addresses: AddressWatch,
 }
 
 /// An admitted tunnel that waits to be run.
@@ -68,12 +79,14 @@ pub(crate) struct Dialed {
     control: Control<BareFrames>,
     commands: mpsc::Receiver<Command>,
     settings: Settings,
+    place: Place,
 }
 
 impl Dialer {
     /// `tls` must offer the ALPN `adit/1` and TLS 1.3 only.
     pub fn new(tls: rustls::ClientConfig, tunnel: TunnelSettings, tcp: TcpSettings) -> Self {
-        Self { tls: TlsConnector::from(Arc::new(tls)), settings: Settings { tunnel, tcp } }
+        let (tls, settings) = (TlsConnector::from(Arc::new(tls)), Settings { tunnel, tcp });
+        Self { tls, settings, paths: NarrowPaths::default(), addresses: AddressWatch::default() }
     }
 
     /// Connects and finishes TLS, within the handshake timeout.
@@ -81,19 +94,31 @@ impl Dialer {
     /// Cancel safe: dropping the future abandons the connection.
     pub async fn connect(&self, address: SocketAddr, server_name: &str) -> Result<Connected, DialError> {
         let after = self.settings.tunnel.timing.handshake_timeout;
-        let connected = timeout(after, self.secure(address, server_name)).await;
+        let name = tls::server_name(server_name).map_err(|error| DialError::Address(error.to_string()))?;
+        let dialling = self.paths.dial(address, |segment, up| self.secure(address, name.clone(), segment, up));
+        let connected = timeout(after, dialling).await;
         connected.map_err(|_| DialError::Timeout { over: TransportKind::Tcp, after })?
     }
 
-    async fn secure(&self, address: SocketAddr, server_name: &str) -> Result<Connected, DialError> {
-        let name = tls::server_name(server_name).map_err(|error| DialError::Address(error.to_string()))?;
-        let stream = TcpStream::connect(address).await.map_err(|error| DialError::Connection(error.to_string()))?;
-        net::tune_tcp(&stream, self.settings.user_timeout());
+    async fn secure(
+        &self,
+        address: SocketAddr,
+        name: ServerName<'static>,
+        segment: Option<u32>,
+        up: Arc<narrow::Connected>,
+    ) -> Result<Connected, DialError> {
+        let lost = |error: io::Error| DialError::Connection(error.to_string());
+        let stream = net::connect_tcp(address, segment).await.map_err(lost)?;
+        up.tell();
+        net::tune_tcp(&stream, &self.settings.tuning());
+        let local = stream.local_addr().map_err(lost)?.ip();
         let stream = self.tls.connect(name, Raw::new(stream)).await.map_err(|error| failed(&error))?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(DialError::Tls("whoever answers does not speak adit/1".into()));
         }
-        Ok(Connected { wire: Wire::tls(Bytes::new(), TlsStream::Client(stream)), settings: self.settings.clone() })
+        let wire = Wire::tls(Bytes::new(), TlsStream::Client(stream));
+        let addresses = self.addresses.clone();
+        Ok(Connected { wire, settings: self.settings.clone(), place: Place { local, addresses } })
     }
 }
 
@@ -126,7 +151,7 @@ impl Connected {
     }
 
     async fn handshake(self, hello: &Hello) -> Result<(Tunnel, Welcome, Dialed), DialError> {
-        let Self { wire, settings } = self;
+        let Self { wire, settings, place } = self;
         let remote = wire.peer_addr().map_err(|error| DialError::Connection(error.to_string()))?;
         let meter = wire.meter();
         let (started, after) = (Instant::now(), settings.tunnel.timing.handshake_timeout);
@@ -163,16 +188,29 @@ impl Connected {
             requests,
             dialect: Dialect::Adit,
         };
-        Ok((Tunnel::tcp(connection), welcome, Dialed { state, control, commands, settings }))
+        Ok((Tunnel::tcp(connection), welcome, Dialed { state, control, commands, settings, place }))
     }
 }
 
 impl Admitted for Dialed {
     async fn run<A: Accept>(self, accept: A) -> CloseReason {
         let state = Arc::clone(&self.state);
-        match self.start(accept).await {
-            Ok((mut control, mut commands)) => control.run(&state, &mut commands, false).await,
-            Err(reason) => {
+        let gone = self.place.addresses.gone(self.place.local);
+        let run = async {
+            match self.start(accept).await {
+                Ok((mut control, mut commands)) => control.run(&state, &mut commands, false).await,
+                Err(reason) => {
+                    state.advance(Phase::Closed(reason.clone()));
+                    reason
+                }
+            }
+        };
+        tokio::select! {
+            reason = run => reason,
+            // Nothing comes in any more, and nobody will say so. spec: TB-31
+            () = gone => {
+                let text = "this machine no longer has the address that the tunnel uses".to_owned();
+                let reason = CloseReason { code: CloseCode::Internal, text };
                 state.advance(Phase::Closed(reason.clone()));
                 reason
             }
@@ -185,7 +223,7 @@ impl Dialed {
         self,
         accept: A,
     ) -> Result<(Control<ControlStream>, mpsc::Receiver<Command>), CloseReason> {
-        let Self { state, control, commands, settings } = self;
+        let Self { state, control, commands, settings, .. } = self;
         let (bare, session) = control.into_parts();
         let wire = bare.into_wire();
         let meter = wire.meter();

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use h2::{client, server};
 
-use crate::transport::settings::{CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW, TunnelSettings};
+use crate::net::Tuning;
+use crate::transport::settings::{CONNECTION_WINDOW, CongestionControl, MAX_STREAMS, STREAM_WINDOW, TunnelSettings};
 
 /// How many streams that this end has reset are remembered, so that what is still under way on them is dropped quietly.
 const MAX_REMEMBERED_RESETS: usize = 1024;
@@ -20,6 +21,8 @@ pub struct TcpSettings {
     pub send_buffer: usize,
     /// The most streams the responder may have open at once. Default 4096.
     pub max_streams: u32,
+    /// Congestion control of what this end sends, where the kernel has it and lets this process use it; default BBR.
+    pub congestion: CongestionControl,
     /// How long sent bytes may stay unacknowledged before the kernel gives up the connection (TCP_USER_TIMEOUT). `None`,
     /// the default: the idle timeout, so that a dead path leaves no socket behind.
     pub user_timeout: Option<Duration>,
@@ -32,6 +35,7 @@ impl Default for TcpSettings {
             connection_window: CONNECTION_WINDOW,
             send_buffer: 512 << 10,
             max_streams: MAX_STREAMS,
+            congestion: CongestionControl::default(),
             user_timeout: None,
         }
     }
@@ -45,8 +49,12 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn user_timeout(&self) -> Duration {
-        self.tcp.user_timeout.unwrap_or(self.tunnel.timing.idle_timeout)
+    /// What a tunnel asks of its socket.
+    pub(super) fn tuning(&self) -> Tuning {
+        Tuning {
+            user_timeout: self.tcp.user_timeout.unwrap_or(self.tunnel.timing.idle_timeout),
+            congestion: self.tcp.congestion.kernel_name(),
+        }
     }
 
     /// HTTP/2 as the responder speaks it, to our initiators and to Envoy's.

@@ -104,8 +104,8 @@ impl Responder {
     pub(super) async fn claimed(&self) -> Pending {
         loop {
             let incoming = match &self.listener {
-                Listener::Quic(listener) => Incoming::Quic(Box::new(listener.accept(|| 0).await.unwrap())),
-                Listener::Tcp(listener) => Incoming::Tcp(Box::new(listener.accept(|| 0, usize::MAX).await)),
+                Listener::Quic(listener) => Incoming::Quic(Box::new(listener.accept().await.unwrap())),
+                Listener::Tcp(listener) => Incoming::Tcp(Box::new(listener.accept().await)),
             };
             // One that was given up before its claim is no fault.
             if let Ok(pending) = incoming.handshake().await {

@@ -39,12 +39,22 @@ pub(super) async fn connect_with(
     node: Node<'_>,
     transport: quinn::TransportConfig,
 ) -> Connection {
+    attempt(folder, address, node, transport).await.unwrap()
+}
+
+/// Like [`connect_with`], where the responder may have no room.
+pub(super) async fn attempt(
+    folder: &Folder,
+    address: SocketAddr,
+    node: Node<'_>,
+    transport: quinn::TransportConfig,
+) -> Result<Connection, quinn::ConnectionError> {
     let shown = InitiatorTls { credentials: Some(credentials(&folder.authority.node(node))), responder: trust(folder) };
     let tls = tls::initiator_config(&shown, &[ALPN]).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     config.transport_config(Arc::new(transport));
     let endpoint = Endpoint::client(loopback()).unwrap();
-    endpoint.connect_with(config, address, "localhost").unwrap().await.unwrap()
+    endpoint.connect_with(config, address, "localhost").unwrap().await
 }
 
 /// A responder with a valid certificate, which admits anybody.

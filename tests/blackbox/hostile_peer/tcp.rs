@@ -4,3 +4,5 @@ mod initiator;
 mod peer;
 mod responder;
 mod somebody_between;
+
+pub(super) use peer::Peer;

@@ -1,6 +1,5 @@
 //! A tunnel on a bad network, and a responder under pressure.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use adit::id::TunnelId;
@@ -106,7 +105,7 @@ async fn a_connection_that_waits_for_its_claim_holds_until_its_path_is_gone() {
     let ends = Ends::new(Transport::Quic, TunnelSettings::default());
     let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
     let dialer = ends.dialer.clone();
-    let accepting = tokio::spawn(async move { ends.listener.accept(|| 0).await.handshake().await });
+    let accepting = tokio::spawn(async move { ends.listener.accept().await.handshake().await });
     let mut waiting = dialer.connect(TransportKind::Quic, link.address(), "localhost").await.unwrap();
     let trial = Duration::from_secs(2);
     assert!(timeout(trial, waiting.closed()).await.is_err(), "nothing is wrong with it");
@@ -116,32 +115,60 @@ async fn a_connection_that_waits_for_its_claim_holds_until_its_path_is_gone() {
     accepting.abort();
 }
 
-#[tokio::test]
-async fn under_pressure_an_address_must_prove_itself_and_then_is_served() {
-    let ends = Ends::new(Transport::Quic, TunnelSettings::default());
-    let limit = TunnelSettings::default().max_handshakes;
-    let asked = AtomicUsize::new(0);
-    let accept = async {
-        let pending = || {
-            asked.fetch_add(1, Ordering::SeqCst);
-            limit / 2
-        };
-        let prepared = ends.listener.accept(pending).await.handshake().await.unwrap().prepare(TunnelId(9));
-        (prepared.tunnel().clone(), tokio::spawn(prepared.welcome(welcome())))
-    };
-    let (_accepted, dialed) = tokio::join!(accept, ends.dial(0));
-    dialed.unwrap();
-    assert_eq!(asked.load(Ordering::SeqCst), 2, "once unproven and answered by Retry, once proven");
+/// Room for few handshakes: from `max_handshakes / 2` on an address must prove itself, `4 * max_handshakes` may wait.
+fn little_room() -> TunnelSettings {
+    TunnelSettings { max_handshakes: 4, ..TunnelSettings::default() }
 }
 
 #[tokio::test]
-async fn a_responder_with_all_handshakes_taken_refuses_at_once() {
-    let ends = Ends::new(Transport::Quic, TunnelSettings::default());
-    let dialed = tokio::select! {
-        _ = ends.listener.accept(|| usize::MAX) => unreachable!("nothing is accepted beyond the limit"),
-        dialed = ends.dial(0) => dialed,
+async fn under_pressure_an_address_must_prove_itself_and_then_is_served() {
+    let ends = Ends::new(Transport::Quic, little_room());
+    let link = UdpLink::new(ends.address, CLEAN, 1).await.unwrap();
+    // Held, not served: the room that they take is all the pressure there is.
+    let dialer = ends.dialer.clone();
+    let crowd: Vec<_> = (0..2)
+        .map(|_| {
+            let (dialer, address) = (dialer.clone(), ends.address);
+            tokio::spawn(async move { dialer.connect(TransportKind::Quic, address, "localhost").await })
+        })
+        .collect();
+    let _held = [ends.listener.accept().await, ends.listener.accept().await];
+    let accept = async {
+        let prepared = ends.listener.accept().await.handshake().await.unwrap().prepare(TunnelId(9));
+        (prepared.tunnel().clone(), tokio::spawn(prepared.welcome(welcome())))
     };
-    assert!(matches!(dialed, Err(DialError::Connection(_))), "{dialed:?}");
+    let ((_accepted, _driver), dialed) = tokio::join!(accept, ends.dial_at(link.address(), 0));
+    dialed.unwrap();
+    assert!(link.first_answer() < 1200, "the first packet was answered by Retry: {} bytes", link.first_answer());
+    crowd.iter().for_each(|dial| dial.abort());
+}
+
+// spec: SE-21, SE-22
+#[tokio::test]
+async fn whoever_waits_longest_where_there_is_no_room_is_refused_at_once_and_told_when_to_come_back() {
+    let ends = Ends::new(Transport::Quic, little_room());
+    let (dialer, address) = (ends.dialer.clone(), ends.address);
+    let mut dialling = tokio::task::JoinSet::new();
+    // One is in TLS, one has done with it, and of those who wait a prefix has room for eight.
+    for _ in 0..16 {
+        let dialer = dialer.clone();
+        dialling.spawn(async move { dialer.connect(TransportKind::Quic, address, "localhost").await });
+    }
+    let mut accepted = tokio::task::JoinSet::new();
+    let refused = async {
+        loop {
+            // Some are connected: they have been in TLS, and say no HELLO.
+            if let Err(error) = dialling.join_next().await.expect("one is refused").unwrap() {
+                return error;
+            }
+        }
+    };
+    let error = tokio::select! {
+        error = refused => error,
+        () = async { loop { accepted.spawn(ends.listener.accept().await.handshake()); } } => unreachable!(),
+    };
+    assert!(matches!(error, DialError::Busy), "{error}");
+    assert!(error.is_answer() && error.retry_after().is_some(), "no cause to dial over TCP");
 }
 
 #[tokio::test]

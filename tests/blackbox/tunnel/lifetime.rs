@@ -147,7 +147,7 @@ async fn a_restarted_responder_with_its_old_keys_is_noticed_at_once() {
         let _guard = first.enter();
         let (listener, address) = listen(&authority, tunnel, quic.clone(), &keys);
         first.spawn(async move {
-            let incoming = Incoming::Quic(Box::new(listener.accept(|| 0).await.unwrap()));
+            let incoming = Incoming::Quic(Box::new(listener.accept().await.unwrap()));
             let prepared = incoming.handshake().await.unwrap().prepare(welcome().tunnel);
             let _tunnel = prepared.tunnel().clone();
             prepared.welcome(welcome()).await

@@ -76,11 +76,11 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// The next connection, while this many handshakes run; none is turned away over TCP.
-    pub(super) async fn accept(&self, pending: impl Fn() -> usize) -> Incoming {
+    /// The next connection.
+    pub(super) async fn accept(&self) -> Incoming {
         match self {
-            Self::Quic(listener) => Incoming::Quic(Box::new(listener.accept(pending).await.unwrap())),
-            Self::Tcp(listener) => Incoming::Tcp(Box::new(listener.accept(pending, usize::MAX).await)),
+            Self::Quic(listener) => Incoming::Quic(Box::new(listener.accept().await.unwrap())),
+            Self::Tcp(listener) => Incoming::Tcp(Box::new(listener.accept().await)),
         }
     }
 }
@@ -121,7 +121,7 @@ impl Ends {
     }
 
     pub(super) async fn pending(&self) -> Pending {
-        self.listener.accept(|| 0).await.handshake().await.unwrap()
+        self.listener.accept().await.handshake().await.unwrap()
     }
 
     pub(super) async fn admit(&self) -> (Tunnel, JoinHandle<CloseReason>) {

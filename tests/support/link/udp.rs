@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -29,6 +30,8 @@ struct Shared {
     down: Mutex<Lane>,
     /// The way out of each sender. Forgetting one is what a NAT does when it rebinds.
     ways: Mutex<HashMap<SocketAddr, Way>>,
+    /// Bytes of the first datagram that the target sent; 0 before.
+    first_answer: AtomicUsize,
 }
 
 struct Way {
@@ -55,6 +58,7 @@ impl UdpLink {
             up: Mutex::new(Lane::new(impairment, seed)),
             down: Mutex::new(Lane::new(impairment, !seed)),
             ways: Mutex::default(),
+            first_answer: AtomicUsize::new(0),
         });
         let (up_in, up_out) = delay::line();
         let (down_in, down_out) = delay::line();
@@ -68,6 +72,11 @@ impl UdpLink {
     /// Where senders reach the target through this link.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How long the first datagram was that the target sent, bytes; 0 before.
+    pub(crate) fn first_answer(&self) -> usize {
+        self.shared.first_answer.load(Ordering::Relaxed)
     }
 
     /// From now on the link behaves like this.
@@ -131,6 +140,7 @@ async fn take_answers(shared: Arc<Shared>, outside: Arc<UdpSocket>, to: SocketAd
     loop {
         match outside.recv(&mut buffer).await {
             Ok(length) => {
+                let _ = shared.first_answer.compare_exchange(0, length, Ordering::Relaxed, Ordering::Relaxed);
                 let arrival = shared.down.lock().unwrap().arrival(Instant::now(), length);
                 if let Some(due) = arrival {
                     line.send(due, (to, buffer[..length].to_vec()));

@@ -11,7 +11,6 @@ use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -129,8 +128,9 @@ impl Dialer {
     }
 
     async fn secure(&self, address: SocketAddr, server_name: &str) -> Result<Wire, DialError> {
-        let stream = TcpStream::connect(address).await.map_err(|error| DialError::Connection(error.to_string()))?;
-        net::tune_tcp(&stream, self.settings.user_timeout());
+        let stream = net::connect_tcp(address, None).await;
+        let stream = stream.map_err(|error| DialError::Connection(error.to_string()))?;
+        net::tune_tcp(&stream, &self.settings.tuning());
         let mut raw = Raw::new(stream);
         let Some(outer) = &self.outer else { return Ok(Wire::tcp(raw)) };
         let name = tls::server_name(server_name).map_err(|error| DialError::Address(error.to_string()))?;
@@ -336,7 +336,7 @@ async fn idle(
                     state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
                     return Err(reason(CloseCode::Done, "drained"));
                 }
-                Some(Command::Services(_)) => {}
+                Some(Command::Services(_) | Command::Probe) => {}
                 Some(Command::Close(closed)) => return Err(closed),
                 None => return Err(reason(CloseCode::Done, "released")),
             }

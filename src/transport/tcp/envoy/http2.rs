@@ -168,7 +168,7 @@ fn obey(tunnel: &mut InUse, command: Option<Command>) {
     match command {
         Some(Command::Drain(drain)) => tunnel.drain(Instant::now(), drain),
         // An Envoy cannot be told what it does not ask for.
-        Some(Command::Services(_)) => {}
+        Some(Command::Services(_) | Command::Probe) => {}
         Some(Command::Close(reason)) => tunnel.close(reason.code, &reason.text),
         None => tunnel.close(CloseCode::Done, "released"),
     }

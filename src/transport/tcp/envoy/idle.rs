@@ -82,7 +82,7 @@ impl Idle<'_> {
                         }
                     }
                     // An Envoy cannot be told what it does not ask for.
-                    Some(Command::Services(_)) => {}
+                    Some(Command::Services(_) | Command::Probe) => {}
                     Some(Command::Close(reason)) => return Err(reason),
                     None => return Err(reason(CloseCode::Done, "released")),
                 }

@@ -106,7 +106,7 @@ pub(super) fn get<'a>(path: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a st
 }
 
 /// One end of a connection whose TLS is done.
-pub(super) struct Peer {
+pub(in crate::hostile_peer) struct Peer {
     stream: TlsStream<TcpStream>,
     held: BytesMut,
     control: FrameReader,
@@ -120,7 +120,12 @@ impl Peer {
         Self::dial(folder, address, HOSTILE, ALPN).await.unwrap()
     }
 
-    pub(super) async fn dial(folder: &Folder, address: SocketAddr, node: Node<'_>, alpn: &[&[u8]]) -> io::Result<Self> {
+    pub(in crate::hostile_peer) async fn dial(
+        folder: &Folder,
+        address: SocketAddr,
+        node: Node<'_>,
+        alpn: &[&[u8]],
+    ) -> io::Result<Self> {
         let shown =
             InitiatorTls { credentials: Some(credentials(&folder.authority.node(node))), responder: trust(folder) };
         let config = tls::initiator_config(&shown, alpn).unwrap();
@@ -247,7 +252,7 @@ impl Peer {
     }
 
     /// Waits for the end of the connection, passing over everything else.
-    pub(super) async fn gone(&mut self) {
+    pub(in crate::hostile_peer) async fn gone(&mut self) {
         while self.read().await {
             self.held.clear();
         }

@@ -1,0 +1,120 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::protocol::budgets::HANDSHAKE_GRACE;
+
+/// Budgets of 16: silent 16, 4 of a prefix; TLS and claim 8, 4 of a prefix.
+const MAX: usize = 16;
+
+fn from(third: u8, last: u8) -> IpAddr {
+    Ipv4Addr::new(198, 51, third, last).into()
+}
+
+fn counts(handshakes: &Handshakes) -> [usize; 4] {
+    handshakes.0.table().counts()
+}
+
+async fn moved(handshakes: &Handshakes, address: IpAddr, to: Stage) -> Seat {
+    let mut seat = handshakes.enter(Stage::Hello, address);
+    seat.advance(to).await.unwrap();
+    seat
+}
+
+// spec: SE-21
+#[tokio::test]
+async fn the_oldest_silent_one_of_a_prefix_gives_way_and_other_prefixes_do_not() {
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let honest = handshakes.enter(Stage::Silent, from(2, 1));
+    let strangers: Vec<_> = (0..100).map(|last| handshakes.enter(Stage::Silent, from(1, last))).collect();
+    assert_eq!(counts(&handshakes), [5, 0, 0, 0]);
+    assert!(honest.check().is_ok());
+    let left = strangers.iter().map(|seat| seat.check().is_ok());
+    assert!(left.eq((0..100).map(|number| number >= 96)), "the last four are there");
+    drop(strangers);
+    assert_eq!(counts(&handshakes), [1, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn with_every_prefix_within_its_share_the_oldest_of_all_gives_way() {
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let seats: Vec<_> = (0..20).map(|net| handshakes.enter(Stage::Silent, from(net, 1))).collect();
+    assert_eq!(counts(&handshakes), [MAX, 0, 0, 0]);
+    assert!(seats.iter().map(|seat| seat.check().is_ok()).eq((0..20).map(|number| number >= 4)));
+}
+
+#[tokio::test]
+async fn who_gets_on_leaves_room_behind() {
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let mut seat = handshakes.enter(Stage::Silent, from(1, 1));
+    for (stage, expected) in [(Stage::Hello, [0, 1, 0, 0]), (Stage::Tls, [0, 0, 1, 0]), (Stage::Claim, [0, 0, 0, 1])] {
+        seat.advance(stage).await.unwrap();
+        assert_eq!(counts(&handshakes), expected);
+    }
+    drop(seat);
+    assert_eq!(counts(&handshakes), [0; 4]);
+}
+
+// spec: SE-21
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_costs_work_has_its_grace_and_then_gives_way() {
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let mut stalled = Vec::new();
+    for last in 0..4 {
+        stalled.push(moved(&handshakes, from(1, last), Stage::Tls).await);
+    }
+    let other = tokio::time::Instant::now();
+    let _elsewhere = moved(&handshakes, from(2, 1), Stage::Tls).await;
+    assert_eq!(other.elapsed(), Duration::ZERO, "another prefix has room");
+    let began = tokio::time::Instant::now();
+    let _honest = moved(&handshakes, from(1, 9), Stage::Tls).await;
+    let waited = began.elapsed();
+    assert!(waited >= HANDSHAKE_GRACE && waited <= HANDSHAKE_GRACE + LOOK_INTERVAL, "{waited:?}");
+    assert_eq!(stalled.iter().filter(|seat| seat.check().is_err()).count(), 1, "one place, one gives way");
+    assert_eq!(stalled[0].check(), Err(GaveWay(Stage::Tls)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_served_as_soon_as_a_place_is_free() {
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let mut busy = Vec::new();
+    for last in 0..4 {
+        busy.push(moved(&handshakes, from(1, last), Stage::Tls).await);
+    }
+    let began = tokio::time::Instant::now();
+    let waiting = moved(&handshakes, from(1, 9), Stage::Tls);
+    let freed = async {
+        tokio::task::yield_now().await;
+        busy.pop();
+    };
+    let (_waiting, ()) = tokio::join!(waiting, freed);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_can_have_to_give_way_too() {
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let mut busy = Vec::new();
+    for last in 0..4 {
+        busy.push(moved(&handshakes, from(1, last), Stage::Tls).await);
+    }
+    let mut seat = handshakes.enter(Stage::Hello, from(1, 9));
+    let crowd = async {
+        tokio::task::yield_now().await;
+        (0..2 * MAX).map(|_| handshakes.enter(Stage::Hello, from(1, 10))).collect::<Vec<_>>()
+    };
+    let (advanced, _crowd) = tokio::join!(seat.advance(Stage::Tls), crowd);
+    assert_eq!(advanced, Err(GaveWay(Stage::Hello)));
+}
+
+#[tokio::test]
+async fn pressure_is_what_all_stages_hold_together() {
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let _hello: Vec<_> = (0..6).map(|net| handshakes.enter(Stage::Hello, from(net, 1))).collect();
+    assert!(!handshakes.is_under_pressure());
+    let _tls = moved(&handshakes, from(7, 1), Stage::Tls).await;
+    assert!(!handshakes.is_under_pressure());
+    let _claim = moved(&handshakes, from(8, 1), Stage::Claim).await;
+    assert!(handshakes.is_under_pressure());
+    handshakes.resize(HandshakeBudgets::over_quic(4 * MAX));
+    assert!(!handshakes.is_under_pressure());
+}
