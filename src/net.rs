@@ -38,6 +38,7 @@ macro_rules! forward_writes {
 
 mod address_watch;
 mod cork;
+mod guarded;
 pub(crate) mod input;
 pub(crate) mod output;
 mod prefix;
@@ -54,6 +55,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub use address_watch::AddressWatch;
 pub use cork::{Cork, Corked};
 pub(crate) use forward_writes;
+pub use guarded::{Guarded, Malformed};
 pub use prefix::Prefix;
 pub use prefixed::Prefixed;
 pub use tune::{Tuning, connect_tcp, tune_tcp};

@@ -2,11 +2,12 @@
 //!
 //! One task drives the connection, one task per stream serves its exchange; both end with the connection. What a sender
 //! may hold is bounded: streams, windows, header lists, resets of streams nobody served yet. Pseudo-header fields are
-//! checked by `h2`, everything else by the validator all versions share.
+//! checked by `h2`, everything else by the validator all versions share. Below `h2` a guard keeps one malformed head from
+//! ending the connection of its neighbours.
 
 mod exchange;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -16,7 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::net::{Cork, Corked};
+use crate::message::h2::guard::{Guard, Role};
+use crate::message::violation::Violation;
+use crate::net::{Cork, Corked, Guarded, Malformed};
 
 use super::deadline::Deadline;
 use super::{ExchangeService, Serving, Settings};
@@ -33,10 +36,12 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: ExchangeService,
 {
+    let io = Guarded::new(io, Guard::new(Role::Server, serving.settings.max_head_bytes));
+    let malformed = io.malformed();
     let (io, cork) = Corked::new(io);
     let handshake = builder(&serving.settings).handshake(io);
     match timeout(serving.settings.head_timeout, handshake).await {
-        Ok(Ok(connection)) => drive(connection, cork, serving).await,
+        Ok(Ok(connection)) => drive(connection, cork, malformed, serving).await,
         Ok(Err(error)) => tracing::debug!(%error, remote = %serving.info.remote, "no HTTP/2 connection"),
         Err(_) => tracing::debug!(remote = %serving.info.remote, "the HTTP/2 handshake took too long"),
     }
@@ -54,8 +59,12 @@ fn builder(settings: &Settings) -> Builder {
     builder
 }
 
-async fn drive<T, S>(mut connection: Connection<Corked<T>, Bytes>, cork: Cork<T>, serving: Serving<S>)
-where
+async fn drive<T, S>(
+    mut connection: Connection<Corked<Guarded<T>>, Bytes>,
+    cork: Cork<Guarded<T>>,
+    malformed: Malformed,
+    serving: Serving<S>,
+) where
     T: AsyncRead + AsyncWrite + Unpin,
     S: ExchangeService,
 {
@@ -70,7 +79,7 @@ where
         tokio::select! {
             biased;
             _ = exchanges.join_next(), if !is_quiet => {}
-            accepted = cork.run(connection.accept()) => match accepted {
+            accepted = cork.run(recording(connection.accept(), &malformed, &serving)) => match accepted {
                 Some(Ok((request, respond))) => {
                     exchanges.spawn(exchange(Arc::clone(&serving), request, respond));
                 }
@@ -93,6 +102,19 @@ where
             }
         }
     }
+}
+
+/// Records what the guard refused while the connection worked: no service ever hears of it.
+async fn recording<F: Future, S: ExchangeService>(work: F, malformed: &Malformed, serving: &Serving<S>) -> F::Output {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let polled = work.as_mut().poll(cx);
+        for _ in 0..malformed.take() {
+            serving.service.refused(&serving.info, Violation::Syntax);
+        }
+        polled
+    })
+    .await
 }
 
 /// How long a connection on which no service works is kept.

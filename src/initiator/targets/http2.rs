@@ -21,12 +21,13 @@ use super::upload::Upload;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::FieldRules;
+use crate::message::h2::guard::{Guard, Role};
 use crate::message::h2::head::final_head;
 use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::{Terms, send_body};
 use crate::message::interim::{Flood, SendInterim};
 use crate::message::length;
-use crate::net::Corked;
+use crate::net::{Corked, Guarded};
 
 /// What one response may have under way: enough for 100 MiB/s at a millisecond, and no more than a tunnel's stream.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -144,7 +145,8 @@ impl Client {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(self.settings.head_bytes).unwrap_or(u32::MAX));
-        let (socket, cork) = Corked::new(socket);
+        let guard = Guard::new(Role::Client, self.settings.head_bytes);
+        let (socket, cork) = Corked::new(Guarded::new(socket, guard));
         let (sender, connection) = builder.handshake(socket).await.map_err(|error| Attempt::from(error).failure)?;
         // Ends by itself with the last handle and the last stream; its errors reach whoever holds one.
         tokio::spawn(async move { drop(cork.run(connection).await) });

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsStream, server};
 
+use crate::message::h2::guard::Role;
 use crate::net;
 use crate::net::Corked;
 use crate::protocol::ALPN;
@@ -366,7 +367,7 @@ impl Prepared {
         let (bare, session) = control.into_parts();
         let wire = bare.into_wire();
         let meter = wire.meter();
-        let (wire, cork) = Corked::new(wire);
+        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Client));
         let (sender, connection) = settings.http2_client().handshake(wire).await.map_err(|error| ended(&error))?;
         let carrier = Carrier::run(async move {
             match cork.run(connection).await {

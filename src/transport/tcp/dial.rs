@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
+use crate::message::h2::guard::Role;
 use crate::net;
 use crate::net::{AddressWatch, Corked};
 use crate::protocol::ALPN;
@@ -255,7 +256,7 @@ async fn serve<A: Accept>(
     accept: A,
     opened: oneshot::Sender<ControlHalves>,
 ) -> CloseReason {
-    let (wire, cork) = Corked::new(wire);
+    let (wire, cork) = Corked::new(settings.guarded(wire, Role::Server));
     let mut connection = match settings.http2_server().enable_connect_protocol().handshake::<_, Bytes>(wire).await {
         Ok(connection) => connection,
         Err(error) => return ended(&error),

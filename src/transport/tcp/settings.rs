@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use h2::{client, server};
 
-use crate::net::Tuning;
+use crate::message::h2::guard::{Guard, Role};
+use crate::net::{Guarded, Tuning};
 use crate::transport::settings::{CONNECTION_WINDOW, CongestionControl, MAX_STREAMS, STREAM_WINDOW, TunnelSettings};
+use crate::transport::tcp::wire::Wire;
 
 /// How many streams that this end has reset are remembered, so that what is still under way on them is dropped quietly.
 const MAX_REMEMBERED_RESETS: usize = 1024;
@@ -86,6 +88,11 @@ impl Settings {
             .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
             .max_send_buffer_size(self.tcp.send_buffer);
         builder
+    }
+
+    /// The stream below HTTP/2, on which a malformed head costs its stream and no other. spec: ST-34
+    pub(super) fn guarded(&self, wire: Wire, role: Role) -> Guarded<Wire> {
+        Guarded::new(wire, Guard::new(role, self.header_list_size() as usize))
     }
 
     /// What the frames around small pieces of bodies that nobody reads yet may cost beside the window, bytes; the

@@ -8,7 +8,8 @@ use h2::server;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-use crate::net::{Cork, Corked};
+use crate::message::h2::guard::Role;
+use crate::net::{Cork, Corked, Guarded};
 use crate::protocol::code::CloseCode;
 use crate::protocol::envoy::{InUse, InUseOutput, PingSettings};
 use crate::protocol::goaway::GoawayWatch;
@@ -40,7 +41,7 @@ impl Responder<'_> {
     pub(super) async fn run(self, wire: Wire, awake: Awake) -> CloseReason {
         let Self { state, starter, mut commands, meter, settings, ping } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_server());
-        let (wire, cork) = Corked::new(wire);
+        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Client));
         let (sender, mut connection) = match settings.http2_client().handshake(wire).await {
             Ok(started) => started,
             Err(error) => return ended(&error),
@@ -100,7 +101,7 @@ impl<A: Accept> Initiator<'_, A> {
     pub(super) async fn run(self, wire: Wire) -> CloseReason {
         let Self { state, commands, meter, settings, ping, accept } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_client());
-        let (wire, cork) = Corked::new(wire);
+        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Server));
         let mut connection = match settings.http2_server().handshake::<_, Bytes>(wire).await {
             Ok(connection) => connection,
             Err(error) => return ended(&error),
@@ -191,7 +192,7 @@ async fn due(deadline: Option<Instant>) {
 }
 
 /// Says GOAWAY, as far as the socket takes it at once.
-async fn abandon(connection: &mut server::Connection<Corked<Wire>, Bytes>, cork: &Cork<Wire>) {
+async fn abandon(connection: &mut server::Connection<Corked<Guarded<Wire>>, Bytes>, cork: &Cork<Guarded<Wire>>) {
     connection.abrupt_shutdown(h2::Reason::NO_ERROR);
     let last = cork.run(std::future::poll_fn(|cx| connection.poll_closed(cx)));
     // A peer that does not listen is not waited for.

@@ -1,0 +1,265 @@
+//! A guard below an HTTP/2 connection that looks at header blocks before `h2` does.
+//!
+//! A message whose head is malformed is a fault of its stream (RFC 9113 section 8.1.1), and neighbours on the connection go
+//! on. `h2` takes most faults so, but a field that is none (a control character in a value, an upper-case name, an unknown
+//! pseudo-field, a status that is no number) it meets while it decodes the block, and ends the connection. So such a block is
+//! replaced by one that means the same for the table that both ends share, and that `h2` resets the stream for. Pseudo-fields
+//! in trailers, which `h2` drops without a word, are treated alike, and so is what makes a list of fields several times as
+//! long as is allowed. spec: ST-34
+//!
+//! Sans-IO: it is shown what is read from the peer, and says how much of it can go on as it is.
+//!
+//! What it cannot reach: faults of HPACK itself (an index that nothing has, a string without its end) and of frames are
+//! faults of the connection by the RFCs. Then, and for a block beyond [`MAX_BLOCK`], it steps aside, and `h2` decides.
+
+use std::collections::HashSet;
+
+use super::hpack::{Decoder, Judged, Rules};
+
+/// Longest header block that is looked at, bytes in frames.
+pub const MAX_BLOCK: usize = 128 * 1024;
+/// Most frames of a block.
+const MAX_FRAMES: usize = 64;
+/// Most responses that are remembered as under way. Beyond it all are forgotten, and a pseudo-field in their trailers is
+/// dropped instead of refused.
+const MAX_ANSWERED: usize = 8192;
+/// The first bytes that a client sends.
+const PREFACE_BYTES: usize = 24;
+const FRAME_HEAD: usize = 9;
+/// The longest frame that every peer takes.
+const MAX_FRAME: usize = 16_384;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+
+/// Who reads behind the guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A server, who reads requests.
+    Server,
+    /// A client, who reads responses.
+    Client,
+}
+
+/// Watches one connection.
+#[derive(Debug)]
+pub struct Guard {
+    role: Role,
+    max_list: usize,
+    state: State,
+    decoder: Decoder,
+    block: Vec<u8>,
+    /// The highest stream that a client has opened; a head on an older one is trailers.
+    highest: u32,
+    /// Streams whose final response has begun and not ended; a head on one of them is trailers.
+    answered: HashSet<u32>,
+    malformed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// So many bytes go on unseen, then a frame begins.
+    Skip(usize),
+    /// Nothing is looked at any more.
+    Aside,
+}
+
+/// What may go on of what was read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// So many bytes from the front; what is behind them begins a frame that has to be whole first.
+    Bytes(usize),
+    /// So many bytes from the front, then `instead` for the `bytes` behind them; the rest is to be shown again.
+    Instead {
+        /// Bytes that go on as they are.
+        front: usize,
+        /// Bytes behind them that do not.
+        bytes: usize,
+        /// What goes on in their place.
+        instead: Vec<u8>,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+/// A header block and the frames it is in.
+struct Found {
+    stream: u32,
+    ends_stream: bool,
+    /// Bytes of all its frames.
+    bytes: usize,
+}
+
+impl Guard {
+    /// Watches what a peer sends to this role from its first byte on. `max_list` is the SETTINGS_MAX_HEADER_LIST_SIZE that
+    /// the reader announces.
+    pub fn new(role: Role, max_list: usize) -> Self {
+        let first = if role == Role::Server { PREFACE_BYTES } else { 0 };
+        Self {
+            role,
+            max_list,
+            state: State::Skip(first),
+            decoder: Decoder::default(),
+            block: Vec::new(),
+            highest: 0,
+            answered: HashSet::new(),
+            malformed: 0,
+        }
+    }
+
+    /// How many messages were malformed so far.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
+    /// Looks at what was read and has not gone on yet.
+    pub fn pass(&mut self, bytes: &[u8]) -> Passed {
+        let mut at = 0;
+        while at < bytes.len() {
+            let State::Skip(left) = self.state else { return Passed::Bytes(bytes.len()) };
+            if left > 0 {
+                let step = left.min(bytes.len() - at);
+                self.state = State::Skip(left - step);
+                at += step;
+                continue;
+            }
+            let Some(frame) = Frame::read(&bytes[at..]) else { return Passed::Bytes(at) };
+            if frame.kind != HEADERS {
+                self.note(frame);
+                self.state = State::Skip(FRAME_HEAD + frame.length);
+                continue;
+            }
+            match self.find(&bytes[at..]) {
+                Err(Incomplete) if bytes.len() - at <= MAX_BLOCK => return Passed::Bytes(at),
+                Err(Incomplete) | Ok(None) => self.state = State::Aside,
+                Ok(Some(found)) => match self.judge(&found) {
+                    None => at += found.bytes,
+                    Some(instead) => return Passed::Instead { front: at, bytes: found.bytes, instead },
+                },
+            }
+        }
+        Passed::Bytes(at)
+    }
+
+    /// Collects the block that begins here. `None`: it breaks HTTP/2 itself, or is beyond what is looked at.
+    fn find(&mut self, bytes: &[u8]) -> Result<Option<Found>, Incomplete> {
+        self.block.clear();
+        let (mut at, mut first) = (0, None);
+        for _ in 0..MAX_FRAMES {
+            let frame = Frame::read(&bytes[at..]).ok_or(Incomplete)?;
+            let head = *first.get_or_insert(frame);
+            let is_next = at == 0 || (frame.kind == CONTINUATION && frame.stream == head.stream);
+            if !is_next || at + FRAME_HEAD + frame.length > MAX_BLOCK {
+                return Ok(None);
+            }
+            let payload = bytes.get(at + FRAME_HEAD..at + FRAME_HEAD + frame.length).ok_or(Incomplete)?;
+            let Some(fragment) = frame.fragment(payload) else { return Ok(None) };
+            self.block.extend_from_slice(fragment);
+            at += FRAME_HEAD + frame.length;
+            if frame.flags & END_HEADERS != 0 {
+                let ends_stream = head.flags & END_STREAM != 0;
+                return Ok(Some(Found { stream: head.stream, ends_stream, bytes: at }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What goes on in place of the frames of this block, if it is malformed.
+    fn judge(&mut self, found: &Found) -> Option<Vec<u8>> {
+        let rules = Rules { is_head: self.is_head(found.stream), max_list: self.max_list };
+        let Ok(Judged { status, instead }) = self.decoder.judge(&self.block, rules) else {
+            self.state = State::Aside;
+            return None;
+        };
+        self.follow(found, status);
+        let instead = instead?;
+        self.malformed += 1;
+        Some(frames(found, &instead))
+    }
+
+    /// Whether a block on this stream is a head: a request, or a response that no final one came before.
+    fn is_head(&self, stream: u32) -> bool {
+        match self.role {
+            Role::Server => stream > self.highest,
+            Role::Client => !self.answered.contains(&stream),
+        }
+    }
+
+    fn follow(&mut self, found: &Found, status: Option<bool>) {
+        self.highest = self.highest.max(found.stream);
+        if self.role == Role::Server {
+            return;
+        }
+        if found.ends_stream {
+            self.answered.remove(&found.stream);
+        } else if status == Some(false) {
+            if self.answered.len() >= MAX_ANSWERED {
+                self.answered.clear();
+            }
+            self.answered.insert(found.stream);
+        }
+    }
+
+    /// A frame that is no head, but may end a response.
+    fn note(&mut self, frame: Frame) {
+        let is_end = frame.kind == RST_STREAM || (frame.kind == DATA && frame.flags & END_STREAM != 0);
+        if is_end && self.role == Role::Client {
+            self.answered.remove(&frame.stream);
+        }
+    }
+}
+
+/// The end of a frame has not come yet.
+struct Incomplete;
+
+impl Frame {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (&[a, b, c, kind, flags, s, t, u, v], _) = bytes.split_first_chunk::<FRAME_HEAD>()?;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        Some(Self { length, kind, flags, stream: u32::from_be_bytes([s & 0x7f, t, u, v]) })
+    }
+
+    /// The piece of a header block in a payload; `None` where the padding leaves nothing of it.
+    fn fragment<'a>(&self, payload: &'a [u8]) -> Option<&'a [u8]> {
+        if self.kind != HEADERS {
+            return Some(payload);
+        }
+        let (padding, rest) = match self.flags & PADDED {
+            0 => (0, payload),
+            _ => payload.split_first().map(|(padding, rest)| (usize::from(*padding), rest))?,
+        };
+        let rest = if self.flags & PRIORITY == 0 { rest } else { rest.get(5..)? };
+        rest.get(..rest.len().checked_sub(padding)?)
+    }
+}
+
+/// The frames of a block, without padding and priority.
+fn frames(found: &Found, block: &[u8]) -> Vec<u8> {
+    let count = block.len().div_ceil(MAX_FRAME);
+    let mut frames = Vec::with_capacity(block.len() + count * FRAME_HEAD);
+    for (index, piece) in block.chunks(MAX_FRAME).enumerate() {
+        let kind = if index == 0 { HEADERS } else { CONTINUATION };
+        let ends_stream = if index == 0 && found.ends_stream { END_STREAM } else { 0 };
+        let ends_headers = if index + 1 == count { END_HEADERS } else { 0 };
+        frames.extend_from_slice(&(piece.len() as u32).to_be_bytes()[1..]);
+        frames.extend_from_slice(&[kind, ends_stream | ends_headers]);
+        frames.extend_from_slice(&found.stream.to_be_bytes());
+        frames.extend_from_slice(piece);
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+use super::*;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const OK: &[u8] = &[0x88];
+const GET: &[u8] = &[0x82, 0x84, 0x86, 0x41, 0x01, b'h'];
+const ENDS: u8 = END_HEADERS | END_STREAM;
+
+fn client() -> Guard {
+    Guard::new(Role::Client, 16_384)
+}
+
+/// A server's guard that has seen the preface.
+fn server() -> Guard {
+    let mut guard = Guard::new(Role::Server, 16_384);
+    assert_eq!(guard.pass(&[b'x'; PREFACE_BYTES]), Passed::Bytes(PREFACE_BYTES));
+    guard
+}
+
+/// What comes out when the bytes come in pieces of this size.
+fn run(guard: &mut Guard, bytes: &[u8], piece: usize) -> Vec<u8> {
+    let (mut held, mut out) = (Vec::new(), Vec::new());
+    for piece in bytes.chunks(piece) {
+        held.extend_from_slice(piece);
+        loop {
+            match guard.pass(&held) {
+                Passed::Bytes(bytes) => {
+                    out.extend(held.drain(..bytes));
+                    break;
+                }
+                Passed::Instead { front, bytes, instead } => {
+                    out.extend(held.drain(..front));
+                    held.drain(..bytes);
+                    out.extend(instead);
+                }
+            }
+        }
+    }
+    assert!(held.is_empty() || guard.malformed() == 0);
+    out
+}
+
+#[test]
+fn what_is_sound_passes_as_it_came_however_it_is_split() {
+    let bytes = [
+        frame(4, 0, 0, &[0; 6]),
+        frame(HEADERS, 0, 1, OK),
+        frame(CONTINUATION, END_HEADERS, 1, &[0x00, 0x01, b'x', 0x01, b'1']),
+        frame(DATA, 0, 1, &[7; 1000]),
+        frame(HEADERS, ENDS | PADDED | PRIORITY, 1, &[2, 0, 0, 0, 0, 9, 0x00, 0x01, b'x', 0x01, b'1', 0, 0]),
+    ]
+    .concat();
+    for piece in [1, 2, 3, 7, 10, 100, bytes.len()] {
+        let mut guard = client();
+        assert_eq!(run(&mut guard, &bytes, piece), bytes, "{piece}");
+        assert_eq!(guard.malformed(), 0);
+    }
+}
+
+// spec: ST-34
+#[test]
+fn a_malformed_head_is_replaced_and_its_neighbours_pass() {
+    let neighbours = [frame(HEADERS, END_HEADERS, 5, OK), frame(DATA, END_STREAM, 5, b"whole")].concat();
+    let del = [0x88, 0x40, 0x83, 0xf2, 0xb0, 0xff, 0x85, 0x1f, 0xff, 0xff, 0xfe, 0x7f];
+    let bytes = [neighbours.clone(), frame(HEADERS, END_HEADERS, 3, &del), neighbours.clone()].concat();
+    for piece in [1, 9, 20, bytes.len()] {
+        let mut guard = client();
+        let out = run(&mut guard, &bytes, piece);
+        assert_eq!(guard.malformed(), 1);
+        assert!(out.starts_with(&neighbours) && out.ends_with(&neighbours));
+        let between = &out[neighbours.len()..out.len() - neighbours.len()];
+        let head = Frame::read(between).unwrap();
+        assert_eq!((head.kind, head.flags, head.stream), (HEADERS, END_HEADERS, 3));
+        assert!(between.windows(10).any(|text| text == b"connection") && !between.contains(&0x7f));
+    }
+}
+
+#[test]
+fn trailers_are_known_by_what_came_before() {
+    let pseudo = frame(HEADERS, ENDS, 1, OK);
+    for (mut guard, first) in [(client(), frame(HEADERS, END_HEADERS, 1, OK)), (server(), frame(HEADERS, 4, 1, GET))] {
+        let bytes = [first, frame(DATA, 0, 1, b"x"), pseudo.clone()].concat();
+        assert_ne!(run(&mut guard, &bytes, bytes.len()), bytes);
+        assert_eq!(guard.malformed(), 1);
+    }
+    let interim = frame(HEADERS, END_HEADERS, 1, &[0x08, 3, b'1', b'0', b'3']);
+    let bytes = [interim, frame(HEADERS, END_HEADERS, 1, OK), frame(RST_STREAM, 0, 1, &[0; 4])].concat();
+    let mut guard = client();
+    assert_eq!(run(&mut guard, &bytes, bytes.len()), bytes);
+    assert!(guard.answered.is_empty(), "a reset ends it");
+}
+
+#[test]
+fn what_breaks_http2_itself_is_left_to_the_reader() {
+    for broken in [
+        frame(HEADERS, END_HEADERS, 1, &[0xff]),
+        frame(HEADERS, END_HEADERS | PADDED, 1, &[9, 0x88]),
+        [frame(HEADERS, 0, 1, OK), frame(CONTINUATION, END_HEADERS, 3, OK)].concat(),
+        [frame(HEADERS, 0, 1, OK), frame(DATA, 0, 1, OK)].concat(),
+        [frame(HEADERS, 0, 1, OK), frame(CONTINUATION, 0, 1, OK).repeat(MAX_FRAMES)].concat(),
+    ] {
+        let bytes = [broken, frame(HEADERS, END_HEADERS, 3, &[0x00, 0x01, b'X', 0x00])].concat();
+        let mut guard = client();
+        assert_eq!(run(&mut guard, &bytes, bytes.len()), bytes);
+        assert_eq!((guard.state, guard.malformed()), (State::Aside, 0));
+    }
+}
+
+#[test]
+fn a_block_without_end_is_not_kept() {
+    let mut guard = client();
+    let endless = [0, 0xff, 0xff, HEADERS, 0, 0, 0, 0, 1];
+    let bytes = [&endless[..], &vec![0x88; 0xffff], &[0, 0xff, 0xff, CONTINUATION, 0, 0, 0, 0, 1], &[0x88; 0xffff]];
+    assert_eq!(guard.pass(&bytes.concat()), Passed::Bytes(2 * (0xffff + FRAME_HEAD)));
+    assert_eq!(guard.state, State::Aside);
+}
+
+#[test]
+fn a_long_block_goes_on_in_frames_that_every_reader_takes() {
+    let found = Found { stream: 1, ends_stream: true, bytes: 0 };
+    let bytes = frames(&found, &vec![7; MAX_FRAME + 1]);
+    let first = Frame::read(&bytes).unwrap();
+    let second = Frame::read(&bytes[FRAME_HEAD + MAX_FRAME..]).unwrap();
+    assert_eq!((first.kind, first.flags, first.length), (HEADERS, END_STREAM, MAX_FRAME));
+    assert_eq!((second.kind, second.flags, second.length), (CONTINUATION, END_HEADERS, 1));
+}

@@ -1,0 +1,164 @@
+//! A byte stream whose reader is spared what a [`Guard`] replaces.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use crate::message::h2::guard::{Guard, Passed};
+
+/// How much is asked for while a frame is incomplete, bytes.
+const MORE: usize = 8 * 1024;
+
+/// A stream below an HTTP/2 connection. What is read goes through a guard; most of it where it was read to, without a copy.
+#[derive(Debug)]
+pub struct Guarded<T> {
+    io: T,
+    guard: Guard,
+    /// What has not gone on; `clear` bytes of it may.
+    held: BytesMut,
+    clear: usize,
+    malformed: Malformed,
+}
+
+/// How many messages the guard of a connection found malformed, for whoever runs it.
+#[derive(Debug, Clone, Default)]
+pub struct Malformed(Arc<AtomicU64>);
+
+impl Malformed {
+    /// As many as were found since this was asked last.
+    pub fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl<T> Guarded<T> {
+    /// Puts a guard before the reader of a stream of which nothing was read.
+    pub fn new(io: T, guard: Guard) -> Self {
+        Self { io, guard, held: BytesMut::new(), clear: 0, malformed: Malformed::default() }
+    }
+
+    /// What the guard finds.
+    pub fn malformed(&self) -> Malformed {
+        self.malformed.clone()
+    }
+
+    /// Shows the guard what is held and not clear yet.
+    fn look(&mut self) {
+        loop {
+            match self.guard.pass(&self.held[self.clear..]) {
+                Passed::Bytes(bytes) => {
+                    self.clear += bytes;
+                    return;
+                }
+                Passed::Instead { front, bytes, instead } => {
+                    let rest = self.held.split_off(self.clear + front);
+                    self.held.extend_from_slice(&instead);
+                    self.clear = self.held.len();
+                    self.held.extend_from_slice(&rest[bytes..]);
+                    self.malformed.0.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Guarded<T> {
+    /// Reads to where the reader wants it; what may not go on yet is held back.
+    fn poll_through(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
+        let read = &into.filled()[before..];
+        let (front, rest) = match self.guard.pass(read) {
+            Passed::Bytes(bytes) if bytes == read.len() => return Poll::Ready(Ok(())),
+            Passed::Bytes(bytes) => (bytes, &read[bytes..]),
+            Passed::Instead { front, bytes, instead } => {
+                self.malformed.0.fetch_add(1, Ordering::Relaxed);
+                self.held.extend_from_slice(&instead);
+                self.clear = instead.len();
+                (front, &read[front + bytes..])
+            }
+        };
+        self.held.extend_from_slice(rest);
+        into.set_filled(before + front);
+        self.look();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads on behind what is held. At the end all of it may go on: the reader is to see what is missing.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.held.reserve(MORE);
+        // The future holds no state between polls, so a fresh one per poll loses nothing.
+        match ready!(pin!(self.io.read_buf(&mut self.held)).poll(cx))? {
+            0 => self.clear = self.held.len(),
+            _ => self.look(),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn hand_out(&mut self, into: &mut ReadBuf<'_>) {
+        let length = self.clear.min(into.remaining());
+        into.put_slice(&self.held[..length]);
+        self.held.advance(length);
+        self.clear -= length;
+        if self.held.is_empty() {
+            // Most connections never hold anything again.
+            self.held = BytesMut::new();
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        loop {
+            if self.clear > 0 {
+                self.hand_out(into);
+                return Poll::Ready(Ok(()));
+            }
+            if !self.held.is_empty() {
+                ready!(self.poll_more(cx))?;
+                continue;
+            }
+            ready!(self.poll_through(cx, into))?;
+            // Nothing is the end, unless something is held back.
+            if into.filled().len() > before || self.held.is_empty() || into.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

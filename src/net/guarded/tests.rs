@@ -1,0 +1,77 @@
+use bytes::Bytes;
+use h2::{Reason, client};
+use http::{Request, Response};
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+use crate::message::h2::guard::Role;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+type Sender = client::SendRequest<Bytes>;
+
+/// A client behind a guard, and the server's end of its connection.
+async fn client() -> (Sender, DuplexStream, Malformed) {
+    let (near, mut far) = duplex(1 << 16);
+    far.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+    let guarded = Guarded::new(near, Guard::new(Role::Client, 1 << 14));
+    let malformed = guarded.malformed();
+    let (sender, connection) = client::handshake(guarded).await.unwrap();
+    tokio::spawn(connection);
+    (sender, far, malformed)
+}
+
+fn ask(sender: &mut Sender) -> client::ResponseFuture {
+    sender.send_request(Request::get("http://h/").body(()).unwrap(), true).unwrap().0
+}
+
+// spec: ST-34, TB-7
+#[tokio::test]
+async fn a_malformed_response_costs_one_stream_and_not_the_connection() {
+    let heads: [&[u8]; 7] = [
+        &[0x88, 0x40, 0x83, 0xf2, 0xb0, 0xff, 0x85, 0x1f, 0xff, 0xff, 0xfe, 0x7f],
+        b"\x88\x00\x01x\x02a\n",
+        b"\x88\x40\x01x\x02a\0",
+        b"\x88\x00\x03X-A\x011",
+        b"\x88\x00\x00\x011",
+        b"\x08\x041000",
+        b"\x48\x03abc",
+    ];
+    let (mut sender, mut far, malformed) = client().await;
+    let neighbour = ask(&mut sender);
+    for (index, head) in heads.into_iter().enumerate() {
+        let response = ask(&mut sender);
+        let stream = 3 + 2 * u32::try_from(index).unwrap();
+        far.write_all(&frame(1, 4, stream, head)).await.unwrap();
+        let error = response.await.unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::PROTOCOL_ERROR), "{head:?}");
+        assert!(!error.is_go_away(), "{head:?}");
+        assert_eq!(malformed.take(), 1);
+    }
+    far.write_all(&frame(1, 5, 1, &[0x88])).await.unwrap();
+    assert_eq!(neighbour.await.map(|response| response.status().as_u16()).unwrap(), 200);
+}
+
+#[tokio::test]
+async fn the_tables_of_both_ends_stay_the_same_behind_a_malformed_head() {
+    let (mut sender, mut far, _) = client().await;
+    let (bad, good) = (ask(&mut sender), ask(&mut sender));
+    far.write_all(&frame(1, 5, 1, b"\x88\x40\x01a\x01\n\x40\x01b\x011")).await.unwrap();
+    bad.await.unwrap_err();
+    far.write_all(&frame(1, 5, 3, b"\x88\x40\x01c\x012\xbf\xbe")).await.unwrap();
+    let response: Response<_> = good.await.unwrap();
+    assert_eq!((&response.headers()["b"], &response.headers()["c"]), (&"1".parse().unwrap(), &"2".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn bytes_that_stop_in_a_frame_reach_the_reader_all_the_same() {
+    let (mut near, far) = duplex(64);
+    near.write_all(&[0, 0, 9, 1, 4, 0, 0, 0, 1, 0x88]).await.unwrap();
+    drop(near);
+    let mut read = Vec::new();
+    Guarded::new(far, Guard::new(Role::Client, 1 << 14)).read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, [0, 0, 9, 1, 4, 0, 0, 0, 1, 0x88]);
+}
