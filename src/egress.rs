@@ -6,7 +6,8 @@
 //! * the URI is in absolute form, `scheme://authority/path?query`, and there is no Host field; only an HTTP/1.0 request
 //!   without Host has a bare path. `*` is the path of a server-wide OPTIONS;
 //! * the head passed [`message::validate`](crate::message::validate); hop-by-hop fields are still there for whoever forwards
-//!   it, except Expect, which the codec itself honours;
+//!   it. An `Expect` field is there only where a sender waits for 100 before its body, and is the service's to answer:
+//!   [`InformationalSink::proceed`](crate::message::interim::InformationalSink::proceed);
 //! * what else is known of it comes beside it, as its [`Context`].
 //!
 //! A response body that fails never ends cleanly: HTTP/1 resets the connection, HTTP/2 the stream. When the sender of
@@ -37,6 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::EXPECT;
 use tokio_util::sync::CancellationToken;
 
 use crate::message::BoxError;
@@ -73,7 +75,8 @@ pub trait ExchangeService: Clone + Send + Sync + 'static {
     }
 }
 
-/// A function from request to response is a service.
+/// A function from request to response is a service. It sees no [`Context`], so a sender that waits for 100 is told to go on
+/// before the function is asked.
 impl<F, Answer, B> ExchangeService for F
 where
     F: Fn(http::Request<RequestBody>) -> Answer + Clone + Send + Sync + 'static,
@@ -82,7 +85,14 @@ where
 {
     type Body = B;
 
-    fn call(&self, request: http::Request<RequestBody>, _: Context) -> impl Future<Output = http::Response<B>> + Send {
+    fn call(
+        &self,
+        request: http::Request<RequestBody>,
+        context: Context,
+    ) -> impl Future<Output = http::Response<B>> + Send {
+        if request.headers().contains_key(EXPECT) {
+            context.interim.proceed();
+        }
         self(request)
     }
 }

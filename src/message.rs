@@ -1,8 +1,9 @@
 //! HTTP messages: each rule once, for every listener, transport and target.
 //!
 //! Row 2: no sockets, no tasks; knows neither tunnels nor roles. What is read from a peer is judged by [`validate`],
-//! [`authority`], [`length`] and [`fields`], prepared for the next hop by [`forward`], matched by [`pattern`]; what fails
-//! is told by [`failure`], a rule that is broken by [`violation`]. [`section`], [`response`] and [`chunked`] read HTTP/1,
+//! [`authority`], [`length`] and [`fields`], prepared for the next hop by [`forward`] and [`cookie`], believed as far as
+//! [`trust`] goes, matched by [`pattern`] and [`path`]; what fails is told by [`failure`], a rule that is broken by
+//! [`violation`]. [`section`], [`response`] and [`chunked`] read HTTP/1,
 //! [`persistence`] says how long its connection lasts, [`h2`] moves
 //! bodies over HTTP/2, [`interim`] holds responses before the response.
 //!
@@ -21,16 +22,19 @@
 
 pub mod authority;
 pub mod chunked;
+pub mod cookie;
 pub mod failure;
 pub mod fields;
 pub mod forward;
 pub mod h2;
 pub mod interim;
 pub mod length;
+pub mod path;
 pub mod pattern;
 pub mod persistence;
 pub mod response;
 pub mod section;
+pub mod trust;
 pub mod validate;
 pub mod violation;
 

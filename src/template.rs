@@ -9,7 +9,7 @@ use std::fmt;
 mod eval;
 mod parse;
 
-pub use eval::{Attributes, MAX_RENDERED_BYTES};
+pub use eval::{Attributes, MAX_RENDERED_BYTES, NoValue, Unclear};
 pub use parse::{TemplateError, TemplateProblem};
 
 /// A checked formatter. Printing it gives a text that parses to the same template.

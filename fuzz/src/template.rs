@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use adit::template::{Attributes, MAX_RENDERED_BYTES, Template};
+use adit::template::{Attributes, MAX_RENDERED_BYTES, Template, Unclear};
 
 /// Printing what was parsed parses to the same; an error points into the text.
 pub fn template_parse(data: &[u8]) {
@@ -26,7 +26,7 @@ pub fn template_eval(data: &[u8]) {
     let Some(Ok(template)) = values.next().map(Template::parse) else { return };
     let mut next = || values.next();
     let request = Request { a: next(), b: next(), server_name: next(), uri: next(), dns: next(), address: next() };
-    if let Some(rendered) = template.render(&request) {
+    if let Ok(rendered) = template.render(&request) {
         assert!((1..=MAX_RENDERED_BYTES).contains(&rendered.len()));
         assert_ne!(rendered, "-");
     }
@@ -42,11 +42,11 @@ struct Request<'a> {
 }
 
 impl Attributes for Request<'_> {
-    fn request_header(&self, name: &str) -> Option<&str> {
+    fn request_header(&self, name: &str) -> Result<Option<&str>, Unclear> {
         match name {
-            "a" => self.a,
-            "b" => self.b,
-            _ => None,
+            "a" => Ok(self.a),
+            "b" => self.b.map(|text| if text.is_ascii() { Ok(text) } else { Err(Unclear::NotText) }).transpose(),
+            _ => Ok(None),
         }
     }
     fn remote_address(&self) -> Option<SocketAddr> {

@@ -161,6 +161,7 @@ fn egress(settings: &EgressConfig, directory: &Arc<Directory<Tunnel>>, metrics: 
     let mut builder = egress::Builder::new(Arc::clone(directory), settings.router.clone())
         .settings(limits)
         .access_log(settings.access_log)
+        .trust(settings.trust.clone())
         .metrics(metrics);
     if let Some(files) = &settings.tls {
         builder = builder.tls(files.egress()?);

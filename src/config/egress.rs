@@ -14,6 +14,7 @@ use crate::config::show;
 use crate::config::tls::{ListenerTls, listener_tls};
 use crate::egress::Settings;
 use crate::id::{ClusterId, HostId, IdError, NodeId, ServiceName, TenantId};
+use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::registry::Balance;
 use crate::routing::{DEFAULT_DEADLINE, DEFAULT_HOLD, Route, RouterSettings, Tenant};
@@ -45,6 +46,11 @@ pub struct EgressConfig {
     /// `access_log`: one log line per exchange, or `{ query: true }` for the query of the path, too. Default true.
     #[serde(serialize_with = "access::as_written")]
     pub access_log: AccessLog,
+    /// `trust`: the addresses and prefixes of the proxies in front, such as `["10.0.0.0/8", "::1"]`. What they say of a
+    /// client (`Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `X-Forwarded-Client-Cert`, `X-Envoy-*`) is passed on and extended;
+    /// from anybody else it is removed. Default: nobody.
+    #[serde(serialize_with = "trust_as_written")]
+    pub trust: Trust,
     /// `limits`: what one client may ask for.
     pub limits: EgressLimits,
 }
@@ -82,8 +88,10 @@ fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
     let router = router(section);
     let half_close = section.or("half_close", false, |at| at.boolean());
     let access_log = section.or("access_log", AccessLog::On, access_log);
+    let trust = section.or("trust", Vec::new(), |at| at.list(|item| item.parsed()));
     let limits = section.or("limits", EgressLimits::default(), limits);
-    Some(EgressConfig { http: http?, tls, router: router?, half_close, access_log, limits })
+    let trust = Trust::new(trust);
+    Some(EgressConfig { http: http?, tls, router: router?, half_close, access_log, trust, limits })
 }
 
 /// Exactly one of the kinds of listener, and one that exists already.
@@ -216,6 +224,10 @@ fn limits(at: At<'_>) -> Option<EgressLimits> {
             connections: section.or("connections", standard.connections, |at| at.count(1..=1_000_000)),
         })
     })
+}
+
+fn trust_as_written<S: Serializer>(trust: &Trust, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(trust.prefixes().iter().map(ToString::to_string))
 }
 
 fn balance_as_written<S: Serializer>(balance: &Balance, serializer: S) -> Result<S::Ok, S::Error> {

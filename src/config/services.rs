@@ -11,6 +11,9 @@ use crate::message::pattern::{Match, PathPrefix};
 
 const MATCH_FORMS: &str = "{ host, prefix }, {} for every request, or none for requests that name the service";
 
+const PREFIX_FORM: &str =
+    "a path without query, . or .. segments, //, \\ and escaped letters or slashes, such as / or /api";
+
 /// One exported service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceConfig {
@@ -77,7 +80,7 @@ pub(super) fn host_and_prefix(section: &mut Section<'_>) -> Match {
     let host = |at: At<'_>| {
         at.understood("a host without port, such as api.example.com or *.example.com", |text| text.parse().ok())
     };
-    let prefix = |at: At<'_>| at.understood("a path without query, such as / or /api", |text| text.parse().ok());
+    let prefix = |at: At<'_>| at.understood(PREFIX_FORM, |text| text.parse().ok());
     Match { host: section.optional("host", host), prefix: section.or("prefix", PathPrefix::root(), prefix) }
 }
 

@@ -10,17 +10,16 @@ use http_body::{Body, Frame, SizeHint};
 use super::http1::Download;
 use crate::egress::error::BodyError;
 use crate::message::h2::recv::StreamBody;
-use crate::message::interim::{InformationalSink, send_continue};
 use crate::proxy::Progress;
 
 /// The body of a request; can be read in another task than the one that answers the request.
 ///
 /// Reading is what makes the sender send: bytes that are not read are held back by flow control. A sender that waits for
-/// `100 Continue` gets it when the body is first polled. Dropping the body means the rest is not wanted.
+/// `100 Continue` (there is an `Expect` field then) is told so by the service, or by nobody. Dropping the body means the rest
+/// is not wanted.
 #[derive(Debug)]
 pub struct RequestBody {
     kind: Kind,
-    expects: Option<InformationalSink>,
 }
 
 #[derive(Debug)]
@@ -49,26 +48,20 @@ impl Reports for RequestBody {
 impl RequestBody {
     /// No body.
     pub fn empty() -> Self {
-        Self { kind: Kind::Whole(None), expects: None }
+        Self { kind: Kind::Whole(None) }
     }
 
     /// A body that is already here.
     pub fn whole(bytes: Bytes) -> Self {
-        Self { kind: Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())), expects: None }
+        Self { kind: Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())) }
     }
 
     pub(super) fn http1(download: Download) -> Self {
-        Self { kind: Kind::Http1(download), expects: None }
+        Self { kind: Kind::Http1(download) }
     }
 
     pub(super) fn http2(body: StreamBody) -> Self {
-        Self { kind: Kind::Http2 { body, progress: None }, expects: None }
-    }
-
-    /// Says 100 through `sink` once this is polled.
-    pub(super) fn expecting(mut self, sink: InformationalSink) -> Self {
-        self.expects = Some(sink);
-        self
+        Self { kind: Kind::Http2 { body, progress: None } }
     }
 }
 
@@ -77,9 +70,6 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(sink) = self.expects.take() {
-            send_continue(&sink);
-        }
         match &mut self.kind {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Http1(download) => download.poll_frame(cx),

@@ -10,6 +10,7 @@ use crate::egress::entrances::Entrances;
 use crate::egress::handle::{BuildError, Handle, Shared};
 use crate::egress::terms::{Current, Terms};
 use crate::lifecycle::DrainWatch;
+use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::routing::{Directory, RouterSettings};
 use crate::telemetry::Metrics;
@@ -33,6 +34,7 @@ pub struct Builder {
     settings: Settings,
     name: Option<String>,
     access_log: AccessLog,
+    trust: Trust,
     metrics: Metrics,
 }
 
@@ -46,8 +48,8 @@ impl Builder {
     /// Sends requests into these tunnels, as `router` says: see
     /// [`Responder::directory`](../responder/struct.Responder.html#method.directory).
     pub fn new(directory: Arc<Directory<Tunnel>>, router: RouterSettings) -> Self {
-        let (settings, metrics) = (Settings::default(), Metrics::new());
-        Self { directory, router, tls: None, settings, name: None, access_log: AccessLog::Off, metrics }
+        let (settings, trust, metrics) = (Settings::default(), Trust::default(), Metrics::new());
+        Self { directory, router, tls: None, settings, name: None, access_log: AccessLog::Off, trust, metrics }
     }
 
     /// TLS with ALPN; by default the listener speaks HTTP/1.1 and HTTP/2 in clear text.
@@ -70,6 +72,11 @@ impl Builder {
         Self { access_log: access_log.into(), ..self }
     }
 
+    /// Who may say on whose behalf a request comes; by default nobody.
+    pub fn trust(self, trust: Trust) -> Self {
+        Self { trust, ..self }
+    }
+
     /// Counts into these metrics; by default into some that nobody reads.
     pub fn metrics(self, metrics: &Metrics) -> Self {
         Self { metrics: metrics.clone(), ..self }
@@ -80,8 +87,8 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] says which credential or address is at fault.
     pub fn bind(self, address: SocketAddr) -> Result<Egress, BuildError> {
-        let Self { directory, router, tls, settings, name, access_log, metrics } = self;
-        let current = Current::new(Terms { router, tls: tls.map(Arc::new), settings, access_log })?;
+        let Self { directory, router, tls, settings, name, access_log, trust, metrics } = self;
+        let current = Current::new(Terms { router, tls: tls.map(Arc::new), settings, access_log, trust })?;
         let entrances = Entrances::new();
         let shared = Arc::new(Shared { directory, current: Arc::new(current), name, metrics, entrances });
         let address = Handle(Arc::clone(&shared)).add(address)?;

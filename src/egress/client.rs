@@ -227,7 +227,7 @@ fn prepare(head: &mut request::Parts, length: Option<u64>) -> Result<(), Failure
     head.headers.remove(EXPECT);
     head.uri = absolute(std::mem::take(&mut head.uri), &head.headers)?;
     // How many fields may pass is for the tunnel to say.
-    let declared = validate::http2_request(head, usize::MAX).map_err(broken)?;
+    let declared = validate::http2_request(head, &Scheme::HTTP, usize::MAX).map_err(broken)?;
     match (declared, length) {
         (Some(declared), Some(length)) if declared != length => {
             let details = format!("Content-Length says {declared} bytes, and the body has {length}");

@@ -19,7 +19,7 @@ use tracing::Instrument;
 use self::attributes::RequestAttributes;
 use crate::egress::body::Reports;
 use crate::egress::find::FindTunnel;
-use crate::egress::terms::Current;
+use crate::egress::terms::{Current, InForce};
 use crate::egress::{ConnectionInfo, Context, ExchangeService, RequestBody};
 use crate::message::BoxError;
 use crate::message::failure::Failure;
@@ -28,7 +28,7 @@ use crate::message::violation::Violation;
 use crate::proxy::exchange::{Exchange, answer};
 use crate::proxy::opener::{Opener, Outgoing};
 use crate::proxy::{ExchangeBody, Record, Recorder, Upload};
-use crate::routing::{Destination, Directory, Router};
+use crate::routing::{Destination, Directory};
 
 /// Answers the requests of one listener. Clones are cheap and share everything.
 pub(super) struct Gateway<T>(Arc<Inner<T>>);
@@ -70,7 +70,7 @@ impl<T: Opener> Gateway<T> {
         let (mut record, way) = {
             let now = self.0.current.load();
             let record = self.0.recorder.begin_with(now.access_log(), &head, Some(connection.remote));
-            (record, Way::new(&now.router, &RequestAttributes { head: &head, connection }))
+            (record, Way::new(&now, &RequestAttributes { head: &head, connection }))
         };
         let mut body = record.upload(body);
         body.introduce(B::report_to);
@@ -90,11 +90,12 @@ impl<T: Opener> Gateway<T> {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let Way { to, hold, deadline } = way;
+        let Way { to, hold, deadline, is_trusted } = way;
         let Received { head, body, context, record } = request;
         let connection = &context.connection;
         record.asked(&to.tenant, &to.host_id, to.service.as_ref());
-        forward::request(head, &Hop { remote: connection.remote, local: connection.local, tls: connection.tls })?;
+        let (remote, local, tls) = (connection.remote, connection.local, connection.tls);
+        forward::request(head, &Hop { remote, local, tls, is_trusted: *is_trusted })?;
 
         let find = FindTunnel::new(&self.0.directory, to, *hold);
         let request = Outgoing { service: to.service.as_ref(), head, interim: &context.interim };
@@ -113,17 +114,20 @@ struct Received<B> {
     record: Record,
 }
 
-/// What the terms say of one request: where it goes, and how long that may take.
+/// What the terms say of one request: where it goes, how long that may take, and whether its sender is believed.
 struct Way {
     to: Destination,
     hold: Duration,
     deadline: Duration,
+    is_trusted: bool,
 }
 
 impl Way {
-    fn new(router: &Router, request: &RequestAttributes<'_>) -> Result<Self, Failure> {
+    fn new(now: &InForce, request: &RequestAttributes<'_>) -> Result<Self, Failure> {
+        let router = &now.router;
         let to = router.resolve(request, &request.head.uri)?;
-        Ok(Self { to, hold: router.hold(), deadline: router.deadline() })
+        let is_trusted = now.trust().covers(request.connection.remote.ip());
+        Ok(Self { to, hold: router.hold(), deadline: router.deadline(), is_trusted })
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::egress::Settings;
+use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::routing::{Router, RouterSettings};
 use crate::tls::{self, EgressTls, TlsError};
@@ -23,6 +24,9 @@ pub struct Terms {
     pub settings: Settings,
     /// Whether each exchange is logged. Holds for requests that are read from now on.
     pub access_log: AccessLog,
+    /// Who may say on whose behalf a request comes (`Forwarded`, `X-Forwarded-*` and their like); what anybody else says
+    /// of that is removed. Default: nobody. Holds for requests that are read from now on.
+    pub trust: Trust,
 }
 
 /// Terms, ready for use.
@@ -53,6 +57,10 @@ pub(super) struct Current {
 impl InForce {
     pub(super) fn access_log(&self) -> AccessLog {
         self.terms.access_log
+    }
+
+    pub(super) fn trust(&self) -> &Trust {
+        &self.terms.trust
     }
 
     pub(super) fn accepting(&self) -> &Accepting {

@@ -25,6 +25,7 @@ use crate::initiator::targets::{Prepared, Target, TargetSettings};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::{InformationalSink, SendInterim};
+use crate::message::path::Readings;
 pub use crate::message::pattern::{HostPattern, Match, PathPrefix, PatternError};
 use crate::protocol::handshake;
 use crate::proxy::exchange::answer;
@@ -106,10 +107,12 @@ impl Services {
             let found = self.0.by_name.get(name);
             return found.ok_or_else(|| Failure::new(Cause::UnknownService, format!("no service {name} here")));
         }
-        let (authority, path) = (authority(head), head.uri.path());
-        let mut covering = self.0.by_match.iter().filter(|(matches, _)| matches.covers(authority, path));
+        let authority = authority(head);
+        let covering = |path: &str| self.0.by_match.iter().position(|(matches, _)| matches.covers(authority, path));
+        let found = Readings::of(head.uri.path()).agree(covering);
+        let found = found.map_err(|ambiguous| Failure::new(Cause::BadRequest, ambiguous.to_string()))?;
         let unknown = || Failure::new(Cause::UnknownService, "no service here takes this host and path");
-        covering.next().map(|(_, exported)| exported).ok_or_else(unknown)
+        found.map(|index| &self.0.by_match[index].1).ok_or_else(unknown)
     }
 
     /// Begins the record of a request, and finds out who answers it.
@@ -256,11 +259,26 @@ mod tests {
             ("http://h/", "root"),
             ("http://h/apix", "root"),
             ("http://h/api/v1", "api"),
+            ("http://h//api", "api"),
+            ("http://h/api/../x", "root"),
+            ("http://h/api/%2e%2e/x", "root"),
             ("http://b.example.com/api", "below"),
             ("http://A.example.com:8080/api", "exact"),
         ] {
             assert_eq!(ask(&services, None, uri).await.1, expected, "{uri}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_path_that_could_mean_two_services_is_refused() {
+        let list = vec![
+            service("root", Some((None, "/")), &named("root").await),
+            service("api", Some((None, "/api")), &named("api").await),
+        ];
+        let services = Services::new(list).unwrap();
+        assert_eq!(ask(&services, None, "http://h/api/..%2fx").await.0, 400);
+        assert_eq!(ask(&services, None, "http://h/api/a%2fb").await.1, "api");
+        assert_eq!(ask(&services, Some("api"), "http://h/api/..%2fx").await.1, "api", "a name leaves nothing to read");
     }
 
     // spec: SE-4

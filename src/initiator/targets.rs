@@ -9,6 +9,7 @@
 
 mod body;
 mod connect;
+mod expectation;
 mod halves;
 mod http1;
 mod http2;
@@ -22,8 +23,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::EXPECT;
 use http::uri::Authority;
 use http::{Request, Response, request};
 use http_body::Body;
@@ -182,16 +185,48 @@ impl TargetClient {
         interim: Option<&'a dyn SendInterim>,
     ) -> impl Future<Output = Result<Response<TargetBody>, Failure>> + Send + use<'a> {
         let Prepared { mut outbound, upload } = prepared;
+        let is_waited_for = expectation::is_waited_for(&mut outbound, &upload);
         async move {
-            let mut response = match &self.0 {
-                Client::Http1(client) => client.exchange(&mut outbound, upload, interim).await?.map(TargetBody::from),
-                Client::Http2(client) => {
-                    Box::pin(client.exchange(outbound, upload, interim)).await?.map(TargetBody::from)
-                }
+            let mut response = match interim {
+                Some(interim) if is_waited_for => Box::pin(self.send_expected(outbound, upload, interim)).await?,
+                _ => match &self.0 {
+                    Client::Http1(client) => {
+                        client.exchange(&mut outbound, upload, interim).await?.map(TargetBody::from)
+                    }
+                    Client::Http2(client) => {
+                        Box::pin(client.exchange(outbound, upload, interim)).await?.map(TargetBody::from)
+                    }
+                },
             };
             strip_hop_by_hop(response.headers_mut());
             Ok(response)
         }
+    }
+
+    /// The exchange of a request whose sender waits for 100.
+    async fn send_expected(
+        &self,
+        mut outbound: Outbound,
+        upload: Upload,
+        interim: &dyn SendInterim,
+    ) -> Result<Response<TargetBody>, Failure> {
+        let patience = match &self.0 {
+            Client::Http1(client) if client.is_old() => {
+                // HTTP/1.0 knows neither the field nor the answer.
+                outbound.headers.remove(EXPECT);
+                Duration::ZERO
+            }
+            _ => expectation::PATIENCE,
+        };
+        let exchange = async {
+            Ok(match &self.0 {
+                Client::Http1(client) => {
+                    client.exchange(&mut outbound, upload, Some(interim)).await?.map(TargetBody::from)
+                }
+                Client::Http2(client) => client.exchange(outbound, upload, Some(interim)).await?.map(TargetBody::from),
+            })
+        };
+        expectation::answered_for(exchange, interim, patience).await
     }
 }
 

@@ -12,11 +12,15 @@ pub fn authority(text: Bytes) -> Result<Authority, Violation> {
     check(Authority::from_maybe_shared(text).map_err(|_| Violation::BadHost)?)
 }
 
-/// Narrows what the `http` crate accepts: no user info, a name of letters, digits, `-`, `.`, `_`, `~` or an IPv6
+/// Longest authority, bytes: more can be in no tunnel. spec: ST-12
+pub const MAX_BYTES: usize = 512;
+
+/// Narrows what the `http` crate accepts: at most [`MAX_BYTES`], no user info, a name of letters, digits, `-`, `.`, `_`, `~` or an IPv6
 /// literal, a port that is a number.
 pub(super) fn check(authority: Authority) -> Result<Authority, Violation> {
     let is_plain = !authority.as_str().bytes().any(|byte| SUB_DELIMITERS.contains(&byte));
-    if is_plain && is_authority(authority.as_str()) { Ok(authority) } else { Err(Violation::BadHost) }
+    let fits = authority.as_str().len() <= MAX_BYTES;
+    if fits && is_plain && is_authority(authority.as_str()) { Ok(authority) } else { Err(Violation::BadHost) }
 }
 
 /// Whether both name the same host and port; a missing port is the default one of `scheme`.
@@ -86,6 +90,13 @@ mod tests {
         let read = |text: &'static str| authority(Bytes::from_static(text.as_bytes())).is_ok();
         assert!(read("a.b:80") && read("[::1]:80"));
         assert!(!read("a!b") && !read("") && !read("u@a"));
+    }
+
+    // spec: ST-12
+    #[test]
+    fn an_authority_is_no_longer_than_a_tunnel_takes() {
+        assert!(authority("a".repeat(MAX_BYTES).into()).is_ok());
+        assert_eq!(authority("a".repeat(MAX_BYTES + 1).into()), Err(Violation::BadHost));
     }
 
     #[test]

@@ -1,19 +1,24 @@
-//! What an intermediary changes on its way: hop-by-hop fields go, `Via` and `Forwarded` grow, the authority gets one
-//! home. RFC 9110 section 7.6, RFC 7239.
+//! What an intermediary changes on its way: hop-by-hop fields go, `Via`, `Forwarded` and `X-Forwarded-For` grow, the
+//! authority gets one home. RFC 9110 section 7.6, RFC 7239.
 //!
-//! `X-Forwarded-*` is passed on as it came: it is an agreement between others.
+//! What a request says of its client (see [`trust`](crate::message::trust)) counts only from a sender who is trusted: there
+//! it is passed on and extended. From anybody else it is removed, and what we have seen ourselves is said in its place.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
-use http::header::{FORWARDED, HOST, HeaderMap, HeaderValue, VIA};
+use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version, request, response};
 
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::{is_token_byte, strip_hop_by_hop};
+use crate::message::trust::{self, is_claim, is_claim_in_response};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// How much memory the elements of a thread's requests share; it is used again once they are all gone.
 const ELEMENTS_BYTES: usize = 4 * 1024;
@@ -34,6 +39,8 @@ pub struct Hop {
     pub local: SocketAddr,
     /// Whether it came over TLS.
     pub tls: bool,
+    /// Whether whoever sent it may say on whose behalf.
+    pub is_trusted: bool,
 }
 
 /// Prepares a received request head for the tunnel.
@@ -43,15 +50,22 @@ pub fn request(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
     normalise_authority(head, hop)?;
     strip_hop_by_hop(&mut head.headers);
     append_via(&mut head.headers, head.version);
+    if !hop.is_trusted {
+        trust::strip(&mut head.headers, is_claim);
+    }
     let host = head.uri.authority().map_or("", Authority::as_str);
-    let forwarded = forwarded(hop, host, head.uri.scheme_str().unwrap_or("http"));
-    head.headers.append(FORWARDED, forwarded);
+    head.headers.append(FORWARDED, forwarded(hop, host));
+    let remote = address(hop, &head.headers);
+    head.headers.insert(X_FORWARDED_FOR, remote);
+    head.headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto(hop)));
     Ok(())
 }
 
 /// Prepares a response head that came out of a tunnel for the client. It has no field of a hop: the tunnel refuses such
-/// a head (ST-17), and the codec that writes it takes nothing over that speaks of a connection.
+/// a head (ST-17), and the codec that writes it takes nothing over that speaks of a connection. What only requests say of
+/// a client is no target's to say.
 pub fn response(head: &mut response::Parts) {
+    trust::strip(&mut head.headers, is_claim_in_response);
     append_via(&mut head.headers, head.version);
 }
 
@@ -92,14 +106,37 @@ fn append_via(headers: &mut HeaderMap, received: Version) {
     headers.append(VIA, HeaderValue::from_static(via));
 }
 
+/// How the request came to us, whatever its target says.
+const fn proto(hop: &Hop) -> &'static str {
+    if hop.tls { "https" } else { "http" }
+}
+
 /// One element of `Forwarded`. RFC 7239 section 4; an IPv6 address has brackets and therefore quotes (section 6).
-fn forwarded(hop: &Hop, host: &str, proto: &str) -> HeaderValue {
-    let element = ELEMENTS.with_borrow_mut(|room| {
-        room.reserve(USUAL_ELEMENT_BYTES + host.len());
-        write_element(room, hop, host, proto).expect("writing to memory cannot fail");
+fn forwarded(hop: &Hop, host: &str) -> HeaderValue {
+    written(USUAL_ELEMENT_BYTES + host.len(), |room| write_element(room, hop, host, proto(hop)))
+}
+
+/// The value of `X-Forwarded-For`: those on whose behalf the request comes, as trusted senders said, and its sender.
+fn address(hop: &Hop, fields: &HeaderMap) -> HeaderValue {
+    let said = fields.get_all(X_FORWARDED_FOR);
+    let length: usize = said.iter().map(|value| value.len() + 2).sum();
+    written(USUAL_ELEMENT_BYTES + length, |room| {
+        for value in said {
+            room.extend_from_slice(value.as_bytes());
+            room.write_str(", ")?;
+        }
+        write!(room, "{}", hop.remote.ip().to_canonical())
+    })
+}
+
+/// A value in the memory that the elements of a thread share.
+fn written(bytes: usize, write: impl FnOnce(&mut BytesMut) -> fmt::Result) -> HeaderValue {
+    let value = ELEMENTS.with_borrow_mut(|room| {
+        room.reserve(bytes);
+        write(room).expect("writing to memory cannot fail");
         room.split().freeze()
     });
-    HeaderValue::from_maybe_shared(element).expect("an address, an authority and a scheme are field text")
+    HeaderValue::from_maybe_shared(value).expect("addresses, authorities, schemes and field values are field text")
 }
 
 fn write_element(element: &mut BytesMut, hop: &Hop, host: &str, proto: &str) -> fmt::Result {
@@ -136,7 +173,20 @@ mod tests {
     use super::*;
 
     fn hop(remote: &str) -> Hop {
-        Hop { remote: remote.parse().unwrap(), local: "198.51.100.1:8085".parse().unwrap(), tls: false }
+        Hop {
+            remote: remote.parse().unwrap(),
+            local: "198.51.100.1:8085".parse().unwrap(),
+            tls: false,
+            is_trusted: false,
+        }
+    }
+
+    fn trusted(remote: &str) -> Hop {
+        Hop { is_trusted: true, ..hop(remote) }
+    }
+
+    fn values(head: &request::Parts, name: &str) -> Vec<String> {
+        head.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
     }
 
     fn forwarded_request(request: Request<()>, hop: &Hop) -> request::Parts {
@@ -162,7 +212,7 @@ mod tests {
         let head = forwarded_request(request, &hop("192.0.2.1:5"));
         assert_eq!(head.uri, "https://uri.example/");
         assert!(!head.headers.contains_key(HOST));
-        assert_eq!(head.headers[FORWARDED], "for=192.0.2.1;host=uri.example;proto=https");
+        assert_eq!(head.headers[FORWARDED], "for=192.0.2.1;host=uri.example;proto=http", "as it came, not as it says");
     }
 
     #[test]
@@ -193,7 +243,6 @@ mod tests {
             .header("x-hop", "1")
             .header("te", "trailers")
             .header("transfer-encoding", "chunked")
-            .header("x-forwarded-for", "203.0.113.9")
             .body(())
             .unwrap();
         let head = forwarded_request(request, &hop("192.0.2.1:5"));
@@ -201,7 +250,63 @@ mod tests {
             assert!(!head.headers.contains_key(gone), "{gone}");
         }
         assert_eq!(head.headers["te"], "trailers");
-        assert_eq!(head.headers["x-forwarded-for"], "203.0.113.9");
+    }
+
+    fn claims() -> Request<()> {
+        origin_form()
+            .header("x-forwarded-for", "203.0.113.9")
+            .header("x-forwarded-for", "203.0.113.10, 203.0.113.11")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", "shop.example")
+            .header("x-forwarded-client-cert", "URI=spiffe://admin")
+            .header("x-real-ip", "203.0.113.9")
+            .header("x-envoy-internal", "true")
+            .header("x_forwarded_for", "203.0.113.9")
+            .header("forwarded", "for=203.0.113.9")
+            .header("x-request-id", "7")
+            .body(())
+            .unwrap()
+    }
+
+    #[test]
+    fn what_an_untrusted_sender_says_of_a_client_is_replaced_by_what_was_seen() {
+        let head = forwarded_request(claims(), &hop("192.0.2.1:5"));
+        assert_eq!(values(&head, "forwarded"), ["for=192.0.2.1;host=\"example.com:8080\";proto=http"]);
+        assert_eq!(values(&head, "x-forwarded-for"), ["192.0.2.1"]);
+        assert_eq!(values(&head, "x-forwarded-proto"), ["http"]);
+        assert_eq!(values(&head, "x-request-id"), ["7"]);
+        let others =
+            ["x-forwarded-host", "x-forwarded-client-cert", "x-real-ip", "x-envoy-internal", "x_forwarded_for"];
+        for gone in others {
+            assert_eq!(values(&head, gone), [""; 0], "{gone}");
+        }
+    }
+
+    #[test]
+    fn what_a_trusted_sender_says_of_a_client_is_passed_on_and_extended() {
+        let head = forwarded_request(claims(), &trusted("[2001:db8::1]:5"));
+        let forwarded = ["for=203.0.113.9", "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http"];
+        assert_eq!(values(&head, "forwarded"), forwarded);
+        assert_eq!(values(&head, "x-forwarded-for"), ["203.0.113.9, 203.0.113.10, 203.0.113.11, 2001:db8::1"]);
+        for (kept, value) in [
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "shop.example"),
+            ("x-forwarded-client-cert", "URI=spiffe://admin"),
+            ("x-real-ip", "203.0.113.9"),
+            ("x-envoy-internal", "true"),
+        ] {
+            assert_eq!(values(&head, kept), [value], "{kept}");
+        }
+    }
+
+    #[test]
+    fn a_sender_who_says_nothing_is_told_of_all_the_same() {
+        for hop in [hop("192.0.2.1:5"), trusted("192.0.2.1:5")] {
+            let head = forwarded_request(origin_form().body(()).unwrap(), &Hop { tls: true, ..hop });
+            assert_eq!(values(&head, "x-forwarded-for"), ["192.0.2.1"]);
+            assert_eq!(values(&head, "x-forwarded-proto"), ["https"]);
+            assert_eq!(values(&head, "forwarded"), ["for=192.0.2.1;host=\"example.com:8080\";proto=https"]);
+        }
     }
 
     #[test]
@@ -216,7 +321,7 @@ mod tests {
     #[test]
     fn forwarded_is_appended_and_quotes_what_is_no_token() {
         let request = origin_form().header(FORWARDED, "for=203.0.113.9").body(()).unwrap();
-        let head = forwarded_request(request, &hop("[2001:db8::1]:5"));
+        let head = forwarded_request(request, &trusted("[2001:db8::1]:5"));
         let elements: Vec<_> = head.headers.get_all(FORWARDED).iter().collect();
         assert_eq!(elements, ["for=203.0.113.9", "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http"]);
     }
@@ -228,8 +333,9 @@ mod tests {
     }
 
     #[test]
-    fn a_response_gets_via() {
-        let (mut head, ()) = http::Response::new(()).into_parts();
+    fn a_response_gets_via_and_says_nothing_of_a_client() {
+        let claims = http::Response::builder().header("x-forwarded-client-cert", "a").header("forwarded", "for=b");
+        let (mut head, ()) = claims.body(()).unwrap().into_parts();
         response(&mut head);
         assert_eq!(head.headers[VIA], "1.1 adit");
         assert_eq!(head.headers.len(), 1);

@@ -78,6 +78,11 @@ impl InformationalSink {
     pub fn send(&self, response: Response<()>) {
         self.0.send(response);
     }
+
+    /// Says `100 Continue` to a sender that waits for it with its body, unless it was said already or comes too late.
+    pub fn proceed(&self) {
+        self.send(proceed());
+    }
 }
 
 impl SendInterim for InformationalSink {
@@ -98,11 +103,11 @@ impl fmt::Debug for InformationalSink {
     }
 }
 
-/// Says 100, unless it was said already or comes too late.
-pub(crate) fn send_continue(sink: &InformationalSink) {
+/// `100 Continue`.
+pub fn proceed() -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::CONTINUE;
-    sink.send(response);
+    response
 }
 
 /// The interim responses of one exchange, from whoever says them to the codec that writes them.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::message::authority::host_of;
+use crate::message::path::Readings;
 
 /// Why a text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum PatternError {
     /// Not a path.
     #[error("{0:?} is not a path prefix; expected a path such as \"/\" or \"/api\", without query")]
     Prefix(String),
+    /// A path that is compared with nothing, because paths are brought into their normal form first.
+    #[error("{0:?} is not a path prefix in its normal form; expected {1}")]
+    NotNormal(String, String),
 }
 
 /// A host and a path that a request may be for.
@@ -27,7 +31,8 @@ pub struct Match {
 }
 
 impl Match {
-    /// Whether a request for this authority and path is meant.
+    /// Whether a request for this authority and path is meant; the path is one of its
+    /// [`Readings`](crate::message::path::Readings).
     pub fn covers(&self, authority: &str, path: &str) -> bool {
         self.prefix.matches(path) && self.host.as_ref().is_none_or(|host| host.matches(authority))
     }
@@ -95,8 +100,7 @@ impl fmt::Display for HostPattern {
 
 /// The start of a path, in whole segments: `/api` covers `/api` and `/api/x`, not `/apix`.
 ///
-/// Paths are compared as sent, byte by byte: neither percent-encoding nor dot segments are resolved, so a prefix
-/// chooses a way and does not guard one.
+/// Compared byte by byte, with a path in its normal form: see [`path`](crate::message::path).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPrefix(String);
 
@@ -131,6 +135,14 @@ impl FromStr for PathPrefix {
         let sound = text.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
         if !text.starts_with('/') || !sound {
             return Err(PatternError::Prefix(text.to_owned()));
+        }
+        let readings = Readings::of(text);
+        if readings.is_ambiguous() {
+            let expected = "one without \\, %2f, %5c and dots before ;";
+            return Err(PatternError::NotNormal(text.to_owned(), expected.to_owned()));
+        }
+        if readings.normal() != text {
+            return Err(PatternError::NotNormal(text.to_owned(), format!("{:?}", readings.normal())));
         }
         Ok(Self(text.to_owned()))
     }
@@ -189,9 +201,11 @@ mod tests {
         for bad in ["", "*", "*.", "a b", "http://x", ".x", "a/b"] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad:?}");
         }
-        for bad in ["", "api", "/a?b", "/a b", "/a#b"] {
+        for bad in ["", "api", "/a?b", "/a b", "/a#b", "/a/../b", "//a", "/a%2fb", "/%61", "/a\\b"] {
             assert!(bad.parse::<PathPrefix>().is_err(), "{bad:?}");
         }
+        let hint = "/a/../b".parse::<PathPrefix>().unwrap_err().to_string();
+        assert!(hint.ends_with("expected \"/b\""), "{hint}");
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! else to read in another way. The codecs of `egress` tokenize; the rules that need the whole head live here.
 
 use bytes::Bytes;
-use http::header::{HOST, TE, TRANSFER_ENCODING};
+use http::header::{EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Uri, Version};
 
 use crate::message::authority;
+use crate::message::cookie;
 use crate::message::fields::{FieldRules, ends_in_space, is_connection_specific, is_forbidden_in_any_trailers};
 use crate::message::length::content_length;
 use crate::message::violation::Violation;
@@ -69,21 +70,49 @@ pub fn http1_target(method: &Method, target: Bytes, host: Option<Authority>, sch
     assemble(scheme, host, path)
 }
 
+/// Whether whoever sent this waits for `100 Continue` before the body. That is the service's to say, so the field goes on;
+/// but where there is no body, or in HTTP/1.0, nobody waits, and it is removed. RFC 9110 section 10.1.1
+///
+/// # Errors
+/// [`Violation::Expectation`]: something else is expected.
+pub fn expects_continue<B>(request: &mut http::Request<B>, has_body: bool) -> Result<bool, Violation> {
+    let has_interim = request.version() != Version::HTTP_10 && request.version() != Version::HTTP_09;
+    let fields = request.headers_mut();
+    let mut expectations = fields.get_all(EXPECT).iter();
+    let Some(expectation) = expectations.next() else { return Ok(false) };
+    if expectations.next().is_some() || !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+        return Err(Violation::Expectation);
+    }
+    let expects = has_body && has_interim;
+    if !expects {
+        fields.remove(EXPECT);
+    }
+    Ok(expects)
+}
+
 /// HTTP/1.1 requests carry exactly one Host (RFC 9112 section 3.2); HTTP/1.0 ones may have none.
 pub fn require_host(version: Version, host: Option<&Authority>) -> Result<(), Violation> {
     if host.is_none() && version == Version::HTTP_11 { Err(Violation::MissingHost) } else { Ok(()) }
 }
 
 /// Checks the head of an HTTP/2 request beyond what its codec does, and brings it into the shape HTTP/1 requests
-/// have: Host removed, the authority in the URI. Returns the declared length.
-pub fn http2_request(parts: &mut http::request::Parts, max_fields: usize) -> Result<Option<u64>, Violation> {
+/// have: Host removed, the authority in the URI, one Cookie. Returns the declared length.
+///
+/// `scheme` is the connection's: `h2` shows none where the request has no `:authority` but a Host, which RFC 9113 section
+/// 8.3.1 allows.
+pub fn http2_request(
+    parts: &mut http::request::Parts,
+    scheme: &Scheme,
+    max_fields: usize,
+) -> Result<Option<u64>, Violation> {
     check_method(&parts.method)?;
     if parts.headers.len() > max_fields {
         return Err(Violation::TooManyFields);
     }
     http2_fields(&parts.headers)?;
-    parts.uri = http2_target(&parts.method, std::mem::take(&mut parts.uri), &parts.headers)?;
+    parts.uri = http2_target(&parts.method, std::mem::take(&mut parts.uri), scheme, &parts.headers)?;
     parts.headers.remove(HOST);
+    cookie::join(&mut parts.headers);
     content_length(&parts.headers)
 }
 
@@ -122,7 +151,16 @@ fn absolute_form(target: Bytes, host: Option<&Authority>) -> Result<Uri, Violati
     if host.is_some_and(|host| !authority::same(host, &named, &scheme)) {
         return Err(Violation::HostMismatch);
     }
-    assemble(scheme, Some(named), parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")))
+    assemble(scheme, Some(named), rooted(parts.path_and_query)?)
+}
+
+/// An absolute form without a path means `/`, also where it has a query. RFC 9110 section 4.2.3
+fn rooted(path: Option<PathAndQuery>) -> Result<PathAndQuery, Violation> {
+    match path {
+        None => Ok(PathAndQuery::from_static("/")),
+        Some(path) if path.as_str().starts_with('/') => Ok(path),
+        Some(query) => PathAndQuery::try_from(format!("/{query}")).map_err(|_| Violation::Target),
+    }
 }
 
 fn check_scheme(scheme: &Scheme) -> Result<(), Violation> {
@@ -137,9 +175,13 @@ fn assemble(scheme: Scheme, authority: Option<Authority>, path: PathAndQuery) ->
     Uri::from_parts(parts).map_err(|_| Violation::Target)
 }
 
-fn http2_target(method: &Method, uri: Uri, fields: &HeaderMap) -> Result<Uri, Violation> {
+fn http2_target(method: &Method, uri: Uri, scheme: &Scheme, fields: &HeaderMap) -> Result<Uri, Violation> {
     let parts = uri.into_parts();
-    let scheme = parts.scheme.ok_or(Violation::Target)?;
+    let scheme = match (parts.scheme, &parts.authority) {
+        (Some(scheme), _) => scheme,
+        (None, None) => scheme.clone(),
+        (None, Some(_)) => return Err(Violation::Target),
+    };
     check_scheme(&scheme)?;
     let path = parts.path_and_query.ok_or(Violation::Target)?;
     check_target_bytes(path.as_str().as_bytes())?;

@@ -24,6 +24,10 @@ pub enum Violation {
     /// CONNECT.
     #[error("CONNECT is not supported")]
     Connect,
+    /// An offer to go on in another protocol, such as WebSocket. To answer it as if it was not there would be lawful, and
+    /// leave the sender with what it did not ask for.
+    #[error("the upgrade to another protocol is not supported")]
+    Upgrade,
     /// Neither HTTP/1.0 nor HTTP/1.1 in an HTTP/1 request line.
     #[error("the HTTP version is not supported")]
     Version,
@@ -34,7 +38,10 @@ pub enum Violation {
     #[error("a line ends without CR")]
     BareLineFeed,
     /// The target has a form its method does not allow, or a byte no target may have.
-    #[error("the request target is malformed")]
+    #[error(
+        "the request target is malformed: it is no path that begins with a slash, no http URI, or has a byte that RFC 3986 \
+         does not allow there and that must be percent-encoded, such as <, >, # or one above 0x7e"
+    )]
     Target,
     /// HTTP/1.1 without Host, or HTTP/2 without both `:authority` and Host.
     #[error("the Host field is missing")]
@@ -90,7 +97,7 @@ impl Violation {
             Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
-            Self::MethodTooLong | Self::Connect => StatusCode::NOT_IMPLEMENTED,
+            Self::MethodTooLong | Self::Connect | Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             _ => StatusCode::BAD_REQUEST,

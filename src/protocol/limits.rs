@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::message::authority;
 use crate::message::length;
 
 /// The longest payload of a control frame. spec: CT-2
@@ -24,7 +25,7 @@ pub const MAX_REASON_BYTES: usize = 512;
 /// The longest method name. spec: ST-11
 pub const MAX_METHOD_BYTES: usize = 32;
 /// The longest authority. spec: ST-12
-pub const MAX_AUTHORITY_BYTES: usize = 512;
+pub const MAX_AUTHORITY_BYTES: usize = authority::MAX_BYTES;
 /// The longest `protocol` of an extended CONNECT. spec: ST-15
 pub const MAX_PROTOCOL_BYTES: usize = 64;
 /// The longest value of a request's Content-Length: what always fits into 64 bits. spec: ST-24

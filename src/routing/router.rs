@@ -8,9 +8,10 @@ use http::uri::Authority;
 
 use crate::id::{HostId, IdError, ServiceName, TenantId};
 use crate::message::failure::{Cause, Failure};
+use crate::message::path::Readings;
 use crate::message::pattern::Match;
 use crate::registry::{Balance, Choice, affinity};
-use crate::template::{Attributes, Template};
+use crate::template::{Attributes, NoValue, Template};
 
 /// How long a request waits for a node that is reconnecting.
 pub const DEFAULT_HOLD: Duration = Duration::from_secs(2);
@@ -119,10 +120,10 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// Neither the route nor the listener names a host id, or host id or tenant have no value, or one that is no
-    /// identifier: 400.
+    /// Neither the route nor the listener names a host id, host id or tenant have no value, or one that is no
+    /// identifier, or a field that decides is there twice or is not text: 400.
     pub fn resolve(&self, attributes: &dyn Attributes, uri: &Uri) -> Result<Destination, Failure> {
-        let route = self.route(uri);
+        let route = self.route(uri)?;
         let host_id = route.and_then(|route| route.host_id.as_ref()).or(self.settings.host_id.as_ref());
         let host_id = host_id.ok_or_else(|| Failure::new(Cause::NoHostId, NO_HOST_ID))?;
         let service = route.and_then(|route| route.service.as_ref()).or(self.settings.service.as_ref());
@@ -130,13 +131,20 @@ impl Router {
             tenant: self.tenant(attributes)?,
             host_id: render("host id", host_id, attributes, HostId::new)?,
             service: service.cloned(),
-            choice: self.choice(attributes),
+            choice: self.choice(attributes)?,
         })
     }
 
-    fn route(&self, uri: &Uri) -> Option<&Route> {
+    fn route(&self, uri: &Uri) -> Result<Option<&Route>, Failure> {
+        let routes = &self.settings.routes;
+        if routes.is_empty() {
+            return Ok(None);
+        }
         let authority = uri.authority().map_or("", Authority::as_str);
-        self.settings.routes.iter().find(|route| route.matches.covers(authority, uri.path()))
+        let covering = |path: &str| routes.iter().position(|route| route.matches.covers(authority, path));
+        let found = Readings::of(uri.path()).agree(covering);
+        let found = found.map_err(|ambiguous| Failure::new(Cause::BadRequest, ambiguous.to_string()))?;
+        Ok(found.map(|index| &routes[index]))
     }
 
     fn tenant(&self, attributes: &dyn Attributes) -> Result<TenantId, Failure> {
@@ -147,17 +155,21 @@ impl Router {
     }
 
     /// What should stick counts only for hash: two choices of the same two nodes would not be any.
-    fn choice(&self, attributes: &dyn Attributes) -> Choice {
+    fn choice(&self, attributes: &dyn Attributes) -> Result<Choice, Failure> {
         let balance = self.settings.balance;
-        let sticky = if balance == Balance::Hash { self.affinity(attributes) } else { None };
-        Choice { balance, entropy: sticky.map_or_else(rand::random, |text| affinity(&text)) }
+        let sticky = if balance == Balance::Hash { self.affinity(attributes)? } else { None };
+        Ok(Choice { balance, entropy: sticky.map_or_else(rand::random, |text| affinity(&text)) })
     }
 
     /// What should stick. An IPv4 sender is the same one whether or not the listener's socket is an IPv6 one.
-    fn affinity<'a>(&'a self, attributes: &'a dyn Attributes) -> Option<Cow<'a, str>> {
-        match &self.settings.affinity {
-            Some(template) => template.render(attributes),
-            None => Some(attributes.remote_address()?.ip().to_canonical().to_string().into()),
+    fn affinity<'a>(&'a self, attributes: &'a dyn Attributes) -> Result<Option<Cow<'a, str>>, Failure> {
+        let Some(template) = &self.settings.affinity else {
+            return Ok(attributes.remote_address().map(|remote| remote.ip().to_canonical().to_string().into()));
+        };
+        match template.render(attributes) {
+            Ok(text) => Ok(Some(text)),
+            Err(NoValue::Absent) => Ok(None),
+            Err(unclear) => Err(Failure::new(Cause::BadRequest, format!("the affinity has no value: {unclear}"))),
         }
     }
 }
@@ -168,9 +180,10 @@ fn render<I>(
     attributes: &dyn Attributes,
     parse: impl FnOnce(&str) -> Result<I, IdError>,
 ) -> Result<I, Failure> {
-    let Some(text) = template.render(attributes) else {
-        return Err(Failure::new(Cause::NoHostId, format!("the request has no {what}; {template} has no value")));
-    };
+    let text = template.render(attributes).map_err(|why| match why {
+        NoValue::Absent => Failure::new(Cause::NoHostId, format!("the request has no {what}; {template} has no value")),
+        unclear => Failure::new(Cause::NoHostId, format!("the request has no {what}: {unclear}")),
+    })?;
     parse(&text).map_err(|error| Failure::new(Cause::NoHostId, format!("the {what} {error}")))
 }
 
@@ -179,6 +192,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::template::Unclear;
 
     /// A request with these headers from this address.
     struct Sent<'a> {
@@ -187,8 +201,10 @@ mod tests {
     }
 
     impl Attributes for Sent<'_> {
-        fn request_header(&self, name: &str) -> Option<&str> {
-            self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+        fn request_header(&self, name: &str) -> Result<Option<&str>, Unclear> {
+            let mut values = self.headers.iter().filter(|(known, _)| *known == name).map(|(_, value)| *value);
+            let first = values.next();
+            if values.next().is_some() { Err(Unclear::Repeated) } else { Ok(first) }
         }
         fn remote_address(&self) -> Option<SocketAddr> {
             self.from
@@ -245,6 +261,19 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_decides_the_route_is_there_once() {
+        let twice = |name| [("x-node-id", "edge-17"), ("x-tenant", "acme"), ("x-session", "s1"), (name, "x")];
+        let tenant = Tenant::Template(template("%REQ(x-tenant)%"));
+        let settings = RouterSettings { tenant, ..sticky(Some("%REQ(x-session)%")) };
+        for name in ["x-node-id", "x-tenant", "x-session"] {
+            let failure = resolve(settings.clone(), &twice(name), "http://h/").unwrap_err();
+            assert_eq!(failure.cause().status().as_u16(), 400, "{name}");
+            assert!(failure.details().contains(&format!("header {name} is there more than once")), "{failure}");
+        }
+        assert!(resolve(settings, &twice("x-other"), "http://h/").is_ok());
+    }
+
+    #[test]
     fn a_tenant_without_a_value_never_becomes_the_default_one() {
         let tenant = Tenant::Template(template("%REQ(x-tenant)%"));
         let settings = RouterSettings { tenant, ..settings() };
@@ -271,6 +300,25 @@ mod tests {
         ] {
             let destination = resolve(settings.clone(), NODE, uri).unwrap();
             assert_eq!(destination.service.unwrap().as_str(), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_chosen_by_the_normal_form_of_a_path() {
+        let settings =
+            RouterSettings { routes: vec![route(None, "/", "web"), route(None, "/api", "api")], ..settings() };
+        let chosen = |path: &str| {
+            let destination = resolve(settings.clone(), NODE, &format!("http://h{path}"));
+            destination.map(|to| to.service.unwrap().to_string()).map_err(|failure| failure.cause())
+        };
+        for path in ["/api/../x", "/api/%2e%2e/x", "/api/.%2E", "/x/..", "//apix", "/%61pix", "/a%2fb"] {
+            assert_eq!(chosen(path).as_deref(), Ok("web"), "{path}");
+        }
+        for path in ["//api", "/x/../api/", "/%61pi", "/./api", "/api//../x/../../api", "/api/a%2fb"] {
+            assert_eq!(chosen(path).as_deref(), Ok("api"), "{path}");
+        }
+        for path in ["/api%2fx", "/api/..%2fx", "/api/..\\x", "/x/..%2fapi", "/api/..;a/x"] {
+            assert_eq!(chosen(path), Err(Cause::BadRequest), "{path}");
         }
     }
 

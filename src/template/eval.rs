@@ -12,11 +12,36 @@ pub const MAX_RENDERED_BYTES: usize = 256;
 /// What Envoy prints for "no value"; as a whole result it means the same here.
 const ABSENT: &str = "-";
 
+/// Why a header has no one value that every reader would agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unclear {
+    /// It is there more than once.
+    #[error("is there more than once")]
+    Repeated,
+    /// It has bytes that are no visible ASCII, space or tab.
+    #[error("is not text")]
+    NotText,
+}
+
+/// Why a template has no value for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoValue<'a> {
+    /// An operator has no value or an empty one, or all there is is `-`.
+    #[error("is absent")]
+    Absent,
+    /// The header of this name says nothing that could be used. It is never passed over for another one.
+    #[error("header {0} {1}")]
+    Unclear(&'a str, Unclear),
+}
+
 /// What a request has, as its listener sees it.
 pub trait Attributes {
-    /// The first value of a header, by lower-case name; `:method`, `:scheme`, `:authority` and `:path` name the parts
-    /// of the request line. `None` when the header is absent or not text.
-    fn request_header(&self, name: &str) -> Option<&str>;
+    /// The value of a header, by lower-case name; `:method`, `:scheme`, `:authority` and `:path` name the parts of the
+    /// request line. `None` when the header is absent.
+    ///
+    /// # Errors
+    /// [`Unclear`]: it is there more than once, or it is not text.
+    fn request_header(&self, name: &str) -> Result<Option<&str>, Unclear>;
     /// Where the connection comes from.
     fn remote_address(&self) -> Option<SocketAddr>;
     /// The server name of the TLS handshake.
@@ -28,29 +53,31 @@ pub trait Attributes {
 }
 
 impl Template {
-    /// The text for this request, 1 to [`MAX_RENDERED_BYTES`] bytes. `None` when an operator has no value or an empty
-    /// one, or when all there is is `-`.
-    pub fn render<'a>(&'a self, attributes: &'a dyn Attributes) -> Option<Cow<'a, str>> {
+    /// The text for this request, 1 to [`MAX_RENDERED_BYTES`] bytes.
+    ///
+    /// # Errors
+    /// [`NoValue`]: an operator has no value, or a header that is asked has no clear one.
+    pub fn render<'a>(&'a self, attributes: &'a dyn Attributes) -> Result<Cow<'a, str>, NoValue<'a>> {
         match self.parts.as_slice() {
-            [Part::Request(header)] => whole(header.value(attributes)?).map(Cow::Borrowed),
+            [Part::Request(header)] => whole(header.value(attributes)?).map(Cow::Borrowed).ok_or(NoValue::Absent),
             _ => self.join(attributes).map(Cow::Owned),
         }
     }
 
-    fn join(&self, attributes: &dyn Attributes) -> Option<String> {
+    fn join<'a>(&'a self, attributes: &dyn Attributes) -> Result<String, NoValue<'a>> {
         let mut text = String::new();
         for part in &self.parts {
             let start = text.len();
             part.append(attributes, &mut text)?;
             if text.len() == start {
-                return None;
+                return Err(NoValue::Absent);
             }
             if text.len() > MAX_RENDERED_BYTES {
                 text.truncate(text.floor_char_boundary(MAX_RENDERED_BYTES));
                 break;
             }
         }
-        (text != ABSENT).then_some(text)
+        if text == ABSENT { Err(NoValue::Absent) } else { Ok(text) }
     }
 }
 
@@ -61,25 +88,29 @@ fn whole(value: &str) -> Option<&str> {
 }
 
 impl Part {
-    /// Appends its value; `None` when there is none.
-    fn append(&self, attributes: &dyn Attributes, text: &mut String) -> Option<()> {
+    /// Appends its value, if there is one.
+    fn append<'a>(&'a self, attributes: &dyn Attributes, text: &mut String) -> Result<(), NoValue<'a>> {
         match self {
             Self::Text(own) => text.push_str(own),
             Self::Request(header) => text.push_str(header.value(attributes)?),
-            Self::Attribute(attribute) => attribute.append(attributes, text)?,
+            Self::Attribute(attribute) => attribute.append(attributes, text).ok_or(NoValue::Absent)?,
         }
-        Some(())
+        Ok(())
     }
 }
 
 impl RequestHeader {
-    /// The first header that is present decides, even if it is empty.
-    fn value<'a>(&self, attributes: &'a dyn Attributes) -> Option<&'a str> {
-        let otherwise = || attributes.request_header(self.otherwise.as_deref()?);
-        let value = attributes.request_header(&self.name).or_else(otherwise)?;
+    /// The first header that is present decides, even if it is empty or unclear.
+    fn value<'t, 'a>(&'t self, attributes: &'a dyn Attributes) -> Result<&'a str, NoValue<'t>> {
+        let named = |name: &'t str| attributes.request_header(name).map_err(|why| NoValue::Unclear(name, why));
+        let value = match (named(&self.name)?, self.otherwise.as_deref()) {
+            (Some(value), _) => value,
+            (None, Some(otherwise)) => named(otherwise)?.ok_or(NoValue::Absent)?,
+            (None, None) => return Err(NoValue::Absent),
+        };
         let max_bytes = self.max_bytes.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         // One byte more than is ever returned, so that the caller sees that something was cut.
-        Some(&value[..value.floor_char_boundary(max_bytes.min(MAX_RENDERED_BYTES + 1))])
+        Ok(&value[..value.floor_char_boundary(max_bytes.min(MAX_RENDERED_BYTES + 1))])
     }
 }
 
@@ -100,6 +131,9 @@ impl Attribute {
 mod tests {
     use super::*;
 
+    /// Stands for a value that is no text.
+    const UNTEXT: &str = "\u{7f}";
+
     #[derive(Default)]
     struct Request {
         headers: Vec<(&'static str, String)>,
@@ -110,8 +144,13 @@ mod tests {
     }
 
     impl Attributes for Request {
-        fn request_header(&self, name: &str) -> Option<&str> {
-            self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+        fn request_header(&self, name: &str) -> Result<Option<&str>, Unclear> {
+            let mut values = self.headers.iter().filter(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+            match (values.next(), values.next()) {
+                (Some(UNTEXT), _) => Err(Unclear::NotText),
+                (value, None) => Ok(value),
+                (_, Some(_)) => Err(Unclear::Repeated),
+            }
         }
         fn remote_address(&self) -> Option<SocketAddr> {
             self.remote
@@ -135,7 +174,7 @@ mod tests {
     }
 
     fn render(template: &str, request: &Request) -> Option<String> {
-        Template::parse(template).unwrap().render(request).map(Cow::into_owned)
+        Template::parse(template).unwrap().render(request).ok().map(Cow::into_owned)
     }
 
     #[test]
@@ -152,6 +191,23 @@ mod tests {
     fn an_empty_header_does_not_fall_through_to_the_other() {
         let request = headers(&[("x-node-id", ""), ("x-cluster-id", "stores")]);
         assert_eq!(render("%REQ(x-node-id?x-cluster-id)%", &request), None);
+    }
+
+    #[test]
+    fn a_header_that_is_unclear_is_never_passed_over() {
+        let unclear = |template: &str, headers: &Request| match Template::parse(template).unwrap().render(headers) {
+            Err(NoValue::Unclear(name, why)) => Some((name.to_owned(), why)),
+            _ => None,
+        };
+        let name = || "x-node-id".to_owned();
+        let twice = headers(&[("x-node-id", "a"), ("x-node-id", "a"), ("x-cluster-id", "c")]);
+        let odd = headers(&[("x-node-id", UNTEXT), ("x-cluster-id", "c")]);
+        for template in ["%REQ(x-node-id?x-cluster-id)%", "%REQ(other?x-node-id)%", "n-%REQ(x-node-id)%"] {
+            assert_eq!(unclear(template, &twice), Some((name(), Unclear::Repeated)), "{template}");
+            assert_eq!(unclear(template, &odd), Some((name(), Unclear::NotText)), "{template}");
+        }
+        // What does not decide may say what it likes.
+        assert_eq!(render("%REQ(x-cluster-id?x-node-id)%", &twice).as_deref(), Some("c"));
     }
 
     #[test]

@@ -3,5 +3,6 @@
 mod cancellation;
 mod http1;
 mod http2;
+mod messages;
 mod programs;
 mod streaming;

@@ -169,6 +169,14 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("egress[].access_log", "Whether each exchange leaves a line in the log; the long form has more to say.", "{ query: true }"),
     key("egress[].access_log.query", "Whether the line has the query of the path, which often holds secrets.", "true"),
+    key(
+        "egress[].trust",
+        "The addresses and prefixes of the proxies in front. What they say of a client (Forwarded, X-Forwarded-*, X-Real-IP, \
+         X-Forwarded-Client-Cert, X-Envoy-*) is passed on and extended; from anybody else it is removed.",
+        "[\"10.0.0.0/8\", \"::1\"]",
+    )
+    .form("a list of addresses and prefixes")
+    .absent("nobody"),
     section("egress[].limits", "What one client may ask for."),
     key("egress[].limits.head_bytes", "The largest head of a request; a larger one is answered 431.", "64KiB"),
     key("egress[].limits.head_fields", "The most fields in a head; more are answered 431.", "100"),

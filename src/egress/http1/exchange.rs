@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::TRAILER;
+use http::header::{EXPECT, TRAILER};
 use http::{Response, Version, response};
 use http_body::Body;
 use tokio::time::Instant;
@@ -46,8 +46,11 @@ impl<T: Socket> Connection<T> {
         let sink = InformationalSink::from(Arc::clone(&informational));
         let (body, upload) = self.body(head.framing);
         let expects = head.expects && upload.is_some();
-        let body = if expects { body.expecting(sink.clone()) } else { body };
-        let request = head.request.map(|()| body);
+        let mut request = head.request.map(|()| body);
+        if head.expects && !expects {
+            // The body is here: nobody waits.
+            request.headers_mut().remove(EXPECT);
+        }
         let context = ExchangeContext { connection: self.info.clone(), interim: sink };
         let mut state = RequestState { terms: head.terms, expects, upload, informational };
         let response = self.answer(service.call(request, context), &mut state).await?;

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{EXPECT, TE};
+use http::header::{CONNECTION, TE, UPGRADE};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Version};
 
@@ -115,8 +115,8 @@ fn violation(error: httparse::Error) -> Violation {
 /// Host goes into the URI, so that nothing after this can read another one.
 fn split_host(bytes: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(Option<Authority>, HeaderMap), Violation> {
     let mut host = None;
-    // Host leaves; Via and Forwarded come.
-    let mut fields = HeaderMap::with_capacity(lines.len() + 1);
+    // Host leaves; Via, Forwarded, X-Forwarded-For and -Proto come.
+    let mut fields = HeaderMap::with_capacity(lines.len() + 3);
     for line in lines {
         if line.name.eq_ignore_ascii_case("host") {
             let authority = validate::authority(bytes.slice_ref(line.value))?;
@@ -133,28 +133,31 @@ fn split_host(bytes: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(Option<A
 fn finish(mut request: Request<()>) -> Result<Head, Violation> {
     let version = request.version();
     let framing = validate::request_framing(version, request.headers())?;
+    refuse_upgrade(version, request.headers())?;
     let terms = Terms {
         version,
         is_head: request.method() == Method::HEAD,
         keep_alive: keeps_alive(version, request.headers()),
         takes_trailers: version == Version::HTTP_11 && has_token(request.headers(), &TE, "trailers"),
     };
-    let expects = take_expectation(&mut request)? && framing != Framing::None;
+    let expects = validate::expects_continue(&mut request, framing != Framing::None)?;
     Ok(Head { request, framing, expects, terms })
 }
 
-/// The expectation is met here, hop by hop, so it is not passed on. HTTP/1.0 has none (RFC 9110 section 10.1.1).
-fn take_expectation(request: &mut Request<()>) -> Result<bool, Violation> {
-    let version = request.version();
-    let Some(expectation) = request.headers_mut().remove(EXPECT) else { return Ok(false) };
-    match expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
-        true => Ok(version == Version::HTTP_11),
-        false => Err(Violation::Expectation),
-    }
+/// No upgrade is carried through a tunnel. HTTP/1.0 has none (RFC 9110 section 7.8), and HTTP/2 in the clear is an offer for
+/// this connection that everybody may ignore (RFC 9113 section 3.1).
+fn refuse_upgrade(version: Version, fields: &HeaderMap) -> Result<(), Violation> {
+    let is_offered = version == Version::HTTP_11
+        && fields.contains_key(UPGRADE)
+        && has_token(fields, &CONNECTION, "upgrade")
+        && !has_token(fields, &UPGRADE, "h2c");
+    if is_offered { Err(Violation::Upgrade) } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::EXPECT;
+
     use super::*;
 
     fn reader() -> HeadReader {
@@ -205,13 +208,33 @@ mod tests {
     }
 
     #[test]
-    fn an_expectation_is_taken_out_and_an_unknown_one_is_rejected() {
+    fn an_expectation_is_passed_on_where_there_is_a_body_and_an_unknown_one_is_rejected() {
         let head = head("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nExpect: 100-Continue\r\n\r\n");
-        assert!(head.expects && !head.request.headers().contains_key(EXPECT));
-        assert!(!self::head("PUT / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n").expects);
-        assert!(!self::head("PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n").expects);
+        assert!(head.expects && head.request.headers().contains_key(EXPECT));
+        for none in [
+            "PUT / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n",
+            "PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n",
+        ] {
+            let head = self::head(none);
+            assert!(!head.expects && !head.request.headers().contains_key(EXPECT), "{none:?}");
+        }
         let unknown = read("PUT / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n");
         assert_eq!(unknown.unwrap_err(), Violation::Expectation);
+    }
+
+    #[test]
+    fn an_upgrade_is_refused_and_not_forgotten() {
+        let with = |version: &str, lines: &str| read(&format!("GET / HTTP/{version}\r\nHost: h\r\n{lines}\r\n"));
+        for upgrade in [
+            "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+            "Connection: keep-alive, upgrade\r\nUpgrade: TLS/1.3, x\r\n",
+        ] {
+            assert_eq!(with("1.1", upgrade).unwrap_err(), Violation::Upgrade, "{upgrade:?}");
+            assert!(with("1.0", upgrade).is_ok(), "HTTP/1.0 has none");
+        }
+        for none in ["Upgrade: websocket\r\n", "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\n"] {
+            assert!(with("1.1", none).is_ok(), "{none:?}");
+        }
     }
 
     #[test]

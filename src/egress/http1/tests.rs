@@ -116,7 +116,7 @@ async fn trailers_are_sent_to_who_reads_them_or_when_announced() {
 }
 
 #[tokio::test]
-async fn continue_is_said_when_the_body_is_first_wanted() {
+async fn continue_is_said_to_a_sender_of_whom_a_function_wants_the_body() {
     let server = serve(describe).await;
     let mut wire = server.connect().await;
     wire.send("PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").await;
@@ -126,8 +126,12 @@ async fn continue_is_said_when_the_body_is_first_wanted() {
 }
 
 #[tokio::test]
-async fn continue_is_not_said_for_a_body_nobody_wants_and_the_connection_ends() {
-    let server = serve(async |_: Request<RequestBody>| Response::builder().status(413).body(full("no")).unwrap()).await;
+async fn continue_is_the_services_to_say_and_without_it_the_connection_ends() {
+    let service = |request: Request<RequestBody>, _: ExchangeContext| async move {
+        assert!(request.headers().contains_key("expect"), "the service must know that the sender waits");
+        Response::builder().status(413).body(full("no")).unwrap()
+    };
+    let server = serve(WithContext(service)).await;
     let mut wire = server.connect().await;
     wire.send("PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").await;
     let (head, _) = wire.response().await;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::header::{DATE, EXPECT};
+use http::header::DATE;
+use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 
@@ -33,7 +34,7 @@ pub(super) async fn exchange<S: ExchangeService>(
 ) {
     let is_head = request.method() == Method::HEAD;
     let informational = Arc::new(Queue::new(true));
-    let request = match admit(request, &serving, &informational) {
+    let request = match admit(request, &serving) {
         Ok(request) => request,
         Err(violation) => {
             serving.service.refused(&serving.info, violation);
@@ -56,24 +57,18 @@ pub(super) async fn exchange<S: ExchangeService>(
 #[derive(Debug)]
 struct Gone;
 
-fn admit<S>(
-    request: Request<RecvStream>,
-    serving: &Serving<S>,
-    informational: &Arc<Queue>,
-) -> Result<Request<RequestBody>, Violation> {
+fn admit<S>(mut request: Request<RecvStream>, serving: &Serving<S>) -> Result<Request<RequestBody>, Violation> {
+    let has_body = !request.body().is_end_stream();
+    validate::expects_continue(&mut request, has_body)?;
     let (mut parts, stream) = request.into_parts();
     let (max_fields, max_bytes) = (serving.settings.max_head_fields, serving.settings.max_head_bytes);
-    let length = validate::http2_request(&mut parts, max_fields)?;
-    let expectation = parts.headers.remove(EXPECT);
-    if expectation.as_ref().is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        return Err(Violation::Expectation);
-    }
-    let body = if stream.is_end_stream() {
-        RequestBody::empty()
-    } else {
+    let scheme = if serving.info.tls { Scheme::HTTPS } else { Scheme::HTTP };
+    let length = validate::http2_request(&mut parts, &scheme, max_fields)?;
+    let body = if has_body {
         let rules = FieldRules { max_fields, max_bytes, forbids: fields::is_forbidden_in_any_trailers };
-        let body = RequestBody::http2(StreamBody::new(stream, length, rules));
-        if expectation.is_some() { body.expecting(InformationalSink::from(Arc::clone(informational))) } else { body }
+        RequestBody::http2(StreamBody::new(stream, length, rules))
+    } else {
+        RequestBody::empty()
     };
     Ok(Request::from_parts(parts, body))
 }

@@ -240,7 +240,7 @@ async fn informational_responses_go_first() {
 }
 
 #[tokio::test]
-async fn continue_is_said_when_the_body_is_first_wanted_and_only_then() {
+async fn continue_is_the_services_to_say() {
     let server = serve(describe).await;
     let sender = connect(&server).await;
     let expecting = |path: &str| {
@@ -254,7 +254,11 @@ async fn continue_is_said_when_the_body_is_first_wanted_and_only_then() {
     upload.send_data(Bytes::from_static(b"ok"), true).unwrap();
     assert_eq!(&read(response).await.1[..], b"PUT http://h/ 2");
 
-    let server = serve(async |_: Request<RequestBody>| Response::builder().status(413).body(full("")).unwrap()).await;
+    let service = |request: Request<RequestBody>, _: ExchangeContext| async move {
+        assert!(request.headers().contains_key("expect"), "the service must know that the sender waits");
+        Response::builder().status(413).body(full("")).unwrap()
+    };
+    let server = serve(WithContext(service)).await;
     let sender = connect(&server).await;
     let (mut response, _upload) = open(&sender, expecting("/"), false).await;
     let early = std::future::poll_fn(|cx| response.poll_informational(cx));

@@ -82,12 +82,18 @@ impl Client {
         }
     }
 
+    /// Whether the target last answered in HTTP/1.0.
+    pub(super) fn is_old(&self) -> bool {
+        self.pool.is_old()
+    }
+
     fn begin(&self, connection: Connection, outbound: &Outbound, upload: Upload) -> Result<Attempt, Failure> {
         Attempt::new(connection, outbound, upload, self.pool.settings())
     }
 
     fn response(&self, head: ResponseHead, attempt: Attempt) -> Response<Http1Body> {
         let ResponseHead { response, framing, keep_alive } = head;
+        self.pool.note_version(response.version());
         response.map(|()| Http1Body::new(attempt, framing, keep_alive, Arc::clone(&self.pool)))
     }
 }

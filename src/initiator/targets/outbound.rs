@@ -5,6 +5,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 
 use super::upload::Upload;
+use crate::message::cookie;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
 use crate::message::length::content_length;
@@ -15,7 +16,7 @@ pub(super) struct Outbound {
     pub(super) method: Method,
     pub(super) authority: Option<Authority>,
     pub(super) path: PathAndQuery,
-    /// Neither Host nor a field of a hop is among them.
+    /// Neither Host nor a field of a hop is among them, and one Cookie at most.
     pub(super) headers: HeaderMap,
     /// The Content-Length among the fields.
     pub(super) declared: Option<u64>,
@@ -31,6 +32,7 @@ impl Outbound {
     pub(super) fn new(head: request::Parts) -> Result<Self, Failure> {
         let request::Parts { method, uri, mut headers, .. } = head;
         strip_hop_by_hop(&mut headers);
+        cookie::join(&mut headers);
         let declared = content_length(&headers).map_err(|error| Failure::new(Cause::BadRequest, error.to_string()))?;
         let uri = uri.into_parts();
         let host = headers.remove(HOST);

@@ -110,7 +110,7 @@ fn http2(uri: &str, lines: &[(&str, &str)]) -> Result<(String, Option<u64>), Vio
     let mut request = http::Request::builder().uri(uri).body(()).unwrap();
     *request.headers_mut() = fields(lines);
     let (mut parts, ()) = request.into_parts();
-    let length = http2_request(&mut parts, 3)?;
+    let length = http2_request(&mut parts, &Scheme::HTTP, 3)?;
     assert!(!parts.headers.contains_key(HOST), "Host must not be kept beside the authority");
     Ok((parts.uri.to_string(), length))
 }
@@ -120,6 +120,8 @@ fn http2_requests_take_the_shape_of_http1_requests() {
     assert_eq!(http2("http://h/a", &[("content-length", "4")]), Ok(("http://h/a".into(), Some(4))));
     assert_eq!(http2("http://h/a", &[("host", "H:80")]), Ok(("http://h/a".into(), None)));
     assert_eq!(http2("https://h/a", &[("te", "trailers")]), Ok(("https://h/a".into(), None)));
+    assert_eq!(http2("/a", &[("host", "h")]), Ok(("http://h/a".into(), None)), "Host in place of :authority");
+    assert_eq!(http2("/a", &[]), Err(Violation::MissingHost));
 }
 
 #[test]
@@ -146,7 +148,7 @@ fn http2_requests_with_conflicting_or_forbidden_fields_are_rejected() {
 fn http2_values_may_not_hide_behind_white_space() {
     let mut request = http::Request::builder().uri("http://h/").body(()).unwrap();
     request.headers_mut().insert("x", HeaderValue::from_bytes(b"a ").unwrap());
-    assert_eq!(http2_request(&mut request.into_parts().0, 3), Err(Violation::FieldWhitespace));
+    assert_eq!(http2_request(&mut request.into_parts().0, &Scheme::HTTP, 3), Err(Violation::FieldWhitespace));
 }
 
 #[test]

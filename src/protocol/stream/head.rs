@@ -19,6 +19,7 @@ use crate::protocol::limits::Limits;
 use crate::protocol::stream::Text;
 use crate::protocol::stream::names;
 use crate::protocol::stream::{RequestHead, RequestView, ResponseHead, StreamError};
+use crate::protocol::tcp;
 use crate::protocol::varint;
 use crate::protocol::wire::{Cursor, Malformed, put_sized};
 
@@ -147,7 +148,8 @@ pub(super) fn read_trailers(payload: &Bytes, limits: &Limits) -> Result<HeaderMa
 
 /// Appends every field that may stand here, values without spaces around them. spec: ST-16 to ST-19
 fn put_fields(fields: &HeaderMap, is_forbidden: fn(&HeaderName, &HeaderValue) -> bool, out: &mut BytesMut) {
-    for (name, value) in fields.iter().filter(|(name, value)| !is_forbidden(name, value)) {
+    let is_left_out = |name, value| is_forbidden(name, value) || tcp::is_own_field(name);
+    for (name, value) in fields.iter().filter(|(name, value)| !is_left_out(name, value)) {
         match names::index_of(name.as_str().as_bytes()) {
             Some(index) => out.put_u8(index),
             None => {

@@ -19,7 +19,7 @@ use crate::message::h2::recv::StreamBody;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
-use crate::protocol::tcp::SERVICE_FIELD;
+use crate::protocol::tcp::{SERVICE_FIELD, strip_own_fields};
 use crate::protocol::wire::Malformed;
 use crate::transport::body::RecvBody;
 use crate::transport::error::{OpenError, SendError};
@@ -79,7 +79,7 @@ impl Connection {
         strip_hop_by_hop(&mut fields);
         fields.remove(HOST);
         // A client must not name a service that its route does not.
-        fields.remove(&SERVICE_FIELD);
+        strip_own_fields(&mut fields);
         if let Some(service) = service {
             let name = HeaderValue::from_str(service.as_str()).expect("a service name is visible ASCII");
             fields.insert(SERVICE_FIELD.clone(), name);

@@ -11,6 +11,7 @@ use http::{Response, Version, response};
 use crate::message::fields;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
+use crate::protocol::tcp::strip_own_fields;
 use crate::transport::error::SendError;
 use crate::transport::tcp::codes::{lost, reason};
 
@@ -35,6 +36,7 @@ impl Responder {
 
     pub(crate) fn interim(&mut self, mut response: Response<()>) {
         fields::strip_hop_by_hop(response.headers_mut());
+        strip_own_fields(response.headers_mut());
         // It can only fail when the stream is gone, which the next look at it tells.
         let _ = self.respond.send_informational(response);
     }
@@ -52,6 +54,7 @@ impl Responder {
     ) -> Result<Option<SendStream<Bytes>>, SendError> {
         let end = self.to_head || body_is_over;
         fields::strip_hop_by_hop(&mut parts.headers);
+        strip_own_fields(&mut parts.headers);
         parts.headers.remove(HOST);
         parts.version = Version::HTTP_2;
         parts.extensions = http::Extensions::new();

@@ -6,10 +6,12 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::Version;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::Connection;
@@ -24,6 +26,8 @@ const KEEP_BUFFERS: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     address: Address,
     settings: TargetSettings,
+    /// The target last answered in HTTP/1.0.
+    is_old: AtomicBool,
     waiting: Mutex<Waiting>,
 }
 
@@ -52,7 +56,21 @@ enum Keeper {
 
 impl Pool {
     pub(super) fn new(address: Address, settings: TargetSettings) -> Arc<Self> {
-        Arc::new(Self { address, settings, waiting: Mutex::default() })
+        Arc::new(Self { address, settings, is_old: AtomicBool::new(false), waiting: Mutex::default() })
+    }
+
+    /// Whether the target last answered in HTTP/1.0.
+    pub(super) fn is_old(&self) -> bool {
+        self.is_old.load(Ordering::Relaxed)
+    }
+
+    /// The version of a response.
+    pub(super) fn note_version(&self, version: Version) {
+        let is_old = version == Version::HTTP_10;
+        // All requests share this line of memory, so it is written only where it changes.
+        if self.is_old() != is_old {
+            self.is_old.store(is_old, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn settings(&self) -> &TargetSettings {
