@@ -7,8 +7,9 @@
 //! * [`stream`] reads and writes the messages of one request stream; [`datagram`] the header of one UDP payload.
 //! * [`envoy`] is another wire: Envoy's reverse tunnels over TCP.
 //! * [`code`] knows every number that ends something;
-//!   [`limits`] every bound, and [`budgets`] what one party may hold beside others; [`varint`] and [`wire`] the alphabet that all of them share.
+//!   [`limits`] every bound of the wire, [`budgets`] what one party may hold of what others need; [`varint`] and [`wire`] the alphabet that all of them share.
 
+mod allowance;
 pub mod budgets;
 pub mod code;
 pub mod control;
@@ -17,6 +18,7 @@ pub mod envoy;
 pub mod flows;
 pub mod goaway;
 pub mod handshake;
+pub mod http2;
 pub mod limits;
 pub mod session;
 pub mod stream;

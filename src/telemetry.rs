@@ -11,5 +11,6 @@ mod metrics;
 pub use limiter::Limiter;
 pub use metrics::destination::{DestinationMetrics, DestinationRecord, DestinationState};
 pub use metrics::exchange::{Direction, ExchangeMetrics, ExchangeRecord, Outcome, Side};
+pub use metrics::stream::{StreamEnd, StreamMetrics};
 pub use metrics::tunnel::{HandshakeFailure, Role, TunnelMetrics, TunnelRecord};
 pub use metrics::{Metrics, UPKEEP_INTERVAL};

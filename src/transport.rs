@@ -10,6 +10,7 @@ mod accept;
 mod arrival;
 mod body;
 mod control;
+mod credit;
 mod dial;
 mod error;
 mod flow;

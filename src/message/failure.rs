@@ -40,6 +40,8 @@ pub enum Cause {
     PeerReset,
     /// The other end of the tunnel broke the protocol on this stream.
     PeerProtocol,
+    /// Whoever reads the response took too little of it for too long.
+    NotRead,
     /// No response began in time.
     Deadline,
     /// The initiator exports no such service.
@@ -66,7 +68,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause: the values of the metric label.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestCut,
@@ -77,6 +79,7 @@ impl Cause {
         Self::TunnelLost,
         Self::PeerReset,
         Self::PeerProtocol,
+        Self::NotRead,
         Self::Deadline,
         Self::UnknownService,
         Self::TargetDns,
@@ -104,6 +107,7 @@ impl Cause {
             Self::TunnelLost => (S::BAD_GATEWAY, "connection_terminated", "tunnel_lost"),
             Self::PeerReset => (S::BAD_GATEWAY, "connection_terminated", "peer_reset"),
             Self::PeerProtocol => (S::BAD_GATEWAY, "http_protocol_error", "peer_protocol"),
+            Self::NotRead => (S::GATEWAY_TIMEOUT, "connection_write_timeout", "not_read"),
             Self::Deadline => (S::GATEWAY_TIMEOUT, "http_response_timeout", "deadline"),
             Self::UnknownService => (S::NOT_FOUND, "destination_not_found", "unknown_service"),
             Self::TargetDns => (S::BAD_GATEWAY, "dns_error", "target_dns"),

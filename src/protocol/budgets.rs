@@ -1,8 +1,55 @@
 //! Every budget: what one party may hold of what others need, for how long, and what gives way. The table with the
-//! reasons stands in `proto-spec/7-security.md`.
+//! reasons stands in `proto-spec/7-security.md`, section "Budgets". Sizes are bytes.
+//!
+//! A budget is a number here, a row there, a place in the code that enforces it and a counter that shows it.
 
 mod handshakes;
+
+use std::time::Duration;
 
 pub use handshakes::{
     BUSY_RETRY_AFTER, CLIENT_HELLO_TIMEOUT, DEFAULT_MAX_HANDSHAKES, HANDSHAKE_GRACE, HandshakeBudgets, StageBudget,
 };
+
+/// Bytes that a peer may have under way on one stream. With loss, more than about 2.4 MB makes quinn give up the
+/// connection ("too many gaps"). spec: SE-9
+pub const STREAM_WINDOW: u32 = 2 << 20;
+/// Bytes that a peer may have under way on one tunnel beside what held-back streams hold. spec: SE-9
+pub const TUNNEL_WINDOW: u32 = 16 << 20;
+/// Held-back streams of one tunnel beyond which the slowest of them are ended. spec: SE-11
+pub const HELD_STREAMS: usize = 64;
+/// The most held-back streams that a tunnel's credit grows for: until the slowest are found out, there may be more than
+/// [`HELD_STREAMS`]. spec: SE-9
+pub const COVERED_STREAMS: usize = 2 * HELD_STREAMS;
+/// Held-back streams of all tunnels of a process beyond which the slowest of a tunnel are ended. spec: SE-11
+pub const HELD_STREAMS_OF_PROCESS: usize = 512;
+/// A stream that was slow for less than this is not ended, however many are held back. spec: SE-11
+pub const HELD_GRACE: Duration = Duration::from_secs(2);
+/// Bytes a second that a reader takes at least who is never ended for the sake of others. spec: SE-11
+pub const FAIR_RATE: u64 = 16 << 10;
+/// Bytes a second that the reader of a stream takes at least over [`HTTP_PATIENCE`] or [`RAW_PATIENCE`]. spec: SE-12
+pub const LEAST_RATE: u64 = 1 << 10;
+/// How long the reader of a message body may take less than [`LEAST_RATE`]. spec: SE-12
+pub const HTTP_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the reader of a raw stream may take less than [`LEAST_RATE`]: what speaks there may have reasons of its own
+/// to pause. spec: SE-12
+pub const RAW_PATIENCE: Duration = Duration::from_secs(300);
+/// A body that its head declares no longer than this is not watched: [`TUNNEL_WINDOW`] has room for all streams of a
+/// tunnel that hold as much.
+pub const UNWATCHED_BODY: u64 = 4 << 10;
+
+/// Control frames that an HTTP/2 peer may send at once: all that are neither DATA with bytes nor HEADERS. spec: SE-13
+pub const CONTROL_FRAME_BURST: u32 = 10_000;
+/// Control frames a second that it may send for nothing. spec: SE-13
+pub const CONTROL_FRAMES_PER_SECOND: u32 = 500;
+/// Control frames that it may send for each HEADERS frame of either end, and for each DATA frame sent to it: a stream is
+/// reset once, and what was read is announced for the stream and the connection. spec: SE-13
+pub const CONTROL_FRAMES_PER_MESSAGE_FRAME: u32 = 4;
+/// LIMITS, SERVICES and REAUTH frames that a peer may send at once on the control stream. spec: SE-14
+pub const CHANGE_BURST: u32 = 64;
+/// LIMITS, SERVICES and REAUTH frames a second that it may send for longer. spec: SE-14
+pub const CHANGES_PER_SECOND: u32 = 4;
+/// Other frames, known and skipped, that a peer may send at once on the control stream. spec: SE-14
+pub const FRAME_BURST: u32 = 4_096;
+/// Other frames a second that it may send for longer. spec: SE-14
+pub const FRAMES_PER_SECOND: u32 = 256;

@@ -333,6 +333,8 @@ pub struct FrameReader {
     step: Step,
     /// Whether a frame that may be skipped still is an error: the handshake waits for one frame and no other.
     strict: bool,
+    /// Frames that were skipped and not told of yet.
+    skipped: u32,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -361,6 +363,11 @@ impl FrameReader {
     /// The handshake is over.
     pub const fn opened(&mut self) {
         self.strict = false;
+    }
+
+    /// How many frames were skipped since the last call.
+    pub const fn take_skipped(&mut self) -> u32 {
+        std::mem::replace(&mut self.skipped, 0)
     }
 
     /// Whether the stream stands between two frames: the only place where it may end.
@@ -421,6 +428,7 @@ impl FrameReader {
             _ => {}
         }
         let length = length as usize;
+        self.skipped = self.skipped.saturating_add(u32::from(known.is_none()));
         Ok(Some(known.map_or(Step::Skip(length), |known| Step::Payload(known, length))))
     }
 

@@ -3,46 +3,32 @@
 //! The library that speaks HTTP/2 tells of a GOAWAY only when the last stream has ended; whoever wants to open a
 //! replacement first must know when it arrives. A frame's header is all there is to look at (RFC 9113 section 4.1).
 
-/// The preface of a client. RFC 9113 section 3.4.
-const PREFACE_BYTES: usize = 24;
-const HEADER_BYTES: usize = 9;
-const GOAWAY: u8 = 0x07;
+use crate::protocol::http2::{FrameHeader, FrameScan};
 
 /// Watches the bytes of one direction.
 #[derive(Debug)]
 pub struct GoawayWatch {
-    /// Bytes of the preface or of a payload that are still to pass.
-    skip: usize,
-    header: [u8; HEADER_BYTES],
-    held: usize,
+    scan: FrameScan,
     seen: bool,
 }
 
 impl GoawayWatch {
     /// Watches what a client sends, which begins with its preface.
     pub const fn of_client() -> Self {
-        Self { skip: PREFACE_BYTES, header: [0; HEADER_BYTES], held: 0, seen: false }
+        Self { scan: FrameScan::of_client(), seen: false }
     }
 
     /// Watches what a server sends.
     pub const fn of_server() -> Self {
-        Self { skip: 0, ..Self::of_client() }
+        Self { scan: FrameScan::of_server(), seen: false }
     }
 
     /// Looks at the next bytes, in any split; `true` once a GOAWAY has begun in them or before.
     pub fn see(&mut self, mut bytes: &[u8]) -> bool {
-        while !bytes.is_empty() && !self.seen {
-            let skipped = self.skip.min(bytes.len());
-            (self.skip, bytes) = (self.skip - skipped, &bytes[skipped..]);
-            let taken = (HEADER_BYTES - self.held).min(bytes.len());
-            self.header[self.held..self.held + taken].copy_from_slice(&bytes[..taken]);
-            (self.held, bytes) = (self.held + taken, &bytes[taken..]);
-            if self.held == HEADER_BYTES {
-                self.held = 0;
-                let [a, b, c, kind, ..] = self.header;
-                self.seen = kind == GOAWAY;
-                self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-            }
+        while !self.seen
+            && let Some(frame) = self.scan.next(&mut bytes)
+        {
+            self.seen = frame.kind == FrameHeader::GOAWAY;
         }
         self.seen
     }
@@ -51,6 +37,9 @@ impl GoawayWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GOAWAY: u8 = FrameHeader::GOAWAY;
+    const HEADER_BYTES: usize = 9;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
         let length = payload.len() as u32;

@@ -15,6 +15,7 @@
 mod activity;
 mod error;
 mod event;
+mod pace;
 mod phase;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::protocol::limits;
 use crate::protocol::wire::printable;
 
 use self::activity::{Activity, LOOK_INTERVAL};
+use self::pace::Pace;
 use self::phase::{Phase, Side};
 use self::timer::{RTT_INTERVAL, Timer, Timers};
 
@@ -57,6 +59,7 @@ pub struct Session {
     activity: Activity,
     /// Whether CLOSE exists on this transport.
     closes: bool,
+    pace: Pace,
 }
 
 /// Which probes were sent.
@@ -97,6 +100,7 @@ impl Session {
             heard_at: now,
             activity: Activity::default(),
             closes: false,
+            pace: Pace::new(now),
         }
     }
 
@@ -151,9 +155,10 @@ impl Session {
             if !self.phase.may_receive(frame_type, self.closes) {
                 return Err(SessionError::Unexpected { frame: frame_type, state });
             }
+            self.pace.take(frame_type, now)?;
             self.on_frame(now, frame)?;
         }
-        Ok(())
+        self.pace.take_skipped(self.reader.take_skipped(), now)
     }
 
     fn on_frame(&mut self, now: Instant, frame: Frame) -> Result<(), SessionError> {

@@ -23,6 +23,7 @@ impl Cut for BodyError {
             Self::TunnelLost(_) => Cause::TunnelLost,
             Self::Protocol(_) | Self::Length => Cause::PeerProtocol,
             Self::Reset(_) | Self::Source(_) => Cause::PeerReset,
+            Self::HeldBack => Cause::NotRead,
         }
     }
 }
@@ -150,6 +151,7 @@ mod tests {
             (BodyError::TunnelLost(TunnelLost("idle".into())), "tunnel_lost"),
             (BodyError::Protocol(StreamError::Truncated), "peer_protocol"),
             (BodyError::Length, "peer_protocol"),
+            (BodyError::HeldBack, "not_read"),
         ];
         for (error, cause) in cuts {
             let metrics = Metrics::new();

@@ -51,6 +51,7 @@ async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
             let gone_for = shared.gone.came_back(&tunnel.place().claim);
             info!(%remote, slot, tunnel = %tunnel.id(), ?gone_for, "tunnel up");
             let record = shared.metrics.opened(tunnel.transport().label());
+            tunnel.count_streams(shared.metrics.streams());
             if is_envoy {
                 shared.metrics.envoy_handshake(Counter::Accepted);
             }

@@ -5,6 +5,7 @@
 pub(super) mod destination;
 pub(super) mod exchange;
 mod process;
+pub(super) mod stream;
 mod table;
 pub(super) mod tunnel;
 

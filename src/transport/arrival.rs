@@ -15,6 +15,7 @@ use crate::message::BoxError;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::stream::Refused;
 use crate::transport::body::RecvBody;
+use crate::transport::credit::Ledger;
 use crate::transport::error::SendError;
 use crate::transport::flow::Flow;
 use crate::transport::raw::RawStream;
@@ -226,6 +227,11 @@ impl Responder {
 
     pub(super) const fn tcp(responder: tcp::Responder, in_flight: InFlight) -> Self {
         Self { half: Half::Tcp(responder), in_flight }
+    }
+
+    /// The ledger of that tunnel.
+    pub(super) fn credit(&self) -> &Ledger {
+        self.in_flight.tunnel().credit()
     }
 
     /// The tunnel that the request came through.

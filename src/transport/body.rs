@@ -7,8 +7,10 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::message::h2::recv::StreamBody;
+use crate::protocol::budgets::{HTTP_PATIENCE, UNWATCHED_BODY};
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::Event;
+use crate::transport::credit::{Ledger, Place, Revoke, Revoked};
 use crate::transport::error::BodyError;
 use crate::transport::quic::MessageStream;
 use crate::transport::state::InFlight;
@@ -23,7 +25,7 @@ pub struct RecvBody {
     source: Source,
     remaining: Option<u64>,
     /// Held until the body is over: the exchange counts as under way.
-    _in_flight: Option<InFlight>,
+    in_flight: Option<InFlight>,
 }
 
 /// What a body is read from.
@@ -34,32 +36,66 @@ enum Source {
     Ended,
     /// Our frames on a QUIC stream.
     Frames {
-        stream: MessageStream,
+        stream: Place<MessageStream>,
         /// Read ahead, so that `is_end_stream` is exact when END stands in the same segment.
         peeked: Option<Result<Event, BodyError>>,
     },
     /// A stream of HTTP/2, which counts by itself.
-    Http2 { stream: StreamBody, upload: TiedUpload },
+    Http2 { stream: Place<StreamBody>, upload: TiedUpload },
 }
 
 impl RecvBody {
     /// A body with nothing in it.
     pub fn empty() -> Self {
-        Self { source: Source::Ended, remaining: Some(0), _in_flight: None }
+        Self { source: Source::Ended, remaining: Some(0), in_flight: None }
     }
 
     pub(crate) fn frames(mut stream: MessageStream, length: Option<u64>, in_flight: Option<InFlight>) -> Self {
         let peeked = stream.buffered_event();
-        let mut body = Self { source: Source::Frames { stream, peeked }, remaining: length, _in_flight: in_flight };
+        let source = Source::Frames { stream: Place::Own(stream), peeked };
+        let mut body = Self { source, remaining: length, in_flight };
         body.settle();
         body
     }
 
     pub(crate) fn http2(stream: StreamBody, upload: TiedUpload, in_flight: Option<InFlight>) -> Self {
-        let source = Source::Http2 { stream, upload };
-        let mut body = Self { source, remaining: None, _in_flight: in_flight };
+        let source = Source::Http2 { stream: Place::Own(stream), upload };
+        let mut body = Self { source, remaining: None, in_flight };
         body.settle();
         body
+    }
+
+    /// As [`RecvBody::watched`], by the tunnel whose exchange it belongs to.
+    pub(super) fn watched_by_tunnel(self) -> Self {
+        match &self.in_flight {
+            Some(in_flight) if !self.is_short() => {
+                let tunnel = in_flight.shared();
+                self.watched(tunnel.credit())
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether so little is to come that it does not matter to others who reads it when.
+    fn is_short(&self) -> bool {
+        self.size_hint().exact().is_some_and(|bytes| bytes <= UNWATCHED_BODY)
+    }
+
+    /// Lets the ledger see how it is read, unless it is short.
+    pub(super) fn watched(self, ledger: &Ledger) -> Self {
+        if self.is_short() {
+            return self;
+        }
+        let source = match self.source {
+            Source::Frames { stream: Place::Own(stream), peeked } => {
+                Source::Frames { stream: Place::watched(stream, ledger, HTTP_PATIENCE), peeked }
+            }
+            Source::Http2 { stream: Place::Own(stream), upload } => {
+                Source::Http2 { stream: Place::watched(stream, ledger, HTTP_PATIENCE), upload }
+            }
+            other => other,
+        };
+        Self { source, ..self }
     }
 
     /// Lets go of the stream once its end was read and the declared length was met.
@@ -68,7 +104,7 @@ impl RecvBody {
         match &mut self.source {
             Source::Frames { peeked: Some(Ok(Event::End)), .. } if !is_short => self.finish(),
             Source::Frames { peeked: peeked @ Some(Ok(Event::End)), .. } => *peeked = Some(Err(BodyError::Length)),
-            Source::Http2 { stream, .. } if stream.is_end_stream() => self.finish(),
+            Source::Http2 { stream, .. } if stream.look(StreamBody::is_end_stream) == Some(true) => self.finish(),
             _ => {}
         }
     }
@@ -85,27 +121,38 @@ impl RecvBody {
 
     fn finish(&mut self) {
         match std::mem::replace(&mut self.source, Source::Ended) {
-            Source::Frames { stream, .. } => stream.complete(),
+            Source::Frames { stream, .. } => {
+                if let Some(stream) = stream.into_inner() {
+                    stream.complete();
+                }
+            }
             Source::Http2 { mut upload, .. } => upload.release(),
             Source::Ended => {}
         }
-        self._in_flight = None;
+        self.in_flight = None;
     }
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.source = Source::Ended;
-        self._in_flight = None;
+        self.in_flight = None;
         Poll::Ready(Some(Err(error)))
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
             Source::Ended => Poll::Ready(None),
-            Source::Http2 { stream, .. } => Pin::new(stream).poll_frame(cx).map_err(BodyError::from),
+            Source::Http2 { stream, .. } => {
+                let polled = stream.poll(|stream| Pin::new(stream).poll_frame(cx), frame_bytes);
+                polled.map_or(Poll::Ready(Some(Err(BodyError::HeldBack))), |polled| polled.map_err(BodyError::from))
+            }
             Source::Frames { stream, peeked } => {
-                let event = match peeked.take() {
-                    Some(event) => event,
-                    None => ready!(stream.poll_event(cx)),
+                let ask = |stream: &mut MessageStream| match peeked.take() {
+                    Some(event) => Poll::Ready(event),
+                    None => stream.poll_event(cx),
+                };
+                let event = match stream.poll(ask, event_bytes) {
+                    Ok(polled) => ready!(polled),
+                    Err(Revoked) => Err(BodyError::HeldBack),
                 };
                 Poll::Ready(match event {
                     Ok(Event::Data(data)) => Some(Ok(Frame::data(data))),
@@ -118,6 +165,19 @@ impl RecvBody {
                 })
             }
         }
+    }
+}
+
+/// Payload of what a body says.
+fn frame_bytes<E>(read: &Option<Result<Frame<Bytes>, E>>) -> usize {
+    let data = read.as_ref().and_then(|read| read.as_ref().ok()).and_then(Frame::data_ref);
+    data.map_or(0, Bytes::len)
+}
+
+fn event_bytes(event: &Result<Event, BodyError>) -> usize {
+    match event {
+        Ok(Event::Data(data)) => data.len(),
+        _ => 0,
     }
 }
 
@@ -141,7 +201,7 @@ impl http_body::Body for RecvBody {
             return this.fail(BodyError::Length);
         }
         if let Source::Frames { stream, peeked } = &mut this.source {
-            *peeked = stream.buffered_event();
+            *peeked = stream.with(MessageStream::buffered_event).flatten();
         }
         this.settle();
         Poll::Ready(Some(Ok(frame)))
@@ -155,8 +215,14 @@ impl http_body::Body for RecvBody {
         let remaining = match &self.source {
             Source::Ended => Some(0),
             Source::Frames { .. } => self.remaining,
-            Source::Http2 { stream, .. } => stream.remaining(),
+            Source::Http2 { stream, .. } => stream.look(|stream| stream.remaining()).flatten(),
         };
         remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
+}
+
+impl Revoke for StreamBody {
+    /// Dropped, it gives back what it holds of the connection's window, and takes nothing more of it. The stream itself is
+    /// reset once whoever sends on it has let go of it too.
+    fn revoke(self) {}
 }

@@ -18,6 +18,7 @@ use tracing::debug;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::Service;
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session, State};
+use crate::transport::credit::{Lend, balance};
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 
 /// How many commands may wait for a tunnel's driver.
@@ -49,6 +50,11 @@ pub(super) trait Channel: Send {
 
     /// The round trip, where the transport measures it; else the session's probes do.
     fn rtt(&self) -> Option<Duration>;
+
+    /// Gives the connection credit for held-back streams. spec: SE-9
+    fn lend(&self) -> Lend {
+        Box::new(|_| {})
+    }
 
     /// Ends the connection with this reason, or says that it has ended.
     fn close(&mut self, reason: &CloseReason, by_peer: bool) -> impl Future<Output = ()> + Send;
@@ -199,7 +205,12 @@ impl<C: Channel> Control<C> {
         commands: &mut mpsc::Receiver<Command>,
         opener: bool,
     ) -> CloseReason {
-        let reason = self.drive(state, commands, opener).await;
+        // Beside the driver: that waits while the peer takes no control frame, and so may the peer for credit of this end.
+        let balance = balance(state.credit(), self.channel.lend());
+        let reason = tokio::select! {
+            reason = self.drive(state, commands, opener) => reason,
+            never = balance => match never {},
+        };
         state.advance(Phase::Closed(reason.clone()));
         self.channel.linger().await;
         reason

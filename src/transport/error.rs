@@ -72,6 +72,7 @@ impl From<BodyError> for OpenError {
             BodyError::Protocol(error) => Self::Protocol(error),
             BodyError::TunnelLost(lost) => Self::TunnelLost(lost),
             BodyError::Length | BodyError::Source(_) => Self::Reset(StreamCode::Protocol),
+            BodyError::HeldBack => Self::Reset(StreamCode::Limit),
         }
     }
 }
@@ -111,6 +112,9 @@ pub enum BodyError {
     /// The body that was to be sent failed at its source.
     #[error("the body failed at its source: {0}")]
     Source(BoxError),
+    /// Whoever reads the body took too little of it for too long, and this end has stopped it. spec: SE-11, SE-12
+    #[error("the body was not read: too little of it was taken for too long")]
+    HeldBack,
 }
 
 /// Why a tunnel is gone, as far as this end knows.

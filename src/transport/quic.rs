@@ -2,6 +2,7 @@
 
 mod accept;
 mod control;
+mod credit;
 mod datagrams;
 mod dial;
 mod endpoint;

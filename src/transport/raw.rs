@@ -9,8 +9,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::protocol::budgets::RAW_PATIENCE;
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::StreamError;
+use crate::transport::credit::{Place, Revoked};
 use crate::transport::error::{BodyError, SendError, TunnelLost};
 use crate::transport::state::InFlight;
 use crate::transport::{quic, tcp};
@@ -42,6 +44,9 @@ pub enum RawError {
     /// The tunnel ended.
     #[error("the tunnel was lost: {0}")]
     TunnelLost(TunnelLost),
+    /// Whoever reads the stream took too little of it for too long, and this end has stopped it. spec: SE-11, SE-12
+    #[error("the stream was not read: too little of it was taken for too long")]
+    HeldBack,
 }
 
 impl From<BodyError> for RawError {
@@ -52,6 +57,7 @@ impl From<BodyError> for RawError {
             BodyError::Reset(code) => Self::Reset(code),
             BodyError::TunnelLost(lost) => Self::TunnelLost(lost),
             BodyError::Length | BodyError::Source(_) => Self::Reset(StreamCode::Internal),
+            BodyError::HeldBack => Self::HeldBack,
         }
     }
 }
@@ -60,6 +66,7 @@ impl From<RawError> for io::Error {
     fn from(error: RawError) -> Self {
         let kind = match error {
             RawError::Cut | RawError::Reset(_) => io::ErrorKind::ConnectionReset,
+            RawError::HeldBack => io::ErrorKind::TimedOut,
             RawError::Protocol(_) => io::ErrorKind::InvalidData,
             RawError::TunnelLost(_) => io::ErrorKind::ConnectionAborted,
         };
@@ -93,16 +100,18 @@ pub struct RawRecv {
 
 #[derive(Debug)]
 enum RecvKind {
-    Quic(quic::ServiceRecv),
-    Tcp(tcp::RawRecv),
+    Quic(Place<quic::ServiceRecv>),
+    Tcp(Place<tcp::RawRecv>),
 }
 
 impl RawStream {
     pub(super) fn quic(send: quic::RawSend, recv: quic::ServiceRecv, in_flight: InFlight) -> Self {
+        let recv = Place::watched(recv, in_flight.tunnel().credit(), RAW_PATIENCE);
         Self::new(SendKind::Quic(send), RecvKind::Quic(recv), in_flight)
     }
 
     pub(super) fn tcp(send: tcp::RawSend, recv: tcp::RawRecv, in_flight: InFlight) -> Self {
+        let recv = Place::watched(recv, in_flight.tunnel().credit(), RAW_PATIENCE);
         Self::new(SendKind::Tcp(send), RecvKind::Tcp(recv), in_flight)
     }
 
@@ -206,10 +215,13 @@ impl RawRecv {
         if self.ended {
             return Poll::Ready(Ok(None));
         }
-        let data = ready!(match &mut self.half {
-            RecvKind::Quic(half) => half.poll_data(cx),
-            RecvKind::Tcp(half) => half.poll_data(cx),
-        });
+        let data = ready!(
+            match &mut self.half {
+                RecvKind::Quic(half) => half.poll(|half| half.poll_data(cx), payload),
+                RecvKind::Tcp(half) => half.poll(|half| half.poll_data(cx), payload),
+            }
+            .map_err(|Revoked| RawError::HeldBack)?
+        );
         self.ended = matches!(data, Ok(None));
         Poll::Ready(data)
     }
@@ -221,6 +233,10 @@ impl RawRecv {
     pub async fn data(&mut self) -> Result<Option<Bytes>, RawError> {
         poll_fn(|cx| self.poll_data(cx)).await
     }
+}
+
+fn payload(data: &Result<Option<Bytes>, RawError>) -> usize {
+    data.as_ref().map_or(0, |data| data.as_ref().map_or(0, Bytes::len))
 }
 
 impl AsyncRead for RawRecv {

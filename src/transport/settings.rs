@@ -6,11 +6,6 @@ use crate::protocol::budgets::DEFAULT_MAX_HANDSHAKES;
 use crate::protocol::limits::{DEFAULT_DRAIN_DEADLINE, Limits};
 use crate::protocol::session::Timing;
 
-/// Bytes that a peer may have under way on one stream, unless a transport is told otherwise. With loss, more than about
-/// 2.4 MB makes quinn give up the connection ("too many gaps").
-pub(super) const STREAM_WINDOW: u32 = 2 << 20;
-/// Bytes that a peer may have under way on one connection, unless a transport is told otherwise: its memory budget here.
-pub(super) const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Streams that a responder may have open on one connection, unless a transport is told otherwise.
 pub(super) const MAX_STREAMS: u32 = 4096;
 

@@ -13,6 +13,7 @@ use crate::protocol::handshake::{PeerLimits, Service};
 use crate::protocol::limits::DEFAULT_FLOWS;
 use crate::protocol::stream::StreamType;
 use crate::registry::Health;
+use crate::transport::credit::Ledger;
 use crate::transport::error::{OpenError, TunnelLost};
 use crate::transport::kind::TransportKind;
 
@@ -125,6 +126,8 @@ pub(crate) struct TunnelState {
     refused_types: AtomicU8,
     /// Flows that are open, where no table of them counts. spec: ST-71
     flows: AtomicU32,
+    /// What its streams hold unread.
+    credit: Ledger,
 }
 
 impl TunnelState {
@@ -155,9 +158,15 @@ impl TunnelState {
             services: Mutex::new(services),
             refused_types: AtomicU8::new(0),
             flows: AtomicU32::new(0),
+            credit: Ledger::default(),
         };
         state.replace_peer_limits(peer_limits);
         Arc::new(state)
+    }
+
+    /// The ledger of what its streams hold unread.
+    pub(super) const fn credit(&self) -> &Ledger {
+        &self.credit
     }
 
     /// What the peer takes by now.
@@ -395,6 +404,11 @@ impl Drop for FlowCount {
 pub(crate) struct InFlight(Arc<TunnelState>);
 
 impl InFlight {
+    /// The tunnel, for somebody who outlives the exchange.
+    pub(super) fn shared(&self) -> Arc<TunnelState> {
+        Arc::clone(&self.0)
+    }
+
     /// The tunnel that it is under way on.
     pub(crate) fn tunnel(&self) -> &TunnelState {
         &self.0

@@ -16,6 +16,7 @@ mod respond;
 mod serve;
 mod service;
 mod settings;
+mod window;
 mod wire;
 
 pub use accept::{Incoming, Listener};

@@ -12,6 +12,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
 use crate::protocol::session::Drain;
 use crate::registry::{Handle, Health};
+use crate::telemetry::StreamMetrics;
 use crate::transport::control::{COMMANDS, Command};
 use crate::transport::error::OpenError;
 use crate::transport::flow::Flow;
@@ -107,6 +108,11 @@ impl Tunnel {
             Link::Quic(connection) => connection.snapshot(),
             Link::Tcp(connection) => connection.snapshot(),
         }
+    }
+
+    /// Counts what becomes of its streams that are not read, from here on.
+    pub(crate) fn count_streams(&self, metrics: StreamMetrics) {
+        self.state().credit().count_with(metrics);
     }
 
     /// Opens an HTTP stream and sends the head. What follows goes into [`HttpStream::upload`], what comes back is in

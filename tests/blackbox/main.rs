@@ -18,6 +18,7 @@ mod logs;
 mod reconnect;
 mod records;
 mod routing;
+mod stalled;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
 mod support;

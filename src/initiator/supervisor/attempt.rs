@@ -171,6 +171,7 @@ async fn attend<A: Accept>(shared: Shared<A>, dialed: Dialed, reports: Reports) 
     let opened = Opened { tunnel: tunnel.clone(), responder, observed };
     let Ok(room) = reports.reports.reserve().await else { return };
     let record = shared.metrics.opened(tunnel.transport().label());
+    tunnel.count_streams(shared.metrics.streams());
     let accept = Serving(Arc::clone(&shared.state));
     let run = async move {
         let reason = dialed.run(accept).await;

@@ -25,6 +25,9 @@ pub enum SessionError {
     /// WELCOME chose a version that HELLO did not offer. spec: HS-9
     #[error("WELCOME chose version {0}, which was not offered")]
     Version(u32),
+    /// It sends far more frames than anybody needs. spec: SE-14
+    #[error("the peer floods the control stream with frames")]
+    Flood,
     /// The control stream ended although the tunnel did not. spec: CT-6
     #[error("the control stream ended")]
     ControlEnded,
@@ -34,7 +37,7 @@ impl SessionError {
     /// The code to close the tunnel with, once it is open. spec: ER-2
     pub const fn close_code(&self) -> CloseCode {
         match self {
-            Self::Frame(FrameError::TooLong { .. }) => CloseCode::Limit,
+            Self::Frame(FrameError::TooLong { .. }) | Self::Flood => CloseCode::Limit,
             _ => CloseCode::Protocol,
         }
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::{Claim, InstanceId, Place, TunnelId};
+use crate::protocol::budgets::{CHANGE_BURST, CHANGES_PER_SECOND, FRAME_BURST, FRAMES_PER_SECOND};
 use crate::protocol::control::{FrameError, FrameType};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -492,6 +493,39 @@ fn a_control_stream_that_ends_in_the_handshake_ends_the_tunnel_without_a_refusal
 }
 
 // spec: ER-2
+// spec: SE-14
+#[test]
+fn a_flood_of_frames_closes_with_limit_and_what_is_needed_does_not() {
+    let limits = Frame::Limits(PeerLimits::default());
+    for (frame, burst, per_second) in
+        [(limits, CHANGE_BURST, CHANGES_PER_SECOND), (Frame::Ping([1; 8]), FRAME_BURST, FRAMES_PER_SECOND)]
+    {
+        let mut pair = Pair::open();
+        for _ in 0..burst - 2 {
+            deliver_frame(&mut pair.responder, pair.start, &frame).unwrap();
+        }
+        let later = pair.at(2 * SECOND);
+        for _ in 0..per_second {
+            deliver_frame(&mut pair.responder, later, &frame).unwrap();
+        }
+        let mut flood = (0..=burst).map(|_| deliver_frame(&mut pair.responder, later, &frame));
+        assert!(flood.any(|taken| taken == Err(SessionError::Flood)));
+        assert_eq!(close_code(&outputs(&mut pair.responder)), Some(CloseCode::Limit));
+    }
+}
+
+// spec: SE-14
+#[test]
+fn frames_that_are_skipped_are_counted_too() {
+    let mut pair = Pair::open();
+    // Type 0x40, no payload.
+    let empty = [0x40, 0x40, 0].repeat(FRAME_BURST as usize / 2 - 1);
+    assert_eq!(pair.responder.receive(pair.start, &empty), Ok(()));
+    assert_eq!(pair.responder.receive(pair.start, &empty), Ok(()));
+    assert_eq!(pair.responder.receive(pair.start, &empty), Err(SessionError::Flood));
+    assert_eq!(close_code(&outputs(&mut pair.responder)), Some(CloseCode::Limit));
+}
+
 #[test]
 fn a_frame_beyond_the_limit_closes_with_limit_and_any_other_fault_with_protocol() {
     let close = |bytes: &[u8]| {

@@ -62,6 +62,10 @@ table! {
         "Handshakes that ended in neither welcome nor refusal: tls, timeout, protocol or gave_way.";
     ENVOY_HANDSHAKES = Counter "adit_envoy_handshakes_total" ["result"]
         "Handshakes of Envoy initiators at a responder, by the names of reverse_tunnel.handshake in Envoy.";
+    STREAMS_HELD_BACK = Gauge "adit_streams_held_back" ["role"]
+        "Streams whose consumers have not come back for more of what arrives.";
+    STREAMS_ENDED = Counter "adit_streams_not_read_total" ["role", "reason"]
+        "Streams ended because they were not read; bound: too many were held back, rate: too slow for too long.";
     EXCHANGES = Counter "adit_exchanges_total" ["side", "status"]
         "Exchanges that ended, by class of the status; none: no response was sent.";
     EXCHANGE_DURATION = Histogram "adit_exchange_duration_seconds" ["side"]

@@ -45,6 +45,8 @@ counter adit_tunnels_closed_total {role,reason}
 counter adit_handshakes_refused_total {role,code}
 counter adit_handshakes_failed_total {role,reason}
 counter adit_envoy_handshakes_total {result}
+gauge adit_streams_held_back {role}
+counter adit_streams_not_read_total {role,reason}
 counter adit_exchanges_total {side,status}
 histogram adit_exchange_duration_seconds {side}
 counter adit_exchanges_failed_total {side,cause}

@@ -7,6 +7,7 @@ use metrics::{Counter, Gauge};
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::Counter as EnvoyHandshake;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::stream::StreamMetrics;
 use crate::telemetry::metrics::table::{
     ENVOY_HANDSHAKES, HANDSHAKES_FAILED, HANDSHAKES_REFUSED, TRANSPORTS, TUNNELS_BY_TRANSPORT, TUNNELS_CLOSED,
     TUNNELS_OPEN, TUNNELS_OPENED,
@@ -77,6 +78,7 @@ struct Handles {
     lost: Counter,
     refused: Vec<(RefusalCode, Counter)>,
     failed: Vec<(HandshakeFailure, Counter)>,
+    streams: StreamMetrics,
     /// Only a responder has any.
     envoy: Vec<(EnvoyHandshake, Counter)>,
 }
@@ -98,6 +100,7 @@ impl TunnelMetrics {
                 lost: metrics.counter(&TUNNELS_CLOSED, &[role, LOST]),
                 refused: RefusalCode::ALL.into_iter().map(refused).collect(),
                 failed: HandshakeFailure::ALL.into_iter().map(failed).collect(),
+                streams: StreamMetrics::new(metrics, role),
                 envoy: kinds.iter().map(envoy).collect(),
             }),
         }
@@ -114,6 +117,11 @@ impl TunnelMetrics {
             gauge.increment(1.0);
         }
         record
+    }
+
+    /// Counts the streams of tunnels.
+    pub fn streams(&self) -> StreamMetrics {
+        self.handles.streams.clone()
     }
 
     /// A handshake ended in a refusal.

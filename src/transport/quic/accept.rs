@@ -210,7 +210,7 @@ async fn hear(
     };
     let (send, recv) = stream.map_err(|error| connection_error(&error))?;
     let session = Session::responder(Instant::now(), settings.tunnel.timing);
-    let mut control = Control::new(ControlStream::new(quic.clone(), send, recv), session);
+    let mut control = Control::new(ControlStream::new(quic.clone(), (send, recv), settings.credit()), session);
     // The session has a handshake timer of its own; this one bounds the sum.
     match tokio::time::timeout_at(deadline + Duration::from_millis(100), control.event()).await {
         Ok(Ok(Event::Hello(hello))) => Ok((*hello, control)),

@@ -11,7 +11,9 @@ use tokio::time::timeout;
 use crate::protocol::code::CloseCode;
 use crate::protocol::limits::Limits;
 use crate::transport::control::{Channel, Command};
+use crate::transport::credit::Lend;
 use crate::transport::error::peer_text;
+use crate::transport::quic::credit::Credit;
 use crate::transport::quic::datagrams::FlowTable;
 use crate::transport::quic::streams::lost;
 use crate::transport::state::{CloseReason, TunnelState};
@@ -37,11 +39,16 @@ pub(super) struct ControlStream {
     quic: quinn::Connection,
     send: quinn::SendStream,
     recv: quinn::RecvStream,
+    credit: Credit,
 }
 
 impl ControlStream {
-    pub(super) fn new(quic: quinn::Connection, send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
-        Self { quic, send, recv }
+    pub(super) fn new(
+        quic: quinn::Connection,
+        (send, recv): (quinn::SendStream, quinn::RecvStream),
+        credit: Credit,
+    ) -> Self {
+        Self { quic, send, recv, credit }
     }
 
     pub(super) fn connection(&self) -> quinn::Connection {
@@ -92,6 +99,10 @@ impl Channel for ControlStream {
 
     fn rtt(&self) -> Option<Duration> {
         Some(self.quic.rtt())
+    }
+
+    fn lend(&self) -> Lend {
+        self.credit.lend(self.quic.clone())
     }
 
     /// Closes the connection. After a REFUSE it first waits until that arrived, since quinn drops what is not yet

@@ -156,7 +156,7 @@ impl Connected {
         let Self { quic, settings, siblings, .. } = self;
         let (send, recv) = quic.open_bi().await.map_err(|error| connection_error(&error))?;
         let session = Session::initiator(Instant::now(), hello, settings.tunnel.timing);
-        let mut control = Control::new(ControlStream::new(quic.clone(), send, recv), session);
+        let mut control = Control::new(ControlStream::new(quic.clone(), (send, recv), settings.credit()), session);
         let welcome = loop {
             match control.event().await {
                 Ok(Event::Welcomed(welcome)) => break *welcome,

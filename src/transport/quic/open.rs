@@ -100,7 +100,7 @@ impl Answer {
         let body = match self.stream.take() {
             Some(stream) if !end => {
                 let length = declared_length(self.to_head, head.status, &head.fields);
-                RecvBody::frames(stream, length, in_flight)
+                RecvBody::frames(stream, length, in_flight).watched_by_tunnel()
             }
             Some(stream) => {
                 stream.complete();

@@ -233,7 +233,7 @@ fn request(
         stream.complete();
         RecvBody::empty()
     } else {
-        RecvBody::frames(stream, content_length(&fields), None)
+        RecvBody::frames(stream, content_length(&fields), None).watched(responder.credit())
     };
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = method;

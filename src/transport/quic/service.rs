@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::{self, Refused, ServiceEvent, ServiceReader, StreamError};
+use crate::transport::credit::Revoke;
 use crate::transport::error::{BodyError, SendError};
 use crate::transport::quic::streams::{SendHalf, poll_chunk, varint};
 use crate::transport::raw::RawError;
@@ -201,6 +202,12 @@ impl ServiceRecv {
         self.over = true;
         // An error means that the stream is gone already, which is what is wanted.
         let _ = self.recv.stop(varint(code));
+    }
+}
+
+impl Revoke for ServiceRecv {
+    fn revoke(mut self) {
+        self.on_drop = StreamCode::Limit;
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
-use crate::transport::settings::{CONNECTION_WINDOW, CongestionControl, MAX_STREAMS, STREAM_WINDOW, TunnelSettings};
+use crate::protocol::budgets::{STREAM_WINDOW, TUNNEL_WINDOW};
+use crate::transport::quic::credit::Credit;
+use crate::transport::settings::{CongestionControl, MAX_STREAMS, TunnelSettings};
 
 /// What QUIC alone knows of a tunnel, for either role.
 #[derive(Debug, Clone)]
@@ -34,7 +36,7 @@ impl Default for QuicSettings {
         Self {
             congestion: CongestionControl::default(),
             stream_receive_window: STREAM_WINDOW,
-            receive_window: CONNECTION_WINDOW,
+            receive_window: TUNNEL_WINDOW,
             send_window: 16 << 20,
             initial_streams: 128,
             max_streams: MAX_STREAMS,
@@ -52,6 +54,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// What the control stream's driver keeps the connection's credit by.
+    pub(super) const fn credit(&self) -> Credit {
+        Credit { connection: self.quic.receive_window, stream: self.quic.stream_receive_window }
+    }
+
     /// The initiator's transport: it accepts the responder's streams and keeps the path alive.
     pub(super) fn initiator_transport(&self) -> Arc<TransportConfig> {
         let mut config = self.transport();

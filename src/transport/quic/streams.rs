@@ -15,6 +15,7 @@ use crate::message::BoxError;
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{self, Event, MessageReader, RequestHead, Role};
+use crate::transport::credit::Revoke;
 use crate::transport::error::{BodyError, SendError, TunnelLost, describe_close};
 use crate::transport::tied::{Started, TiedUpload};
 
@@ -187,6 +188,12 @@ impl MessageStream {
         self.over = true;
         // An error means that the stream is gone already, which is what is wanted.
         let _ = self.recv.stop(varint(code));
+    }
+}
+
+impl Revoke for MessageStream {
+    fn revoke(mut self) {
+        self.on_drop = StreamCode::Limit;
     }
 }
 

@@ -34,12 +34,13 @@ use crate::transport::link::{Claimed, Unwelcomed};
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests, Starter};
-use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
+use crate::transport::tcp::control::{Carrier, ControlStream, Moved, Receiving, ended};
 use crate::transport::tcp::envoy::{self, AcceptSettings, Security, greet};
 use crate::transport::tcp::handshake::BareFrames;
 use crate::transport::tcp::hidden::Hidden;
 use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::settings::{Settings, TcpSettings};
+use crate::transport::tcp::window::{Window, drive};
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
 
@@ -369,14 +370,15 @@ impl Prepared {
         let meter = wire.meter();
         let (wire, cork) = Corked::new(settings.guarded(wire, Role::Client));
         let (sender, connection) = settings.http2_client().handshake(wire).await.map_err(|error| ended(&error))?;
+        let (window, wanted) = Window::new(&settings.tcp);
         let carrier = Carrier::run(async move {
-            match cork.run(connection).await {
+            match drive(connection, cork, wanted).await {
                 Ok(()) => CloseReason { code: CloseCode::Done, text: "the connection ended".into() },
                 Err(error) => ended(&error),
             }
         });
         let (send, recv) = open_control(sender.clone()).await.map_err(|error| ended(&error))?;
-        let channel = ControlStream::new(send, recv, carrier, meter).settling(starter.settles());
+        let channel = ControlStream::new(send, recv, Moved { carrier, meter, window }).settling(starter.settles());
         starter.begin(sender);
         Ok((Control::new(channel, session), commands))
     }

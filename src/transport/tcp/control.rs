@@ -12,11 +12,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::net::Paced;
 use crate::protocol::code::CloseCode;
 use crate::transport::control::Channel;
+use crate::transport::credit::Lend;
 use crate::transport::error::peer_text;
 use crate::transport::state::CloseReason;
 use crate::transport::tcp::handshake::{CLOSE_LINGER, close_frame};
+use crate::transport::tcp::window::Window;
 use crate::transport::tcp::wire::Meter;
 
 /// The connection as its task tells of it, and the way to end that task.
@@ -81,6 +84,7 @@ pub(super) struct ControlStream {
     recv: Receiving,
     carrier: Carrier,
     meter: Arc<Meter>,
+    window: Window,
     /// Told once the peer has answered: its SETTINGS are known then.
     settles: Option<Arc<watch::Sender<bool>>>,
 }
@@ -93,9 +97,18 @@ pub(super) enum Receiving {
     Open(RecvStream),
 }
 
+/// The connection that the control stream is on: who moves its bytes, counts them and sets its window.
+#[derive(Debug)]
+pub(super) struct Moved {
+    pub(super) carrier: Carrier,
+    pub(super) meter: Arc<Meter>,
+    pub(super) window: Window,
+}
+
 impl ControlStream {
-    pub(super) fn new(send: SendStream<Bytes>, recv: Receiving, carrier: Carrier, meter: Arc<Meter>) -> Self {
-        Self { send, recv, carrier, meter, settles: None }
+    pub(super) fn new(send: SendStream<Bytes>, recv: Receiving, moved: Moved) -> Self {
+        let Moved { carrier, meter, window } = moved;
+        Self { send, recv, carrier, meter, window, settles: None }
     }
 
     /// The same, which tells when the peer has answered.
@@ -195,6 +208,10 @@ impl Channel for ControlStream {
         None
     }
 
+    fn lend(&self) -> Lend {
+        self.window.lend()
+    }
+
     async fn close(&mut self, reason: &CloseReason, by_peer: bool) {
         if by_peer {
             return self.carrier.abort();
@@ -221,8 +238,9 @@ async fn failed(carrier: &Carrier, error: &h2::Error) -> CloseReason {
 
 /// What the end of an HTTP/2 connection says about the tunnel that it was.
 pub(super) fn ended(error: &h2::Error) -> CloseReason {
-    let code = match (error.is_remote(), error.is_io()) {
-        (false, false) => CloseCode::Protocol,
+    let code = match (error.is_remote(), error.get_io()) {
+        (_, Some(error)) if Paced::is_flood(error) => CloseCode::Limit,
+        (false, None) => CloseCode::Protocol,
         _ => CloseCode::Internal,
     };
     CloseReason { code, text: peer_text(error.to_string().as_bytes()) }

@@ -31,12 +31,13 @@ use crate::transport::link::Admitted;
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests};
-use crate::transport::tcp::control::{Carrier, ControlStream, Receiving, ended};
+use crate::transport::tcp::control::{Carrier, ControlStream, Moved, Receiving, ended};
 use crate::transport::tcp::handshake::{BareFrames, CLOSE_LINGER};
 use crate::transport::tcp::narrow::{self, NarrowPaths};
 use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::serve::accept_one;
 use crate::transport::tcp::settings::{Settings, TcpSettings};
+use crate::transport::tcp::window::{Wanted, Window};
 use crate::transport::tcp::wire::Wire;
 use crate::transport::tunnel::Tunnel;
 
@@ -230,7 +231,9 @@ impl Dialed {
         let meter = wire.meter();
         let limit = settings.tunnel.timing.handshake_timeout;
         let (opened, control_stream) = oneshot::channel();
-        let carrier = Carrier::run(serve(wire, settings, state, accept, opened));
+        let (window, wanted) = Window::new(&settings.tcp);
+        let serving = Serving { settings, state, accept, wanted };
+        let carrier = Carrier::run(serving.run(wire, opened));
         let gone = carrier.clone();
         let opened = tokio::select! {
             opened = timeout(limit, control_stream) => opened,
@@ -241,43 +244,59 @@ impl Dialed {
             let text = "no control stream within the handshake timeout".into();
             return Err(CloseReason { code: CloseCode::HandshakeTimeout, text });
         };
-        Ok((Control::new(ControlStream::new(send, Receiving::Open(recv), carrier, meter), session), commands))
+        let moved = Moved { carrier, meter, window };
+        Ok((Control::new(ControlStream::new(send, Receiving::Open(recv), moved), session), commands))
     }
 }
 
 /// The two halves of the control stream.
 type ControlHalves = (h2::SendStream<Bytes>, h2::RecvStream);
 
-/// Serves HTTP/2 until the connection is gone. The first stream is the control stream. spec: TB-5
-async fn serve<A: Accept>(
-    wire: Wire,
+/// What serves HTTP/2.
+struct Serving<A> {
     settings: Settings,
     state: Arc<TunnelState>,
     accept: A,
-    opened: oneshot::Sender<ControlHalves>,
-) -> CloseReason {
-    let (wire, cork) = Corked::new(settings.guarded(wire, Role::Server));
-    let mut connection = match settings.http2_server().enable_connect_protocol().handshake::<_, Bytes>(wire).await {
-        Ok(connection) => connection,
-        Err(error) => return ended(&error),
-    };
-    let mut opened = Some(opened);
-    while let Some(accepted) = cork.run(connection.accept()).await {
-        let (request, mut respond) = match accepted {
-            Ok(accepted) => accepted,
+    wanted: Wanted,
+}
+
+impl<A: Accept> Serving<A> {
+    /// Serves until the connection is gone. The first stream is the control stream. spec: TB-5
+    async fn run(mut self, wire: Wire, opened: oneshot::Sender<ControlHalves>) -> CloseReason {
+        let (wire, cork) = Corked::new(self.settings.guarded(wire, Role::Server));
+        let mut http2 = self.settings.http2_server();
+        let mut connection = match http2.enable_connect_protocol().handshake::<_, Bytes>(wire).await {
+            Ok(connection) => connection,
             Err(error) => return ended(&error),
         };
-        let Some(opened) = opened.take() else {
-            accept_one(request, respond, &state, settings.tunnel.limits, &accept, Dialect::Adit);
-            continue;
-        };
-        match respond.send_response(http::Response::new(()), false) {
-            // Nobody waits any more: the tunnel is being given up.
-            Ok(send) => drop(opened.send((send, request.into_body()))),
-            Err(error) => return ended(&error),
+        let mut opened = Some(opened);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                accepted = cork.run(connection.accept()) => accepted,
+                size = self.wanted.changed() => {
+                    connection.set_target_window_size(size);
+                    continue;
+                }
+            };
+            let (request, mut respond) = match accepted {
+                Some(Ok(accepted)) => accepted,
+                Some(Err(error)) => return ended(&error),
+                None => break,
+            };
+            let Some(opened) = opened.take() else {
+                let limits = self.settings.tunnel.limits;
+                accept_one(request, respond, &self.state, limits, &self.accept, Dialect::Adit);
+                continue;
+            };
+            match respond.send_response(http::Response::new(()), false) {
+                // Nobody waits any more: the tunnel is being given up.
+                Ok(send) => drop(opened.send((send, request.into_body()))),
+                Err(error) => return ended(&error),
+            }
         }
+        CloseReason { code: CloseCode::Internal, text: "the responder ended the connection".into() }
     }
-    CloseReason { code: CloseCode::Internal, text: "the responder ended the connection".into() }
 }
 
 /// What a failed TLS handshake means to whoever configured it.

@@ -224,7 +224,7 @@ impl Answer {
         let length = declared_length(self.to_head, parts.status, &parts.headers);
         let body = StreamBody::new(stream, length, trailer_rules(self.limits));
         let upload = std::mem::take(&mut self.upload);
-        AnswerHead::Final(parts, RecvBody::http2(body, upload, self.in_flight.take()))
+        AnswerHead::Final(parts, RecvBody::http2(body, upload, self.in_flight.take()).watched_by_tunnel())
     }
 }
 

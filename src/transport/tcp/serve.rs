@@ -19,6 +19,7 @@ use crate::transport::arrival::{
     self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival, StreamRefusal, TunnelFacts,
 };
 use crate::transport::body::RecvBody;
+use crate::transport::credit::Ledger;
 use crate::transport::kind::Dialect;
 use crate::transport::state::{InFlight, TunnelState};
 use crate::transport::tcp::codes::{head_rules, reason, trailer_rules};
@@ -45,7 +46,7 @@ pub(super) fn accept_one<A: Accept>(
             Some(stream_type) => return accept_service(stream_type, (request, respond), state, in_flight, accept),
         }
     }
-    let (parts, body, service) = match admit(request, limits, dialect) {
+    let (parts, body, service) = match admit(request, limits, dialect, state.credit()) {
         Ok(request) => request,
         Err(code) => {
             debug!(%code, "a request broke the protocol");
@@ -108,7 +109,12 @@ fn not_implemented(mut respond: SendResponse<Bytes>) {
 type Admitted = (http::request::Parts, RecvBody, Option<ServiceName>);
 
 /// Checks a request again, whoever checked it before, and gives it the shape that every service gets. spec: SE-8, TB-7
-fn admit(request: Request<RecvStream>, limits: Limits, dialect: Dialect) -> Result<Admitted, StreamCode> {
+fn admit(
+    request: Request<RecvStream>,
+    limits: Limits,
+    dialect: Dialect,
+    credit: &Ledger,
+) -> Result<Admitted, StreamCode> {
     let (mut parts, stream) = request.into_parts();
     let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
     let path = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
@@ -131,7 +137,8 @@ fn admit(request: Request<RecvStream>, limits: Limits, dialect: Dialect) -> Resu
     let body = if stream.is_end_stream() {
         RecvBody::empty()
     } else {
-        RecvBody::http2(StreamBody::new(stream, length, trailer_rules(limits)), TiedUpload::default(), None)
+        let stream = StreamBody::new(stream, length, trailer_rules(limits));
+        RecvBody::http2(stream, TiedUpload::default(), None).watched(credit)
     };
     parts.version = Version::HTTP_11;
     parts.extensions = http::Extensions::new();

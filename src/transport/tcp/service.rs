@@ -17,6 +17,7 @@ use crate::protocol::stream::{self, Refused, ServiceEvent, ServiceReader, Stream
 use crate::protocol::tcp::{
     AUTHORITY, CAUSE_FIELD, FLOW_PROTOCOL, RAW_PROTOCOL, REASON_FIELD, SERVICE_FIELD, SERVICE_URI,
 };
+use crate::transport::credit::Revoke;
 use crate::transport::error::{OpenError, SendError, peer_text};
 use crate::transport::flow::Flow;
 use crate::transport::kind::Dialect;
@@ -301,6 +302,12 @@ impl RawRecv {
             }
         }
     }
+}
+
+impl Revoke for RawRecv {
+    /// Dropped, it gives back what it holds of the connection's window, and takes nothing more of it. The stream itself is
+    /// reset when the sending half is dropped too.
+    fn revoke(self) {}
 }
 
 /// The receiving half of a flow.

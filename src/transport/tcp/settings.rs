@@ -5,8 +5,9 @@ use std::time::Duration;
 use h2::{client, server};
 
 use crate::message::h2::guard::{Guard, Role};
-use crate::net::{Guarded, Tuning};
-use crate::transport::settings::{CONNECTION_WINDOW, CongestionControl, MAX_STREAMS, STREAM_WINDOW, TunnelSettings};
+use crate::net::{Guarded, Paced, Tuning};
+use crate::protocol::budgets::{STREAM_WINDOW, TUNNEL_WINDOW};
+use crate::transport::settings::{CongestionControl, MAX_STREAMS, TunnelSettings};
 use crate::transport::tcp::wire::Wire;
 
 /// How many streams that this end has reset are remembered, so that what is still under way on them is dropped quietly.
@@ -34,7 +35,7 @@ impl Default for TcpSettings {
     fn default() -> Self {
         Self {
             stream_window: STREAM_WINDOW,
-            connection_window: CONNECTION_WINDOW,
+            connection_window: TUNNEL_WINDOW,
             send_buffer: 512 << 10,
             max_streams: MAX_STREAMS,
             congestion: CongestionControl::default(),
@@ -42,6 +43,9 @@ impl Default for TcpSettings {
         }
     }
 }
+
+/// What HTTP/2 reads and writes.
+pub(super) type Http2Wire = Guarded<Paced<Wire>>;
 
 /// Both halves of the settings, as this transport hands them on.
 #[derive(Debug, Clone)]
@@ -90,9 +94,14 @@ impl Settings {
         builder
     }
 
-    /// The stream below HTTP/2, on which a malformed head costs its stream and no other. spec: ST-34
-    pub(super) fn guarded(&self, wire: Wire, role: Role) -> Guarded<Wire> {
-        Guarded::new(wire, Guard::new(role, self.header_list_size() as usize))
+    /// The stream below HTTP/2, on which a malformed head costs its stream and no other, and a flood of control frames the
+    /// connection. spec: ST-34, SE-13
+    pub(super) fn guarded(&self, wire: Wire, role: Role) -> Http2Wire {
+        let paced = match role {
+            Role::Client => Paced::at_client(wire),
+            Role::Server => Paced::at_server(wire),
+        };
+        Guarded::new(paced, Guard::new(role, self.header_list_size() as usize))
     }
 
     /// What the frames around small pieces of bodies that nobody reads yet may cost beside the window, bytes; the

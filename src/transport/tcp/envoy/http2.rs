@@ -1,5 +1,6 @@
 //! A tunnel in use: HTTP/2 whose client is the responder, watched, drained and ended by its driver. spec: EV-40, EV-43
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,13 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use crate::message::h2::guard::Role;
-use crate::net::{Cork, Corked, Guarded};
+use crate::net::{Cork, Corked};
 use crate::protocol::code::CloseCode;
 use crate::protocol::envoy::{InUse, InUseOutput, PingSettings};
 use crate::protocol::goaway::GoawayWatch;
 use crate::transport::arrival::Accept;
 use crate::transport::control::Command;
+use crate::transport::credit::balance;
 use crate::transport::kind::Dialect;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::Starter;
@@ -23,7 +25,8 @@ use crate::transport::tcp::envoy::entropy;
 use crate::transport::tcp::envoy::idle::{Awake, reason};
 use crate::transport::tcp::envoy::pings::Pings;
 use crate::transport::tcp::serve::accept_one;
-use crate::transport::tcp::settings::Settings;
+use crate::transport::tcp::settings::{Http2Wire, Settings};
+use crate::transport::tcp::window::{Window, drive};
 use crate::transport::tcp::wire::{Meter, Wire};
 
 /// The responder's end.
@@ -47,8 +50,10 @@ impl Responder<'_> {
             Err(error) => return ended(&error),
         };
         let mut pings = Pings::new(connection.ping_pong());
+        let (window, wanted) = Window::new(&settings.tcp);
+        let mut balance = pin!(balance(state.credit(), window.lend()));
         let carrier = Carrier::run(async move {
-            match cork.run(connection).await {
+            match drive(connection, cork, wanted).await {
                 Ok(()) => reason(CloseCode::Done, "the connection ended"),
                 Err(error) => ended(&error),
             }
@@ -68,6 +73,7 @@ impl Responder<'_> {
             }
             tokio::select! {
                 gone = carrier.gone() => return gone,
+                never = &mut balance => match never {},
                 () = goaway.cancelled(), if !tunnel.is_draining() => tunnel.peer_drains(Instant::now()),
                 answered = pings.answered() => answer(&mut tunnel, answered),
                 () = due(tunnel.deadline()) => tunnel.timeout(Instant::now(), meter.received(), entropy()),
@@ -108,6 +114,8 @@ impl<A: Accept> Initiator<'_, A> {
         };
         let mut pings = Pings::new(connection.ping_pong());
         let mut tunnel = InUse::new(Instant::now(), ping, meter.received(), entropy());
+        let (window, mut wanted) = Window::new(&settings.tcp);
+        let mut balance = pin!(balance(state.credit(), window.lend()));
         loop {
             let done = act(&mut tunnel, &mut pings, state);
             if let Some((reason, farewell)) = done.end {
@@ -127,6 +135,8 @@ impl<A: Accept> Initiator<'_, A> {
                     Some(Err(error)) => return ended(&error),
                     None => tunnel.ended_by_peer(Instant::now(), goaway.is_cancelled()),
                 },
+                size = wanted.changed() => connection.set_target_window_size(size),
+                never = &mut balance => match never {},
                 () = goaway.cancelled(), if !tunnel.is_draining() => tunnel.peer_drains(Instant::now()),
                 answered = pings.answered() => answer(&mut tunnel, answered),
                 () = due(tunnel.deadline()) => tunnel.timeout(Instant::now(), meter.received(), entropy()),
@@ -192,7 +202,7 @@ async fn due(deadline: Option<Instant>) {
 }
 
 /// Says GOAWAY, as far as the socket takes it at once.
-async fn abandon(connection: &mut server::Connection<Corked<Guarded<Wire>>, Bytes>, cork: &Cork<Guarded<Wire>>) {
+async fn abandon(connection: &mut server::Connection<Corked<Http2Wire>, Bytes>, cork: &Cork<Http2Wire>) {
     connection.abrupt_shutdown(h2::Reason::NO_ERROR);
     let last = cork.run(std::future::poll_fn(|cx| connection.poll_closed(cx)));
     // A peer that does not listen is not waited for.

@@ -1,0 +1,138 @@
+//! The rate at which one end may send frames that are nothing but work for the other. spec: SE-13
+
+use std::time::Instant;
+
+use crate::protocol::allowance::Allowance;
+use crate::protocol::budgets::{CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_MESSAGE_FRAME, CONTROL_FRAMES_PER_SECOND};
+use crate::protocol::http2::scan::{FrameHeader, FrameScan};
+
+/// A peer sends more control frames than anybody needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer floods HTTP/2 with control frames: far more than its messages need")]
+pub struct Flood;
+
+/// Counts the frames of both directions of a connection, as one end sees them.
+///
+/// A control frame is any that is neither HEADERS nor DATA with bytes or END_STREAM: WINDOW_UPDATE, RST_STREAM, PING,
+/// SETTINGS, PRIORITY, CONTINUATION, empty and unknown ones. They are paid from a stock that fills with time and with
+/// messages, because a busy peer has more to say.
+#[derive(Debug)]
+pub struct FrameRate {
+    received: FrameScan,
+    sent: FrameScan,
+    control: Allowance,
+}
+
+impl FrameRate {
+    /// At a client: its peer is a server.
+    pub const fn at_client(now: Instant) -> Self {
+        let control = Allowance::new(now, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND);
+        Self { received: FrameScan::of_server(), sent: FrameScan::of_client(), control }
+    }
+
+    /// At a server: its peer is a client.
+    pub const fn at_server(now: Instant) -> Self {
+        let control = Allowance::new(now, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND);
+        Self { received: FrameScan::of_client(), sent: FrameScan::of_server(), control }
+    }
+
+    /// Looks at the next bytes that were read, in any split. The clock is read only when the stock is empty.
+    ///
+    /// # Errors
+    /// [`Flood`]: the connection should be cut.
+    pub fn received(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Flood> {
+        while let Some(frame) = self.received.next(&mut bytes) {
+            match frame.kind {
+                FrameHeader::HEADERS => self.control.earn(CONTROL_FRAMES_PER_MESSAGE_FRAME),
+                FrameHeader::DATA if frame.length > 0 || frame.ends_stream() => {}
+                _ if self.control.spend(1, &now) => {}
+                _ => return Err(Flood),
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the next bytes that were written.
+    pub fn sent(&mut self, mut bytes: &[u8]) {
+        while let Some(frame) = self.sent.next(&mut bytes) {
+            if matches!(frame.kind, FrameHeader::HEADERS | FrameHeader::DATA) {
+                self.control.earn(CONTROL_FRAMES_PER_MESSAGE_FRAME);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const WINDOW_UPDATE: u8 = 8;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = payload.len() as u32;
+        let mut bytes = length.to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags, 0, 0, 0, 1]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    /// How many of these frames pass at once.
+    fn passing(rate: &mut FrameRate, bytes: &[u8], now: Instant) -> u32 {
+        let mut passed = 0;
+        while passed < 3 * CONTROL_FRAME_BURST && rate.received(bytes, || now).is_ok() {
+            passed += 1;
+        }
+        passed
+    }
+
+    // spec: SE-13
+    #[test]
+    fn control_frames_without_end_are_a_flood_whatever_their_type() {
+        let now = Instant::now();
+        let update = frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]);
+        let (reset, ping, unknown) = (frame(3, 0, &[0; 4]), frame(6, 0, &[0; 8]), frame(0xfa, 0, &[]));
+        for control in [update, reset, ping, unknown, frame(FrameHeader::DATA, 0, &[])] {
+            assert_eq!(passing(&mut FrameRate::at_client(now), &control, now), CONTROL_FRAME_BURST);
+            let mut rate = FrameRate::at_client(now);
+            assert!(rate.control.spend(CONTROL_FRAME_BURST, || now));
+            let later = now + Duration::from_secs(2);
+            assert_eq!(passing(&mut rate, &control, later), 2 * CONTROL_FRAMES_PER_SECOND, "time makes room");
+        }
+    }
+
+    // spec: SE-13
+    #[test]
+    fn messages_pay_for_the_control_frames_that_they_cause() {
+        let now = Instant::now();
+        let mut rate = FrameRate::at_client(now);
+        let updates = frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]).repeat(2);
+        let data = frame(FrameHeader::DATA, 0, b"piece");
+        rate.sent(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        for _ in 0..3 * CONTROL_FRAME_BURST {
+            rate.sent(&data);
+            rate.received(&updates, || now).unwrap();
+        }
+        let request = [frame(FrameHeader::HEADERS, 5, b"head"), frame(3, 0, &[0; 4])].concat();
+        assert_eq!(passing(&mut rate, &request, now), 3 * CONTROL_FRAME_BURST, "each request may be cancelled");
+        assert_eq!(passing(&mut rate, &data, now), 3 * CONTROL_FRAME_BURST, "windows bound data");
+    }
+
+    #[test]
+    fn frames_are_found_in_any_split() {
+        let now = Instant::now();
+        let begun = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        // A payload that looks like a control frame.
+        let data = frame(FrameHeader::DATA, 0, &frame(WINDOW_UPDATE, 0, &[0; 4]));
+        let whole = [&begun[..], &data.repeat(50), &frame(WINDOW_UPDATE, 0, &[0; 4]).repeat(7)].concat();
+        for size in [1, 3, 10, 1000, whole.len()] {
+            let mut rate = FrameRate::at_server(now);
+            for piece in whole.chunks(size) {
+                rate.received(piece, || now).unwrap();
+            }
+            assert!(rate.control.spend(CONTROL_FRAME_BURST - 7, || now), "{size} at a time");
+            assert!(!rate.control.spend(1, || now), "{size} at a time");
+        }
+    }
+}

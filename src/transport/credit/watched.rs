@@ -1,0 +1,135 @@
+//! A receiving half that its ledger can see, and end while the consumer is busy elsewhere.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::Ledger;
+
+/// What a ledger may ask of a stream that it watches.
+pub(super) trait Lane: fmt::Debug + Send + Sync {
+    fn gauge(&self) -> &Gauge;
+
+    /// Ends the stream: what waits for its consumer is given up with its credit, and the peer is told to stop.
+    fn revoke(&self);
+}
+
+/// How a consumer keeps up.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    taken: AtomicU64,
+    /// It asked for more than there was.
+    waits: AtomicBool,
+}
+
+impl Gauge {
+    /// Whether the stream is held back, and the bytes that its consumer has taken.
+    pub(super) fn read(&self) -> (bool, u64) {
+        (!self.waits.load(Ordering::Relaxed), self.taken.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, waits: bool, bytes: usize) {
+        self.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.waits.store(waits, Ordering::Relaxed);
+    }
+}
+
+/// A receiving half that can be ended from outside.
+pub(in crate::transport) trait Revoke: fmt::Debug + Send + 'static {
+    /// Gives up the rest, and tells the peer `limit`, or what comes closest.
+    fn revoke(self);
+}
+
+/// The stream was ended because its consumer took too little for too long. spec: SE-11, SE-12
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::transport) struct Revoked;
+
+/// A receiving half as its ledger sees it.
+#[derive(Debug)]
+pub(in crate::transport) struct Watched<S> {
+    gauge: Gauge,
+    /// `None` once it was ended.
+    half: Mutex<Option<S>>,
+}
+
+impl<S> Watched<S> {
+    fn lock(&self) -> MutexGuard<'_, Option<S>> {
+        self.half.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Revoke> Lane for Watched<S> {
+    fn gauge(&self) -> &Gauge {
+        &self.gauge
+    }
+
+    fn revoke(&self) {
+        let half = self.lock().take();
+        if let Some(half) = half {
+            half.revoke();
+        }
+    }
+}
+
+/// Where the consumer has its receiving half.
+#[derive(Debug)]
+pub(in crate::transport) enum Place<S> {
+    /// It is too short to matter to others, or over.
+    Own(S),
+    Watched(Arc<Watched<S>>),
+}
+
+impl<S: Revoke> Place<S> {
+    /// Puts a receiving half under the eyes of a ledger; its consumer may take less than the least rate for so long.
+    pub(in crate::transport) fn watched(half: S, ledger: &Ledger, patience: Duration) -> Self {
+        let watched = Arc::new(Watched { gauge: Gauge::default(), half: Mutex::new(Some(half)) });
+        let lane: Weak<Watched<S>> = Arc::downgrade(&watched);
+        ledger.watch(lane, patience);
+        Self::Watched(watched)
+    }
+
+    /// Asks the half for something that its consumer wants; `bytes` says how much of that is payload.
+    pub(in crate::transport) fn poll<T>(
+        &mut self,
+        ask: impl FnOnce(&mut S) -> Poll<T>,
+        bytes: impl FnOnce(&T) -> usize,
+    ) -> Result<Poll<T>, Revoked> {
+        let watched = match self {
+            Self::Own(half) => return Ok(ask(half)),
+            Self::Watched(watched) => watched,
+        };
+        let mut half = watched.lock();
+        let polled = ask(half.as_mut().ok_or(Revoked)?);
+        match &polled {
+            Poll::Pending => watched.gauge.note(true, 0),
+            Poll::Ready(given) => watched.gauge.note(false, bytes(given)),
+        }
+        Ok(polled)
+    }
+
+    /// Looks at the half without taking anything; `None` once it was ended.
+    pub(in crate::transport) fn with<T>(&mut self, look: impl FnOnce(&mut S) -> T) -> Option<T> {
+        match self {
+            Self::Own(half) => Some(look(half)),
+            Self::Watched(watched) => watched.lock().as_mut().map(look),
+        }
+    }
+
+    /// As [`Place::with`], of a half that stays as it is.
+    pub(in crate::transport) fn look<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
+        match self {
+            Self::Own(half) => Some(look(half)),
+            Self::Watched(watched) => watched.lock().as_ref().map(look),
+        }
+    }
+
+    /// The half itself; `None` once it was ended.
+    pub(in crate::transport) fn into_inner(self) -> Option<S> {
+        match self {
+            Self::Own(half) => Some(half),
+            Self::Watched(watched) => watched.lock().take(),
+        }
+    }
+}

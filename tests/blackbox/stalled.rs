@@ -1,0 +1,140 @@
+//! Clients and services that do not read take nothing from others: not their credit, and not the tunnel.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::support::eventually::{PATIENCE, eventually};
+use crate::support::site::{Cloud, Edge, Running, Site, TO_NODE, Transport, over_each_transport};
+
+over_each_transport!(clients_that_do_not_read_leave_the_others_alone, services_that_do_not_read_leave_the_others_alone,);
+
+/// As many streams of a tunnel may be held back; `HELD_STREAMS` of the code.
+const BOUND: u64 = 64;
+
+/// A service that answers every connection without end, or takes it and reads nothing.
+struct Service {
+    address: SocketAddr,
+    _tasks: JoinSet<()>,
+}
+
+impl Service {
+    async fn start(talks: bool) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut held = Vec::new();
+            let mut answers = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                if talks {
+                    answers.spawn(talk(stream));
+                } else {
+                    held.push(stream);
+                }
+            }
+        });
+        Self { address, _tasks: tasks }
+    }
+
+    /// A site with this service under `/stall`.
+    async fn site(&self, transport: Transport) -> Site {
+        let stall = format!("{{ name: stall, match: {{ prefix: /stall }}, target: \"http://{}\" }}", self.address);
+        let edge = Edge::new(transport).service(&stall).service("{ name: web, match: {}, target: \"{target}\" }");
+        Site::with(Cloud::new(), edge).await
+    }
+}
+
+/// Answers one request, and never comes to an end.
+async fn talk(mut stream: TcpStream) {
+    let mut head = [0; 4096];
+    let _ = stream.read(&mut head).await;
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n").await;
+    while stream.write_all(&[7; 1 << 16]).await.is_ok() {}
+}
+
+/// A client with small buffers that asks and does not read.
+async fn stalled_client(egress: SocketAddr, head: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(egress).await.unwrap();
+    stream.write_all(format!("{head}\r\nhost: x\r\n{TO_NODE}\r\n").as_bytes()).await.unwrap();
+    stream
+}
+
+async fn held_back(process: &Running, role: &str) -> u64 {
+    process.metric(&format!("adit_streams_held_back{{role=\"{role}\"}}")).await
+}
+
+async fn not_read(process: &Running, role: &str, reason: &str) -> u64 {
+    process.metric(&format!("adit_streams_not_read_total{{role=\"{role}\",reason=\"{reason}\"}}")).await
+}
+
+/// Others are answered at once, and the tunnel is the one that it was.
+async fn others_are_served(site: &Site, tunnel: &str) {
+    for _ in 0..20 {
+        assert_eq!(timeout(PATIENCE, site.get("/")).await.expect("others wait").status(), 200);
+    }
+    let tunnels = site.responder.0.tunnels().await.accepted;
+    let seen: Vec<_> = tunnels.iter().map(|tunnel| (tunnel.id.as_str(), tunnel.health.as_str())).collect();
+    assert_eq!(seen, [(tunnel, "healthy")]);
+}
+
+async fn tunnel_of(site: &Site) -> String {
+    site.responder.0.tunnels().await.accepted[0].id.clone()
+}
+
+// spec: SE-9, SE-10, SE-11
+async fn clients_that_do_not_read_leave_the_others_alone(transport: Transport) {
+    let service = Service::start(true).await;
+    let site = service.site(transport).await;
+    let tunnel = tunnel_of(&site).await;
+    let mut held = Vec::new();
+    for _ in 0..BOUND / 2 {
+        held.push(stalled_client(site.egress(), "GET /stall HTTP/1.1").await);
+        held.last_mut().unwrap().write_all(b"\r\n").await.unwrap();
+    }
+    eventually("half as many held back as may be", async || {
+        (held_back(&site.responder.0, "responder").await == BOUND / 2).then_some(())
+    })
+    .await;
+    others_are_served(&site, &tunnel).await;
+    for _ in 0..BOUND {
+        held.push(stalled_client(site.egress(), "GET /stall HTTP/1.1").await);
+        held.last_mut().unwrap().write_all(b"\r\n").await.unwrap();
+    }
+    eventually("those beyond the bound ended", async || {
+        let ended = not_read(&site.responder.0, "responder", "bound").await;
+        (ended >= BOUND / 2 && held_back(&site.responder.0, "responder").await <= BOUND).then_some(())
+    })
+    .await;
+    others_are_served(&site, &tunnel).await;
+    drop(held);
+    eventually("nothing held back", async || (held_back(&site.responder.0, "responder").await == 0).then_some(()))
+        .await;
+    others_are_served(&site, &tunnel).await;
+}
+
+// spec: SE-9, SE-10
+async fn services_that_do_not_read_leave_the_others_alone(transport: Transport) {
+    let service = Service::start(false).await;
+    let site = service.site(transport).await;
+    let tunnel = tunnel_of(&site).await;
+    let mut uploads = JoinSet::new();
+    for _ in 0..BOUND / 2 {
+        let mut client = stalled_client(site.egress(), "POST /stall HTTP/1.1").await;
+        uploads.spawn(async move {
+            client.write_all(b"content-length: 1000000000000\r\n\r\n").await.unwrap();
+            while client.write_all(&[7; 1 << 16]).await.is_ok() {}
+        });
+    }
+    eventually("all uploads held back", async || {
+        (held_back(&site.initiator, "initiator").await == BOUND / 2).then_some(())
+    })
+    .await;
+    others_are_served(&site, &tunnel).await;
+}
