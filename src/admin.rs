@@ -10,7 +10,7 @@
 //! | `POST /drain` | 202; the process finishes what runs, then exits |
 //!
 //! Row 12: sees the data plane only through [`AdminState`]. Whoever reaches the listener may read and drain: bind it to
-//! loopback or to a Unix socket (mode 0600). A browser of the same machine is kept out by `guard`.
+//! loopback or to a Unix socket (mode 0600). A listener that is [read only](Listener::read_only) has the first three alone. A browser of the same machine is kept out by `guard`.
 
 use std::io;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub trait AdminState: Send + Sync + 'static {
 ///
 /// Cancel safety: dropping the future closes the listener and every connection at once.
 pub async fn serve(listener: Listener, state: Arc<dyn AdminState>, stop: CancellationToken) {
-    let guard = guard::Guard::for_listener(listener.address());
+    let guard = guard::Guard::for_listener(&listener);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

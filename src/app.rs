@@ -4,6 +4,8 @@
 //! start-up and port 0 is known before anything runs.
 
 mod build;
+mod certificates;
+mod named;
 mod state;
 
 use std::net::SocketAddr;
@@ -22,6 +24,7 @@ use crate::responder::Responder;
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 
 pub use build::AppError;
+use certificates::Certificates;
 use state::State;
 
 /// The roles of one configuration, bound and ready to run.
@@ -33,6 +36,7 @@ pub struct App {
     egress: Vec<Egress>,
     initiator: Option<(Initiator<Services>, ReadyGuard)>,
     admin: Option<admin::Listener>,
+    metrics_listener: Option<admin::Listener>,
 }
 
 impl std::fmt::Debug for App {
@@ -70,6 +74,11 @@ impl App {
         self.admin.as_ref().map(|listener| listener.address().clone())
     }
 
+    /// Where metrics and health can be read, and nothing else.
+    pub fn metrics_address(&self) -> Option<AdminAddress> {
+        self.metrics_listener.as_ref().map(|listener| listener.address().clone())
+    }
+
     /// What the initiator's tunnels are doing, before and while it runs.
     pub fn initiator_status(&self) -> Option<StatusBoard> {
         self.initiator.as_ref().map(|(initiator, _)| initiator.status())
@@ -84,14 +93,16 @@ impl App {
     /// None so far: what fails while running is retried and reported, not fatal.
     pub async fn run(self, drain: Drain) -> Result<(), AppError> {
         self.announce();
-        let Self { config, metrics, state, responder, egress, initiator, admin } = self;
+        let Self { config, metrics, state, responder, egress, initiator, admin, metrics_listener } = self;
         let admin_stop = CancellationToken::new();
-        let admin = admin.map(|listener| {
+        let listeners = [admin, metrics_listener].into_iter().flatten();
+        let admin = listeners.map(|listener| {
             let state: Arc<dyn admin::AdminState> = state.clone();
             tokio::spawn(admin::serve(listener, state, admin_stop.clone()))
         });
+        let admin: Vec<_> = admin.collect();
         // Nothing is owed to a process that ends, so upkeep is the one task that drain does not wait for.
-        let upkeep = tokio::spawn(keep_up(metrics));
+        let upkeep = tokio::spawn(keep_up(metrics, state.certificates().clone()));
         if let Some(responder) = responder {
             drop(drain.watch().spawn(responder.run(drain.watch())));
         }
@@ -115,7 +126,7 @@ impl App {
         }
         admin_stop.cancel();
         upkeep.abort();
-        if let Some(admin) = admin {
+        for admin in admin {
             // A panic there has been reported by the runtime already.
             let _ = admin.await;
         }
@@ -133,18 +144,24 @@ impl App {
         for egress in &self.egress {
             info!(address = %egress.local_addr(), "taking requests");
         }
+        if let Some(listener) = &self.metrics_listener {
+            info!(address = %listener.address(), "metrics listener");
+        }
         if let Some(address) = self.admin_address() {
             info!(%address, "admin listener");
         }
     }
 }
 
-async fn keep_up(metrics: Metrics) {
+async fn keep_up(metrics: Metrics, certificates: Certificates) {
     let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
-    loop {
-        interval.tick().await;
-        metrics.upkeep();
-    }
+    let fold = async {
+        loop {
+            interval.tick().await;
+            metrics.upkeep();
+        }
+    };
+    tokio::join!(certificates.remind(), fold);
 }
 
 /// Start-up is complete when one tunnel is up; a drain that comes first leaves it incomplete.

@@ -10,6 +10,7 @@
 //! | `reader`, `scalar` | walks the tree, collects mistakes, finds unknown keys |
 //! | `responder`, `initiator`, `envoy`, `egress`, `services`, `tls`, `process` | one section of the file each: the settings, their defaults and bounds |
 //! | `keys` | the reference of all keys, made by asking the readers above |
+//! | `inspect` | what an operator should know about the certificates and keys of a file |
 //! | `listeners` | no two keys may listen at one address |
 //! | `secret`, `surroundings`, `report`, `show` | masked credentials, the outside world, the report, how settings print |
 //!
@@ -26,6 +27,7 @@ mod document;
 mod egress;
 mod envoy;
 mod initiator;
+mod inspect;
 mod keys;
 mod listeners;
 mod process;
@@ -46,8 +48,9 @@ use reader::{At, Context, Section};
 pub use egress::{EgressConfig, EgressLimits};
 pub use envoy::EnvoyAcceptConfig;
 pub use initiator::{InitiatorConfig, TunnelConfig};
+pub use inspect::{Inspected, WARN_BEFORE, inspect};
 pub use keys::keys;
-pub use process::{AdminAddress, AdminAddressError, LogConfig, LogLevel};
+pub use process::{AdminAddress, AdminAddressError, LogConfig, LogLevel, MetricsConfig};
 pub use report::{Mistake, Report};
 pub use responder::{AdmissionConfig, NodeConfig, ResponderConfig};
 pub use secret::Secret;
@@ -73,6 +76,8 @@ pub struct Checked {
     pub services: Vec<ServiceConfig>,
     /// `admin`: where the admin listener is; none when absent.
     pub admin: Option<AdminAddress>,
+    /// `metrics`: what can be scraped, and from where.
+    pub metrics: MetricsConfig,
     /// `log`: what is written to standard error.
     pub log: LogConfig,
     /// `workers`: threads that move traffic; 1 is a current-thread runtime, which is the fastest per core. Default 1,
@@ -124,6 +129,7 @@ fn read(documents: Vec<Node>, context: &Context<'_>) -> Option<Checked> {
             egress: section.or("egress", Vec::new(), egress::egress),
             services: section.or("services", Vec::new(), services::services),
             admin: section.optional("admin", process::admin),
+            metrics: section.or("metrics", MetricsConfig::default(), process::metrics),
             log: section.or("log", LogConfig::default(), process::log),
             workers: section.or("workers", 1, |at| at.count(1..=MAX_WORKERS)),
             drain_timeout: section

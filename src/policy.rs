@@ -8,7 +8,7 @@
 //! templates are such that no two claims have the same proof (see [`IdentityTemplate`]).
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::id::{Claim, PeerIdentity, Place, SpkiPin};
 use crate::protocol::code::RefusalCode;
@@ -37,10 +37,11 @@ pub struct Admitted {
 
 /// What a peer showed when it was admitted: enough to ask again under other rules. Shown to nobody; `Debug` hides the
 /// token.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Proof {
     identity: PeerIdentity,
-    token: Option<Token>,
+    /// The last one that was accepted.
+    token: Mutex<Option<Token>>,
 }
 
 impl Proof {
@@ -49,7 +50,22 @@ impl Proof {
     /// # Errors
     /// As for [`authorize`].
     pub fn authorize(&self, place: Place, rules: &Rules) -> Result<Admitted, Refusal> {
-        authorize(place, &self.identity, self.token.as_deref(), rules)
+        let token = self.token();
+        authorize(place, &self.identity, token.as_deref(), rules)
+    }
+
+    /// Asks again with a fresh token, which counts from now on if the claim at `place` is admitted with it. spec: CT-32
+    ///
+    /// # Errors
+    /// As for [`authorize`]; the former token still counts then.
+    pub fn renew(&self, token: Token, place: Place, rules: &Rules) -> Result<(), Refusal> {
+        let _admitted = authorize(place, &self.identity, Some(&token), rules)?;
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(())
+    }
+
+    fn token(&self) -> Option<Token> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The key that was proven.
@@ -101,7 +117,7 @@ pub fn authorize(
     check_identity(&place.claim, identity, rules)?;
     check_pins(identity, rules)?;
     check_node(&place.claim, identity, token, rules)?;
-    let proof = Proof { identity: identity.clone(), token: token.and_then(Token::new) };
+    let proof = Proof { identity: identity.clone(), token: Mutex::new(token.and_then(Token::new)) };
     Ok(Admitted { place, proof: Arc::new(proof), quotas: rules.quotas, generation: rules.generation })
 }
 

@@ -8,6 +8,7 @@ mod admit;
 mod builder;
 mod gone;
 mod handle;
+mod lifetime;
 mod listener;
 mod shared;
 mod terms;

@@ -31,6 +31,7 @@
 
 mod certificate;
 mod error;
+mod examine;
 pub mod pki;
 mod provider;
 mod reject;
@@ -39,8 +40,9 @@ mod settings;
 mod store;
 mod verify;
 
-pub use certificate::{Summary, peer_identity, spki_pin};
+pub use certificate::{Summary, Utc, peer_identity, spki_pin};
 pub use error::TlsError;
+pub use examine::{examine, names, valid_until};
 pub use provider::provider;
 pub use reject::{Fault, Peer, Rejection};
 pub use settings::{

@@ -10,18 +10,24 @@ use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request};
 
+use crate::admin::socket::Listener;
 use crate::config::AdminAddress;
 
-/// What the listener's address asks of requests.
+/// What may be asked of a listener for reading only.
+const READABLE: [&str; 3] = ["/metrics", "/healthz", "/ready"];
+
+/// What the listener asks of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Guard {
     loopback_only: bool,
+    read_only: bool,
 }
 
 impl Guard {
     /// A listener elsewhere than on loopback is reached by names that only its operator knows.
-    pub(super) fn for_listener(address: &AdminAddress) -> Self {
-        Self { loopback_only: matches!(address, AdminAddress::Tcp(address) if address.ip().is_loopback()) }
+    pub(super) fn for_listener(listener: &Listener) -> Self {
+        let is_loopback = matches!(listener.address(), AdminAddress::Tcp(address) if address.ip().is_loopback());
+        Self { loopback_only: is_loopback, read_only: listener.is_read_only() }
     }
 
     /// Why the request is refused, if it is.
@@ -30,6 +36,9 @@ impl Guard {
             return Some(
                 "this listener answers to localhost, 127.0.0.1 and [::1] only; the Host of the request is another",
             );
+        }
+        if self.read_only && !READABLE.contains(&request.uri().path()) {
+            return Some("this listener is for /metrics, /healthz and /ready only; the admin listener has the rest");
         }
         if request.method() != Method::GET && is_cross_origin(request.headers()) {
             return Some("a web page of another origin may not ask for this");
@@ -68,8 +77,8 @@ fn is_cross_origin(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    const LOOPBACK: Guard = Guard { loopback_only: true };
-    const ELSEWHERE: Guard = Guard { loopback_only: false };
+    const LOOPBACK: Guard = Guard { loopback_only: true, read_only: false };
+    const ELSEWHERE: Guard = Guard { loopback_only: false, read_only: false };
 
     fn request(method: Method, headers: &[(&str, &str)]) -> Request<()> {
         let start = Request::builder().method(method).uri("/metrics");

@@ -21,6 +21,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub struct Listener {
     socket: Socket,
     address: AdminAddress,
+    read_only: bool,
 }
 
 #[derive(Debug)]
@@ -41,6 +42,17 @@ impl Listener {
         }
     }
 
+    /// Answers for metrics and health only.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// Where it is bound; port 0 has become a port.
     pub fn address(&self) -> &AdminAddress {
         &self.address
@@ -49,7 +61,7 @@ impl Listener {
     async fn bind_tcp(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = AdminAddress::Tcp(listener.local_addr()?);
-        Ok(Self { socket: Socket::Tcp(listener), address })
+        Ok(Self { socket: Socket::Tcp(listener), address, read_only: false })
     }
 
     async fn bind_unix(path: &Path) -> io::Result<Self> {
@@ -60,7 +72,7 @@ impl Listener {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is not a socket", path.display())));
         }
         let listener = bind_private(path)?;
-        Ok(Self { socket: Socket::Unix(listener), address: AdminAddress::Unix(path.to_owned()) })
+        Ok(Self { socket: Socket::Unix(listener), address: AdminAddress::Unix(path.to_owned()), read_only: false })
     }
 
     /// Cancel safety: a connection is either returned or stays in the backlog.

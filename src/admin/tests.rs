@@ -51,7 +51,10 @@ struct Running {
 }
 
 async fn start(address: &str, state: State) -> Running {
-    let listener = Listener::bind(&address.parse().unwrap()).await.unwrap();
+    run(Listener::bind(&address.parse().unwrap()).await.unwrap(), state)
+}
+
+fn run(listener: Listener, state: State) -> Running {
     let (address, state, stop) = (listener.address().clone(), Arc::new(state), CancellationToken::new());
     let task = tokio::spawn(serve(listener, Arc::<State>::clone(&state), stop.clone()));
     Running { address, state, stop, task }
@@ -93,6 +96,22 @@ async fn not_ready_says_what_is_missing() {
     let answer = admin.ask(Method::GET, "/ready").await;
     assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, "the first tunnel\ncertificates\n".to_owned()));
     assert_eq!(admin.ask(Method::GET, "/healthz").await.0, StatusCode::OK);
+}
+
+/// Whoever could scrape could drain.
+#[tokio::test]
+async fn a_listener_for_reading_has_metrics_and_health_and_nothing_else() {
+    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let admin = run(listener.read_only(), State::default());
+    for path in ["/metrics", "/healthz", "/ready", "/ready?tunnels=1"] {
+        assert_eq!(admin.ask(Method::GET, path).await.0, StatusCode::OK, "{path}");
+    }
+    for (method, path) in
+        [(Method::POST, "/drain"), (Method::GET, "/config"), (Method::GET, "/tunnels"), (Method::GET, "/x")]
+    {
+        assert_eq!(admin.ask(method, path).await.0, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(admin.state.drains.load(Ordering::Relaxed), 0);
 }
 
 /// Its parameters were ignored, and everything was answered.

@@ -2,15 +2,15 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::warn;
 
 use crate::admin;
 use crate::app::App;
-use crate::app::state::State;
-use crate::config::{Checked, EgressConfig, InitiatorConfig, ResponderConfig};
+use crate::app::state::{Parts, State};
+use crate::config::{AdminAddress, Checked, EgressConfig, InitiatorConfig, ResponderConfig};
 use crate::egress::{self, Egress, Settings as EgressSettings};
 use crate::initiator::serve::{DuplicateService, Services};
 use crate::initiator::{self, Destination, Initiator};
@@ -62,9 +62,11 @@ pub enum AppError {
     /// The persisted keys.
     #[error("responder.state_dir")]
     Keys(#[from] secret::SecretError),
-    /// The admin listener.
-    #[error("admin: cannot listen on {address}")]
+    /// The admin listener, or the one for metrics.
+    #[error("{key}: cannot listen on {address}")]
     Admin {
+        /// Which one.
+        key: &'static str,
         /// What was asked for.
         address: String,
         /// What the system said.
@@ -98,18 +100,19 @@ pub(super) async fn build(config: Checked) -> Result<App, AppError> {
         Some(settings) => Some((initiator(settings, &config, &metrics)?, ready.guard("first tunnel"))),
         None => None,
     };
-    let admin = match &config.admin {
-        Some(address) => Some(
-            admin::Listener::bind(address)
-                .await
-                .map_err(|source| AppError::Admin { address: address.to_string(), source })?,
-        ),
-        None => None,
-    };
+    let admin = listener(config.admin.as_ref(), "admin").await?;
+    let metrics_address = config.metrics.listen.map(AdminAddress::Tcp);
+    let metrics_listener = listener(metrics_address.as_ref(), "metrics.listen").await?.map(admin::Listener::read_only);
     let board = initiator.as_ref().map(|(initiator, _)| initiator.status());
-    let shown = serde_json::to_value(&config).unwrap_or_default();
-    let state = Arc::new(State::new(metrics.clone(), ready, responder.as_ref(), board, shown));
-    Ok(App { config, metrics, state, responder, egress, initiator, admin })
+    let parts = Parts { metrics: &metrics, ready, responder: responder.as_ref(), board, config: &config };
+    let state = Arc::new(State::new(parts));
+    Ok(App { config, metrics, state, responder, egress, initiator, admin, metrics_listener })
+}
+
+async fn listener(address: Option<&AdminAddress>, key: &'static str) -> Result<Option<admin::Listener>, AppError> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = admin::Listener::bind(address).await;
+    bound.map(Some).map_err(|source| AppError::Admin { key, address: address.to_string(), source })
 }
 
 fn responder(settings: &ResponderConfig, config: &Checked, metrics: &Metrics) -> Result<Responder, AppError> {
@@ -139,15 +142,39 @@ fn responder(settings: &ResponderConfig, config: &Checked, metrics: &Metrics) ->
     })
 }
 
-/// Persisted where the file says; else new, so that tunnels of a former process notice its end by their idle timeout.
+/// Persisted where the file says; else new, so that tunnels of a former process notice its end by their idle timeout. A disk
+/// that is full or cannot be written keeps nobody from starting; a key that is not what it should be does.
 fn keys(settings: &ResponderConfig) -> Result<Keys, AppError> {
     let Some(folder) = &settings.state_dir else { return Ok(Keys::ephemeral()) };
+    match persisted(folder) {
+        Ok(keys) => Ok(keys),
+        Err(
+            error @ (AppError::StateDir { .. }
+            | AppError::Keys(secret::SecretError::Read { .. } | secret::SecretError::Create { .. })),
+        ) => {
+            warn!(
+                folder = %folder.display(), error = causes(&error).join(": "),
+                "the state folder cannot be used: after a restart, tunnels come back as late as by the idle timeout"
+            );
+            Ok(Keys::ephemeral())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn persisted(folder: &Path) -> Result<Keys, AppError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|source| AppError::StateDir { folder: folder.clone(), source })?;
+    made.map_err(|source| AppError::StateDir { folder: folder.to_owned(), source })?;
     let secret = secret::load_or_create(&folder.join(KEYS_FILE), Keys::BYTES)?;
     let mut bytes = [0; Keys::BYTES];
     bytes.copy_from_slice(secret.as_bytes());
     Ok(Keys::new(&bytes))
+}
+
+/// The error and what caused it, as texts.
+fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    let first: Option<&dyn std::error::Error> = Some(error);
+    std::iter::successors(first, |error| error.source()).map(ToString::to_string).collect()
 }
 
 fn egress(settings: &EgressConfig, directory: &Arc<Directory<Tunnel>>, metrics: &Metrics) -> Result<Egress, AppError> {

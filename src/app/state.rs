@@ -5,6 +5,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AcceptedTunnel, AdminState, DialledTunnel, GoneNode, Readiness, TransportPath, TunnelsReport};
+use crate::app::certificates::Certificates;
+use crate::app::named;
+use crate::config::Checked;
 use crate::initiator::auto::PathReport;
 use crate::initiator::{SlotStatus, StatusBoard, UnresolvedStatus};
 use crate::lifecycle::Ready;
@@ -14,12 +17,24 @@ use crate::routing::Directory;
 use crate::telemetry::{DestinationState, Metrics};
 use crate::transport::Tunnel;
 
+/// What is known of an app when it is built.
+pub(super) struct Parts<'a> {
+    pub(super) metrics: &'a Metrics,
+    pub(super) ready: Ready,
+    pub(super) responder: Option<&'a Responder>,
+    pub(super) board: Option<StatusBoard>,
+    pub(super) config: &'a Checked,
+}
+
 /// Handles on everything that can be shown, and on the one thing that can be asked for.
 pub(super) struct State {
     metrics: Metrics,
     ready: Ready,
     directory: Arc<Directory<Tunnel>>,
     gone: GoneNodes,
+    certificates: Certificates,
+    /// Whether there are series that bear names.
+    names: bool,
     board: Option<StatusBoard>,
     config: serde_json::Value,
     drain_requested: CancellationToken,
@@ -33,22 +48,31 @@ impl std::fmt::Debug for State {
 }
 
 impl State {
-    pub(super) fn new(
-        metrics: Metrics,
-        ready: Ready,
-        responder: Option<&Responder>,
-        board: Option<StatusBoard>,
-        config: serde_json::Value,
-    ) -> Self {
-        let (drain_requested, draining) = (CancellationToken::new(), CancellationToken::new());
-        let directory = responder.map(Responder::directory).unwrap_or_default();
-        let gone = responder.map(Responder::gone).unwrap_or_default();
-        Self { metrics, ready, directory, gone, board, config, drain_requested, draining }
+    /// Reads the certificates of the file, and warns of what is wrong with them.
+    pub(super) fn new(parts: Parts<'_>) -> Self {
+        let Parts { metrics, ready, responder, board, config } = parts;
+        Self {
+            metrics: metrics.clone(),
+            ready,
+            directory: responder.map(Responder::directory).unwrap_or_default(),
+            gone: responder.map(Responder::gone).unwrap_or_default(),
+            certificates: Certificates::of(config),
+            names: config.metrics.names,
+            board,
+            config: serde_json::to_value(config).unwrap_or_default(),
+            drain_requested: CancellationToken::new(),
+            draining: CancellationToken::new(),
+        }
     }
 
     /// Resolves when an operator asked for a drain. Cancel safe.
     pub(super) async fn drain_requested(&self) {
         self.drain_requested.cancelled().await;
+    }
+
+    /// What the file names.
+    pub(super) fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// From here on the process is not ready.
@@ -60,6 +84,10 @@ impl State {
 impl AdminState for State {
     fn metrics(&self) -> String {
         self.metrics.process();
+        self.certificates.measure(&self.metrics);
+        if self.names {
+            return self.metrics.render() + &named::render(&self.tunnels(), &self.gone.past_exchanges());
+        }
         self.metrics.render()
     }
 

@@ -2,18 +2,31 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
-use adit::config::{self, AdminAddress, Checked, EgressConfig, InitiatorConfig, ResponderConfig, ServiceConfig};
+use adit::config::{
+    self, AdminAddress, Checked, EgressConfig, InitiatorConfig, Inspected, ResponderConfig, ServiceConfig,
+};
 use adit::routing::Tenant;
+use adit::tls::Utc;
 use adit::transport::TransportChoice;
+use time::OffsetDateTime;
 
 use super::{FAILED, say};
 
 pub(super) fn check(file: &Path) -> ExitCode {
     match config::load(file, &config::Process) {
         Ok(checked) => {
-            say(&format!("{}: ok\n{}", file.display(), summary(&checked)));
-            ExitCode::SUCCESS
+            let certificates = config::inspect(&checked, SystemTime::now());
+            let problems = certificates.iter().map(|inspected| inspected.problems.len()).sum::<usize>();
+            let verdict = match problems {
+                0 => "ok".to_owned(),
+                1 => "1 problem".to_owned(),
+                problems => format!("{problems} problems"),
+            };
+            let shown = certificates.iter().map(certificate).collect::<String>();
+            say(&format!("{}: {verdict}\n{}{shown}", file.display(), summary(&checked)));
+            if problems == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
         }
         Err(report) => {
             say(&format!("{report}\n"));
@@ -32,6 +45,18 @@ pub(super) fn summary(checked: &Checked) -> String {
     lines.extend(checked.admin.iter().map(|address| format!("admin      {address}")));
     lines.extend(warnings(checked).into_iter().map(|warning| format!("warning    {warning}")));
     lines.iter().map(|line| format!("  {line}\n")).collect()
+}
+
+/// Who it is, until when, and what is wrong with it.
+fn certificate(inspected: &Inspected) -> String {
+    let Inspected { key, summary, names, valid_until, problems, warnings, .. } = inspected;
+    let until = Utc(OffsetDateTime::from(*valid_until));
+    let mut text = format!("  {key}: {}, valid until {until}\n", summary.subject);
+    let others = names.iter().filter(|name| **name != summary.subject);
+    text.extend(others.map(|name| format!("    name     {name}\n")));
+    text.extend(problems.iter().map(|problem| format!("    problem  {key}: {problem}\n")));
+    text.extend(warnings.iter().map(|warning| format!("    warning  {key}: {warning}\n")));
+    text
 }
 
 fn responder(responder: &ResponderConfig) -> String {

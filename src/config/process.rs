@@ -128,6 +128,25 @@ impl From<AdminAddress> for String {
     }
 }
 
+/// `metrics`: what can be scraped, and from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+pub struct MetricsConfig {
+    /// `listen`: a listener for reading only: metrics and health, nothing that changes or tells more. None when absent.
+    pub listen: Option<SocketAddr>,
+    /// `names`: whether there are series that bear the names of tenants, clusters and nodes. Default false: names are told
+    /// to whoever scrapes, and each one is a series of its own.
+    pub names: bool,
+}
+
+pub(super) fn metrics(at: At<'_>) -> Option<MetricsConfig> {
+    at.section(|section| {
+        Some(MetricsConfig {
+            listen: section.optional("listen", |at| at.listener(&[Protocol::Tcp])),
+            names: section.or("names", false, |at| at.boolean()),
+        })
+    })
+}
+
 pub(super) fn log(at: At<'_>) -> Option<LogConfig> {
     use LogLevel::{Debug, Error, Info, Trace, Warn};
     at.section(|section| {

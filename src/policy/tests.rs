@@ -77,6 +77,7 @@ fn no_certificate_is_401_even_when_names_are_given() {
 fn any_name_of_the_certificate_may_be_the_proof_but_only_of_the_right_kind() {
     let rules = rules(spiffe());
     let name = edge_certificate().uri_sans.remove(0);
+    // spec: SE-41
     let second = PeerIdentity { uri_sans: vec!["spiffe://example.org/x".into(), name.clone()], ..edge_certificate() };
     assert_eq!(code(edge(), &second, None, &rules), None);
     let wrong_kind = PeerIdentity { dns_sans: vec![name], uri_sans: Vec::new(), ..edge_certificate() };
@@ -187,4 +188,20 @@ fn reasons_keep_their_bound_whatever_the_names() {
     let long = claim(&"n".repeat(128), &"c".repeat(128), &"t".repeat(128));
     let refusal = ask(long, &certificate(&"é".repeat(2000)), None, &rules(spiffe())).unwrap_err();
     assert!((1..=MAX_REASON_BYTES).contains(&refusal.reason.len()), "{}", refusal.reason.len());
+}
+
+// spec: CT-32
+#[test]
+fn a_fresh_token_takes_the_place_of_the_former_one_only_if_it_admits() {
+    let old = rules(RuleSettings { nodes: vec![node_rule(&[], Some(TOKEN))], ..RuleSettings::default() });
+    let fresh = b"fedcba9876543210";
+    let new = rules(RuleSettings { nodes: vec![node_rule(&[], Some(fresh))], ..RuleSettings::default() });
+    let admitted = ask(edge(), &PeerIdentity::default(), Some(TOKEN), &old).unwrap();
+    let (place, proof) = (admitted.place().clone(), admitted.proof());
+    let token = |bytes: &[u8]| Token::new(bytes).unwrap();
+    let refused = proof.renew(token(fresh), place.clone(), &old).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::Unauthenticated);
+    assert!(proof.authorize(place.clone(), &old).is_ok(), "the former one still counts");
+    proof.renew(token(fresh), place.clone(), &new).unwrap();
+    assert!(proof.authorize(place.clone(), &new).is_ok() && proof.authorize(place, &old).is_err());
 }

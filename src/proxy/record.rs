@@ -123,6 +123,7 @@ impl Record {
 
     /// The request is tried on one more tunnel.
     pub(super) fn attempt(&mut self, opener: &impl Opener) {
+        self.counted.attempt();
         if let Some(line) = &mut self.line {
             line.through(opener.id(), opener.place(), opener.transport());
             line.count_attempt();

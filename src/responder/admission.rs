@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use crate::id::{PeerIdentity, Place, TunnelId};
 use crate::policy::{Admitted, Rules, authorize};
 use crate::protocol::code::RefusalCode;
-use crate::protocol::handshake::Refusal;
+use crate::protocol::handshake::{Refusal, Token};
 use crate::registry::{Handle, InsertError, Inserted, LiveTunnel};
 use crate::responder::terms::Terms;
 use crate::routing::Directory;
@@ -99,6 +99,14 @@ impl<H: Handle> Admission<H> {
             return Err(refusal);
         }
         Ok(inserted)
+    }
+
+    /// A registered tunnel shows a fresh token. One that is gone already needs none.
+    pub(super) fn reauthorize(&self, id: TunnelId, token: Token) -> Result<(), Refusal> {
+        match self.directory.registry().snapshot().find(|live| live.id == id) {
+            Some(live) => live.proof.renew(token, live.place, &self.terms.load().rules),
+            None => Ok(()),
+        }
     }
 
     fn check(&self, terms: &Terms, connection: u64) -> Result<(), Refusal> {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{Instrument, debug, info, info_span, warn};
 
@@ -11,6 +11,7 @@ use crate::protocol::VERSION;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{Refusal, Welcome};
+use crate::responder::lifetime;
 use crate::responder::shared::Shared;
 use crate::responder::terms::Terms;
 use crate::telemetry::HandshakeFailure;
@@ -45,6 +46,7 @@ async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
     let remote = pending.claimant.remote;
     let slot = pending.claimant.hello.place.slot;
     let is_envoy = pending.transport() == TransportKind::Envoy;
+    let ends_at = lifetime::ends_at(&begun.terms, &pending.claimant.certificates);
     match register(&shared, pending, begun) {
         Ok((prepared, welcome)) => {
             let tunnel = prepared.tunnel().clone();
@@ -56,11 +58,12 @@ async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
                 shared.metrics.envoy_handshake(Counter::Accepted);
             }
             let driver = prepared.welcome(welcome);
-            let reason = attend(&shared, &tunnel, driver).await;
+            let reason = attend(&shared, &tunnel, ends_at, driver).await;
             let registry = shared.admission.directory().registry();
             registry.remove(tunnel.id(), Instant::now());
             record.closed(reason.code);
             let claim = &tunnel.place().claim;
+            shared.gone.ended(claim, tunnel.snapshot().exchanges);
             if registry.counts(claim).node == 0 {
                 shared.gone.left(claim, &reason, SystemTime::now());
             }
@@ -168,7 +171,16 @@ fn welcome(terms: &Terms, tunnel: &Tunnel, observed: String) -> Welcome {
 }
 
 /// Drives the tunnel and takes it out of the registry as soon as it drains.
-async fn attend(shared: &Shared, tunnel: &Tunnel, driver: impl Future<Output = CloseReason>) -> CloseReason {
+/// Ends it when its certificates do. spec: SE-40
+async fn attend(
+    shared: &Shared,
+    tunnel: &Tunnel,
+    ends_at: Option<SystemTime>,
+    driver: impl Future<Output = CloseReason>,
+) -> CloseReason {
+    let mut expiry = std::pin::pin!(lifetime::ended(ends_at));
+    let mut is_current = true;
+    let mut tokens = tunnel.tokens();
     let mut driver = std::pin::pin!(driver);
     let mut phase = tunnel.phase();
     // A tunnel of an Envoy begins as suspect, and its proof is nothing to tell anybody.
@@ -176,6 +188,19 @@ async fn attend(shared: &Shared, tunnel: &Tunnel, driver: impl Future<Output = C
     loop {
         tokio::select! {
             reason = &mut driver => return reason,
+            () = &mut expiry, if is_current => {
+                is_current = false;
+                warn!(tunnel = %tunnel.id(), "the certificate that admitted this tunnel has ended: draining it");
+                tunnel.drain(shared.admission.terms().tunnel.drain_timeout, Duration::ZERO);
+            }
+            Ok(()) = tokens.changed() => {
+                let token = tokens.borrow_and_update().clone();
+                if let Some(Err(refusal)) = token.map(|token| shared.admission.reauthorize(tunnel.id(), token)) {
+                    shared.metrics.refused(refusal.code);
+                    warn!(tunnel = %tunnel.id(), reason = refusal.reason, "a fresh token does not admit the tunnel any more");
+                    tunnel.close(CloseCode::Revoked, &refusal.reason);
+                }
+            }
             changed = phase.changed() => {
                 let current = phase.borrow_and_update().clone();
                 match current {

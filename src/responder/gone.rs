@@ -1,7 +1,7 @@
 //! Nodes that were here and are gone: since when, and why. Operators ask for what is missing, and the registry only knows
 //! what is there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +26,8 @@ pub struct Gone {
 #[derive(Debug, Clone, Default)]
 pub struct GoneNodes {
     nodes: Arc<Mutex<HashMap<Claim, Last>>>,
+    /// The requests of each tenant in tunnels that have ended.
+    past: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 #[derive(Debug)]
@@ -67,6 +69,23 @@ impl GoneNodes {
             && let Some(oldest) = nodes.iter().min_by_key(|(_, last)| last.since).map(|(claim, _)| claim.clone())
         {
             nodes.remove(&oldest);
+        }
+    }
+
+    /// The requests of each tenant in tunnels that have ended; for at most [`MAX_GONE`] tenants.
+    pub fn past_exchanges(&self) -> BTreeMap<String, u64> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A tunnel ended that had carried so many requests.
+    pub(super) fn ended(&self, claim: &Claim, exchanges: u64) {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenant = claim.tenant.as_str();
+        let has_room = past.len() < MAX_GONE;
+        match past.get_mut(tenant) {
+            Some(sum) => *sum += exchanges,
+            None if has_room => drop(past.insert(tenant.to_owned(), exchanges)),
+            None => {}
         }
     }
 

@@ -184,7 +184,11 @@ fn filter(level: &str, variable: Option<&str>) -> Result<EnvFilter, LogError> {
         Some(given) => {
             EnvFilter::builder().parse(given).map_err(|source| LogError::Filter { given: given.to_owned(), source })
         }
-        None => Ok(EnvFilter::new(format!("{},adit={own}", own.min(LevelFilter::WARN)))),
+        // What quinn says of a packet that the system did not take is in its words; the tunnel says what came of it.
+        None => {
+            let (others, packets) = (own.min(LevelFilter::WARN), own.min(LevelFilter::ERROR));
+            Ok(EnvFilter::new(format!("{others},quinn_udp={packets},adit={own}")))
+        }
     }
 }
 

@@ -18,7 +18,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 
 use crate::telemetry::metrics::destination::DestinationMetrics;
 use crate::telemetry::metrics::exchange::{ExchangeMetrics, Side};
-use crate::telemetry::metrics::table::{DURATION_BUCKETS, EXCHANGE_DURATION, Kind, Metric, TABLE, UDP_BUFFER};
+use crate::telemetry::metrics::table::{
+    DURATION_BUCKETS, EXCHANGE_DURATION, EXCHANGE_FIRST_BYTE, Kind, Metric, TABLE, UDP_BUFFER,
+};
 use crate::telemetry::metrics::tunnel::{Role, TunnelMetrics};
 
 /// How often [`Metrics::upkeep`] should be called.
@@ -33,11 +35,13 @@ pub struct Metrics {
 impl Metrics {
     /// Nothing counted yet.
     pub fn new() -> Self {
-        let durations = Matcher::Full(EXCHANGE_DURATION.name.to_owned());
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(durations, DURATION_BUCKETS)
-            .expect("the buckets are a constant that is not empty")
-            .build_recorder();
+        let mut builder = PrometheusBuilder::new();
+        for durations in [EXCHANGE_DURATION, EXCHANGE_FIRST_BYTE] {
+            builder = builder
+                .set_buckets_for_metric(Matcher::Full(durations.name.to_owned()), DURATION_BUCKETS)
+                .expect("the buckets are a constant that is not empty");
+        }
+        let recorder = builder.build_recorder();
         for metric in TABLE {
             let (name, help) = (metric.name.into(), metric.help.into());
             match metric.kind {

@@ -49,6 +49,8 @@ pub fn spki_pin(certificate: &CertificateDer<'_>) -> Result<SpkiPin, TlsError> {
 pub struct Summary {
     /// The name it is known by: the first URI or DNS alternative name, else the subject.
     pub name: String,
+    /// Its subject: for people, since nothing is proven by it.
+    pub subject: String,
     /// Who says so.
     pub issuer: String,
     /// Serial number, as bytes.
@@ -75,6 +77,7 @@ impl Summary {
         let validity = parsed.validity();
         Ok(Self {
             name: shown(&alternative.unwrap_or_else(|| parsed.subject().to_string())),
+            subject: shown(&parsed.subject().to_string()),
             issuer: shown(&parsed.issuer().to_string()),
             serial: parsed.serial.to_bytes_be(),
             not_before: validity.not_before.to_datetime(),
@@ -93,6 +96,12 @@ impl fmt::Display for Summary {
 /// The certificate's subject as it appears in other certificates' issuer field.
 pub(super) fn subject(certificate: &CertificateDer<'_>) -> Result<String, TlsError> {
     Ok(shown(&parse(certificate)?.subject().to_string()))
+}
+
+/// Subject and issuer as they stand in the certificate, to see which one signed which.
+pub(super) fn subject_and_issuer(certificate: &CertificateDer<'_>) -> Result<(Vec<u8>, Vec<u8>), TlsError> {
+    let parsed = parse(certificate)?;
+    Ok((parsed.subject().as_raw().to_vec(), parsed.issuer().as_raw().to_vec()))
 }
 
 /// The DNS names and IP addresses the certificate is for.
@@ -126,7 +135,8 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// A point in time, to the second, in UTC.
-pub(super) struct Utc(pub(super) OffsetDateTime);
+#[derive(Debug, Clone, Copy)]
+pub struct Utc(pub OffsetDateTime);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

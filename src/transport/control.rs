@@ -284,6 +284,7 @@ impl<C: Channel> Control<C> {
             }
             Event::Services(services) => state.replace_services(services),
             Event::Limits(limits) => state.replace_peer_limits(limits),
+            Event::Reauth(token) => state.show_token(token),
             Event::Rtt(rtt) if self.channel.rtt().is_none() => state.note_rtt(rtt),
             other => debug!(event = ?other, "nothing to do"),
         }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::id::{Place, TunnelId};
 use crate::protocol::code::CloseCode;
+use crate::protocol::handshake::Token;
 use crate::protocol::handshake::{PeerLimits, Service};
 use crate::protocol::limits::DEFAULT_FLOWS;
 use crate::protocol::stream::StreamType;
@@ -110,6 +111,8 @@ pub(crate) struct TunnelState {
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
     rtt_micros: AtomicU64,
     phase: watch::Sender<Phase>,
+    /// The last token that the peer showed after HELLO. spec: CT-32
+    token: watch::Sender<Option<Token>>,
     /// What the phase means for new requests; a copy, so that picking a tunnel takes no lock.
     health: AtomicU8,
     /// Outlasts the phase: a tunnel without exchanges closes before anybody saw it drain.
@@ -148,6 +151,7 @@ impl TunnelState {
             peer_limits: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
+            token: watch::Sender::new(None),
             health: AtomicU8::new(Health::Healthy as u8),
             reconnect_after: OnceLock::new(),
             welcomed: AtomicBool::new(false),
@@ -182,6 +186,15 @@ impl TunnelState {
 
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// The peer showed a fresh token.
+    pub(crate) fn show_token(&self, token: Token) {
+        self.token.send_replace(Some(token));
+    }
+
+    pub(crate) fn tokens(&self) -> watch::Receiver<Option<Token>> {
+        self.token.subscribe()
     }
 
     /// Moves to `next` unless the tunnel is already closed, or draining and `next` is not closed.

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::id::{Place, ServiceName, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
+use crate::protocol::handshake::Token;
 use crate::protocol::session::Drain;
 use crate::registry::{Handle, Health};
 use crate::telemetry::StreamMetrics;
@@ -81,6 +82,11 @@ impl Tunnel {
     /// Watches the tunnel's life; the last value is [`Phase::Closed`].
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.state().phase()
+    }
+
+    /// The fresh tokens that the peer shows after HELLO (REAUTH); `None` before the first.
+    pub(crate) fn tokens(&self) -> watch::Receiver<Option<Token>> {
+        self.state().tokens()
     }
 
     /// How long to wait before the peer is dialled again: what the drain said that ends or ended this tunnel, whichever

@@ -1,5 +1,6 @@
 //! What operators and their tools see of a running process.
 
+use adit::config::AdminAddress;
 use http::Method;
 use serde_json::Value;
 
@@ -44,6 +45,33 @@ async fn a_process_is_ready_once_its_first_tunnel_is_up(transport: Transport) {
     let responder = cloud.start(&folder).await;
     assert_eq!(responder.0.ask(Method::GET, "/ready").await.0, 200, "a responder needs no tunnel to be ready");
     eventually("ready", async || (initiator.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_labels_only_where_the_file_asks_for_them_and_reading_is_all_that_a_scraper_can_do() {
+    let metrics = "{ listen: \"127.0.0.1:0\", names: true }";
+    let site = Site::with(Cloud::new().process("metrics", metrics), Edge::new(Transport::Quic)).await;
+    assert_eq!(site.get("/bytes/1").await.status(), 200);
+    let address = site.responder.0.line_with("metrics listener").await["address"].as_str().unwrap().parse().unwrap();
+    let ask =
+        async |method, path| adit::admin::client::request(&AdminAddress::Tcp(address), method, path).await.unwrap();
+    let text = String::from_utf8(ask(Method::GET, "/metrics").await.1.to_vec()).unwrap();
+    for series in [
+        "adit_tunnel_rtt_seconds{tenant=\"acme\",cluster=\"stores\",node=\"edge-1\",slot=\"0\",transport=\"quic\"} ",
+        "adit_tenant_tunnels_open{tenant=\"acme\"} 1",
+        "adit_tenant_exchanges_total{tenant=\"acme\"} 1",
+        "adit_exchange_first_byte_seconds_count{side=\"egress\"} 1",
+        "adit_exchange_attempts_total{side=\"egress\"} 1",
+        "adit_build_info{",
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(series)), "{series} is not in\n{text}");
+    }
+    assert_eq!(ask(Method::GET, "/healthz").await.0, 200);
+    for (method, path) in [(Method::POST, "/drain"), (Method::GET, "/config"), (Method::GET, "/tunnels")] {
+        assert_eq!(ask(method, path).await.0, 403, "{path}");
+    }
+    assert_eq!(site.responder.0.ask(Method::GET, "/ready").await.0, 200, "it does not drain");
 }
 
 /// It showed "no tunnels", counted nothing, and logged a line a second.

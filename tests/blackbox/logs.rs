@@ -167,3 +167,14 @@ async fn the_service_manager_is_told_and_a_hangup_is_no_end() {
     assert!(told().await.contains("STOPPING=1\n"));
     assert!(responder.exit().await.success());
 }
+
+/// It did not start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_folder_that_cannot_be_written_is_said_and_keeps_nobody_from_starting() {
+    let folder = Folder::new();
+    folder.write("state", "a file where a folder should be");
+    let responder = Cloud::new().responder("state_dir", "state").start(&folder).await;
+    let line = responder.0.line_with("the state folder cannot be used").await;
+    assert_eq!(line["level"], "WARN");
+    assert_eq!(responder.0.ask(Method::GET, "/healthz").await.0, 200);
+}

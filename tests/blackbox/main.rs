@@ -4,6 +4,7 @@
 mod admin;
 mod authorization;
 mod auto;
+mod certificates;
 mod cli;
 mod drain;
 mod envoy_interop;

@@ -73,6 +73,13 @@ impl Authority {
         self.issue(params)
     }
 
+    /// Like [`Authority::node`], but it ends so long from now.
+    pub(crate) fn node_lasting(&self, node: Node<'_>, lifetime: Duration) -> Certificate {
+        let mut params = node_params(node);
+        params.not_after = OffsetDateTime::now_utc() + lifetime;
+        self.issue(params)
+    }
+
     /// A valid certificate for a responder on loopback, also called [`RESPONDER_NAME`].
     pub(crate) fn responder(&self) -> Certificate {
         let mut params = CertificateParams::new(vec![RESPONDER_NAME.into(), "localhost".into()]).unwrap();

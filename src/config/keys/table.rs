@@ -244,6 +244,19 @@ pub(super) const KEYS: &[Key] = &[
     key("services[].target", "Where its exchanges go.", "\"http://127.0.0.1:8080\"")
         .form("http://host:port (HTTP/1.1), h2c://host:port (HTTP/2), unix:/path or unix+h2c:/path"),
     key("admin", "Where the process can be asked how it is and told to drain; keep it on loopback or a Unix socket.", "\"127.0.0.1:9901\""),
+    section("metrics", "What can be scraped, and from where; the admin listener has the metrics as well."),
+    key(
+        "metrics.listen",
+        "A listener for reading only: /metrics, /healthz and /ready. Whoever reaches it can change nothing, and sees neither \
+         settings nor tunnels.",
+        "\"0.0.0.0:9902\"",
+    ),
+    key(
+        "metrics.names",
+        "Whether there are series that bear the names of tenants, clusters and nodes: tunnels and requests per tenant, round \
+         trip and loss per tunnel.",
+        "true",
+    ),
     section("log", "What is written to standard error."),
     key("log.level", "The least severe line that is written; the environment variable ADIT_LOG overrides it.", "info"),
     key("log.format", "How a line looks; `auto` is text on a terminal and JSON elsewhere.", "json"),

@@ -7,7 +7,8 @@ use metrics::{Counter, Gauge, Histogram};
 
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::table::{
-    BODY_BYTES, EXCHANGE_DURATION, EXCHANGES, EXCHANGES_FAILED, EXCHANGES_IN_FLIGHT,
+    BODY_BYTES, EXCHANGE_ATTEMPTS, EXCHANGE_DURATION, EXCHANGE_FIRST_BYTE, EXCHANGES, EXCHANGES_FAILED,
+    EXCHANGES_IN_FLIGHT,
 };
 
 /// Where the exchange is seen.
@@ -55,6 +56,8 @@ pub struct ExchangeMetrics {
 struct Handles {
     ended: [Counter; CLASSES.len()],
     duration: Histogram,
+    first_byte: Histogram,
+    attempts: Counter,
     in_flight: Gauge,
     failed: Vec<(&'static str, Counter)>,
     request_bytes: Counter,
@@ -69,6 +72,8 @@ impl ExchangeMetrics {
             handles: Arc::new(Handles {
                 ended: CLASSES.map(|class| metrics.counter(&EXCHANGES, &[side, class])),
                 duration: metrics.histogram(&EXCHANGE_DURATION, &[side]),
+                first_byte: metrics.histogram(&EXCHANGE_FIRST_BYTE, &[side]),
+                attempts: metrics.counter(&EXCHANGE_ATTEMPTS, &[side]),
                 in_flight: metrics.gauge(&EXCHANGES_IN_FLIGHT, &[side]),
                 failed: causes.iter().chain(&[CANCELLED, OTHER]).map(failed).collect(),
                 request_bytes: metrics.counter(&BODY_BYTES, &[side, "request"]),
@@ -118,8 +123,16 @@ pub enum Outcome {
 
 impl ExchangeRecord {
     /// The final response's head was sent on, with this status.
-    pub const fn responded(&mut self, status: u16) {
+    pub fn responded(&mut self, status: u16) {
+        if self.status == 0 {
+            self.metrics.handles.first_byte.record(self.began.elapsed());
+        }
         self.status = status;
+    }
+
+    /// The request goes into a tunnel, for the first time or once more.
+    pub fn attempt(&self) {
+        self.metrics.handles.attempts.increment(1);
     }
 
     /// Both messages were passed on whole.

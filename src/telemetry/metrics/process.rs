@@ -6,8 +6,8 @@ use std::fs;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::table::{
-    BUILD_INFO, LOG_LINES_DROPPED, PROCESS_CPU, PROCESS_FDS, PROCESS_MAX_FDS, PROCESS_RESIDENT, PROCESS_START,
-    PROCESS_THREADS, PROCESS_VIRTUAL,
+    BUILD_INFO, CERTIFICATE_LEFT, LOG_LINES_DROPPED, PROCESS_CPU, PROCESS_FDS, PROCESS_MAX_FDS, PROCESS_RESIDENT,
+    PROCESS_START, PROCESS_THREADS, PROCESS_VIRTUAL,
 };
 
 /// What the kernel counts processor time in, as programs see it; the same on every Linux.
@@ -26,6 +26,11 @@ impl Metrics {
         self.gauge(&PROCESS_START, &[]).set(usage.started);
         self.gauge(&PROCESS_FDS, &[]).set(usage.descriptors);
         self.gauge(&PROCESS_MAX_FDS, &[]).set(usage.max_descriptors);
+    }
+
+    /// The first certificate of this kind ends in so many seconds; it has ended when they are negative.
+    pub fn certificate(&self, kind: &'static str, seconds_left: f64) {
+        self.gauge(&CERTIFICATE_LEFT, &[kind]).set(seconds_left);
     }
 }
 

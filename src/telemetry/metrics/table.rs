@@ -70,6 +70,10 @@ table! {
         "Exchanges that ended, by class of the status; none: no response was sent.";
     EXCHANGE_DURATION = Histogram "adit_exchange_duration_seconds" ["side"]
         "From the head of the request to the end of the exchange.";
+    EXCHANGE_FIRST_BYTE = Histogram "adit_exchange_first_byte_seconds" ["side"]
+        "From the head of the request to the head of its final response.";
+    EXCHANGE_ATTEMPTS = Counter "adit_exchange_attempts_total" ["side"]
+        "Tunnels that requests were sent into; more than exchanges where some were tried again.";
     EXCHANGES_FAILED = Counter "adit_exchanges_failed_total" ["side", "cause"]
         "Exchanges that did not end as they should, by cause; each also counts in adit_exchanges_total.";
     EXCHANGES_IN_FLIGHT = Gauge "adit_exchanges_in_flight" ["side"]
@@ -86,6 +90,8 @@ table! {
         "Log lines that were not written, because standard error did not take them.";
     BUILD_INFO = Gauge "adit_build_info" ["version", "protocol"]
         "Always 1; the labels say which build runs.";
+    CERTIFICATE_LEFT = Gauge "adit_certificate_seconds_left" ["certificate"]
+        "Until the first certificate of this kind ends: what the responder, the initiator or an egress shows, or a CA.";
     PROCESS_CPU = Gauge "process_cpu_seconds_total" []
         "Processor time used so far, in the kernel too.";
     PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" []

@@ -64,7 +64,9 @@ impl Settings {
         let mut config = self.transport();
         config
             .max_concurrent_bidi_streams(VarInt::from_u32(self.quic.initial_streams))
-            .keep_alive_interval(Some(self.tunnel.timing.keepalive_interval));
+            .keep_alive_interval(Some(self.tunnel.timing.keepalive_interval))
+            // WELCOME says how long silence may last; the shorter of two limits would count. spec: OV-8
+            .max_idle_timeout(None);
         Arc::new(config)
     }
 

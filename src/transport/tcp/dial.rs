@@ -15,7 +15,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::message::h2::guard::Role;
 use crate::net;
-use crate::net::{AddressWatch, Corked};
+use crate::net::{AddressWatch, Corked, Tuning};
 use crate::protocol::ALPN;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Welcome};
@@ -228,6 +228,10 @@ impl Dialed {
         let Self { state, control, commands, settings, .. } = self;
         let (bare, session) = control.into_parts();
         let wire = bare.into_wire();
+        if settings.tcp.user_timeout.is_none() {
+            // What WELCOME said, which may be longer or shorter than what was assumed while dialling.
+            wire.tune(&Tuning { user_timeout: session.idle_timeout(), ..settings.tuning() });
+        }
         let meter = wire.meter();
         let limit = settings.tunnel.timing.handshake_timeout;
         let (opened, control_stream) = oneshot::channel();

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::net::Prefixed;
+use crate::net::{self, Prefixed, Tuning};
 use crate::protocol::goaway::GoawayWatch;
 use crate::transport::tcp::raw::Raw;
 
@@ -113,6 +113,11 @@ impl Wire {
 
     pub(super) fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.socket().peer_addr()
+    }
+
+    /// Asks the kernel for other things from now on.
+    pub(super) fn tune(&self, tuning: &Tuning) {
+        net::tune_tcp(self.socket(), tuning);
     }
 
     fn socket(&self) -> &TcpStream {

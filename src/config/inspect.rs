@@ -1,0 +1,215 @@
+//! What an operator should know about the certificates and keys of a file, beside that they can be read: would a peer take
+//! them, until when, do they prove the claim, who can read the keys.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+
+use crate::config::Checked;
+use crate::id::Claim;
+use crate::policy::{IdentityTemplate, San};
+use crate::tls::{Fault, Peer, Summary, examine, load_roots, names, valid_until};
+
+/// How long before its end a certificate is worth a warning.
+pub const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A certificate of a file, as its peers will see it.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    /// Its key in the file, such as `initiator.tls.cert`.
+    pub key: String,
+    /// Whose it is: `responder`, `initiator`, `egress` or `ca`.
+    pub role: &'static str,
+    /// What it says.
+    pub summary: Summary,
+    /// Every name that it proves.
+    pub names: Vec<String>,
+    /// When it, its chain or its root stops to prove anything.
+    pub valid_until: SystemTime,
+    /// Why peers will not take it.
+    pub problems: Vec<String>,
+    /// What deserves a second look.
+    pub warnings: Vec<String>,
+}
+
+/// What one section of a file shows.
+struct Shown<'a> {
+    key: String,
+    role: &'static str,
+    peer: Peer,
+    cert: &'a Path,
+    private_key: &'a Path,
+    ca: Option<&'a Path>,
+}
+
+/// Looks at every certificate of the file, as of `now`. Files that cannot be read are left out: [`load`](crate::config::load)
+/// has told of them.
+pub fn inspect(checked: &Checked, now: SystemTime) -> Vec<Inspected> {
+    let mut found: Vec<Inspected> = shown(checked).into_iter().filter_map(|shown| own(&shown, checked, now)).collect();
+    let responder = checked.responder.iter().filter_map(|responder| responder.tls.client_ca.as_deref());
+    let initiator = checked.initiator.iter().filter_map(|initiator| initiator.tls.ca.as_deref());
+    let roots = responder.map(|ca| ("responder.tls.client_ca", ca)).chain(initiator.map(|ca| ("initiator.tls.ca", ca)));
+    for (key, path) in roots {
+        found.extend(load_roots(path).unwrap_or_default().iter().filter_map(|root| authority(key, root, now)));
+    }
+    found
+}
+
+fn shown(checked: &Checked) -> Vec<Shown<'_>> {
+    let mut list = Vec::new();
+    if let Some(responder) = &checked.responder {
+        let tls = &responder.tls;
+        let (cert, private_key, ca) = (&*tls.cert, &*tls.key, tls.client_ca.as_deref());
+        list.push(Shown {
+            key: "responder.tls".into(),
+            role: "responder",
+            peer: Peer::Responder,
+            cert,
+            private_key,
+            ca,
+        });
+    }
+    for (index, egress) in checked.egress.iter().enumerate() {
+        let Some(tls) = &egress.tls else { continue };
+        let key = format!("egress[{index}].tls");
+        list.push(Shown {
+            key,
+            role: "egress",
+            peer: Peer::Responder,
+            cert: &tls.cert,
+            private_key: &tls.key,
+            ca: None,
+        });
+    }
+    if let Some(initiator) = &checked.initiator
+        && let Some(files) = &initiator.tls.credentials
+    {
+        let (cert, private_key, ca) = (&*files.cert, &*files.key, initiator.tls.ca.as_deref());
+        list.push(Shown {
+            key: "initiator.tls".into(),
+            role: "initiator",
+            peer: Peer::Initiator,
+            cert,
+            private_key,
+            ca,
+        });
+    }
+    list
+}
+
+fn own(shown: &Shown<'_>, checked: &Checked, now: SystemTime) -> Option<Inspected> {
+    let chain = load_roots(shown.cert).ok()?;
+    let roots = shown.ca.and_then(|ca| load_roots(ca).ok()).unwrap_or_default();
+    let certificate = chain.first()?;
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    // A CA of the file is the one that peers of the other role must have; it may also have signed this end's.
+    if let Some(rejection) = examine(&chain, &roots, shown.peer, now).ok()? {
+        match rejection.fault {
+            Fault::Untrusted { .. } => {
+                warnings.push("it is not signed by the CA beside it: peers must trust its own CA".to_owned());
+                problems.extend(examine(&chain, &[], shown.peer, now).ok().flatten().map(|found| found.to_string()));
+            }
+            _ => problems.push(rejection.to_string()),
+        }
+    }
+    let names = names(certificate).ok()?;
+    if shown.role == "initiator"
+        && let Some(initiator) = &checked.initiator
+    {
+        let template = checked.responder.as_ref().and_then(|responder| responder.admission.identity.as_deref());
+        claim(&initiator.claim, &names, template, &mut problems, &mut warnings);
+    }
+    warnings.extend(readable_by_others(shown.private_key));
+    let valid_until = valid_until(&chain, &roots)?;
+    warnings.extend(soon(valid_until, now));
+    let key = format!("{}.cert", shown.key);
+    Some(Inspected {
+        key,
+        role: shown.role,
+        summary: Summary::of(certificate).ok()?,
+        names,
+        valid_until,
+        problems,
+        warnings,
+    })
+}
+
+fn authority(key: &str, root: &CertificateDer<'static>, now: SystemTime) -> Option<Inspected> {
+    let problems = examine(std::slice::from_ref(root), &[], Peer::Responder, now).ok()?;
+    let valid_until = valid_until(std::slice::from_ref(root), &[])?;
+    Some(Inspected {
+        key: key.to_owned(),
+        role: "ca",
+        summary: Summary::of(root).ok()?,
+        names: Vec::new(),
+        valid_until,
+        problems: problems.map(|_| "its time is not now: it vouches for nobody".to_owned()).into_iter().collect(),
+        warnings: soon(valid_until, now).into_iter().collect(),
+    })
+}
+
+/// Whether the names can prove the claim. Which template the responder has is only known where it is in the same file.
+fn claim(
+    claim: &Claim,
+    names: &[String],
+    template: Option<&str>,
+    problems: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) {
+    let expected = template.and_then(|text| IdentityTemplate::parse(text).ok()).and_then(|text| text.render(claim));
+    if let Some(San::Uri(expected) | San::Dns(expected)) = expected {
+        if !names.contains(&expected) {
+            problems.push(format!("it does not prove {claim}; expected the name {expected}, it has {}", listed(names)));
+        }
+        return;
+    }
+    for (part, id) in
+        [("node", claim.node.as_str()), ("cluster", claim.cluster.as_str()), ("tenant", claim.tenant.as_str())]
+    {
+        let said: Vec<&str> = names.iter().filter_map(|name| segment_after(name, part)).collect();
+        if !said.is_empty() && !said.contains(&id) {
+            problems.push(format!(
+                "it does not prove {claim}: its names say {part} {}, the file says {id}",
+                said.join(", ")
+            ));
+        }
+    }
+    if problems.is_empty() && !names.iter().any(|name| has_word(name, claim.node.as_str())) {
+        warnings.push(format!("none of its names has {} in it: only a pin or a token can prove {claim}", claim.node));
+    }
+}
+
+/// `edge-17` of `spiffe://example.org/tenant/acme/node/edge-17`.
+fn segment_after<'a>(name: &'a str, part: &str) -> Option<&'a str> {
+    let mut segments = name.split('/');
+    segments.find(|segment| *segment == part)?;
+    segments.next()
+}
+
+fn has_word(name: &str, word: &str) -> bool {
+    name == word || name.split(['/', '.', ':', '@']).any(|part| part == word)
+        // An id may hold dots itself.
+        || (word.contains('.') && name.contains(word))
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn readable_by_others(key: &Path) -> Option<String> {
+    let mode = key.metadata().ok()?.permissions().mode() & 0o777;
+    let shown = key.display();
+    (mode & 0o077 != 0).then(|| format!("{shown} can be read by others (mode {mode:04o}); expected 0600"))
+}
+
+fn soon(valid_until: SystemTime, now: SystemTime) -> Option<String> {
+    let left = valid_until.duration_since(now).ok().filter(|left| *left <= WARN_BEFORE)?;
+    let days = left.as_secs() / (24 * 3600);
+    Some(match days {
+        0 => "it ends today".to_owned(),
+        1 => "it ends in 1 day".to_owned(),
+        days => format!("it ends in {days} days"),
+    })
+}

@@ -1,0 +1,91 @@
+//! Certificates have an end, and what `adit check`, the log, the metrics and the tunnels make of it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::certificates::{Authority, Certificate, Node};
+use crate::support::eventually::eventually;
+use crate::support::site::{Cloud, Edge, Folder, NODE, Transport, over_each_transport};
+
+over_each_transport!(a_tunnel_ends_with_the_certificate_that_admitted_it);
+
+/// It was served for ever, and nothing was said.
+// spec: SE-40
+async fn a_tunnel_ends_with_the_certificate_that_admitted_it(transport: Transport) {
+    let folder = Folder::new();
+    let responder = Cloud::new().start(&folder).await;
+    // As long as a busy machine may need for a first tunnel.
+    let shown = folder.authority.node_lasting(NODE, Duration::from_secs(15));
+    let initiator = Edge::new(transport).start_with(&folder, responder.tunnel_address(), &shown).await;
+    responder.registered(1).await;
+    let left = initiator.ask(http::Method::GET, "/metrics").await.1;
+    assert!(left.contains("adit_certificate_seconds_left{certificate=\"initiator\"} "), "{left}");
+    initiator.line_with("it ends today").await;
+    responder.registered(0).await;
+    assert_eq!(responder.0.line_with("has ended: draining it").await["level"], "WARN");
+    let gone = eventually("the node among those that are gone", async || responder.0.tunnels().await.gone.pop()).await;
+    assert_eq!(gone.node, NODE.node);
+    initiator.line_with("cannot open a tunnel").await;
+}
+
+struct Checked {
+    code: Option<i32>,
+    text: String,
+}
+
+/// Runs `adit check` on an initiator with this certificate.
+fn check(folder: &Folder, edge: &Edge, shown: &Certificate) -> Checked {
+    shown.write(folder.path(), "edge");
+    let file = folder.write("edge.yaml", &edge.text("127.0.0.1:7843"));
+    let output = Command::new(env!("CARGO_BIN_EXE_adit")).args(["check", file.to_str().unwrap()]).output().unwrap();
+    Checked { code: output.status.code(), text: String::from_utf8(output.stdout).unwrap() }
+}
+
+/// All of these were "ok".
+#[test]
+fn check_says_what_peers_will_not_take() {
+    let folder = Folder::new();
+    let edge = Edge::new(Transport::Quic);
+    let good = check(&folder, &edge, &folder.authority.node(NODE));
+    assert_eq!(good.code, Some(0), "{}", good.text);
+    assert!(good.text.contains("initiator.tls.cert: ") && good.text.contains("valid until "), "{}", good.text);
+    assert!(
+        good.text.contains("name     spiffe://example.org/tenant/acme/cluster/stores/node/edge-1"),
+        "{}",
+        good.text
+    );
+
+    let other = Node { node: "edge-2", ..NODE };
+    for (shown, said) in [
+        (folder.authority.expired_node(NODE), "expired"),
+        (folder.authority.node(other), "its names say node edge-2, the file says edge-1"),
+    ] {
+        let bad = check(&folder, &edge, &shown);
+        assert_eq!(bad.code, Some(1), "{}", bad.text);
+        let problem = bad.text.lines().find(|line| line.contains("problem  initiator.tls.cert")).unwrap();
+        assert!(problem.contains(said), "{problem}");
+    }
+    let bad = check(&folder, &edge, &folder.authority.responder());
+    assert_eq!(bad.code, Some(1), "a responder's certificate at a node: {}", bad.text);
+    let stranger = Authority::new("another CA");
+    let foreign = check(&folder, &edge, &stranger.node(NODE));
+    assert!(foreign.text.contains("warning  initiator.tls.cert: it is not signed by the CA"), "{}", foreign.text);
+    let soon = check(&folder, &edge, &folder.authority.node_lasting(NODE, Duration::from_secs(20 * 24 * 3600)));
+    assert_eq!(soon.code, Some(0));
+    assert!(soon.text.contains("warning  initiator.tls.cert: it ends in 19 days"), "{}", soon.text);
+}
+
+#[test]
+fn check_warns_of_a_key_that_others_can_read() {
+    let folder = Folder::new();
+    let (edge, shown) = (Edge::new(Transport::Quic), folder.authority.node(NODE));
+    let key = shown.write(folder.path(), "edge").key;
+    for (mode, warns) in [(0o644, true), (0o600, false)] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let file = folder.write("edge.yaml", &edge.text("127.0.0.1:7843"));
+        let output = Command::new(env!("CARGO_BIN_EXE_adit")).args(["check", file.to_str().unwrap()]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.contains("edge.key can be read by others (mode 0644)"), warns, "{text}");
+    }
+}
