@@ -19,12 +19,14 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::Limit;
 
 mod answer;
 mod api;
 pub mod client;
+mod connections;
 mod filter;
 mod guard;
 mod socket;
@@ -33,14 +35,15 @@ pub use api::{AcceptedTunnel, DialledTunnel, GoneNode, Readiness, TransportPath,
 pub use filter::Filter;
 pub use socket::Listener;
 
+use connections::{Connections, Impatient, Place};
 use socket::Io;
 
-/// Connections beyond this wait in the backlog of the kernel.
-const MAX_CONNECTIONS: usize = 64;
 /// How long a request head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long accepting pauses after it failed, for example without file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long connections that are left may go on once the listener stops.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 /// The largest request head, in bytes.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 
@@ -63,28 +66,42 @@ pub trait AdminState: Send + Sync + 'static {
 
     /// Starts to drain; a second call changes nothing.
     fn drain(&self);
+
+    /// The listener cut or refused somebody. By default nobody counts it.
+    fn limited(&self, limit: Limit) {
+        let _ = limit;
+    }
 }
 
-/// Answers until `stop` is cancelled, then lets requests finish that were already read.
+/// Answers until `stop` is cancelled, then lets requests finish that were already read, for two seconds at most.
+///
+/// 64 connections may ask for anything. Beyond them a few places are kept for `/healthz` and `/ready`. An answer must be read
+/// within ten seconds of when its reader first takes no more.
 ///
 /// Cancel safety: dropping the future closes the listener and every connection at once.
 pub async fn serve(listener: Listener, state: Arc<dyn AdminState>, stop: CancellationToken) {
     let guard = guard::Guard::for_listener(&listener);
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            () = connections.ended() => {}
+            accepted = listener.accept() => match accepted {
                 Ok(io) => {
-                    connections.spawn(serve_connection(io, Arc::clone(&state), guard, stop.clone()));
+                    let (served, stop) = (Arc::clone(&state), stop.clone());
+                    if connections.admit(|place| serve_connection(io, Visit { state: served, guard, place }, stop)) {
+                        state.limited(Limit::GaveWay);
+                    }
                 }
-                Err(error) => pause(&error).await,
+                Err(error) => {
+                    state.limited(Limit::NotAccepted);
+                    pause(&error).await;
+                }
             },
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    connections.finish(LAST_WAIT).await;
 }
 
 async fn pause(error: &io::Error) {
@@ -92,16 +109,33 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn serve_connection(io: Box<dyn Io>, state: Arc<dyn AdminState>, guard: guard::Guard, stop: CancellationToken) {
-    let service = service_fn(|request| {
-        let response = answer::answer(&request, &*state, guard);
-        async move { Ok::<_, std::convert::Infallible>(response) }
+/// What one connection sees.
+struct Visit {
+    state: Arc<dyn AdminState>,
+    guard: guard::Guard,
+    place: Place,
+}
+
+async fn serve_connection(io: Box<dyn Io>, visit: Visit, stop: CancellationToken) {
+    let Visit { state, guard, place } = visit;
+    let asked = Arc::clone(&state);
+    let service = service_fn(move |request: http::Request<_>| {
+        let state = Arc::clone(&asked);
+        async move {
+            // Whoever sends many requests at once gets one answer per turn: making one may take a while.
+            tokio::task::yield_now().await;
+            Ok::<_, std::convert::Infallible>(match place {
+                Place::Kept if !answer::is_about_health(request.uri().path()) => answer::full(),
+                Place::Kept | Place::Usual => answer::answer(&request, &*state, guard),
+            })
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(io), service);
+        .keep_alive(place == Place::Usual)
+        .serve_connection(TokioIo::new(Impatient::new(io)), service);
     tokio::pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,
@@ -112,7 +146,16 @@ async fn serve_connection(io: Box<dyn Io>, state: Arc<dyn AdminState>, guard: gu
     };
     if let Err(error) = result {
         tracing::debug!(%error, "an admin connection ended");
+        if is_unread(&error) {
+            state.limited(Limit::Unread);
+        }
     }
+}
+
+/// Whether a connection ended because its answer was not read.
+fn is_unread(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 #[cfg(test)]

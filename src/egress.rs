@@ -22,6 +22,7 @@ pub mod listener;
 
 mod answer;
 mod body;
+mod budget;
 mod builder;
 mod client;
 mod date;
@@ -30,6 +31,7 @@ mod entrances;
 mod error;
 mod find;
 mod handle;
+mod quiet;
 mod socket;
 mod terms;
 
@@ -45,7 +47,8 @@ use crate::message::BoxError;
 use crate::message::violation::Violation;
 use crate::protocol::limits::Limits;
 
-pub use crate::proxy::{AccessLog, ConnectionDetails, ConnectionInfo, Context};
+use self::budget::ListenerBudget;
+pub use crate::proxy::{AccessLog, ConnectionDetails, ConnectionInfo, Context, Pace};
 pub use body::RequestBody;
 pub use builder::{Builder, Egress};
 pub use client::Client;
@@ -120,6 +123,11 @@ pub struct Settings {
     /// cancelled at once. `true`: it only sends no more and still reads; a sender that is gone is noticed when writing
     /// to it fails.
     pub half_close: bool,
+    /// Most bytes of response bodies that wait to be written to all HTTP/2 connections together. Default 64 MiB. A connection
+    /// gets an eighth of what is left of it at most, and 16 KiB at least.
+    pub send_budget: usize,
+    /// How long an exchange, and the sender of a request's body, may rest.
+    pub pace: Pace,
     /// HTTP/2 only.
     pub http2: Http2Settings,
 }
@@ -135,6 +143,9 @@ pub struct Http2Settings {
     pub connection_window: u32,
     /// Most response bytes buffered for a stream, bytes. Default 256 KiB.
     pub max_send_buffer: usize,
+    /// Most bytes of response bodies that wait to be written to a connection, bytes. Default 1 MiB; see
+    /// [`Settings::send_budget`] for when it is less.
+    pub send_budget: usize,
     /// Streams reset by the other end before they were served, beyond which the connection is closed: the bound on
     /// rapid reset. Default 20.
     pub max_pending_resets: usize,
@@ -152,6 +163,8 @@ impl Default for Settings {
             send_timeout: Duration::from_secs(60),
             linger_timeout: Duration::from_secs(2),
             half_close: false,
+            send_budget: 64 * 1024 * 1024,
+            pace: Pace::default(),
             http2: Http2Settings::default(),
         }
     }
@@ -164,6 +177,7 @@ impl Default for Http2Settings {
             stream_window: 1024 * 1024,
             connection_window: 4 * 1024 * 1024,
             max_send_buffer: 256 * 1024,
+            send_budget: 1024 * 1024,
             max_pending_resets: 20,
         }
     }
@@ -180,6 +194,8 @@ pub struct Serving<S> {
     pub service: S,
     /// When cancelled, the connection finishes its exchanges, takes no more, and closes.
     pub drain: CancellationToken,
+    /// What all connections of the listener hold.
+    budget: Arc<ListenerBudget>,
 }
 
 /// Locks plain data. A panic elsewhere cannot leave it half-changed in a way that matters, so poison is ignored.

@@ -38,6 +38,7 @@ macro_rules! forward_writes {
 
 mod address_watch;
 mod cork;
+mod descriptors;
 mod guarded;
 pub(crate) mod input;
 pub(crate) mod output;
@@ -55,6 +56,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 pub use address_watch::AddressWatch;
 pub use cork::{Cork, Corked};
+pub use descriptors::{descriptors, for_clients, raise_descriptors};
 pub(crate) use forward_writes;
 pub use guarded::{Guarded, Malformed};
 pub use paced::Paced;

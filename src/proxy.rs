@@ -8,6 +8,7 @@ pub mod body;
 pub mod context;
 pub mod exchange;
 pub mod opener;
+pub mod pace;
 pub mod record;
 
 mod attempts;
@@ -15,7 +16,9 @@ mod deadline;
 mod upload;
 
 pub use body::ExchangeBody;
+pub(crate) use context::UnderWay;
 pub use context::{ConnectionDetails, ConnectionInfo, Context};
+pub use pace::Pace;
 pub use record::{AccessLog, Record, Recorder};
 pub(crate) use upload::Progress;
 pub use upload::Upload;

@@ -4,13 +4,16 @@
 //! process's logger: [`Metrics`] is a value, so two instances in one process count apart. Modules hold typed handles
 //! ([`TunnelMetrics`], [`ExchangeMetrics`], [`DestinationMetrics`]), looked up once; counting is an atomic addition.
 
+mod accepting;
 mod limiter;
 pub mod log;
 mod metrics;
 
+pub use accepting::AcceptWatch;
 pub use limiter::Limiter;
 pub use metrics::destination::{DestinationMetrics, DestinationRecord, DestinationState};
 pub use metrics::exchange::{Direction, ExchangeMetrics, ExchangeRecord, Outcome, Side};
+pub use metrics::limits::{Entrance, Limit, LimitMetrics};
 pub use metrics::stream::{StreamEnd, StreamMetrics};
 pub use metrics::tunnel::{HandshakeFailure, Role, TunnelMetrics, TunnelRecord};
 pub use metrics::{Metrics, UPKEEP_INTERVAL};

@@ -37,6 +37,7 @@ pub use kind::{TransportChoice, TransportKind};
 pub use open::{Answer, AnswerHead, HeadParts, HttpHead, HttpStream, Upload};
 pub use raw::{RawError, RawRecv, RawSend, RawStream};
 pub use serve::{HttpService, Refusing, Serve, http_only};
+pub(crate) use settings::MAX_STREAMS;
 pub use settings::{CongestionControl, TunnelSettings};
 pub use state::{CloseReason, PathStats, Phase, TunnelSnapshot};
 pub use tied::Started;

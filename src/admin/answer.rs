@@ -34,6 +34,16 @@ pub(super) fn answer<B>(request: &Request<B>, state: &dyn AdminState, guard: Gua
     route(path, request.uri().query().unwrap_or_default(), state)
 }
 
+/// Whether the path is one that stays answered whoever else is connected.
+pub(super) fn is_about_health(path: &str) -> bool {
+    matches!(path, "/healthz" | "/ready")
+}
+
+/// What is said to everything else when all places are taken.
+pub(super) fn full() -> Answer {
+    plain(StatusCode::SERVICE_UNAVAILABLE, "too many connections; only /healthz and /ready are answered now")
+}
+
 fn allowed_methods(path: &str) -> Option<&'static str> {
     match path {
         "/metrics" | "/healthz" | "/ready" | "/tunnels" | "/config" => Some("GET, HEAD"),

@@ -203,3 +203,17 @@ async fn a_silent_connection_does_not_hold_up_the_stop() {
     admin.stop.cancel();
     tokio::time::timeout(Duration::from_secs(60), admin.task).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn health_is_answered_however_many_others_are_connected() {
+    let admin = start("127.0.0.1:0", State::default()).await;
+    let AdminAddress::Tcp(address) = &admin.address else { panic!("not TCP") };
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    for _ in 0..10 {
+        assert_eq!(admin.ask(Method::GET, "/healthz").await.0, StatusCode::OK);
+        assert_eq!(admin.ask(Method::GET, "/ready").await.0, StatusCode::OK);
+    }
+}

@@ -5,16 +5,17 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::admin;
 use crate::app::App;
 use crate::app::state::{Parts, State};
 use crate::config::{AdminAddress, Checked, EgressConfig, InitiatorConfig, ResponderConfig};
-use crate::egress::{self, Egress, Settings as EgressSettings};
+use crate::egress::{self, Egress, Pace, Settings as EgressSettings};
 use crate::initiator::serve::{DuplicateService, Services};
 use crate::initiator::{self, Destination, Initiator};
 use crate::lifecycle::Ready;
+use crate::net;
 use crate::policy::RuleError;
 use crate::protocol::handshake::Token;
 use crate::proxy::Recorder;
@@ -94,7 +95,8 @@ pub(super) async fn build(config: Checked) -> Result<App, AppError> {
         None => None,
     };
     let directory = responder.as_ref().map(Responder::directory).unwrap_or_default();
-    let egress = config.egress.iter().map(|settings| egress(settings, &directory, &metrics));
+    let most = most_connections(&config);
+    let egress = config.egress.iter().map(|settings| egress(settings, most, &directory, &metrics));
     let egress = egress.collect::<Result<Vec<_>, _>>()?;
     let initiator = match &config.initiator {
         Some(settings) => Some((initiator(settings, &config, &metrics)?, ready.guard("first tunnel"))),
@@ -177,12 +179,33 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(first, |error| error.source()).map(ToString::to_string).collect()
 }
 
-fn egress(settings: &EgressConfig, directory: &Arc<Directory<Tunnel>>, metrics: &Metrics) -> Result<Egress, AppError> {
+/// How many connections one egress listener may have, so that enough descriptors stay for everything else: an initiator in
+/// the same process needs as many for its targets.
+fn most_connections(config: &Checked) -> usize {
+    let parts = config.egress.len() * if config.initiator.is_some() { 2 } else { 1 };
+    (net::for_clients(net::descriptors()) / parts.max(1)).max(1)
+}
+
+fn egress(
+    settings: &EgressConfig,
+    most: usize,
+    directory: &Arc<Directory<Tunnel>>,
+    metrics: &Metrics,
+) -> Result<Egress, AppError> {
+    let wanted = settings.limits.connections as usize;
+    if wanted > most {
+        info!(listener = %settings.http, wanted, most, "fewer connections than configured: file descriptors are short");
+    }
     let limits = EgressSettings {
         max_head_bytes: settings.limits.head_bytes,
         max_head_fields: settings.limits.head_fields,
-        max_connections: settings.limits.connections as usize,
+        max_connections: wanted.min(most),
         half_close: settings.half_close,
+        pace: Pace {
+            body_idle: settings.limits.body_idle,
+            body_rate: settings.limits.body_rate.into(),
+            exchange_idle: settings.limits.exchange_idle,
+        },
         ..EgressSettings::default()
     };
     let mut builder = egress::Builder::new(Arc::clone(directory), settings.router.clone())

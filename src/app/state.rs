@@ -14,7 +14,7 @@ use crate::lifecycle::Ready;
 use crate::registry::{Handle as _, Health, LiveTunnel};
 use crate::responder::{Gone, GoneNodes, Responder};
 use crate::routing::Directory;
-use crate::telemetry::{DestinationState, Metrics};
+use crate::telemetry::{DestinationState, Entrance, Limit, LimitMetrics, Metrics};
 use crate::transport::Tunnel;
 
 /// What is known of an app when it is built.
@@ -29,6 +29,7 @@ pub(super) struct Parts<'a> {
 /// Handles on everything that can be shown, and on the one thing that can be asked for.
 pub(super) struct State {
     metrics: Metrics,
+    limits: LimitMetrics,
     ready: Ready,
     directory: Arc<Directory<Tunnel>>,
     gone: GoneNodes,
@@ -53,6 +54,7 @@ impl State {
         let Parts { metrics, ready, responder, board, config } = parts;
         Self {
             metrics: metrics.clone(),
+            limits: metrics.limits(Entrance::Admin),
             ready,
             directory: responder.map(Responder::directory).unwrap_or_default(),
             gone: responder.map(Responder::gone).unwrap_or_default(),
@@ -118,6 +120,10 @@ impl AdminState for State {
 
     fn config(&self) -> serde_json::Value {
         self.config.clone()
+    }
+
+    fn limited(&self, limit: Limit) {
+        self.limits.hit(limit);
     }
 
     fn drain(&self) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use adit::app::App;
 use adit::config::{self, Checked};
 use adit::lifecycle::{Drain, Signals, Stand, notify};
+use adit::net;
 use adit::telemetry::log;
 use tokio::runtime::{Builder, Runtime};
 
@@ -21,6 +22,9 @@ pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     };
     log::init(checked.log.format, checked.log.level.as_str())?;
     start_line(file, &checked);
+    if let Err(error) = net::raise_descriptors() {
+        tracing::warn!(%error, limit = net::descriptors(), "the limit of open files cannot be raised");
+    }
     let runtime = runtime(checked.workers)?;
     let served = runtime.block_on(serve(checked));
     // A name that is still being resolved, for one, would hold the end up.

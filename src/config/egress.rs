@@ -1,6 +1,7 @@
 //! `egress`: listeners for application traffic, and how each finds the tunnel.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::template::Template;
 const HOST_ID_FORM: &str = "a template such as \"%REQ(x-node-id?x-cluster-id)%\", or `to`";
 const MAX_HOLD: Duration = Duration::from_secs(300);
 const MAX_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+const IDLE_BOUNDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 const LISTENER_KINDS: [&str; 3] = ["http", "tcp", "udp"];
 const BALANCES: [(&str, Balance); 3] =
     [("two_choices", Balance::TwoChoices), ("round_robin", Balance::RoundRobin), ("hash", Balance::Hash)];
@@ -64,6 +66,17 @@ pub struct EgressLimits {
     pub head_fields: usize,
     /// `connections`: how many may be open at once; more wait in the kernel's backlog. Default 16384.
     pub connections: u32,
+    /// `body_idle`: how long the sender of a request may deliver nothing of its body before a response has begun, 1 s to
+    /// 24 h; 408. Default 60 s.
+    #[serde(serialize_with = "show::duration")]
+    pub body_idle: Duration,
+    /// `body_rate`: the fewest bytes per second, over each `body_idle`, of a request's body before a response has begun (408),
+    /// and the rate at which a response must be read; 0 asks for none. Default 16.
+    pub body_rate: u32,
+    /// `exchange_idle`: how long nothing may move in either direction once a response has begun, 1 s to 24 h; it is cut.
+    /// Default 5 min.
+    #[serde(serialize_with = "show::duration")]
+    pub exchange_idle: Duration,
 }
 
 impl Default for EgressLimits {
@@ -73,6 +86,9 @@ impl Default for EgressLimits {
             head_bytes: standard.max_head_bytes,
             head_fields: standard.max_head_fields,
             connections: u32::try_from(standard.max_connections).unwrap_or(u32::MAX),
+            body_idle: standard.pace.body_idle,
+            body_rate: u32::try_from(standard.pace.body_rate).unwrap_or(u32::MAX),
+            exchange_idle: standard.pace.exchange_idle,
         }
     }
 }
@@ -222,6 +238,9 @@ fn limits(at: At<'_>) -> Option<EgressLimits> {
                 at.number(8..=256).and_then(|fields| usize::try_from(fields).ok())
             }),
             connections: section.or("connections", standard.connections, |at| at.count(1..=1_000_000)),
+            body_idle: section.or("body_idle", standard.body_idle, |at| at.duration(IDLE_BOUNDS)),
+            body_rate: section.or("body_rate", standard.body_rate, |at| at.count(0..=1_000_000_000)),
+            exchange_idle: section.or("exchange_idle", standard.exchange_idle, |at| at.duration(IDLE_BOUNDS)),
         })
     })
 }

@@ -22,7 +22,7 @@ use crate::message::validate;
 use crate::message::violation::Violation;
 use crate::proxy::exchange::{Exchange, answer};
 use crate::proxy::opener::{Opener, Outgoing};
-use crate::proxy::{AccessLog, ExchangeBody, Record, Recorder};
+use crate::proxy::{AccessLog, ExchangeBody, Pace, Record, Recorder};
 use crate::registry::{Balance, Choice, affinity};
 use crate::routing::{DEFAULT_DEADLINE, DEFAULT_HOLD, Destination, Directory};
 use crate::telemetry::{Metrics, Side};
@@ -195,7 +195,7 @@ impl<T: Opener> Client<T> {
         let mut body = Some(record.upload(body));
         let find = FindTunnel::new(&self.directory, &to, self.hold);
         let request = Outgoing { service: to.service.as_ref(), head: &mut head, interim: &interim };
-        Exchange { find, request, deadline: self.deadline }.run(&mut body, record).await
+        Exchange { find, request, deadline: &self.deadline, pace: &Pace::NONE }.run(&mut body, record).await
     }
 }
 

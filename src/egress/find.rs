@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use crate::id::TunnelId;
 use crate::message::failure::{Cause, Failure};
+use crate::proxy::ConnectionInfo;
 use crate::proxy::opener::{Find, Opener};
 use crate::registry::NoTunnel;
 use crate::routing::{Destination, Directory, Hold};
+use crate::transport::MAX_STREAMS;
 
 /// When to ask again for a node that was never seen: it has to be installed or started first.
 const UNKNOWN_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -18,11 +20,33 @@ pub(super) struct FindTunnel<'a, T> {
     directory: &'a Directory<T>,
     to: &'a Destination,
     hold: Hold,
+    /// Whose share of a tunnel is looked at.
+    client: Option<&'a ConnectionInfo>,
 }
+
+/// The part of what is free on a tunnel that one connection of a client may have under way. So one that opens all it can
+/// leaves room, and many of them share what there is: 17 that want everything get 163 streams each, and a third is free.
+const SHARE: u32 = 8;
 
 impl<'a, T: Opener> FindTunnel<'a, T> {
     pub(super) fn new(directory: &'a Directory<T>, to: &'a Destination, hold: Duration) -> Self {
-        Self { directory, to, hold: Hold::new(hold) }
+        Self { directory, to, hold: Hold::new(hold), client: None }
+    }
+
+    /// For a request of this connection, which gets no more than its share of a tunnel.
+    pub(super) fn sharing(self, client: &'a ConnectionInfo) -> Self {
+        Self { client: Some(client), ..self }
+    }
+
+    /// A tunnel of which this connection has its share already is as good as none.
+    fn check_share(&self, tunnel: &T) -> Result<(), Failure> {
+        let under_way = self.client.map_or(0, ConnectionInfo::under_way);
+        let share = share(tunnel.in_flight());
+        if under_way <= share {
+            return Ok(());
+        }
+        let details = format!("this connection has {under_way} requests under way; there is room for {share} of it");
+        Err(Failure::new(Cause::Quota, details).retry_after(RECONNECT_RETRY_AFTER))
     }
 
     fn failure(&self, reason: NoTunnel) -> Failure {
@@ -46,6 +70,55 @@ impl<T: Opener> Find for FindTunnel<'_, T> {
     type Opener = T;
 
     async fn find(&mut self, avoid: &[TunnelId]) -> Result<T, Failure> {
-        self.directory.find(self.to, avoid, &mut self.hold).await.map_err(|reason| self.failure(reason))
+        let found = self.directory.find(self.to, avoid, &mut self.hold).await;
+        let tunnel = found.map_err(|reason| self.failure(reason))?;
+        self.check_share(&tunnel)?;
+        Ok(tunnel)
+    }
+
+    fn hurry(&mut self) {
+        self.hold = Hold::new(Duration::ZERO);
+    }
+}
+
+/// How many requests of one connection a tunnel has room for that carries so many already. One is always worth a try.
+fn share(in_flight: u32) -> u32 {
+    (MAX_STREAMS.saturating_sub(in_flight) / SHARE).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many streams this many connections have that open as many as they may.
+    fn taken_by(connections: u32) -> u32 {
+        let mut each = vec![0; connections as usize];
+        loop {
+            let before: u32 = each.iter().sum();
+            for own in &mut each {
+                let under_way: u32 = before;
+                if *own < share(under_way) {
+                    *own += 1;
+                }
+            }
+            let after: u32 = each.iter().sum();
+            if after == before || after >= MAX_STREAMS {
+                return after;
+            }
+        }
+    }
+
+    #[test]
+    fn connections_that_take_all_they_can_leave_room_for_others() {
+        assert_eq!(share(0), MAX_STREAMS / SHARE);
+        for connections in [1, 17, 64, 200] {
+            let free = MAX_STREAMS - taken_by(connections);
+            assert!(free / SHARE >= 10, "{free} are free beside {connections} connections");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_alone_on_its_connection_is_always_tried() {
+        assert_eq!((share(MAX_STREAMS - 1), share(MAX_STREAMS * 2)), (1, 1));
     }
 }

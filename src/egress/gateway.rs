@@ -4,6 +4,7 @@
 //! ([`proxy::exchange`](crate::proxy::exchange)), and leaves one record of each exchange.
 
 mod attributes;
+mod passage;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use http_body::Body;
 use tracing::Instrument;
 
 use self::attributes::RequestAttributes;
+pub(super) use self::passage::Passage;
 use crate::egress::body::Reports;
 use crate::egress::find::FindTunnel;
 use crate::egress::terms::{Current, InForce};
@@ -24,10 +26,11 @@ use crate::egress::{ConnectionInfo, Context, ExchangeService, RequestBody};
 use crate::message::BoxError;
 use crate::message::failure::Failure;
 use crate::message::forward::{self, Hop};
+use crate::message::interim::InformationalSink;
 use crate::message::violation::Violation;
 use crate::proxy::exchange::{Exchange, answer};
 use crate::proxy::opener::{Opener, Outgoing};
-use crate::proxy::{ExchangeBody, Record, Recorder, Upload};
+use crate::proxy::{Record, Recorder, UnderWay, Upload};
 use crate::routing::{Destination, Directory};
 
 /// Answers the requests of one listener. Clones are cheap and share everything.
@@ -60,7 +63,7 @@ impl<T: Opener> Gateway<T> {
         &self,
         request: Request<B>,
         context: Context,
-    ) -> impl Future<Output = Response<ExchangeBody<T::Body>>> + Send
+    ) -> impl Future<Output = Response<Passage<T::Body>>> + Send
     where
         B: Reports + Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
@@ -72,17 +75,20 @@ impl<T: Opener> Gateway<T> {
             let record = self.0.recorder.begin_with(now.access_log(), &head, Some(connection.remote));
             (record, Way::new(&now, &RequestAttributes { head: &head, connection }))
         };
+        let connection = connection.begin();
         let mut body = record.upload(body);
         body.introduce(B::report_to);
         let body = Some(body);
         // What the future holds, it holds once: everything below borrows it.
-        let mut request = Received { head, body, context, record };
+        let mut request = Received { head, body, connection, interim: context.interim, record };
         async move {
             let outcome = match &way {
                 Ok(way) => self.exchange(&mut request, way).await,
                 Err(failure) => Err(failure.clone()),
             };
-            answer(outcome, request.record)
+            let Received { connection, record, .. } = request;
+            let upload = record.upload_progress();
+            answer(outcome, record).map(|body| Passage::new(body, connection, upload))
         }
     }
 
@@ -91,15 +97,14 @@ impl<T: Opener> Gateway<T> {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let Way { to, hold, deadline, is_trusted } = way;
-        let Received { head, body, context, record } = request;
-        let connection = &context.connection;
+        let Received { head, body, connection, interim, record } = request;
         record.asked(&to.tenant, &to.host_id, to.service.as_ref());
         let (remote, local, tls) = (connection.remote, connection.local, connection.tls);
         forward::request(head, &Hop { remote, local, tls, is_trusted: *is_trusted })?;
 
-        let find = FindTunnel::new(&self.0.directory, to, *hold);
-        let request = Outgoing { service: to.service.as_ref(), head, interim: &context.interim };
-        let mut exchange = Exchange { find, request, deadline: *deadline };
+        let find = FindTunnel::new(&self.0.directory, to, *hold).sharing(connection);
+        let request = Outgoing { service: to.service.as_ref(), head, interim };
+        let mut exchange = Exchange { find, request, deadline, pace: connection.pace() };
         let (mut head, body) = exchange.run(body, record).await?.into_parts();
         forward::response(&mut head);
         Ok(Response::from_parts(head, body))
@@ -110,7 +115,8 @@ impl<T: Opener> Gateway<T> {
 struct Received<B> {
     head: request::Parts,
     body: Option<Upload<B>>,
-    context: Context,
+    connection: UnderWay,
+    interim: InformationalSink,
     record: Record,
 }
 
@@ -132,7 +138,7 @@ impl Way {
 }
 
 impl<T: Opener> ExchangeService for Gateway<T> {
-    type Body = ExchangeBody<T::Body>;
+    type Body = Passage<T::Body>;
 
     fn call(
         &self,

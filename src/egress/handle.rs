@@ -79,7 +79,7 @@ impl Handle {
     /// # Errors
     /// [`BuildError`]: the address cannot be bound, or the egress drains or is gone.
     pub fn add(&self, address: SocketAddr) -> Result<SocketAddr, BuildError> {
-        let listener = Listener::current(net::bind_tcp(address)?, Arc::clone(&self.0.current));
+        let listener = Listener::current(net::bind_tcp(address)?, Arc::clone(&self.0.current), &self.0.metrics);
         let address = listener.local_addr().map_err(BuildError::Address)?;
         let name = self.0.name.clone().unwrap_or_else(|| address.to_string());
         // The terms say what is logged.

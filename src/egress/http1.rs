@@ -9,18 +9,21 @@
 //! head, needs no channel; any other body goes through a bounded queue (`Download`), so it can be read in any task.
 //! On the usual request the kernel is asked twice: one read, one write.
 //!
-//! Known limit: while that queue is full nothing is read, so a sender that leaves then is noticed only when reading goes
-//! on or writing to it fails. TCP delivers its end after its data.
+//! While that queue is full, or enough of the next requests was read ahead, nothing is read, and TCP delivers the end of a
+//! connection after its data. So who is held back for long is read from a good deal further, and the socket is asked every
+//! now and then whether its other end is still there (`watch`).
 //!
 //! * `head`: bytes → request head, through the validator;
 //! * `chunked`, `upload`: the body of the request, and its way into the service's hands;
 //! * `exchange`: service, response, and what the sender does meanwhile;
+//! * `watch`: what an exchange that waits has to look at from time to time;
 //! * `response`, `output`: response head and body → bytes, coalesced.
 
 mod exchange;
 mod head;
 mod response;
 mod upload;
+mod watch;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -41,6 +44,7 @@ use crate::message::violation::Violation;
 use crate::net::input::{self, Input};
 use crate::net::output::Output;
 use head::{Head, HeadReader};
+use watch::{Ahead, Stalled};
 
 pub(super) use upload::Download;
 
@@ -84,8 +88,10 @@ struct Connection<T> {
     /// The interim responses of the exchange that runs, kept for the next one.
     interim: Arc<Queue>,
     timer: Deadline,
-    /// How much was written when writing last came to a halt.
-    stalled_at: Option<u64>,
+    /// While written bytes wait for the other end.
+    stalled: Option<Stalled>,
+    /// What was read from a sender that is held back, or since when it is.
+    ahead: Ahead,
     date: DateCache,
 }
 
@@ -101,7 +107,8 @@ impl<T: Socket> Connection<T> {
             output: Output::default(),
             interim: Arc::new(Queue::new(false)),
             timer: Deadline::new(Instant::now() + serving.settings.head_timeout),
-            stalled_at: None,
+            stalled: None,
+            ahead: Ahead::new(serving.budget),
             date: DateCache::new(),
             info: serving.info,
             settings: serving.settings,
@@ -130,6 +137,7 @@ impl<T: Socket> Connection<T> {
     fn rest(&mut self) {
         self.input.shrink();
         self.output.shrink();
+        self.ahead.end();
         let waits = if self.input.is_empty() { self.settings.idle_timeout } else { self.settings.head_timeout };
         self.timer.set(Instant::now() + waits);
     }
@@ -200,6 +208,8 @@ impl<T: Socket> Connection<T> {
     }
 }
 
+#[cfg(test)]
+mod leaving_tests;
 #[cfg(test)]
 mod smuggling_tests;
 #[cfg(test)]

@@ -1,17 +1,17 @@
 //! HTTP/2 towards the senders of requests, on the `h2` crate.
 //!
 //! One task drives the connection, one task per stream serves its exchange; both end with the connection. What a sender
-//! may hold is bounded: streams, windows, header lists, resets of streams nobody served yet. Pseudo-header fields are
-//! checked by `h2`, everything else by the validator all versions share. Below `h2` a guard keeps one malformed head from
-//! ending the connection of its neighbours.
+//! may hold is bounded: streams, windows, what waits to be written, header lists, resets of streams nobody served yet.
+//! Pseudo-header fields are checked by `h2`, everything else by the validator all versions share. Below `h2` a guard keeps
+//! one malformed head from ending the connection of its neighbours, and a client that sends far more control frames than its messages need is cut.
 
+mod budget;
 mod exchange;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use h2::server::{Builder, Connection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
@@ -19,11 +19,13 @@ use tokio::time::{Instant, timeout};
 
 use crate::message::h2::guard::{Guard, Role};
 use crate::message::violation::Violation;
-use crate::net::{Cork, Corked, Guarded, Malformed};
+use crate::net::{Cork, Corked, Guarded, Malformed, Paced};
+use crate::telemetry::Limit;
 
 use super::deadline::Deadline;
 use super::{ExchangeService, Serving, Settings};
-use exchange::exchange;
+use budget::{Bounds, Budget, Piece};
+use exchange::{Served, exchange};
 
 /// The first bytes of every HTTP/2 connection.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,7 +38,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: ExchangeService,
 {
-    let io = Guarded::new(io, Guard::new(Role::Server, serving.settings.max_head_bytes));
+    let io = Guarded::new(Paced::at_server(io), Guard::new(Role::Server, serving.settings.max_head_bytes));
     let malformed = io.malformed();
     let (io, cork) = Corked::new(io);
     let handshake = builder(&serving.settings).handshake(io);
@@ -60,8 +62,8 @@ fn builder(settings: &Settings) -> Builder {
 }
 
 async fn drive<T, S>(
-    mut connection: Connection<Corked<Guarded<T>>, Bytes>,
-    cork: Cork<Guarded<T>>,
+    mut connection: Connection<Corked<Guarded<Paced<T>>>, Piece>,
+    cork: Cork<Guarded<Paced<T>>>,
     malformed: Malformed,
     serving: Serving<S>,
 ) where
@@ -70,7 +72,10 @@ async fn drive<T, S>(
 {
     let drain = serving.drain.clone();
     let mut drained = pin!(drain.cancelled());
-    let serving = Arc::new(serving);
+    let bounds = Bounds { connection: serving.settings.http2.send_budget, listener: serving.settings.send_budget };
+    let budget = Budget::new(bounds, Arc::clone(&serving.budget));
+    let served = Arc::new(Served { serving, budget });
+    let serving = &served.serving;
     let mut exchanges = JoinSet::new();
     let mut quiet = Quiet::new(&serving.settings);
     loop {
@@ -81,10 +86,13 @@ async fn drive<T, S>(
             _ = exchanges.join_next(), if !is_quiet => {}
             accepted = cork.run(recording(connection.accept(), &malformed, &serving)) => match accepted {
                 Some(Ok((request, respond))) => {
-                    exchanges.spawn(exchange(Arc::clone(&serving), request, respond));
+                    exchanges.spawn(exchange(Arc::clone(&served), request, respond));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, remote = %serving.info.remote, "an HTTP/2 connection failed");
+                    if error.get_io().is_some_and(Paced::is_flood) {
+                        serving.budget.count(Limit::Flood);
+                    }
                     return;
                 }
                 None => return,

@@ -15,9 +15,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{ConnectionDetails, ConnectionInfo, ExchangeService, Serving, Settings, http1, http2};
+use crate::egress::budget::ListenerBudget;
 use crate::egress::terms::{Accepting, Current};
 use crate::id::PeerIdentity;
 use crate::net;
+use crate::telemetry::{AcceptWatch, Entrance, Metrics};
 use crate::tls::peer_identity;
 
 /// Silence after which the kernel asks whether the other end is still there.
@@ -32,6 +34,9 @@ pub struct Listener {
     source: Source,
     /// Dropped right after the socket.
     closed: CancelledOnDrop,
+    /// What all its connections hold.
+    budget: Arc<ListenerBudget>,
+    watch: AcceptWatch,
 }
 
 /// Where it is said what connections are accepted under.
@@ -79,12 +84,18 @@ impl Listener {
     /// plaintext.
     pub fn new(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Self {
         let source = Source::Fixed(Accepting { tls, settings: Arc::new(settings) });
-        Self { tcp, source, closed: CancelledOnDrop::default() }
+        Self::of(tcp, source, &Metrics::new())
     }
 
-    /// Serves `tcp` as the terms say when a connection comes.
-    pub(super) fn current(tcp: TcpListener, terms: Arc<Current>) -> Self {
-        Self { tcp, source: Source::Current(terms), closed: CancelledOnDrop::default() }
+    /// Serves `tcp` as the terms say when a connection comes. Counts what cannot be accepted.
+    pub(super) fn current(tcp: TcpListener, terms: Arc<Current>, metrics: &Metrics) -> Self {
+        Self::of(tcp, Source::Current(terms), metrics)
+    }
+
+    fn of(tcp: TcpListener, source: Source, metrics: &Metrics) -> Self {
+        let watch = AcceptWatch::new(metrics, Entrance::Egress);
+        let budget = ListenerBudget::counting(metrics.limits(Entrance::Egress));
+        Self { tcp, source, closed: CancelledOnDrop::default(), budget: Arc::new(budget), watch }
     }
 
     /// Cancelled once the listening socket is closed.
@@ -108,6 +119,9 @@ impl Listener {
             // Before looking: a change in between is not missed.
             let changed = self.source.changed();
             let has_room = connections.len() < self.source.accepting().settings.max_connections;
+            if !has_room {
+                self.watch.is_full(connections.len());
+            }
             tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
@@ -118,7 +132,7 @@ impl Listener {
                         connections.spawn(self.accepted(remote, service.clone(), drain.clone()).serve(stream));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "a connection cannot be accepted");
+                        self.watch.failed(&error);
                         sleep(net::accept_pause(&error)).await;
                     }
                 },
@@ -130,7 +144,7 @@ impl Listener {
 
     fn accepted<S>(&self, remote: SocketAddr, service: S, drain: CancellationToken) -> Accepted<S> {
         let Accepting { tls, settings } = self.source.accepting();
-        Accepted { remote, tls, settings, service, drain }
+        Accepted { remote, tls, settings, service, drain, budget: Arc::clone(&self.budget) }
     }
 }
 
@@ -141,6 +155,7 @@ struct Accepted<S> {
     settings: Arc<Settings>,
     service: S,
     drain: CancellationToken,
+    budget: Arc<ListenerBudget>,
 }
 
 impl<S: ExchangeService> Accepted<S> {
@@ -193,8 +208,9 @@ impl<S: ExchangeService> Accepted<S> {
     fn serving(self, local: SocketAddr, proven: Option<Proven>) -> Serving<S> {
         let tls = proven.is_some();
         let Proven { server_name, peer } = proven.unwrap_or_default();
-        let info = ConnectionInfo::new(ConnectionDetails { remote: self.remote, local, tls, server_name, peer });
-        Serving { info, settings: self.settings, service: self.service, drain: self.drain }
+        let details = ConnectionDetails { remote: self.remote, local, tls, server_name, peer };
+        let info = ConnectionInfo::paced(details, self.settings.pace);
+        Serving { info, settings: self.settings, service: self.service, drain: self.drain, budget: self.budget }
     }
 }
 

@@ -1,12 +1,20 @@
 //! What a codec needs of a connection.
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 /// The bytes of one connection.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Makes dropping the connection reset it, so that the other end sees a failure and never an orderly end.
     fn reset_on_drop(&mut self);
+
+    /// Whether the other end has gone away, as far as is known without reading: what it sent before stands between it and
+    /// a reader. `half_close`: one that only sends no more is still there.
+    fn has_left(&self, half_close: bool) -> bool;
 }
 
 impl Socket for TcpStream {
@@ -15,10 +23,24 @@ impl Socket for TcpStream {
             tracing::debug!(%error, "a connection cannot be reset and is closed instead");
         }
     }
+
+    fn has_left(&self, half_close: bool) -> bool {
+        // What was heard from the kernel so far; there is nothing to wait for.
+        let mut cx = Context::from_waker(Waker::noop());
+        match pin!(self.ready(Interest::READABLE | Interest::WRITABLE)).poll(&mut cx) {
+            Poll::Ready(Ok(heard)) => heard.is_write_closed() || (heard.is_read_closed() && !half_close),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
 }
 
 impl<T: Socket> Socket for tokio_rustls::server::TlsStream<T> {
     fn reset_on_drop(&mut self) {
         self.get_mut().0.reset_on_drop();
+    }
+
+    fn has_left(&self, half_close: bool) -> bool {
+        self.get_ref().0.has_left(half_close)
     }
 }

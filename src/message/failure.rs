@@ -26,13 +26,17 @@ pub enum Cause {
     HeadTooLarge,
     /// The request's own body failed before it was complete.
     RequestCut,
+    /// The request's body did not come, or came too slowly.
+    BodyTimeout,
     /// The request does not say which node or cluster it wants.
     NoHostId,
     /// No node or cluster of that name is known.
     UnknownHost,
     /// The node or cluster is known but no tunnel can take the request now.
     NoTunnel,
-    /// A quota is used up.
+    /// Every tunnel of the node carries as many streams as it may.
+    TunnelFull,
+    /// A quota or a share is used up.
     Quota,
     /// The tunnel ended before the response was complete.
     TunnelLost,
@@ -44,6 +48,8 @@ pub enum Cause {
     NotRead,
     /// No response began in time.
     Deadline,
+    /// A response had begun, and then nothing moved any more in either direction.
+    Idle,
     /// The initiator exports no such service.
     UnknownService,
     /// The target's name could not be resolved.
@@ -68,19 +74,22 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause: the values of the metric label.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestCut,
+        Self::BodyTimeout,
         Self::NoHostId,
         Self::UnknownHost,
         Self::NoTunnel,
+        Self::TunnelFull,
         Self::Quota,
         Self::TunnelLost,
         Self::PeerReset,
         Self::PeerProtocol,
         Self::NotRead,
         Self::Deadline,
+        Self::Idle,
         Self::UnknownService,
         Self::TargetDns,
         Self::TargetRefused,
@@ -100,15 +109,18 @@ impl Cause {
             Self::BadRequest => (S::BAD_REQUEST, "http_request_error", "bad_request"),
             Self::HeadTooLarge => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "http_request_error", "head_too_large"),
             Self::RequestCut => (S::BAD_REQUEST, "http_request_error", "request_cut"),
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "http_request_error", "body_timeout"),
             Self::NoHostId => (S::BAD_REQUEST, "http_request_error", "no_host_id"),
             Self::UnknownHost => (S::SERVICE_UNAVAILABLE, "destination_not_found", "unknown_host"),
             Self::NoTunnel => (S::SERVICE_UNAVAILABLE, "destination_unavailable", "no_tunnel"),
+            Self::TunnelFull => (S::SERVICE_UNAVAILABLE, "connection_limit_reached", "tunnel_full"),
             Self::Quota => (S::TOO_MANY_REQUESTS, "connection_limit_reached", "quota"),
             Self::TunnelLost => (S::BAD_GATEWAY, "connection_terminated", "tunnel_lost"),
             Self::PeerReset => (S::BAD_GATEWAY, "connection_terminated", "peer_reset"),
             Self::PeerProtocol => (S::BAD_GATEWAY, "http_protocol_error", "peer_protocol"),
             Self::NotRead => (S::GATEWAY_TIMEOUT, "connection_write_timeout", "not_read"),
             Self::Deadline => (S::GATEWAY_TIMEOUT, "http_response_timeout", "deadline"),
+            Self::Idle => (S::GATEWAY_TIMEOUT, "connection_read_timeout", "idle"),
             Self::UnknownService => (S::NOT_FOUND, "destination_not_found", "unknown_service"),
             Self::TargetDns => (S::BAD_GATEWAY, "dns_error", "target_dns"),
             Self::TargetRefused => (S::BAD_GATEWAY, "connection_refused", "target_refused"),
@@ -291,6 +303,8 @@ mod tests {
         for (cause, status) in [
             (Cause::NoHostId, 400),
             (Cause::HeadTooLarge, 431),
+            (Cause::BodyTimeout, 408),
+            (Cause::TunnelFull, 503),
             (Cause::UnknownService, 404),
             (Cause::Quota, 429),
             (Cause::UnknownHost, 503),

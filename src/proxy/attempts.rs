@@ -38,7 +38,7 @@ pub(super) type FoundBody<F> = <<F as Find>::Opener as Opener>::Body;
 /// The tunnels that were tried, without an allocation.
 struct Tried {
     ids: [TunnelId; MAX_ATTEMPTS],
-    count: usize,
+    count: u8,
     lost_one: bool,
 }
 
@@ -72,6 +72,10 @@ impl<F: Find> Attempts<'_, '_, F> {
                 if empty {
                     *body = Some(Upload::empty());
                 }
+                if matches!(error, OpenError::NoRoom) {
+                    // A tunnel that is full is there: waiting for another is not what a hold is for.
+                    self.find.hurry();
+                }
                 let failure = failure(&error);
                 // A head that was given away cannot be sent again.
                 let is_spent = has_fields && self.request.head.headers.is_empty();
@@ -87,11 +91,11 @@ impl<F: Find> Attempts<'_, '_, F> {
 
 impl Tried {
     fn ids(&self) -> &[TunnelId] {
-        &self.ids[..self.count]
+        &self.ids[..usize::from(self.count)]
     }
 
     fn add(&mut self, id: TunnelId) {
-        self.ids[self.count] = id;
+        self.ids[usize::from(self.count)] = id;
         self.count += 1;
     }
 
@@ -101,18 +105,21 @@ impl Tried {
             OpenError::TunnelLost(_) => head.method.is_idempotent() && !std::mem::replace(&mut self.lost_one, true),
             error => is_unprocessed(error),
         };
-        harmless && self.count < MAX_ATTEMPTS
+        harmless && usize::from(self.count) < MAX_ATTEMPTS
     }
 }
 
 /// Whether the other end has certainly not begun with the request.
 fn is_unprocessed(error: &OpenError) -> bool {
     use OpenError as E;
-    matches!(error, E::NotSent(_) | E::Rejected | E::Reset(StreamCode::Rejected))
+    matches!(error, E::NotSent(_) | E::NoRoom | E::Rejected | E::Reset(StreamCode::Rejected))
 }
 
 /// What the client is told of an error on a tunnel.
 fn failure(error: &OpenError) -> Failure {
+    if matches!(error, OpenError::NoRoom) {
+        return Failure::new(Cause::TunnelFull, error.to_string()).retry_after(RECONNECT_RETRY_AFTER);
+    }
     if is_unprocessed(error) {
         let details = format!("the tunnel did not take the request: {error}");
         return Failure::new(Cause::NoTunnel, details).retry_after(RECONNECT_RETRY_AFTER);

@@ -24,6 +24,7 @@ impl Cut for BodyError {
             Self::Protocol(_) | Self::Length => Cause::PeerProtocol,
             Self::Reset(_) | Self::Source(_) => Cause::PeerReset,
             Self::HeldBack => Cause::NotRead,
+            Self::Idle => Cause::Idle,
         }
     }
 }
@@ -57,6 +58,16 @@ impl<B: Body> ExchangeBody<B> {
         let mut body = Self { source, record: Some(record) };
         body.settle();
         body
+    }
+
+    /// Closes the record with this error, which is the end of the body.
+    pub(crate) fn give_up(&mut self, error: &B::Error)
+    where
+        B::Error: Cut,
+    {
+        if let Some(mut record) = self.record.take() {
+            record.failed_with(error.cause(), error);
+        }
     }
 
     fn has_ended(&self) -> bool {

@@ -1,7 +1,9 @@
-//! How long a response may take to begin.
+//! How long a response may take to begin, and how long a request's body may take to come.
 //!
-//! The clock runs while it is the other side's turn: from the start of a request without a body, else from the last
-//! piece of the body that was delivered. An upload of an hour is not late, a target that takes no more of it is.
+//! The clock of the response runs while it is the other side's turn: from the start of a request without a body, else from
+//! the last piece of the body that was delivered. An upload of an hour is not late, a target that takes no more of it is.
+//! The clock of the body runs while it is the sender's turn, see [`Pace`]: one that delivers nothing, or a byte now and
+//! then, holds a stream and a place at the target that others need.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,28 +11,82 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::pace::Pace;
 use super::upload::Progress;
 
-/// The limit was reached.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Late;
+/// How long an exchange may take until its response begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits<'a> {
+    /// For the other side.
+    pub(super) answer: &'a Duration,
+    /// For the sender of the request.
+    pub(super) pace: &'a Pace,
+}
 
-/// Runs `work` until it is late. It is pinned by the caller: moved in here it would take its place twice.
+/// Whose limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// The other side's: it took no more of the request, or did not answer.
+    Answer,
+    /// The sender's: it delivered nothing for too long.
+    Silent,
+    /// The sender's: it delivered less than it must.
+    Slow,
+}
+
+/// Runs `work` until somebody is late. It is pinned by the caller: moved in here it would take its place twice.
 pub(super) fn within<F: Future>(
-    limit: Duration,
+    limits: Limits<'_>,
     progress: Option<&Progress>,
     mut work: Pin<&mut F>,
 ) -> impl Future<Output = Result<F::Output, Late>> {
-    let mut left = limit;
+    // Most are over before anybody looks at a clock.
+    let mut clock = None;
+    let mut left = Ok(if progress.is_some() { limits.pace.body_idle.min(*limits.answer) } else { *limits.answer });
     async move {
-        while !left.is_zero() {
-            if let Ok(output) = timeout(left, work.as_mut()).await {
-                return Ok(output);
+        loop {
+            match timeout(left?, work.as_mut()).await {
+                Ok(output) => return Ok(output),
+                Err(_) => {
+                    let clock = clock.get_or_insert_with(|| Box::new(Clock::default()));
+                    left = progress.map_or(Err(Late::Answer), |progress| clock.left(limits, progress));
+                }
             }
-            left = progress.map_or(Duration::ZERO, |progress| limit.saturating_sub(progress.waiting_for_answer()));
         }
-        Err(Late)
     }
+}
+
+/// What is asked of the sender, since the last look that it passed.
+#[derive(Default)]
+struct Clock {
+    /// The sender's time, and the bytes, until that look.
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Clock {
+    /// How long nobody can be late from now on.
+    fn left(&mut self, limits: Limits<'_>, progress: &Progress) -> Result<Duration, Late> {
+        let Limits { answer, pace } = limits;
+        let answer = remains(*answer, progress.waiting_for_answer()).ok_or(Late::Answer)?;
+        let waited = progress.waited_for_sender();
+        let rest = remains(pace.body_idle, waited.now).ok_or(Late::Silent)?;
+        let bytes = progress.bytes();
+        let window = match remains(pace.body_idle, waited.total.saturating_sub(self.waited)) {
+            Some(window) => window,
+            None if bytes - self.bytes < pace.least_bytes() => return Err(Late::Slow),
+            None => {
+                (self.waited, self.bytes) = (waited.total, bytes);
+                pace.body_idle
+            }
+        };
+        Ok(answer.min(rest).min(window))
+    }
+}
+
+/// What is left of a limit; `None` if it was reached.
+fn remains(limit: Duration, used: Duration) -> Option<Duration> {
+    limit.checked_sub(used).filter(|left| !left.is_zero())
 }
 
 #[cfg(test)]
@@ -49,6 +105,10 @@ mod tests {
     use crate::telemetry::{Metrics, Side};
 
     const LIMIT: Duration = Duration::from_secs(60);
+    const ANSWER: Limits<'_> = Limits { answer: &LIMIT, pace: &Pace::NONE };
+    /// The sender has half of the time that the other side has.
+    const BOTH: Limits<'_> =
+        Limits { answer: &LIMIT, pace: &Pace { body_idle: Duration::from_secs(30), body_rate: 10, ..Pace::NONE } };
 
     /// A body whose sender never delivers.
     struct Silent;
@@ -77,13 +137,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_in_time_is_not_disturbed() {
-        assert_eq!(within(LIMIT, None, pin!(async { 7 })).await, Ok(7));
+        assert_eq!(within(ANSWER, None, pin!(async { 7 })).await, Ok(7));
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_a_body_the_limit_is_the_limit() {
         let started = Instant::now();
-        assert_eq!(within(LIMIT, None, pin!(pending::<()>())).await, Err(Late));
+        assert_eq!(within(ANSWER, None, pin!(pending::<()>())).await, Err(Late::Answer));
         assert_eq!(rounded(started), LIMIT);
     }
 
@@ -91,7 +151,7 @@ mod tests {
     async fn a_sender_that_takes_its_time_makes_nobody_late() {
         let mut upload = upload(Silent);
         poll(&mut upload);
-        assert_eq!(within(LIMIT, upload.progress().as_deref(), pin!(sleep(LIMIT * 5))).await, Ok(()));
+        assert_eq!(within(ANSWER, upload.progress().as_deref(), pin!(sleep(LIMIT * 5))).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -104,13 +164,80 @@ mod tests {
             poll(&mut upload);
             poll_fn(|_| Poll::<()>::Pending).await;
         };
-        assert_eq!(within(LIMIT, progress.as_deref(), pin!(work)).await, Err(Late));
+        assert_eq!(within(ANSWER, progress.as_deref(), pin!(work)).await, Err(Late::Answer));
         assert_eq!(rounded(started), LIMIT + LIMIT / 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_nobody_takes_is_late() {
         let upload = upload(Full::new(Bytes::from("x")));
-        assert_eq!(within(LIMIT, upload.progress().as_deref(), pin!(pending::<()>())).await, Err(Late));
+        assert_eq!(within(ANSWER, upload.progress().as_deref(), pin!(pending::<()>())).await, Err(Late::Answer));
+    }
+
+    /// Bytes that come one by one, this much apart.
+    async fn drip(upload: &mut Upload<Drips>, every: Duration) {
+        loop {
+            sleep(every).await;
+            upload.introduce(|drips, _| drips.0 = true);
+            poll(upload);
+            poll(upload);
+        }
+    }
+
+    /// A body that has a byte when it was told so.
+    struct Drips(bool);
+
+    impl Body for Drips {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            match std::mem::take(&mut self.0) {
+                true => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x"))))),
+                false => Poll::Pending,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_delivers_nothing_is_late() {
+        let mut upload = upload(Silent);
+        poll(&mut upload);
+        let started = Instant::now();
+        assert_eq!(within(BOTH, upload.progress().as_deref(), pin!(pending::<()>())).await, Err(Late::Silent));
+        assert_eq!(rounded(started), BOTH.pace.body_idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_now_and_then_is_too_little() {
+        let mut upload = upload(Drips(false));
+        poll(&mut upload);
+        let (progress, started) = (upload.progress(), Instant::now());
+        let outcome = within(BOTH, progress.as_deref(), pin!(drip(&mut upload, Duration::from_secs(1)))).await;
+        assert_eq!(outcome, Err(Late::Slow));
+        assert!(rounded(started) <= BOTH.pace.body_idle * 2, "{:?}", rounded(started));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_at_its_least_rate_may_go_on_for_hours() {
+        let mut upload = upload(Drips(false));
+        poll(&mut upload);
+        let progress = upload.progress();
+        let hours = async {
+            tokio::select! {
+                () = drip(&mut upload, Duration::from_millis(50)) => {}
+                () = sleep(Duration::from_secs(2 * 3600)) => {}
+            }
+        };
+        assert_eq!(within(BOTH, progress.as_deref(), pin!(hours)).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_other_side_does_not_take_is_not_the_senders_fault() {
+        let upload = upload(Full::new(Bytes::from("x")));
+        assert_eq!(within(BOTH, upload.progress().as_deref(), pin!(pending::<()>())).await, Err(Late::Answer));
     }
 }

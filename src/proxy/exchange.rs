@@ -9,8 +9,9 @@ use http_body::Body;
 
 use super::attempts::{Attempts, FoundBody};
 use super::body::ExchangeBody;
-use super::deadline::within;
+use super::deadline::{Late, Limits, within};
 use super::opener::{Find, Outgoing};
+use super::pace::Pace;
 use super::record::Record;
 use super::upload::Upload;
 use crate::message::BoxError;
@@ -24,7 +25,9 @@ pub struct Exchange<'a, F> {
     /// The request.
     pub request: Outgoing<'a>,
     /// How long the response may take to begin, from when it is no longer the client's turn.
-    pub deadline: Duration,
+    pub deadline: &'a Duration,
+    /// How long its client may rest.
+    pub pace: &'a Pace,
 }
 
 impl<F: Find> Exchange<'_, F> {
@@ -47,9 +50,10 @@ impl<F: Find> Exchange<'_, F> {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let progress = body.as_ref().and_then(Upload::progress);
+        let limits = Limits { answer: self.deadline, pace: self.pace };
         let attempts = Attempts { find: &mut self.find, request: &mut self.request, record };
-        let outcome = within(self.deadline, progress.as_deref(), pin!(attempts.run(body))).await;
-        let response = outcome.unwrap_or_else(|_| Err(late(self.deadline)))?;
+        let outcome = within(limits, progress.as_deref(), pin!(attempts.run(body))).await;
+        let response = outcome.unwrap_or_else(|late| Err(failure(late, limits)))?;
         Ok(note_told(response, record))
     }
 }
@@ -63,8 +67,18 @@ fn note_told<B>(response: Response<B>, record: &mut Record) -> Response<B> {
     Response::from_parts(head, body)
 }
 
-fn late(limit: Duration) -> Failure {
-    Failure::new(Cause::Deadline, format!("no response began within {limit:?}"))
+fn failure(late: Late, Limits { answer, pace }: Limits<'_>) -> Failure {
+    match late {
+        Late::Answer => Failure::new(Cause::Deadline, format!("no response began within {answer:?}")),
+        Late::Silent => {
+            let details = format!("nothing of the request's body came for {:?}", pace.body_idle);
+            Failure::new(Cause::BodyTimeout, details)
+        }
+        Late::Slow => {
+            let details = format!("the request's body came at less than {} bytes a second", pace.body_rate);
+            Failure::new(Cause::BodyTimeout, details)
+        }
+    }
 }
 
 /// What the client gets: the response, or the text of the failure. Its body closes the record.

@@ -70,6 +70,9 @@ pub trait Find: Send {
     ///
     /// There is none, and why; the client is told so unless an earlier way failed.
     fn find(&mut self, avoid: &[TunnelId]) -> impl Future<Output = Result<Self::Opener, Failure>> + Send;
+
+    /// From here on nothing is waited for.
+    fn hurry(&mut self);
 }
 
 impl Opener for Tunnel {

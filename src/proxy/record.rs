@@ -153,6 +153,11 @@ impl Record {
         }
     }
 
+    /// How the upload is getting on, if there is any and that is followed.
+    pub(crate) fn upload_progress(&self) -> Option<Arc<Progress>> {
+        self.uploads.clone()
+    }
+
     /// Bytes of the response's body were passed on.
     pub(super) fn response_bytes(&mut self, bytes: u64) {
         self.counted.metrics().body_bytes(Direction::Response, bytes);

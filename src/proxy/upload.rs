@@ -59,7 +59,7 @@ impl<B> Upload<B> {
     }
 
     /// How the upload is getting on, if there is any and that is followed.
-    pub(super) fn progress(&self) -> Option<Arc<Progress>> {
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
         match &self.0 {
             Kind::Empty | Kind::Counted { .. } => None,
             Kind::Streaming { progress, .. } => Some(Arc::clone(progress)),
@@ -78,12 +78,15 @@ impl<B> Upload<B> {
     }
 }
 
-/// When the upload last moved, whether it waits for its sender, and how many bytes it was.
+/// Whose turn it is in an upload and since when, how long its sender was waited for, and how many bytes it was.
 #[derive(Debug)]
 pub(crate) struct Progress {
     start: Instant,
-    /// Milliseconds after `start`, or [`WAITS`].
-    moved: AtomicU64,
+    /// Milliseconds after `start` of the last delivery or of the begin of the wait, and in the lowest bit [`WAITS`]: both
+    /// in one number, so that nobody reads the one without the other.
+    turn: AtomicU64,
+    /// Milliseconds of the waits for the sender that are over.
+    waited: AtomicU64,
     bytes: AtomicU64,
     metrics: ExchangeMetrics,
     /// The rule that the sender broke. Whoever answers may be dropped before it reads that far.
@@ -91,13 +94,23 @@ pub(crate) struct Progress {
 }
 
 /// The sender has yet to deliver.
-const WAITS: u64 = u64::MAX;
+const WAITS: u64 = 1;
+
+/// How long the sender of a request was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waited {
+    /// In the wait that lasts; zero while it is not the sender's turn.
+    pub(super) now: Duration,
+    /// In all waits so far, this one included.
+    pub(super) total: Duration,
+}
 
 impl Progress {
     fn new(metrics: ExchangeMetrics) -> Self {
         Self {
             start: Instant::now(),
-            moved: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             metrics,
             broken: OnceLock::new(),
@@ -107,14 +120,29 @@ impl Progress {
     /// For how long it has been the turn of the other side: to take more, or, once all is sent, to answer. Zero while
     /// the sender has yet to deliver.
     pub(super) fn waiting_for_answer(&self) -> Duration {
-        match self.moved.load(Ordering::Relaxed) {
-            WAITS => Duration::ZERO,
-            moved => self.start.elapsed().saturating_sub(Duration::from_millis(moved)),
+        let turn = self.turn.load(Ordering::Relaxed);
+        if turn & WAITS == 0 { self.since(turn) } else { Duration::ZERO }
+    }
+
+    /// How long it was the sender's turn.
+    pub(super) fn waited_for_sender(&self) -> Waited {
+        loop {
+            let turn = self.turn.load(Ordering::Acquire);
+            let before = Duration::from_millis(self.waited.load(Ordering::Acquire));
+            let now = if turn & WAITS == 0 { Duration::ZERO } else { self.since(turn) };
+            // A turn that ended in between is counted in one of the two numbers only.
+            if self.turn.load(Ordering::Acquire) == turn {
+                return Waited { now, total: before + now };
+            }
         }
     }
 
+    fn since(&self, turn: u64) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(turn >> 1))
+    }
+
     /// Bytes that were taken from the sender so far.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
@@ -129,8 +157,16 @@ impl Progress {
     }
 
     fn note(&self, delivered: bool) {
-        let elapsed = || u64::try_from(self.start.elapsed().as_millis()).unwrap_or(WAITS - 1);
-        self.moved.store(if delivered { elapsed() } else { WAITS }, Ordering::Relaxed);
+        let turn = self.turn.load(Ordering::Relaxed);
+        let waits = turn & WAITS != 0;
+        if waits && !delivered {
+            return;
+        }
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX) & (u64::MAX >> 1);
+        if waits {
+            self.waited.fetch_add(now.saturating_sub(turn >> 1), Ordering::Release);
+        }
+        self.turn.store(now << 1 | if delivered { 0 } else { WAITS }, Ordering::Release);
     }
 
     fn count(&self, bytes: u64) {

@@ -37,7 +37,7 @@ impl Responder {
     /// Makes a listener of each bound socket. Needs a tokio runtime.
     pub(super) fn bind(sockets: Sockets, fixed: Fixed, terms: Terms, metrics: &Metrics) -> Result<Self, StartError> {
         let shared = Shared {
-            listeners: Listeners::new(sockets, fixed, &terms)?,
+            listeners: Listeners::new(sockets, fixed, &terms, metrics)?,
             admission: Admission::new(Arc::default(), terms),
             metrics: metrics.tunnels(Role::Responder),
             gone: GoneNodes::default(),

@@ -9,7 +9,7 @@ use crate::responder::admission::Admission;
 use crate::responder::gone::GoneNodes;
 use crate::responder::terms::{Configured, Terms, UpdateError};
 use crate::responder::warnings::Warnings;
-use crate::telemetry::TunnelMetrics;
+use crate::telemetry::{Metrics, TunnelMetrics};
 use crate::transport::quic::{self, BindError, Keys, QuicSettings};
 use crate::transport::tcp::{self, TcpSettings};
 use crate::transport::{Incoming, Tunnel};
@@ -65,7 +65,7 @@ pub(super) struct Shared {
 
 impl Listeners {
     /// Makes a listener of each bound socket. Needs a tokio runtime.
-    pub(super) fn new(sockets: Sockets, fixed: Fixed, terms: &Terms) -> Result<Self, StartError> {
+    pub(super) fn new(sockets: Sockets, fixed: Fixed, terms: &Terms, metrics: &Metrics) -> Result<Self, StartError> {
         let Configured { adit, envoy } = terms.configured().map_err(UpdateError::Tls)?;
         let quic = match sockets.quic {
             Some(socket) => {
@@ -76,7 +76,7 @@ impl Listeners {
             None => None,
         };
         let tcp = sockets.tcp.map(|listener| {
-            let listener = tcp::Listener::new(listener, adit, terms.tunnel, fixed.tcp);
+            let listener = tcp::Listener::new(listener, adit, terms.tunnel, fixed.tcp).counting(metrics);
             match envoy {
                 Some((tls, envoy)) => listener.with_envoy(tls, envoy),
                 None => listener,

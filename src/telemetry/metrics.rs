@@ -4,6 +4,7 @@
 
 pub(super) mod destination;
 pub(super) mod exchange;
+pub(super) mod limits;
 mod process;
 pub(super) mod stream;
 mod table;
@@ -18,6 +19,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 
 use crate::telemetry::metrics::destination::DestinationMetrics;
 use crate::telemetry::metrics::exchange::{ExchangeMetrics, Side};
+use crate::telemetry::metrics::limits::{Entrance, LimitMetrics};
 use crate::telemetry::metrics::table::{
     DURATION_BUCKETS, EXCHANGE_DURATION, EXCHANGE_FIRST_BYTE, Kind, Metric, TABLE, UDP_BUFFER,
 };
@@ -79,6 +81,11 @@ impl Metrics {
     /// Counts the destinations of an initiator by state.
     pub fn destinations(&self) -> DestinationMetrics {
         DestinationMetrics::new(self)
+    }
+
+    /// Counts what the listeners of one kind refuse, cut and cannot accept.
+    pub fn limits(&self, entrance: Entrance) -> LimitMetrics {
+        LimitMetrics::new(self, entrance)
     }
 
     /// States the UDP socket buffers that the kernel granted, in usable bytes.

@@ -20,6 +20,9 @@ pub enum OpenError {
     /// Nothing of the request left this process: it may go to another tunnel, body and all.
     #[error("the tunnel could not open a stream: {0}")]
     NotSent(TunnelLost),
+    /// The tunnel carries as many streams as the initiator takes, and none of them ended in time: another may have room.
+    #[error("the tunnel carries as many streams as the initiator takes")]
+    NoRoom,
     /// The initiator says that it did not process the request: it may go to another tunnel if its body is whole.
     #[error("the initiator rejected the stream unprocessed")]
     Rejected,
@@ -71,7 +74,7 @@ impl From<BodyError> for OpenError {
             BodyError::Reset(code) => Self::Reset(code),
             BodyError::Protocol(error) => Self::Protocol(error),
             BodyError::TunnelLost(lost) => Self::TunnelLost(lost),
-            BodyError::Length | BodyError::Source(_) => Self::Reset(StreamCode::Protocol),
+            BodyError::Length | BodyError::Source(_) | BodyError::Idle => Self::Reset(StreamCode::Protocol),
             BodyError::HeldBack => Self::Reset(StreamCode::Limit),
         }
     }
@@ -115,6 +118,9 @@ pub enum BodyError {
     /// Whoever reads the body took too little of it for too long, and this end has stopped it. spec: SE-11, SE-12
     #[error("the body was not read: too little of it was taken for too long")]
     HeldBack,
+    /// This end gave it up: nothing moved for too long.
+    #[error("nothing moved for too long")]
+    Idle,
 }
 
 /// Why a tunnel is gone, as far as this end knows.

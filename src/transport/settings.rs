@@ -7,7 +7,7 @@ use crate::protocol::limits::{DEFAULT_DRAIN_DEADLINE, Limits};
 use crate::protocol::session::Timing;
 
 /// Streams that a responder may have open on one connection, unless a transport is told otherwise.
-pub(super) const MAX_STREAMS: u32 = 4096;
+pub(crate) const MAX_STREAMS: u32 = 4096;
 
 /// Which algorithm decides how fast to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,11 +1,14 @@
 //! What is known of one tunnel while it lives: health, load, traffic. Written by its driver, read from anywhere.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::id::{Place, TunnelId};
 use crate::protocol::code::CloseCode;
@@ -17,6 +20,12 @@ use crate::registry::Health;
 use crate::transport::credit::Ledger;
 use crate::transport::error::{OpenError, TunnelLost};
 use crate::transport::kind::TransportKind;
+use crate::transport::settings::MAX_STREAMS;
+
+/// How long a new stream waits for room, beside some round trips, while no other gets any.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// How long it waits in all.
+const MOST_ROOM_WAIT: Duration = Duration::from_secs(10);
 
 /// Where a tunnel is in its life, as its owner watches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +115,8 @@ pub(crate) struct TunnelState {
     pub(crate) opened: Instant,
     in_flight: AtomicU32,
     exchanges: AtomicU64,
+    /// Streams that were opened from here.
+    streams: AtomicU64,
     /// What the peer takes, bytes of a head in the upper half and fields in the lower: LIMITS may change it. spec: CT-31
     peer_limits: AtomicU64,
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
@@ -148,6 +159,7 @@ impl TunnelState {
             opened: Instant::now(),
             in_flight: AtomicU32::new(0),
             exchanges: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
             peer_limits: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
@@ -325,6 +337,29 @@ impl TunnelState {
             Health::Draining => Err(OpenError::NotSent(TunnelLost("it drains".into()))),
             _ => Ok(()),
         }
+    }
+
+    /// Waits for a stream on a tunnel that has no room now. An initiator raises its limit with the load, so whoever comes in
+    /// a crowd waits as long as others of it get their streams. `None`: there is no room, nor will there be.
+    ///
+    /// Cancel safety: that of `opening`.
+    pub(crate) async fn wait_for_room<F: Future>(&self, opening: F) -> Option<F::Output> {
+        let (mut opening, began) = (pin!(opening), Instant::now());
+        while self.in_flight() <= MAX_STREAMS && began.elapsed() < MOST_ROOM_WAIT {
+            let before = self.streams.load(Ordering::Relaxed);
+            if let Ok(opened) = timeout(ROOM_WAIT + self.rtt() * 4, opening.as_mut()).await {
+                return Some(opened);
+            }
+            if self.streams.load(Ordering::Relaxed) == before {
+                break;
+            }
+        }
+        None
+    }
+
+    /// A stream was opened.
+    pub(crate) fn note_stream(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the peer may take streams of this type, as far as it has not said otherwise. spec: ST-3

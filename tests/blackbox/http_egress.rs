@@ -1,5 +1,6 @@
 //! A request enters an egress listener, and the target answers as if nothing were in between.
 
+mod budgets;
 mod cancellation;
 mod http1;
 mod http2;

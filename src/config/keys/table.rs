@@ -181,6 +181,23 @@ pub(super) const KEYS: &[Key] = &[
     key("egress[].limits.head_bytes", "The largest head of a request; a larger one is answered 431.", "64KiB"),
     key("egress[].limits.head_fields", "The most fields in a head; more are answered 431.", "100"),
     key("egress[].limits.connections", "How many connections may be open at once; more wait in the backlog of the kernel.", "16384"),
+    key(
+        "egress[].limits.body_idle",
+        "How long the sender of a request may deliver nothing of its body, while it is its turn and no response has begun; \
+         then it is answered 408.",
+        "60s",
+    ),
+    key(
+        "egress[].limits.body_rate",
+        "The fewest bytes of a body per second, over each `body_idle` and until a response has begun (408); a response must \
+         be read as fast. 0 asks for no rate.",
+        "16",
+    ),
+    key(
+        "egress[].limits.exchange_idle",
+        "How long nothing may move in either direction once a response has begun; then it is cut.",
+        "5m",
+    ),
     section("initiator", "Dials responders: the side at the site."),
     key("initiator.node", "The name of this site; an rc:// address may say it instead.", "edge-17").absent("that of the rc:// address"),
     key("initiator.cluster", "The group of sites that it belongs to; an rc:// address may say it instead.", "stores-eu")

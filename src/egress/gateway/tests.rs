@@ -172,7 +172,7 @@ impl Reports for Full<Bytes> {
 }
 
 /// What the gateway answers a request from somewhere.
-async fn ask<B>(gateway: &Gateway<Fake>, request: Request<B>) -> Response<ExchangeBody<Answer>>
+async fn ask<B>(gateway: &Gateway<Fake>, request: Request<B>) -> Response<Passage<Answer>>
 where
     B: Reports + Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
@@ -417,4 +417,64 @@ async fn a_request_keeps_the_terms_that_held_when_it_was_read() {
     let next = gateway.answer(get(), context());
     assert!(text(read.await).await.contains("no node or cluster edge-17 is connected"));
     assert!(text(next.await).await.contains("no node or cluster elsewhere is connected"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_tunnel_gives_way_to_the_next_and_where_all_are_full_nobody_waits() {
+    let gateway = gateway();
+    tunnel(&gateway, [Step::FailsFirst(OpenError::NoRoom), Step::FailsFirst(OpenError::NoRoom)]);
+    let other = tunnel(&gateway, [Step::Echo, Step::FailsFirst(OpenError::NoRoom)]);
+    assert_eq!(text(ask(&gateway, with_body("POST")).await).await, "payload");
+    assert_eq!(other.seen(), 1);
+    let began = tokio::time::Instant::now();
+    let response = ask(&gateway, get()).await;
+    assert_eq!(
+        (response.status(), error_type(&response)),
+        (StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached")
+    );
+    assert_eq!(response.headers()[RETRY_AFTER], "1");
+    assert_eq!(began.elapsed(), Duration::ZERO, "the hold is for tunnels that reconnect");
+}
+
+/// A body whose sender says nothing more.
+struct Silent;
+
+impl Body for Silent {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Pending
+    }
+}
+
+impl Reports for Silent {
+    fn report_to(&mut self, _: &Arc<Progress>) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_body_does_not_come_is_answered_408_and_counted() {
+    let metrics = Metrics::new();
+    let gateway = counted_gateway(settings(), &metrics);
+    tunnel(&gateway, [Step::Echo]);
+    let began = tokio::time::Instant::now();
+    let response = ask(&gateway, request("POST").body(Silent).unwrap()).await;
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(began.elapsed().as_secs(), Settings::default().pace.body_idle.as_secs());
+    drop(response);
+    let counted = "adit_exchanges_failed_total{side=\"egress\",cause=\"body_timeout\"} 1";
+    assert!(metrics.render().contains(counted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_has_its_share_of_a_tunnel_is_told_so_and_others_are_served() {
+    let gateway = gateway();
+    tunnel(&gateway, [Step::Echo]);
+    let greedy = context();
+    let others: Vec<_> = (0..1000).map(|_| greedy.connection.begin()).collect();
+    let response = gateway.answer(get(), greedy.clone()).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(ask(&gateway, get()).await.status(), StatusCode::OK);
+    drop((response, others));
+    assert_eq!(greedy.connection.under_way(), 0, "what is over is not counted");
 }

@@ -8,9 +8,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{EXPECT, TRAILER};
-use http::{Response, Version, response};
+use http::{Response, StatusCode, Version, response};
 use http_body::Body;
-use tokio::time::Instant;
 
 use super::head::{Head, Terms};
 use super::response::{BodyWriter, Framing, Plan, Progress, write_head, write_informational};
@@ -25,15 +24,17 @@ use crate::message::validate;
 use crate::message::violation::Violation;
 
 /// Most bytes of following requests read while one is served; reading on is how a hang-up is noticed.
-const MAX_AHEAD: usize = 64 * 1024;
+pub(super) const MAX_AHEAD: usize = 64 * 1024;
 
 /// What the response has to know of the request.
-struct RequestState {
+pub(super) struct RequestState {
     terms: Terms,
     /// The sender waits for 100 before it sends the body.
     expects: bool,
     /// The body that is still on its way.
-    upload: Option<Upload>,
+    pub(super) upload: Option<Upload>,
+    /// The head of the response is on its way.
+    pub(super) responds: bool,
     /// What is said before the response.
     informational: Arc<Queue>,
 }
@@ -52,7 +53,7 @@ impl<T: Socket> Connection<T> {
             request.headers_mut().remove(EXPECT);
         }
         let context = ExchangeContext { connection: self.info.clone(), interim: sink };
-        let mut state = RequestState { terms: head.terms, expects, upload, informational };
+        let mut state = RequestState { terms: head.terms, expects, upload, responds: false, informational };
         let response = self.answer(service.call(request, context), &mut state).await?;
         self.respond(response, state).await
     }
@@ -97,7 +98,15 @@ impl<T: Socket> Connection<T> {
         if let Poll::Ready(Err(_)) = self.output.poll_write(&mut self.io, cx) {
             return Poll::Ready(Stop::Gone);
         }
-        self.poll_sender(cx, state)
+        self.poll_both(cx, state)
+    }
+
+    /// The sender, and the clock.
+    fn poll_both(&mut self, cx: &mut Context<'_>, state: &mut RequestState) -> Poll<Stop> {
+        match self.poll_sender(cx, state) {
+            Poll::Pending => self.poll_watch(cx, state),
+            stop => stop,
+        }
     }
 
     /// What the sender does while its request is served: it sends the body, then perhaps further requests, or hangs up.
@@ -150,12 +159,15 @@ impl<T: Socket> Connection<T> {
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         let mut body = pin!(body);
-        let close = self.is_last(plan, &state, body.is_end_stream());
+        state.responds = true;
+        // Nobody waits for a body that did not come.
+        let late = parts.status == StatusCode::REQUEST_TIMEOUT;
+        let close = late || self.is_last(plan, &state, body.is_end_stream());
         write_head(parts, plan, state.terms.version, close, &mut self.date, &mut self.output);
         let trailers_allowed = state.terms.takes_trailers || parts.headers.contains_key(TRAILER);
         let mut writer = BodyWriter::new(plan.framing, trailers_allowed);
         poll_fn(|cx| match self.poll_send(cx, &mut writer, body.as_mut()) {
-            Poll::Pending => self.poll_sender(cx, &mut state).map(|stop| Err(after_head(stop))),
+            Poll::Pending => self.poll_both(cx, &mut state).map(|stop| Err(after_head(stop))),
             sent => sent,
         })
         .await?;
@@ -205,23 +217,13 @@ impl<T: Socket> Connection<T> {
                 }
             };
             match (self.output.poll_write(&mut self.io, cx), progress) {
-                (Poll::Pending, _) => return self.poll_stalled(cx).map(Err),
+                (Poll::Pending, _) => return Poll::Pending,
                 (Poll::Ready(Err(_)), _) => return Poll::Ready(Err(Stop::Gone)),
                 (Poll::Ready(Ok(())), Progress::Complete) => return Poll::Ready(Ok(())),
                 (Poll::Ready(Ok(())), Progress::Waiting) => return Poll::Pending,
                 (Poll::Ready(Ok(())), Progress::Full) => {}
             }
         }
-    }
-
-    /// The other end takes nothing now; if that lasts, it is not going to.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
-        let written = self.output.written();
-        if self.stalled_at != Some(written) {
-            self.stalled_at = Some(written);
-            self.timer.set(Instant::now() + self.settings.send_timeout);
-        }
-        self.timer.poll(cx).map(|()| Stop::Reset)
     }
 
     /// Writes a last response of our own.

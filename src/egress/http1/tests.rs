@@ -379,7 +379,7 @@ async fn a_body_dropped_unread_costs_no_connection_if_it_is_complete() {
     let mut wire = serve(service).await.connect().await;
     wire.send("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3000000\r\n\r\n").await;
     wire.send(vec![0; 3_000_000]).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     go.send(true).unwrap();
     for request in ["", "GET / HTTP/1.1\r\nHost: h\r\n\r\n"] {
         wire.send(request).await;

@@ -25,6 +25,8 @@ const MAX_PIECES: usize = 64;
 struct Queue {
     pieces: VecDeque<Bytes>,
     queued: usize,
+    /// Pieces that the reader took so far.
+    taken: u64,
     /// What follows the pieces, once it is known.
     end: Option<Result<Option<HeaderMap>, BodyError>>,
     /// The reader does not want the rest.
@@ -78,6 +80,16 @@ impl Upload {
         }
     }
 
+    /// A number that rises with all that the reader takes.
+    pub(super) fn taken(&self) -> u64 {
+        lock(&self.queue).taken
+    }
+
+    /// The reader has to make room before anything is read from the socket again.
+    pub(super) fn is_held_back(&self) -> bool {
+        !lock(&self.queue).has_room()
+    }
+
     /// Nobody reads what still comes.
     pub(super) fn is_unwanted(&self) -> bool {
         lock(&self.queue).unwanted
@@ -120,11 +132,15 @@ impl Drop for Upload {
 
 impl Queue {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.unwanted || (self.queued < MAX_QUEUED && self.pieces.len() < MAX_PIECES) {
+        if self.has_room() {
             return Poll::Ready(());
         }
         self.writer = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn has_room(&self) -> bool {
+        self.unwanted || (self.queued < MAX_QUEUED && self.pieces.len() < MAX_PIECES)
     }
 
     fn push(&mut self, data: Bytes) {
@@ -147,6 +163,7 @@ impl Queue {
     fn pop(&mut self) -> Option<Bytes> {
         let data = self.pieces.pop_front()?;
         self.queued -= data.len();
+        self.taken += 1;
         wake(&mut self.writer);
         Some(data)
     }

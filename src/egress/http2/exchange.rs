@@ -4,7 +4,6 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -14,32 +13,40 @@ use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 
+use super::budget::{Budget, Piece};
 use crate::egress::answer::{rejection, unwritable};
 use crate::egress::date::DateCache;
 use crate::egress::{Context, ExchangeService, RequestBody, Serving};
 use crate::message::BoxError;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
 use crate::message::h2::recv::StreamBody;
-use crate::message::h2::send::{Terms, send_body};
+use crate::message::h2::send::{Terms, send_body_through};
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::length;
 use crate::message::validate;
 use crate::message::violation::Violation;
 
+/// A connection, and what waits on it.
+pub(super) struct Served<S> {
+    pub(super) serving: Serving<S>,
+    pub(super) budget: Arc<Budget>,
+}
+
 /// Serves one request. Ends, and drops the service's work, as soon as the stream is reset.
 pub(super) async fn exchange<S: ExchangeService>(
-    serving: Arc<Serving<S>>,
+    served: Arc<Served<S>>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Piece>,
 ) {
+    let serving = &served.serving;
     let is_head = request.method() == Method::HEAD;
     let informational = Arc::new(Queue::new(true));
-    let request = match admit(request, &serving) {
+    let request = match admit(request, serving) {
         Ok(request) => request,
         Err(violation) => {
             serving.service.refused(&serving.info, violation);
             tracing::debug!(%violation, remote = %serving.info.remote, "a request is rejected");
-            return conclude(respond, rejection(violation));
+            return conclude(respond, rejection(violation), &served.budget);
         }
     };
     let context =
@@ -50,7 +57,7 @@ pub(super) async fn exchange<S: ExchangeService>(
     for early in informational.close() {
         send_informational(&mut respond, early);
     }
-    deliver(response, respond, is_head, serving.settings.send_timeout).await;
+    deliver(response, respond, is_head, &served).await;
 }
 
 /// The other end has reset the stream or left.
@@ -76,7 +83,7 @@ fn admit<S>(mut request: Request<RecvStream>, serving: &Serving<S>) -> Result<Re
 async fn answer<F: Future>(
     call: F,
     informational: &Queue,
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendResponse<Piece>,
 ) -> Result<F::Output, Gone> {
     let mut call = pin!(call);
     poll_fn(|cx| {
@@ -91,28 +98,31 @@ async fn answer<F: Future>(
     .await
 }
 
-fn send_informational(respond: &mut SendResponse<Bytes>, early: Response<()>) {
+fn send_informational(respond: &mut SendResponse<Piece>, early: Response<()>) {
     // It can only fail when the stream is gone, which whoever waits for the reset is told.
     let _ = respond.send_informational(early);
 }
 
 /// Sends an answer of our own.
-fn conclude(mut respond: SendResponse<Bytes>, response: Response<Bytes>) {
+fn conclude(mut respond: SendResponse<Piece>, response: Response<Bytes>, budget: &Arc<Budget>) {
     let (parts, body) = response.into_parts();
     if let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), false) {
         // A stream that is gone needs no answer.
-        let _ = stream.send_data(body, true);
+        let _ = stream.send_data(budget.put_at_once(body), true);
     }
 }
 
-async fn deliver<B>(response: Response<B>, mut respond: SendResponse<Bytes>, is_head: bool, patience: Duration)
+async fn deliver<B, S>(response: Response<B>, mut respond: SendResponse<Piece>, is_head: bool, served: &Served<S>)
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
+    let Served { serving, budget } = served;
     let (mut parts, body) = response.into_parts();
-    let Ok(declared) = length::content_length(&parts.headers) else { return conclude(respond, unwritable()) };
+    let Ok(declared) = length::content_length(&parts.headers) else {
+        return conclude(respond, unwritable(), budget);
+    };
     if parts.status.is_informational() {
-        return conclude(respond, unwritable());
+        return conclude(respond, unwritable(), budget);
     }
     let bodyless = is_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let ended = bodyless || (body.is_end_stream() && declared.unwrap_or(0) == 0);
@@ -123,8 +133,9 @@ where
     if ended {
         return;
     }
-    let terms = Terms { declared, stall_timeout: Some(patience), reset: |_| Reason::INTERNAL_ERROR };
-    if let Err(failure) = send_body(&mut stream, pin!(body), terms).await {
+    let stall_timeout = Some(serving.settings.send_timeout);
+    let terms = Terms { declared, stall_timeout, reset: |_| Reason::INTERNAL_ERROR };
+    if let Err(failure) = send_body_through(budget, &mut stream, pin!(body), terms).await {
         tracing::debug!(error = &failure as &dyn std::error::Error, "a response is cut off");
     }
 }

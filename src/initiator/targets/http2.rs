@@ -1,52 +1,39 @@
-//! Exchanges over HTTP/2 with prior knowledge (h2c): all on one connection.
+//! Exchanges over HTTP/2 with prior knowledge (h2c): all on one connection, see `shared`.
 //!
 //! Built on `h2` itself: hyper's client drops 1xx responses, and takes a response that the target cancelled for one
 //! that has ended.
+
+mod liveness;
+mod shared;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::client::{Builder, SendRequest};
+use h2::client::SendRequest;
 use h2::{Reason, SendStream};
 use http::{Method, Response};
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connect::{Address, connect};
+use self::liveness::OpenStream;
+use self::shared::Shared;
+use super::connect::Address;
 use super::outbound::Outbound;
 use super::settings::TargetSettings;
 use super::upload::Upload;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::FieldRules;
-use crate::message::h2::guard::{Guard, Role};
 use crate::message::h2::head::final_head;
 use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::{Terms, send_body};
 use crate::message::interim::{Flood, SendInterim};
 use crate::message::length;
-use crate::net::{Corked, Guarded};
-
-/// What one response may have under way: enough for 100 MiB/s at a millisecond, and no more than a tunnel's stream.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// What all responses together may have under way.
-const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// A target that speaks HTTP/2.
 pub(super) struct Client {
-    address: Address,
-    settings: TargetSettings,
-    /// The connection in use. Locked while it is made, so that all who need it wait for the same one.
-    current: Mutex<Option<Shared>>,
-}
-
-/// A connection, and which one it is.
-#[derive(Clone)]
-struct Shared {
-    sender: SendRequest<Bytes>,
-    serial: u64,
+    connection: Shared,
 }
 
 /// Why an attempt brought no response, and whether another may follow.
@@ -58,7 +45,7 @@ struct Attempt {
 
 impl Client {
     pub(super) fn new(address: Address, settings: TargetSettings) -> Self {
-        Self { address, settings, current: Mutex::default() }
+        Self { connection: Shared::new(address, settings) }
     }
 
     /// One exchange; a second attempt is made when the target says that the first was not processed, or when the
@@ -89,7 +76,7 @@ impl Client {
         upload: Upload,
         interim: Option<&dyn SendInterim>,
     ) -> Result<Response<Http2Body>, Attempt> {
-        let mut sender = self.sender().await?;
+        let (mut sender, open) = self.sender().await?;
         let answers_head = outbound.method == Method::HEAD;
         let declared = outbound.declared;
         let request = outbound.into_http2()?;
@@ -105,52 +92,24 @@ impl Client {
         let (head, incoming) = final_head(&mut response, pass_on).await?.into_parts();
         let length = length::of_response(answers_head, head.status, &head.headers);
         let incoming = StreamBody::new(incoming, length, self.rules());
-        Ok(Response::from_parts(head, Http2Body { incoming, _upload: upload }))
+        Ok(Response::from_parts(head, Http2Body { incoming, _upload: upload, _open: open }))
     }
 
     /// Trailers are judged by size alone: what must not be in them is taken away when they go into the tunnel.
     fn rules(&self) -> FieldRules {
-        FieldRules { max_fields: usize::MAX, max_bytes: self.settings.head_bytes, forbids: |_, _| false }
+        FieldRules { max_fields: usize::MAX, max_bytes: self.connection.head_bytes(), forbids: |_, _| false }
     }
 
-    /// A handle whose connection takes one more stream, over a new connection if the present one has ended.
-    async fn sender(&self) -> Result<SendRequest<Bytes>, Failure> {
-        let present = self.shared(None).await?;
-        match present.sender.ready().await {
-            Ok(sender) => Ok(sender),
+    /// A way in whose connection takes one more stream, over a new connection if the present one has ended.
+    async fn sender(&self) -> Result<(SendRequest<Bytes>, OpenStream), Failure> {
+        let present = self.connection.get(None).await?;
+        match present.clone().ready().await {
+            Ok(ready) => Ok(ready),
             Err(_) => {
-                let fresh = self.shared(Some(present.serial)).await?;
-                fresh.sender.ready().await.map_err(|error| Attempt::from(error).failure)
+                let fresh = self.connection.get(Some(&present)).await?;
+                fresh.ready().await.map_err(|error| Attempt::from(error).failure)
             }
         }
-    }
-
-    /// The connection in use; a new one if there is none or it is the one that has ended.
-    async fn shared(&self, ended: Option<u64>) -> Result<Shared, Failure> {
-        let mut current = self.current.lock().await;
-        let serial = match &*current {
-            Some(shared) if ended != Some(shared.serial) => return Ok(shared.clone()),
-            Some(shared) => shared.serial + 1,
-            None => 0,
-        };
-        let sender = self.connect().await?;
-        Ok(current.insert(Shared { sender, serial }).clone())
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Bytes>, Failure> {
-        let socket = connect(&self.address, self.settings.connect_timeout).await?;
-        let mut builder = Builder::new();
-        builder
-            .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(u32::try_from(self.settings.head_bytes).unwrap_or(u32::MAX));
-        let guard = Guard::new(Role::Client, self.settings.head_bytes);
-        let (socket, cork) = Corked::new(Guarded::new(socket, guard));
-        let (sender, connection) = builder.handshake(socket).await.map_err(|error| Attempt::from(error).failure)?;
-        // Ends by itself with the last handle and the last stream; its errors reach whoever holds one.
-        tokio::spawn(async move { drop(cork.run(connection).await) });
-        Ok(sender)
     }
 }
 
@@ -209,6 +168,7 @@ pub(super) struct Http2Body {
     incoming: StreamBody,
     /// Keeps the upload going while the response is wanted.
     _upload: Option<AbortOnDropHandle<()>>,
+    _open: OpenStream,
 }
 
 impl Body for Http2Body {

@@ -6,6 +6,7 @@ mod http1;
 mod http2;
 mod origin;
 mod reading;
+mod shared;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http_body::{Body, Frame, SizeHint};
+use tokio::task::coop;
 
 use crate::message::fields::FieldRules;
 use crate::message::violation::Violation;
@@ -81,7 +82,11 @@ impl StreamBody {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
         while self.part == Part::Data {
-            match ready!(self.stream.poll_data(cx)).transpose()? {
+            // A peer that sends without end gets its part of a turn, and no more.
+            let turn = ready!(coop::poll_proceed(cx));
+            let data = ready!(self.stream.poll_data(cx));
+            turn.made_progress();
+            match data.transpose()? {
                 Some(data) => {
                     // Handed on is as good as read: whoever holds it does not ask for more until it is gone. It fails
                     // only when the stream is gone, which the next read tells.

@@ -1,11 +1,11 @@
 //! A message body on its way into a stream.
 
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
 use http_body::{Body, Frame};
@@ -59,6 +59,59 @@ pub struct Terms {
     pub reset: fn(&SendError) -> Reason,
 }
 
+/// What the pieces of a body pass on their way into HTTP/2: whoever counts what waits there to be written.
+pub trait Outlet: Sync {
+    /// A piece as HTTP/2 holds it until it is written.
+    type Data: Buf + Send;
+
+    /// Takes room for a piece: for how many of the `wanted` bytes. `None`: there is none now.
+    fn try_reserve(&self, wanted: usize) -> Option<usize>;
+
+    /// Resolves when it is worth asking for room again. Cancel safe.
+    fn freed(&self) -> impl Future<Output = ()> + Send;
+
+    /// Puts a piece into the room that was taken for it. One without bytes needs none.
+    fn put(&self, data: Bytes) -> Self::Data;
+}
+
+/// As much as the windows allow.
+#[derive(Debug, Clone, Copy)]
+pub struct Unbounded;
+
+impl Outlet for Unbounded {
+    type Data = Bytes;
+
+    fn try_reserve(&self, wanted: usize) -> Option<usize> {
+        Some(wanted)
+    }
+
+    fn freed(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    fn put(&self, data: Bytes) -> Bytes {
+        data
+    }
+}
+
+/// Sends a body through [`Unbounded`], see [`send_body_through`].
+///
+/// # Errors
+///
+/// As [`send_body_through`].
+///
+/// Cancel safety: that of [`send_body_through`].
+pub fn send_body<'a, B>(
+    stream: &'a mut SendStream<Bytes>,
+    body: Pin<&'a mut B>,
+    terms: Terms,
+) -> impl Future<Output = Result<(), SendError>> + use<'a, B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    send_body_through(&Unbounded, stream, body, terms)
+}
+
 /// Sends a body to its end, or resets the stream. A piece is pulled only when the last one fits the peer's window; small
 /// ones that are ready are joined, END goes with the last of them, and trailers lose what must not be in them.
 ///
@@ -67,20 +120,32 @@ pub struct Terms {
 /// See [`SendError`]. A reset of the peer ends it also while the body is silent.
 ///
 /// Cancel safety: dropping the future resets the stream when the stream is dropped with it.
-pub async fn send_body<B>(stream: &mut SendStream<Bytes>, body: Pin<&mut B>, terms: Terms) -> Result<(), SendError>
+pub async fn send_body_through<B, O>(
+    outlet: &O,
+    stream: &mut SendStream<O::Data>,
+    body: Pin<&mut B>,
+    terms: Terms,
+) -> Result<(), SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
+    O: Outlet,
 {
-    let sent = pump(stream, body, &terms).await;
+    let sent = pump(outlet, stream, body, &terms).await;
     if let Err(error @ (SendError::Source(_) | SendError::Stalled | SendError::Length)) = &sent {
         stream.send_reset((terms.reset)(error));
     }
     sent
 }
 
-async fn pump<B>(stream: &mut SendStream<Bytes>, mut body: Pin<&mut B>, terms: &Terms) -> Result<(), SendError>
+async fn pump<B, O>(
+    outlet: &O,
+    stream: &mut SendStream<O::Data>,
+    mut body: Pin<&mut B>,
+    terms: &Terms,
+) -> Result<(), SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
+    O: Outlet,
 {
     let mut remaining = terms.declared;
     let mut behind = None;
@@ -89,7 +154,7 @@ where
             Some(read) => read,
             None => poll_fn(|cx| poll_read(body.as_mut(), stream, cx)).await,
         };
-        let Some(frame) = read? else { return end(stream, remaining, None) };
+        let Some(frame) = read? else { return end(outlet, stream, remaining, None) };
         match frame.into_data() {
             Ok(first) => {
                 let data = poll_fn(|cx| Poll::Ready(gather(&first, body.as_mut(), &mut behind, cx))).await;
@@ -99,12 +164,12 @@ where
                     None => body.is_end_stream(),
                 };
                 let last = ends && remaining.unwrap_or(0) == 0;
-                send_data(stream, data, last, terms.stall_timeout).await?;
+                send_data(outlet, stream, data, last, terms.stall_timeout).await?;
                 if last {
                     return Ok(());
                 }
             }
-            Err(frame) => return end(stream, remaining, frame.into_trailers().ok()),
+            Err(frame) => return end(outlet, stream, remaining, frame.into_trailers().ok()),
         }
     }
 }
@@ -113,9 +178,10 @@ where
 type Read = Result<Option<Frame<Bytes>>, SendError>;
 
 /// A body may be silent for long; the peer's reset must end it all the same.
-fn poll_read<B>(body: Pin<&mut B>, stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Read>
+fn poll_read<B, D>(body: Pin<&mut B>, stream: &mut SendStream<D>, cx: &mut Context<'_>) -> Poll<Read>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
+    D: Buf,
 {
     match read(body, cx) {
         Poll::Ready(read) => Poll::Ready(read),
@@ -160,46 +226,80 @@ fn count(remaining: Option<u64>, length: usize) -> Result<Option<u64>, SendError
     remaining.map(|remaining| remaining.checked_sub(length as u64).ok_or(SendError::Length)).transpose()
 }
 
-fn end(stream: &mut SendStream<Bytes>, remaining: Option<u64>, trailers: Option<HeaderMap>) -> Result<(), SendError> {
+fn end<O: Outlet>(
+    outlet: &O,
+    stream: &mut SendStream<O::Data>,
+    remaining: Option<u64>,
+    trailers: Option<HeaderMap>,
+) -> Result<(), SendError> {
     if remaining.unwrap_or(0) > 0 {
         return Err(SendError::Length);
     }
     let mut trailers = trailers.unwrap_or_default();
     fields::strip_from_trailers(&mut trailers);
     if trailers.is_empty() {
-        return Ok(stream.send_data(Bytes::new(), true)?);
+        return Ok(stream.send_data(outlet.put(Bytes::new()), true)?);
     }
     Ok(stream.send_trailers(trailers)?)
 }
 
-/// Hands data over as the window of the other end allows, so that no more than a window is buffered.
-async fn send_data(
-    stream: &mut SendStream<Bytes>,
+/// Hands data over as the window of the other end and the outlet allow, so that no more than that is buffered.
+async fn send_data<O: Outlet>(
+    outlet: &O,
+    stream: &mut SendStream<O::Data>,
     mut data: Bytes,
     last: bool,
     stall_timeout: Option<Duration>,
 ) -> Result<(), SendError> {
     if data.is_empty() && last {
-        return Ok(stream.send_data(data, true)?);
+        return Ok(stream.send_data(outlet.put(data), true)?);
     }
     while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        let granted = match (stream.capacity(), stall_timeout) {
-            // Boxed: a timer in every exchange's future would be its largest part.
-            (0, Some(patience)) => {
-                Box::pin(timeout(patience, capacity(stream))).await.map_err(|_| SendError::Stalled)??
-            }
-            (0, None) => capacity(stream).await?,
-            (granted, _) => granted,
+        let wanted = data.len();
+        stream.reserve_capacity(wanted);
+        let granted = match stream.capacity() {
+            0 => None,
+            granted => outlet.try_reserve(granted.min(wanted)),
         };
-        let piece = data.split_to(granted.min(data.len()));
+        let granted = match (granted, stall_timeout) {
+            (Some(granted), _) => granted,
+            // Boxed: a timer in every exchange's future would be its largest part.
+            (None, Some(patience)) => {
+                let room = Box::pin(timeout(patience, room(outlet, stream, wanted)));
+                room.await.map_err(|_| SendError::Stalled)??
+            }
+            (None, None) => Box::pin(room(outlet, stream, wanted)).await?,
+        };
+        let piece = outlet.put(data.split_to(granted));
         stream.send_data(piece, last && data.is_empty())?;
     }
     Ok(())
 }
 
+/// Waits until the peer takes something, and there is room for it: for how many bytes.
+async fn room<O: Outlet>(outlet: &O, stream: &mut SendStream<O::Data>, wanted: usize) -> Result<usize, SendError> {
+    loop {
+        let capacity = match stream.capacity() {
+            0 => capacity(stream).await?,
+            granted => granted,
+        };
+        if let Some(granted) = outlet.try_reserve(capacity.min(wanted)) {
+            return Ok(granted);
+        }
+        let mut freed = pin!(outlet.freed());
+        // Who waits for others of its connection must not miss that the peer wants no more.
+        poll_fn(|cx| match freed.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => {
+                stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(SendError::from, SendError::Stopped)))
+            }
+        })
+        .await?;
+    }
+}
+
 /// Waits until the peer takes something.
-async fn capacity(stream: &mut SendStream<Bytes>) -> Result<usize, SendError> {
+async fn capacity<D: Buf>(stream: &mut SendStream<D>) -> Result<usize, SendError> {
     loop {
         match poll_fn(|cx| stream.poll_capacity(cx)).await {
             Some(Ok(0)) => {}

@@ -84,6 +84,8 @@ table! {
         "Tunnels that an initiator is configured to keep, by the state each is in.";
     SWITCHES = Counter "adit_initiator_transport_switches_total" ["from", "to"]
         "How often a tunnel came up on another transport than the one before it had.";
+    LISTENER_LIMITS = Counter "adit_listener_limits_total" ["listener", "limit"]
+        "How often listeners refused, cut or could not accept a connection, or had to let more wait, by the limit.";
     UDP_BUFFER = Gauge "adit_udp_socket_buffer_bytes" ["role", "direction"]
         "UDP socket buffer that the kernel granted, in usable bytes; 4194304 is asked for.";
     LOG_LINES_DROPPED = Counter "adit_log_lines_dropped_total" []

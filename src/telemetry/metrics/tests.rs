@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::Counter as EnvoyHandshake;
-use crate::telemetry::{DestinationState, Direction, HandshakeFailure};
+use crate::telemetry::{DestinationState, Direction, Entrance, HandshakeFailure};
 
 const CAUSES: &[&str] = &["no_tunnel", "target_refused"];
 
@@ -18,6 +18,7 @@ fn everything() -> Metrics {
         drop(metrics.exchanges(side, CAUSES).begin());
     }
     metrics.destinations();
+    metrics.limits(Entrance::Egress);
     metrics.process();
     metrics.certificate("ca", 60.0);
     metrics
@@ -57,6 +58,7 @@ gauge adit_exchanges_in_flight {side}
 counter adit_exchange_body_bytes_total {side,direction}
 gauge adit_initiator_destinations {state}
 counter adit_initiator_transport_switches_total {from,to}
+counter adit_listener_limits_total {listener,limit}
 gauge adit_udp_socket_buffer_bytes {role,direction}
 counter adit_log_lines_dropped_total {}
 gauge adit_build_info {version,protocol}

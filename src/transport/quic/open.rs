@@ -1,8 +1,9 @@
 //! The responder's side of an HTTP stream over QUIC: a request out, a response back.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Response, StatusCode, request};
@@ -126,7 +127,7 @@ impl Connection {
             return Err(OpenError::HeadTooLarge);
         }
         self.state.ready_to_open().await?;
-        let (send, recv) = self.quic.open_bi().await.map_err(|error| OpenError::NotSent(lost(&error)))?;
+        let (send, recv) = self.open_stream().await?;
         let mut send = SendHalf::new(send);
         let upload = if end {
             // Where this is given up, `recv` stops the answer with code 0 and `send` resets the stream as cancelled.
@@ -140,6 +141,25 @@ impl Connection {
         let to_head = parts.method == Method::HEAD;
         let answer = open::Answer::quic(Answer { stream: Some(stream), in_flight: Some(in_flight), to_head });
         Ok(HttpStream { upload, answer })
+    }
+
+    /// A stream, unless the peer takes no more of them.
+    pub(super) async fn open_stream(&self) -> Result<(quinn::SendStream, quinn::RecvStream), OpenError> {
+        let opened = match self.open_now() {
+            Poll::Ready(opened) => opened,
+            // Rare, and apart from the future of every exchange.
+            Poll::Pending => {
+                let opening = Box::pin(self.state.wait_for_room(self.quic.open_bi()));
+                opening.await.ok_or(OpenError::NoRoom)?
+            }
+        };
+        self.state.note_stream();
+        opened.map_err(|error| OpenError::NotSent(lost(&error)))
+    }
+
+    /// A stream that can be opened without waiting.
+    fn open_now(&self) -> Poll<Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>> {
+        pin!(self.quic.open_bi()).poll(&mut Context::from_waker(Waker::noop()))
     }
 
     pub(crate) fn snapshot(&self) -> TunnelSnapshot {

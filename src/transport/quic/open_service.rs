@@ -11,7 +11,7 @@ use crate::transport::error::{BodyError, OpenError, SendError, TunnelLost};
 use crate::transport::flow::Flow;
 use crate::transport::quic::control::Connection;
 use crate::transport::quic::service::{RawSend, ServiceRecv};
-use crate::transport::quic::streams::{SendHalf, lost};
+use crate::transport::quic::streams::SendHalf;
 use crate::transport::raw::RawStream;
 
 impl Connection {
@@ -37,7 +37,7 @@ impl Connection {
         let stream_type = open.stream_type();
         self.state.ready_to_open().await?;
         self.state.check_takes(stream_type)?;
-        let (send, recv) = self.quic.open_bi().await.map_err(|error| OpenError::NotSent(lost(&error)))?;
+        let (send, recv) = self.open_stream().await?;
         let mut send = SendHalf::new(send);
         let mut recv = ServiceRecv::new(recv, ServiceReader::of_answers(stream_type));
         let mut out = BytesMut::new();

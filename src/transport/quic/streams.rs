@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use quinn::VarInt;
+use tokio::task::coop;
 
 use crate::message::BoxError;
 use crate::protocol::code::StreamCode;
@@ -64,13 +65,17 @@ pub(crate) fn lost(error: &quinn::ConnectionError) -> TunnelLost {
 }
 
 /// The next bytes of a stream. quinn registers the waker with the stream, not with the future, so a future per poll loses
-/// nothing.
+/// nothing. A peer that sends without end, while another thread takes it in, does not keep this one: every read is a part
+/// of what a task may do in a turn.
 pub(super) fn poll_chunk(
     recv: &mut quinn::RecvStream,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Option<Bytes>, quinn::ReadError>> {
+    let turn = std::task::ready!(coop::poll_proceed(cx));
     let read = pin!(recv.read_chunk(READ_CHUNK_BYTES, true));
-    read.poll(cx).map_ok(|chunk| chunk.map(|chunk| chunk.bytes))
+    let read = std::task::ready!(read.poll(cx));
+    turn.made_progress();
+    Poll::Ready(read.map(|chunk| chunk.map(|chunk| chunk.bytes)))
 }
 
 impl From<quinn::ReadError> for BodyError {

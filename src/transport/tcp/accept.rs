@@ -25,6 +25,7 @@ use crate::protocol::control::FrameType;
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::protocol::tcp::CONTROL_URI;
+use crate::telemetry::{AcceptWatch, Entrance, Metrics};
 use crate::transport::accept::{AcceptError, Claimant, Missing, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{alert_text, not_accepted_here, not_accepted_there, peer_text};
@@ -55,6 +56,7 @@ pub struct Listener {
     listener: TcpListener,
     accepting: ArcSwap<Accepting>,
     handshakes: Handshakes,
+    watch: Option<AcceptWatch>,
 }
 
 /// What a connection is accepted with.
@@ -116,7 +118,12 @@ impl Listener {
         let settings = Settings { tunnel, tcp };
         let accepting = Accepting { tls: Hidden(Arc::new(tls)), envoy: None, settings, generation: 0 };
         let handshakes = Handshakes::new(budgets(&tunnel));
-        Self { listener, accepting: ArcSwap::from_pointee(accepting), handshakes }
+        Self { listener, accepting: ArcSwap::from_pointee(accepting), handshakes, watch: None }
+    }
+
+    /// The same, which counts and tells what it cannot accept.
+    pub fn counting(self, metrics: &Metrics) -> Self {
+        Self { watch: Some(AcceptWatch::new(metrics, Entrance::Tunnel)), ..self }
     }
 
     /// The same, which takes Envoy's reverse tunnels as well: from whoever does not offer `adit/1`. `tls` is from
@@ -161,7 +168,12 @@ impl Listener {
                     let seat = self.handshakes.enter(Stage::Silent, remote.ip());
                     return Incoming { stream, remote, tls, envoy, settings, generation, seat };
                 }
-                Err(error) => tokio::time::sleep(net::accept_pause(&error)).await,
+                Err(error) => {
+                    if let Some(watch) = &self.watch {
+                        watch.failed(&error);
+                    }
+                    tokio::time::sleep(net::accept_pause(&error)).await;
+                }
             }
         }
     }

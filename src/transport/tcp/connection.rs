@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -98,11 +99,25 @@ impl Starter {
     }
 }
 
+/// Whether HTTP/2 takes another stream without waiting.
+fn has_room(sender: &mut SendRequest<Bytes>) -> Poll<Result<(), h2::Error>> {
+    sender.poll_ready(&mut Context::from_waker(Waker::noop()))
+}
+
 impl Connection {
     /// The way into HTTP/2, once it has begun and has room for a stream.
     pub(super) async fn stream_slot(&self) -> Result<SendRequest<Bytes>, OpenError> {
-        let sender = self.requests.sender().await.map_err(OpenError::NotSent)?;
-        sender.ready().await.map_err(|error| self.not_sent(&error))
+        let mut sender = self.requests.sender().await.map_err(OpenError::NotSent)?;
+        let ready = match has_room(&mut sender) {
+            Poll::Ready(ready) => ready.map(|()| sender),
+            // Rare, and apart from the future of every exchange.
+            Poll::Pending => {
+                let ready = Box::pin(self.state.wait_for_room(sender.ready()));
+                ready.await.ok_or(OpenError::NoRoom)?
+            }
+        };
+        self.state.note_stream();
+        ready.map_err(|error| self.not_sent(&error))
     }
 
     /// After a GOAWAY the connection takes no request, and is no tunnel of ours, however well it is otherwise; an Envoy

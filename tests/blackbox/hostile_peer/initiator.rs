@@ -204,6 +204,27 @@ async fn a_tunnel_that_answers_nothing_fails_its_requests_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_tunnel_without_room_is_said_to_be_full_and_nobody_waits_for_it() {
+    let victim = Victim::start().await;
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_bidi_streams(2_u32.into());
+    let address = victim.site.responder.tunnel_address();
+    let connection = connect_with(&victim.site.folder, address, HOSTILE, transport).await;
+    let (_send, _recv) = open(&connection, HOSTILE).await;
+    victim.site.responder.registered(2).await;
+    let egress = victim.site.egress();
+    let ask = move || crate::support::http1::get(egress, "/", &["x-node-id: hostile"]);
+    let waiting = [tokio::spawn(ask()), tokio::spawn(ask())];
+    let _streams = [connection.accept_bi().await.unwrap(), connection.accept_bi().await.unwrap()];
+    let response = ask().await.unwrap();
+    assert_eq!((response.status(), response.field("retry-after")), (503, Some("1")), "{}", response.text());
+    assert!(response.field("proxy-status").unwrap().starts_with("adit; error=connection_limit_reached"));
+    assert!(waiting.iter().all(|ask| !ask.is_finished()), "who has a stream is not disturbed");
+    let full = victim.site.responder.0.metric("adit_exchanges_failed_total{side=\"egress\",cause=\"tunnel_full\"}");
+    assert_eq!(full.await, 1);
+}
+
+#[tokio::test]
 async fn answers_that_break_the_protocol_are_502_and_the_tunnel_stays() {
     let victim = Victim::start().await;
     let connection = victim.connect().await;
