@@ -140,6 +140,7 @@ fn health(tunnel: &Tunnel) -> &'static str {
     match tunnel.health() {
         Health::Healthy => "healthy",
         Health::Suspect => "suspect",
+        Health::Opening => "opening",
         Health::Draining => "draining",
     }
 }

@@ -56,6 +56,7 @@ impl<'a, T: Opener> FindTunnel<'a, T> {
                 let details = format!("no node or cluster {host_id} is connected");
                 Failure::new(Cause::UnknownHost, details).retry_after(UNKNOWN_RETRY_AFTER)
             }
+            NoTunnel::Opening => no_tunnel(format!("the initiator of {host_id} does not take its welcome")),
             NoTunnel::Reconnecting => no_tunnel(format!("{host_id} is reconnecting")),
             NoTunnel::AllAvoided => no_tunnel(format!("no tunnel of {host_id} takes the request")),
         }

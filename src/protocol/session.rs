@@ -143,7 +143,6 @@ impl Session {
     ///
     /// On an error the session is closed; the outputs tell the peer. After a close all input is ignored.
     pub fn receive(&mut self, now: Instant, input: &[u8]) -> Result<(), SessionError> {
-        self.heard(now);
         self.read_frames(now, input).inspect_err(|error| self.fail(error))
     }
 
@@ -211,7 +210,8 @@ impl Session {
         }
     }
 
-    /// The transport heard the peer, on whatever stream: it lives. Cheap; meant for every packet or read.
+    /// The transport has a proof that the peer lives and hears this end, on whatever stream. Cheap. What merely arrives on
+    /// the control stream is none, but PONG is. spec: CT-10
     pub fn heard(&mut self, now: Instant) {
         // Reads of different streams may be reported out of order; the latest counts.
         self.heard_at = self.heard_at.max(now);
@@ -379,6 +379,7 @@ impl Session {
         if number >= self.probes.sent {
             return Err(SessionError::UnknownProbe);
         }
+        self.heard(now);
         if number + 1 == self.probes.sent
             && let Some(sent_at) = self.probes.newest_at.take()
         {

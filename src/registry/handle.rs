@@ -21,6 +21,8 @@ pub enum Health {
     Healthy,
     /// Silent for longer than the suspect timeout: used only when there is nothing better.
     Suspect,
+    /// Its WELCOME has not left yet: waited for, and not used. spec: HS-38
+    Opening,
     /// One of the ends is draining it: not used.
     Draining,
 }

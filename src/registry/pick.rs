@@ -42,6 +42,9 @@ pub enum NoTunnel {
     /// It lost its last tunnel within the last 30 s, or all it has are leaving: waiting a little is worth it.
     #[error("the node or cluster is reconnecting")]
     Reconnecting,
+    /// A tunnel is registered and will be open in a moment, usually.
+    #[error("a tunnel of the node or cluster is about to open")]
+    Opening,
     /// Every tunnel that could be used is among those to avoid.
     #[error("every tunnel of the node or cluster was tried")]
     AllAvoided,
@@ -100,23 +103,33 @@ fn candidate<H: Handle>(tunnel: &Member<H>) -> Option<Candidate<'_, H>> {
     let health = handle.health();
     let rtt = u64::try_from(handle.rtt().max(RTT_FLOOR).as_nanos()).unwrap_or(u64::MAX);
     let rank = (health, rtt.saturating_mul(u64::from(handle.in_flight()) + 1));
-    (health != Health::Draining).then_some(Candidate { rank, handle })
+    (health < Health::Opening).then_some(Candidate { rank, handle })
 }
 
 /// Whether a tunnel could be used, were it not to be avoided.
 fn has_avoided<H: Handle>(node: &Node<H>, avoid: &[TunnelId]) -> bool {
-    let usable = |tunnel: &Member<H>| !tunnel.leaving && tunnel.handle.health() != Health::Draining;
+    let usable = |tunnel: &Member<H>| !tunnel.leaving && tunnel.handle.health() < Health::Opening;
     node.state().tunnels.iter().any(|tunnel| usable(tunnel) && avoid.contains(&tunnel.id))
 }
 
-fn none_because(any_avoided: bool) -> NoTunnel {
-    if any_avoided { NoTunnel::AllAvoided } else { NoTunnel::Reconnecting }
+/// Whether a tunnel that is not to be avoided will be open soon.
+fn has_opening<H: Handle>(node: &Node<H>, avoid: &[TunnelId]) -> bool {
+    let opens = |tunnel: &Member<H>| !tunnel.leaving && tunnel.handle.health() == Health::Opening;
+    node.state().tunnels.iter().any(|tunnel| opens(tunnel) && !avoid.contains(&tunnel.id))
+}
+
+fn none_because(any_opens: bool, any_avoided: bool) -> NoTunnel {
+    match (any_opens, any_avoided) {
+        (true, _) => NoTunnel::Opening,
+        (false, true) => NoTunnel::AllAvoided,
+        (false, false) => NoTunnel::Reconnecting,
+    }
 }
 
 fn pick_of_node<H: Handle>(node: &Node<H>, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
     match best(&node.state(), avoid) {
         Some(candidate) => Ok(candidate.handle.clone()),
-        None => Err(none_because(has_avoided(node, avoid))),
+        None => Err(none_because(has_opening(node, avoid), has_avoided(node, avoid))),
     }
 }
 
@@ -127,7 +140,10 @@ fn pick_of_cluster<H: Handle>(cluster: &Cluster<H>, choice: Choice, avoid: &[Tun
         Balance::RoundRobin => first_from(&members, cluster.turn(), avoid),
         Balance::Hash => preferred(&members, choice.entropy, avoid),
     };
-    picked.ok_or_else(|| none_because(members.seats().any(|seat| has_avoided(&seat.node, avoid))))
+    picked.ok_or_else(|| {
+        let any_opens = members.seats().any(|seat| has_opening(&seat.node, avoid));
+        none_because(any_opens, members.seats().any(|seat| has_avoided(&seat.node, avoid)))
+    })
 }
 
 /// The better of two random nodes; if neither is healthy, whoever is, looked for from the first of them.

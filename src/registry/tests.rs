@@ -65,6 +65,7 @@ impl Handle for Fake {
         match self.0.health.load(Ordering::Relaxed) {
             0 => Health::Healthy,
             1 => Health::Suspect,
+            2 => Health::Opening,
             _ => Health::Draining,
         }
     }

@@ -185,6 +185,8 @@ async fn attend(
     let mut phase = tunnel.phase();
     // A tunnel of an Envoy begins as suspect, and its proof is nothing to tell anybody.
     let mut was_suspect = false;
+    let mut welcomed = std::pin::pin!(tunnel.welcomed());
+    let mut is_open = false;
     loop {
         tokio::select! {
             reason = &mut driver => return reason,
@@ -200,6 +202,11 @@ async fn attend(
                     warn!(tunnel = %tunnel.id(), reason = refusal.reason, "a fresh token does not admit the tunnel any more");
                     tunnel.close(CloseCode::Revoked, &refusal.reason);
                 }
+            }
+            // Requests may have come while it was registered and not open. spec: HS-38
+            () = &mut welcomed, if !is_open => {
+                is_open = true;
+                shared.admission.directory().ring(&tunnel.place().claim);
             }
             changed = phase.changed() => {
                 let current = phase.borrow_and_update().clone();

@@ -16,6 +16,9 @@ use crate::routing::Destination;
 /// Over how many bells the names are spread. An arrival wakes whoever waits for its names, and one in this many others.
 const BELLS: usize = 64;
 
+/// How long a tunnel that is registered is waited for to be open. spec: HS-38
+const WELCOME_WAIT: Duration = Duration::from_secs(2);
+
 /// The live tunnels of this responder. Insert through it, not into the registry, or nobody who waits will know.
 pub struct Directory<H> {
     registry: Registry<H>,
@@ -59,12 +62,17 @@ impl<H: Handle> Directory<H> {
 
     /// Registers a tunnel, see [`Registry::insert`], and wakes the requests that wait for its node or cluster.
     pub fn insert(&self, admitted: Admitted, id: TunnelId, handle: H) -> Result<Inserted<H>, InsertError> {
-        let Claim { tenant, cluster, node } = admitted.place().claim.clone();
+        let claim = admitted.place().claim.clone();
         let inserted = self.registry.insert(admitted, id, handle)?;
-        for name in [node.as_str(), cluster.as_str()] {
-            self.bell(tenant.as_str(), name).notify_waiters();
-        }
+        self.ring(&claim);
         Ok(inserted)
+    }
+
+    /// Wakes the requests that wait for this node or its cluster: a tunnel of it can be used now.
+    pub fn ring(&self, claim: &Claim) {
+        for name in [claim.node.as_str(), claim.cluster.as_str()] {
+            self.bell(claim.tenant.as_str(), name).notify_waiters();
+        }
     }
 
     /// The tunnel for a request that has not been tried on those to `avoid`.
@@ -77,6 +85,11 @@ impl<H: Handle> Directory<H> {
     /// Nothing is lost when the future is dropped.
     pub async fn find(&self, to: &Destination, avoid: &[TunnelId], hold: &mut Hold) -> Result<H, NoTunnel> {
         match self.pick(to, avoid) {
+            Err(NoTunnel::Opening) => {
+                // However short the hold: it is there, and usually open in a moment. spec: HS-38
+                let opens = tokio::time::Instant::now() + WELCOME_WAIT;
+                self.wait(to, avoid, hold.ends().max(opens)).await
+            }
             Err(NoTunnel::Reconnecting | NoTunnel::AllAvoided) => self.wait(to, avoid, hold.ends()).await,
             outcome => outcome,
         }
@@ -89,7 +102,7 @@ impl<H: Handle> Directory<H> {
             // Listening before looking: an arrival in between is not missed.
             Notified::enable(arrival.as_mut());
             match self.pick(to, avoid) {
-                Err(reason @ (NoTunnel::Reconnecting | NoTunnel::AllAvoided)) => {
+                Err(reason @ (NoTunnel::Reconnecting | NoTunnel::AllAvoided | NoTunnel::Opening)) => {
                     timeout_at(ends, arrival).await.map_err(|_| reason)?;
                 }
                 outcome => return outcome,

@@ -45,8 +45,8 @@ pub(super) trait Channel: Send {
     /// Resolves when the connection is gone. Cancel safe.
     fn gone(&self) -> impl Future<Output = CloseReason> + Send;
 
-    /// A number that grows with everything that only a running application at the other end can have caused. spec: CT-10
-    fn heard(&self) -> u64;
+    /// A number that grows with every proof that an application runs at the other end and hears this one. spec: CT-10
+    fn heard(&mut self) -> u64;
 
     /// The round trip, where the transport measures it; else the session's probes do.
     fn rtt(&self) -> Option<Duration>;
@@ -185,7 +185,7 @@ impl<C: Channel> Control<C> {
         self.session.timeout(now);
     }
 
-    /// What only an application that runs can cause proves that it lives, on whatever stream. When that was is known as
+    /// What only an application can cause that runs, and hears this end, proves that it lives, on whatever stream. When that was is known as
     /// far as "not before the last look", and that is what counts: a tunnel that died right behind its last bytes would
     /// otherwise seem alive for longer. spec: CT-10, CT-41
     fn note_traffic(&mut self) {

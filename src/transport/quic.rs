@@ -8,6 +8,7 @@ mod dial;
 mod endpoint;
 mod open;
 mod open_service;
+mod proof;
 mod respond;
 mod serve;
 mod service;

@@ -226,6 +226,10 @@ impl TunnelState {
             }
             !blocked
         });
+        if self.health() == Health::Draining {
+            // Whoever waits for WELCOME waits in vain.
+            self.welcome_sent.notify_waiters();
+        }
     }
 
     /// What was said about a replacement when the tunnel began to drain; `None` if it did not.
@@ -313,14 +317,20 @@ impl TunnelState {
         self.welcome_sent.notify_waiters();
     }
 
-    /// Resolves when streams may be opened. Cancel safe.
+    /// Whether WELCOME has left: from then on streams may be opened.
+    pub(crate) fn is_welcomed(&self) -> bool {
+        self.welcomed.load(Ordering::Acquire)
+    }
+
+    /// Resolves when streams may be opened, or will never be. Cancel safe.
     pub(crate) async fn opened(&self) {
-        while !self.welcomed.load(Ordering::Acquire) {
+        let is_decided = || self.is_welcomed() || self.health() == Health::Draining;
+        while !is_decided() {
             let sent = self.welcome_sent.notified();
             tokio::pin!(sent);
             // Registered before the check, so that a notification in between is not missed.
             sent.as_mut().enable();
-            if !self.welcomed.load(Ordering::Acquire) {
+            if !is_decided() {
                 sent.await;
             }
         }
@@ -328,7 +338,7 @@ impl TunnelState {
 
     /// Waits until streams may be opened, which a tunnel that drains takes no more. Cancel safe.
     pub(crate) async fn ready_to_open(&self) -> Result<(), OpenError> {
-        if !self.welcomed.load(Ordering::Acquire) {
+        if !self.is_welcomed() {
             // Rare, and apart from the future of every exchange.
             Box::pin(self.opened()).await;
         }
@@ -493,6 +503,18 @@ mod tests {
         state.advance(Phase::Draining { reconnect_after: Duration::from_secs(2) });
         state.advance(Phase::Closed(CloseReason { code: CloseCode::Done, text: "drained".into() }));
         assert_eq!(state.reconnect_after(), Some(Duration::from_secs(2)));
+    }
+
+    // spec: HS-38
+    #[tokio::test]
+    async fn whoever_waits_for_welcome_is_told_when_it_will_never_leave() {
+        let state = state();
+        let waiting = Arc::clone(&state);
+        let waiting = tokio::spawn(async move { waiting.ready_to_open().await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        state.advance(Phase::Closed(CloseReason { code: CloseCode::Idle, text: "idle".into() }));
+        assert!(matches!(waiting.await.unwrap(), Err(OpenError::NotSent(_))));
     }
 
     #[test]

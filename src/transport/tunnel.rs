@@ -95,6 +95,11 @@ impl Tunnel {
         self.state().reconnect_after()
     }
 
+    /// Resolves when WELCOME has left, or never will. Cancel safe.
+    pub(crate) async fn welcomed(&self) {
+        self.state().opened().await;
+    }
+
     /// Resolves when the tunnel is gone, with the reason. Cancel safe.
     pub async fn closed(&self) -> CloseReason {
         let mut phase = self.phase();
@@ -211,8 +216,12 @@ impl Tunnel {
 }
 
 impl Handle for Tunnel {
+    /// One whose WELCOME has not left takes no requests yet. spec: HS-38
     fn health(&self) -> Health {
-        self.state().health()
+        match self.state().health() {
+            Health::Healthy | Health::Suspect if !self.state().is_welcomed() => Health::Opening,
+            health => health,
+        }
     }
 
     fn in_flight(&self) -> u32 {

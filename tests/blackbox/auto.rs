@@ -190,6 +190,22 @@ async fn a_udp_blackout_in_mid_life_costs_no_request_and_ends_back_on_quic() {
     assert_eq!(count_lines(&net.responder.0.log(), &["no tunnel"]), 0, "nothing failed at the responder");
 }
 
+/// The site heard the responder's probes and took them for proof that it was heard.
+// spec: CT-10, TB-24
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_that_passes_one_direction_only_is_left_for_tcp() {
+    for towards_the_responder in [true, false] {
+        // Nobody waits for that here: it would help too.
+        let net = Net::behind(Cloud::new().responder("idle_timeout", "600s")).await;
+        let edge = net.edge().await;
+        net.on(&edge, "quic").await;
+        net.udp.blackout(!towards_the_responder);
+        net.udp.blackout_up(towards_the_responder);
+        net.on(&edge, "tcp").await;
+        assert_eq!(get(net.responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+    }
+}
+
 // spec: TB-23, HS-31
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_is_not_taken_to_the_other_transport() {

@@ -342,6 +342,24 @@ fn any_sign_of_life_ends_suspicion_once() {
     assert_eq!(pair.initiator.deadline(), Some(pair.at(15 * SECOND)));
 }
 
+// spec: CT-10, CT-42, CT-43
+#[test]
+fn what_a_peer_says_that_hears_nothing_is_no_sign_of_life() {
+    let mut pair = Pair::open();
+    let mut seen = Vec::new();
+    for second in 1..=30 {
+        let now = pair.at(second * SECOND);
+        deliver_frame(&mut pair.initiator, now, &Frame::Ping([second as u8; 8])).unwrap();
+        pair.initiator.timeout(now);
+        seen.extend(outputs(&mut pair.initiator).into_iter().filter_map(|output| match output {
+            Output::Event(Event::Suspect) => Some((second, "suspect")),
+            Output::Close { code: CloseCode::Idle, .. } => Some((second, "dead")),
+            _ => None,
+        }));
+    }
+    assert_eq!(seen, [(8, "suspect"), (30, "dead")]);
+}
+
 #[test]
 fn a_timing_of_zero_still_lets_time_pass() {
     let start = Instant::now();

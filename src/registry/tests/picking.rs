@@ -36,6 +36,22 @@ fn a_round_trip_of_nothing_still_lets_requests_in_flight_count() {
     assert_eq!(pick(&registry, "a"), Ok(fakes[0].clone()));
 }
 
+// spec: HS-38
+#[test]
+fn a_tunnel_that_is_not_open_yet_is_not_used_and_is_told_from_one_that_is_gone() {
+    let (registry, fakes) = node_of_three();
+    fakes[2].turn(Health::Opening);
+    fakes[1].turn(Health::Suspect);
+    fakes[0].turn(Health::Draining);
+    assert_eq!(pick(&registry, "a"), Ok(fakes[1].clone()));
+    fakes[1].turn(Health::Draining);
+    for name in ["a", "c"] {
+        assert_eq!(pick(&registry, name), Err(NoTunnel::Opening));
+    }
+    fakes[2].turn(Health::Draining);
+    assert_eq!(pick(&registry, "a"), Err(NoTunnel::Reconnecting));
+}
+
 #[test]
 fn a_suspect_tunnel_is_used_only_when_no_healthy_one_is_left() {
     let (registry, [first, second, third]) = node_of_three();

@@ -200,7 +200,7 @@ impl Channel for ControlStream {
     }
 
     /// Every byte that TLS let through was written by the application at the other end. spec: TB-9
-    fn heard(&self) -> u64 {
+    fn heard(&mut self) -> u64 {
         self.meter.received()
     }
 

@@ -48,7 +48,7 @@ impl BareFrames {
 
     /// Whether the peer ended the connection in good order, and without a word.
     pub(super) fn was_given_up(&self) -> bool {
-        self.ended && self.heard() == 0
+        self.ended && self.wire.meter().received() == 0
     }
 
     pub(super) fn meter(&self) -> Arc<Meter> {
@@ -100,7 +100,7 @@ impl Channel for BareFrames {
         CloseReason { code: CloseCode::Internal, text: "the connection ended".into() }
     }
 
-    fn heard(&self) -> u64 {
+    fn heard(&mut self) -> u64 {
         self.wire.meter().received()
     }
 

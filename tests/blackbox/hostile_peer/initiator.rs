@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use super::raw::{HOSTILE, closed, connect, connect_with, encoded, frame, hello, hello_bytes, open};
 use super::victim::Victim;
 use crate::support::eventually::eventually;
-use crate::support::site::{Cloud, Edge, Transport};
+use crate::support::http1::get;
+use crate::support::site::{Cloud, Edge, NODE, Transport};
 
 impl Victim {
     async fn start() -> Self {
@@ -198,9 +199,30 @@ async fn a_tunnel_that_answers_nothing_fails_its_requests_and_no_others() {
     let connection = victim.connect().await;
     let (_send, _recv) = open(&connection, HOSTILE).await;
     victim.site.responder.registered(2).await;
-    let response = crate::support::http1::get(victim.site.egress(), "/", &["x-node-id: hostile"]).await.unwrap();
+    let response = get(victim.site.egress(), "/", &["x-node-id: hostile"]).await.unwrap();
     assert_eq!(response.status(), 504);
     assert_eq!(victim.site.get("/").await.status(), 200);
+}
+
+/// It was in the registry as healthy, and requests for it waited for a minute, past its own end.
+// spec: HS-38
+#[tokio::test]
+async fn a_tunnel_whose_welcome_is_held_back_is_not_chosen() {
+    let victim = Victim::with(Cloud::new().egress("hold", "50ms")).await;
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(0u32.into());
+    let address = victim.site.responder.tunnel_address();
+    let connection = connect_with(&victim.site.folder, address, HOSTILE, transport).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    send.write_all(&hello_bytes(HOSTILE)).await.unwrap();
+    victim.site.responder.registered(2).await;
+    let of_node = get(victim.site.egress(), "/", &[&format!("x-node-id: {}", HOSTILE.node)]).await.unwrap();
+    assert_eq!(of_node.status(), 503);
+    for _ in 0..20 {
+        let of_cluster = get(victim.site.egress(), "/", &[&format!("x-cluster-id: {}", NODE.cluster)]).await.unwrap();
+        assert_eq!(of_cluster.status(), 200);
+    }
+    victim.unharmed().await;
 }
 
 #[tokio::test]
@@ -231,7 +253,7 @@ async fn answers_that_break_the_protocol_are_502_and_the_tunnel_stays() {
     let (_send, _recv) = open(&connection, HOSTILE).await;
     victim.site.responder.registered(2).await;
     for answer in [&[0xff; 100][..], b"HTTP/1.1 200 OK\r\n\r\n", &[0x09, 0x00], &[0x03, 0x01, 0x00], &[]] {
-        let ask = crate::support::http1::get(victim.site.egress(), "/", &["x-node-id: hostile"]);
+        let ask = get(victim.site.egress(), "/", &["x-node-id: hostile"]);
         let reply = async {
             let (mut send, _recv) = connection.accept_bi().await.unwrap();
             let _ = send.write_all(answer).await;
@@ -251,7 +273,7 @@ async fn a_response_head_without_end_is_not_collected() {
     let connection = victim.connect().await;
     let (_send, _recv) = open(&connection, HOSTILE).await;
     victim.site.responder.registered(2).await;
-    let ask = crate::support::http1::get(victim.site.egress(), "/", &["x-node-id: hostile"]);
+    let ask = get(victim.site.egress(), "/", &["x-node-id: hostile"]);
     let reply = async {
         let (mut send, _recv) = connection.accept_bi().await.unwrap();
         let mut head = BytesMut::from(&[0x01][..]);

@@ -163,7 +163,7 @@ impl Channel for Line {
         broken.wait_for(Option::is_some).await.unwrap().clone().unwrap()
     }
 
-    fn heard(&self) -> u64 {
+    fn heard(&mut self) -> u64 {
         self.path.heard[self.who].load(SeqCst)
     }
 
