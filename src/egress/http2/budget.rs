@@ -89,7 +89,7 @@ impl Outlet for Arc<Budget> {
     }
 
     fn put(&self, data: Bytes) -> Piece {
-        Piece { bytes: data.len(), data, budget: Arc::clone(self) }
+        Piece { bytes: data.len(), data, budget: Self::clone(self) }
     }
 }
 
