@@ -19,6 +19,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Limit;
@@ -81,15 +82,16 @@ pub trait AdminState: Send + Sync + 'static {
 /// Cancel safety: dropping the future closes the listener and every connection at once.
 pub async fn serve(listener: Listener, state: Arc<dyn AdminState>, stop: CancellationToken) {
     let guard = guard::Guard::for_listener(&listener);
-    let mut connections = Connections::default();
+    let (mut connections, turns) = (Connections::default(), Arc::new(Semaphore::new(1)));
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             () = connections.ended() => {}
             accepted = listener.accept() => match accepted {
                 Ok(io) => {
-                    let (served, stop) = (Arc::clone(&state), stop.clone());
-                    if connections.admit(|place| serve_connection(io, Visit { state: served, guard, place }, stop)) {
+                    let (asked, turns, stop) = (Arc::clone(&state), Arc::clone(&turns), stop.clone());
+                    let visit = |place| Visit { state: asked, guard, place, turns };
+                    if connections.admit(|place| serve_connection(io, visit(place), stop)) {
                         state.limited(Limit::GaveWay);
                     }
                 }
@@ -114,20 +116,29 @@ struct Visit {
     state: Arc<dyn AdminState>,
     guard: guard::Guard,
     place: Place,
+    /// One answer is made at a time.
+    turns: Arc<Semaphore>,
 }
 
 async fn serve_connection(io: Box<dyn Io>, visit: Visit, stop: CancellationToken) {
-    let Visit { state, guard, place } = visit;
+    let Visit { state, guard, place, turns } = visit;
     let asked = Arc::clone(&state);
     let service = service_fn(move |request: http::Request<_>| {
         let state = Arc::clone(&asked);
+        let turns = Arc::clone(&turns);
         async move {
-            // Whoever sends many requests at once gets one answer per turn: making one may take a while.
-            tokio::task::yield_now().await;
-            Ok::<_, std::convert::Infallible>(match place {
-                Place::Kept if !answer::is_about_health(request.uri().path()) => answer::full(),
-                Place::Kept | Place::Usual => answer::answer(&request, &*state, guard),
-            })
+            let is_about_health = answer::is_about_health(request.uri().path());
+            if place == Place::Kept && !is_about_health {
+                return Ok::<_, std::convert::Infallible>(answer::full());
+            }
+            // To make an answer may take a while, and many may ask for one: they take turns, and between two turns whoever
+            // asks for the health has his. The semaphore is never closed.
+            let turn = if is_about_health { None } else { turns.acquire().await.ok() };
+            let answer = answer::answer(&request, &*state, guard);
+            if turn.is_some() {
+                tokio::task::yield_now().await;
+            }
+            Ok(answer)
         }
     });
     let connection = http1::Builder::new()
