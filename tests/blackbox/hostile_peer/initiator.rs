@@ -235,7 +235,7 @@ async fn a_tunnel_without_room_is_said_to_be_full_and_nobody_waits_for_it() {
     let (_send, _recv) = open(&connection, HOSTILE).await;
     victim.site.responder.registered(2).await;
     let egress = victim.site.egress();
-    let ask = move || crate::support::http1::get(egress, "/", &["x-node-id: hostile"]);
+    let ask = move || get(egress, "/", &["x-node-id: hostile"]);
     let waiting = [tokio::spawn(ask()), tokio::spawn(ask())];
     let _streams = [connection.accept_bi().await.unwrap(), connection.accept_bi().await.unwrap()];
     let response = ask().await.unwrap();
