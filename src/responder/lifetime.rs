@@ -16,7 +16,9 @@ pub(super) fn ends_at(terms: &Terms, chain: &[CertificateDer<'_>]) -> Option<Sys
     let (ClientCertificates::Required(trust) | ClientCertificates::Optional(trust)) = &terms.tls.initiators else {
         return None;
     };
-    if trust.roots.is_empty() { None } else { valid_until(chain, &trust.roots) }
+    // A certificate holds through its last second: who is sent away within it would come back at once, again and again.
+    let end = || valid_until(chain, &trust.roots).map(|last| last + Duration::from_secs(1));
+    if trust.roots.is_empty() { None } else { end() }
 }
 
 /// Resolves once that time has come; never without one. Cancel safe.
