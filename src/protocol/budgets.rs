@@ -8,7 +8,8 @@ mod handshakes;
 use std::time::Duration;
 
 pub use handshakes::{
-    BUSY_RETRY_AFTER, CLIENT_HELLO_TIMEOUT, DEFAULT_MAX_HANDSHAKES, HANDSHAKE_GRACE, HandshakeBudgets, StageBudget,
+    BUSY_RETRY_AFTER, CLIENT_HELLO_TIMEOUT, DEFAULT_MAX_HANDSHAKES, EVICTION_INTERVAL, HANDSHAKE_GRACE,
+    HandshakeBudgets, StageBudget,
 };
 
 /// Bytes that a peer may have under way on one stream. With loss, more than about 2.4 MB makes quinn give up the

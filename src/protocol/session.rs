@@ -32,7 +32,7 @@ use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Token, Wel
 use crate::protocol::limits;
 use crate::protocol::wire::printable;
 
-use self::activity::{Activity, LOOK_INTERVAL};
+use self::activity::{Activity, INITIATOR_LOOK_INTERVAL, RESPONDER_LOOK_INTERVAL};
 use self::pace::Pace;
 use self::phase::{Phase, Side};
 use self::timer::{RTT_INTERVAL, Timer, Timers};
@@ -231,7 +231,7 @@ impl Session {
     /// [`Session::timeout`]. spec: CT-42
     pub fn used(&mut self, now: Instant, streams: u64) {
         if self.phase.is_live() && self.activity.used(streams) && self.timers.get(Timer::Look).is_none() {
-            self.timers.set(Timer::Look, now, LOOK_INTERVAL);
+            self.timers.set(Timer::Look, now, self.look_interval());
         }
     }
 
@@ -350,8 +350,12 @@ impl Session {
             self.probe(now);
         }
         if self.activity.is_in_use() {
-            self.timers.set(Timer::Look, now, LOOK_INTERVAL);
+            self.timers.set(Timer::Look, now, self.look_interval());
         }
+    }
+
+    fn look_interval(&self) -> Duration {
+        if self.phase.is_live_as(Side::Initiator) { INITIATOR_LOOK_INTERVAL } else { RESPONDER_LOOK_INTERVAL }
     }
 
     fn on_welcome(&mut self, now: Instant, welcome: Box<Welcome>) -> Result<(), SessionError> {

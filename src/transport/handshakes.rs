@@ -7,19 +7,16 @@ mod table;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::table::Stage;
-use self::table::Table;
+use self::table::{Entry, Handle, Table};
 use crate::net::Prefix;
-use crate::protocol::budgets::HandshakeBudgets;
-
-/// How often who waits for room looks whether somebody has become old enough to give way.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+use crate::protocol::budgets::{EVICTION_INTERVAL, HandshakeBudgets};
 
 /// The connections of one listener that are in handshake. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,9 +24,24 @@ pub(super) struct Handshakes(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    table: Mutex<Table<CancellationToken>>,
-    /// Told when a place of that stage is free; who came last is served first.
-    freed: [Notify; Stage::ALL.len()],
+    table: Mutex<Table<Arc<Signals>>>,
+}
+
+/// What a connection is told.
+#[derive(Debug, Default)]
+struct Signals {
+    gave_way: CancellationToken,
+    granted: Notify,
+}
+
+impl Handle for Arc<Signals> {
+    fn evict(&self) {
+        self.gave_way.cancel();
+    }
+
+    fn grant(&self) {
+        self.granted.notify_one();
+    }
 }
 
 /// A place in a stage, until it is dropped or has to be given up.
@@ -39,7 +51,14 @@ pub(super) struct Seat {
     stage: Stage,
     key: u64,
     prefix: Prefix,
-    gave_way: CancellationToken,
+    signals: Arc<Signals>,
+}
+
+/// Waits for a place, until it is dropped.
+struct Waiting {
+    shared: Arc<Shared>,
+    stage: Stage,
+    number: u64,
 }
 
 /// The place went to somebody newer.
@@ -49,7 +68,7 @@ pub(super) struct GaveWay(pub(super) Stage);
 impl Handshakes {
     /// Nobody is in handshake yet.
     pub(super) fn new(budgets: HandshakeBudgets) -> Self {
-        Self(Arc::new(Shared { table: Mutex::new(Table::new(budgets)), freed: Default::default() }))
+        Self(Arc::new(Shared { table: Mutex::new(Table::new(budgets)) }))
     }
 
     /// Other budgets from now on; who has a place keeps it for now.
@@ -64,42 +83,40 @@ impl Handshakes {
 
     /// A place in one of the first two stages, in which nobody waits: the oldest gives way at once.
     pub(super) fn enter(&self, stage: Stage, from: IpAddr) -> Seat {
-        let (prefix, gave_way) = (Prefix::of(from), CancellationToken::new());
-        let key = self.0.table().force(stage, prefix, now(), gave_way.clone());
-        Seat { shared: Arc::clone(&self.0), stage, key, prefix, gave_way }
+        let (prefix, signals) = (Prefix::of(from), Arc::<Signals>::default());
+        let key = self.0.table().force(stage, prefix, now(), Arc::clone(&signals));
+        Seat { shared: Arc::clone(&self.0), stage, key, prefix, signals }
     }
 }
 
 impl Shared {
-    fn table(&self) -> MutexGuard<'_, Table<CancellationToken>> {
+    fn table(&self) -> MutexGuard<'_, Table<Arc<Signals>>> {
         // Every change of the table is whole: a panic elsewhere leaves nothing half-done.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Seat {
-    /// A place in the next stage instead of this one. Waits for it, in this one, where all there are younger than the
-    /// grace of the stage. Cancel safe.
+    /// A place in the next stage instead of this one. Where there is no room it waits for it, in this one; who came last is
+    /// served first. Cancel safe.
     pub(super) async fn advance(&mut self, to: Stage) -> Result<(), GaveWay> {
         let shared = Arc::clone(&self.shared);
-        while !self.try_advance(to) {
-            // A stage that is left wakes one of those who wait; time that passes lets another give way.
-            let freed = timeout(LOOK_INTERVAL, shared.freed[to as usize].notified());
-            let _ = self.hold(freed).await?;
-        }
-        self.check()
-    }
-
-    fn try_advance(&mut self, to: Stage) -> bool {
-        let mut table = self.shared.table();
-        let Some(key) = table.enter(to, self.prefix, now(), || self.gave_way.clone()) else { return false };
-        let left = table.leave(self.stage, self.key);
-        drop(table);
-        if left {
-            self.shared.freed[self.stage as usize].notify_last();
-        }
+        let entry = match to {
+            Stage::Silent | Stage::Hello => {
+                Entry::In(shared.table().force(to, self.prefix, now(), Arc::clone(&self.signals)))
+            }
+            Stage::Tls | Stage::Claim => shared.table().enter(to, self.prefix, now(), Arc::clone(&self.signals)),
+        };
+        let key = match entry {
+            Entry::In(key) => key,
+            Entry::Waits(number) => {
+                let waiting = Waiting { shared: Arc::clone(&shared), stage: to, number };
+                self.hold(waiting.granted(&self.signals)).await?
+            }
+        };
+        shared.table().leave(self.stage, self.key, now());
         (self.stage, self.key) = (to, key);
-        true
+        self.check()
     }
 
     /// What comes of `work`, unless the place has to be given up before. Drops `work` then.
@@ -107,20 +124,38 @@ impl Seat {
         tokio::select! {
             biased;
             done = work => Ok(done),
-            () = self.gave_way.cancelled() => Err(GaveWay(self.stage)),
+            () = self.signals.gave_way.cancelled() => Err(GaveWay(self.stage)),
         }
     }
 
     fn check(&self) -> Result<(), GaveWay> {
-        if self.gave_way.is_cancelled() { Err(GaveWay(self.stage)) } else { Ok(()) }
+        if self.signals.gave_way.is_cancelled() { Err(GaveWay(self.stage)) } else { Ok(()) }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if self.shared.table().leave(self.stage, self.key) {
-            self.shared.freed[self.stage as usize].notify_last();
+        self.shared.table().leave(self.stage, self.key, now());
+    }
+}
+
+impl Waiting {
+    /// Resolves with the key of the place. Looks from time to time whether somebody is old enough to give way.
+    async fn granted(self, signals: &Signals) -> u64 {
+        loop {
+            let _ = timeout(2 * EVICTION_INTERVAL, signals.granted.notified()).await;
+            let mut table = self.shared.table();
+            table.relieve(self.stage, now());
+            if let Some(key) = table.granted(self.stage, self.number) {
+                return key;
+            }
         }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.shared.table().give_up(self.stage, self.number, now());
     }
 }
 

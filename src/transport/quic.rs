@@ -1,6 +1,7 @@
 //! Tunnels over QUIC: one connection is one tunnel, one bidirectional stream is one exchange. proto-spec sections 2 to 4.
 
 mod accept;
+mod amplification;
 mod control;
 mod credit;
 mod datagrams;

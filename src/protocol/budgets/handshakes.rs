@@ -7,9 +7,12 @@ pub const DEFAULT_MAX_HANDSHAKES: usize = 1_024;
 /// From the first byte on, the longest that a connection over TCP may take to a whole ClientHello; and from its beginning
 /// to its first byte. spec: SE-21
 pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a connection has to itself in a stage in which it cost this end work, whoever waits for its place. Longer than
-/// a round trip, so that a handshake that gets on is not given up for the next one. spec: SE-21
-pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
+/// How long a connection has to itself in a stage in which it cost this end work, whoever waits for its place: some round
+/// trips, and the time of an initiator whose machine does other things. spec: SE-21
+pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(3);
+/// How often at most a connection gives way in such a stage. A thousand sites that come back at once all take their time;
+/// if each newcomer ended one of them, none would get through. spec: SE-21
+pub const EVICTION_INTERVAL: Duration = Duration::from_millis(50);
 /// When an initiator whose connection a responder refused for want of room dials again, before jitter. spec: SE-22
 pub const BUSY_RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -52,7 +55,7 @@ impl HandshakeBudgets {
     }
 
     const fn new(max: usize, waiting: usize) -> Self {
-        let working = StageBudget { all: half(max), share: half(half(max)), grace: HANDSHAKE_GRACE };
+        let working = StageBudget { all: max, share: half(max), grace: HANDSHAKE_GRACE };
         Self {
             silent: StageBudget { all: max, share: half(half(max)), grace: Duration::ZERO },
             hello: StageBudget { all: waiting, share: half(waiting), grace: Duration::ZERO },

@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-/// How often a tunnel in use is looked at, and so how long it may be silent before it is asked.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a responder looks at a tunnel in use, and so how long it may be silent before it is asked.
+pub(super) const RESPONDER_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The same for an initiator, which must speak first where a NAT has forgotten its tunnel: nothing finds the way in until
+/// then. With what a round trip takes on top, requests wait no longer than that and 200 ms. spec: CT-51
+pub(super) const INITIATOR_LOOK_INTERVAL: Duration = Duration::from_millis(75);
 
 /// What is known of a tunnel's use.
 #[derive(Debug, Default)]
@@ -31,7 +34,7 @@ enum Usage {
 }
 
 impl Activity {
-    /// This many streams have begun in all. `true`: to be looked at within [`LOOK_INTERVAL`].
+    /// This many streams have begun in all. `true`: to be looked at within the interval of its end.
     pub(super) fn used(&mut self, streams: u64) -> bool {
         self.streams = streams;
         if self.usage == Usage::Idle && streams != self.looked {

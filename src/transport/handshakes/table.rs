@@ -1,12 +1,10 @@
-//! Who is in which stage, without clock and sockets.
+//! Who is in which stage and who waits for one, without clock and sockets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::net::Prefix;
-use crate::protocol::budgets::{HandshakeBudgets, StageBudget};
+use crate::protocol::budgets::{EVICTION_INTERVAL, HandshakeBudgets, StageBudget};
 
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,43 +23,60 @@ impl Stage {
     pub(super) const ALL: [Self; 4] = [Self::Silent, Self::Hello, Self::Tls, Self::Claim];
 }
 
-/// What is told that it has to give way.
-pub(super) trait Evict {
+/// A connection, as the table knows it.
+pub(super) trait Handle {
+    /// It has to give way.
     fn evict(&self);
+    /// It has the place that it waits for.
+    fn grant(&self);
 }
 
-impl Evict for CancellationToken {
-    fn evict(&self) {
-        self.cancel();
-    }
+/// What came of asking for a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// It has one, by this key.
+    In(u64),
+    /// It waits for one, by this number.
+    Waits(u64),
 }
 
 /// The members of all stages.
 #[derive(Debug)]
-pub(super) struct Table<E> {
+pub(super) struct Table<H> {
     budgets: HandshakeBudgets,
-    stages: [Members<E>; Stage::ALL.len()],
+    stages: [Members<H>; Stage::ALL.len()],
     entered: u64,
 }
 
 /// The members of one stage, by when they came.
 #[derive(Debug)]
-struct Members<E> {
-    all: BTreeMap<u64, Member<E>>,
+struct Members<H> {
+    all: BTreeMap<u64, Member<H>>,
     by_prefix: HashMap<Prefix, BTreeSet<u64>>,
+    /// Who would like to be one, by when they came.
+    waiting: BTreeMap<u64, (Prefix, H)>,
+    /// Who waited and got a place, and does not know yet: its key.
+    granted: HashMap<u64, u64>,
+    evicted_at: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Member<E> {
+struct Member<H> {
     prefix: Prefix,
     since: Instant,
-    evict: E,
+    handle: H,
 }
 
-impl<E: Evict> Table<E> {
+impl<H: Handle> Table<H> {
     pub(super) fn new(budgets: HandshakeBudgets) -> Self {
-        let stages = std::array::from_fn(|_| Members { all: BTreeMap::new(), by_prefix: HashMap::new() });
-        Self { budgets, stages, entered: 0 }
+        let members = || Members {
+            all: BTreeMap::new(),
+            by_prefix: HashMap::new(),
+            waiting: BTreeMap::new(),
+            granted: HashMap::new(),
+            evicted_at: None,
+        };
+        Self { budgets, stages: std::array::from_fn(|_| members()), entered: 0 }
     }
 
     pub(super) const fn set_budgets(&mut self, budgets: HandshakeBudgets) {
@@ -72,46 +87,85 @@ impl<E: Evict> Table<E> {
         self.stages.iter().map(|members| members.all.len()).sum::<usize>() >= self.budgets.retry
     }
 
-    /// A place, for which whoever is the oldest of the prefix or of all is evicted where there is no room; `None` if that
-    /// one is not old enough.
-    pub(super) fn enter(
-        &mut self,
-        stage: Stage,
-        prefix: Prefix,
-        now: Instant,
-        evict: impl FnOnce() -> E,
-    ) -> Option<u64> {
+    /// A place, whoever has to give way for it.
+    pub(super) fn force(&mut self, stage: Stage, prefix: Prefix, now: Instant, handle: H) -> u64 {
         let budget = self.budget(stage);
         let members = &mut self.stages[stage as usize];
         while let Some(oldest) = members.in_the_way(prefix, budget) {
-            let member = members.all.get(&oldest)?;
-            if now.saturating_duration_since(member.since) < budget.grace {
-                return None;
+            members.evict(oldest);
+        }
+        self.add(stage, prefix, now, handle)
+    }
+
+    /// A place where there is room, else a place among those who wait for one.
+    pub(super) fn enter(&mut self, stage: Stage, prefix: Prefix, now: Instant, handle: H) -> Entry {
+        let budget = self.budget(stage);
+        let members = &mut self.stages[stage as usize];
+        if members.in_the_way(prefix, budget).is_none() {
+            return Entry::In(self.add(stage, prefix, now, handle));
+        }
+        self.entered += 1;
+        members.waiting.insert(self.entered, (prefix, handle));
+        Entry::Waits(self.entered)
+    }
+
+    /// Lets the oldest who is in the way of the newest who waits give way, if it is old enough and no other did just now: in
+    /// a storm of honest ones, each of whom takes its time, most must get through.
+    pub(super) fn relieve(&mut self, stage: Stage, now: Instant) {
+        let budget = self.budget(stage);
+        let members = &mut self.stages[stage as usize];
+        let is_early = |at: Instant| now.saturating_duration_since(at) < EVICTION_INTERVAL;
+        if members.evicted_at.is_some_and(is_early) {
+            return;
+        }
+        let Some((_, &(prefix, _))) = members.waiting.last_key_value() else { return };
+        if let Some(oldest) = members.in_the_way(prefix, budget) {
+            let old = |member: &Member<H>| now.saturating_duration_since(member.since) >= budget.grace;
+            if !members.all.get(&oldest).is_some_and(old) {
+                return;
             }
             members.evict(oldest);
+            members.evicted_at = Some(now);
         }
-        Some(self.add(stage, prefix, now, evict()))
+        self.grant(stage, now);
     }
 
-    /// A place, whoever has to give way for it.
-    pub(super) fn force(&mut self, stage: Stage, prefix: Prefix, now: Instant, evict: E) -> u64 {
+    /// The key of who waited by this number, once it has a place.
+    pub(super) fn granted(&mut self, stage: Stage, number: u64) -> Option<u64> {
+        self.stages[stage as usize].granted.remove(&number)
+    }
+
+    /// Whoever waited by this number does so no longer.
+    pub(super) fn give_up(&mut self, stage: Stage, number: u64, now: Instant) {
+        let members = &mut self.stages[stage as usize];
+        members.waiting.remove(&number);
+        if let Some(key) = members.granted.remove(&number) {
+            self.leave(stage, key, now);
+        }
+    }
+
+    /// Leaves a stage; one that gave way is not there any more. The place goes to the newest who waits and may have it.
+    pub(super) fn leave(&mut self, stage: Stage, key: u64, now: Instant) {
+        if self.stages[stage as usize].remove(key).is_some() {
+            self.grant(stage, now);
+        }
+    }
+
+    fn grant(&mut self, stage: Stage, now: Instant) {
         let budget = self.budget(stage);
         let members = &mut self.stages[stage as usize];
-        while let Some(oldest) = members.in_the_way(prefix, budget) {
-            members.evict(oldest);
-        }
-        self.add(stage, prefix, now, evict)
+        let has_room = |(_, (prefix, _)): &(&u64, &(Prefix, H))| members.in_the_way(*prefix, budget).is_none();
+        let Some(number) = members.waiting.iter().rev().find(has_room).map(|(number, _)| *number) else { return };
+        let Some((prefix, handle)) = members.waiting.remove(&number) else { return };
+        handle.grant();
+        let key = self.add(stage, prefix, now, handle);
+        self.stages[stage as usize].granted.insert(number, key);
     }
 
-    /// Whether it was there: one that gave way is not.
-    pub(super) fn leave(&mut self, stage: Stage, key: u64) -> bool {
-        self.stages[stage as usize].remove(key).is_some()
-    }
-
-    fn add(&mut self, stage: Stage, prefix: Prefix, since: Instant, evict: E) -> u64 {
+    fn add(&mut self, stage: Stage, prefix: Prefix, since: Instant, handle: H) -> u64 {
         self.entered += 1;
         let (key, members) = (self.entered, &mut self.stages[stage as usize]);
-        members.all.insert(key, Member { prefix, since, evict });
+        members.all.insert(key, Member { prefix, since, handle });
         members.by_prefix.entry(prefix).or_default().insert(key);
         key
     }
@@ -129,9 +183,14 @@ impl<E: Evict> Table<E> {
     pub(super) fn counts(&self) -> [usize; Stage::ALL.len()] {
         std::array::from_fn(|stage| self.stages[stage].all.len())
     }
+
+    #[cfg(test)]
+    pub(super) fn is_tidy(&self) -> bool {
+        self.stages.iter().all(|members| members.waiting.is_empty() && members.granted.is_empty())
+    }
 }
 
-impl<E: Evict> Members<E> {
+impl<H: Handle> Members<H> {
     /// Who would have to give way to one more of `prefix`: the oldest of the prefix once its share is used up, else the
     /// oldest of all once all is.
     fn in_the_way(&self, prefix: Prefix, budget: StageBudget) -> Option<u64> {
@@ -145,11 +204,11 @@ impl<E: Evict> Members<E> {
 
     fn evict(&mut self, key: u64) {
         if let Some(member) = self.remove(key) {
-            member.evict.evict();
+            member.handle.evict();
         }
     }
 
-    fn remove(&mut self, key: u64) -> Option<Member<E>> {
+    fn remove(&mut self, key: u64) -> Option<Member<H>> {
         let member = self.all.remove(&key)?;
         if let Some(own) = self.by_prefix.get_mut(&member.prefix) {
             own.remove(&key);

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use quinn::{EndpointConfig, TokioRuntime};
+use quinn::{EndpointConfig, Runtime as _, TokioRuntime};
 use quinn_proto::HashedConnectionIdGenerator;
+
+use crate::transport::quic::amplification::Bounded;
 
 /// The shortest time between two stateless resets: none. quinn's default, 20 ms, makes a thousand initiators wait half a
 /// minute for the word that their tunnel is gone, and it counts packets that are read in one turn as simultaneous. A reset
@@ -70,6 +72,11 @@ pub struct BindError {
 /// Turns a bound UDP socket into an endpoint; `server` makes it accept. Needs a tokio runtime.
 pub fn bind(socket: UdpSocket, keys: &Keys, server: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint, BindError> {
     let address = socket.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-    quinn::Endpoint::new(keys.endpoint_config(), server, socket, Arc::new(TokioRuntime))
-        .map_err(|source| BindError { address, source })
+    let open = || {
+        let socket = TokioRuntime.wrap_udp_socket(socket)?;
+        // Only what accepts can be made to answer somebody who did not ask.
+        let socket = if server.is_some() { Arc::new(Bounded::new(socket)) } else { socket };
+        quinn::Endpoint::new_with_abstract_socket(keys.endpoint_config(), server, socket, Arc::new(TokioRuntime))
+    };
+    open().map_err(|source| BindError { address, source })
 }

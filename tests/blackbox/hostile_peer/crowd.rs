@@ -1,20 +1,26 @@
 //! Crowds of strangers that open connections and stop somewhere in the handshake, for ever: a site gets its tunnel.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit::tls::{self, InitiatorTls};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::raw::{HOSTILE, attempt, trust};
 use super::tcp::Peer;
 use crate::support::eventually::eventually;
 use crate::support::site::{Cloud, Edge, Folder, Responder, Transport, over_each_transport};
 
-/// Far more than the responder has room for.
+/// Room of the responder: 16 silent ones of a prefix, 32 in TLS, 32 behind it.
+const ROOM: &str = "64";
+/// More than there is room for in any stage but that of waiting.
 const STRANGERS: usize = 96;
+/// How long a stranger that was ended stays away.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How many of them had to leave.
 const GAVE_WAY: &str = "adit_handshakes_failed_total{role=\"responder\",reason=\"gave_way\"}";
 
@@ -35,11 +41,11 @@ enum Stop {
 
 /// A responder with room for few. Its timeouts help nobody: who is ended by one comes again.
 async fn responder(folder: &Folder) -> Responder {
-    let cloud = Cloud::new().responder("max_pending_handshakes", "16").responder("handshake_timeout", "60s");
+    let cloud = Cloud::new().responder("max_pending_handshakes", ROOM).responder("handshake_timeout", "60s");
     cloud.start(folder).await
 }
 
-/// Strangers that stop there; whichever is ended comes again at once.
+/// Strangers that stop there; whichever is ended comes again.
 fn crowd(folder: &Arc<Folder>, responder: &Responder, stop: Stop) -> JoinSet<()> {
     let address = responder.tunnel_address();
     let mut strangers = JoinSet::new();
@@ -61,12 +67,14 @@ fn crowd(folder: &Arc<Folder>, responder: &Responder, stop: Stop) -> JoinSet<()>
                         }
                     }
                     Stop::Silent | Stop::HalfClientHello | Stop::ClientHello => {
-                        let Ok(mut stream) = TcpStream::connect(address).await else { continue };
-                        let said = stream.write_all(&first_words(&folder, stop)).await;
-                        let mut answer = [0; 4096];
-                        while said.is_ok() && stream.read(&mut answer).await.is_ok_and(|length| length > 0) {}
+                        if let Ok(mut stream) = TcpStream::connect(address).await {
+                            let said = stream.write_all(&first_words(&folder, stop)).await;
+                            let mut answer = [0; 4096];
+                            while said.is_ok() && stream.read(&mut answer).await.is_ok_and(|length| length > 0) {}
+                        }
                     }
                 }
+                sleep(PAUSE).await;
             }
         });
     }

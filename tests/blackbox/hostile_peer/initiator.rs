@@ -1,18 +1,22 @@
 //! A hostile initiator at our responder.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use adit::protocol::ALPN;
 use adit::protocol::code::{CloseCode, RefusalCode};
 use adit::protocol::control::Frame;
 use adit::protocol::varint;
 use bytes::BytesMut;
+use quinn::crypto::rustls::QuicClientConfig;
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::raw::{HOSTILE, closed, connect, connect_with, encoded, frame, hello, hello_bytes, open};
+use super::raw::{HOSTILE, closed, connect, connect_with, encoded, frame, hello, hello_bytes, loopback, open, trust};
 use super::victim::Victim;
 use crate::support::eventually::eventually;
 use crate::support::http1::get;
-use crate::support::site::{Cloud, Edge, NODE, Transport};
+use crate::support::site::{Cloud, Edge, Folder, NODE, Transport};
 
 impl Victim {
     async fn start() -> Self {
@@ -52,6 +56,46 @@ async fn without_a_control_stream_the_handshake_times_out() {
     let series = "adit_handshakes_failed_total{role=\"responder\",reason=\"timeout\"}";
     assert_eq!(victim.site.responder.0.metric(series).await, 1);
     victim.unharmed().await;
+}
+
+// spec: SE-23
+#[tokio::test]
+async fn an_address_that_may_be_forged_is_answered_with_three_times_its_bytes_at_most() {
+    let victim = Victim::start().await;
+    let initial = first_datagram(&victim.site.folder).await;
+    let forged = UdpSocket::bind(loopback()).await.unwrap();
+    forged.send_to(&initial, victim.site.responder.tunnel_address()).await.unwrap();
+    // Until then it repeats what is not acknowledged.
+    let line = victim.site.responder.0.line_with("the handshake failed").await;
+    assert!(line["error"].as_str().unwrap().contains("no TLS handshake within 1s"), "{line}");
+    let (mut answered, mut buffer) = (0, [0; 2048]);
+    while let Ok(length) = forged.try_recv(&mut buffer) {
+        answered += length;
+    }
+    assert!(answered > initial.len(), "{answered} bytes: it was no Initial");
+    assert!(answered <= 3 * initial.len(), "{answered} bytes for {}", initial.len());
+    victim.unharmed().await;
+}
+
+/// A ClientHello that fits into one datagram.
+async fn first_datagram(folder: &Folder) -> Vec<u8> {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(trust(folder).roots);
+    let tls = rustls::ClientConfig::builder_with_provider(provider.into());
+    let tls = tls.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    let mut tls = tls.with_root_certificates(roots).with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let tap = UdpSocket::bind(loopback()).await.unwrap();
+    let client = quinn::Endpoint::client(loopback()).unwrap();
+    let _connecting = client.connect_with(config, tap.local_addr().unwrap(), "localhost").unwrap();
+    let mut datagram = vec![0; 2048];
+    let length = tap.recv(&mut datagram).await.unwrap();
+    datagram.truncate(length);
+    assert_eq!(datagram.len(), 1200);
+    datagram
 }
 
 #[tokio::test]

@@ -37,6 +37,31 @@ fn a_tunnel_in_use_that_is_heard_is_not_probed_and_one_without_use_waits_for_the
     assert_eq!(probes(&mut pair.initiator, start, until), [5]);
 }
 
+// spec: CT-51
+#[test]
+fn an_initiator_in_use_that_is_sent_nothing_more_speaks_first() {
+    let mut pair = Pair::open();
+    let (tick, quiet) = (Duration::from_millis(5), Duration::from_millis(150));
+    // Whenever in the interval the network forgets the tunnel.
+    for phase in 0..30 {
+        let (mut now, mut streams) = (pair.at(phase * 3 * SECOND), u64::from(phase) * 1000);
+        let forgotten = now + SECOND + phase * tick;
+        while now <= forgotten {
+            streams += 1;
+            pair.initiator.heard(now);
+            pair.initiator.used(now, streams);
+            pair.initiator.timeout(now);
+            now += tick;
+        }
+        assert_eq!(outputs(&mut pair.initiator), [], "nothing to ask while it is sent something");
+        let mut silent = run_timers(&mut pair.initiator, forgotten + SECOND);
+        silent.retain(|(_, output)| matches!(output, Output::Send(_)));
+        assert_eq!(silent.len(), 1, "once");
+        assert!(silent[0].0 - forgotten <= quiet, "{:?}", silent[0].0 - forgotten);
+        pair.initiator.heard(forgotten + SECOND);
+    }
+}
+
 // spec: CT-42
 #[test]
 fn a_tunnel_that_answered_and_stays_silent_is_left_to_the_keepalive_again() {
