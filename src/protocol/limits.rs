@@ -59,6 +59,11 @@ pub const DEFAULT_HEAD_BYTES: u32 = 65_536;
 /// The field count of who announces none. spec: HS-15
 pub const DEFAULT_HEAD_FIELDS: u32 = 100;
 
+/// Bytes and fields that an end may add to a message which it passes on, such as `Via` and `X-Forwarded-For`: our ends
+/// announce as much more than the defaults, so that what a listener takes fits a tunnel.
+const ADDED_HEAD_BYTES: u32 = 2_048;
+const ADDED_HEAD_FIELDS: u32 = 16;
+
 /// What one end is ready to take from the other. spec: HS-15
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerLimits {
@@ -87,6 +92,14 @@ impl Default for Limits {
     fn default() -> Self {
         PeerLimits::default().into()
     }
+}
+
+impl Limits {
+    /// What our ends announce unless they are told otherwise: the defaults, and room for what the other end adds.
+    pub const OURS: Self = Self {
+        head_bytes: (DEFAULT_HEAD_BYTES + ADDED_HEAD_BYTES) as usize,
+        head_fields: (DEFAULT_HEAD_FIELDS + ADDED_HEAD_FIELDS) as usize,
+    };
 }
 
 impl From<Limits> for PeerLimits {

@@ -47,7 +47,7 @@ impl CongestionControl {
 pub struct TunnelSettings {
     /// Handshake, keepalive, suspect and idle times.
     pub timing: Timing,
-    /// Limits of message heads that this end accepts.
+    /// Limits of message heads that this end accepts. Default [`Limits::OURS`]. spec: HS-15
     pub limits: Limits,
     /// How long exchanges under way may take once this end drains. Default
     /// [`DEFAULT_DRAIN_DEADLINE`], 30 s.
@@ -61,7 +61,7 @@ impl Default for TunnelSettings {
     fn default() -> Self {
         Self {
             timing: Timing::default(),
-            limits: Limits::default(),
+            limits: Limits::OURS,
             drain_timeout: DEFAULT_DRAIN_DEADLINE,
             max_handshakes: DEFAULT_MAX_HANDSHAKES,
         }

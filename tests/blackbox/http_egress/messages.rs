@@ -24,6 +24,7 @@ over_each_transport!(
     a_malformed_head_costs_its_stream_and_no_neighbour,
     pseudo_fields_in_trailers_end_the_request_and_no_neighbour,
     a_service_is_chosen_by_the_normal_form_of_a_path,
+    what_a_listener_takes_fits_the_tunnel_with_what_is_added_to_it,
 );
 
 /// A site whose target is written by the test.
@@ -268,4 +269,16 @@ async fn a_service_is_chosen_by_the_normal_form_of_a_path(transport: Transport) 
         let line = format!("GET {path} HTTP/1.1");
         assert_eq!(ask(&site, &[&line, "host: a", "x-node-id: edge-1"]).await.status(), 400, "{path}");
     }
+}
+
+// spec: HS-15
+async fn what_a_listener_takes_fits_the_tunnel_with_what_is_added_to_it(transport: Transport) {
+    let site = Site::start(transport).await;
+    let many: Vec<String> = (0..98).map(|number| format!("x-{number}: value")).collect();
+    let mut lines = vec!["GET /request HTTP/1.1", "host: shop.example", "x-node-id: edge-1"];
+    lines.extend(many.iter().map(String::as_str));
+    let answer = ask(&site, &lines).await;
+    assert_eq!((answer.status(), seen(&answer, "x-97")), (200, vec!["value".to_owned()]));
+    let last = "x-98: value";
+    assert_eq!(ask(&site, &[&lines[..], &[last]].concat()).await.status(), 431, "one field too many");
 }
