@@ -1,7 +1,7 @@
 //! What an intermediary changes on its way: hop-by-hop fields go, `Via`, `Forwarded` and `X-Forwarded-For` grow, the
 //! authority gets one home. RFC 9110 section 7.6, RFC 7239.
 //!
-//! What a request says of its client (see [`trust`](crate::message::trust)) counts only from a sender who is trusted: there
+//! What a request says of its client (see [`trust`]) counts only from a sender who is trusted: there
 //! it is passed on and extended. From anybody else it is removed, and what we have seen ourselves is said in its place.
 
 use std::cell::RefCell;

@@ -32,7 +32,7 @@ pub struct Match {
 
 impl Match {
     /// Whether a request for this authority and path is meant; the path is one of its
-    /// [`Readings`](crate::message::path::Readings).
+    /// [`Readings`].
     pub fn covers(&self, authority: &str, path: &str) -> bool {
         self.prefix.matches(path) && self.host.as_ref().is_none_or(|host| host.matches(authority))
     }
