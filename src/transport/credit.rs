@@ -54,6 +54,9 @@ struct Stream {
     slowness: Slowness,
 }
 
+/// Streams that are to be ended, each with the cause.
+type Ended = Vec<(Arc<dyn Lane>, StreamEnd)>;
+
 /// What one look has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Look {
@@ -96,7 +99,7 @@ impl Ledger {
         look
     }
 
-    fn judge(&self, now: Instant) -> (Look, Vec<(Arc<dyn Lane>, StreamEnd)>) {
+    fn judge(&self, now: Instant) -> (Look, Ended) {
         let mut streams = self.lock();
         let mut held = 0;
         let mut ended = Vec::new();
