@@ -88,7 +88,8 @@ pub async fn connect_tcp(address: SocketAddr, segment: Option<u32>) -> io::Resul
     socket.connect(address).await
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 
