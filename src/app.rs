@@ -5,26 +5,32 @@
 
 mod build;
 mod certificates;
+mod end;
+mod folder;
+mod memory;
 mod named;
 mod state;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::admin;
 use crate::config::{AdminAddress, Checked};
 use crate::egress::Egress;
 use crate::initiator::serve::Services;
 use crate::initiator::{Initiator, StatusBoard};
-use crate::lifecycle::{Drain, DrainWatch, Drained, ReadyGuard};
+use crate::lifecycle::{Drain, DrainWatch, ReadyGuard};
 use crate::responder::Responder;
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 
 pub use build::AppError;
 use certificates::Certificates;
+use end::End;
+use memory::Memory;
 use state::State;
 
 /// The roles of one configuration, bound and ready to run.
@@ -35,6 +41,7 @@ pub struct App {
     responder: Option<Responder>,
     egress: Vec<Egress>,
     initiator: Option<(Initiator<Services>, ReadyGuard)>,
+    memory: Option<Memory>,
     admin: Option<admin::Listener>,
     metrics_listener: Option<admin::Listener>,
 }
@@ -84,8 +91,11 @@ impl App {
         self.initiator.as_ref().map(|(initiator, _)| initiator.status())
     }
 
-    /// Runs until `drain` begins or an operator asks for it, then drains: no new tunnels, no new connections, what runs may
-    /// finish until the deadline; an operator's is the drain timeout of the configuration. [`Drain::stop`] brings it to now.
+    /// Runs until `drain` begins or an operator asks for it, then ends in three steps: it is a lame duck (not ready, every
+    /// answer says that it is the last one, everything is served) for the time of the configuration; the egress takes no
+    /// new connections; the tunnels are drained. What runs may finish until the deadline, which counts from the end of the
+    /// first step; an operator's is the drain timeout of the configuration. [`Drain::stop`] brings it to now. The drain waits
+    /// for this.
     ///
     /// Not cancel safe: dropping the future leaves tasks behind that end with the runtime.
     ///
@@ -93,7 +103,9 @@ impl App {
     /// None so far: what fails while running is retried and reported, not fatal.
     pub async fn run(self, drain: Drain) -> Result<(), AppError> {
         self.announce();
-        let Self { config, metrics, state, responder, egress, initiator, admin, metrics_listener } = self;
+        let Self { config, metrics, state, responder, egress, initiator, memory, admin, metrics_listener } = self;
+        let (watch, guard) = (drain.watch(), drain.watch().guard());
+        let (entrances, tunnels) = (Drain::new(), Drain::new());
         let admin_stop = CancellationToken::new();
         let listeners = [admin, metrics_listener].into_iter().flatten();
         let admin = listeners.map(|listener| {
@@ -103,33 +115,35 @@ impl App {
         let admin: Vec<_> = admin.collect();
         // Nothing is owed to a process that ends, so upkeep is the one task that drain does not wait for.
         let upkeep = tokio::spawn(keep_up(metrics, state.certificates().clone()));
+        let lame_duck = if egress.is_empty() { Duration::ZERO } else { config.lame_duck };
+        if let Some(memory) = memory {
+            memory.keep(watch.clone());
+        }
         if let Some(responder) = responder {
-            drop(drain.watch().spawn(responder.run(drain.watch())));
+            drop(tunnels.watch().spawn(responder.run(tunnels.watch())));
         }
         for egress in egress {
-            drop(drain.watch().spawn(egress.run(drain.watch())));
+            drop(entrances.watch().spawn(egress.run(entrances.watch())));
         }
         if let Some((initiator, ready)) = initiator {
-            drop(drain.watch().spawn(first_tunnel(initiator.status(), ready, drain.watch())));
-            drop(drain.watch().spawn(initiator.run(drain.watch())));
+            drop(tunnels.watch().spawn(first_tunnel(initiator.status(), ready, tunnels.watch())));
+            drop(tunnels.watch().spawn(initiator.run(tunnels.watch())));
         }
-        let begun = drain.watch();
-        tokio::select! {
-            () = begun.announced() => {}
-            () = state.drain_requested() => {}
-        }
+        let limit = tokio::select! {
+            () = watch.announced() => watch.limit(),
+            () = state.drain_requested() => config.drain_timeout,
+        };
         state.begin_drain();
-        info!(timeout = ?config.drain_timeout, "draining");
-        match drain.drain(config.drain_timeout).await {
-            Drained::Complete => info!("drained: everything finished"),
-            Drained::Expired(left) => warn!(left, "the drain timeout passed: what still ran was cut"),
-        }
+        // An operator's order is one for all who watch.
+        drain.begin(limit);
+        End { entrances, tunnels, lame_duck, limit }.run(&watch).await;
         admin_stop.cancel();
         upkeep.abort();
         for admin in admin {
             // A panic there has been reported by the runtime already.
             let _ = admin.await;
         }
+        drop(guard);
         Ok(())
     }
 

@@ -58,6 +58,8 @@ pub use services::ServiceConfig;
 pub use surroundings::{Given, MAX_REFERENCED_BYTES, Nowhere, Process, Surroundings};
 pub use tls::{DialerTls, KeyPairFiles, ListenerTls};
 
+const DEFAULT_LAME_DUCK: Duration = Duration::from_millis(300);
+const MAX_LAME_DUCK: Duration = Duration::from_secs(600);
 const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_WORKERS: u32 = 256;
 const ROLES: &str = "responder, initiator or both";
@@ -87,6 +89,11 @@ pub struct Checked {
     /// at most 1 h; 0 cuts them at once.
     #[serde(serialize_with = "show::duration")]
     pub drain_timeout: Duration,
+    /// `lame_duck`: how long a process with egress listeners that is asked to stop goes on taking requests, not ready any
+    /// more, and with each answer asking for the next one to go elsewhere. Longer than a load balancer needs to notice;
+    /// default 300 ms, at most 10 min.
+    #[serde(serialize_with = "show::duration")]
+    pub lame_duck: Duration,
 }
 
 /// Reads and checks a file.
@@ -134,6 +141,7 @@ fn read(documents: Vec<Node>, context: &Context<'_>) -> Option<Checked> {
             workers: section.or("workers", 1, |at| at.count(1..=MAX_WORKERS)),
             drain_timeout: section
                 .or("drain_timeout", DEFAULT_DRAIN_DEADLINE, |at| at.duration(Duration::ZERO..=MAX_DRAIN_TIMEOUT)),
+            lame_duck: section.or("lame_duck", DEFAULT_LAME_DUCK, |at| at.duration(Duration::ZERO..=MAX_LAME_DUCK)),
         };
         check_roles(section);
         Some(checked)

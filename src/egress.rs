@@ -192,10 +192,38 @@ pub struct Serving<S> {
     pub settings: Arc<Settings>,
     /// Who answers.
     pub service: S,
-    /// When cancelled, the connection finishes its exchanges, takes no more, and closes.
-    pub drain: CancellationToken,
+    /// How it learns that it is to end.
+    pub end: End,
     /// What all connections of the listener hold.
     budget: Arc<ListenerBudget>,
+}
+
+/// How a listener and its connections learn that they are to end.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// When cancelled, the other end is asked to take its next request elsewhere (`connection: close`, GOAWAY). What comes
+    /// all the same is served.
+    pub leaving: CancellationToken,
+    /// When cancelled, a connection finishes its exchanges and closes.
+    pub drain: CancellationToken,
+}
+
+/// For how long a request is waited for on a connection that is to end: it may be under way already.
+const LAST_CALL: Duration = Duration::from_millis(100);
+
+impl End {
+    /// Resolves when no request is waited for any more. Cancel safe.
+    async fn last_call(self) {
+        self.drain.cancelled().await;
+        tokio::time::sleep(LAST_CALL).await;
+    }
+}
+
+impl From<CancellationToken> for End {
+    /// Both at once.
+    fn from(drain: CancellationToken) -> Self {
+        Self { leaving: drain.clone(), drain }
+    }
 }
 
 /// Locks plain data. A panic elsewhere cannot leave it half-changed in a way that matters, so poison is ignored.

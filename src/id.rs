@@ -260,6 +260,24 @@ pub struct PeerIdentity {
     pub dns_sans: Vec<String>,
     /// Hash of the public key; `None` when the peer showed no certificate.
     pub key: Option<SpkiPin>,
+    /// Who signed the certificate, and for when; `None` when the peer showed none.
+    pub issued: Option<Issued>,
+}
+
+/// What one certificate of an owner has over another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Issued {
+    /// SHA-256 of the issuer's name and, if it is stated, the identifier of its key.
+    pub authority: [u8; 32],
+    /// Valid from and until, seconds since 1970.
+    pub validity: (i64, i64),
+}
+
+impl Issued {
+    /// Whether this is a later certificate of the same authority.
+    pub fn renews(&self, older: &Self) -> bool {
+        self.authority == older.authority && self.validity > older.validity
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub struct Admitted {
     proof: Arc<Proof>,
     quotas: Quotas,
     generation: u64,
+    /// A name in the certificate proved the claim.
+    is_named: bool,
 }
 
 /// What a peer showed when it was admitted: enough to ask again under other rules. Shown to nobody; `Debug` hides the
@@ -90,6 +92,13 @@ impl Admitted {
         &self.proof
     }
 
+    /// Whether it may take the place of a tunnel with another key that nobody hears: its certificate proves the claim by its
+    /// names, and is a later one of the same authority. spec: HS-14
+    pub fn renews(&self, older: &Proof) -> bool {
+        let issued = (self.proof.identity.issued, older.identity.issued);
+        self.is_named && matches!(issued, (Some(new), Some(old)) if new.renews(&old))
+    }
+
     /// The generation of the rules that admitted it, see [`Rules::generation`].
     pub fn generation(&self) -> u64 {
         self.generation
@@ -118,7 +127,8 @@ pub fn authorize(
     check_pins(identity, rules)?;
     check_node(&place.claim, identity, token, rules)?;
     let proof = Proof { identity: identity.clone(), token: Mutex::new(token.and_then(Token::new)) };
-    Ok(Admitted { place, proof: Arc::new(proof), quotas: rules.quotas, generation: rules.generation })
+    let is_named = rules.identity.is_some();
+    Ok(Admitted { place, proof: Arc::new(proof), quotas: rules.quotas, generation: rules.generation, is_named })
 }
 
 /// A refusal whose reason fits its bound; longer ones are cut.

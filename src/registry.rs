@@ -2,7 +2,7 @@
 //! host id, generic over what a tunnel is.
 //!
 //! Row 5: no sockets, tasks, clocks or randomness; nothing of a [`Handle`] is called while the writers' lock is held,
-//! save its `clone`.
+//! save its `clone` and `health`.
 //!
 //! * **Readers never wait.** Everything that [`Registry::pick`] touches is an immutable snapshot behind an atomic
 //!   pointer; writers take one lock, build the next snapshot and swap it in.
@@ -10,7 +10,8 @@
 //!   that ten thousand nodes that come back at once cost ten thousand times a little.
 //! * **One name, one thing.** Within a tenant a name is a node or a cluster, never both; tenants are separate worlds.
 //! * **The newest tunnel wins, the first key stays.** A higher generation supersedes its slot and a new instance the
-//!   old one, but another key never takes a live node's name. Tunnels that are leaving are not superseded: they finish
+//!   old one, but another key never takes a live node's name, unless its certificate is newer and nobody hears the old one.
+//!   Tunnels that are leaving are not superseded: they finish
 //!   what runs. spec: HS-14
 
 use std::fmt;

@@ -14,7 +14,7 @@ mod shared;
 mod terms;
 mod warnings;
 
-pub use builder::{BuildError, Builder, DEFAULT_NAME, Dangerous, Decided, Undecided};
+pub use builder::{BuildError, Builder, DEFAULT_GRACE, DEFAULT_NAME, Dangerous, Decided, Undecided};
 pub use gone::{Gone, GoneNodes, MAX_GONE};
 pub use handle::Handle;
 pub use listener::Responder;

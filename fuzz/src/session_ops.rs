@@ -133,10 +133,11 @@ impl End {
             9 => session.welcome(now, &welcome(much)),
             10 => session.refuse(&refusal(much)),
             11 => session.drain(now, Drain { deadline: Duration::from_secs(much.into()), ..Drain::default() }),
-            12 => session.drained(),
+            12 => session.drained(now),
             13 => session.announce(&[]),
             14 => session.limit(PeerLimits::default()),
             15 => Token::new(vec![much; much.into()]).map_or(Ok(()), |token| session.reauth(token)),
+            16 => session.hurry(now),
             _ => Ok(()),
         };
         if asked.is_err() {

@@ -1,14 +1,14 @@
 //! From checked settings to bound listeners and prepared roles.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
 use crate::admin;
 use crate::app::App;
+use crate::app::folder;
+use crate::app::memory::Memory;
 use crate::app::state::{Parts, State};
 use crate::config::{AdminAddress, Checked, EgressConfig, InitiatorConfig, ResponderConfig};
 use crate::egress::{self, Egress, Pace, Settings as EgressSettings};
@@ -22,13 +22,18 @@ use crate::proxy::Recorder;
 use crate::responder::{self, Responder};
 use crate::routing::Directory;
 use crate::telemetry::{Metrics, Side};
-use crate::tls::{TlsError, secret};
+use crate::tls::TlsError;
+use crate::tls::secret::{self, SecretError};
 use crate::transport::quic::{Keys, QuicSettings};
 use crate::transport::tcp::TcpSettings;
 use crate::transport::{TransportChoice, Tunnel, TunnelSettings};
 
 /// The file in `state_dir` that holds the endpoint's keys.
 const KEYS_FILE: &str = "quic.key";
+/// The file beside it that names the nodes which are connected.
+const NODES_FILE: &str = "nodes";
+/// What a responder waits for before it is ready, at most as long as its grace.
+const BACK: &str = "tunnels";
 
 /// Why a configuration could not be put to work.
 #[derive(Debug, thiserror::Error)]
@@ -52,17 +57,9 @@ pub enum AppError {
     /// Two services of one name.
     #[error(transparent)]
     Services(#[from] DuplicateService),
-    /// The folder of the persisted keys.
-    #[error("responder.state_dir: cannot make {}", folder.display())]
-    StateDir {
-        /// Which one.
-        folder: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
     /// The persisted keys.
     #[error("responder.state_dir")]
-    Keys(#[from] secret::SecretError),
+    Keys(#[from] SecretError),
     /// The admin listener, or the one for metrics.
     #[error("{key}: cannot listen on {address}")]
     Admin {
@@ -90,10 +87,14 @@ impl From<responder::BuildError> for AppError {
 pub(super) async fn build(config: Checked) -> Result<App, AppError> {
     let metrics = Metrics::new();
     let ready = Ready::new();
-    let responder = match &config.responder {
-        Some(settings) => Some(responder(settings, &config, &metrics)?),
-        None => None,
-    };
+    let (mut responder, mut memory) = (None, None);
+    if let Some(settings) = &config.responder {
+        let state_dir = folder::state_dir(settings);
+        let built = self::responder(settings, &config, &metrics, state_dir.as_deref())?;
+        let (nodes, back) = (state_dir.map(|folder| folder.join(NODES_FILE)), ready.guard(BACK));
+        memory = Some(Memory::load(built.directory(), nodes, settings.grace, back));
+        responder = Some(built);
+    }
     let directory = responder.as_ref().map(Responder::directory).unwrap_or_default();
     let most = most_connections(&config);
     let egress = config.egress.iter().map(|settings| egress(settings, most, &directory, &metrics));
@@ -108,7 +109,7 @@ pub(super) async fn build(config: Checked) -> Result<App, AppError> {
     let board = initiator.as_ref().map(|(initiator, _)| initiator.status());
     let parts = Parts { metrics: &metrics, ready, responder: responder.as_ref(), board, config: &config };
     let state = Arc::new(State::new(parts));
-    Ok(App { config, metrics, state, responder, egress, initiator, admin, metrics_listener })
+    Ok(App { config, metrics, state, responder, egress, initiator, memory, admin, metrics_listener })
 }
 
 async fn listener(address: Option<&AdminAddress>, key: &'static str) -> Result<Option<admin::Listener>, AppError> {
@@ -117,7 +118,12 @@ async fn listener(address: Option<&AdminAddress>, key: &'static str) -> Result<O
     bound.map(Some).map_err(|source| AppError::Admin { key, address: address.to_string(), source })
 }
 
-fn responder(settings: &ResponderConfig, config: &Checked, metrics: &Metrics) -> Result<Responder, AppError> {
+fn responder(
+    settings: &ResponderConfig,
+    config: &Checked,
+    metrics: &Metrics,
+    state_dir: Option<&Path>,
+) -> Result<Responder, AppError> {
     let rules = settings.admission.settings();
     if rules.insecure_accept_any {
         warn!("responder.insecure_accept_any: whoever connects is admitted under any name; for trials only");
@@ -125,7 +131,8 @@ fn responder(settings: &ResponderConfig, config: &Checked, metrics: &Metrics) ->
     let mut builder = responder::Builder::new(settings.tls.credentials()?)
         .admit(rules, settings.tls.trust()?)?
         .name(&settings.name)
-        .keys(keys(settings)?)
+        .keys(keys(state_dir)?)
+        .grace(settings.grace)
         .tunnel(TunnelSettings { drain_timeout: config.drain_timeout, ..settings.tunnel() })
         .quic(QuicSettings { congestion: settings.congestion, ..QuicSettings::default() })
         .tcp_settings(TcpSettings { congestion: settings.congestion, ..TcpSettings::default() })
@@ -144,39 +151,21 @@ fn responder(settings: &ResponderConfig, config: &Checked, metrics: &Metrics) ->
     })
 }
 
-/// Persisted where the file says; else new, so that tunnels of a former process notice its end by their idle timeout. A disk
+/// Persisted where there is a place; else new, so that tunnels of a former process notice its end by their suspicion. A disk
 /// that is full or cannot be written keeps nobody from starting; a key that is not what it should be does.
-fn keys(settings: &ResponderConfig) -> Result<Keys, AppError> {
-    let Some(folder) = &settings.state_dir else { return Ok(Keys::ephemeral()) };
-    match persisted(folder) {
-        Ok(keys) => Ok(keys),
-        Err(
-            error @ (AppError::StateDir { .. }
-            | AppError::Keys(secret::SecretError::Read { .. } | secret::SecretError::Create { .. })),
-        ) => {
-            warn!(
-                folder = %folder.display(), error = causes(&error).join(": "),
-                "the state folder cannot be used: after a restart, tunnels come back as late as by the idle timeout"
-            );
-            Ok(Keys::ephemeral())
+fn keys(state_dir: Option<&Path>) -> Result<Keys, AppError> {
+    let Some(folder) = state_dir else { return Ok(Keys::ephemeral()) };
+    let secret = match secret::load_or_create(&folder.join(KEYS_FILE), Keys::BYTES) {
+        Ok(secret) => secret,
+        Err(SecretError::Create { source, .. } | SecretError::Read { source, .. }) => {
+            folder::without(folder, &source);
+            return Ok(Keys::ephemeral());
         }
-        Err(error) => Err(error),
-    }
-}
-
-fn persisted(folder: &Path) -> Result<Keys, AppError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|source| AppError::StateDir { folder: folder.to_owned(), source })?;
-    let secret = secret::load_or_create(&folder.join(KEYS_FILE), Keys::BYTES)?;
+        Err(error) => return Err(error.into()),
+    };
     let mut bytes = [0; Keys::BYTES];
     bytes.copy_from_slice(secret.as_bytes());
     Ok(Keys::new(&bytes))
-}
-
-/// The error and what caused it, as texts.
-fn causes(error: &dyn std::error::Error) -> Vec<String> {
-    let first: Option<&dyn std::error::Error> = Some(error);
-    std::iter::successors(first, |error| error.source()).map(ToString::to_string).collect()
 }
 
 /// How many connections one egress listener may have, so that enough descriptors stay for everything else: an initiator in

@@ -139,7 +139,7 @@ fn key(live: &LiveTunnel<Tunnel>) -> (&str, &str, u32) {
 fn health(tunnel: &Tunnel) -> &'static str {
     match tunnel.health() {
         Health::Healthy => "healthy",
-        Health::Suspect => "suspect",
+        Health::Unproven | Health::Suspect => "suspect",
         Health::Opening => "opening",
         Health::Draining => "draining",
     }

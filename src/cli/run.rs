@@ -48,7 +48,7 @@ fn start_line(file: &Path, checked: &Checked) {
 
 async fn serve(checked: Checked) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let (drain, limit) = (Drain::new(), checked.drain_timeout);
+    let (drain, limit, lame_duck) = (Drain::new(), checked.drain_timeout, checked.lame_duck);
     let running = App::build(checked).await?.run(drain.clone());
     tell(Stand::Ready);
     let running = async {
@@ -56,7 +56,7 @@ async fn serve(checked: Checked) -> anyhow::Result<()> {
         let drained = drain.watch();
         tokio::select! {
             ended = &mut running => return ended,
-            () = drained.announced() => tell(Stand::Stopping(limit)),
+            () = drained.announced() => tell(Stand::Stopping(lame_duck + limit)),
         }
         running.await
     };

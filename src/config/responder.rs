@@ -17,7 +17,7 @@ use crate::policy::{
     MAX_SECRET_BYTES, MIN_SECRET_BYTES, NodeRule, Quotas, RuleError, RuleSettings, Rules, Secret as TokenSecret,
 };
 use crate::protocol::session::Timing;
-use crate::responder::DEFAULT_NAME;
+use crate::responder::{DEFAULT_GRACE, DEFAULT_NAME};
 use crate::transport::TunnelSettings;
 use crate::transport::quic::CongestionControl;
 use crate::transport::tcp::envoy::Security;
@@ -58,9 +58,15 @@ pub struct ResponderConfig {
     /// `congestion`: how fast is safe. Default `bbr`, which keeps its speed under loss.
     #[serde(serialize_with = "congestion_as_written")]
     pub congestion: CongestionControl,
-    /// `state_dir`: the folder, made if missing, of the two keys that let a restarted responder tell its old tunnels at
-    /// once that they are gone. Without it they are noticed after the idle timeout.
+    /// `state_dir`: the folder, made if missing, of what outlasts a restart: two keys by which a restarted responder tells
+    /// its old tunnels at once that they are gone, and the names of the nodes that were connected. Default: the first that
+    /// there is of `$STATE_DIRECTORY`, `/var/lib/adit`, `$XDG_STATE_HOME/adit` and `~/.local/state/adit`, with a folder of
+    /// its own for each address; none where a listener has port 0.
     pub state_dir: Option<PathBuf>,
+    /// `grace`: for how long after the start requests wait (each for `hold` at most) for nodes that are not known, and
+    /// `/ready` for those that were connected before. Default 10 s, at most 5 min.
+    #[serde(serialize_with = "show::duration")]
+    pub grace: Duration,
 }
 
 /// Which claims are admitted; all that is set must hold.
@@ -162,6 +168,7 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
         let (keepalive, idle_timeout) = timing(section, standard.timing);
         let congestion = section.or("congestion", CongestionControl::default(), |at| congestion(&at));
         let state_dir = section.optional("state_dir", |at| at.path());
+        let grace = section.or("grace", DEFAULT_GRACE, |at| at.duration(Duration::ZERO..=300 * SECOND));
         let (quic, tcp) = listen?;
         if let Some(envoy) = &envoy {
             check_envoy(section, envoy, tcp, &admission);
@@ -179,6 +186,7 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
             idle_timeout,
             congestion,
             state_dir,
+            grace,
         })
     })
 }

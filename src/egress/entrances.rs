@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::egress::listener::Listener;
-use crate::egress::{ExchangeService, lock};
+use crate::egress::{End, ExchangeService, lock};
 use crate::lifecycle::{Drain, DrainGuard, DrainWatch, Drained};
 
 /// A set of listeners, each with who answers there.
@@ -105,7 +105,8 @@ impl<S: ExchangeService> Entrances<S> {
     ///
     /// Cancel safety: dropping the future drops every listening socket and connection.
     pub(super) async fn run(&self, drain: &DrainWatch) {
-        let mut running = JoinSet::new();
+        let (mut running, leaving) = (JoinSet::new(), drain.leaving());
+        let mut left = false;
         loop {
             for waiting in self.waiting() {
                 running.spawn(waiting.run());
@@ -113,6 +114,10 @@ impl<S: ExchangeService> Entrances<S> {
             tokio::select! {
                 biased;
                 () = drain.announced() => break,
+                () = leaving.cancelled(), if !left => {
+                    left = true;
+                    self.lock().open.values().for_each(|entrance| entrance.drain.leave());
+                }
                 _ = running.join_next(), if !running.is_empty() => {}
                 () = self.added.notified() => {}
             }
@@ -143,7 +148,7 @@ impl<S: ExchangeService> Entrances<S> {
 impl<S: ExchangeService> Waiting<S> {
     async fn run(self) {
         tokio::select! {
-            () = self.listener.run(self.service, self.watch.token()) => {}
+            () = self.listener.run(self.service, End { leaving: self.watch.leaving(), drain: self.watch.token() }) => {}
             () = self.watch.expired() => {}
         }
         drop(self.guard);

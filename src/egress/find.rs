@@ -58,6 +58,7 @@ impl<'a, T: Opener> FindTunnel<'a, T> {
             }
             NoTunnel::Opening => no_tunnel(format!("the initiator of {host_id} does not take its welcome")),
             NoTunnel::Reconnecting => no_tunnel(format!("{host_id} is reconnecting")),
+            NoTunnel::Suspect => no_tunnel(format!("{host_id} does not answer; its tunnel is suspect")),
             NoTunnel::AllAvoided => no_tunnel(format!("no tunnel of {host_id} takes the request")),
         }
     }
@@ -79,6 +80,10 @@ impl<T: Opener> Find for FindTunnel<'_, T> {
 
     fn hurry(&mut self) {
         self.hold = Hold::new(Duration::ZERO);
+    }
+
+    async fn overtaken(&self, opener: &T, avoid: &[TunnelId]) {
+        self.directory.overtaken(self.to, opener, avoid).await;
     }
 }
 

@@ -34,7 +34,7 @@ use bytes::BytesMut;
 use http::uri::Scheme;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::date::DateCache;
 use super::deadline::Deadline;
@@ -80,8 +80,10 @@ struct Connection<T> {
     io: T,
     info: ConnectionInfo,
     settings: Arc<Settings>,
-    drain: CancellationToken,
-    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Each response says that it is the last one.
+    leaving: CancellationToken,
+    /// Resolves when no request is waited for any more.
+    draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     input: Input,
     head: HeadReader,
     output: Output,
@@ -100,8 +102,8 @@ impl<T: Socket> Connection<T> {
         let scheme = if serving.info.tls { Scheme::HTTPS } else { Scheme::HTTP };
         Self {
             io,
-            draining: Box::pin(serving.drain.clone().cancelled_owned()),
-            drain: serving.drain,
+            leaving: serving.end.leaving.clone(),
+            draining: Box::pin(serving.end.last_call()),
             input: Input::new(received),
             head: HeadReader::new(scheme, serving.settings.max_head_bytes, serving.settings.max_head_fields),
             output: Output::default(),

@@ -70,8 +70,8 @@ async fn drive<T, S>(
     T: AsyncRead + AsyncWrite + Unpin,
     S: ExchangeService,
 {
-    let drain = serving.drain.clone();
-    let mut drained = pin!(drain.cancelled());
+    let leaving = serving.end.leaving.clone();
+    let mut drained = pin!(leaving.cancelled());
     let bounds = Bounds { connection: serving.settings.http2.send_budget, listener: serving.settings.send_budget };
     let budget = Budget::new(bounds, Arc::clone(&serving.budget));
     let served = Arc::new(Served { serving, budget });

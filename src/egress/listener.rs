@@ -10,11 +10,11 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{ConnectionDetails, ConnectionInfo, ExchangeService, Serving, Settings, http1, http2};
+use super::{ConnectionDetails, ConnectionInfo, End, ExchangeService, LAST_CALL, Serving, Settings, http1, http2};
 use crate::egress::budget::ListenerBudget;
 use crate::egress::terms::{Accepting, Current};
 use crate::id::PeerIdentity;
@@ -24,6 +24,8 @@ use crate::tls::peer_identity;
 
 /// Silence after which the kernel asks whether the other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// When nobody has connected for so long, nobody waits to be accepted.
+const QUIET: Duration = Duration::from_millis(10);
 /// Room for the first read of a plaintext connection; usually a whole request head.
 const FIRST_READ: usize = 8 * 1024;
 
@@ -108,12 +110,12 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// Accepts and serves until `drain` is cancelled, then closes the listening socket and returns when the last
-    /// connection is done.
+    /// Accepts and serves until the drain of `end` is cancelled, then takes those who have connected already, closes the
+    /// listening socket and returns when the last connection is done.
     ///
     /// Cancel safety: dropping the future drops the listening socket and every connection; that is how a drain deadline is
     /// enforced.
-    pub async fn run<S: ExchangeService>(self, service: S, drain: CancellationToken) {
+    pub async fn run<S: ExchangeService>(self, service: S, end: End) {
         let mut connections = JoinSet::new();
         loop {
             // Before looking: a change in between is not missed.
@@ -124,12 +126,12 @@ impl Listener {
             }
             tokio::select! {
                 biased;
-                () = drain.cancelled() => break,
+                () = end.drain.cancelled() => break,
                 _ = connections.join_next(), if !connections.is_empty() => {}
                 () = changed, if !has_room => {}
                 accepted = self.tcp.accept(), if has_room => match accepted {
                     Ok((stream, remote)) => {
-                        connections.spawn(self.accepted(remote, service.clone(), drain.clone()).serve(stream));
+                        connections.spawn(self.accepted(remote, service.clone(), end.clone()).serve(stream));
                     }
                     Err(error) => {
                         self.watch.failed(&error);
@@ -138,13 +140,20 @@ impl Listener {
                 },
             }
         }
+        // To close over a connection that nobody has accepted yet would reset it, with the request that it brought.
+        let closes = Instant::now() + LAST_CALL;
+        while connections.len() < self.source.accepting().settings.max_connections
+            && let Ok(Ok((stream, remote))) = timeout_at(closes.min(Instant::now() + QUIET), self.tcp.accept()).await
+        {
+            connections.spawn(self.accepted(remote, service.clone(), end.clone()).serve(stream));
+        }
         drop((self.tcp, self.closed));
         while connections.join_next().await.is_some() {}
     }
 
-    fn accepted<S>(&self, remote: SocketAddr, service: S, drain: CancellationToken) -> Accepted<S> {
+    fn accepted<S>(&self, remote: SocketAddr, service: S, end: End) -> Accepted<S> {
         let Accepting { tls, settings } = self.source.accepting();
-        Accepted { remote, tls, settings, service, drain, budget: Arc::clone(&self.budget) }
+        Accepted { remote, tls, settings, service, end, budget: Arc::clone(&self.budget) }
     }
 }
 
@@ -154,7 +163,7 @@ struct Accepted<S> {
     tls: Option<Arc<rustls::ServerConfig>>,
     settings: Arc<Settings>,
     service: S,
-    drain: CancellationToken,
+    end: End,
     budget: Arc<ListenerBudget>,
 }
 
@@ -175,7 +184,7 @@ impl<S: ExchangeService> Accepted<S> {
         let mut received = BytesMut::with_capacity(FIRST_READ);
         let is_http2 = tokio::select! {
             sniffed = timeout(self.settings.head_timeout, sniff(&mut stream, &mut received)) => sniffed??,
-            () = self.drain.cancelled() => return Ok(()),
+            () = self.end.clone().last_call() => return Ok(()),
         };
         let serving = self.serving(local, None);
         if is_http2 {
@@ -210,7 +219,7 @@ impl<S: ExchangeService> Accepted<S> {
         let Proven { server_name, peer } = proven.unwrap_or_default();
         let details = ConnectionDetails { remote: self.remote, local, tls, server_name, peer };
         let info = ConnectionInfo::paced(details, self.settings.pace);
-        Serving { info, settings: self.settings, service: self.service, drain: self.drain, budget: self.budget }
+        Serving { info, settings: self.settings, service: self.service, end: self.end, budget: self.budget }
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) async fn serve_with<S: ExchangeService>(
     let listener = Listener::new(tcp, tls, settings);
     let address = listener.local_addr().unwrap();
     let drain = CancellationToken::new();
-    let task = tokio::spawn(listener.run(service, drain.clone()));
+    let task = tokio::spawn(listener.run(service, drain.clone().into()));
     Server { address, drain, task }
 }
 

@@ -21,7 +21,8 @@
 //! ```
 //!
 //! * *Well* on TCP: QUIC is due, connecting, on trial, and then claims a place beside; at WELCOME TCP is drained.
-//! * *Suspect*: nothing where there is one transport; else a round beside the tunnel, or a pause after one.
+//! * *Suspect*: a round beside the tunnel, or a pause after one. Another tunnel over the same transport claims a place beside,
+//!   so that the suspect one goes on if it revives.
 //! * Lost with a claim in the air: the slot is *Seeking*, and the answer to the claim decides.
 
 mod attempts;
@@ -40,7 +41,7 @@ use std::time::Instant;
 
 use self::attempts::{Attempts, Lane};
 use self::probing::Probing;
-use self::state::{Order, Pause, State};
+use self::state::{Order, Pause, Returning, State};
 use self::status::Record;
 use crate::lifecycle::Backoff;
 use crate::transport::{TransportChoice, TransportKind};
@@ -70,6 +71,8 @@ struct Memory {
     silent_until: Option<Instant>,
     quic_failed_at: Option<Instant>,
     backoff: Backoff,
+    /// The responder drained, and will soon be there again.
+    returning: Option<Returning>,
     probing: Probing,
     record: Record,
 }
@@ -82,6 +85,7 @@ impl Auto {
             silent_until: None,
             quic_failed_at: None,
             backoff: Backoff::new(settings.backoff),
+            returning: None,
             probing: Probing::default(),
             record: Record::new(now),
         };
@@ -162,6 +166,7 @@ impl Auto {
                 self.lost(now, tunnel, failure, entropy);
             }
             (_, Event::Ended(attempt, failure)) => self.ended(now, attempt, failure, entropy),
+            (_, Event::Gone { attempt, agreed }) => self.gone(now, attempt, agreed),
             (_, Event::Connected(attempt)) => self.connected(now, attempt),
             (_, Event::Admitted(attempt)) => self.admitted(now, attempt, entropy),
             (_, Event::Suspect(_) | Event::Alive(_) | Event::Draining(..)) => {}

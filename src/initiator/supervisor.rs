@@ -24,6 +24,7 @@ use crate::initiator::snapshot::{Prepared, Snapshot};
 use crate::initiator::status::Change;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::{Hello, PeerLimits};
+use crate::registry::Handle;
 use crate::transport::{Accept, CloseReason, DialError};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
@@ -32,6 +33,8 @@ const VERSIONS: (u32, u32) = (1, 1);
 const INBOX: usize = 8;
 /// When a tunnel whose driver had no ear is told again what is exported.
 const ANNOUNCE_AGAIN: Duration = Duration::from_millis(250);
+/// For how long the round trip of the tunnel before is what to expect of a dial.
+const RTT_HOLDS: Duration = Duration::from_secs(10);
 /// How many probes that fail in a row lengthen the interval between them: it doubles up to three times the first.
 const LONGEST_INTERVAL: u32 = 3;
 
@@ -57,6 +60,8 @@ struct Supervisor<A> {
     generation: u64,
     /// Which of the slot's numbers the latest tunnel has.
     number: u32,
+    /// The round trip of the latest tunnel, and when that was in doubt, drained or lost.
+    rtt: Option<(Duration, Instant)>,
     /// Why there is no tunnel.
     cause: Cause,
     reports: mpsc::Sender<Report>,
@@ -92,6 +97,7 @@ impl<A: Accept> Supervisor<A> {
             candidates: HashMap::new(),
             generation: 0,
             number: slot.number,
+            rtt: None,
             slot: Arc::new(slot),
             cause: Cause::default(),
             reports,
@@ -169,6 +175,10 @@ impl<A: Accept> Supervisor<A> {
     }
 
     fn hear(&mut self, Report { attempt, happened }: Report) {
+        if let Happened::Gone { agreed } = happened {
+            let actions = self.tell(Event::Gone { attempt, agreed });
+            return self.perform(actions);
+        }
         let Some(candidate) = self.candidates.get_mut(&attempt) else {
             // Word of one that was given up.
             return happened.too_late();
@@ -182,6 +192,7 @@ impl<A: Accept> Supervisor<A> {
             Happened::Opened(opened) => self.opened(attempt, *opened),
             Happened::Failed(error) => self.failed(attempt, &error),
             Happened::Suspect => {
+                self.note_rtt(attempt);
                 let actions = self.tell(Event::Suspect(attempt));
                 self.perform(actions);
             }
@@ -191,6 +202,14 @@ impl<A: Accept> Supervisor<A> {
             }
             Happened::Draining(after) => self.draining(attempt, after),
             Happened::Closed(reason) => self.lost(attempt, &reason),
+            Happened::Gone { .. } => {}
+        }
+    }
+
+    /// What the next dial may expect of the path.
+    fn note_rtt(&mut self, attempt: Attempt) {
+        if let Some(Stage::Up(tunnel)) = self.candidates.get(&attempt).map(|candidate| &candidate.stage) {
+            self.rtt = Some((Handle::rtt(tunnel), Instant::now()));
         }
     }
 
@@ -235,6 +254,7 @@ impl<A: Accept> Supervisor<A> {
 
     /// A tunnel ended that nobody here wanted to end.
     fn lost(&mut self, attempt: Attempt, reason: &CloseReason) {
+        self.note_rtt(attempt);
         self.candidates.remove(&attempt);
         self.slot.failed.notify_one();
         let claiming = self.candidates.values().any(|other| matches!(other.stage, Stage::Claiming { .. }));
@@ -251,6 +271,7 @@ impl<A: Accept> Supervisor<A> {
 
     /// The responder wants its tunnel replaced; what runs there goes on beside the replacement. spec: CT-26
     fn draining(&mut self, attempt: Attempt, after: Duration) {
+        self.note_rtt(attempt);
         self.candidates.remove(&attempt);
         let actions = self.tell(Event::Draining(attempt, after));
         report::draining(&self.slot, wait(&actions).unwrap_or(after));
@@ -270,7 +291,7 @@ impl<A: Accept> Supervisor<A> {
                 Action::Claim(attempt, place) => self.claim(attempt, place),
                 Action::Drain(attempt) => {
                     if let Some(Stage::Up(tunnel)) = self.candidates.remove(&attempt).map(|candidate| candidate.stage) {
-                        tunnel.drain(self.snapshot.terms.tunnel.drain_timeout, Duration::ZERO);
+                        tunnel.retire(self.snapshot.terms.tunnel.drain_timeout);
                     }
                 }
                 Action::Wait { until } => self.wait(until),
@@ -287,7 +308,8 @@ impl<A: Accept> Supervisor<A> {
         if self.auto().tunnel().is_none() {
             self.shared.board.apply(self.slot.number, Change::Connecting { over });
         }
-        let way = Way { slot: &self.slot, prepared: &self.prepared, over };
+        let rtt = self.rtt.filter(|(_, at)| at.elapsed() < RTT_HOLDS).map(|(rtt, _)| rtt);
+        let way = Way { slot: &self.slot, prepared: &self.prepared, over, rtt };
         let limits = self.snapshot.terms.tunnel.limits.into();
         let candidate = Candidate::connect(&self.shared, &way, limits, attempt, self.reports.clone());
         self.candidates.insert(attempt, candidate);

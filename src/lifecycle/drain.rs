@@ -1,9 +1,12 @@
 //! Finishing what runs: one end decides, every role and task watches, a deadline ends it.
 //!
 //! ```text
-//! running ── begin(limit) ──▶ draining ── all done ─────────────────▶ complete
-//!                                 └────── limit, or stop() ──▶ expired ── LAST_WORDS ──▶ tasks dropped
+//! running ── leave() ──▶ leaving ── begin(limit) ──▶ draining ── all done ──▶ complete
+//!                                                       └────── limit, or stop() ──▶ expired ── LAST_WORDS ──▶ tasks dropped
 //! ```
+//!
+//! Who is *leaving* (a lame duck) takes everything as before and asks whoever comes to go elsewhere next time; a drain may
+//! begin without it.
 //!
 //! A program drains its roles in two lines:
 //!
@@ -47,10 +50,12 @@ pub struct Drain {
 
 #[derive(Debug, Default)]
 struct State {
+    leaving: CancellationToken,
     announced: CancellationToken,
     expired: CancellationToken,
     dropped: CancellationToken,
-    deadline: OnceLock<Instant>,
+    /// How long what runs may take, and when that is over.
+    deadline: OnceLock<(Duration, Instant)>,
     tracker: TaskTracker,
 }
 
@@ -65,10 +70,16 @@ impl Drain {
         DrainWatch { state: Arc::clone(&self.state) }
     }
 
+    /// From now on asks those who come to go elsewhere next time; takes them all the same. Returns at once.
+    pub fn leave(&self) {
+        self.state.leaving.cancel();
+    }
+
     /// Announces the drain; its deadline is `limit` from now, and stays that of the first call. Returns at once, and
     /// enforces nothing: [`Drain::drain`] does.
     pub fn begin(&self, limit: Duration) {
-        self.state.deadline.get_or_init(|| Instant::now() + limit);
+        self.state.deadline.get_or_init(|| (limit, Instant::now() + limit));
+        self.state.leaving.cancel();
         self.state.announced.cancel();
     }
 
@@ -128,7 +139,12 @@ impl DrainWatch {
         self.state.announced.cancelled().await;
     }
 
-    /// The same as a token, for code that only has to know that the drain began.
+    /// Whoever comes is to be asked to go elsewhere next time, as a token; cancelled by the drain at the latest.
+    pub fn leaving(&self) -> CancellationToken {
+        self.state.leaving.clone()
+    }
+
+    /// [`DrainWatch::announced`] as a token, for code that only has to know that the drain began.
     pub fn token(&self) -> CancellationToken {
         self.state.announced.clone()
     }
@@ -139,7 +155,12 @@ impl DrainWatch {
     }
 
     fn deadline(&self) -> Instant {
-        self.state.deadline.get().copied().unwrap_or_else(Instant::now)
+        self.state.deadline.get().map_or_else(Instant::now, |(_, at)| *at)
+    }
+
+    /// How long what runs could take when the drain was announced; zero before that.
+    pub fn limit(&self) -> Duration {
+        self.state.deadline.get().map_or(Duration::ZERO, |(limit, _)| *limit)
     }
 
     /// Returns at the deadline, or at the order to stop: end now; [`LAST_WORDS`] are left. Cancel safe.
@@ -291,5 +312,14 @@ mod tests {
     #[tokio::test]
     async fn nothing_to_wait_for_is_complete() {
         assert_eq!(Drain::new().drain(LIMIT).await, Drained::Complete);
+    }
+
+    #[tokio::test]
+    async fn a_drain_is_left_before_it_begins_or_as_it_does() {
+        let (first, second) = (Drain::new(), Drain::new());
+        first.leave();
+        assert!(first.watch().leaving().is_cancelled() && !first.watch().is_draining());
+        second.begin(LIMIT);
+        assert!(second.watch().leaving().is_cancelled() && second.watch().is_draining());
     }
 }

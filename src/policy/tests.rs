@@ -15,7 +15,7 @@ fn edge() -> Claim {
 }
 
 fn certificate(uri_san: &str) -> PeerIdentity {
-    PeerIdentity { uri_sans: vec![uri_san.to_owned()], dns_sans: Vec::new(), key: Some(KEY) }
+    PeerIdentity { uri_sans: vec![uri_san.to_owned()], key: Some(KEY), ..PeerIdentity::default() }
 }
 
 fn edge_certificate() -> PeerIdentity {
@@ -92,7 +92,7 @@ fn an_id_that_fits_no_dns_name_is_refused() {
         cluster: Some(ClusterId::new("c").unwrap()),
         ..RuleSettings::default()
     };
-    let wildcard = PeerIdentity { dns_sans: vec!["*.example.org".into()], uri_sans: Vec::new(), key: Some(KEY) };
+    let wildcard = PeerIdentity { dns_sans: vec!["*.example.org".into()], key: Some(KEY), ..PeerIdentity::default() };
     assert_eq!(code(claim("*", "c", "default"), &wildcard, None, &rules(settings)), Some(RefusalCode::Forbidden));
 }
 

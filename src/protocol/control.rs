@@ -49,6 +49,9 @@ pub struct Close {
     pub reason: String,
 }
 
+/// Why a tunnel ends that held somebody up. spec: CT-28
+pub(crate) const NOT_HEARD: &str = "it drains, and the peer does not answer";
+
 /// What DRAIN says. spec: CT-20
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {

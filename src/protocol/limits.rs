@@ -42,6 +42,8 @@ pub const MAX_DURATION: Duration = Duration::from_secs(86_400);
 pub const MIN_KEEPALIVE: Duration = Duration::from_millis(10);
 /// The longest keepalive that a WELCOME may ask for. spec: HS-23
 pub const MAX_KEEPALIVE: Duration = Duration::from_secs(3_600);
+/// How long a responder that said DRAINED waits for the initiator's close. spec: CT-24
+pub const FAREWELL_TIMEOUT: Duration = Duration::from_millis(250);
 /// The deadline of a drain when the operator states none. spec: CT-23
 pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a responder waits for OPENED or REFUSED when nothing else is configured. spec: ST-58

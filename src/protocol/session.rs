@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use crate::protocol::code::{CloseCode, RefusalCode};
-use crate::protocol::control::{Frame, FrameReader};
+use crate::protocol::control::{Frame, FrameReader, NOT_HEARD};
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Token, Welcome};
 use crate::protocol::limits;
 use crate::protocol::wire::printable;
@@ -55,6 +55,8 @@ pub struct Session {
     pong: Option<[u8; 8]>,
     probes: Probes,
     suspect: bool,
+    /// A peer that is not heard is not waited for. spec: CT-28
+    hurried: bool,
     heard_at: Instant,
     activity: Activity,
     /// Whether CLOSE exists on this transport.
@@ -97,6 +99,7 @@ impl Session {
             pong: None,
             probes: Probes::default(),
             suspect: false,
+            hurried: false,
             heard_at: now,
             activity: Activity::default(),
             closes: false,
@@ -282,13 +285,28 @@ impl Session {
         Ok(())
     }
 
-    /// Responder, while draining: nothing runs and nothing will. The initiator closes then. Once. spec: CT-22
+    /// Either end, after [`Session::drain`]: something waits for the end of this tunnel, so that a peer that is not heard
+    /// must not hold it up. A suspect tunnel ends now, another one as soon as it is. spec: CT-28
+    pub fn hurry(&mut self, now: Instant) -> Result<(), IllegalCall> {
+        self.allow("hurry", self.state() == State::Draining)?;
+        if self.suspect {
+            self.end(CloseCode::Idle, NOT_HEARD);
+        } else {
+            self.hurried = true;
+            self.probe(now);
+        }
+        Ok(())
+    }
+
+    /// Responder, while draining: nothing runs and nothing will. The initiator closes then, and this end 250 ms later if it
+    /// has heard nothing of that. Once. spec: CT-22, CT-24
     ///
     /// An initiator has no such call: it waits for the responder's DRAINED, since only the responder knows whether
     /// another stream is on its way.
-    pub fn drained(&mut self) -> Result<(), IllegalCall> {
+    pub fn drained(&mut self, now: Instant) -> Result<(), IllegalCall> {
         self.allow("drained", self.phase.may_say_drained())?;
         self.phase.enter_drain().sent_drained = true;
+        self.timers.set_earlier(Timer::Drain, now, limits::FAREWELL_TIMEOUT);
         self.send(&Frame::Drained);
         Ok(())
     }
@@ -326,8 +344,9 @@ impl Session {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::Handshake => self.end(CloseCode::HandshakeTimeout, "the handshake took too long"),
-                Timer::Drain => self.end(CloseCode::Done, "the drain deadline passed"),
+                Timer::Drain => self.end(CloseCode::Done, self.phase.last_word()),
                 Timer::Idle => self.end(CloseCode::Idle, "nothing was heard for the idle timeout"),
+                Timer::Suspect if self.hurried => self.end(CloseCode::Idle, NOT_HEARD),
                 Timer::Suspect => {
                     if !std::mem::replace(&mut self.suspect, true) {
                         self.event(Event::Suspect);

@@ -1,16 +1,19 @@
 //! Bringing one request through: on one tunnel, or on another where that does no harm.
 //!
 //! A request is tried again only where that does no harm: it goes to another tunnel when the first did not send or did
-//! not process it, and once more when its tunnel ended before a response began, provided that its method is idempotent
-//! and it has no body. Nothing is buffered for this; a body that was begun is never begun again.
+//! not process it, and once more when its tunnel ended before a response began, or is suspect while there is another one,
+//! provided that its method is idempotent and it has no body. Nothing is buffered for this; a body that was begun is never begun again.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, request};
 use http_body::Body;
 
+use super::deadline::SLOW;
 use super::opener::{Find, Opener, Outgoing};
 use super::record::Record;
 use super::upload::Upload;
@@ -18,17 +21,25 @@ use crate::id::TunnelId;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::StreamCode;
-use crate::transport::OpenError;
+use crate::transport::{OpenError, TunnelLost};
 
 /// On how many tunnels a request is tried at most. Those beyond would not be any better.
 const MAX_ATTEMPTS: usize = 4;
 /// When to ask again for a node whose tunnels took no request.
 const RECONNECT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Why a request leaves a tunnel that may still be there.
+const OVERTAKEN: &str = "it is not heard any more, and there is another one";
+
 /// The attempts at one request.
 pub(super) struct Attempts<'a, 'r, F> {
-    pub(super) find: &'a mut F,
+    pub(super) ways: Ways<'a, F>,
     pub(super) request: &'a mut Outgoing<'r>,
+}
+
+/// Who finds the tunnels, and what is written down of them; together, so that whoever looks at both holds one pointer.
+pub(super) struct Ways<'a, F> {
+    pub(super) find: &'a mut F,
     pub(super) record: &'a mut Record,
 }
 
@@ -40,6 +51,8 @@ struct Tried {
     ids: [TunnelId; MAX_ATTEMPTS],
     count: u8,
     lost_one: bool,
+    /// The latest attempt may be left for another tunnel.
+    may_move: bool,
 }
 
 impl<F: Find> Attempts<'_, '_, F> {
@@ -53,28 +66,39 @@ impl<F: Find> Attempts<'_, '_, F> {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let empty = body.as_ref().is_none_or(Upload::is_empty);
-        let mut tried = Tried { ids: [TunnelId(0); MAX_ATTEMPTS], count: 0, lost_one: false };
-        let mut last: Option<Failure> = None;
+        let mut tried = Tried { ids: [TunnelId(0); MAX_ATTEMPTS], count: 0, lost_one: false, may_move: false };
+        // Boxed: it is rare, and in the way of every exchange.
+        let mut last: Option<Box<Failure>> = None;
         async move {
             loop {
-                let opener = match self.find.find(tried.ids()).await {
+                let opener = match self.ways.find.find(tried.ids()).await {
                     Ok(opener) => opener,
                     // What went wrong on the tunnels that there were says more than that there is no other.
-                    Err(reason) => return Err(last.unwrap_or(reason)),
+                    Err(reason) => return Err(last.map_or(reason, |last| *last)),
                 };
                 tried.add(opener.id());
-                self.record.attempt(&opener);
+                self.ways.record.attempt(&opener);
                 let has_fields = !self.request.head.headers.is_empty();
-                let error = match opener.exchange(self.request, body).await {
-                    Ok(response) => return Ok(response),
-                    Err(error) => error,
+                tried.may_move = empty && tried.may_lose_one(self.request.head);
+                let outcome = Watched {
+                    ways: &self.ways,
+                    opener: &opener,
+                    tried: &tried,
+                    exchange: pin!(opener.exchange(self.request, body)),
+                    overtaken: None,
+                }
+                .await;
+                let error = match outcome {
+                    Some(Ok(response)) => return Ok(response),
+                    Some(Err(error)) => error,
+                    None => OpenError::TunnelLost(TunnelLost(OVERTAKEN.into())),
                 };
                 if empty {
                     *body = Some(Upload::empty());
                 }
                 if matches!(error, OpenError::NoRoom) {
                     // A tunnel that is full is there: waiting for another is not what a hold is for.
-                    self.find.hurry();
+                    self.ways.find.hurry();
                 }
                 let failure = failure(&error);
                 // A head that was given away cannot be sent again.
@@ -83,9 +107,36 @@ impl<F: Find> Attempts<'_, '_, F> {
                     return Err(failure);
                 }
                 tracing::debug!(tunnel = %opener.id(), cause = failure.cause().label(), "trying another tunnel");
-                last = Some(failure);
+                last = Some(Box::new(failure));
             }
         }
+    }
+}
+
+/// An exchange that is left, with `None`, once it is slow, its tunnel is not heard any more and there is another one.
+struct Watched<'a, 'w, F: Find, E> {
+    ways: &'a Ways<'w, F>,
+    opener: &'a F::Opener,
+    tried: &'a Tried,
+    exchange: Pin<&'a mut E>,
+    /// Only what is slow pays for it, and for its second box.
+    overtaken: Option<Box<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>>,
+}
+
+impl<F: Find, E: Future> Future for Watched<'_, '_, F, E> {
+    type Output = Option<E::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(outcome) = self.exchange.as_mut().poll(cx) {
+            return Poll::Ready(Some(outcome));
+        }
+        if !self.tried.may_move || self.ways.record.age() < SLOW {
+            return Poll::Pending;
+        }
+        let Self { ways, opener, tried, .. } = *self;
+        let overtaken =
+            || Box::new(Box::pin(ways.find.overtaken(opener, tried.ids())) as Pin<Box<dyn Future<Output = ()> + Send>>);
+        Pin::new(self.overtaken.get_or_insert_with(overtaken)).poll(cx).map(|()| None)
     }
 }
 
@@ -97,6 +148,11 @@ impl Tried {
     fn add(&mut self, id: TunnelId) {
         self.ids[usize::from(self.count)] = id;
         self.count += 1;
+    }
+
+    /// Whether this request may be sent again although it may have been processed.
+    fn may_lose_one(&self, head: &request::Parts) -> bool {
+        head.method.is_idempotent() && !self.lost_one && usize::from(self.count) < MAX_ATTEMPTS
     }
 
     /// Whether a second attempt does no harm to a request of which all is still to be sent.

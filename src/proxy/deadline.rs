@@ -34,7 +34,10 @@ pub(super) enum Late {
     Slow,
 }
 
-/// Runs `work` until somebody is late. It is pinned by the caller: moved in here it would take its place twice.
+/// After this an answer is slow enough to ask whether its tunnel still lives.
+pub(super) const SLOW: Duration = Duration::from_secs(1);
+
+/// Runs `work` until somebody is late; without a body it polls it once more when the answer is slow. It is pinned by the caller: moved in here it would take its place twice.
 pub(super) fn within<F: Future>(
     limits: Limits<'_>,
     progress: Option<&Progress>,
@@ -42,14 +45,26 @@ pub(super) fn within<F: Future>(
 ) -> impl Future<Output = Result<F::Output, Late>> {
     // Most are over before anybody looks at a clock.
     let mut clock = None;
-    let mut left = Ok(if progress.is_some() { limits.pace.body_idle.min(*limits.answer) } else { *limits.answer });
+    let mut left = Ok(match progress {
+        Some(_) => limits.pace.body_idle.min(*limits.answer),
+        None => SLOW.min(*limits.answer),
+    });
     async move {
         loop {
             match timeout(left?, work.as_mut()).await {
                 Ok(output) => return Ok(output),
                 Err(_) => {
-                    let clock = clock.get_or_insert_with(|| Box::new(Clock::default()));
-                    left = progress.map_or(Err(Late::Answer), |progress| clock.left(limits, progress));
+                    left = match progress {
+                        // The clock is there for the second time only.
+                        None if clock.is_none() && *limits.answer > SLOW => {
+                            clock = Some(Box::default());
+                            Ok(*limits.answer - SLOW)
+                        }
+                        None => Err(Late::Answer),
+                        Some(progress) => {
+                            clock.get_or_insert_with(|| Box::new(Clock::default())).left(limits, progress)
+                        }
+                    };
                 }
             }
         }
@@ -239,5 +254,15 @@ mod tests {
     async fn what_the_other_side_does_not_take_is_not_the_senders_fault() {
         let upload = upload(Full::new(Bytes::from("x")));
         assert_eq!(within(BOTH, upload.progress().as_deref(), pin!(pending::<()>())).await, Err(Late::Answer));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_work_is_polled_once_more_after_a_second() {
+        let (mut polls, started) = (0, Instant::now());
+        let work = poll_fn(|_| {
+            polls += 1;
+            if polls == 2 { Poll::Ready(started.elapsed()) } else { Poll::Pending }
+        });
+        assert_eq!(within(ANSWER, None, pin!(work)).await.map(|took| took.as_secs()), Ok(1));
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 
-use super::attempts::{Attempts, FoundBody};
+use super::attempts::{Attempts, FoundBody, Ways};
 use super::body::ExchangeBody;
 use super::deadline::{Late, Limits, within};
 use super::opener::{Find, Outgoing};
@@ -51,7 +51,8 @@ impl<F: Find> Exchange<'_, F> {
     {
         let progress = body.as_ref().and_then(Upload::progress);
         let limits = Limits { answer: self.deadline, pace: self.pace };
-        let attempts = Attempts { find: &mut self.find, request: &mut self.request, record };
+        let ways = Ways { find: &mut self.find, record };
+        let attempts = Attempts { ways, request: &mut self.request };
         let outcome = within(limits, progress.as_deref(), pin!(attempts.run(body))).await;
         let response = outcome.unwrap_or_else(|late| Err(failure(late, limits)))?;
         Ok(note_told(response, record))

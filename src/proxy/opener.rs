@@ -60,7 +60,7 @@ pub struct Outgoing<'a> {
 }
 
 /// Finds the ways to where one request goes.
-pub trait Find: Send {
+pub trait Find: Send + Sync {
     /// What it finds.
     type Opener: Opener;
 
@@ -73,6 +73,10 @@ pub trait Find: Send {
 
     /// From here on nothing is waited for.
     fn hurry(&mut self);
+
+    /// Resolves when a way is not heard any more and there is another one that is not among those to `avoid`. May never
+    /// resolve. Cancel safe.
+    fn overtaken(&self, opener: &Self::Opener, avoid: &[TunnelId]) -> impl Future<Output = ()> + Send;
 }
 
 impl Opener for Tunnel {

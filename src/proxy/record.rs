@@ -10,6 +10,7 @@ mod trace;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{StatusCode, request};
 use http_body::Body;
@@ -100,6 +101,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// How long ago the request was read.
+    pub(super) fn age(&self) -> Duration {
+        self.counted.elapsed()
+    }
+
     /// Whom the request asks for.
     pub fn asked(&mut self, tenant: &TenantId, host_id: &HostId, service: Option<&ServiceName>) {
         if let Some(line) = &mut self.line {

@@ -1,8 +1,13 @@
 //! Why an admitted tunnel is not registered.
 
+use std::time::Duration;
+
 use crate::policy::{MAX_REASON_BYTES, QuotaExceeded};
 use crate::protocol::code::RefusalCode;
 use crate::protocol::handshake::Refusal;
+
+/// By then a tunnel that was asked for a sign of life is suspect, if it owes one. spec: CT-42
+const OLDER_KEY_RETRY_AFTER: Duration = Duration::from_millis(3500);
 
 /// The claim is proven, but the name or the place is taken by something that it must not replace. Always 409.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -19,6 +24,9 @@ pub enum Conflict {
     /// The node is live with another key.
     #[error("the node is connected with another key; stop the other one, or give this one its own name")]
     OtherKey,
+    /// The node is live with the key of an older certificate, which gives way once it is not heard.
+    #[error("the node is connected with an older certificate, which is asked whether it still lives; come back soon")]
+    OlderKey,
     /// The instance is live in another cluster.
     #[error("this instance of the node is connected as a member of another cluster; restart it to move")]
     OtherCluster,
@@ -50,13 +58,18 @@ pub enum InsertError {
 impl InsertError {
     /// What the initiator is told: 409, 429 with a retry-after, or 503.
     pub fn refusal(&self) -> Refusal {
+        let mut retry_after = None;
         let code = match self {
             Self::Quota(exceeded) => return exceeded.refusal(),
+            Self::Conflict(Conflict::OlderKey) => {
+                retry_after = Some(OLDER_KEY_RETRY_AFTER);
+                RefusalCode::Conflict
+            }
             Self::Conflict(_) => RefusalCode::Conflict,
             Self::DuplicateId | Self::Outdated => RefusalCode::Unavailable,
         };
         let reason = self.to_string();
         debug_assert!(reason.len() <= MAX_REASON_BYTES, "these texts are fixed and short");
-        Refusal { code, reason, retry_after: None }
+        Refusal { code, reason, retry_after }
     }
 }

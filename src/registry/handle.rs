@@ -12,6 +12,8 @@ pub trait Handle: Clone + Send + Sync + 'static {
     fn in_flight(&self) -> u32;
     /// Its current estimate of the round trip.
     fn rtt(&self) -> Duration;
+    /// Asks for a sign of life, because there is a reason to doubt that one would come. Not on the path of a request.
+    fn doubt(&self) {}
 }
 
 /// Whether a tunnel should get requests; the better come first.
@@ -19,7 +21,9 @@ pub trait Handle: Clone + Send + Sync + 'static {
 pub enum Health {
     /// Heard recently.
     Healthy,
-    /// Silent for longer than the suspect timeout: used only when there is nothing better.
+    /// New, and has not shown yet that it works: used only when there is nothing better.
+    Unproven,
+    /// Silent for longer than the suspect timeout: what goes into it may never be answered.
     Suspect,
     /// Its WELCOME has not left yet: waited for, and not used. spec: HS-38
     Opening,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arc_swap::{ArcSwap, Guard};
 
 use super::conflict::Conflict;
+use super::handle::{Handle, Health};
 use crate::id::{ClusterId, InstanceId, Place, SpkiPin, TunnelId};
 use crate::policy::Proof;
 
@@ -66,7 +67,7 @@ impl<H> Node<H> {
     }
 }
 
-impl<H: Clone> NodeState<H> {
+impl<H: Handle> NodeState<H> {
     /// A node that was not there before.
     pub(super) fn first(newcomer: &Member<H>) -> Self {
         Self {
@@ -78,19 +79,43 @@ impl<H: Clone> NodeState<H> {
         }
     }
 
-    /// The node with one more tunnel, and the tunnels that it supersedes. spec: HS-14
-    pub(super) fn admit(&self, newcomer: &Member<H>) -> Result<(Self, Vec<Member<H>>), Conflict> {
-        if self.key != newcomer.proof.key() && self.tunnels.iter().any(|tunnel| !tunnel.leaving) {
-            return Err(Conflict::OtherKey);
+    /// The node with one more tunnel, and the tunnels that it supersedes. `renews`: it was admitted with a later certificate
+    /// than the one who showed this. spec: HS-14
+    pub(super) fn admit(
+        &self,
+        newcomer: &Member<H>,
+        renews: impl Fn(&Proof) -> bool,
+    ) -> Result<(Self, Vec<Member<H>>), Conflict> {
+        let is_other_key = self.key != newcomer.proof.key();
+        if is_other_key {
+            self.give_way(newcomer, renews)?;
         }
         let retired = match self.instance == newcomer.place.instance {
             true => self.same_instance(&newcomer.place)?,
             false => self.new_instance(&newcomer.place)?,
         };
-        let (superseded, mut tunnels): (Vec<_>, Vec<_>) =
-            self.tunnels.iter().cloned().partition(|tunnel| tunnel.is_superseded_by(&newcomer.place));
+        let (superseded, mut tunnels): (Vec<_>, Vec<_>) = self
+            .tunnels
+            .iter()
+            .cloned()
+            .partition(|tunnel| tunnel.is_superseded_by(&newcomer.place) || (is_other_key && !tunnel.leaving));
         tunnels.push(newcomer.clone());
         Ok((Self { retired, tunnels, ..Self::first(newcomer) }, superseded))
+    }
+
+    /// Whether another key may have the name: nobody has it, or who has it is not heard and has an older certificate.
+    fn give_way(&self, newcomer: &Member<H>, renews: impl Fn(&Proof) -> bool) -> Result<(), Conflict> {
+        let mut live = self.tunnels.iter().filter(|tunnel| !tunnel.leaving).peekable();
+        if live.peek().is_none() {
+            return Ok(());
+        }
+        let is_renewal =
+            self.cluster == newcomer.place.claim.cluster && live.clone().all(|tunnel| renews(&tunnel.proof));
+        match (is_renewal, live.any(|tunnel| !matches!(tunnel.handle.health(), Health::Suspect | Health::Draining))) {
+            (false, _) => Err(Conflict::OtherKey),
+            (true, true) => Err(Conflict::OlderKey),
+            (true, false) => Ok(()),
+        }
     }
 
     /// The node without this tunnel, and the tunnel.

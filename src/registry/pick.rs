@@ -45,6 +45,9 @@ pub enum NoTunnel {
     /// A tunnel is registered and will be open in a moment, usually.
     #[error("a tunnel of the node or cluster is about to open")]
     Opening,
+    /// All that is there is suspect: what goes into it may never be answered. It may revive or be replaced any moment.
+    #[error("no tunnel of the node or cluster is heard")]
+    Suspect,
     /// Every tunnel that could be used is among those to avoid.
     #[error("every tunnel of the node or cluster was tried")]
     AllAvoided,
@@ -171,26 +174,30 @@ fn two_seats(seats: usize, entropy: u64) -> Option<[usize; 2]> {
     }
 }
 
-/// The first healthy node from this seat on, else the first that is at least suspect.
+/// The first healthy node from this seat on, else the first of those that are best.
 fn first_from<H: Handle>(members: &Members<H>, start: usize, avoid: &[TunnelId]) -> Option<H> {
     let seats = members.len();
-    let mut fallback = None;
+    let mut fallback: Option<(Health, H)> = None;
     for offset in 0..seats {
         let state = members.node((start % seats + offset) % seats).state();
         match best(&state, avoid) {
             Some(candidate) if candidate.is_healthy() => return Some(candidate.handle.clone()),
-            Some(candidate) if fallback.is_none() => fallback = Some(candidate.handle.clone()),
+            Some(Candidate { rank: (health, _), handle })
+                if fallback.as_ref().is_none_or(|(best, _)| health < *best) =>
+            {
+                fallback = Some((health, handle.clone()));
+            }
             _ => {}
         }
     }
-    fallback
+    fallback.map(|(_, handle)| handle)
 }
 
-/// The healthy node with the highest score for `key`, else the suspect one. A node is looked at only when its score
+/// The healthy node with the highest score for `key`, else of those that are best the one. A node is looked at only when its score
 /// beats the best so far, which after the first few is rare.
 fn preferred<H: Handle>(members: &Members<H>, key: u64, avoid: &[TunnelId]) -> Option<H> {
     let mut healthy = None;
-    let mut suspect = None;
+    let mut fallback: Option<(Health, u64, H)> = None;
     for seat in members.seats() {
         let score = mix(key ^ seat.affinity);
         let beats = |best: &Option<(u64, H)>| best.as_ref().is_none_or(|(best, _)| score > *best);
@@ -200,11 +207,15 @@ fn preferred<H: Handle>(members: &Members<H>, key: u64, avoid: &[TunnelId]) -> O
         let state = seat.node.state();
         match best(&state, avoid) {
             Some(candidate) if candidate.is_healthy() => healthy = Some((score, candidate.handle.clone())),
-            Some(candidate) if beats(&suspect) => suspect = Some((score, candidate.handle.clone())),
+            Some(Candidate { rank: (health, _), handle })
+                if fallback.as_ref().is_none_or(|(best, high, _)| (health, *high) < (*best, score)) =>
+            {
+                fallback = Some((health, score, handle.clone()));
+            }
             _ => {}
         }
     }
-    healthy.or(suspect).map(|(_, handle)| handle)
+    healthy.map(|(_, handle)| handle).or_else(|| fallback.map(|(_, _, handle)| handle))
 }
 
 /// The finalizer of SplitMix64: every bit of the input moves every bit of the output.

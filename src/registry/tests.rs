@@ -8,7 +8,7 @@ use proptest::prelude::{ProptestConfig, any, proptest};
 use super::*;
 // The model names the crate as a stranger would, so that the fuzz package can run it too.
 use crate as adit;
-use crate::id::{Claim, HostId, InstanceId, PeerIdentity, Place, SpkiPin, TenantId, TunnelId};
+use crate::id::{Claim, HostId, InstanceId, Issued, PeerIdentity, Place, SpkiPin, TenantId, TunnelId};
 use crate::policy::{Admitted, Quotas, RuleSettings, Rules, authorize};
 
 mod conflict;
@@ -64,8 +64,9 @@ impl Handle for Fake {
     fn health(&self) -> Health {
         match self.0.health.load(Ordering::Relaxed) {
             0 => Health::Healthy,
-            1 => Health::Suspect,
-            2 => Health::Opening,
+            1 => Health::Unproven,
+            2 => Health::Suspect,
+            3 => Health::Opening,
             _ => Health::Draining,
         }
     }
@@ -88,6 +89,8 @@ struct Asks {
     slot: u32,
     generation: u64,
     quotas: Quotas,
+    /// Who signed its certificate, and from when on that is valid.
+    issued: Option<(u8, i64)>,
 }
 
 fn asks(node: &str, cluster: &str) -> Asks {
@@ -100,6 +103,7 @@ fn asks(node: &str, cluster: &str) -> Asks {
         slot: 0,
         generation: 1,
         quotas: Quotas::default(),
+        issued: None,
     }
 }
 
@@ -114,10 +118,22 @@ impl Asks {
     }
 
     fn admitted(&self) -> Admitted {
-        let settings = RuleSettings { insecure_accept_any: true, quotas: self.quotas, ..RuleSettings::default() };
+        let settings = match self.issued {
+            Some(_) => RuleSettings {
+                identity: Some("spiffe://x/{tenant}/{cluster}/{node}".into()),
+                ..RuleSettings::default()
+            },
+            None => RuleSettings { insecure_accept_any: true, ..RuleSettings::default() },
+        };
+        let settings = RuleSettings { quotas: self.quotas, ..settings };
         let instance = InstanceId([self.instance; 16]);
         let place = Place { claim: self.claim(), instance, slot: self.slot, generation: self.generation };
-        let identity = PeerIdentity { key: self.key.map(|key| SpkiPin([key; 32])), ..PeerIdentity::default() };
+        let identity = PeerIdentity {
+            uri_sans: vec![format!("spiffe://x/{}/{}/{}", self.tenant, self.cluster, self.node)],
+            key: self.key.map(|key| SpkiPin([key; 32])),
+            issued: self.issued.map(|(by, from)| Issued { authority: [by; 32], validity: (from, 9) }),
+            ..PeerIdentity::default()
+        };
         authorize(place, &identity, None, &Rules::new(settings).unwrap()).unwrap()
     }
 }

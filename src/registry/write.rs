@@ -12,7 +12,7 @@ use super::node::{Member, Node, NodeState};
 use super::pick::affinity;
 use super::{Handle, Registry};
 use crate::id::{Claim, ClusterId, HostId, NodeId, TenantId, TunnelId};
-use crate::policy::{Admitted, Counts};
+use crate::policy::{Admitted, Counts, Proof};
 
 /// A tunnel was registered.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ impl<H: Handle> Registry<H> {
     /// are superseded do not count.
     pub fn insert(&self, admitted: Admitted, id: TunnelId, handle: H) -> Result<Inserted<H>, InsertError> {
         let quotas = admitted.quotas();
+        let renews = |older: &Proof| admitted.renews(older);
         let member =
             Member { id, place: admitted.place().clone(), proof: Arc::clone(admitted.proof()), leaving: false, handle };
         let claim = member.place.claim.clone();
@@ -43,7 +44,7 @@ impl<H: Handle> Registry<H> {
         }
         let node = self.check_names(&claim)?;
         let (state, superseded) = match &node {
-            Some(node) => node.state().admit(&member)?,
+            Some(node) => node.state().admit(&member, renews)?,
             None => (NodeState::first(&member), Vec::new()),
         };
         quotas.check(Counts {
@@ -97,6 +98,26 @@ impl<H: Handle> Registry<H> {
         node.store(state);
         self.forget_departed(&mut ledger, now);
         gone.map(|tunnel| tunnel.handle)
+    }
+
+    /// Counts the node and the cluster of a claim as lost just now, unless they are there: who knew them before a restart
+    /// says so. Bounded as what [`Registry::remove`] remembers.
+    pub fn remember(&self, claim: &Claim, now: Instant) {
+        let mut ledger = self.ledger();
+        for name in [HostId::from(&claim.node), HostId::from(&claim.cluster)] {
+            if self.names.get(&claim.tenant, &name).is_none() {
+                self.depart(&mut ledger, &claim.tenant, name, now);
+            }
+        }
+        self.forget_departed(&mut ledger, now);
+    }
+
+    /// Asks the tunnels of a node for a sign of life.
+    pub fn doubt(&self, claim: &Claim) {
+        let node = self.node(&claim.tenant, &claim.node);
+        for tunnel in node.iter().flat_map(|node| node.state().tunnels.clone()) {
+            tunnel.handle.doubt();
+        }
     }
 
     /// The node that the claim names, if it is live. A name is a node or a cluster, never both. spec: HS-12

@@ -8,8 +8,7 @@
 //! Both follow from the registry's lock: a swap stores the new terms, then tells the registry their generation, then looks
 //! at what is registered. Who comes later is refused by the registry and asks policy again, under the new terms.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -18,12 +17,17 @@ use crate::id::{PeerIdentity, Place, TunnelId};
 use crate::policy::{Admitted, Rules, authorize};
 use crate::protocol::code::RefusalCode;
 use crate::protocol::handshake::{Refusal, Token};
-use crate::registry::{Handle, InsertError, Inserted, LiveTunnel};
+use crate::registry::{Conflict, Handle, InsertError, Inserted, LiveTunnel};
 use crate::responder::terms::Terms;
 use crate::routing::Directory;
 
-/// How long who was refused by a draining responder should stay away.
-const DRAINING_RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long who was refused by a draining responder should stay away, or as long as its tunnels were asked to.
+const DRAINING_RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// One returns in so much time: a responder does about twice as many handshakes with two cores.
+const RECONNECT_PACE: Duration = Duration::from_micros(500);
+/// However many there are.
+const MAX_RECONNECT_SPREAD: Duration = Duration::from_secs(4);
 
 /// The terms of a responder, and who was admitted under them.
 #[derive(Debug)]
@@ -32,7 +36,8 @@ pub(super) struct Admission<H> {
     terms: ArcSwap<Terms>,
     /// Held by whoever swaps, from reading the old terms to the end of those who no longer fit.
     swapping: Mutex<()>,
-    draining: AtomicBool,
+    /// While it drains: how long who is refused should stay away.
+    draining: OnceLock<Duration>,
 }
 
 /// The right to swap the terms, one at a time.
@@ -43,12 +48,7 @@ pub(super) struct Swap<'a, H> {
 
 impl<H: Handle> Admission<H> {
     pub(super) fn new(directory: Arc<Directory<H>>, terms: Terms) -> Self {
-        Self {
-            directory,
-            terms: ArcSwap::from_pointee(terms),
-            swapping: Mutex::default(),
-            draining: AtomicBool::new(false),
-        }
+        Self { directory, terms: ArcSwap::from_pointee(terms), swapping: Mutex::default(), draining: OnceLock::new() }
     }
 
     pub(super) fn directory(&self) -> &Arc<Directory<H>> {
@@ -90,7 +90,12 @@ impl<H: Handle> Admission<H> {
                     self.check(&terms, connection)?;
                     admitted = proof.authorize(place.clone(), &terms.rules)?;
                 }
-                Err(error) => return Err(error.refusal()),
+                Err(error) => {
+                    if error == InsertError::Conflict(Conflict::OlderKey) {
+                        self.directory.registry().doubt(&place.claim);
+                    }
+                    return Err(error.refusal());
+                }
             }
         };
         // Who came before the drain began is drained with the others; who came after is told here.
@@ -118,15 +123,17 @@ impl<H: Handle> Admission<H> {
     }
 
     fn check_drain(&self) -> Result<(), Refusal> {
-        match self.draining.load(Ordering::Acquire) {
-            true => Err(unavailable("the responder is draining", Some(DRAINING_RETRY_AFTER))),
-            false => Ok(()),
+        match self.draining.get() {
+            Some(spread) => Err(unavailable("the responder is draining", Some(DRAINING_RETRY_AFTER.max(*spread)))),
+            None => Ok(()),
         }
     }
 
-    /// Admits nobody from now on. Every tunnel there is, and every one that there will be, is in the answer.
+    /// Admits nobody from now on, and lets no request wait for anybody. Every tunnel there is, and every one that there will
+    /// be, is in the answer.
     pub(super) fn drain(&self) -> Vec<LiveTunnel<H>> {
-        self.draining.store(true, Ordering::Release);
+        let _ = self.draining.set(reconnect_spread(self.directory.registry().len()));
+        self.directory.close();
         // Takes the registry's lock: who registers later sees the drain.
         self.directory.registry().require_generation(0);
         self.directory.registry().snapshot().collect()
@@ -159,6 +166,12 @@ impl<H: Handle> Swap<'_, H> {
         let admits = |live: &LiveTunnel<H>, rules: &Rules| live.proof.authorize(live.place.clone(), rules).is_ok();
         directory.registry().snapshot().filter(|live| !admits(live, &terms.rules)).collect()
     }
+}
+
+/// Over how long the initiators of this many tunnels are asked to spread their return. One that is alone need not wait.
+pub(super) fn reconnect_spread(tunnels: usize) -> Duration {
+    let tunnels = u32::try_from(tunnels.saturating_sub(1)).unwrap_or(u32::MAX);
+    RECONNECT_PACE.saturating_mul(tunnels).min(MAX_RECONNECT_SPREAD)
 }
 
 fn unavailable(reason: &str, retry_after: Option<Duration>) -> Refusal {

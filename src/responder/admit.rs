@@ -218,12 +218,14 @@ async fn attend(
                     Phase::Suspect => {
                         was_suspect = true;
                         warn!(tunnel = %tunnel.id(), "tunnel suspect: the initiator owes an answer");
+                        shared.admission.directory().ring(&tunnel.place().claim);
                     }
                     Phase::Open if std::mem::take(&mut was_suspect) => {
                         info!(tunnel = %tunnel.id(), "tunnel alive again");
+                        shared.admission.directory().ring(&tunnel.place().claim);
                     }
                     Phase::Open => debug!(tunnel = %tunnel.id(), "tunnel proven"),
-                    Phase::Closed(_) => {}
+                    Phase::Unproven | Phase::Closed(_) => {}
                 }
                 if changed.is_err() {
                     return driver.await;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
@@ -19,6 +20,8 @@ use crate::transport::tcp::envoy::AcceptSettings;
 
 /// What a responder without a name calls itself.
 pub const DEFAULT_NAME: &str = "adit";
+/// For how long after its start a responder takes a node that it does not know for one that has not come back yet.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// How often a free UDP port is tried whose TCP port turns out to be taken.
 const PORT_PAIRS: usize = 16;
 
@@ -50,6 +53,7 @@ pub struct Builder<Peers = Undecided> {
     tcp_settings: TcpSettings,
     tcp: Option<SocketAddr>,
     envoy: Option<AcceptSettings>,
+    grace: Duration,
     metrics: Metrics,
     peers: Peers,
 }
@@ -100,6 +104,7 @@ impl Builder<Undecided> {
             tcp_settings: TcpSettings::default(),
             tcp: None,
             envoy: None,
+            grace: DEFAULT_GRACE,
             metrics: Metrics::new(),
             peers: Undecided(()),
         }
@@ -140,8 +145,8 @@ impl Builder<Undecided> {
     }
 
     fn decided(self, peers: Decided) -> Builder<Decided> {
-        let Self { credentials, name, keys, tunnel, quic, tcp_settings, tcp, envoy, metrics, .. } = self;
-        Builder { credentials, name, keys, tunnel, quic, tcp_settings, tcp, envoy, metrics, peers }
+        let Self { credentials, name, keys, tunnel, quic, tcp_settings, tcp, envoy, grace, metrics, .. } = self;
+        Builder { credentials, name, keys, tunnel, quic, tcp_settings, tcp, envoy, grace, metrics, peers }
     }
 }
 
@@ -186,6 +191,12 @@ impl<Peers> Builder<Peers> {
         Self { envoy: Some(envoy), ..self }
     }
 
+    /// For how long after the start a request may wait for a node that was never seen, as it does for one that is
+    /// reconnecting; default [`DEFAULT_GRACE`].
+    pub fn grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
+    }
+
     /// Listens for tunnels over TCP as well; usually on the same port number. Port 0 on the address of QUIC takes the
     /// number that QUIC gets.
     pub fn tcp(self, address: SocketAddr) -> Self {
@@ -220,7 +231,7 @@ impl Builder<Decided> {
     fn finish(self, sockets: Sockets) -> Result<Responder, BuildError> {
         let Self { credentials, name, tunnel, envoy, metrics, peers: Decided { rules, initiators }, .. } = self;
         let tls = Arc::new(ResponderTls { credentials, initiators });
-        let fixed = Fixed { keys: self.keys, quic: self.quic, tcp: self.tcp_settings };
+        let fixed = Fixed { keys: self.keys, quic: self.quic, tcp: self.tcp_settings, grace: self.grace };
         let terms = Terms { name, rules, tls, envoy, tunnel, tls_since: 0 };
         Ok(Responder::bind(sockets, fixed, terms, &metrics)?)
     }
@@ -244,7 +255,7 @@ fn sockets(quic: SocketAddr, tcp: Option<SocketAddr>, metrics: &Metrics) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
     use crate::tls::pki::{Authority, Validity};

@@ -12,7 +12,7 @@ use tracing::info;
 use crate::lifecycle::{DrainWatch, LAST_WORDS};
 use crate::protocol::code::CloseCode;
 use crate::registry::LiveTunnel;
-use crate::responder::admission::Admission;
+use crate::responder::admission::{Admission, reconnect_spread};
 use crate::responder::admit;
 use crate::responder::gone::GoneNodes;
 use crate::responder::handle::Handle;
@@ -23,9 +23,13 @@ use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role};
 use crate::transport::{Incoming, Tunnel};
 
-/// How long a drained initiator is asked to stay away, at most; each gets a random part of it, so that a restart is not
-/// a stampede.
-const RECONNECT_SPREAD: Duration = Duration::from_secs(2);
+/// How long the last words of tunnels over TCP may take, and whatever else has no tunnel.
+const LINGER: Duration = Duration::from_millis(250);
+/// How long the last packets may take to leave.
+const FAREWELL: Duration = Duration::from_millis(20);
+/// For how long a responder that begins to drain leaves whoever dials without an answer. Most drains are over by then, and
+/// the next process takes the dial; a refusal would send it away for longer.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The responder role: bound, and ready to run.
 #[derive(Debug)]
@@ -36,9 +40,11 @@ pub struct Responder {
 impl Responder {
     /// Makes a listener of each bound socket. Needs a tokio runtime.
     pub(super) fn bind(sockets: Sockets, fixed: Fixed, terms: Terms, metrics: &Metrics) -> Result<Self, StartError> {
+        let directory = Arc::new(Directory::new());
+        directory.begin(fixed.grace);
         let shared = Shared {
             listeners: Listeners::new(sockets, fixed, &terms, metrics)?,
-            admission: Admission::new(Arc::default(), terms),
+            admission: Admission::new(directory, terms),
             metrics: metrics.tunnels(Role::Responder),
             gone: GoneNodes::default(),
             tasks: TaskTracker::new(),
@@ -98,25 +104,36 @@ impl Responder {
 
     async fn drain(&self, drain: &DrainWatch) {
         let live = self.shared.admission.drain();
+        let spread = reconnect_spread(live.len());
         info!(tunnels = live.len(), "draining: no new tunnels, and those that are up may finish");
-        for LiveTunnel { handle: tunnel, .. } in live {
-            tunnel.drain(drain.remaining(), RECONNECT_SPREAD.mul_f64(rand::random()));
+        for LiveTunnel { handle: tunnel, .. } in &live {
+            tunnel.drain(drain.remaining(), spread.mul_f64(rand::random()));
         }
         self.shared.tasks.close();
         let refusing = async {
+            tokio::time::sleep(SILENCE).await;
             // Whoever dials a draining responder is told so, rather than left to time out.
             while let Some(incoming) = self.shared.accept().await {
                 self.admit(incoming);
             }
         };
+        let closed = async {
+            for LiveTunnel { handle: tunnel, .. } in &live {
+                tunnel.closed().await;
+            }
+            // What is left are last words, and handshakes of those who may never say anything.
+            let _ = timeout(LINGER, self.shared.tasks.wait()).await;
+        };
         tokio::select! {
             () = self.shared.tasks.wait() => {}
+            () = closed => {}
             () = refusing => {}
             () = drain.expired() => self.cut().await,
         }
         if let Some((_, endpoint)) = &self.shared.listeners.quic {
             endpoint.close(quinn::VarInt::from_u32(CloseCode::Done.number()), b"stopped");
-            endpoint.wait_idle().await;
+            // Every tunnel has ended by itself, or has had its time: what is left is to answer late packets.
+            let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
         }
     }
 

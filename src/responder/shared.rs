@@ -1,6 +1,7 @@
 //! The sockets of a responder and what its tasks share.
 
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -42,6 +43,8 @@ pub(super) struct Fixed {
     pub(super) keys: Keys,
     pub(super) quic: QuicSettings,
     pub(super) tcp: TcpSettings,
+    /// For how long after the start requests wait for nodes that nobody knows.
+    pub(super) grace: Duration,
 }
 
 /// Where connections come in.

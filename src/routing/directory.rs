@@ -2,6 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -10,7 +12,7 @@ use tokio::time::timeout_at;
 
 use crate::id::{Claim, TunnelId};
 use crate::policy::Admitted;
-use crate::registry::{Handle, InsertError, Inserted, NoTunnel, Registry};
+use crate::registry::{Handle, Health, InsertError, Inserted, NoTunnel, Registry};
 use crate::routing::Destination;
 
 /// Over how many bells the names are spread. An arrival wakes whoever waits for its names, and one in this many others.
@@ -23,6 +25,10 @@ const WELCOME_WAIT: Duration = Duration::from_secs(2);
 pub struct Directory<H> {
     registry: Registry<H>,
     arrivals: [Notify; BELLS],
+    /// Until then a name that nobody knows may be one that has not come back yet.
+    young_until: OnceLock<tokio::time::Instant>,
+    /// Nobody will come any more.
+    closing: AtomicBool,
 }
 
 /// How long a request may still wait for tunnels; starts to run when it first has to.
@@ -52,7 +58,8 @@ impl<H> std::fmt::Debug for Directory<H> {
 impl<H: Handle> Directory<H> {
     /// A directory without tunnels.
     pub fn new() -> Self {
-        Self { registry: Registry::new(), arrivals: std::array::from_fn(|_| Notify::new()) }
+        let (young_until, closing) = (OnceLock::new(), AtomicBool::new(false));
+        Self { registry: Registry::new(), arrivals: std::array::from_fn(|_| Notify::new()), young_until, closing }
     }
 
     /// The table itself: to look at, to count, and to take tunnels out.
@@ -68,17 +75,30 @@ impl<H: Handle> Directory<H> {
         Ok(inserted)
     }
 
-    /// Wakes the requests that wait for this node or its cluster: a tunnel of it can be used now.
+    /// Wakes the requests that wait for the node or its cluster: one of its tunnels can be used now, or is suspect.
     pub fn ring(&self, claim: &Claim) {
         for name in [claim.node.as_str(), claim.cluster.as_str()] {
             self.bell(claim.tenant.as_str(), name).notify_waiters();
         }
     }
 
-    /// The tunnel for a request that has not been tried on those to `avoid`.
+    /// For this long from now on requests wait for unknown nodes, too: after a restart all are unknown. Counts once.
+    pub fn begin(&self, grace: Duration) {
+        let _ = self.young_until.set(tokio::time::Instant::now() + grace);
+    }
+
+    /// Lets no request wait any more: who is not there will not come.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        for bell in &self.arrivals {
+            bell.notify_waiters();
+        }
+    }
+
+    /// The tunnel for a request that has not been tried on those to `avoid`; never one that is suspect.
     ///
-    /// Waits, as long as the hold lasts, for a node or cluster that is reconnecting, or whose every tunnel has already
-    /// failed this request.
+    /// Waits, as long as the hold lasts, for a node or cluster that is reconnecting, that has only suspect tunnels, or whose
+    /// every tunnel has already failed this request.
     ///
     /// # Cancel safety
     ///
@@ -90,8 +110,26 @@ impl<H: Handle> Directory<H> {
                 let opens = tokio::time::Instant::now() + WELCOME_WAIT;
                 self.wait(to, avoid, hold.ends().max(opens)).await
             }
-            Err(NoTunnel::Reconnecting | NoTunnel::AllAvoided) => self.wait(to, avoid, hold.ends()).await,
+            Err(reason) if self.is_worth_waiting(reason) => self.wait(to, avoid, hold.ends()).await,
             outcome => outcome,
+        }
+    }
+
+    /// Resolves when a tunnel is suspect and there is another one for the same request, which is not among those to
+    /// `avoid`: what waits for an answer waits in the wrong place.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn overtaken(&self, to: &Destination, tunnel: &H, avoid: &[TunnelId]) {
+        let bell = self.bell(to.tenant.as_str(), to.host_id.as_str());
+        loop {
+            let mut change = pin!(bell.notified());
+            Notified::enable(change.as_mut());
+            if tunnel.health() == Health::Suspect && self.pick(to, avoid).is_ok() {
+                return;
+            }
+            change.await;
         }
     }
 
@@ -102,7 +140,7 @@ impl<H: Handle> Directory<H> {
             // Listening before looking: an arrival in between is not missed.
             Notified::enable(arrival.as_mut());
             match self.pick(to, avoid) {
-                Err(reason @ (NoTunnel::Reconnecting | NoTunnel::AllAvoided | NoTunnel::Opening)) => {
+                Err(reason) if self.is_worth_waiting(reason) => {
                     timeout_at(ends, arrival).await.map_err(|_| reason)?;
                 }
                 outcome => return outcome,
@@ -110,8 +148,17 @@ impl<H: Handle> Directory<H> {
         }
     }
 
+    fn is_worth_waiting(&self, reason: NoTunnel) -> bool {
+        let may_come = match reason {
+            NoTunnel::Reconnecting | NoTunnel::Opening | NoTunnel::Suspect | NoTunnel::AllAvoided => true,
+            NoTunnel::Unknown => self.young_until.get().is_some_and(|until| tokio::time::Instant::now() < *until),
+        };
+        may_come && !self.closing.load(Ordering::Acquire)
+    }
+
     fn pick(&self, to: &Destination, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
-        self.registry.pick(&to.tenant, &to.host_id, to.choice, avoid, Instant::now())
+        let tunnel = self.registry.pick(&to.tenant, &to.host_id, to.choice, avoid, Instant::now())?;
+        if tunnel.health() == Health::Suspect { Err(NoTunnel::Suspect) } else { Ok(tunnel) }
     }
 
     fn bell(&self, tenant: &str, name: &str) -> &Notify {
@@ -133,15 +180,21 @@ mod tests {
 
     use super::*;
     use crate::id::{HostId, TenantId};
-    use crate::registry::{Balance, Choice, Health};
+    use crate::registry::{Balance, Choice};
     use crate::routing::testing::admitted;
 
-    #[derive(Debug, Clone, PartialEq)]
-    struct Numbered(u64);
+    #[derive(Debug, Clone)]
+    struct Numbered(u64, Arc<AtomicBool>);
+
+    impl PartialEq for Numbered {
+        fn eq(&self, other: &Self) -> bool {
+            self.0 == other.0
+        }
+    }
 
     impl Handle for Numbered {
         fn health(&self) -> Health {
-            Health::Healthy
+            if self.1.load(Ordering::Relaxed) { Health::Suspect } else { Health::Healthy }
         }
         fn in_flight(&self) -> u32 {
             0
@@ -151,6 +204,10 @@ mod tests {
         }
     }
 
+    fn number(id: u64) -> Numbered {
+        Numbered(id, Arc::default())
+    }
+
     fn to(host_id: &str) -> Destination {
         let host_id = HostId::new(host_id).unwrap();
         let choice = Choice { balance: Balance::default(), entropy: 0 };
@@ -158,7 +215,7 @@ mod tests {
     }
 
     fn insert(directory: &Directory<Numbered>, node: &str, id: u64) {
-        let inserted = directory.insert(admitted(node, id as u32), TunnelId(id), Numbered(id)).unwrap();
+        let inserted = directory.insert(admitted(node, id as u32), TunnelId(id), number(id)).unwrap();
         assert!(inserted.superseded.is_empty());
     }
 
@@ -173,7 +230,7 @@ mod tests {
         let directory = Directory::default();
         insert(&directory, "edge-17", 1);
         for name in ["edge-17", "stores"] {
-            assert_eq!(directory.find(&to(name), &[], &mut Hold::new(FOREVER)).await, Ok(Numbered(1)));
+            assert_eq!(directory.find(&to(name), &[], &mut Hold::new(FOREVER)).await, Ok(number(1)));
         }
         let unknown = directory.find(&to("edge-18"), &[], &mut Hold::new(FOREVER)).await;
         assert_eq!(unknown, Err(NoTunnel::Unknown));
@@ -200,8 +257,8 @@ mod tests {
         let by_node = search(&directory, "edge-17", &[]).await;
         let by_cluster = search(&directory, "stores", &[]).await;
         insert(&directory, "edge-17", 2);
-        assert_eq!(by_node.await.unwrap(), Ok(Numbered(2)));
-        assert_eq!(by_cluster.await.unwrap(), Ok(Numbered(2)));
+        assert_eq!(by_node.await.unwrap(), Ok(number(2)));
+        assert_eq!(by_cluster.await.unwrap(), Ok(number(2)));
     }
 
     #[tokio::test]
@@ -210,7 +267,7 @@ mod tests {
         insert(&directory, "edge-17", 1);
         let search = search(&directory, "edge-17", &[TunnelId(1)]).await;
         insert(&directory, "edge-17", 2);
-        assert_eq!(search.await.unwrap(), Ok(Numbered(2)));
+        assert_eq!(search.await.unwrap(), Ok(number(2)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -224,5 +281,83 @@ mod tests {
             let outcome = directory.find(&to("edge-17"), &[], &mut hold).await;
             assert_eq!((outcome, started.elapsed().as_secs()), (Err(NoTunnel::Reconnecting), 2));
         }
+    }
+
+    /// A tunnel of a node whose health the test turns.
+    fn doubtful(directory: &Directory<Numbered>, node: &str, id: u64) -> Arc<AtomicBool> {
+        let tunnel = number(id);
+        let admitted = admitted(node, id as u32);
+        let claim = admitted.place().claim.clone();
+        let _ = directory.insert(admitted, TunnelId(id), tunnel.clone()).unwrap();
+        tunnel.1.store(true, Ordering::Relaxed);
+        directory.ring(&claim);
+        tunnel.1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_goes_into_a_suspect_tunnel_and_what_waits_gets_an_answer_when_the_hold_is_over() {
+        let directory = Directory::default();
+        doubtful(&directory, "edge-17", 1);
+        let started = tokio::time::Instant::now();
+        for name in ["edge-17", "stores"] {
+            let outcome = directory.find(&to(name), &[], &mut Hold::new(Duration::from_secs(2))).await;
+            assert_eq!(outcome, Err(NoTunnel::Suspect));
+        }
+        assert_eq!(started.elapsed().as_secs(), 4);
+        insert(&directory, "edge-17", 2);
+        let outcome = directory.find(&to("edge-17"), &[], &mut Hold::new(Duration::ZERO)).await;
+        assert_eq!(outcome, Ok(number(2)), "where there is another one it is taken at once");
+    }
+
+    #[tokio::test]
+    async fn a_suspect_tunnel_that_revives_takes_what_waits() {
+        let directory = Arc::new(Directory::default());
+        let suspect = doubtful(&directory, "edge-17", 1);
+        let search = search(&directory, "edge-17", &[]).await;
+        suspect.store(false, Ordering::Relaxed);
+        directory.ring(&admitted("edge-17", 1).place().claim);
+        assert_eq!(search.await.unwrap(), Ok(number(1)));
+    }
+
+    #[tokio::test]
+    async fn what_hangs_in_a_suspect_tunnel_hears_of_another_one() {
+        let directory = Arc::new(Directory::default());
+        let suspect = doubtful(&directory, "edge-17", 1);
+        let overtaken = tokio::spawn({
+            let directory = Arc::clone(&directory);
+            async move { directory.overtaken(&to("edge-17"), &Numbered(1, suspect), &[TunnelId(1)]).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!overtaken.is_finished());
+        insert(&directory, "edge-17", 2);
+        overtaken.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_responder_that_has_just_begun_waits_for_whoever_is_asked_for() {
+        let directory = Arc::new(Directory::default());
+        directory.begin(Duration::from_secs(10));
+        let known = search(&directory, "edge-17", &[]).await;
+        insert(&directory, "edge-17", 1);
+        assert_eq!(known.await.unwrap(), Ok(number(1)));
+        let started = tokio::time::Instant::now();
+        let mut took = Vec::new();
+        for _ in 0..6 {
+            let outcome = directory.find(&to("edge-18"), &[], &mut Hold::new(Duration::from_secs(2))).await;
+            took.push((outcome, started.elapsed().as_secs()));
+        }
+        assert_eq!(took.last(), Some(&(Err(NoTunnel::Unknown), 10)), "the grace is over: {took:?}");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_once_it_closes() {
+        let directory = Arc::new(Directory::default());
+        insert(&directory, "edge-17", 1);
+        lose(&directory, 1);
+        let search = search(&directory, "edge-17", &[]).await;
+        directory.close();
+        assert_eq!(search.await.unwrap(), Err(NoTunnel::Reconnecting));
+        let at_once = directory.find(&to("edge-17"), &[], &mut Hold::new(FOREVER)).await;
+        assert_eq!(at_once, Err(NoTunnel::Reconnecting));
     }
 }

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::id::{PeerIdentity, SpkiPin};
+use crate::id::{Issued, PeerIdentity, SpkiPin};
 use crate::tls::TlsError;
 
 /// The most characters of a name taken from a certificate that are shown. Names come from strangers.
@@ -24,7 +24,8 @@ const MAX_SHOWN_CHARS: usize = 160;
 pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, TlsError> {
     let Some(own) = chain.first() else { return Ok(PeerIdentity::default()) };
     let parsed = parse(own)?;
-    let mut identity = PeerIdentity { key: Some(pin(&parsed)), ..PeerIdentity::default() };
+    let mut identity =
+        PeerIdentity { key: Some(pin(&parsed)), issued: Some(issued(&parsed)), ..PeerIdentity::default() };
     for name in alternative_names(&parsed)? {
         match name {
             GeneralName::URI(uri) => identity.uri_sans.push((*uri).to_owned()),
@@ -164,6 +165,21 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
 fn pin(certificate: &X509Certificate<'_>) -> SpkiPin {
     let hash = digest::digest(&digest::SHA256, certificate.public_key().raw);
     SpkiPin(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+}
+
+fn issued(certificate: &X509Certificate<'_>) -> Issued {
+    let key_of_issuer = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(identifier) => identifier.key_identifier.as_ref().map(|key| key.0),
+        _ => None,
+    });
+    let mut authority = digest::Context::new(&digest::SHA256);
+    authority.update(certificate.issuer().as_raw());
+    authority.update(key_of_issuer.unwrap_or_default());
+    let validity = certificate.validity();
+    Issued {
+        authority: authority.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"),
+        validity: (validity.not_before.timestamp(), validity.not_after.timestamp()),
+    }
 }
 
 fn alternative_names<'a>(certificate: &'a X509Certificate<'a>) -> Result<&'a [GeneralName<'a>], TlsError> {

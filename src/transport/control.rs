@@ -16,6 +16,7 @@ use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
 use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::control::NOT_HEARD;
 use crate::protocol::handshake::Service;
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session, State};
 use crate::transport::credit::{Lend, balance};
@@ -27,11 +28,14 @@ pub(super) const COMMANDS: usize = 16;
 /// What the owner of a tunnel may ask of its driver.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// Something waits for the end of the tunnel: a peer that is not heard does not hold it up. spec: CT-28
     Drain(Drain),
+    /// Another tunnel took over; what runs may finish, as long as the peer might be there.
+    Retire(Drain),
+    /// A sign of life is wanted now. spec: CT-42
+    Probe,
     Close(CloseReason),
     Services(Vec<Service>),
-    /// Ask for a sign of life now.
-    Probe,
 }
 
 /// What carries the control frames of one tunnel, and what else is known of its connection.
@@ -252,7 +256,7 @@ impl<C: Channel> Control<C> {
                 () = state.used_beyond(exchanges), if sleeps => self.note_traffic(),
                 () = state.idle(), if draining && opener => {
                     draining = false;
-                    note_illegal(self.session.drained());
+                    note_illegal(self.session.drained(now()));
                 }
             }
         }
@@ -263,11 +267,21 @@ impl<C: Channel> Control<C> {
         match command {
             Command::Drain(drain) => {
                 state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
+                if self.session.is_suspect() {
+                    // Who does not listen is not told either. spec: CT-28
+                    self.session.close(CloseCode::Idle, NOT_HEARD);
+                    return false;
+                }
+                note_illegal(self.session.drain(now(), drain).and_then(|()| self.session.hurry(now())));
+                return true;
+            }
+            Command::Retire(drain) => {
+                state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
                 note_illegal(self.session.drain(now(), drain));
                 return true;
             }
-            Command::Services(services) => note_illegal(self.session.announce(&services)),
             Command::Probe => self.session.probe(now()),
+            Command::Services(services) => note_illegal(self.session.announce(&services)),
             Command::Close(reason) => self.session.close(reason.code, &reason.text),
         }
         false

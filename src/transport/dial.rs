@@ -4,6 +4,7 @@
 //! a responder that heard the same claim twice would have to give up one of them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::protocol::handshake::{Hello, Welcome};
 use crate::transport::arrival::Accept;
@@ -55,6 +56,11 @@ impl Dialer {
     /// The same, which dials an Envoy responder as well.
     pub fn with_envoy(self, envoy: tcp::envoy::Dialer) -> Self {
         Self { envoy: Some(envoy), ..self }
+    }
+
+    /// The same, for a path whose round trip is known: over QUIC a lost first packet is sent again sooner.
+    pub fn expecting(&self, rtt: Duration) -> Self {
+        Self { quic: self.quic.as_ref().map(|quic| quic.expecting(rtt)), ..self.clone() }
     }
 
     /// Connects and finishes TLS, within the handshake timeout.

@@ -32,6 +32,8 @@ const MOST_ROOM_WAIT: Duration = Duration::from_secs(10);
 pub enum Phase {
     /// It carries exchanges.
     Open,
+    /// It may carry exchanges, and has not shown yet that it works: a new tunnel of an Envoy. spec: EV-21
+    Unproven,
     /// The peer has been silent for the suspect timeout although it owes an answer. spec: CT-5
     Suspect,
     /// One end announced a drain: no new exchanges. spec: CT-7
@@ -215,7 +217,7 @@ impl TunnelState {
             let blocked = match phase {
                 Phase::Closed(_) => true,
                 Phase::Draining { .. } => !matches!(next, Phase::Closed(_)),
-                Phase::Open | Phase::Suspect => *phase == next,
+                Phase::Open | Phase::Unproven | Phase::Suspect => *phase == next,
             };
             if !blocked {
                 if let Phase::Draining { reconnect_after } = next {
@@ -239,9 +241,11 @@ impl TunnelState {
 
     pub(crate) fn health(&self) -> Health {
         const HEALTHY: u8 = Health::Healthy as u8;
+        const UNPROVEN: u8 = Health::Unproven as u8;
         const SUSPECT: u8 = Health::Suspect as u8;
         match self.health.load(Ordering::Acquire) {
             HEALTHY => Health::Healthy,
+            UNPROVEN => Health::Unproven,
             SUSPECT => Health::Suspect,
             _ => Health::Draining,
         }
@@ -250,7 +254,7 @@ impl TunnelState {
     pub(crate) fn label(&self) -> &'static str {
         match *self.phase.borrow() {
             Phase::Open => "healthy",
-            Phase::Suspect => "suspect",
+            Phase::Unproven | Phase::Suspect => "suspect",
             Phase::Draining { .. } => "draining",
             Phase::Closed(_) => "closed",
         }
@@ -442,6 +446,7 @@ impl TunnelState {
 const fn health(phase: &Phase) -> Health {
     match phase {
         Phase::Open => Health::Healthy,
+        Phase::Unproven => Health::Unproven,
         Phase::Suspect => Health::Suspect,
         Phase::Draining { .. } | Phase::Closed(_) => Health::Draining,
     }
@@ -522,6 +527,7 @@ mod tests {
         let state = state();
         assert_eq!(state.health(), Health::Healthy);
         for (phase, health) in [
+            (Phase::Unproven, Health::Unproven),
             (Phase::Suspect, Health::Suspect),
             (Phase::Open, Health::Healthy),
             (Phase::Draining { reconnect_after: Duration::ZERO }, Health::Draining),

@@ -180,9 +180,21 @@ impl Tunnel {
     }
 
     /// Announces a drain: no new exchanges, what runs may finish until `deadline`, then the tunnel closes. The peer is
-    /// asked to come back not before `reconnect_after`. Returns at once.
+    /// asked to come back not before `reconnect_after`. Somebody waits for the end, such as a process that stops: a peer that
+    /// is not heard is given up when the tunnel is suspect, or at once if it is already. Returns at once.
     pub fn drain(&self, deadline: Duration, reconnect_after: Duration) {
         self.command(Command::Drain(Drain { deadline, reconnect_after }));
+    }
+
+    /// Like [`Tunnel::drain`] for a tunnel in whose place there is another one by now: nobody waits for its end, so that
+    /// what runs has until `deadline` even if nothing is heard for a while. Returns at once.
+    pub fn retire(&self, deadline: Duration) {
+        self.command(Command::Retire(Drain { deadline, reconnect_after: Duration::ZERO }));
+    }
+
+    /// Asks for a sign of life now, which decides sooner whether the tunnel is suspect. Returns at once. spec: CT-42
+    pub fn probe(&self) {
+        self.command(Command::Probe);
     }
 
     /// Tells the peer what is exported from now on. Returns at once; `false` while the driver is behind with so much that
@@ -230,5 +242,9 @@ impl Handle for Tunnel {
 
     fn rtt(&self) -> Duration {
         self.state().rtt()
+    }
+
+    fn doubt(&self) {
+        self.probe();
     }
 }

@@ -43,8 +43,21 @@ async fn a_process_is_ready_once_its_first_tunnel_is_up(transport: Transport) {
     assert_eq!(initiator.ask(Method::GET, "/healthz").await.0, 200, "alive all the same");
     let cloud = Cloud::new().responder("listen", &format!("{{ quic: \"{address}\", tcp: \"{address}\" }}"));
     let responder = cloud.start(&folder).await;
-    assert_eq!(responder.0.ask(Method::GET, "/ready").await.0, 200, "a responder needs no tunnel to be ready");
-    eventually("ready", async || (initiator.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
+    for process in [&initiator, &responder.0] {
+        eventually("ready", async || (process.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_responder_without_tunnels_is_ready_when_its_grace_is_over() {
+    let folder = Folder::new();
+    let young = Cloud::new().responder("grace", "300s").start(&folder).await;
+    assert_eq!(
+        young.0.ask(Method::GET, "/ready").await,
+        (http::StatusCode::SERVICE_UNAVAILABLE, "tunnels\n".to_owned())
+    );
+    let old = Cloud::new().responder("grace", "0").start(&folder).await;
+    eventually("ready", async || (old.0.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,7 +179,8 @@ async fn each_exchange_leaves_one_line_in_the_log(transport: Transport) {
 #[tokio::test]
 async fn a_path_that_is_not_there_and_a_method_that_does_not_fit_are_told_apart() {
     let folder = Folder::new();
-    let responder = Cloud::new().start(&folder).await;
+    let responder = Cloud::new().responder("grace", "0").start(&folder).await;
+    eventually("ready", async || (responder.0.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
     for (method, path, expected) in
         [(Method::GET, "/nothing", 404), (Method::GET, "/drain", 405), (Method::POST, "/tunnels", 405)]
     {
@@ -178,7 +192,8 @@ async fn a_path_that_is_not_there_and_a_method_that_does_not_fit_are_told_apart(
 #[tokio::test]
 async fn a_web_page_of_another_site_can_neither_read_nor_drain() {
     let folder = Folder::new();
-    let responder = Cloud::new().start(&folder).await;
+    let responder = Cloud::new().responder("grace", "0").start(&folder).await;
+    eventually("ready", async || (responder.0.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
     for field in ["origin: http://evil.example", "host: evil.example"] {
         let mut client = crate::support::http1::RawHttp::connect(responder.0.admin()).await.unwrap();
         let host = if field.starts_with("host") { String::new() } else { format!("host: {}\r\n", responder.0.admin()) };

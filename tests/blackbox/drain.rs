@@ -1,6 +1,9 @@
 //! Whoever is asked to stop finishes what runs, takes nothing new, and exits 0.
 
+use std::time::Duration;
+
 use http::{Method, Request};
+use tokio::time::interval;
 
 use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
@@ -17,6 +20,10 @@ over_each_transport!(
     what_outlasts_the_drain_timeout_is_cut,
     an_idle_process_stops_at_once,
     a_restart_of_the_responder_is_announced_and_dialled_again,
+    a_request_for_a_node_that_was_known_before_a_restart_is_held,
+    a_responder_that_is_young_holds_requests_for_whoever_is_asked_for,
+    a_lame_duck_takes_requests_and_says_that_each_is_the_last,
+    a_restart_of_one_of_two_responders_loses_nothing,
 );
 
 /// A response under way, of which only a part was made.
@@ -129,4 +136,88 @@ async fn a_restart_of_the_responder_is_announced_and_dialled_again(transport: Tr
     responder.registered(1).await;
     assert_eq!(get(responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
     drop(initiator);
+}
+
+async fn a_request_for_a_node_that_was_known_before_a_restart_is_held(transport: Transport) {
+    let cloud = Cloud::new().responder("state_dir", "state").responder("grace", "0").egress("hold", "100s");
+    let Site { responder, initiator, folder, target } = Site::with(cloud, Edge::new(transport)).await;
+    let nodes = folder.path().join("state/nodes");
+    eventually("it is written down", async || {
+        std::fs::read_to_string(&nodes).ok().filter(|text| text == "acme stores edge-1\n").map(drop)
+    })
+    .await;
+    let responder = responder.restart_gracefully().await;
+    for to in [TO_NODE, "x-node-id: stores"] {
+        assert_eq!(get(responder.egress(), "/", &[to]).await.unwrap().status(), 200);
+    }
+    let responder = responder.restart().await;
+    assert_eq!(get(responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+    let unknown = get(responder.egress(), "/", &["x-node-id: nobody"]).await.unwrap();
+    assert_eq!(unknown.status(), 503, "at once, although the hold is long");
+    drop((initiator, folder, target));
+}
+
+async fn a_responder_that_is_young_holds_requests_for_whoever_is_asked_for(transport: Transport) {
+    let cloud = Cloud::new().responder("grace", "300s").egress("hold", "100s");
+    let Site { responder, initiator, folder, target } = Site::with(cloud, Edge::new(transport)).await;
+    let responder = responder.restart_gracefully().await;
+    assert_eq!(get(responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+    eventually("ready", async || (responder.0.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
+    drop((initiator, folder, target));
+}
+
+async fn a_lame_duck_takes_requests_and_says_that_each_is_the_last(transport: Transport) {
+    let mut site = Site::with(Cloud::new().process("lame_duck", "300s"), Edge::new(transport)).await;
+    let mut kept = site.connect().await;
+    let request = format!("GET / HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n");
+    kept.send(request.as_bytes()).await.unwrap();
+    assert_eq!(kept.response().await.unwrap().field("connection"), None);
+    site.responder.0.terminate();
+    eventually("not ready", async || {
+        let (status, missing) = site.responder.0.ask(Method::GET, "/ready").await;
+        (status == 503 && missing.contains("draining")).then_some(())
+    })
+    .await;
+    kept.send(request.as_bytes()).await.unwrap();
+    let last = kept.response().await.unwrap();
+    assert_eq!((last.status(), last.field("connection")), (200, Some("close")));
+    let fresh = site.get("/").await;
+    assert_eq!((fresh.status(), fresh.field("connection")), (200, Some("close")));
+    site.responder.0.terminate();
+    assert_ne!(site.responder.0.exit().await.code(), None, "a second order ends it at once");
+}
+
+async fn a_restart_of_one_of_two_responders_loses_nothing(transport: Transport) {
+    let site = Site::with(Cloud::new().process("lame_duck", "1s"), Edge::new(transport)).await;
+    let second = Cloud::new().start(&site.folder).await;
+    let target = format!("http://{}", site.target.address());
+    let both = Edge::new(transport).target(&target).also(second.tunnel_address());
+    let Site { responder, folder, mut initiator, target } = site;
+    initiator.terminate();
+    initiator.exit().await;
+    responder.registered(0).await;
+    let initiator = both.start(&folder, responder.tunnel_address()).await;
+    responder.registered(1).await;
+    second.registered(1).await;
+    let (first, second) = (responder.egress(), second.egress());
+    // A balancer: whoever is not there or says that it is not ready is not asked.
+    let balanced = tokio::spawn(async move {
+        let (mut answers, mut pace) = (Vec::new(), interval(Duration::from_millis(10)));
+        while answers.len() < 300 {
+            let answer = match RawHttp::connect(first).await {
+                Ok(mut client) => {
+                    client.send(format!("GET / HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+                    client.response().await
+                }
+                Err(_) => get(second, "/", &[TO_NODE]).await,
+            };
+            answers.push(answer.map_or_else(|error| error.to_string(), |response| response.text()));
+            pace.tick().await;
+        }
+        answers
+    });
+    let responder = responder.restart_gracefully().await;
+    let lost: Vec<_> = balanced.await.unwrap().into_iter().filter(|answer| answer != "hello\n").collect();
+    assert_eq!(lost, Vec::<String>::new());
+    drop((responder, initiator, folder, target));
 }

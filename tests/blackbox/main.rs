@@ -24,3 +24,4 @@ mod stalled;
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
 mod support;
 mod tunnel;
+mod unreachable;

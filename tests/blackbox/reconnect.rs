@@ -19,6 +19,7 @@ over_each_transport!(
     an_initiator_that_was_killed_and_restarted_takes_its_own_place,
     a_second_process_of_the_same_name_and_key_takes_over_and_the_first_says_why,
     a_second_process_of_the_same_name_with_another_key_is_refused,
+    a_node_with_a_newer_certificate_takes_the_place_of_its_killed_former_self,
     a_responder_that_comes_late_is_found,
     a_tunnel_that_was_lost_shows_as_recovered,
     each_address_of_a_name_gets_its_tunnels,
@@ -73,6 +74,27 @@ async fn a_second_process_of_the_same_name_with_another_key_is_refused(transport
     let accepted = site.responder.0.tunnels().await.accepted;
     assert_eq!((accepted.len(), &accepted[0].id), (1, &before));
     assert_eq!(site.get("/").await.status(), 200);
+}
+
+async fn a_node_with_a_newer_certificate_takes_the_place_of_its_killed_former_self(transport: Transport) {
+    // Long after the test the old tunnel would be given up by itself.
+    let cloud = Cloud::new().responder("idle_timeout", "600s").responder("keepalive", "25s");
+    let Site { target, responder, initiator, folder } = Site::with(cloud, Edge::new(transport)).await;
+    // It keeps its connection, as a machine does that lost its power.
+    initiator.freeze();
+    let edge = Edge::new(transport).named("renewed").target(&format!("http://{}", target.address()));
+    let renewed = folder.authority.renewed_node(NODE);
+    let _renewed = edge.start_with(&folder, responder.tunnel_address(), &renewed).await;
+    eventually("its tunnel", async || {
+        let answer = get(responder.egress(), "/", &[TO_NODE]).await.unwrap();
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+    assert_eq!(responder.0.tunnels().await.accepted.len(), 1);
+    // The former self is told, and refused.
+    initiator.thaw();
+    initiator.line_with("409").await;
+    assert_eq!(get(responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
 }
 
 async fn a_responder_that_comes_late_is_found(transport: Transport) {

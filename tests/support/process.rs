@@ -16,6 +16,10 @@ impl Adit {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_adit"));
         command.args(arguments);
+        // Nothing of a test is left where the state of services goes.
+        for place in ["STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"] {
+            command.env_remove(place);
+        }
         Self::spawn(command)
     }
 

@@ -220,6 +220,13 @@ impl Responder {
         .await
     }
 
+    /// Asks it to stop, and starts it again on the same addresses as soon as it has.
+    pub(crate) async fn restart_gracefully(mut self) -> Self {
+        self.0.terminate();
+        self.0.exit().await;
+        self.restart().await
+    }
+
     /// Kills it and starts it again on the same addresses.
     pub(crate) async fn restart(self) -> Self {
         let bound: Vec<_> = self.0.addresses.iter().map(|(_, address)| *address).collect();

@@ -97,10 +97,18 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "responder.state_dir",
         "A folder of its own, mode 0700, for what outlives a restart: the keys by which a restarted responder tells its \
-         old tunnels at once that they are gone.",
+         old tunnels at once that they are gone, and the names of the nodes that were connected, so that requests for \
+         them are held.",
         "/var/lib/adit",
     )
-    .form("a path"),
+    .form("a path")
+    .absent("the first that can be made of `$STATE_DIRECTORY`, `/var/lib/adit` if it exists, `$XDG_STATE_HOME/adit`, `~/.local/state/adit`; none for port 0"),
+    key(
+        "responder.grace",
+        "For how long after the start a request waits (`hold`) for a node that is not known, and `/ready` for those that \
+         were connected before; 0 waits for neither.",
+        "10s",
+    ),
     section("responder.envoy", "Takes the reverse tunnels of Envoy initiators on `listen.tcp`."),
     key(
         "responder.envoy.security",
@@ -279,4 +287,10 @@ pub(super) const KEYS: &[Key] = &[
     key("log.format", "How a line looks; `auto` is text on a terminal and JSON elsewhere.", "json"),
     key("workers", "Threads that move traffic; one is the fastest per core.", "1"),
     key("drain_timeout", "How long what runs may take to finish when the process is asked to stop; 0 cuts it at once.", "30s"),
+    key(
+        "lame_duck",
+        "How long a process with egress listeners that is asked to stop goes on taking requests, not ready any more, and \
+         with each answer asking for the next one to go elsewhere. Longer than a load balancer needs to notice.",
+        "15s",
+    ),
 ];

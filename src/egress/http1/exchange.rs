@@ -183,7 +183,7 @@ impl<T: Socket> Connection<T> {
         let abandons = |upload: &Upload| ended || unasked || upload.is_unwanted();
         !state.terms.keep_alive
             || plan.framing == Framing::Close
-            || self.drain.is_cancelled()
+            || self.leaving.is_cancelled()
             || state.upload.as_ref().is_some_and(abandons)
     }
 

@@ -47,6 +47,13 @@ pub enum Event {
     Alive(Attempt),
     /// The responder wants the tunnel replaced, not before this much time. It finishes what runs by itself. spec: CT-26
     Draining(Attempt, Duration),
+    /// A tunnel that the responder drained is over.
+    Gone {
+        /// Which.
+        attempt: Attempt,
+        /// Everything had finished, as CT-24 says. Else the responder ended it, or is no longer there.
+        agreed: bool,
+    },
 }
 
 /// Why something ended.

@@ -62,6 +62,8 @@ impl Auto {
     pub(super) fn claim(&mut self, now: Instant, transport: TransportKind) {
         let place = match self.state {
             State::Well { .. } => ClaimPlace::Beside,
+            // The path carries this one and not the other, which may revive all the same. spec: CT-45
+            State::Suspect { tunnel, .. } if tunnel.transport() == transport => ClaimPlace::Beside,
             State::Waiting(_) | State::Seeking { .. } | State::Suspect { .. } => ClaimPlace::Supersede,
         };
         let Some(attempts) = self.state.attempts_mut() else { return };
@@ -121,6 +123,26 @@ impl Auto {
 
     /// All failed, or the responder refused: nothing for a while.
     pub(super) fn back_off(&mut self, now: Instant, refusal: Option<Refusal>, entropy: u64) {
+        if let Some(returning) = &mut self.memory.returning {
+            if now < returning.until {
+                // It drains still, or is not there yet: that lengthens no backoff.
+                self.memory.backoff.reset();
+                match refusal {
+                    None => {
+                        let delay =
+                            returning.pace / 4 + (returning.pace / 4 * 3).mul_f64(entropy as f64 / u64::MAX as f64);
+                        let until = self.allowed(now + delay);
+                        return self.wait(until, Some(Order::Race));
+                    }
+                    Some(Refusal { retry_after: Some(after) }) => {
+                        returning.until = now + after.min(MAX_RETRY_AFTER) + self.settings.return_window;
+                    }
+                    Some(Refusal { retry_after: None }) => {}
+                }
+            } else {
+                self.memory.returning = None;
+            }
+        }
         if self.memory.backoff.failures() == 0 {
             // The schedule begins with "at once", and the round that just failed was that.
             self.memory.backoff.next_delay(0, None);

@@ -32,6 +32,10 @@ pub struct AutoSettings {
     pub flap_limit: Duration,
     /// How much health on QUIC takes one doubling back. Default 10 min.
     pub flap_decay: Duration,
+    /// The most between two dials while a responder that drained is not there yet, unless it asked for more. Default 100 ms.
+    pub return_pace: Duration,
+    /// For how long it is expected back; then the usual backoff begins. Default 5 s.
+    pub return_window: Duration,
     /// A tunnel that ends sooner than this after its WELCOME counts as a failed attempt: a responder that admits and
     /// then closes must not be dialled in a tight loop. Default 5 s.
     pub settled: Duration,
@@ -52,6 +56,8 @@ impl Default for AutoSettings {
             flap_window: Duration::from_secs(60),
             flap_limit: Duration::from_secs(600),
             flap_decay: Duration::from_secs(600),
+            return_pace: Duration::from_millis(100),
+            return_window: Duration::from_secs(5),
             settled: Duration::from_secs(5),
         }
     }

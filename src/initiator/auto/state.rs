@@ -23,7 +23,7 @@ pub(super) enum State {
 /// How a replacement of a suspect tunnel is sought. spec: TB-24
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Search {
-    /// Not at all: there is no other transport.
+    /// Not at all: an Envoy has no use for a second tunnel.
     Nothing,
     /// The transports are tried beside it.
     Round {
@@ -41,6 +41,19 @@ pub(super) struct Pause {
     pub(super) until: Instant,
     /// Which transport goes first then; `None`: that depends on what is known then.
     pub(super) order: Option<Order>,
+}
+
+/// A responder that drained: its process ends, and the next one may be there any moment. spec: CT-26
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Returning {
+    /// The tunnel that it drained.
+    pub(super) attempt: Attempt,
+    /// When it may be dialled again if it goes on as it said.
+    pub(super) not_before: Instant,
+    /// How often at most it is dialled while nobody answers: the more it asked for, the more others do the same.
+    pub(super) pace: Duration,
+    /// Until when it is expected.
+    pub(super) until: Instant,
 }
 
 /// One try of each transport. Where each stands in it is in [`Attempts`].

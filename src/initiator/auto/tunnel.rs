@@ -6,7 +6,7 @@ use super::Auto;
 use super::attempts::{Attempts, Claim, Lane};
 use super::event::{Action, Attempt, ClaimPlace, Failure, FailureKind};
 use super::round::silence;
-use super::state::{Order, Refusal, Round, Search, State, Tunnel};
+use super::state::{Order, Refusal, Returning, Round, Search, State, Tunnel};
 use crate::lifecycle::MAX_RETRY_AFTER;
 use crate::transport::TransportKind;
 
@@ -26,7 +26,7 @@ impl Auto {
         }
         self.count_switch(transport, claim.place);
         let after_tcp = self.memory.latest == Some(TransportKind::Tcp);
-        (self.memory.latest, self.memory.silent_until) = (Some(transport), None);
+        (self.memory.latest, self.memory.silent_until, self.memory.returning) = (Some(transport), None, None);
         self.state = State::Well { tunnel: Tunnel { attempt, since: now }, attempts: Attempts::default() };
         self.memory.record.work(transport);
         match transport {
@@ -48,6 +48,7 @@ impl Auto {
             self.memory.record.fail(old.transport(), "the tunnel went silent".to_owned());
         }
         self.actions.push_back(match by.place {
+            // What runs in it goes on, also where it is suspect and revives.
             ClaimPlace::Beside => Action::Drain(old.attempt),
             // The responder has ended it already, as far as it can.
             ClaimPlace::Supersede => Action::Abandon(old.attempt),
@@ -128,7 +129,7 @@ impl Auto {
         }
     }
 
-    /// With another transport at hand a suspect tunnel gets a replacement beside it. spec: TB-24
+    /// A suspect tunnel gets a replacement beside it. spec: CT-45, TB-24
     pub(super) fn suspect(&mut self, now: Instant, tunnel: Tunnel, mut attempts: Attempts) {
         attempts.unschedule();
         self.state = State::Suspect { tunnel, since: now, search: Search::Nothing, attempts };
@@ -136,7 +137,7 @@ impl Auto {
         if tunnel.transport() == TransportKind::Quic {
             self.memory.probing.count_health(now, &self.settings);
         }
-        if self.transports.len() == 1 {
+        if matches!(self.transports, [TransportKind::Envoy]) {
             return;
         }
         let order = match tunnel.transport() {
@@ -172,12 +173,34 @@ impl Auto {
         }
         self.forget_tunnel();
         let mut wait = after.min(MAX_RETRY_AFTER);
-        if !self.has_settled(now, tunnel) {
-            // One that admits and drains again and again is not dialled in a tight loop.
-            wait = wait.max(self.memory.backoff.next_delay(entropy, None));
+        // One that admits and drains again and again is not dialled in a tight loop.
+        let settled = self.has_settled(now, tunnel);
+        let delay = if settled { Duration::ZERO } else { self.memory.backoff.next_delay(entropy, None) };
+        if delay.is_zero() {
+            self.memory.returning = Some(Returning {
+                attempt: tunnel.attempt,
+                not_before: now + wait,
+                pace: wait.max(self.settings.return_pace),
+                until: now + wait + self.settings.return_window,
+            });
         }
+        wait = wait.max(delay);
         let order = (tunnel.transport() == TransportKind::Tcp).then_some(Order::TcpFirst);
         self.wait(self.allowed(now + wait), order);
+    }
+
+    /// A tunnel that the responder drained is over. If it did not end as agreed, the responder is gone, and whatever it asked
+    /// for with it; a refusal because it drained is then no longer true either. spec: CT-26, HS-31
+    pub(super) fn gone(&mut self, now: Instant, attempt: Attempt, agreed: bool) {
+        let Some(returning) = self.memory.returning.as_mut().filter(|it| it.attempt == attempt) else { return };
+        let at = if agreed { returning.not_before.max(now) } else { now };
+        returning.until = at + self.settings.return_window;
+        let State::Waiting(pause) = &mut self.state else { return };
+        if at < pause.until {
+            pause.until = at;
+            self.memory.silent_until = None;
+            self.actions.push_back(Action::Wait { until: at });
+        }
     }
 
     /// A probe failed or was refused: the next one is later. What else ends while there is a tunnel changes nothing.

@@ -13,7 +13,7 @@ use crate::initiator::auto::Attempt;
 use crate::initiator::snapshot::{Prepared, Serving};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, PeerLimits, Service};
-use crate::transport::{Accept, CloseReason, DialError, Dialed, Phase, TransportKind, Tunnel};
+use crate::transport::{Accept, CloseReason, DialError, Dialed, Dialer, Phase, TransportKind, Tunnel};
 
 /// What a task of a slot says.
 pub(super) struct Report {
@@ -33,6 +33,10 @@ pub(super) enum Happened {
     Alive,
     /// The responder wants a replacement, not before this much time.
     Draining(Duration),
+    /// One that the responder drained is over, as agreed or not.
+    Gone {
+        agreed: bool,
+    },
     Closed(CloseReason),
 }
 
@@ -69,6 +73,25 @@ pub(super) struct Way<'a> {
     pub(super) slot: &'a Slot,
     pub(super) prepared: &'a Arc<Prepared>,
     pub(super) over: TransportKind,
+    /// The round trip of the tunnel that was there until a moment ago.
+    pub(super) rtt: Option<Duration>,
+}
+
+/// What a task needs of a [`Way`].
+struct Route {
+    dialer: Dialer,
+    address: SocketAddr,
+    server_name: String,
+    over: TransportKind,
+}
+
+impl Route {
+    fn of(way: &Way<'_>) -> Self {
+        let Prepared { dialer, destination, .. } = &**way.prepared;
+        let dialer = way.rtt.map_or_else(|| dialer.clone(), |rtt| dialer.expecting(rtt));
+        let server_name = destination.server_name();
+        Self { dialer, address: way.slot.address, server_name, over: way.over }
+    }
 }
 
 pub(super) enum Stage {
@@ -91,12 +114,11 @@ impl Candidate {
         reports: mpsc::Sender<Report>,
     ) -> Self {
         let (claim, claimed) = oneshot::channel();
-        let (prepared, address, over) = (Arc::clone(way.prepared), way.slot.address, way.over);
+        let route = Route::of(way);
         let (shared, reports) = (shared.clone(), Reports { attempt, reports });
         let task = shared.tasks.clone().spawn(async move {
             // Boxed: a tunnel lives long, and should not keep the room that its handshake took.
-            let dialed = Box::pin(dial(&prepared, address, over, claimed, &reports)).await;
-            drop(prepared);
+            let dialed = Box::pin(dial(route, claimed, &reports)).await;
             match dialed {
                 Some(Ok(dialed)) => attend(shared, *dialed, reports).await,
                 Some(Err(error)) => reports.say(Happened::Failed(error)).await,
@@ -142,13 +164,11 @@ impl Reports {
 
 /// Connects, waits for the claim and makes it. `None`: nobody wants it any more.
 async fn dial(
-    prepared: &Prepared,
-    address: SocketAddr,
-    over: TransportKind,
+    Route { dialer, address, server_name, over }: Route,
     claimed: oneshot::Receiver<Hello>,
     reports: &Reports,
 ) -> Option<Result<Box<Dialed>, DialError>> {
-    let mut connected = match prepared.dialer.connect(over, address, &prepared.destination.server_name()).await {
+    let mut connected = match dialer.connect(over, address, &server_name).await {
         Ok(connected) => connected,
         Err(error) => return Some(Err(error)),
     };
@@ -198,13 +218,19 @@ fn span(tunnel: &Tunnel) -> Span {
 }
 
 async fn watch(tunnel: &Tunnel, reports: &Reports) {
-    let mut phase = tunnel.phase();
+    let (mut phase, mut drains) = (tunnel.phase(), false);
     loop {
         let current = phase.borrow_and_update().clone();
         match current {
-            Phase::Open => reports.say(Happened::Alive).await,
+            Phase::Open | Phase::Unproven => reports.say(Happened::Alive).await,
             Phase::Suspect => reports.say(Happened::Suspect).await,
-            Phase::Draining { reconnect_after } => return reports.say(Happened::Draining(reconnect_after)).await,
+            Phase::Draining { reconnect_after } => {
+                reports.say(Happened::Draining(reconnect_after)).await;
+                drains = true;
+            }
+            Phase::Closed(reason) if drains => {
+                return reports.say(Happened::Gone { agreed: reason.code == CloseCode::Done }).await;
+            }
             Phase::Closed(reason) => {
                 // One without exchanges closes before anybody saw it drain.
                 let drained = tunnel.reconnect_after().filter(|_| reason.code == CloseCode::Done);

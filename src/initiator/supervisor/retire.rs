@@ -1,8 +1,6 @@
 //! A slot whose way of dialling the terms no longer want: it keeps the tunnel that it has until another slot has taken
 //! over, and nothing that it began becomes another.
 
-use std::time::Duration;
-
 use super::attempt::{Happened, Report, Stage};
 use super::{Supervisor, Until, Woken, due};
 use crate::initiator::auto::Attempt;
@@ -41,7 +39,7 @@ impl<A: Accept> Supervisor<A> {
 
     fn fade(&mut self, Report { attempt, happened }: Report) {
         match happened {
-            Happened::Connected | Happened::Suspect | Happened::Alive => {}
+            Happened::Connected | Happened::Suspect | Happened::Alive | Happened::Gone { .. } => {}
             Happened::Failed(_) | Happened::Draining(_) => drop(self.candidates.remove(&attempt)),
             Happened::Closed(reason) => {
                 self.candidates.remove(&attempt);
@@ -54,6 +52,6 @@ impl<A: Accept> Supervisor<A> {
     }
 
     fn drain(&self, tunnel: &Tunnel) {
-        tunnel.drain(self.snapshot.terms.tunnel.drain_timeout, Duration::ZERO);
+        tunnel.retire(self.snapshot.terms.tunnel.drain_timeout);
     }
 }

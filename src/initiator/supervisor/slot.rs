@@ -61,9 +61,12 @@ impl Until {
 }
 
 impl Slot {
-    /// How many slot numbers of HELLO it needs: two where a tunnel may come up beside another one.
+    /// How many slot numbers of HELLO it needs: two where a tunnel may come up beside another one. An Envoy knows none.
     pub(in crate::initiator) const fn numbers(transport: &TransportChoice) -> u32 {
-        if transport.kinds().len() > 1 { 2 } else { 1 }
+        match transport {
+            TransportChoice::Envoy(_) => 1,
+            TransportChoice::Auto | TransportChoice::Quic | TransportChoice::Tcp => 2,
+        }
     }
 
     pub(super) fn destination(&self) -> &Arc<str> {

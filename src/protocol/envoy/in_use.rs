@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::protocol::code::CloseCode;
-use crate::protocol::control::Drain;
+use crate::protocol::control::{Drain, NOT_HEARD};
 use crate::protocol::envoy::PING;
 use crate::protocol::envoy::pinger::{PingOutput, PingSettings, Pinger};
 use crate::protocol::limits::DEFAULT_DRAIN_DEADLINE;
@@ -57,6 +57,8 @@ pub struct InUse {
     heard: u64,
     /// When the drain that began must be over.
     drain_ends: Option<Instant>,
+    /// Somebody waits for the end of the drain.
+    hurried: bool,
     over: bool,
     outputs: VecDeque<InUseOutput>,
 }
@@ -69,6 +71,7 @@ impl InUse {
             sent_at: None,
             heard,
             drain_ends: None,
+            hurried: false,
             over: false,
             outputs: VecDeque::new(),
         }
@@ -133,6 +136,11 @@ impl InUse {
         }
     }
 
+    /// Somebody waits for the end of the drain: it ends when the other end owes an answer. spec: CT-28
+    pub const fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
     /// No stream is open. Nothing unless the tunnel drains.
     pub fn idle(&mut self) {
         if self.is_draining() {
@@ -171,6 +179,7 @@ impl InUse {
                     self.sent_at = Some(now);
                     self.say(InUseOutput::SendPing);
                 }
+                PingOutput::Suspect if self.hurried => self.end(CloseCode::Idle, NOT_HEARD, false),
                 PingOutput::Suspect => self.say(InUseOutput::Suspect),
                 PingOutput::Alive => self.say(InUseOutput::Alive),
                 PingOutput::Dead(_) => {

@@ -116,6 +116,14 @@ impl Phase {
         }
     }
 
+    /// What is said when the time of a drain is over.
+    pub(super) const fn last_word(&self) -> &'static str {
+        match self {
+            Self::Draining(Draining { sent_drained: true, .. }) => "drained",
+            _ => "the drain deadline passed",
+        }
+    }
+
     const fn side(&self) -> Option<Side> {
         match self {
             Self::Open(side) => Some(*side),

@@ -429,7 +429,7 @@ fn whoever_drains_the_responder_says_drained_and_the_initiator_closes() {
         };
         assert_eq!(events(if initiator_drains { &responder } else { &initiator }), announced);
         assert_eq!((pair.initiator.state(), pair.responder.state()), (State::Draining, State::Draining));
-        pair.responder.drained().unwrap();
+        pair.responder.drained(start).unwrap();
         let (initiator, responder) = pair.deliver(SECOND);
         assert_eq!(events(&initiator), [Event::PeerDrained]);
         assert_eq!(close_code(&initiator), Some(CloseCode::Done));
@@ -452,6 +452,63 @@ fn the_earlier_of_two_drain_deadlines_closes_either_end() {
         session.timeout(now + 2 * SECOND);
         assert_eq!(close_code(&outputs(session)), Some(CloseCode::Done));
     }
+}
+
+// spec: CT-24
+#[test]
+fn a_responder_that_said_drained_does_not_wait_for_long_for_the_close() {
+    let mut pair = Pair::open();
+    pair.responder.drain(pair.start, Drain { deadline: 20 * SECOND, ..Drain::default() }).unwrap();
+    pair.responder.drained(pair.at(3 * SECOND)).unwrap();
+    let over = pair.at(3 * SECOND + limits::FAREWELL_TIMEOUT);
+    assert_eq!(pair.responder.deadline(), Some(over));
+    outputs(&mut pair.responder);
+    pair.responder.timeout(over);
+    assert_eq!(close_code(&outputs(&mut pair.responder)), Some(CloseCode::Done));
+}
+
+// spec: CT-28
+#[test]
+fn a_peer_that_is_not_heard_holds_no_hurried_drain_up() {
+    let mut pair = Pair::open();
+    let drain = Drain { deadline: 20 * SECOND, ..Drain::default() };
+    for session in [&mut pair.initiator, &mut pair.responder] {
+        session.drain(pair.start, drain).unwrap();
+        session.hurry(pair.start).unwrap();
+        outputs(session);
+        assert_eq!(session.deadline(), Some(pair.start + 3 * SECOND), "it was asked at once");
+        session.timeout(pair.start + 3 * SECOND);
+        assert_eq!(close_code(&outputs(session)), Some(CloseCode::Idle));
+    }
+    let mut pair = Pair::open();
+    for session in [&mut pair.initiator, &mut pair.responder] {
+        for seconds in [5, 8] {
+            session.timeout(pair.start + seconds * SECOND);
+        }
+        assert!(session.is_suspect());
+        session.drain(pair.start + 8 * SECOND, drain).unwrap();
+        session.hurry(pair.start + 8 * SECOND).unwrap();
+        assert_eq!(close_code(&outputs(session)), Some(CloseCode::Idle), "suspect already: at once");
+    }
+}
+
+// spec: CT-28
+#[test]
+fn a_peer_that_answers_has_the_whole_time_of_a_hurried_drain_and_without_hurry_a_silent_one_too() {
+    let mut pair = Pair::open();
+    let drain = Drain { deadline: 20 * SECOND, ..Drain::default() };
+    pair.responder.drain(pair.start, drain).unwrap();
+    pair.responder.hurry(pair.start).unwrap();
+    pair.deliver(Duration::ZERO);
+    assert_eq!(pair.responder.deadline(), Some(pair.at(5 * SECOND)), "the next keepalive");
+
+    let mut patient = Pair::open();
+    patient.responder.drain(patient.start, drain).unwrap();
+    outputs(&mut patient.responder);
+    for seconds in [5, 8, 11, 14, 17] {
+        patient.responder.timeout(patient.at(seconds * SECOND));
+    }
+    assert_eq!(patient.responder.state(), State::Draining);
 }
 
 // spec: CT-41
@@ -585,7 +642,7 @@ fn sessions() -> Vec<(&'static str, Session)> {
     let (mut draining, mut drained) = (Pair::open(), Pair::open());
     drain(&mut draining);
     drain(&mut drained);
-    drained.responder.drained().unwrap();
+    drained.responder.drained(drained.start).unwrap();
     drained.deliver(Duration::ZERO);
     vec![
         ("responder, before HELLO", Session::responder(Instant::now(), Timing::default())),
@@ -654,11 +711,12 @@ initiator, closed: HELLO→closed PING→closed WELCOME→closed REFUSE→closed
 #[test]
 fn every_call_in_every_state_is_possible_or_an_error_that_changes_nothing() {
     type Call = fn(&mut Session) -> Result<(), IllegalCall>;
-    let calls: [(&str, Call); 7] = [
+    let calls: [(&str, Call); 8] = [
         ("welcome", |session| session.welcome(Instant::now(), &welcome())),
         ("refuse", |session| session.refuse(&refusal(RefusalCode::Conflict))),
         ("drain", |session| session.drain(Instant::now(), Drain::default())),
-        ("drained", Session::drained),
+        ("drained", |session| session.drained(Instant::now())),
+        ("hurry", |session| session.hurry(Instant::now())),
         ("announce", |session| session.announce(&[])),
         ("limit", |session| session.limit(PeerLimits::default())),
         ("reauth", |session| session.reauth(Token::new("x").unwrap())),
@@ -683,11 +741,11 @@ fn every_call_in_every_state_is_possible_or_an_error_that_changes_nothing() {
 responder, before HELLO: refuse→closed
 responder, before its decision: welcome→open refuse→closed
 responder, open: drain→draining limit→open
-responder, draining: drained→draining limit→draining
-responder, drained: limit→draining
+responder, draining: drained→draining hurry→draining limit→draining
+responder, drained: hurry→draining limit→draining
 initiator, before WELCOME: 
 initiator, open: drain→draining announce→open limit→open reauth→open
-initiator, draining: drain→draining announce→draining limit→draining reauth→draining
+initiator, draining: drain→draining hurry→draining announce→draining limit→draining reauth→draining
 initiator, closed: 
 ";
     assert_eq!(table, expected);

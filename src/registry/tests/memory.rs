@@ -65,3 +65,21 @@ fn lost_names_are_bounded_in_number() {
     assert_eq!(pick(&registry, "n0"), Err(NoTunnel::Unknown));
     assert_eq!(pick(&registry, &format!("n{}", losses - 1)), Err(NoTunnel::Reconnecting));
 }
+
+#[test]
+fn a_name_that_was_known_before_a_restart_counts_as_reconnecting_and_gives_way_to_whoever_comes() {
+    let registry = Fakes::default();
+    let start = Instant::now();
+    let live = join(&registry, 1, &asks("here", "c"));
+    for (node, cluster) in [("here", "c"), ("gone", "c"), ("other", "d")] {
+        registry.remember(&asks(node, cluster).claim(), start);
+    }
+    assert_eq!(pick(&registry, "here"), Ok(live));
+    for name in ["gone", "other", "d"] {
+        assert_eq!(pick(&registry, name), Err(NoTunnel::Reconnecting), "{name}");
+    }
+    let named_as_a_cluster_was = join(&registry, 2, &asks("d", "e"));
+    assert_eq!(pick(&registry, "d"), Ok(named_as_a_cluster_was));
+    registry.remove(TunnelId(2), start + RECONNECT_WINDOW);
+    assert_eq!(pick(&registry, "gone"), Err(NoTunnel::Unknown), "forgotten in time");
+}

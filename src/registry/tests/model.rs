@@ -53,7 +53,8 @@ impl Handle for Fake {
     fn health(&self) -> Health {
         match self.0.load(Ordering::Relaxed) {
             0 => Health::Healthy,
-            1 => Health::Suspect,
+            1 => Health::Unproven,
+            2 => Health::Suspect,
             _ => Health::Draining,
         }
     }

@@ -116,3 +116,31 @@ fn the_snapshot_has_what_policy_needs_to_be_asked_again() {
     assert_eq!((tunnel.place.slot, tunnel.place.generation), (3, 4));
     assert_eq!(tunnel.handle, handle);
 }
+
+// spec: HS-14
+#[test]
+fn a_newer_certificate_with_another_key_takes_the_place_of_one_that_nobody_hears() {
+    let registry = Fakes::default();
+    let old = Asks { issued: Some((1, 5)), ..asks("a", "c") };
+    let tunnels = [0, 1].map(|slot| join(&registry, slot, &Asks { slot: slot as u32, ..old.clone() }));
+    let new = Asks { key: Some(2), instance: 2, issued: Some((1, 6)), ..asks("a", "c") };
+    let refused = [
+        ("an older one", Asks { issued: Some((1, 4)), ..new.clone() }),
+        ("one of the same time", Asks { issued: Some((1, 5)), ..new.clone() }),
+        ("another authority", Asks { issued: Some((2, 6)), ..new.clone() }),
+        ("no proof by name", Asks { issued: None, ..new.clone() }),
+        ("another cluster", Asks { cluster: "d".into(), ..new.clone() }),
+    ];
+    assert_eq!(conflict(&registry, 9, &new), Some(Conflict::OlderKey), "both are heard");
+    tunnels[0].turn(Health::Suspect);
+    assert_eq!(conflict(&registry, 9, &new), Some(Conflict::OlderKey), "one of them is");
+    assert!(InsertError::from(Conflict::OlderKey).refusal().retry_after.is_some());
+    tunnels[1].turn(Health::Suspect);
+    for (what, other) in refused {
+        assert_eq!(conflict(&registry, 9, &other), Some(Conflict::OtherKey), "{what}");
+    }
+    let (renewed, superseded) = insert(&registry, 9, &new).unwrap();
+    assert_eq!(superseded, tunnels);
+    assert_eq!(pick(&registry, "a"), Ok(renewed));
+    assert_eq!(conflict(&registry, 10, &Asks { slot: 2, ..old }), Some(Conflict::OtherKey), "and not back again");
+}

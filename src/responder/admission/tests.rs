@@ -201,3 +201,11 @@ fn whatever_the_order_nobody_stays_whom_the_rules_do_not_admit() {
         assert_eq!(registered(&admission), 0, "round {round}, {} revoked", revoked.len());
     }
 }
+
+// spec: CT-29
+#[test]
+fn the_more_tunnels_drain_the_further_their_return_is_spread() {
+    let spread = |tunnels| reconnect_spread(tunnels).as_millis();
+    assert_eq!([0, 1, 2, 1001, 8001, 1_000_000].map(spread), [0, 0, 0, 500, 4000, 4000]);
+    assert_eq!(reconnect_spread(2), Duration::from_micros(500));
+}

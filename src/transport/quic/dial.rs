@@ -38,6 +38,10 @@ const ASK_INTERVAL: Duration = Duration::from_millis(300);
 /// or that would show nothing.
 const MAX_SILENCE: Duration = Duration::from_millis(1200);
 
+/// The shortest round trip that a dial expects: a third of the time until its first packet is sent again. Shorter would only
+/// burden a responder on which many dial at once.
+const MIN_EXPECTED_RTT: Duration = Duration::from_millis(25);
+
 /// Dials tunnels from one endpoint.
 #[derive(Clone)]
 pub struct Dialer {
@@ -88,6 +92,16 @@ impl Dialer {
         let settings = Settings { tunnel, quic };
         config.transport_config(settings.initiator_transport());
         Ok(Self { endpoint, config, settings, siblings: Siblings::new() })
+    }
+
+    /// The same, for a path whose round trip was measured a moment ago. RFC 9002 section 6.2.2
+    pub fn expecting(&self, rtt: Duration) -> Self {
+        let mut settings = self.settings.clone();
+        settings.quic.initial_rtt =
+            (rtt * 2).clamp(MIN_EXPECTED_RTT, self.settings.quic.initial_rtt.max(MIN_EXPECTED_RTT));
+        let mut config = self.config.clone();
+        config.transport_config(settings.initiator_transport());
+        Self { endpoint: self.endpoint.clone(), config, settings, siblings: self.siblings.clone() }
     }
 
     /// Connects and finishes TLS, within the handshake timeout.

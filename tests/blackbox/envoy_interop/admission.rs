@@ -133,16 +133,16 @@ async fn a_responder_that_drains_says_503_and_when_to_come_back() {
     let Some(_envoy) = in_clear(&responder, &target, attentive()).await else { return };
     responder.registered(1).await;
     let mut client = RawHttp::connect(responder.egress()).await.unwrap();
-    client.send(format!("GET /chunks/20/50 HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    client.send(format!("GET /chunks/100/50 HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
     let head = client.head().await.unwrap();
     responder.0.terminate();
-    responder.0.line_with("draining").await;
+    responder.0.line_with("draining: no new tunnels").await;
     let mut late = Wire::connect(responder.tunnel_address()).await;
     late.send(request(OTHER)).await;
     let answer = String::from_utf8(late.rest().await).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: 2\r\n"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
     let (body, _) = client.body(&head).await.unwrap();
-    assert!(body.ends_with(b"chunk 19\n"), "what runs is finished");
+    assert!(body.ends_with(b"chunk 99\n"), "what runs is finished");
 }
 
 // spec: EV-19

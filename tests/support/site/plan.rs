@@ -112,6 +112,7 @@ pub(crate) struct Edge {
     count: usize,
     transport: &'static str,
     envoy: Option<String>,
+    also: Vec<SocketAddr>,
     name: String,
 }
 
@@ -127,6 +128,7 @@ impl Edge {
             count: 1,
             transport: transport.label(),
             envoy: None,
+            also: Vec::new(),
             name: "edge".into(),
         }
     }
@@ -165,6 +167,12 @@ impl Edge {
         self.count
     }
 
+    /// Another responder that it dials as well.
+    pub(crate) fn also(mut self, responder: SocketAddr) -> Self {
+        self.also.push(responder);
+        self
+    }
+
     /// What the default service and `{target}` of others mean.
     pub(crate) fn target(mut self, target: &str) -> Self {
         target.clone_into(&mut self.target);
@@ -200,7 +208,9 @@ impl Edge {
             Some(settings) => format!("envoy, envoy: {settings}"),
             None => self.transport.to_owned(),
         };
-        initiator.set("tunnels", &format!("[{{ to: {responder:?}, count: {count}, transport: {transport} }}]"));
+        let responders = [responder.to_owned()].into_iter().chain(self.also.iter().map(SocketAddr::to_string));
+        let tunnels = responders.map(|to| format!("{{ to: {to:?}, count: {count}, transport: {transport} }}"));
+        initiator.set("tunnels", &format!("[{}]", tunnels.collect::<Vec<_>>().join(", ")));
         let everything = "{ name: web, match: {}, target: \"{target}\" }".to_owned();
         let services = if self.services.is_empty() { vec![everything] } else { self.services.clone() };
         let services: String = services.iter().map(|service| format!("  - {service}\n")).collect();

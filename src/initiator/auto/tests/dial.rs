@@ -172,6 +172,106 @@ fn a_drain_is_followed_by_a_dial_after_the_time_that_the_responder_asked_for() {
     assert_eq!(bench.draining(0), [Did::Wait(0), Did::Connect(Tcp)]);
 }
 
+// spec: CT-26
+#[test]
+fn a_responder_that_is_gone_is_not_waited_for() {
+    for agreed in [true, false] {
+        let mut bench = Bench::on_quic();
+        let tunnel = bench.tunnel();
+        bench.draining(1700);
+        assert_eq!(bench.pass(100), []);
+        let did = bench.event(Event::Gone { attempt: tunnel, agreed });
+        if agreed {
+            assert_eq!((did, bench.due()), (vec![], Some(1600)), "it said when it will be back");
+        } else {
+            assert_eq!(did, [Did::Wait(0), Did::Connect(Quic)]);
+        }
+    }
+}
+
+// spec: CT-26, HS-31
+#[test]
+fn a_refusal_because_it_drains_holds_no_longer_than_the_tunnel_that_drains() {
+    for agreed in [true, false] {
+        let mut bench = Bench::on_quic();
+        let tunnel = bench.tunnel();
+        assert_eq!(bench.draining(0), [Did::Wait(0), Did::Connect(Quic)]);
+        bench.connected(Quic);
+        assert_eq!(bench.refused(Quic, Some(500)), [Did::Wait(999)]);
+        assert_eq!(bench.pass(300), []);
+        assert_eq!(bench.event(Event::Gone { attempt: tunnel, agreed }), [Did::Wait(0), Did::Connect(Quic)]);
+    }
+}
+
+// spec: CT-26
+#[test]
+fn who_is_expected_back_is_dialled_at_a_steady_pace_and_then_less_and_less() {
+    let mut bench = Bench::new(TransportChoice::Tcp);
+    bench.did();
+    bench.connected(Tcp);
+    bench.admitted(Tcp);
+    bench.pass(60_000);
+    assert_eq!(bench.draining(0), [Did::Wait(0), Did::Connect(Tcp)]);
+    let mut waits = Vec::new();
+    for _ in 0..53 {
+        let did = bench.failed(Tcp);
+        let [Did::Wait(wait)] = did[..] else { panic!("{did:?}") };
+        waits.push(wait);
+        assert_eq!(bench.wake(wait), [Did::Connect(Tcp)]);
+    }
+    assert_eq!(waits[..50], [100; 50], "for 5 s");
+    assert_eq!(waits[50..], [499, 999, 1999]);
+
+    bench.connected(Tcp);
+    bench.admitted(Tcp);
+    bench.pass(60_000);
+    assert_eq!(bench.draining(3000), [Did::Wait(3000)]);
+    assert_eq!(bench.wake(3000), [Did::Connect(Tcp)]);
+    assert_eq!(bench.failed(Tcp), [Did::Wait(3000)], "where many return nobody is faster");
+}
+
+#[test]
+fn a_responder_that_drains_for_long_lengthens_no_backoff() {
+    let mut bench = Bench::on_quic();
+    bench.draining(0);
+    for _ in 0..40 {
+        bench.connected(Quic);
+        let did = bench.refused(Quic, Some(500));
+        assert_eq!(did, [Did::Wait(999)]);
+        assert_eq!(bench.wake(999), [Did::Connect(Quic)]);
+    }
+}
+
+// spec: CT-45
+#[test]
+fn with_one_transport_a_suspect_tunnel_gets_another_one_beside_it() {
+    for (choice, only) in [(TransportChoice::Quic, Quic), (TransportChoice::Tcp, Tcp)] {
+        let mut bench = Bench::new(choice);
+        bench.did();
+        bench.connected(only);
+        bench.admitted(only);
+        bench.pass(60_000);
+        let old = bench.tunnel();
+        assert_eq!(bench.suspect(), [Did::Connect(only)], "at once");
+        assert_eq!(bench.connected(only), [Did::Claim(only, Beside)]);
+        assert_eq!(bench.admitted(only), [Did::Drain(only)], "what runs in the old one may go on");
+        assert_ne!(bench.tunnel(), old);
+
+        let now = bench.tunnel();
+        bench.pass(60_000);
+        assert_eq!(bench.suspect(), [Did::Connect(only)]);
+        assert_eq!(bench.alive(), [Did::Abandon(only)], "it revived");
+        assert_eq!(bench.tunnel(), now);
+
+        assert_eq!(bench.suspect(), [Did::Connect(only)]);
+        assert_eq!(bench.pass(1500), []);
+        assert_eq!(bench.connected(only), [], "the path was down as a whole");
+        assert_eq!(bench.wake(3000), [Did::Claim(only, Beside)]);
+        assert_eq!(bench.refused(only, Some(5000)), [Did::Wait(5499)]);
+        assert_eq!(bench.tunnel(), now);
+    }
+}
+
 #[test]
 fn a_responder_that_admits_and_drains_is_not_dialled_in_a_tight_loop() {
     let mut bench = Bench::new(TransportChoice::Auto);
@@ -211,11 +311,17 @@ fn a_fixed_transport_is_the_same_machine_without_the_other() {
         assert_eq!(bench.due(), None);
         assert_eq!(bench.admitted(only), []);
         assert_eq!(bench.pass(60_000), []);
-        assert_eq!(bench.suspect(), []);
-        assert_eq!(bench.alive(), []);
+        // An Envoy has no place for a second tunnel beside the first.
+        let (dial, give_up) = match only {
+            TransportKind::Envoy => (None, None),
+            _ => (Some(Did::Connect(only)), Some(Did::Abandon(only))),
+        };
+        assert_eq!(bench.suspect(), Vec::from_iter(dial));
+        assert_eq!(bench.alive(), Vec::from_iter(give_up));
         bench.suspect();
         assert_eq!(bench.due(), None);
-        assert_eq!(bench.lost(), [Did::Connect(only)]);
+        let dials_already = if dial.is_some() { vec![] } else { vec![Did::Connect(only)] };
+        assert_eq!(bench.lost(), dials_already);
         assert_eq!(bench.auto.status(bench.now).paths.len(), 1);
     }
 }

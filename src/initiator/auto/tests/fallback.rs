@@ -121,8 +121,8 @@ fn a_suspect_tcp_tunnel_has_both_tried() {
     let mut bench = Bench::on_tcp();
     bench.pass(6000);
     assert_eq!(bench.suspect(), [Did::Connect(Quic), Did::Connect(Tcp)]);
-    assert_eq!(bench.connected(Tcp), [Did::Claim(Tcp, Supersede)]);
-    assert_eq!(bench.admitted(Tcp), [Did::Abandon(Quic), Did::Abandon(Tcp)], "the old tunnel");
+    assert_eq!(bench.connected(Tcp), [Did::Claim(Tcp, Beside)]);
+    assert_eq!(bench.admitted(Tcp), [Did::Abandon(Quic), Did::Drain(Tcp)], "the old tunnel");
     assert_eq!((bench.due(), bench.switches()), (Some(10_000), 1));
 }
 
@@ -141,5 +141,5 @@ fn a_claim_over_quic_that_hangs_while_tcp_is_suspect_gives_way_to_a_fresh_tcp() 
     bench.suspect();
     assert_eq!(bench.connected(Quic), [Did::Claim(Quic, Supersede)]);
     assert_eq!(bench.connected(Tcp), []);
-    assert_eq!(bench.wake(3000), [Did::Abandon(Quic), Did::Claim(Tcp, Supersede)]);
+    assert_eq!(bench.wake(3000), [Did::Abandon(Quic), Did::Claim(Tcp, Beside)]);
 }

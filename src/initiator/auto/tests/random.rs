@@ -178,8 +178,12 @@ impl Model {
     fn claim(&mut self, attempt: Attempt, place: ClaimPlace) {
         assert_eq!(self.stage(attempt), Stage::Connected, "a claim on {attempt}");
         assert!(self.count(|stage| stage == Stage::Claiming) == 0, "two claims in the air");
-        let healthy = self.count(|stage| stage == Stage::Tunnel { suspect: false }) > 0;
-        assert_eq!(place == Beside, healthy, "a place beside a tunnel that is well, and only then");
+        let beside = self.attempts.iter().any(|(tunnel, stage)| match stage {
+            Stage::Tunnel { suspect: false } => true,
+            Stage::Tunnel { suspect: true } => tunnel.transport() == attempt.transport(),
+            _ => false,
+        });
+        assert_eq!(place == Beside, beside, "a place beside a tunnel that is well or may revive, and only then");
         self.set(attempt, Stage::Claiming);
     }
 

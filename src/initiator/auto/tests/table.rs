@@ -39,7 +39,7 @@ const TABLE: [(&str, [&str; EVENTS.len()]); 15] = [
     ("on tcp, probing",          ["",   "",    "",    "",   "",   "Ct",  "",     "Aq W", "Ct",   "",    "Aq W"]),
     ("on tcp, trial",            ["",   "",    "",    "",   "",   "Hq",  "",     "Aq W", "Hq",   "",    "Aq W"]),
     ("on tcp, quic claiming",    ["",   "",    "Dt Sq", "", "",   "",    "",     "",    "Ct",    "",    "Aq W"]),
-    ("on tcp, suspect",          ["Hq", "Ht",  "",    "",   "",   "",    "At W", "Aq W", "",     "At",  "Aq At W"]),
+    ("on tcp, suspect",          ["Hq", "ht",  "",    "",   "",   "",    "At W", "Aq W", "",     "At",  "Aq At W"]),
 ];
 
 fn in_state(state: &str) -> Bench {

@@ -123,6 +123,21 @@ fn a_connection_that_ends_without_goaway_is_no_drain() {
     assert_eq!(outputs(&mut tunnel), [end(CloseCode::Done, "the responder ended the connection", false)]);
 }
 
+// spec: CT-28
+#[test]
+fn an_end_that_owes_an_answer_holds_no_hurried_drain_up() {
+    for hurried in [true, false] {
+        let (start, mut tunnel) = in_use();
+        tunnel.drain(start, Drain { deadline: 20 * SECOND, ..Drain::default() });
+        if hurried {
+            tunnel.hurry();
+        }
+        let done = run(&mut tunnel, start, start + 2 * SECOND);
+        let ended = done.iter().any(|(at, output)| (*at, output) == (1050, &end(CloseCode::Idle, NOT_HEARD, false)));
+        assert_eq!(ended, hurried, "{done:?}");
+    }
+}
+
 #[test]
 fn after_the_end_nothing_is_said_any_more() {
     let (start, mut tunnel) = in_use();

@@ -142,7 +142,7 @@ impl Claimed for Pending {
 
     fn prepare(self, state: Arc<TunnelState>) -> (Tunnel, Prepared) {
         // Not to be preferred before it is proven. spec: EV-21
-        state.advance(Phase::Suspect);
+        state.advance(Phase::Unproven);
         state.open();
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (requests, starter) = Requests::new();

@@ -332,7 +332,7 @@ async fn idle(
             () = patience => echoer.timeout(Instant::now()),
             command = commands.recv() => match command {
                 // Nothing runs, and an Envoy takes the end of the connection for the whole message.
-                Some(Command::Drain(drain)) => {
+                Some(Command::Drain(drain) | Command::Retire(drain)) => {
                     state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
                     return Err(reason(CloseCode::Done, "drained"));
                 }

@@ -12,8 +12,10 @@ use tokio::time::sleep_until;
 use crate::message::h2::guard::Role;
 use crate::net::{Cork, Corked};
 use crate::protocol::code::CloseCode;
+use crate::protocol::control::NOT_HEARD;
 use crate::protocol::envoy::{InUse, InUseOutput, PingSettings};
 use crate::protocol::goaway::GoawayWatch;
+use crate::registry::Health;
 use crate::transport::arrival::Accept;
 use crate::transport::control::Command;
 use crate::transport::credit::balance;
@@ -64,6 +66,7 @@ impl Responder<'_> {
             Awake::Drain(drain) => {
                 drop(sender);
                 tunnel.drain(Instant::now(), drain);
+                tunnel.hurry();
             }
         }
         let (reason, farewell) = loop {
@@ -77,7 +80,7 @@ impl Responder<'_> {
                 () = goaway.cancelled(), if !tunnel.is_draining() => tunnel.peer_drains(Instant::now()),
                 answered = pings.answered() => answer(&mut tunnel, answered),
                 () = due(tunnel.deadline()) => tunnel.timeout(Instant::now(), meter.received(), entropy()),
-                command = commands.recv() => obey(&mut tunnel, command),
+                command = commands.recv() => obey(&mut tunnel, command, state),
                 () = state.idle(), if tunnel.is_draining() => tunnel.idle(),
             }
         };
@@ -140,7 +143,7 @@ impl<A: Accept> Initiator<'_, A> {
                 () = goaway.cancelled(), if !tunnel.is_draining() => tunnel.peer_drains(Instant::now()),
                 answered = pings.answered() => answer(&mut tunnel, answered),
                 () = due(tunnel.deadline()) => tunnel.timeout(Instant::now(), meter.received(), entropy()),
-                command = commands.recv() => obey(&mut tunnel, command),
+                command = commands.recv() => obey(&mut tunnel, command, state),
             }
         }
     }
@@ -175,10 +178,15 @@ fn act(tunnel: &mut InUse, pings: &mut Pings, state: &TunnelState) -> Done {
 }
 
 /// Tells the machine what its owner asked for; `None`: there is no owner any more.
-fn obey(tunnel: &mut InUse, command: Option<Command>) {
+fn obey(tunnel: &mut InUse, command: Option<Command>, state: &TunnelState) {
     match command {
-        Some(Command::Drain(drain)) => tunnel.drain(Instant::now(), drain),
-        // An Envoy cannot be told what it does not ask for.
+        Some(Command::Drain(_)) if state.health() == Health::Suspect => tunnel.close(CloseCode::Idle, NOT_HEARD),
+        Some(Command::Drain(drain)) => {
+            tunnel.drain(Instant::now(), drain);
+            tunnel.hurry();
+        }
+        Some(Command::Retire(drain)) => tunnel.drain(Instant::now(), drain),
+        // An Envoy cannot be told what it does not ask for, and is pinged as it is.
         Some(Command::Services(_) | Command::Probe) => {}
         Some(Command::Close(reason)) => tunnel.close(reason.code, &reason.text),
         None => tunnel.close(CloseCode::Done, "released"),

@@ -9,8 +9,10 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use crate::protocol::code::CloseCode;
+use crate::protocol::control::NOT_HEARD;
 use crate::protocol::envoy::{PING, PingOutput, Pinger, Stop};
 use crate::protocol::session::Drain;
+use crate::registry::Health;
 use crate::transport::control::Command;
 use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::Starter;
@@ -74,14 +76,17 @@ impl Idle<'_> {
                     }
                 }
                 command = self.commands.recv() => match command {
-                    Some(Command::Drain(drain)) => {
+                    Some(Command::Drain(_)) if self.state.health() == Health::Suspect => {
+                        return Err(reason(CloseCode::Idle, NOT_HEARD));
+                    }
+                    Some(Command::Drain(drain) | Command::Retire(drain)) => {
                         self.state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
                         awake = Some(Awake::Drain(drain));
                         if self.pinger.stop(Instant::now()) == Stop::Now {
                             return Ok(self.free(awake, true));
                         }
                     }
-                    // An Envoy cannot be told what it does not ask for.
+                    // An Envoy cannot be told what it does not ask for, and is pinged as it is.
                     Some(Command::Services(_) | Command::Probe) => {}
                     Some(Command::Close(reason)) => return Err(reason),
                     None => return Err(reason(CloseCode::Done, "released")),
