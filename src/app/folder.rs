@@ -27,7 +27,7 @@ pub(super) fn state_dir(settings: &ResponderConfig) -> Option<PathBuf> {
         return make(folder).map(|()| folder.clone()).inspect_err(|error| without(folder, error)).ok();
     }
     // Who gets another port at each start is not known to anybody after it.
-    let Some(listens) = settings.quic.or(settings.tcp).filter(|address| address.port() != 0) else { return None };
+    let listens = settings.quic.or(settings.tcp).filter(|address| address.port() != 0)?;
     for Place { folder, by } in places(listens, |name| std::env::var_os(name), Path::new(SYSTEM)) {
         match make(&folder) {
             Ok(()) => {
