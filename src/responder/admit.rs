@@ -51,7 +51,7 @@ async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
         Ok((prepared, welcome)) => {
             let tunnel = prepared.tunnel().clone();
             let gone_for = shared.gone.came_back(&tunnel.place().claim);
-            info!(%remote, slot, tunnel = %tunnel.id(), ?gone_for, "tunnel up");
+            info!(%remote, slot, tunnel = %tunnel.id(), gone_for = gone_for.as_ref().map(tracing::field::debug), "tunnel up");
             let record = shared.metrics.opened(tunnel.transport().label());
             tunnel.count_streams(shared.metrics.streams());
             if is_envoy {

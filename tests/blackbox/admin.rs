@@ -68,8 +68,7 @@ async fn names_are_labels_only_where_the_file_asks_for_them_and_reading_is_all_t
     let address = site.responder.0.line_with("metrics listener").await["address"].as_str().unwrap().parse().unwrap();
     let ask =
         async |method, path| adit::admin::client::request(&AdminAddress::Tcp(address), method, path).await.unwrap();
-    let text = String::from_utf8(ask(Method::GET, "/metrics").await.1.to_vec()).unwrap();
-    for series in [
+    let expected = [
         "adit_tunnel_rtt_seconds{tenant=\"acme\",cluster=\"stores\",node=\"edge-1\",slot=\"0\",transport=\"quic\"} ",
         "adit_tenant_tunnels_open{tenant=\"acme\"} 1",
         "adit_tenant_exchanges_total{tenant=\"acme\"} 1",
@@ -77,14 +76,20 @@ async fn names_are_labels_only_where_the_file_asks_for_them_and_reading_is_all_t
         "adit_exchange_attempts_total{side=\"egress\"} 1",
         "adit_build_info{",
         "process_resident_memory_bytes ",
-    ] {
-        assert!(text.lines().any(|line| line.starts_with(series)), "{series} is not in\n{text}");
-    }
+    ];
+    // An exchange is counted when its end has been passed on, which its client may see earlier.
+    eventually("every series", async || {
+        let text = String::from_utf8(ask(Method::GET, "/metrics").await.1.to_vec()).unwrap();
+        expected.iter().all(|series| text.lines().any(|line| line.starts_with(series))).then_some(())
+    })
+    .await;
     assert_eq!(ask(Method::GET, "/healthz").await.0, 200);
     for (method, path) in [(Method::POST, "/drain"), (Method::GET, "/config"), (Method::GET, "/tunnels")] {
         assert_eq!(ask(method, path).await.0, 403, "{path}");
     }
-    assert_eq!(site.responder.0.ask(Method::GET, "/ready").await.0, 200, "it does not drain");
+    // A responder that has just started waits a while for the nodes it may have known before.
+    let ready = async || (site.responder.0.ask(Method::GET, "/ready").await.0 == 200).then_some(());
+    eventually("a responder that is ready, and so does not drain", ready).await;
 }
 
 /// It showed "no tunnels", counted nothing, and logged a line a second.

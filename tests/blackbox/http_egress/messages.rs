@@ -271,14 +271,20 @@ async fn a_service_is_chosen_by_the_normal_form_of_a_path(transport: Transport) 
     }
 }
 
+/// Many servers take 100 fields themselves, so the target is one that counts none.
 // spec: HS-15
 async fn what_a_listener_takes_fits_the_tunnel_with_what_is_added_to_it(transport: Transport) {
-    let site = Site::start(transport).await;
+    let (site, target) = scripted(transport, Cloud::new()).await;
     let many: Vec<String> = (0..98).map(|number| format!("x-{number}: value")).collect();
-    let mut lines = vec!["GET /request HTTP/1.1", "host: shop.example", "x-node-id: edge-1"];
+    let mut lines = vec!["GET / HTTP/1.1", "host: shop.example", "x-node-id: edge-1"];
     lines.extend(many.iter().map(String::as_str));
-    let answer = ask(&site, &lines).await;
-    assert_eq!((answer.status(), seen(&answer, "x-97")), (200, vec!["value".to_owned()]));
-    let last = "x-98: value";
-    assert_eq!(ask(&site, &[&lines[..], &[last]].concat()).await.status(), 431, "one field too many");
+    let take = async {
+        let (mut peer, head) = target.accept().await;
+        assert!(head.contains("\r\nx-97: value\r\n"), "{head}");
+        peer.send("HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(ask(&site, &lines), take);
+    assert_eq!(answer.status(), 204);
+    lines.push("x-98: value");
+    assert_eq!(ask(&site, &lines).await.status(), 431, "one field too many");
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use adit::protocol::code::{CloseCode, RefusalCode};
 use adit::protocol::control::{Close, Frame};
+use adit::protocol::limits::Limits;
 use adit::protocol::varint;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -432,8 +433,8 @@ async fn a_tunnel_that_takes_or_answers_nothing_fails_its_requests_and_no_others
 async fn answers_that_break_the_protocol_are_502_and_the_tunnel_stays() {
     let victim = Victim::over_tcp().await;
     let mut peer = victim.tunnel().await;
-    let many: Vec<_> = (0..101).map(|_| ("x", "y")).collect();
-    let long = "x".repeat(66_000);
+    let many: Vec<_> = (0..=Limits::OURS.head_fields).map(|_| ("x", "y")).collect();
+    let long = "x".repeat(Limits::OURS.head_bytes);
     let answers: &[&[(&str, &str)]] = &[
         &[("connection", "close")],
         &[("keep-alive", "timeout=5")],
@@ -497,7 +498,7 @@ async fn a_head_with_a_field_that_is_none_is_502_and_the_tunnel_stays() {
 async fn trailers_that_break_the_protocol_cut_the_body_and_the_tunnel_stays() {
     let victim = Victim::over_tcp().await;
     let mut peer = victim.tunnel().await;
-    let long = "x".repeat(66_000);
+    let long = "x".repeat(Limits::OURS.head_bytes);
     for field in [("host", "x"), ("content-length", "2"), ("connection", "x"), ("x", &long), ("x", "y ")] {
         let ask = async {
             let mut client = RawHttp::connect(victim.site.egress()).await.unwrap();

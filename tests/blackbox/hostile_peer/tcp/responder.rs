@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use adit::protocol::code::CloseCode;
 use adit::protocol::control::{Close, Frame};
+use adit::protocol::limits::Limits;
 use tokio::time::timeout;
 
 use super::peer::{
@@ -197,7 +198,7 @@ async fn without_a_control_stream_there_is_no_tunnel_for_longer_than_the_handsha
 async fn requests_that_break_the_protocol_are_reset_and_reach_no_target() {
     let (victim, mut requester) = Victim::open().await;
     let long_name = "x".repeat(65);
-    let many: Vec<_> = (0..101).map(|_| ("x", "y")).collect();
+    let many: Vec<_> = (0..=Limits::OURS.head_fields).map(|_| ("x", "y")).collect();
     let long = "x".repeat(65_000);
     let malformed: &[&[(&str, &str)]] = &[
         &[("host", "other.example")],
@@ -236,7 +237,7 @@ async fn requests_that_break_the_protocol_are_reset_and_reach_no_target() {
         let head = [(":method", "GET"), (":scheme", scheme), (":authority", authority), (":path", path)];
         assert_eq!(requester.ask(&head).await, PROTOCOL_ERROR, "{head:?}");
     }
-    for fields in [&many[..], &[("x", &long), ("y", &long[..1000])]] {
+    for fields in [&many[..], &[("x", &long), ("y", &long[..3_000])]] {
         assert_eq!(requester.ask(&get("/", fields)).await, Outcome::Reset(11), "ENHANCE_YOUR_CALM");
     }
     assert_eq!(victim.target.requests().len(), 0);
