@@ -198,8 +198,15 @@ pub struct Serving<S> {
     budget: Arc<ListenerBudget>,
 }
 
+impl<S> Serving<S> {
+    /// For a connection beside which its listener has no other.
+    pub fn new(info: ConnectionInfo, settings: Arc<Settings>, service: S, end: End) -> Self {
+        Self { info, settings, service, end, budget: Arc::default() }
+    }
+}
+
 /// How a listener and its connections learn that they are to end.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct End {
     /// When cancelled, the other end is asked to take its next request elsewhere (`connection: close`, GOAWAY). What comes
     /// all the same is served.

@@ -21,7 +21,7 @@ pub fn host_header(data: &[u8]) {
         assert_eq!(http1.is_ok(), same, "HTTP/1: {uri} {host}");
         let request = Request::get(&uri).header(HOST, &host).body(());
         let (mut parts, ()) = request.expect("invariant: both are authorities").into_parts();
-        assert_eq!(validate::http2_request(&mut parts, &http::uri::Scheme::HTTP, 1).is_ok(), same, "HTTP/2: {uri} {host}");
+        assert_eq!(validate::http2_request(&mut parts, &Scheme::HTTP, 1).is_ok(), same, "HTTP/2: {uri} {host}");
         if let Ok(http1) = http1 {
             assert_eq!(http1, parts.uri);
             assert_eq!(http1.authority().map(|authority| authority.as_str()), Some(&*target));

@@ -159,7 +159,8 @@ fn rooted(path: Option<PathAndQuery>) -> Result<PathAndQuery, Violation> {
     match path {
         None => Ok(PathAndQuery::from_static("/")),
         Some(path) if path.as_str().starts_with('/') => Ok(path),
-        Some(query) => PathAndQuery::try_from(format!("/{query}")).map_err(|_| Violation::Target),
+        // Its Display would write a slash of its own.
+        Some(query) => PathAndQuery::try_from(format!("/{}", query.as_str())).map_err(|_| Violation::Target),
     }
 }
 

@@ -87,6 +87,8 @@ fn every_target_form_becomes_one_absolute_uri() {
     let parts =
         http1_target(&Method::OPTIONS, Bytes::from_static(b"*"), Some(host("h").unwrap()), Scheme::HTTP).unwrap();
     assert_eq!((parts.path(), parts.authority().map(Authority::as_str)), ("*", Some("h")));
+    let rooted = target(Method::GET, "http://h?x", None).unwrap();
+    assert_eq!(rooted, "http://h/?x", "one slash, also where the target has a query and no path");
 }
 
 #[test]
