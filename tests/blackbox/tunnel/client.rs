@@ -9,6 +9,7 @@ use adit::id::{Claim, InstanceId, PeerIdentity, Place, ServiceName, TunnelId};
 use adit::message::failure::{Cause, Failure};
 use adit::message::interim::InformationalSink;
 use adit::policy::{RuleSettings, Rules, authorize};
+use adit::registry::{Handle as _, Health};
 use adit::routing::Directory;
 use adit::telemetry::Metrics;
 use adit::transport::Tunnel;
@@ -45,7 +46,10 @@ fn place() -> Place {
     Place { claim, instance: InstanceId([1; 16]), slot: 0, generation: 1 }
 }
 
-fn enter(directory: &Directory<Tunnel>, pair: &Pair) {
+async fn enter(directory: &Directory<Tunnel>, pair: &Pair) {
+    // Who waits for an open tunnel is rung by its responder, and there is none here.
+    let open = async || (pair.responder.health() < Health::Opening).then_some(());
+    eventually("a tunnel whose WELCOME has left", open).await;
     let rules = Rules::new(RuleSettings { insecure_accept_any: true, ..RuleSettings::default() }).unwrap();
     let admitted = authorize(place(), &PeerIdentity::default(), None, &rules).unwrap();
     let inserted = directory.insert(admitted, TunnelId(7), pair.responder.clone()).unwrap();
@@ -56,7 +60,7 @@ fn enter(directory: &Directory<Tunnel>, pair: &Pair) {
 async fn reach(transport: Transport, router: Router) -> (Pair, Client) {
     let pair = Pair::open(transport, router).await;
     let directory = Arc::new(Directory::new());
-    enter(&directory, &pair);
+    enter(&directory, &pair).await;
     (pair, Client::new(directory, NODE.node.parse().unwrap()))
 }
 
@@ -204,7 +208,7 @@ async fn a_response_that_does_not_begin_in_time_ends_the_work_at_the_target(tran
 async fn a_node_that_reconnects_is_waited_for(transport: Transport) {
     let pair = Pair::open(transport, mirror()).await;
     let directory = Arc::new(Directory::new());
-    enter(&directory, &pair);
+    enter(&directory, &pair).await;
     directory.registry().remove(TunnelId(7), Instant::now()).unwrap();
     let client = Client::new(Arc::clone(&directory), NODE.node.parse().unwrap());
     let impatient = client.clone().hold(Duration::ZERO);
@@ -213,7 +217,7 @@ async fn a_node_that_reconnects_is_waited_for(transport: Transport) {
     let mut waits = std::pin::pin!(patient.send(get_of("http://shop.example/")));
     let waiting = std::future::poll_fn(|cx| std::task::Poll::Ready(waits.as_mut().poll(cx).is_pending())).await;
     assert!(waiting, "there is no tunnel to send it into");
-    enter(&directory, &pair);
+    enter(&directory, &pair).await;
     assert_eq!(waits.await.unwrap().status(), 200);
 }
 
