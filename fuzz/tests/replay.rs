@@ -11,7 +11,7 @@ use vector_file::{Vector, load};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 17] = [
+const TARGETS: [(&str, Body); 18] = [
     ("varint", adit_fuzz::varint),
     ("handshake", adit_fuzz::handshake),
     ("stream_header", adit_fuzz::stream_header),
@@ -29,6 +29,7 @@ const TARGETS: [(&str, Body); 17] = [
     ("request_head", adit_fuzz::request_head),
     ("service_stream", adit_fuzz::service_stream),
     ("flow_ops", adit_fuzz::flow_ops),
+    ("http2_guard", adit_fuzz::http2_guard),
 ];
 
 /// Inputs for the bodies that a vector is good for. Bodies that take a choice from the first byte get several.

@@ -67,7 +67,8 @@ impl<H: Handle> Directory<H> {
         &self.registry
     }
 
-    /// Registers a tunnel, see [`Registry::insert`], and wakes the requests that wait for its node or cluster.
+    /// Registers a tunnel, see [`Registry::insert`], and wakes the requests that wait for its node or cluster. Whoever enters
+    /// one that is still opening [`ring`](Self::ring)s again when it is open, as a responder does.
     pub fn insert(&self, admitted: Admitted, id: TunnelId, handle: H) -> Result<Inserted<H>, InsertError> {
         let claim = admitted.place().claim.clone();
         let inserted = self.registry.insert(admitted, id, handle)?;

@@ -106,7 +106,7 @@ impl Decoder {
             if kind == Kind::Bad || is_too_much {
                 let instead = judged.instead.get_or_insert_with(|| block[..begin].to_vec());
                 if field.is_kept {
-                    put_filler(name_bytes + value_bytes, instead);
+                    put_filler(name_bytes + value_bytes, instead)?;
                 }
             } else {
                 append(&mut judged.instead, &block[begin..at]);
@@ -165,12 +165,14 @@ fn append(instead: &mut Option<Vec<u8>>, bytes: &[u8]) {
     }
 }
 
-/// A field for the table of this size, without the 32 bytes that each has.
-fn put_filler(bytes: usize, into: &mut Vec<u8>) {
+/// A field for the table of this size, without the 32 bytes that each has. None stands for an empty name with an empty
+/// value: a name has a byte, and the table would no longer be that of the peer.
+fn put_filler(bytes: usize, into: &mut Vec<u8>) -> Result<(), Broken> {
+    let value = bytes.checked_sub(1).ok_or(Broken)?;
     into.extend_from_slice(b"\x40\x01x");
-    let value = bytes.saturating_sub(1);
     put_integer(value, into);
     into.resize(into.len() + value, b'x');
+    Ok(())
 }
 
 /// A length of a string that is no Huffman code. RFC 7541 section 5.1

@@ -107,7 +107,10 @@ fn integers_are_read_as_they_are_written() {
 
 #[test]
 fn what_breaks_hpack_is_left_to_the_reader() {
-    for block in [&[0x80][..], &[0xff], &[0x40, 0x01], &[0x00, 0x85, 0x1f, 0xff], &[0x00, 0x01, b'x', 0x81, 0x00]] {
+    // A field of no bytes at all has no other of its size.
+    for block in
+        [&b"\x40\0\0"[..], &[0x80], &[0xff], &[0x40, 0x01], &[0x00, 0x85, 0x1f, 0xff], &[0x00, 0x01, b'x', 0x81, 0x00]]
+    {
         assert_eq!(Decoder::default().judge(block, HEAD), Err(Broken), "{block:?}");
     }
 }
