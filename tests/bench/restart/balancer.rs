@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::place::TO_NODE;
 use crate::support::http1::get;
+use crate::support::site::TO_NODE;
 
 /// Between two questions whether a responder is ready.
 const CHECK: Duration = Duration::from_millis(100);

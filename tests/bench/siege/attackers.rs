@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use crate::place::{Place, TO_NODE};
+use crate::place::Place;
+use crate::support::site::TO_NODE;
 use crate::thread::on_own_thread;
 
 /// All of them, as `--parties` names them.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::place::TO_NODE;
 use crate::support::http1::get;
+use crate::support::site::TO_NODE;
 
 /// Nobody waits longer; what has no answer by then is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
