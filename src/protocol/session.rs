@@ -58,6 +58,8 @@ pub struct Session {
     /// A peer that is not heard is not waited for. spec: CT-28
     hurried: bool,
     heard_at: Instant,
+    /// When the first probe of the tunnel is due, whatever is heard before, until one was sent. spec: CT-52
+    first_probe: Option<Instant>,
     activity: Activity,
     /// Whether CLOSE exists on this transport.
     closes: bool,
@@ -101,6 +103,7 @@ impl Session {
             suspect: false,
             hurried: false,
             heard_at: now,
+            first_probe: None,
             activity: Activity::default(),
             closes: false,
             pace: Pace::new(now),
@@ -222,6 +225,9 @@ impl Session {
             self.activity.heard();
             self.timers.stop(Timer::Suspect);
             self.timers.set(Timer::Keepalive, self.heard_at, self.timing.keepalive_interval);
+            if let Some(at) = self.first_probe {
+                self.timers.set_earlier(Timer::Keepalive, at, Duration::ZERO);
+            }
             self.timers.set(Timer::Idle, self.heard_at, self.timing.idle_timeout);
             if std::mem::take(&mut self.suspect) {
                 self.event(Event::Alive);
@@ -249,6 +255,16 @@ impl Session {
     pub fn measure_rtt(&mut self, now: Instant) {
         if self.phase.is_live() {
             self.timers.set(Timer::Sample, now, Duration::ZERO);
+        }
+    }
+
+    /// Asks for the first sign of life after this part of the keepalive interval, 0 to 1, whatever is heard before: tunnels
+    /// that came up together then do not all speak at the same moments. Nothing unless the tunnel is open. spec: CT-52
+    pub fn spread_keepalive(&mut self, now: Instant, part: f64) {
+        if self.phase.is_live() && self.timers.get(Timer::Suspect).is_none() {
+            let at = now + self.timing.keepalive_interval.mul_f64(part.clamp(0.0, 1.0));
+            self.first_probe = Some(at);
+            self.timers.set_earlier(Timer::Keepalive, at, Duration::ZERO);
         }
     }
 
@@ -415,6 +431,7 @@ impl Session {
         self.send(&Frame::Ping(self.probes.sent.to_be_bytes()));
         self.probes.sent += 1;
         self.probes.newest_at = Some(now);
+        self.first_probe = None;
         self.timers.stop(Timer::Keepalive);
         self.timers.set(Timer::Suspect, now, self.timing.suspect_timeout);
     }

@@ -292,6 +292,19 @@ fn a_tunnel_that_is_heard_is_not_probed() {
     assert_eq!(pair.initiator.deadline(), Some(pair.at(64 * SECOND)));
 }
 
+// spec: CT-52
+#[test]
+fn the_first_probe_of_a_tunnel_comes_when_it_is_told_to_even_if_the_peer_is_heard_meanwhile() {
+    let mut pair = Pair::open();
+    pair.initiator.spread_keepalive(pair.at(Duration::ZERO), 0.3);
+    pair.initiator.heard(pair.at(SECOND));
+    assert_eq!(pair.initiator.deadline(), Some(pair.at(Duration::from_millis(1500))));
+    pair.initiator.timeout(pair.at(Duration::from_millis(1500)));
+    assert_eq!(frames(&outputs(&mut pair.initiator)), [Frame::Ping([0; 8])]);
+    pair.initiator.heard(pair.at(2 * SECOND));
+    assert_eq!(pair.initiator.deadline(), Some(pair.at(7 * SECOND)), "only the first");
+}
+
 // spec: CT-41
 #[test]
 fn the_initiator_probes_as_often_as_welcome_says() {

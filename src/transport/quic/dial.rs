@@ -187,6 +187,7 @@ impl Connected {
             hello.services.clone(),
         );
         state.note_rtt(quic.rtt());
+        control.session().spread_keepalive(Instant::now(), rand::random());
         let (sender, commands) = mpsc::channel(COMMANDS);
         let probes = sender.downgrade();
         let connection = Connection {
