@@ -60,11 +60,12 @@ pub struct AcceptedTunnel {
     pub slot: u32,
     /// How often that slot has connected.
     pub generation: u64,
-    /// `quic` or `tcp`.
+    /// `quic`, `tcp` or `envoy`.
     pub transport: String,
     /// `ip:port` of the initiator as seen from here.
     pub remote: String,
-    /// `healthy`, `suspect` or `draining`.
+    /// `opening` (WELCOME has not left yet), `healthy`, `suspect` (also a tunnel of an Envoy that has not shown yet that it
+    /// works) or `draining`.
     pub health: String,
     /// Since it was admitted.
     pub age_seconds: u64,
@@ -96,7 +97,7 @@ pub struct DialledTunnel {
     pub generation: u64,
     /// `connecting`, `connected`, `failed`, `recovered`, `backoff` or `cannot_connect`.
     pub state: String,
-    /// `quic` or `tcp`; what is tried while there is none.
+    /// `quic`, `tcp` or `envoy`; what is tried while there is none.
     pub transport: String,
     /// Since the state was entered.
     pub since_seconds: u64,

@@ -20,12 +20,12 @@ use table::{KEYS, Key};
 
 /// No key accepts it, unless it accepts any text.
 const PROBE: &str = "\u{2603}";
-/// A file with each section and nothing in it that could be left out.
+/// A file with each section and as little in it as it can do with. What stands in it is nobody's default; a test sees to it.
 const SMALL: &str = "responder: { listen: { quic: '127.0.0.1:1', tcp: '127.0.0.1:1' }, tls: { cert: a, key: b }, \
                      insecure_accept_any: true, envoy: {} }\n\
                      egress: [ { http: '127.0.0.1:2', host_id: a, routes: [ { host: a, service: a } ] } ]\n\
                      initiator: { node: a, cluster: a, tls: { ca: a }, \
-                     tunnels: [ { to: 'a:1', transport: envoy, envoy: {} }, { to: 'a:1' } ] }\n\
+                     tunnels: [ { to: 'a:1' }, { to: 'a:1', transport: envoy, envoy: {} } ] }\n\
                      services: [ { name: a, match: {}, target: 'http://a' } ]\n";
 /// How wide a line of the page is.
 const WIDTH: usize = 80;
@@ -230,6 +230,37 @@ mod tests {
         }
     }
 
+    /// What stands at this path in a file, as text; `[]` is any item.
+    fn written<'a>(at: &'a Node, path: &[&str], found: &mut Vec<&'a str>) {
+        match (&at.value, path.split_first()) {
+            (Value::Scalar(text), None) => found.push(text),
+            (Value::List(items), _) => items.iter().for_each(|item| written(item, path, found)),
+            (Value::Map(entries), Some((segment, rest))) => {
+                let named = entries.iter().filter(|entry| entry.key == segment.trim_end_matches("[]"));
+                named.for_each(|entry| written(&entry.node, rest, found));
+            }
+            _ => {}
+        }
+    }
+
+    // The page said that `insecure_accept_any` was true where it is absent.
+    #[test]
+    fn no_value_of_the_small_file_is_shown_as_a_default() {
+        let small = document::parse(SMALL).0.into_iter().next().unwrap();
+        let defaults = Defaults::read();
+        let required = asked(&whole_file());
+        for key in KEYS.iter().filter(|key| required.get(key.path) == Some(&false)) {
+            let shown = key.absent.map_or_else(|| defaults.of(key.path), str::to_owned);
+            let mut found = Vec::new();
+            written(&small, &key.path.split('.').collect::<Vec<_>>(), &mut found);
+            assert!(
+                !found.contains(&&*shown),
+                "{}: {shown} stands in SMALL; say what is meant with .absent()",
+                key.path
+            );
+        }
+    }
+
     #[test]
     fn the_page_is_the_one_that_the_readme_points_to() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/keys.md");
@@ -249,6 +280,9 @@ mod tests {
             ("egress[].balance", "two_choices, round_robin or hash", "two_choices"),
             ("responder.quotas.tunnels_per_node", "a whole number from 1 to ", "16"),
             ("workers", "a whole number from 1 to 256", "1"),
+            ("responder.insecure_accept_any", "true or false", "false"),
+            ("initiator.tunnels[].transport", "auto, quic, tcp or envoy", "auto"),
+            ("egress[].access_log.query", "true or false", "false"),
         ] {
             let entry = page.split("\n##").find(|entry| entry.contains(&format!("`{key}`"))).unwrap();
             assert!(entry.contains(&format!("value    {value}")), "{entry}");

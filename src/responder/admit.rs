@@ -170,8 +170,9 @@ fn welcome(terms: &Terms, tunnel: &Tunnel, observed: String) -> Welcome {
     }
 }
 
-/// Drives the tunnel and takes it out of the registry as soon as it drains.
-/// Ends it when its certificates do. spec: SE-40
+/// Drives the tunnel to its end, and says why it ended. Meanwhile it is taken out of the choice as soon as it drains, drained
+/// when what admitted it has ended (spec: SE-40), and closed when a fresh token does not admit it any more (spec: CT-32);
+/// requests that wait for it are woken when it opens, is suspect or lives again. Dropped, it leaves the tunnel undriven.
 async fn attend(
     shared: &Shared,
     tunnel: &Tunnel,

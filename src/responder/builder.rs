@@ -20,7 +20,8 @@ use crate::transport::tcp::envoy::AcceptSettings;
 
 /// What a responder without a name calls itself.
 pub const DEFAULT_NAME: &str = "adit";
-/// For how long after its start a responder takes a node that it does not know for one that has not come back yet.
+/// For how long after its start a responder takes a node that it does not know for one that has not come back yet: 10 s,
+/// in which an initiator notices the restart and dials again, over either transport.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// How often a free UDP port is tried whose TCP port turns out to be taken.
 const PORT_PAIRS: usize = 16;
@@ -191,8 +192,8 @@ impl<Peers> Builder<Peers> {
         Self { envoy: Some(envoy), ..self }
     }
 
-    /// For how long after the start a request may wait for a node that was never seen, as it does for one that is
-    /// reconnecting; default [`DEFAULT_GRACE`].
+    /// For how long after it is bound every node that is not known counts as one that is reconnecting: a request for it
+    /// waits, as long as its listener's `hold` at most. Default [`DEFAULT_GRACE`]; zero: no request waits for such a node.
     pub fn grace(self, grace: Duration) -> Self {
         Self { grace, ..self }
     }

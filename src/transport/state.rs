@@ -34,9 +34,9 @@ pub enum Phase {
     Open,
     /// It may carry exchanges, and has not shown yet that it works: a new tunnel of an Envoy. spec: EV-21
     Unproven,
-    /// The peer has been silent for the suspect timeout although it owes an answer. spec: CT-5
+    /// The peer has been silent for the suspect timeout although it owes an answer. spec: CT-42
     Suspect,
-    /// One end announced a drain: no new exchanges. spec: CT-7
+    /// One end announced a drain: no new exchanges. spec: CT-20
     Draining {
         /// Not before this much time should a replacement be dialled to the same responder.
         reconnect_after: Duration,
@@ -73,7 +73,7 @@ pub struct TunnelSnapshot {
     pub generation: u64,
     /// What carries it.
     pub transport: TransportKind,
-    /// `healthy`, `suspect`, `draining` or `closed`.
+    /// `healthy`, `suspect` (also a tunnel of an Envoy that has not shown yet that it works), `draining` or `closed`.
     pub state: &'static str,
     /// The peer's address as seen here.
     pub remote: SocketAddr,

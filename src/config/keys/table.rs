@@ -49,8 +49,9 @@ pub(super) const KEYS: &[Key] = &[
         .form("text of 1 to 128 bytes")
         .absent("the host's name"),
     section("responder.listen", "Where tunnels are accepted: at least one of the two, usually both on one port number."),
-    key("responder.listen.quic", "The UDP address for tunnels over QUIC.", "\"0.0.0.0:7843\""),
-    key("responder.listen.tcp", "The TCP address for tunnels over TCP, and for those of Envoy.", "\"0.0.0.0:7843\""),
+    key("responder.listen.quic", "The UDP address for tunnels over QUIC.", "\"0.0.0.0:7843\"").absent("none; one of the two must be there"),
+    key("responder.listen.tcp", "The TCP address for tunnels over TCP, and for those of Envoy.", "\"0.0.0.0:7843\"")
+        .absent("none; one of the two must be there"),
     section("responder.tls", "What initiators are shown, and which certificates of theirs are genuine."),
     key("responder.tls.cert", "The responder's certificate; it must name what initiators dial.", "cloud.pem").form(CERTIFICATE),
     key("responder.tls.key", "The private key of `cert`, readable by its owner only.", "cloud.key").form(PRIVATE_KEY),
@@ -83,9 +84,15 @@ pub(super) const KEYS: &[Key] = &[
         "Admits whoever connects, under any name. For trials only: whoever reaches the listener can take the traffic of \
          any node.",
         "false",
+    )
+    .absent("false"),
+    key("responder.handshake_timeout", "How long a handshake may take, from when its connection is there.", "10s"),
+    key(
+        "responder.max_pending_handshakes",
+        "Room, for each transport, for connections in TLS, and as much again for those whose claim is judged; two times (TCP) \
+         or four times (QUIC) as many may wait before TLS. Where it is used up, the oldest gives way.",
+        "1024",
     ),
-    key("responder.handshake_timeout", "How long a handshake may take.", "10s"),
-    key("responder.max_pending_handshakes", "How many handshakes may be under way at once.", "1024"),
     key(
         "responder.keepalive",
         "Silence after which a tunnel is probed; initiators are told to do the same. Shorter notices a dead path sooner \
@@ -102,11 +109,15 @@ pub(super) const KEYS: &[Key] = &[
         "/var/lib/adit",
     )
     .form("a path")
-    .absent("the first that can be made of `$STATE_DIRECTORY`, `/var/lib/adit` if it exists, `$XDG_STATE_HOME/adit`, `~/.local/state/adit`; none for port 0"),
+    .absent(
+        "a subfolder named after the address, in the first of these in which it can be made: `$STATE_DIRECTORY`, `/var/lib/adit` \
+         if it exists, `$XDG_STATE_HOME/adit`, `~/.local/state/adit`; none for port 0",
+    ),
     key(
         "responder.grace",
-        "For how long after the start a request waits (`hold`) for a node that is not known, and `/ready` for those that \
-         were connected before; 0 waits for neither.",
+        "For how long after the start a request for a node that is not known waits (each for `hold` at most), and for how long at \
+         most `/ready` says 503 until all nodes that were connected before are back, or, where none is known, until the first \
+         tunnel is up; 0 waits for neither.",
         "10s",
     ),
     section("responder.envoy", "Takes the reverse tunnels of Envoy initiators on `listen.tcp`."),
@@ -127,7 +138,7 @@ pub(super) const KEYS: &[Key] = &[
     key("responder.envoy.inner_name", "The name that an initiator's certificate must have inside its tunnel.", "edge.example.org")
         .absent("it must have the key that it showed in the handshake"),
     section("egress", "Listeners for the requests that go into tunnels; needs a responder."),
-    key("egress[].http", "Where HTTP/1.1 and HTTP/2 are taken; port 0 is a free one.", "\"127.0.0.1:8085\""),
+    key("egress[].http", "Where HTTP/1.1 and HTTP/2 are taken; port 0 is a free one.", "\"127.0.0.1:8085\"").absent("none, it must be there"),
     key("egress[].tcp", "Not supported yet: a listener for raw TCP.", "").form("nothing yet").absent("none"),
     key("egress[].udp", "Not supported yet: a listener for UDP.", "").form("nothing yet").absent("none"),
     section("egress[].tls", "Takes TLS instead of clear text; ALPN chooses between HTTP/1.1 and HTTP/2."),
@@ -141,7 +152,8 @@ pub(super) const KEYS: &[Key] = &[
         "Whom a request is for, made from the request: the node of that name, else a node of the cluster of that name.",
         "\"%REQ(x-node-id?x-cluster-id)%\"",
     )
-    .form(TEMPLATE),
+    .form(TEMPLATE)
+    .absent("none, it or `to` must be there"),
     key("egress[].tenant", "The tenant in which the host id is looked up, fixed or made from the request.", "acme")
         .form(TEMPLATE)
         .absent("default"),
@@ -167,7 +179,7 @@ pub(super) const KEYS: &[Key] = &[
          its connection.",
         "2s",
     ),
-    key("egress[].deadline", "How long the response may take to begin before the request is answered 504.", "60s"),
+    key("egress[].deadline", "How long the response may take to begin before the request is answered 504; the time that the client takes to deliver its body does not count.", "60s"),
     key("egress[].balance", "How a node of a cluster is chosen; `hash` needs `affinity`.", "two_choices"),
     key(
         "egress[].half_close",
@@ -176,7 +188,7 @@ pub(super) const KEYS: &[Key] = &[
         "false",
     ),
     key("egress[].access_log", "Whether each exchange leaves a line in the log; the long form has more to say.", "{ query: true }"),
-    key("egress[].access_log.query", "Whether the line has the query of the path, which often holds secrets.", "true"),
+    key("egress[].access_log.query", "Whether the line has the query of the path, which often holds secrets.", "true").absent("false"),
     key(
         "egress[].trust",
         "The addresses and prefixes of the proxies in front. What they say of a client (Forwarded, X-Forwarded-*, X-Real-IP, \
@@ -188,7 +200,7 @@ pub(super) const KEYS: &[Key] = &[
     section("egress[].limits", "What one client may ask for."),
     key("egress[].limits.head_bytes", "The largest head of a request; a larger one is answered 431.", "64KiB"),
     key("egress[].limits.head_fields", "The most fields in a head; more are answered 431.", "100"),
-    key("egress[].limits.connections", "How many connections may be open at once; more wait in the backlog of the kernel.", "16384"),
+    key("egress[].limits.connections", "How many connections may be open at once, fewer where file descriptors are short; more wait in the backlog of the kernel.", "16384"),
     key(
         "egress[].limits.body_idle",
         "How long the sender of a request may deliver nothing of its body, while it is its turn and no response has begun; \
@@ -203,7 +215,8 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "egress[].limits.exchange_idle",
-        "How long nothing may move in either direction once a response has begun; then it is cut.",
+        "How long nothing may move in either direction once a response has begun; then it is cut. Where a target holds back the \
+         upload of an HTTP/1 client, after `body_idle`.",
         "5m",
     ),
     section("initiator", "Dials responders: the side at the site."),
@@ -214,7 +227,8 @@ pub(super) const KEYS: &[Key] = &[
     section(
         "initiator.tunnels",
         "The responders that are dialled, each as a section of keys or as rc://node:cluster:tenant@host:port:count.",
-    ),
+    )
+    .form("a list of { to: host:port } or rc:// addresses, or one rc:// address"),
     key("initiator.tunnels[].to", "The responder; its name is resolved anew at each connection.", "\"cloud.example.com:7843\"")
         .form("host:port"),
     key("initiator.tunnels[].count", "How many tunnels are kept to each address of the name.", "2"),
@@ -249,11 +263,12 @@ pub(super) const KEYS: &[Key] = &[
     key("initiator.keepalive", "Silence after which a tunnel is probed, until the responder names its own time.", "5s"),
     key(
         "initiator.probe_interval",
-        "How long a tunnel that fell back to TCP waits before QUIC is tried again; up to three times that while it fails.",
+        "How long a tunnel that fell back to TCP waits before QUIC is tried again; up to three times that while it fails, and \
+         longer, up to 10 min, where QUIC was lost soon after it had taken over.",
         "10s",
     ),
     key("initiator.access_log", "Whether each exchange with a target leaves a line in the log.", "{ query: true }"),
-    key("initiator.access_log.query", "Whether the line has the query of the path, which often holds secrets.", "true"),
+    key("initiator.access_log.query", "Whether the line has the query of the path, which often holds secrets.", "true").absent("false"),
     key("initiator.token", "A credential beside the certificate, at most 8 KiB.", "\"file:token\"").form(SECRET),
     section("services", "What this initiator exports; nothing else can be reached through its tunnels. Needs an initiator."),
     key("services[].name", "How an egress asks for it; unique in the file.", "api"),

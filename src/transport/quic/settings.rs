@@ -17,7 +17,9 @@ pub struct QuicSettings {
     /// Bytes that a peer may have under way on one stream. Default 2 MiB; with loss, more than about 2.4 MB makes quinn
     /// give up the connection ("too many gaps").
     pub stream_receive_window: u32,
-    /// Bytes that a peer may have under way on the connection: its memory budget here. Default 16 MiB.
+    /// Bytes that a peer may have under way on the connection beside those of streams that nobody reads: each of these adds
+    /// `stream_receive_window`, for at most [`COVERED_STREAMS`](crate::protocol::budgets::COVERED_STREAMS) of them. Default
+    /// 16 MiB, so that a peer can make this end hold 272 MiB at the very most. spec: SE-9
     pub receive_window: u32,
     /// Bytes that this end keeps for retransmission. Default 16 MiB.
     pub send_window: u64,
