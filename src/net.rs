@@ -37,6 +37,7 @@ macro_rules! forward_writes {
 }
 
 mod address_watch;
+mod addresses;
 mod cork;
 mod descriptors;
 mod guarded;
@@ -55,6 +56,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 pub use address_watch::AddressWatch;
+pub use addresses::{connect_any, in_turns};
 pub use cork::{Cork, Corked};
 pub use descriptors::{descriptors, for_clients, raise_descriptors};
 pub(crate) use forward_writes;

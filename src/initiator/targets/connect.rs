@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 
 use super::halves::{ReadHalf, WriteHalf};
 use crate::message::failure::{Cause, Failure};
+use crate::net::{connect_any, in_turns};
 
 /// Where a target listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,28 +42,52 @@ pub(super) enum Socket {
     Unix(UnixStream),
 }
 
-/// Dials the target, giving up after `limit` (which includes asking for its address).
-///
-/// # Cancel safety
-///
-/// Dropping the future abandons the attempt.
-pub(super) async fn connect(address: &Address, limit: Duration) -> Result<Socket, Failure> {
-    match timeout(limit, dial(address)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Failure::new(Cause::TargetTimeout, format!("no connection to the target within {limit:?}"))),
-    }
+/// How connections to one target are made.
+pub(super) struct Dialer {
+    address: Address,
+    limit: Duration,
+    /// The address of its name that answered last.
+    latest: Mutex<Option<SocketAddr>>,
 }
 
-async fn dial(address: &Address) -> Result<Socket, Failure> {
-    match address {
-        Address::Tcp { host, port } => {
-            let addresses = resolve(host, *port).await?;
-            let stream = TcpStream::connect(&addresses[..]).await.map_err(|error| refused(&error))?;
-            // Small messages must not wait for the acknowledgement of the one before; a failure only costs latency.
-            let _ = stream.set_nodelay(true);
-            Ok(Socket::Tcp(stream))
+impl Dialer {
+    /// Gives up after `limit`, which includes asking for the address of a name.
+    pub(super) fn new(address: Address, limit: Duration) -> Self {
+        Self { address, limit, latest: Mutex::default() }
+    }
+
+    /// Makes a connection. Of several addresses of the name, the one that answered last goes first, and one that does not
+    /// answer keeps nobody waiting for long. RFC 8305
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the attempt.
+    pub(super) async fn connect(&self) -> Result<Socket, Failure> {
+        match timeout(self.limit, self.dial()).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let details = format!("no connection to the target within {:?}", self.limit);
+                Err(Failure::new(Cause::TargetTimeout, details))
+            }
         }
-        Address::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await.map_err(|error| refused(&error))?)),
+    }
+
+    async fn dial(&self) -> Result<Socket, Failure> {
+        match &self.address {
+            Address::Tcp { host, port } => Ok(Socket::Tcp(self.connect_to(&resolve(host, *port).await?).await?)),
+            Address::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await.map_err(|error| refused(&error))?)),
+        }
+    }
+
+    async fn connect_to(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
+        let latest = *self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = in_turns(addresses.iter().copied(), latest);
+        let (address, stream) =
+            connect_any(&turns, |address| TcpStream::connect(address)).await.map_err(|error| refused(&error))?;
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        // Small messages must not wait for the acknowledgement of the one before; a failure only costs latency.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
     }
 }
 
@@ -138,5 +164,44 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_socket!(self, inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use socket2::{Domain, Socket as RawSocket, Type};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An address that answers nobody: its backlog is full, so the kernel drops whoever comes.
+    async fn dead() -> (SocketAddr, RawSocket, Vec<TcpStream>) {
+        let socket = RawSocket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+            waiting.push(stream);
+        }
+        (address, socket, waiting)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_keeps_no_exchange_from_the_next_one() {
+        let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (dead, _socket, _waiting) = dead().await;
+        let addresses = [dead, live.local_addr().unwrap()];
+        let dialer = Dialer::new(Address::Tcp { host: "unused".into(), port: 0 }, Duration::from_secs(60));
+        for (remembered, expected) in [(None, dead), (Some(addresses[1]), addresses[1])] {
+            assert_eq!(*dialer.latest.lock().unwrap(), remembered);
+            assert_eq!(in_turns(addresses, remembered)[0], expected, "tried first");
+            let began = Instant::now();
+            let stream = dialer.connect_to(&addresses).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
+            assert!(began.elapsed() < Duration::from_secs(30), "far from the kernel's own patience of two minutes");
+        }
     }
 }

@@ -15,7 +15,7 @@ use http::Version;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::Connection;
-use crate::initiator::targets::connect::{Address, connect};
+use crate::initiator::targets::connect::{Address, Dialer};
 use crate::initiator::targets::settings::TargetSettings;
 use crate::message::failure::Failure;
 
@@ -24,7 +24,7 @@ const KEEP_BUFFERS: Duration = Duration::from_secs(1);
 
 /// The connections of one target that wait for work.
 pub(super) struct Pool {
-    address: Address,
+    dialer: Dialer,
     settings: TargetSettings,
     /// The target last answered in HTTP/1.0.
     is_old: AtomicBool,
@@ -56,7 +56,8 @@ enum Keeper {
 
 impl Pool {
     pub(super) fn new(address: Address, settings: TargetSettings) -> Arc<Self> {
-        Arc::new(Self { address, settings, is_old: AtomicBool::new(false), waiting: Mutex::default() })
+        let dialer = Dialer::new(address, settings.connect_timeout);
+        Arc::new(Self { dialer, settings, is_old: AtomicBool::new(false), waiting: Mutex::default() })
     }
 
     /// Whether the target last answered in HTTP/1.0.
@@ -108,7 +109,7 @@ impl Pool {
 
     /// Makes a new connection.
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
-        connect(&self.address, self.settings.connect_timeout).await.map(Connection::new)
+        self.dialer.connect().await.map(Connection::new)
     }
 
     /// Closes what waited too long or was closed by the target, takes back the buffers of what is not in use, and says

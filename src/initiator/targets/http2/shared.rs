@@ -9,7 +9,7 @@ use h2::client::{Builder, Connection, SendRequest};
 use tokio::sync::watch;
 
 use super::liveness::{Heard, Life, OpenStream};
-use crate::initiator::targets::connect::{Address, Socket, connect};
+use crate::initiator::targets::connect::{Address, Dialer, Socket};
 use crate::initiator::targets::settings::TargetSettings;
 use crate::message::failure::{Cause, Failure};
 use crate::message::h2::guard::{Guard, Role};
@@ -24,7 +24,7 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 pub(super) struct Shared(Arc<Inner>);
 
 struct Inner {
-    address: Address,
+    dialer: Dialer,
     settings: TargetSettings,
     state: Mutex<State>,
 }
@@ -58,7 +58,8 @@ impl Handle {
 
 impl Shared {
     pub(super) fn new(address: Address, settings: TargetSettings) -> Self {
-        Self(Arc::new(Inner { address, settings, state: Mutex::new(State::None) }))
+        let dialer = Dialer::new(address, settings.connect_timeout);
+        Self(Arc::new(Inner { dialer, settings, state: Mutex::new(State::None) }))
     }
 
     /// The most bytes in a response's trailers.
@@ -122,7 +123,7 @@ impl Inner {
     }
 
     async fn connect(&self) -> Result<Handle, Failure> {
-        let socket = connect(&self.address, self.settings.connect_timeout).await?;
+        let socket = self.dialer.connect().await?;
         let mut builder = Builder::new();
         builder
             .enable_push(false)
