@@ -56,7 +56,7 @@ pub use responder::{AdmissionConfig, NodeConfig, ResponderConfig};
 pub use secret::Secret;
 pub use services::ServiceConfig;
 pub use surroundings::{Given, MAX_REFERENCED_BYTES, Nowhere, Process, Surroundings};
-pub use tls::{DialerTls, KeyPairFiles, ListenerTls};
+pub use tls::{DialerTls, KeyPairFiles, ListenerTls, TargetTlsConfig};
 
 const DEFAULT_LAME_DUCK: Duration = Duration::from_millis(300);
 const MAX_LAME_DUCK: Duration = Duration::from_secs(600);

@@ -10,6 +10,7 @@
 //!   name or IP address the operator wrote, never an address that DNS answered. [`server_name`] turns it into what
 //!   rustls and quinn want. It must be among the certificate's DNS or IP subject alternative names (the common name
 //!   is not looked at), the chain must end at a configured root, and no certificate in it may be revoked.
+//! * **A target, by the initiator.** As the responder, by the rules of its service; an explicit setting takes any.
 //! * **The initiator, by the responder.** The chain, as above. Names are read with [`peer_identity`] and compared
 //!   with the claim by policy.
 //! * **Pins** are hashes of the peer's own public key ([`spki_pin`]; never of an issuer's). They restrict: chain *and*
@@ -46,8 +47,8 @@ pub use examine::{examine, names, valid_until};
 pub use provider::provider;
 pub use reject::{Fault, Peer, Rejection};
 pub use settings::{
-    ClientCertificates, EgressTls, InitiatorTls, ResponderTls, egress_config, envoy_client_config, envoy_inner_config,
-    envoy_responder_config, initiator_config, responder_config, server_name,
+    ClientCertificates, EgressTls, InitiatorTls, ResponderTls, TargetTls, egress_config, envoy_client_config,
+    envoy_inner_config, envoy_responder_config, initiator_config, responder_config, server_name, target_config,
 };
 pub use store::{Credentials, load_crls, load_roots, parse_crls, parse_roots};
 pub use verify::Trust;

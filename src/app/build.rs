@@ -12,7 +12,7 @@ use crate::app::memory::Memory;
 use crate::app::state::{Parts, State};
 use crate::config::{AdminAddress, Checked, EgressConfig, InitiatorConfig, ResponderConfig};
 use crate::egress::{self, Egress, Pace, Settings as EgressSettings};
-use crate::initiator::serve::{DuplicateService, Services};
+use crate::initiator::serve::{ServiceError, Services};
 use crate::initiator::{self, Destination, Initiator};
 use crate::lifecycle::Ready;
 use crate::net;
@@ -54,9 +54,9 @@ pub enum AppError {
     /// A responder without an address; no checked configuration has one.
     #[error("responder.listen: expected quic, tcp or both")]
     Nowhere,
-    /// Two services of one name.
+    /// The services.
     #[error(transparent)]
-    Services(#[from] DuplicateService),
+    Services(#[from] ServiceError),
     /// The persisted keys.
     #[error("responder.state_dir")]
     Keys(#[from] SecretError),
@@ -210,7 +210,13 @@ fn egress(
 
 fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) -> Result<Initiator<Services>, AppError> {
     let recorder = Recorder::new(metrics, Side::Target, None, settings.access_log);
-    let list = config.services.iter().map(|service| service.settings()).collect();
+    for service in
+        config.services.iter().filter(|service| service.tls.as_ref().is_some_and(|tls| tls.insecure_accept_any))
+    {
+        let (name, target) = (&service.name, &service.target);
+        warn!(service = %name, %target, "tls.insecure_accept_any: whoever is between here and the target can read and change everything");
+    }
+    let list = config.services.iter().map(|service| service.settings()).collect::<Result<_, _>>()?;
     let services = Services::recorded(list, recorder)?;
     let tls = settings.tls.initiator()?;
     let destinations = settings.tunnels.iter().map(|tunnel| {

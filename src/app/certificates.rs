@@ -10,7 +10,7 @@ use crate::telemetry::Metrics;
 /// How often what is about to end is said again.
 const REMIND_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 /// What the gauge tells apart.
-const KINDS: [&str; 4] = ["responder", "initiator", "egress", "ca"];
+const KINDS: [&str; 5] = ["responder", "initiator", "egress", "ca", "service"];
 
 /// The end of each certificate that the file names, as it was read at the start.
 #[derive(Debug, Clone)]

@@ -118,6 +118,14 @@ fn warnings(checked: &Checked) -> Vec<String> {
             .extend(exposed.map(|exposed| format!("envoy.security {} to {}: {exposed}", security.label(), tunnel.to)));
     }
     warnings.extend(checked.egress.iter().flat_map(egress_warnings));
+    for service in
+        checked.services.iter().filter(|service| service.tls.as_ref().is_some_and(|tls| tls.insecure_accept_any))
+    {
+        warnings.push(format!(
+            "service {}: tls.insecure_accept_any: whoever is between here and {} can read and change everything",
+            service.name, service.target
+        ));
+    }
     if checked.responder.as_ref().is_some_and(|responder| responder.admission.insecure_accept_any) {
         warnings.push("insecure_accept_any: whoever reaches the listener can take the traffic of any node".to_owned());
     }

@@ -20,7 +20,7 @@ pub const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 pub struct Inspected {
     /// Its key in the file, such as `initiator.tls.cert`.
     pub key: String,
-    /// Whose it is: `responder`, `initiator`, `egress` or `ca`.
+    /// Whose it is: `responder`, `initiator`, `egress`, `ca`, or `service` for what a target is shown.
     pub role: &'static str,
     /// What it says.
     pub summary: Summary,
@@ -95,6 +95,11 @@ fn shown(checked: &Checked) -> Vec<Shown<'_>> {
             private_key,
             ca,
         });
+    }
+    for (index, service) in checked.services.iter().enumerate() {
+        let Some(files) = service.tls.as_ref().and_then(|tls| tls.credentials.as_ref()) else { continue };
+        let (key, peer) = (format!("services[{index}].tls"), Peer::Client);
+        list.push(Shown { key, role: "service", peer, cert: &files.cert, private_key: &files.key, ca: None });
     }
     list
 }

@@ -4,10 +4,12 @@ use serde::{Serialize, Serializer};
 
 use crate::config::reader::{At, Section};
 use crate::config::show;
+use crate::config::tls::{TargetTlsConfig, target_tls};
 use crate::id::ServiceName;
 use crate::initiator::serve::ServiceSettings;
 use crate::initiator::targets::{Target, TargetSettings};
 use crate::message::pattern::{Match, PathPrefix};
+use crate::tls::TlsError;
 
 const MATCH_FORMS: &str = "{ host, prefix }, {} for every request, or none for requests that name the service";
 
@@ -26,20 +28,28 @@ pub struct ServiceConfig {
     #[serde(rename = "match", serialize_with = "match_as_written")]
     pub matches: Option<Match>,
     /// `target`: where its exchanges go; nothing else can be dialled through a tunnel. `http://host:port` (HTTP/1.1),
-    /// `h2c://host:port` (HTTP/2), both with port 80 when absent, `unix:/path` or `unix+h2c:/path`.
+    /// `h2c://host:port` (HTTP/2), both with port 80 when absent, the same over TLS as `https://host:port` and
+    /// `h2://host:port` (port 443), `unix:/path` or `unix+h2c:/path`.
     #[serde(serialize_with = "show::text")]
     pub target: Target,
+    /// `tls`: which target is genuine, and what it is shown; for `https://` and `h2://`, and needed there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TargetTlsConfig>,
 }
 
 impl ServiceConfig {
-    /// The settings of the initiator's service.
-    pub fn settings(&self) -> ServiceSettings {
-        ServiceSettings {
+    /// The settings of the initiator's service. Loads the files of `tls`.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn settings(&self) -> Result<ServiceSettings, TlsError> {
+        let tls = self.tls.as_ref().map(TargetTlsConfig::target).transpose()?;
+        Ok(ServiceSettings {
             name: self.name.clone(),
             matches: self.matches.clone(),
             target: self.target.clone(),
-            connections: TargetSettings::default(),
-        }
+            connections: TargetSettings { tls, ..TargetSettings::default() },
+        })
     }
 }
 
@@ -54,7 +64,19 @@ fn service(at: At<'_>, names: &mut Vec<ServiceName>) -> Option<ServiceConfig> {
         let name = section.required("name", "a name of 1 to 64 bytes", |at| unique_name(&at, names));
         let matches = section.required("match", MATCH_FORMS, matches);
         let target = section.required("target", "http://host:port, for example", |at| target(&at));
-        Some(ServiceConfig { name: name?, matches: matches?, target: target? })
+        let tls = section.optional("tls", target_tls);
+        match &target {
+            Some(target) if target.is_secure() && !section.has("tls") => {
+                section.missing("tls", "{ ca: a PEM file with the roots that the target's certificate must chain to }");
+            }
+            Some(target) if !target.is_secure() => {
+                if let Some(at) = section.find("tls") {
+                    at.wrong("says which certificate is genuine, and the target shows none; expected https:// or h2:// in target");
+                }
+            }
+            _ => {}
+        }
+        Some(ServiceConfig { name: name?, matches: matches?, target: target?, tls })
     })
 }
 
@@ -87,7 +109,7 @@ pub(super) fn host_and_prefix(section: &mut Section<'_>) -> Match {
 /// A relative path of a Unix socket counts from the file's directory.
 fn target(at: &At<'_>) -> Option<Target> {
     let text = at.text()?;
-    if let Some((scheme @ ("https" | "tcp" | "udp"), _)) = text.split_once("://") {
+    if let Some((scheme @ ("tcp" | "udp"), _)) = text.split_once("://") {
         at.wrong(format!("{scheme}:// targets are not supported yet; expected http://host:port, for example"));
         return None;
     }

@@ -8,7 +8,7 @@ use crate::config::reader::{At, Section};
 use crate::config::show;
 use crate::id::SpkiPin;
 use crate::tls::{
-    self, ClientCertificates, Credentials, EgressTls, InitiatorTls, TlsError, Trust, load_crls, load_roots,
+    self, ClientCertificates, Credentials, EgressTls, InitiatorTls, TargetTls, TlsError, Trust, load_crls, load_roots,
 };
 
 /// `tls` of a listener: what it shows and whom it trusts.
@@ -36,6 +36,24 @@ pub struct DialerTls {
     pub pins: Vec<SpkiPin>,
     /// `server_name`: the name that the responder's certificate must have; the host of the address when absent.
     pub server_name: Option<String>,
+}
+
+/// `tls` of a service: which target is genuine, and what it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TargetTlsConfig {
+    /// `cert` and `key`: PEM files; both or neither.
+    pub credentials: Option<KeyPairFiles>,
+    /// `ca`: PEM file with the roots that the target's certificate must chain to; without it, `pins` decide alone.
+    pub ca: Option<PathBuf>,
+    /// `pins`: when not empty, the target's key must be one of these, beside what `ca` asks.
+    #[serde(serialize_with = "show::list")]
+    pub pins: Vec<SpkiPin>,
+    /// `server_name`: the name that is asked for (SNI) and must be in the target's certificate; the host of the target when
+    /// absent.
+    pub server_name: Option<String>,
+    /// `insecure_accept_any`: takes whatever certificate the target shows, so that somebody on the way can read and change
+    /// everything. Default false.
+    pub insecure_accept_any: bool,
 }
 
 /// A certificate file and its key file.
@@ -98,6 +116,23 @@ impl DialerTls {
     }
 }
 
+impl TargetTlsConfig {
+    /// Loads what the target is shown, and which one is genuine.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn target(&self) -> Result<TargetTls, TlsError> {
+        let load = |files: &KeyPairFiles| Credentials::load(&files.cert, &files.key);
+        let roots = self.ca.as_deref().map(load_roots).transpose()?.unwrap_or_default();
+        let trust = Trust { roots, pins: self.pins.clone(), crls: Vec::new() };
+        Ok(TargetTls {
+            credentials: self.credentials.as_ref().map(load).transpose()?,
+            trust: Some(trust).filter(|_| !self.insecure_accept_any),
+            server_name: self.server_name.clone(),
+        })
+    }
+}
+
 /// The `tls` section of a listener. `with_crl` says whether this one takes revocation lists.
 pub(super) fn listener_tls(at: At<'_>, with_crl: bool) -> Option<ListenerTls> {
     at.section(|section| {
@@ -148,6 +183,27 @@ pub(super) fn dialer_tls(at: At<'_>) -> Option<DialerTls> {
         }
         let server_name = section.optional("server_name", |at| server_name(&at));
         Some(DialerTls { credentials, ca, pins, server_name })
+    })
+}
+
+/// `tls` of a service.
+pub(super) fn target_tls(at: At<'_>) -> Option<TargetTlsConfig> {
+    at.section(|section| {
+        let credentials = key_pair(section, "cert", "key");
+        let ca = section.optional("ca", roots);
+        let pins = section.or("pins", Vec::new(), |at| at.one_or_more(|at| at.parsed()));
+        let server_name = section.optional("server_name", |at| server_name(&at));
+        let insecure_accept_any = section.or("insecure_accept_any", false, |at| at.boolean());
+        let verifies = section.has("ca") || section.has("pins");
+        if insecure_accept_any && verifies {
+            section
+                .at()
+                .wrong("asks for a certificate and takes any; expected ca or pins, or insecure_accept_any alone");
+        }
+        if !insecure_accept_any && !verifies {
+            section.missing("ca", "a PEM file with the root certificates of the target, or pins of its key");
+        }
+        Some(TargetTlsConfig { credentials, ca, pins, server_name, insecure_accept_any })
     })
 }
 

@@ -31,10 +31,11 @@ use crate::protocol::handshake;
 use crate::proxy::exchange::answer;
 use crate::proxy::{ExchangeBody, Record, Recorder};
 use crate::telemetry::Side;
+use crate::tls::TlsError;
 use crate::transport::TunnelFacts;
 
 /// A service as the configuration describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ServiceSettings {
     /// Its name, unique among the services of an initiator.
     pub name: ServiceName,
@@ -50,6 +51,23 @@ pub struct ServiceSettings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the service {0} is there twice; expected each name once")]
 pub struct DuplicateService(pub ServiceName);
+
+/// Why a list of services cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// Two of them have one name.
+    #[error(transparent)]
+    Duplicate(#[from] DuplicateService),
+    /// TLS to a target.
+    #[error("the service {service}")]
+    Tls {
+        /// Which one.
+        service: ServiceName,
+        /// What is wrong with its settings.
+        source: TlsError,
+    },
+}
 
 /// The exported services. Clones share the connections to the targets.
 #[derive(Clone)]
@@ -70,8 +88,8 @@ impl Services {
     ///
     /// # Errors
     ///
-    /// A name is there twice.
-    pub fn new(list: Vec<ServiceSettings>) -> Result<Self, DuplicateService> {
+    /// [`ServiceError`]: a name is there twice, or TLS to a target cannot be set up.
+    pub fn new(list: Vec<ServiceSettings>) -> Result<Self, ServiceError> {
         Self::recorded(list, Recorder::silent(Side::Target))
     }
 
@@ -79,15 +97,17 @@ impl Services {
     ///
     /// # Errors
     ///
-    /// A name is there twice.
-    pub fn recorded(list: Vec<ServiceSettings>, recorder: Recorder) -> Result<Self, DuplicateService> {
+    /// As for [`Services::new`].
+    pub fn recorded(list: Vec<ServiceSettings>, recorder: Recorder) -> Result<Self, ServiceError> {
         let mut by_name = HashMap::with_capacity(list.len());
         let mut by_match = Vec::new();
         for service in list {
-            let exported = Arc::new(Exported::new(service.name, &service.target, service.connections));
+            let name = service.name.clone();
+            let exported = Exported::new(service.name, &service.target, service.connections);
+            let exported = Arc::new(exported.map_err(|source| ServiceError::Tls { service: name, source })?);
             by_match.extend(service.matches.map(|matches| (matches, Arc::clone(&exported))));
             if let Some(first) = by_name.insert(exported.name().clone(), exported) {
-                return Err(DuplicateService(first.name().clone()));
+                return Err(DuplicateService(first.name().clone()).into());
             }
         }
         by_match.sort_by_key(|(matches, _)| std::cmp::Reverse(matches.specificity()));
@@ -314,7 +334,14 @@ mod tests {
     #[test]
     fn a_name_is_there_once() {
         let twice = vec![service("api", None, "http://a"), service("api", None, "http://b")];
-        assert_eq!(Services::new(twice).err(), Some(DuplicateService("api".parse().unwrap())));
+        let error = Services::new(twice).err().unwrap();
+        assert!(matches!(error, ServiceError::Duplicate(DuplicateService(name)) if name.as_str() == "api"));
+    }
+
+    #[test]
+    fn a_target_over_tls_needs_to_be_told_from_others() {
+        let error = Services::new(vec![service("api", None, "https://a")]).err().unwrap();
+        assert!(matches!(error, ServiceError::Tls { source: TlsError::NoTrust { peer: "target" }, .. }), "{error}");
     }
 
     #[test]

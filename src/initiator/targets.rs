@@ -1,7 +1,7 @@
 //! The local services behind the initiator, and how an exchange reaches them.
 //!
 //! A target is named in the configuration and nowhere else; nothing a request carries changes what is dialled.
-//! HTTP/1.1 connections are reused, one exchange at a time; h2c targets share one connection.
+//! HTTP/1.1 connections are reused, one exchange at a time; targets that speak HTTP/2 share one connection.
 //!
 //! Bodies stream both ways. A body that was cut is an error, never a clean end: a cut upload leaves the target with an
 //! incomplete message, a cut download leaves the caller with an error. Dropping an exchange, as a future or as a
@@ -15,115 +15,35 @@ mod http1;
 mod http2;
 mod outbound;
 mod settings;
+mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upload;
 
-use std::fmt;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::EXPECT;
-use http::uri::Authority;
 use http::{Request, Response, request};
 use http_body::Body;
 
 pub use self::body::TargetBody;
-use self::connect::Address;
+use self::connect::Dialer;
 use self::outbound::Outbound;
 pub use self::settings::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_HEAD_BYTES, DEFAULT_HEAD_FIELDS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE,
     TargetSettings,
 };
+use self::target::Speaks;
+pub use self::target::{Target, TargetError};
 use self::upload::Upload;
 use crate::message::BoxError;
 use crate::message::failure::Failure;
 use crate::message::fields::strip_hop_by_hop;
 use crate::message::interim::{InformationalSink, SendInterim};
-
-/// Where a service is, and what it speaks there.
-///
-/// Written `http://host:port`, `h2c://host:port`, `unix:/path` (HTTP/1.1) or `unix+h2c:/path`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    address: Address,
-    speaks: Speaks,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speaks {
-    Http1,
-    Http2,
-}
-
-/// Why a text is not a target.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TargetError {
-    /// The scheme is unknown or not there yet.
-    #[error("{0:?} is not a target; expected http://host:port, h2c://host:port, unix:/path or unix+h2c:/path")]
-    Scheme(String),
-    /// What follows the scheme is not a host with an optional port.
-    #[error("{0:?} does not name a host; expected host or host:port and nothing behind it")]
-    Host(String),
-    /// A unix target without an absolute path.
-    #[error("{0:?} does not name a socket; expected an absolute path")]
-    Path(String),
-}
-
-impl Target {
-    /// Reads a target; the error says what would be accepted. A missing port is 80.
-    pub fn parse(text: &str) -> Result<Self, TargetError> {
-        if let Some(rest) = text.strip_prefix("http://") {
-            Ok(Self { address: tcp(rest)?, speaks: Speaks::Http1 })
-        } else if let Some(rest) = text.strip_prefix("h2c://") {
-            Ok(Self { address: tcp(rest)?, speaks: Speaks::Http2 })
-        } else if let Some(rest) = text.strip_prefix("unix+h2c:") {
-            Ok(Self { address: unix(rest)?, speaks: Speaks::Http2 })
-        } else if let Some(rest) = text.strip_prefix("unix:") {
-            Ok(Self { address: unix(rest)?, speaks: Speaks::Http1 })
-        } else {
-            Err(TargetError::Scheme(text.to_owned()))
-        }
-    }
-}
-
-fn tcp(rest: &str) -> Result<Address, TargetError> {
-    let wrong = || TargetError::Host(rest.to_owned());
-    let authority: Authority = rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|_| wrong())?;
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let port_is_sound = authority.port_u16().is_some() || authority.as_str().len() == authority.host().len();
-    if host.is_empty() || authority.as_str().contains('@') || !port_is_sound {
-        return Err(wrong());
-    }
-    Ok(Address::Tcp { host: host.to_owned(), port: authority.port_u16().unwrap_or(80) })
-}
-
-fn unix(rest: &str) -> Result<Address, TargetError> {
-    let path = PathBuf::from(rest.strip_prefix("//").unwrap_or(rest));
-    if path.is_absolute() { Ok(Address::Unix(path)) } else { Err(TargetError::Path(rest.to_owned())) }
-}
-
-impl FromStr for Target {
-    type Err = TargetError;
-
-    fn from_str(text: &str) -> Result<Self, TargetError> {
-        Self::parse(text)
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.address, self.speaks) {
-            (Address::Tcp { .. }, Speaks::Http1) => write!(f, "http://{}", self.address),
-            (Address::Tcp { .. }, Speaks::Http2) => write!(f, "h2c://{}", self.address),
-            (Address::Unix(_), Speaks::Http1) => write!(f, "unix:{}", self.address),
-            (Address::Unix(_), Speaks::Http2) => write!(f, "unix+h2c:{}", self.address),
-        }
-    }
-}
+use crate::tls::TlsError;
 
 /// Exchanges with one target. Clones share its connections.
 #[derive(Clone)]
@@ -137,12 +57,16 @@ enum Client {
 
 impl TargetClient {
     /// A client without a connection yet; the first exchange makes one.
-    pub fn new(target: &Target, settings: TargetSettings) -> Self {
-        let address = target.address.clone();
-        Self(match target.speaks {
-            Speaks::Http1 => Client::Http1(http1::Client::new(address, settings)),
-            Speaks::Http2 => Client::Http2(Arc::new(http2::Client::new(address, settings))),
-        })
+    ///
+    /// # Errors
+    ///
+    /// The target is reached over TLS, and its settings do not say which one is genuine or cannot be used.
+    pub fn new(target: &Target, settings: TargetSettings) -> Result<Self, TlsError> {
+        let dialer = Dialer::new(target, &settings)?;
+        Ok(Self(match target.speaks {
+            Speaks::Http1 => Client::Http1(http1::Client::new(dialer, settings)),
+            Speaks::Http2 => Client::Http2(Arc::new(http2::Client::new(dialer, settings))),
+        }))
     }
 
     /// Sends the request and waits for the head of the final response.

@@ -62,6 +62,12 @@ pub enum Cause {
     TargetTimeout,
     /// The target closed the connection before a response began.
     TargetClosed,
+    /// The target's certificate is not accepted.
+    TargetTlsCertificate,
+    /// The target ended TLS with an alert: it does not take what this end showed or asked for.
+    TargetTlsAlert,
+    /// The target does not speak TLS, or not as it was asked to.
+    TargetTlsProtocol,
     /// The target's response breaks HTTP's rules.
     TargetProtocol,
     /// The head of the target's response breaks a limit.
@@ -74,7 +80,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause: the values of the metric label.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestCut,
@@ -96,6 +102,9 @@ impl Cause {
         Self::TargetUnreachable,
         Self::TargetTimeout,
         Self::TargetClosed,
+        Self::TargetTlsCertificate,
+        Self::TargetTlsAlert,
+        Self::TargetTlsProtocol,
         Self::TargetProtocol,
         Self::TargetHeadTooLarge,
         Self::TargetCut,
@@ -127,6 +136,9 @@ impl Cause {
             Self::TargetUnreachable => (S::BAD_GATEWAY, "destination_unavailable", "target_unreachable"),
             Self::TargetTimeout => (S::GATEWAY_TIMEOUT, "connection_timeout", "target_timeout"),
             Self::TargetClosed => (S::BAD_GATEWAY, "connection_terminated", "target_closed"),
+            Self::TargetTlsCertificate => (S::BAD_GATEWAY, "tls_certificate_error", "target_tls_certificate"),
+            Self::TargetTlsAlert => (S::BAD_GATEWAY, "tls_alert_received", "target_tls_alert"),
+            Self::TargetTlsProtocol => (S::BAD_GATEWAY, "tls_protocol_error", "target_tls_protocol"),
             Self::TargetProtocol => (S::BAD_GATEWAY, "http_protocol_error", "target_protocol"),
             Self::TargetHeadTooLarge => (S::BAD_GATEWAY, "http_response_header_section_size", "target_head_too_large"),
             Self::TargetCut => (S::BAD_GATEWAY, "http_response_incomplete", "target_cut"),
@@ -147,12 +159,15 @@ impl Cause {
     }
 
     /// What can go wrong at the target before a response begins. No two have the same status and error type.
-    const BEFORE_RESPONSE: [Self; 7] = [
+    const BEFORE_RESPONSE: [Self; 10] = [
         Self::TargetDns,
         Self::TargetRefused,
         Self::TargetUnreachable,
         Self::TargetTimeout,
         Self::TargetClosed,
+        Self::TargetTlsCertificate,
+        Self::TargetTlsAlert,
+        Self::TargetTlsProtocol,
         Self::TargetProtocol,
         Self::TargetHeadTooLarge,
     ];
@@ -313,6 +328,7 @@ mod tests {
             (Cause::PeerReset, 502),
             (Cause::TargetRefused, 502),
             (Cause::TargetTimeout, 504),
+            (Cause::TargetTlsCertificate, 502),
             (Cause::Deadline, 504),
         ] {
             assert_eq!(cause.status().as_u16(), status, "{cause:?}");

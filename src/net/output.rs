@@ -32,6 +32,11 @@ impl Output {
         self.waiting
     }
 
+    /// Whether everything was written and flushed: what lies below may keep bytes, as TLS does.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.waiting == 0 && !self.unflushed
+    }
+
     /// Bytes written since the connection began.
     pub(crate) fn written(&self) -> u64 {
         self.written

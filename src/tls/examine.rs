@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use crate::tls::certificate::{Summary, hosts, peer_identity, subject_and_issuer};
 use crate::tls::reject::{Fault, Peer, Rejection};
-use crate::tls::verify::{ClientVerifier, ResponderVerifier, Trust};
+use crate::tls::verify::{ClientVerifier, ServerVerifier, Trust};
 use crate::tls::{TlsError, server_name};
 
 /// What a peer with these roots would object to in a chain that this end shows as `role`; dates alone without roots.
@@ -29,12 +29,12 @@ pub fn examine(
     let trust = Trust::roots(roots.iter().cloned());
     let at = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     let verified = match role {
-        Peer::Responder => {
+        Peer::Responder | Peer::Target => {
             // Any name of its own: which one is dialled is not known here.
             let Some(name) = hosts(own).first().and_then(|host| server_name(host.trim_start_matches("*.")).ok()) else {
                 return Ok(Some(nameless(own, role)?));
             };
-            let verified = ResponderVerifier::new(&trust)?.verify_server_cert(own, issuers, &name, &[], at);
+            let verified = ServerVerifier::new(role, &trust)?.verify_server_cert(own, issuers, &name, &[], at);
             verified.map(drop).or_else(tolerate_name)
         }
         Peer::Initiator | Peer::Client => {

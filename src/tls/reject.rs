@@ -24,6 +24,8 @@ pub enum Peer {
     Initiator,
     /// That of an HTTP client of an egress listener.
     Client,
+    /// A target's, seen by an initiator.
+    Target,
 }
 
 impl Peer {
@@ -33,6 +35,7 @@ impl Peer {
             Self::Responder => "responder",
             Self::Initiator => "initiator",
             Self::Client => "client",
+            Self::Target => "target",
         }
     }
 }
@@ -204,7 +207,7 @@ impl fmt::Display for Rejection {
             Fault::WrongPurpose => write!(
                 f,
                 "may not be used by this role; expected extended key usage {} or none",
-                if self.peer == Peer::Responder { "serverAuth" } else { "clientAuth" }
+                if matches!(self.peer, Peer::Responder | Peer::Target) { "serverAuth" } else { "clientAuth" }
             ),
             Fault::Other(reason) => write!(f, "is not acceptable: {reason}"),
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -10,7 +11,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use crate::policy::Rules;
-use crate::tls::verify::{ClientVerifier, ResponderVerifier};
+use crate::tls::verify::{ClientVerifier, ServerVerifier, Unverified};
 use crate::tls::{Credentials, Peer, TlsError, Trust, provider};
 
 /// TLS of an initiator.
@@ -20,6 +21,17 @@ pub struct InitiatorTls {
     pub credentials: Option<Credentials>,
     /// Which responders are genuine.
     pub responder: Trust,
+}
+
+/// TLS of an initiator to one of its targets.
+#[derive(Debug, Clone)]
+pub struct TargetTls {
+    /// What it shows when the target asks. `None`: nothing.
+    pub credentials: Option<Credentials>,
+    /// Which targets are genuine. `None`: whoever answers, so that somebody on the way can read and change everything.
+    pub trust: Option<Trust>,
+    /// The name that the target is asked for (SNI) and must have in its certificate; its host when absent.
+    pub server_name: Option<String>,
 }
 
 /// Whether the connecting side must show a certificate.
@@ -82,21 +94,36 @@ pub fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
 /// # Errors
 /// [`TlsError`] if nothing says whom to trust, or a root or CRL cannot be used.
 pub fn initiator_config(settings: &InitiatorTls, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
-    dialling(settings, &[&TLS13], alpn)
+    let verifier = Arc::new(ServerVerifier::new(Peer::Responder, &settings.responder)?);
+    dialling(settings.credentials.as_ref(), verifier, &[&TLS13], alpn)
+}
+
+/// The configuration with which an initiator dials a target: TLS 1.2 and 1.3, this ALPN alone. Nothing is resumed.
+///
+/// # Errors
+/// As for [`initiator_config`].
+pub fn target_config(settings: &TargetTls, alpn: &[u8]) -> Result<ClientConfig, TlsError> {
+    let verifier: Arc<dyn ServerCertVerifier> = match &settings.trust {
+        Some(trust) => Arc::new(ServerVerifier::new(Peer::Target, trust)?),
+        None => Arc::new(Unverified::new()),
+    };
+    dialling(settings.credentials.as_ref(), verifier, &[&TLS13, &TLS12], &[alpn])
 }
 
 fn dialling(
-    settings: &InitiatorTls,
+    credentials: Option<&Credentials>,
+    verifier: Arc<dyn ServerCertVerifier>,
     versions: &[&'static SupportedProtocolVersion],
     alpn: &[&[u8]],
 ) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .map_err(TlsError::Settings)?
-        // Stricter than the default verifier, not laxer: it wraps it and adds the pins.
+        // Stricter than the default verifier, not laxer: it wraps it and adds the pins. But for targets of which the
+        // settings say that whoever answers is taken.
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ResponderVerifier::new(&settings.responder)?));
-    let mut config = match &settings.credentials {
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match credentials {
         Some(credentials) => builder.with_client_cert_resolver(credentials.resolver()),
         None => builder.with_no_client_auth(),
     };
@@ -137,7 +164,8 @@ pub fn envoy_responder_config(settings: &ResponderTls) -> Result<ServerConfig, T
 /// # Errors
 /// As for [`initiator_config`].
 pub fn envoy_client_config(settings: &InitiatorTls) -> Result<ClientConfig, TlsError> {
-    dialling(settings, &[&TLS13, &TLS12], &[])
+    let verifier = Arc::new(ServerVerifier::new(Peer::Responder, &settings.responder)?);
+    dialling(settings.credentials.as_ref(), verifier, &[&TLS13, &TLS12], &[])
 }
 
 /// The configuration with which an initiator takes the TLS inside a tunnel, whose client is the responder: it must show

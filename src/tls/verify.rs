@@ -85,16 +85,16 @@ fn crl_error(error: &rustls::server::VerifierBuilderError) -> TlsError {
     TlsError::Crl { reason: error.to_string() }
 }
 
-/// How an initiator verifies its responder.
+/// How an initiator verifies whom it dials: a responder, or a target.
 #[derive(Debug)]
-pub(super) struct ResponderVerifier {
+pub(super) struct ServerVerifier {
     checks: Checks,
     chain: Option<Arc<WebPkiServerVerifier>>,
 }
 
-impl ResponderVerifier {
-    pub(super) fn new(trust: &Trust) -> Result<Self, TlsError> {
-        let checks = Checks::new(Peer::Responder, trust)?;
+impl ServerVerifier {
+    pub(super) fn new(peer: Peer, trust: &Trust) -> Result<Self, TlsError> {
+        let checks = Checks::new(peer, trust)?;
         let chain = if trust.roots.is_empty() {
             None
         } else {
@@ -105,7 +105,7 @@ impl ResponderVerifier {
     }
 }
 
-impl ServerCertVerifier for ResponderVerifier {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -143,6 +143,53 @@ impl ServerCertVerifier for ResponderVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.checks.algorithms.supported_schemes()
+    }
+}
+
+/// Takes every certificate; that its key is the peer's is verified all the same, which tells broken TLS from a stranger's.
+#[derive(Debug)]
+pub(super) struct Unverified {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Unverified {
+    pub(super) fn new() -> Self {
+        Self { algorithms: provider().signature_verification_algorithms }
+    }
+}
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
     }
 }
 

@@ -282,7 +282,22 @@ pub(super) const KEYS: &[Key] = &[
         .absent("any host"),
     key("services[].match.prefix", "The beginning of the path, in whole segments.", "/api"),
     key("services[].target", "Where its exchanges go.", "\"http://127.0.0.1:8080\"")
-        .form("http://host:port (HTTP/1.1), h2c://host:port (HTTP/2), unix:/path or unix+h2c:/path"),
+        .form("http://host:port (HTTP/1.1), h2c://host:port (HTTP/2), https://host:port and h2://host:port (the same over TLS), unix:/path or unix+h2c:/path"),
+    section("services[].tls", "Which target is genuine, and what it is shown; for https:// and h2://, and needed there."),
+    key("services[].tls.ca", "The roots that the target's certificate must chain to; this, `pins`, or both. Those of the system are \
+         often in /etc/ssl/certs/ca-certificates.crt.", "targets-ca.pem")
+        .form(ROOTS)
+        .absent("`pins` decide alone"),
+    key("services[].tls.pins", "The public keys of which the target must have one; one or a list.", PIN),
+    key("services[].tls.server_name", "The name that the target is asked for (SNI) and must have in its certificate.", "api.example.com")
+        .absent("the host in `target`"),
+    key("services[].tls.cert", "The certificate that a target which asks for one is shown; with `key`.", "site-client.pem").form(CERTIFICATE),
+    key("services[].tls.key", "The private key of `cert`, readable by its owner only.", "site-client.key").form(PRIVATE_KEY),
+    key(
+        "services[].tls.insecure_accept_any",
+        "Takes whatever certificate the target shows: whoever is on the way can read and change everything. For trials only.",
+        "false",
+    ),
     key("admin", "Where the process can be asked how it is and told to drain; keep it on loopback or a Unix socket.", "\"127.0.0.1:9901\""),
     section("metrics", "What can be scraped, and from where; the admin listener has the metrics as well."),
     key(

@@ -18,6 +18,7 @@ use crate::message::interim::SendInterim;
 use crate::proxy::Record;
 use crate::proxy::body::Cut;
 use crate::telemetry::Limiter;
+use crate::tls::TlsError;
 
 /// How many lines about one target are written in a minute.
 const MAX_WARNINGS: u32 = 5;
@@ -37,9 +38,12 @@ struct Watch {
 }
 
 impl Exported {
-    pub(super) fn new(name: ServiceName, target: &Target, settings: TargetSettings) -> Self {
+    /// # Errors
+    ///
+    /// The settings of TLS to the target cannot be used.
+    pub(super) fn new(name: ServiceName, target: &Target, settings: TargetSettings) -> Result<Self, TlsError> {
         let watch = Watch { name, target: target.to_string().into(), warnings: Limiter::new(MAX_WARNINGS, MINUTE) };
-        Self { client: TargetClient::new(target, settings), watch: Arc::new(watch) }
+        Ok(Self { client: TargetClient::new(target, settings)?, watch: Arc::new(watch) })
     }
 
     pub(super) fn name(&self) -> &ServiceName {
@@ -111,6 +115,9 @@ const fn is_of_target(cause: Cause) -> bool {
             | C::TargetUnreachable
             | C::TargetTimeout
             | C::TargetClosed
+            | C::TargetTlsCertificate
+            | C::TargetTlsAlert
+            | C::TargetTlsProtocol
             | C::TargetProtocol
             | C::TargetHeadTooLarge
             | C::TargetCut

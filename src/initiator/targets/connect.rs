@@ -1,9 +1,7 @@
 //! Dialling a target.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -13,50 +11,53 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
+use tokio_rustls::client::TlsStream;
+
 use super::halves::{ReadHalf, WriteHalf};
+use super::settings::TargetSettings;
+use super::target::{Address, Speaks, Target};
+use super::tls::{self, Tls};
 use crate::message::failure::{Cause, Failure};
 use crate::net::{connect_any, in_turns};
-
-/// Where a target listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Address {
-    /// A name or an IP address, asked for again at each connection.
-    Tcp { host: String, port: u16 },
-    /// A socket in the file system.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
+use crate::tls::{Peer, TlsError};
 
 /// A connection to a target.
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// How connections to one target are made.
 pub(super) struct Dialer {
     address: Address,
+    tls: Option<Tls>,
     limit: Duration,
     /// The address of its name that answered last.
     latest: Mutex<Option<SocketAddr>>,
 }
 
 impl Dialer {
-    /// Gives up after `limit`, which includes asking for the address of a name.
-    pub(super) fn new(address: Address, limit: Duration) -> Self {
-        Self { address, limit, latest: Mutex::default() }
+    /// # Errors
+    ///
+    /// As for [`TargetClient::new`](super::TargetClient::new).
+    pub(super) fn new(target: &Target, settings: &TargetSettings) -> Result<Self, TlsError> {
+        let tls = match (&target.address, &settings.tls) {
+            (Address::Tcp { host, .. }, Some(tls)) if target.is_secure => {
+                Some(Tls::new(tls, host, matches!(target.speaks, Speaks::Http2))?)
+            }
+            (_, None) if target.is_secure => return Err(TlsError::NoTrust { peer: Peer::Target.label() }),
+            _ => None,
+        };
+        Ok(Self { address: target.address.clone(), tls, limit: settings.connect_timeout, latest: Mutex::default() })
     }
 
-    /// Makes a connection. Of several addresses of the name, the one that answered last goes first, and one that does not
+    /// Whether its connections are in TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Makes a connection, within the limit of the settings. Of several addresses of the name, the one that answered last goes first, and one that does not
     /// answer keeps nobody waiting for long. RFC 8305
     ///
     /// # Cancel safety
@@ -74,7 +75,13 @@ impl Dialer {
 
     async fn dial(&self) -> Result<Socket, Failure> {
         match &self.address {
-            Address::Tcp { host, port } => Ok(Socket::Tcp(self.connect_to(&resolve(host, *port).await?).await?)),
+            Address::Tcp { host, port } => {
+                let stream = self.connect_to(&resolve(host, *port).await?).await?;
+                match &self.tls {
+                    None => Ok(Socket::Tcp(stream)),
+                    Some(tls) => Ok(Socket::Tls(Box::new(Box::pin(tls.begin(stream)).await?))),
+                }
+            }
             Address::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await.map_err(|error| refused(&error))?)),
         }
     }
@@ -122,6 +129,10 @@ impl Socket {
                 let (read, write) = stream.into_split();
                 (ReadHalf::Unix(read), WriteHalf::Unix(write))
             }
+            Self::Tls(stream) => {
+                let (read, write) = tls::split(*stream);
+                (ReadHalf::Tls(read), WriteHalf::Tls(write))
+            }
         }
     }
 }
@@ -131,6 +142,7 @@ macro_rules! on_socket {
         match $socket.get_mut() {
             Socket::Tcp($inner) => $call,
             Socket::Unix($inner) => $call,
+            Socket::Tls($inner) => $call,
         }
     };
 }
@@ -194,7 +206,8 @@ mod tests {
         let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (dead, _socket, _waiting) = dead().await;
         let addresses = [dead, live.local_addr().unwrap()];
-        let dialer = Dialer::new(Address::Tcp { host: "unused".into(), port: 0 }, Duration::from_secs(60));
+        let settings = TargetSettings { connect_timeout: Duration::from_secs(60), ..TargetSettings::default() };
+        let dialer = Dialer::new(&Target::parse("http://unused").unwrap(), &settings).unwrap();
         for (remembered, expected) in [(None, dead), (Some(addresses[1]), addresses[1])] {
             assert_eq!(*dialer.latest.lock().unwrap(), remembered);
             assert_eq!(in_turns(addresses, remembered)[0], expected, "tried first");

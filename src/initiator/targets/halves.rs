@@ -9,16 +9,20 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{tcp, unix};
 
+use super::tls::{TlsHalf, TlsWriteHalf};
+
 /// What a target says.
 pub(super) enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     Unix(unix::OwnedReadHalf),
+    Tls(TlsHalf),
 }
 
 /// What a target is told. Dropping it ends this direction, which a target must not take for the end of a message.
 pub(super) enum WriteHalf {
     Tcp(tcp::OwnedWriteHalf),
     Unix(unix::OwnedWriteHalf),
+    Tls(TlsWriteHalf),
 }
 
 impl ReadHalf {
@@ -28,6 +32,7 @@ impl ReadHalf {
         let read = match self {
             Self::Tcp(half) => half.try_read(&mut byte),
             Self::Unix(half) => half.try_read(&mut byte),
+            Self::Tls(half) => return half.is_silent(),
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -39,6 +44,7 @@ impl ReadHalf {
         let peeked = match self {
             Self::Tcp(half) => SockRef::from(half.as_ref()).peek(&mut byte),
             Self::Unix(half) => SockRef::from(half.as_ref()).peek(&mut byte),
+            Self::Tls(half) => return half.is_silent_now(),
         };
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -48,6 +54,7 @@ impl ReadHalf {
         let ready = |cx: &mut Context<'_>| match self {
             Self::Tcp(half) => half.as_ref().poll_read_ready(cx).is_ready(),
             Self::Unix(half) => half.as_ref().poll_read_ready(cx).is_ready(),
+            Self::Tls(half) => half.poll_read_ready(cx).is_ready(),
         };
         // Ready only until asked: the first look finds out, and clears what was old news.
         self.is_silent() && (!ready(cx) || self.is_silent() && !ready(cx))
@@ -59,6 +66,7 @@ macro_rules! on_half {
         match $half.get_mut() {
             Self::Tcp($inner) => $call,
             Self::Unix($inner) => $call,
+            Self::Tls($inner) => $call,
         }
     };
 }

@@ -21,7 +21,7 @@ use self::attempt::{Attempt, Failed};
 pub(super) use self::body::Http1Body;
 use self::connection::Connection;
 use self::pool::Pool;
-use super::connect::Address;
+use super::connect::Dialer;
 use super::outbound::Outbound;
 use super::settings::TargetSettings;
 use super::upload::Upload;
@@ -36,8 +36,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(address: Address, settings: TargetSettings) -> Self {
-        Self { pool: Pool::new(address, settings) }
+    pub(super) fn new(dialer: Dialer, settings: TargetSettings) -> Self {
+        Self { pool: Pool::new(dialer, settings) }
     }
 
     /// One exchange, on a connection that waits or on a new one.

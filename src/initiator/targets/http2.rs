@@ -1,4 +1,4 @@
-//! Exchanges over HTTP/2 with prior knowledge (h2c): all on one connection, see `shared`.
+//! Exchanges over HTTP/2, in clear with prior knowledge (h2c) or over TLS: all on one connection, see `shared`.
 //!
 //! Built on `h2` itself: hyper's client drops 1xx responses, and takes a response that the target cancelled for one
 //! that has ended.
@@ -12,13 +12,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, SendStream};
+use http::uri::Scheme;
 use http::{Method, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::liveness::OpenStream;
 use self::shared::Shared;
-use super::connect::Address;
+use super::connect::Dialer;
 use super::outbound::Outbound;
 use super::settings::TargetSettings;
 use super::upload::Upload;
@@ -34,6 +35,7 @@ use crate::message::length;
 /// A target that speaks HTTP/2.
 pub(super) struct Client {
     connection: Shared,
+    scheme: Scheme,
 }
 
 /// Why an attempt brought no response, and whether another may follow.
@@ -44,8 +46,9 @@ struct Attempt {
 }
 
 impl Client {
-    pub(super) fn new(address: Address, settings: TargetSettings) -> Self {
-        Self { connection: Shared::new(address, settings) }
+    pub(super) fn new(dialer: Dialer, settings: TargetSettings) -> Self {
+        let scheme = if dialer.is_secure() { Scheme::HTTPS } else { Scheme::HTTP };
+        Self { connection: Shared::new(dialer, settings), scheme }
     }
 
     /// One exchange; a second attempt is made when the target says that the first was not processed, or when the
@@ -79,7 +82,7 @@ impl Client {
         let (mut sender, open) = self.sender().await?;
         let answers_head = outbound.method == Method::HEAD;
         let declared = outbound.declared;
-        let request = outbound.into_http2()?;
+        let request = outbound.into_http2(self.scheme.clone())?;
         let ends = matches!(&upload, Upload::Whole(data) if data.is_empty());
         let (mut response, stream) = sender.send_request(request, ends).map_err(Attempt::from)?;
         let upload = if ends { None } else { start(stream, upload, declared)? };

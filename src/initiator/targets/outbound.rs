@@ -58,9 +58,9 @@ impl Outbound {
     }
 
     /// The request in HTTP/2: scheme and authority in the URI, no `Host`.
-    pub(super) fn into_http2(self) -> Result<Request<()>, Failure> {
+    pub(super) fn into_http2(self, scheme: Scheme) -> Result<Request<()>, Failure> {
         let mut uri = http::uri::Parts::default();
-        uri.scheme = self.authority.as_ref().map(|_| Scheme::HTTP);
+        uri.scheme = self.authority.as_ref().map(|_| scheme);
         uri.authority = self.authority;
         uri.path_and_query = Some(self.path);
         let uri = Uri::from_parts(uri).map_err(|error| Failure::new(Cause::BadRequest, error.to_string()))?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::protocol::limits;
+use crate::tls::TargetTls;
 
 /// How long a target may take to accept a connection.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,9 +17,9 @@ pub const DEFAULT_HEAD_BYTES: usize = limits::DEFAULT_HEAD_BYTES as usize;
 pub const DEFAULT_HEAD_FIELDS: usize = limits::DEFAULT_HEAD_FIELDS as usize;
 
 /// How connections to a target are made and kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TargetSettings {
-    /// Gives up dialling; default 5 s. A request that waits for a connection waits no longer than this.
+    /// Gives up dialling, TLS included; default 5 s. A request that waits for a connection waits no longer than this.
     pub connect_timeout: Duration,
     /// Closes a connection unused for this long; default 60 s. Longer than the target's own limit costs retries.
     pub idle_timeout: Duration,
@@ -30,6 +31,8 @@ pub struct TargetSettings {
     pub head_bytes: usize,
     /// The most fields in a response head or trailer section; default 100, and never more than 256. Beyond: 502.
     pub head_fields: usize,
+    /// How a target over TLS is told from others; needed for `https://` and `h2://`, and without meaning elsewhere.
+    pub tls: Option<TargetTls>,
 }
 
 impl Default for TargetSettings {
@@ -40,6 +43,7 @@ impl Default for TargetSettings {
             max_idle: DEFAULT_MAX_IDLE,
             head_bytes: DEFAULT_HEAD_BYTES,
             head_fields: DEFAULT_HEAD_FIELDS,
+            tls: None,
         }
     }
 }

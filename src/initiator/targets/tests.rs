@@ -7,6 +7,7 @@ mod http2;
 mod origin;
 mod reading;
 mod shared;
+mod tls;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -65,18 +66,21 @@ fn targets_read_and_print_the_same() {
         "http://[::1]:8080",
         "http://api.local:80",
         "h2c://127.0.0.1:50051",
+        "https://api.local:8443",
+        "h2://[::1]:50051",
         "unix:/run/api.sock",
         "unix+h2c:/run/api.sock",
     ] {
         assert_eq!(Target::parse(text).unwrap().to_string(), text);
     }
     assert_eq!(Target::parse("http://api.local/").unwrap().to_string(), "http://api.local:80");
+    assert_eq!(Target::parse("https://api.local").unwrap().to_string(), "https://api.local:443");
     assert_eq!(Target::parse("unix:///run/api.sock").unwrap().to_string(), "unix:/run/api.sock");
 }
 
 #[test]
 fn what_is_no_target_is_refused_with_what_would_be() {
-    for bad in ["", "127.0.0.1:80", "https://a", "tcp://127.0.0.1:22", "ftp://a"] {
+    for bad in ["", "127.0.0.1:80", "tcp://127.0.0.1:22", "ftp://a"] {
         let error = Target::parse(bad).unwrap_err();
         assert!(matches!(&error, TargetError::Scheme(_)), "{bad:?}");
         assert!(error.to_string().contains("expected http://host:port"));

@@ -93,7 +93,7 @@ table! {
     BUILD_INFO = Gauge "adit_build_info" ["version", "protocol"]
         "Always 1; the labels say which build runs.";
     CERTIFICATE_LEFT = Gauge "adit_certificate_seconds_left" ["certificate"]
-        "Until the first certificate of this kind ends: what the responder, the initiator or an egress shows, or a CA.";
+        "Until the first certificate of this kind ends: what the responder, the initiator, an egress or a service shows, or a CA.";
     PROCESS_CPU = Gauge "process_cpu_seconds_total" []
         "Processor time used so far, in the kernel too.";
     PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" []

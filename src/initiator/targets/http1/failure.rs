@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 
+use crate::initiator::targets::tls;
 use crate::message::failure::{Cause, Failure};
 use crate::message::violation::Violation;
 
@@ -19,6 +20,10 @@ pub(super) fn broken(violation: Violation) -> Failure {
 
 /// The target closed the connection before `what`, or the connection failed.
 pub(super) fn closed(error: Option<&io::Error>, what: &str) -> Failure {
+    // A certificate of this end is judged after its own handshake is done.
+    if let Some(failure) = error.and_then(tls::failure) {
+        return failure;
+    }
     let details = match error {
         None => format!("the target closed the connection before {what}"),
         Some(error) => format!("the connection to the target failed before {what}: {error}"),

@@ -15,7 +15,7 @@ use http::Version;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::Connection;
-use crate::initiator::targets::connect::{Address, Dialer};
+use crate::initiator::targets::connect::Dialer;
 use crate::initiator::targets::settings::TargetSettings;
 use crate::message::failure::Failure;
 
@@ -55,8 +55,7 @@ enum Keeper {
 }
 
 impl Pool {
-    pub(super) fn new(address: Address, settings: TargetSettings) -> Arc<Self> {
-        let dialer = Dialer::new(address, settings.connect_timeout);
+    pub(super) fn new(dialer: Dialer, settings: TargetSettings) -> Arc<Self> {
         Arc::new(Self { dialer, settings, is_old: AtomicBool::new(false), waiting: Mutex::default() })
     }
 

@@ -81,7 +81,7 @@ impl Sending {
 
     /// All is sent.
     pub(super) fn is_complete(&self, sender: &Sender) -> bool {
-        matches!(self.rest, Rest::Nothing) && sender.output.len() == 0
+        matches!(self.rest, Rest::Nothing) && sender.output.is_sent()
     }
 
     /// Nothing of the request has left.

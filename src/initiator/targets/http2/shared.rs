@@ -9,7 +9,7 @@ use h2::client::{Builder, Connection, SendRequest};
 use tokio::sync::watch;
 
 use super::liveness::{Heard, Life, OpenStream};
-use crate::initiator::targets::connect::{Address, Dialer, Socket};
+use crate::initiator::targets::connect::{Dialer, Socket};
 use crate::initiator::targets::settings::TargetSettings;
 use crate::message::failure::{Cause, Failure};
 use crate::message::h2::guard::{Guard, Role};
@@ -57,8 +57,7 @@ impl Handle {
 }
 
 impl Shared {
-    pub(super) fn new(address: Address, settings: TargetSettings) -> Self {
-        let dialer = Dialer::new(address, settings.connect_timeout);
+    pub(super) fn new(dialer: Dialer, settings: TargetSettings) -> Self {
         Self(Arc::new(Inner { dialer, settings, state: Mutex::new(State::None) }))
     }
 

@@ -164,7 +164,7 @@ fn target_that_closes() -> (TargetClient, std::sync::mpsc::Receiver<()>) {
             }
         }
     });
-    (TargetClient::new(&Target::parse(&format!("http://{address}")).unwrap(), TargetSettings::default()), told)
+    (TargetClient::new(&Target::parse(&format!("http://{address}")).unwrap(), TargetSettings::default()).unwrap(), told)
 }
 
 // Regression: tokio had not looked at its sockets since the target closed, and a POST went into the closed connection.

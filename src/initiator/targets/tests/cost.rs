@@ -14,7 +14,7 @@ const MAX_SIZE: usize = 1536;
 const MAX_ALLOCATIONS: u64 = 6;
 
 fn client(address: std::net::SocketAddr) -> TargetClient {
-    TargetClient::new(&Target::parse(&format!("http://{address}")).unwrap(), TargetSettings::default())
+    TargetClient::new(&Target::parse(&format!("http://{address}")).unwrap(), TargetSettings::default()).unwrap()
 }
 
 fn get() -> Request<Empty<Bytes>> {

@@ -400,7 +400,7 @@ async fn a_target_that_is_not_there_is_refused() {
     drop(origin);
     assert_eq!(cause(client.exchange(get("/")).await), Cause::TargetRefused);
     let target = Target::parse("unix:/nowhere/at/all.sock").unwrap();
-    let client = TargetClient::new(&target, TargetSettings::default());
+    let client = TargetClient::new(&target, TargetSettings::default()).unwrap();
     assert_eq!(cause(client.exchange(get("/")).await), Cause::TargetUnreachable);
 }
 
@@ -447,7 +447,7 @@ async fn a_unix_socket_serves_as_well() {
     let path = folder.path().join("api.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let target = Target::parse(&format!("unix:{}", path.display())).unwrap();
-    let client = TargetClient::new(&target, TargetSettings::default());
+    let client = TargetClient::new(&target, TargetSettings::default()).unwrap();
     let serve = async {
         let mut wire = Wire { stream: listener.accept().await.unwrap().0, read: Vec::new() };
         wire.head().await;

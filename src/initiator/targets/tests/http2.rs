@@ -24,7 +24,7 @@ impl Origin {
 
     fn client(&self) -> TargetClient {
         let target = format!("h2c://{}", self.0.local_addr().unwrap());
-        TargetClient::new(&Target::parse(&target).unwrap(), TargetSettings::default())
+        TargetClient::new(&Target::parse(&target).unwrap(), TargetSettings::default()).unwrap()
     }
 
     async fn accept(&self) -> Connection {

@@ -23,7 +23,7 @@ impl Origin {
 
     pub(super) fn client_with(&self, settings: TargetSettings) -> TargetClient {
         let target = format!("http://{}", self.0.local_addr().unwrap());
-        TargetClient::new(&Target::parse(&target).unwrap(), settings)
+        TargetClient::new(&Target::parse(&target).unwrap(), settings).unwrap()
     }
 
     pub(super) async fn accept(&self) -> Wire<TcpStream> {

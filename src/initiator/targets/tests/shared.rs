@@ -24,7 +24,7 @@ async fn unreachable() -> (TargetClient, impl Sized) {
         waiting.push(connected.unwrap());
     }
     let settings = TargetSettings { connect_timeout: LIMIT, ..TargetSettings::default() };
-    (TargetClient::new(&Target::parse(&format!("h2c://{address}")).unwrap(), settings), (listener, waiting))
+    (TargetClient::new(&Target::parse(&format!("h2c://{address}")).unwrap(), settings).unwrap(), (listener, waiting))
 }
 
 fn get() -> Request<Empty<Bytes>> {

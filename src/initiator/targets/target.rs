@@ -1,0 +1,122 @@
+//! What a configuration says of a target: where it is, and what it speaks there.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use http::uri::Authority;
+
+/// Where a service is, and what it speaks there.
+///
+/// Written `http://host:port`, `h2c://host:port`, `https://host:port` (HTTP/1.1 over TLS), `h2://host:port` (HTTP/2 over TLS),
+/// `unix:/path` (HTTP/1.1) or `unix+h2c:/path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub(super) address: Address,
+    pub(super) speaks: Speaks,
+    pub(super) is_secure: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http1,
+    Http2,
+}
+
+/// Why a text is not a target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// The scheme is unknown or not there yet.
+    #[error(
+        "{0:?} is not a target; expected http://host:port, h2c://host:port, https://host:port, h2://host:port, unix:/path or \
+         unix+h2c:/path"
+    )]
+    Scheme(String),
+    /// What follows the scheme is not a host with an optional port.
+    #[error("{0:?} does not name a host; expected host or host:port and nothing behind it")]
+    Host(String),
+    /// A unix target without an absolute path.
+    #[error("{0:?} does not name a socket; expected an absolute path")]
+    Path(String),
+}
+
+impl Target {
+    /// Reads a target; the error says what would be accepted. A missing port is 80, over TLS 443.
+    pub fn parse(text: &str) -> Result<Self, TargetError> {
+        use Speaks::{Http1, Http2};
+        for (scheme, speaks, is_secure) in
+            [("http://", Http1, false), ("h2c://", Http2, false), ("https://", Http1, true), ("h2://", Http2, true)]
+        {
+            if let Some(rest) = text.strip_prefix(scheme) {
+                return Ok(Self { address: tcp(rest, if is_secure { 443 } else { 80 })?, speaks, is_secure });
+            }
+        }
+        for (scheme, speaks) in [("unix+h2c:", Http2), ("unix:", Http1)] {
+            if let Some(rest) = text.strip_prefix(scheme) {
+                return Ok(Self { address: unix(rest)?, speaks, is_secure: false });
+            }
+        }
+        Err(TargetError::Scheme(text.to_owned()))
+    }
+
+    /// Whether it is reached over TLS, and so needs [`TargetSettings::tls`].
+    pub fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+}
+
+fn tcp(rest: &str, port: u16) -> Result<Address, TargetError> {
+    let wrong = || TargetError::Host(rest.to_owned());
+    let authority: Authority = rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|_| wrong())?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let port_is_sound = authority.port_u16().is_some() || authority.as_str().len() == authority.host().len();
+    if host.is_empty() || authority.as_str().contains('@') || !port_is_sound {
+        return Err(wrong());
+    }
+    Ok(Address::Tcp { host: host.to_owned(), port: authority.port_u16().unwrap_or(port) })
+}
+
+fn unix(rest: &str) -> Result<Address, TargetError> {
+    let path = PathBuf::from(rest.strip_prefix("//").unwrap_or(rest));
+    if path.is_absolute() { Ok(Address::Unix(path)) } else { Err(TargetError::Path(rest.to_owned())) }
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.address, self.speaks) {
+            (Address::Tcp { .. }, Speaks::Http1) if self.is_secure => write!(f, "https://{}", self.address),
+            (Address::Tcp { .. }, Speaks::Http2) if self.is_secure => write!(f, "h2://{}", self.address),
+            (Address::Tcp { .. }, Speaks::Http1) => write!(f, "http://{}", self.address),
+            (Address::Tcp { .. }, Speaks::Http2) => write!(f, "h2c://{}", self.address),
+            (Address::Unix(_), Speaks::Http1) => write!(f, "unix:{}", self.address),
+            (Address::Unix(_), Speaks::Http2) => write!(f, "unix+h2c:{}", self.address),
+        }
+    }
+}
+
+/// Where a target listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Address {
+    /// A name or an IP address, asked for again at each connection.
+    Tcp { host: String, port: u16 },
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
