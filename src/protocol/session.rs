@@ -121,6 +121,11 @@ impl Session {
         self.timing.idle_timeout
     }
 
+    /// How long the peer may leave a probe unanswered before it is suspect. spec: CT-42
+    pub const fn suspect_timeout(&self) -> Duration {
+        self.timing.suspect_timeout
+    }
+
     /// Where the session stands.
     pub const fn state(&self) -> State {
         self.phase.state()

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::debug;
 
 use crate::protocol::code::{CloseCode, RefusalCode};
@@ -236,7 +236,7 @@ impl<C: Channel> Control<C> {
             if let Some(rtt) = self.channel.rtt() {
                 state.note_rtt(rtt);
             }
-            match self.flush().await {
+            match self.flush_beside(state, commands, &mut draining).await {
                 Ok(Some(event)) => {
                     draining |= self.apply(event, state);
                     continue;
@@ -258,6 +258,37 @@ impl<C: Channel> Control<C> {
                     draining = false;
                     note_illegal(self.session.drained(now()));
                 }
+            }
+        }
+    }
+
+    /// Flushes. A peer that takes no control frame for as long as it may leave a probe unanswered is suspect as well, and
+    /// what has to end does not wait for it. Other commands are obeyed once it takes what there is. spec: CT-28, CT-53
+    async fn flush_beside(
+        &mut self,
+        state: &TunnelState,
+        commands: &mut mpsc::Receiver<Command>,
+        draining: &mut bool,
+    ) -> Result<Option<Event>, CloseReason> {
+        let mut blocked = Blocked { patience: self.session.suspect_timeout(), is_suspect: false, later: Vec::new() };
+        let flushed = tokio::select! {
+            biased;
+            flushed = self.flush() => Ok(flushed),
+            reason = blocked.end(state, commands) => Err(reason),
+        };
+        match flushed {
+            Ok(flushed) => {
+                if blocked.is_suspect && !self.session.is_suspect() {
+                    state.advance(Phase::Open);
+                }
+                for command in blocked.later {
+                    *draining |= self.obey(command, state);
+                }
+                flushed
+            }
+            Err(reason) => {
+                self.channel.close(&reason, false).await;
+                Err(reason)
             }
         }
     }
@@ -303,6 +334,42 @@ impl<C: Channel> Control<C> {
             other => debug!(event = ?other, "nothing to do"),
         }
         false
+    }
+}
+
+/// What goes on while the peer takes no control frame.
+struct Blocked {
+    /// After how long it is suspect.
+    patience: Duration,
+    is_suspect: bool,
+    /// What is to be done once it takes frames again.
+    later: Vec<Command>,
+}
+
+impl Blocked {
+    /// Resolves when the tunnel has to end before that. Cancel safe.
+    async fn end(&mut self, state: &TunnelState, commands: &mut mpsc::Receiver<Command>) -> CloseReason {
+        sleep(self.patience).await;
+        self.is_suspect = true;
+        state.advance(Phase::Suspect);
+        loop {
+            match commands.recv().await {
+                Some(Command::Close(reason)) => return reason,
+                // Who does not listen is not told either. spec: CT-28
+                Some(Command::Drain(_)) => return CloseReason { code: CloseCode::Idle, text: NOT_HEARD.to_owned() },
+                None => return CloseReason { code: CloseCode::Done, text: "released".to_owned() },
+                // It is asked already.
+                Some(Command::Probe) => {}
+                Some(command @ Command::Services(_)) => {
+                    self.later.retain(|other| !matches!(other, Command::Services(_)));
+                    self.later.push(command);
+                }
+                Some(command @ Command::Retire(drain)) => {
+                    state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
+                    self.later.push(command);
+                }
+            }
+        }
     }
 }
 

@@ -262,7 +262,7 @@ async fn a_silent_path_makes_a_tunnel_suspect_and_the_next_answer_clears_it() {
 async fn a_tunnel_in_use_is_suspect_sooner() {
     let pair = Pair::over(Path::measured(SECOND / 50)).await;
     for _ in 0..7 {
-        tokio::time::sleep(SECOND).await;
+        sleep(SECOND).await;
         drop(pair.responder.state.begin());
         pair.path.hear_responder();
     }
@@ -279,7 +279,7 @@ async fn the_first_exchange_after_idleness_is_looked_at_at_once() {
     let pair = Pair::over(Path::measured(SECOND / 50)).await;
     for (end, look) in [(&pair.responder, SECOND), (&pair.initiator, Duration::from_millis(75))] {
         // Right behind a keepalive that was answered, so that the next one is far away.
-        tokio::time::sleep(21 * SECOND / 2).await;
+        sleep(21 * SECOND / 2).await;
         pair.path.lose(true);
         let begun = now();
         drop(end.state.begin());
@@ -295,14 +295,14 @@ async fn the_first_exchange_after_idleness_is_looked_at_at_once() {
 async fn a_driver_that_looks_anyway_is_not_woken_by_every_exchange() {
     let pair = Pair::over(Path::measured(SECOND / 50)).await;
     let state = &pair.responder.state;
-    tokio::time::sleep(SECOND / 2).await;
+    sleep(SECOND / 2).await;
     assert!(state.awaits_use(), "it sleeps");
     for _ in 0..3 {
         drop(state.begin());
         tokio::task::yield_now().await;
         assert!(!state.awaits_use(), "its next look is a second away");
     }
-    tokio::time::sleep(10 * SECOND).await;
+    sleep(10 * SECOND).await;
     assert!(state.awaits_use(), "nothing began for long");
 }
 
@@ -313,7 +313,7 @@ async fn whatever_stream_the_peer_is_heard_on_it_lives() {
     pair.path.lose(true);
     for _ in 0..60 {
         pair.path.hear_responder();
-        tokio::time::sleep(SECOND).await;
+        sleep(SECOND).await;
     }
     assert_eq!(*pair.responder.state.phase().borrow(), Phase::Open);
     assert!(is_closed(&pair.initiator.state.phase().borrow()), "the other end has heard nothing");
@@ -343,15 +343,63 @@ async fn a_channel_that_takes_no_bytes_for_the_idle_timeout_is_given_up() {
     assert_eq!(now() - begun, 30 * SECOND);
 }
 
+/// An initiator whose services changed and cannot be told.
+async fn blocked() -> Pair {
+    let pair = Pair::over(Path::measured(SECOND / 50)).await;
+    pair.path.stall(true);
+    pair.initiator.ask(Command::Services(services())).await;
+    pair
+}
+
+// spec: CT-53
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_takes_no_bytes_makes_a_tunnel_suspect_until_it_takes_them() {
+    let (pair, begun) = (blocked().await, now());
+    pair.initiator.reaches(|phase| *phase == Phase::Suspect).await;
+    assert_eq!(now() - begun, 3 * SECOND);
+    pair.path.stall(false);
+    pair.initiator.reaches(|phase| *phase == Phase::Open).await;
+    assert_eq!(now() - begun, 3 * SECOND);
+}
+
+// spec: CT-28, CT-53
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_takes_no_bytes_holds_up_no_end() {
+    let revoked = CloseReason { code: CloseCode::Superseded, text: "another one".to_owned() };
+    let drain = Drain { deadline: 30 * SECOND, reconnect_after: SECOND };
+    for (command, code) in [(Command::Close(revoked), CloseCode::Superseded), (Command::Drain(drain), CloseCode::Idle)]
+    {
+        let (pair, begun) = (blocked().await, now());
+        pair.initiator.ask(command).await;
+        assert_eq!(pair.initiator.ended().await.code, code);
+        assert_eq!(now() - begun, 3 * SECOND);
+    }
+}
+
+// spec: CT-53
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_of_a_blocked_tunnel_is_done_when_it_can_be() {
+    let pair = blocked().await;
+    sleep(4 * SECOND).await;
+    pair.initiator.ask(Command::Services(Vec::new())).await;
+    pair.initiator.ask(Command::Retire(Drain { deadline: 30 * SECOND, reconnect_after: SECOND })).await;
+    pair.initiator.reaches(is_draining).await;
+    let at_responder = Arc::clone(&pair.responder.state);
+    pair.path.stall(false);
+    let [initiator, responder] = pair.both_ended().await;
+    assert_eq!((initiator.code, responder.code), (CloseCode::Done, CloseCode::Done));
+    assert_eq!(at_responder.services(), []);
+}
+
 // spec: CT-43
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_takes_bytes_again_in_time_goes_on() {
     let pair = Pair::open().await;
     pair.path.stall(true);
     pair.initiator.ask(Command::Services(services())).await;
-    tokio::time::sleep(20 * SECOND).await;
+    sleep(20 * SECOND).await;
     pair.path.stall(false);
-    tokio::time::sleep(20 * SECOND).await;
+    sleep(20 * SECOND).await;
     assert_eq!(pair.responder.state.services(), services());
     assert_eq!(*pair.initiator.state.phase().borrow(), Phase::Open);
 }
@@ -432,11 +480,11 @@ async fn a_connection_that_is_lost_ends_the_tunnel_with_its_reason() {
 async fn the_responder_measures_the_round_trip_where_the_channel_does_not() {
     let delay = SECOND / 50;
     let pair = Pair::over(Path::slow(delay)).await;
-    tokio::time::sleep(4 * SECOND).await;
+    sleep(4 * SECOND).await;
     assert_eq!(pair.responder.state.rtt(), 2 * delay);
     assert_eq!(pair.initiator.state.rtt(), Duration::ZERO, "it does not choose between tunnels");
     let asked = pair.path.pings_of_responder();
-    tokio::time::sleep(20 * SECOND).await;
+    sleep(20 * SECOND).await;
     assert_eq!(pair.path.pings_of_responder() - asked, 4, "every five seconds, and nothing else");
 }
 
@@ -444,6 +492,6 @@ async fn the_responder_measures_the_round_trip_where_the_channel_does_not() {
 async fn the_round_trip_of_the_channel_is_taken_where_there_is_one() {
     let rtt = SECOND / 100;
     let pair = Pair::over(Path::measured(rtt)).await;
-    tokio::time::sleep(12 * SECOND).await;
+    sleep(12 * SECOND).await;
     assert_eq!([pair.initiator.state.rtt(), pair.responder.state.rtt()], [rtt, rtt]);
 }
