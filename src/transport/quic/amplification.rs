@@ -98,6 +98,13 @@ impl Unproven {
         *sent += fits as u64;
         fits
     }
+
+    /// So many bytes did not go to this address after all.
+    fn not_sent(&mut self, to: SocketAddr, length: usize) {
+        if let Some(Path::Unproven { sent, .. }) = self.paths.get_mut(&to) {
+            *sent = sent.saturating_sub(length as u64);
+        }
+    }
 }
 
 impl Bounded {
@@ -141,7 +148,11 @@ impl AsyncUdpSocket for Bounded {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         match self.may_send(transmit) {
             0 => Ok(()),
-            most => self.socket.try_send(&Transmit { contents: &transmit.contents[..most], ..*transmit }),
+            most => self
+                .socket
+                .try_send(&Transmit { contents: &transmit.contents[..most], ..*transmit })
+                // The same bytes come again when the socket takes them.
+                .inspect_err(|_| self.unproven().not_sent(transmit.destination, most)),
         }
     }
 
@@ -202,6 +213,16 @@ mod tests {
         unproven.received(address(1), FIRST, 1200);
         assert_eq!(sent(&mut unproven, 1, 4000), 3600, "whole datagrams");
         assert_eq!(sent(&mut unproven, 2, 1_000_000), 1_000_000, "a tunnel that is up");
+    }
+
+    #[test]
+    fn what_the_socket_did_not_take_is_not_counted() {
+        let mut unproven = Unproven::default();
+        unproven.received(address(1), FIRST, 1200);
+        for _ in 0..3 {
+            assert_eq!(sent(&mut unproven, 1, 3600), 3600);
+            unproven.not_sent(address(1), 3600);
+        }
     }
 
     #[test]
