@@ -140,10 +140,16 @@ impl Drop for Seat {
 }
 
 impl Waiting {
-    /// Resolves with the key of the place. Looks from time to time whether somebody is old enough to give way.
+    /// Resolves with the key of the place. The newest looks from time to time whether somebody is old enough to give way:
+    /// it is the one who would get the place.
     async fn granted(self, signals: &Signals) -> u64 {
         loop {
-            let _ = timeout(2 * EVICTION_INTERVAL, signals.granted.notified()).await;
+            let is_newest = self.shared.table().is_newest(self.stage, self.number);
+            if is_newest {
+                let _ = timeout(2 * EVICTION_INTERVAL, signals.granted.notified()).await;
+            } else {
+                signals.granted.notified().await;
+            }
             let mut table = self.shared.table();
             table.relieve(self.stage, now());
             if let Some(key) = table.granted(self.stage, self.number) {

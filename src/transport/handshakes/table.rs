@@ -27,7 +27,7 @@ impl Stage {
 pub(super) trait Handle {
     /// It has to give way.
     fn evict(&self);
-    /// It has the place that it waits for.
+    /// It has the place that it waits for, or is the newest who waits.
     fn grant(&self);
 }
 
@@ -130,6 +130,11 @@ impl<H: Handle> Table<H> {
         self.grant(stage, now);
     }
 
+    /// Whether nobody has begun to wait after this one.
+    pub(super) fn is_newest(&self, stage: Stage, number: u64) -> bool {
+        self.stages[stage as usize].waiting.last_key_value().is_none_or(|(newest, _)| *newest == number)
+    }
+
     /// The key of who waited by this number, once it has a place.
     pub(super) fn granted(&mut self, stage: Stage, number: u64) -> Option<u64> {
         self.stages[stage as usize].granted.remove(&number)
@@ -139,6 +144,7 @@ impl<H: Handle> Table<H> {
     pub(super) fn give_up(&mut self, stage: Stage, number: u64, now: Instant) {
         let members = &mut self.stages[stage as usize];
         members.waiting.remove(&number);
+        members.tell_newest();
         if let Some(key) = members.granted.remove(&number) {
             self.leave(stage, key, now);
         }
@@ -158,6 +164,7 @@ impl<H: Handle> Table<H> {
         let Some(number) = members.waiting.iter().rev().find(has_room).map(|(number, _)| *number) else { return };
         let Some((prefix, handle)) = members.waiting.remove(&number) else { return };
         handle.grant();
+        members.tell_newest();
         let key = self.add(stage, prefix, now, handle);
         self.stages[stage as usize].granted.insert(number, key);
     }
@@ -199,6 +206,13 @@ impl<H: Handle> Members<H> {
             Some(own) => own.first().copied(),
             None if self.all.len() >= budget.all => self.all.keys().next().copied(),
             None => None,
+        }
+    }
+
+    /// Whoever is the newest who waits may not have been it before, and has to look after the others from now on.
+    fn tell_newest(&self) {
+        if let Some((_, (_, handle))) = self.waiting.last_key_value() {
+            handle.grant();
         }
     }
 

@@ -55,6 +55,37 @@ async fn who_gets_on_leaves_room_behind() {
     assert_eq!(counts(&handshakes), [0; 4]);
 }
 
+// Whoever is newest looks after the others: when it leaves, the next has to know.
+#[tokio::test(start_paused = true)]
+async fn who_waits_gets_its_turn_also_when_all_who_came_later_have_gone() {
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let mut working = Vec::new();
+    for number in 0..8 {
+        working.push(moved(&handshakes, from(1, number), Stage::Tls).await);
+    }
+    let mut first = handshakes.enter(Stage::Hello, from(1, 8));
+    let mut later: Vec<_> = (9..20).map(|number| handshakes.enter(Stage::Hello, from(1, number))).collect();
+    let started = tokio::time::Instant::now();
+    {
+        let first = first.advance(Stage::Tls);
+        let later = later.iter_mut().map(|seat| timeout(Duration::from_millis(250), seat.advance(Stage::Tls)));
+        let later = async {
+            for wait in later {
+                assert!(wait.await.is_err(), "nobody is old enough to give way");
+            }
+        };
+        tokio::pin!(first, later);
+        tokio::select! {
+            biased;
+            _ = &mut later => {}
+            _ = &mut first => panic!("there is no room"),
+        }
+        first.await.unwrap();
+    }
+    assert!(started.elapsed() >= HANDSHAKE_GRACE, "the oldest gave way");
+    assert!(started.elapsed() < HANDSHAKE_GRACE + Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
 // spec: SE-21
 #[tokio::test(start_paused = true)]
 async fn a_storm_of_honest_ones_who_take_their_time_gets_through_and_is_not_ended_by_its_own_newcomers() {
