@@ -1,7 +1,7 @@
 //! What a responder knows over a restart: the nodes that were connected, so that requests for them are held until they are
 //! back, and so that it is not called ready before.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -71,18 +71,20 @@ impl Memory {
         drop(tokio::spawn(async move {
             tokio::select! {
                 // Who is not back by then may never be.
-                _ = timeout(grace, returned(&directory, &before)) => ready.done(),
+                _ = timeout(grace, returned(&directory, before)) => ready.done(),
                 () = draining.announced() => {}
             }
         }));
     }
 }
 
-/// Resolves when all of them are back; if there were none, when anybody is there.
-async fn returned(directory: &Directory<Tunnel>, before: &[Claim]) {
+/// Resolves when all of them have been back; if there were none, when anybody is there. One look asks for one node that is
+/// missing, however many are.
+async fn returned(directory: &Directory<Tunnel>, mut missing: Vec<Claim>) {
+    let registry = directory.registry();
     loop {
-        let here: HashSet<Claim> = directory.registry().snapshot().map(|live| live.place.claim).collect();
-        if !here.is_empty() && before.iter().all(|claim| here.contains(claim)) {
+        while missing.pop_if(|claim| registry.counts(claim).node > 0).is_some() {}
+        if missing.is_empty() && !registry.is_empty() {
             return;
         }
         sleep(LOOK).await;
