@@ -46,6 +46,20 @@ pub(super) struct Swap<'a, H> {
     _lock: MutexGuard<'a, ()>,
 }
 
+/// Why a tunnel was not registered.
+#[derive(Debug)]
+pub(super) struct NotEntered<H> {
+    pub(super) refusal: Refusal,
+    /// Those whose place it had taken before it was refused.
+    pub(super) superseded: Vec<H>,
+}
+
+impl<H> From<Refusal> for NotEntered<H> {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, superseded: Vec::new() }
+    }
+}
+
 impl<H: Handle> Admission<H> {
     pub(super) fn new(directory: Arc<Directory<H>>, terms: Terms) -> Self {
         Self { directory, terms: ArcSwap::from_pointee(terms), swapping: Mutex::default(), draining: OnceLock::new() }
@@ -73,14 +87,15 @@ impl<H: Handle> Admission<H> {
         authorize(place, identity, token, &terms.rules)
     }
 
-    /// Registers an admitted tunnel. If the terms changed since, it is decided about anew.
+    /// Registers an admitted tunnel. If the terms changed since, it is decided about anew. Whoever is superseded is no
+    /// longer registered, also where the newcomer is refused in the end.
     pub(super) fn enter(
         &self,
         mut admitted: Admitted,
         connection: u64,
         id: TunnelId,
         handle: H,
-    ) -> Result<Inserted<H>, Refusal> {
+    ) -> Result<Inserted<H>, NotEntered<H>> {
         let (place, proof) = (admitted.place().clone(), Arc::clone(admitted.proof()));
         let inserted = loop {
             match self.directory.insert(admitted, id, handle.clone()) {
@@ -94,14 +109,14 @@ impl<H: Handle> Admission<H> {
                     if error == InsertError::Conflict(Conflict::OlderKey) {
                         self.directory.registry().doubt(&place.claim);
                     }
-                    return Err(error.refusal());
+                    return Err(error.refusal().into());
                 }
             }
         };
         // Who came before the drain began is drained with the others; who came after is told here.
         if let Err(refusal) = self.check_drain() {
             self.directory.registry().remove(id, Instant::now());
-            return Err(refusal);
+            return Err(NotEntered { refusal, superseded: inserted.superseded });
         }
         Ok(inserted)
     }

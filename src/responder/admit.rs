@@ -11,6 +11,7 @@ use crate::protocol::VERSION;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{Refusal, Welcome};
+use crate::responder::admission::NotEntered;
 use crate::responder::lifetime;
 use crate::responder::shared::Shared;
 use crate::responder::terms::Terms;
@@ -66,6 +67,10 @@ async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
             shared.gone.ended(claim, tunnel.snapshot().exchanges);
             if registry.counts(claim).node == 0 {
                 shared.gone.left(claim, &reason, SystemTime::now());
+                // It may have come back meanwhile, before there was anything to take back.
+                if registry.counts(claim).node > 0 {
+                    shared.gone.came_back(claim);
+                }
             }
             down(&tunnel, slot, remote, &reason);
         }
@@ -110,13 +115,20 @@ fn register(shared: &Shared, pending: Pending, begun: Begun) -> Result<(Prepared
     let tunnel = prepared.tunnel().clone();
     match shared.admission.enter(admitted, begun.generation, tunnel.id(), tunnel.clone()) {
         Ok(inserted) => {
-            for old in inserted.superseded {
-                debug!(old = %old.id(), "superseded");
-                old.close(CloseCode::Superseded, "a newer tunnel took its place");
-            }
+            supersede(inserted.superseded);
             Ok((prepared, welcome(&begun.terms, &tunnel, observed)))
         }
-        Err(refusal) => Err((Refused::Prepared(Box::new(prepared)), refusal)),
+        Err(NotEntered { refusal, superseded }) => {
+            supersede(superseded);
+            Err((Refused::Prepared(Box::new(prepared)), refusal))
+        }
+    }
+}
+
+fn supersede(tunnels: Vec<Tunnel>) {
+    for old in tunnels {
+        debug!(old = %old.id(), "superseded");
+        old.close(CloseCode::Superseded, "a newer tunnel took its place");
     }
 }
 

@@ -25,15 +25,44 @@ pub struct Gone {
 /// The nodes of one responder that are gone. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct GoneNodes {
-    nodes: Arc<Mutex<HashMap<Claim, Last>>>,
+    nodes: Arc<Mutex<Nodes>>,
     /// The requests of each tenant in tunnels that have ended.
     past: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+/// Who is gone, by name and by when it left.
+#[derive(Debug, Default)]
+struct Nodes {
+    last: HashMap<Claim, Last>,
+    order: BTreeMap<u64, Claim>,
+    left: u64,
 }
 
 #[derive(Debug)]
 struct Last {
     since: SystemTime,
     reason: String,
+    place: u64,
+}
+
+impl Nodes {
+    fn insert(&mut self, claim: &Claim, since: SystemTime, reason: String) {
+        self.remove(claim);
+        self.left += 1;
+        self.order.insert(self.left, claim.clone());
+        self.last.insert(claim.clone(), Last { since, reason, place: self.left });
+        if self.last.len() > MAX_GONE
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.last.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, claim: &Claim) -> Option<Last> {
+        let last = self.last.remove(claim)?;
+        self.order.remove(&last.place);
+        Some(last)
+    }
 }
 
 impl GoneNodes {
@@ -44,14 +73,14 @@ impl GoneNodes {
             since: last.since,
             reason: last.reason.clone(),
         };
-        let mut list: Vec<Gone> = self.lock().iter().map(gone).collect();
+        let mut list: Vec<Gone> = self.lock().last.iter().map(gone).collect();
         list.sort_by(|a, b| b.since.cmp(&a.since).then_with(|| a.claim.to_string().cmp(&b.claim.to_string())));
         list
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().last.len()
     }
 
     /// Whether there are none.
@@ -63,13 +92,7 @@ impl GoneNodes {
     pub(super) fn left(&self, claim: &Claim, reason: &CloseReason, now: SystemTime) {
         let text =
             if reason.text.is_empty() { reason.code.to_string() } else { format!("{}: {}", reason.code, reason.text) };
-        let mut nodes = self.lock();
-        nodes.insert(claim.clone(), Last { since: now, reason: text });
-        if nodes.len() > MAX_GONE
-            && let Some(oldest) = nodes.iter().min_by_key(|(_, last)| last.since).map(|(claim, _)| claim.clone())
-        {
-            nodes.remove(&oldest);
-        }
+        self.lock().insert(claim, now, text);
     }
 
     /// The requests of each tenant in tunnels that have ended; for at most [`MAX_GONE`] tenants.
@@ -95,7 +118,7 @@ impl GoneNodes {
     }
 
     /// Whole entries: a panic elsewhere cannot leave one half-changed.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Claim, Last>> {
+    fn lock(&self) -> MutexGuard<'_, Nodes> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

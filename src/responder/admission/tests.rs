@@ -68,7 +68,7 @@ fn authorize(admission: &Admission<Numbered>, node: u64) -> Result<Admitted, Ref
 fn enter(admission: &Admission<Numbered>, node: u64) -> Result<(), Refusal> {
     let connection = admission.terms().tls_since;
     let admitted = authorize(admission, node)?;
-    admission.enter(admitted, connection, TunnelId(node), Numbered(node)).map(drop)
+    admission.enter(admitted, connection, TunnelId(node), Numbered(node)).map(drop).map_err(|error| error.refusal)
 }
 
 /// Puts other rules in force; who no longer fits.
@@ -95,7 +95,7 @@ fn a_handshake_admitted_under_old_rules_does_not_survive_the_swap() {
     let admission = admission();
     let admitted = authorize(&admission, 1).unwrap();
     assert!(put(&admission, Some("ships")).is_empty(), "it is not registered yet");
-    let refusal = admission.enter(admitted, 0, TunnelId(1), Numbered(1)).unwrap_err();
+    let refusal = admission.enter(admitted, 0, TunnelId(1), Numbered(1)).unwrap_err().refusal;
     assert_eq!(refusal.code, RefusalCode::Forbidden);
     assert_eq!(registered(&admission), 0);
 }
@@ -118,7 +118,7 @@ fn a_handshake_over_former_tls_settings_is_told_to_come_back() {
     let terms = swap.changed(|terms| terms.tls = tls());
     assert!(swap.put(terms).is_empty());
     let refusals = [
-        admission.enter(before, 0, TunnelId(1), Numbered(1)).unwrap_err(),
+        admission.enter(before, 0, TunnelId(1), Numbered(1)).unwrap_err().refusal,
         admission.authorize(place(2), &PeerIdentity::default(), None, 0).unwrap_err(),
     ];
     assert!(refusals.iter().all(|refusal| refusal.code == RefusalCode::Unavailable), "{refusals:?}");
@@ -138,10 +138,25 @@ fn whoever_comes_in_after_the_drain_began_is_refused() {
     enter(&admission, 1).unwrap();
     let admitted = authorize(&admission, 2).unwrap();
     assert_eq!(admission.drain().len(), 1);
-    let refusal = admission.enter(admitted, 0, TunnelId(2), Numbered(2)).unwrap_err();
+    let NotEntered { refusal, superseded } = admission.enter(admitted, 0, TunnelId(2), Numbered(2)).unwrap_err();
+    assert!(superseded.is_empty(), "another node");
     assert_eq!((refusal.code, refusal.retry_after), (RefusalCode::Unavailable, Some(DRAINING_RETRY_AFTER)));
     assert_eq!(authorize(&admission, 3).unwrap_err().code, RefusalCode::Unavailable);
     assert_eq!(registered(&admission), 1);
+}
+
+#[test]
+fn whoever_is_superseded_by_one_that_comes_too_late_is_named() {
+    let admission = admission();
+    enter(&admission, 1).unwrap();
+    let admitted = {
+        let newer = Place { generation: 2, ..place(1) };
+        admission.authorize(newer, &PeerIdentity::default(), None, 0).unwrap()
+    };
+    admission.drain();
+    let error = admission.enter(admitted, 0, TunnelId(2), Numbered(2)).unwrap_err();
+    assert_eq!((error.refusal.code, error.superseded), (RefusalCode::Unavailable, vec![Numbered(1)]));
+    assert_eq!(registered(&admission), 0);
 }
 
 #[test]
