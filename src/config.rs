@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `document` | YAML into a tree of nodes with lines |
 //! | `reader`, `scalar` | walks the tree, collects mistakes, finds unknown keys |
-//! | `responder`, `initiator`, `envoy`, `egress`, `services`, `tls`, `process` | one section of the file each: the settings, their defaults and bounds |
+//! | `responder`, `initiator`, `envoy`, `egress`, `services`, `rewrite`, `tls`, `process` | one section of the file each: the settings, their defaults and bounds |
 //! | `keys` | the reference of all keys, made by asking the readers above |
 //! | `inspect` | what an operator should know about the certificates and keys of a file |
 //! | `listeners` | no two keys may listen at one address |
@@ -34,6 +34,7 @@ mod process;
 mod reader;
 mod report;
 mod responder;
+mod rewrite;
 mod scalar;
 mod secret;
 mod services;
@@ -53,6 +54,7 @@ pub use keys::keys;
 pub use process::{AdminAddress, AdminAddressError, LogConfig, LogLevel, MetricsConfig};
 pub use report::{Mistake, Report};
 pub use responder::{AdmissionConfig, NodeConfig, ResponderConfig};
+pub use rewrite::StepConfig;
 pub use secret::Secret;
 pub use services::ServiceConfig;
 pub use surroundings::{Given, MAX_REFERENCED_BYTES, Nowhere, Process, Surroundings};

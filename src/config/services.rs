@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use crate::config::reader::{At, Section};
+use crate::config::rewrite::{self, StepConfig, prefix};
 use crate::config::show;
 use crate::config::tls::{TargetTlsConfig, target_tls};
 use crate::id::ServiceName;
@@ -12,9 +13,6 @@ use crate::message::pattern::{Match, PathPrefix};
 use crate::tls::TlsError;
 
 const MATCH_FORMS: &str = "{ host, prefix }, {} for every request, or none for requests that name the service";
-
-const PREFIX_FORM: &str =
-    "a path without query, . or .. segments, //, \\ and escaped letters or slashes, such as / or /api";
 
 /// One exported service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,6 +33,9 @@ pub struct ServiceConfig {
     /// `tls`: which target is genuine, and what it is shown; for `https://` and `h2://`, and needed there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TargetTlsConfig>,
+    /// `rewrite`: what is done to each request before the target gets it, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rewrite: Vec<StepConfig>,
 }
 
 impl ServiceConfig {
@@ -49,6 +50,7 @@ impl ServiceConfig {
             matches: self.matches.clone(),
             target: self.target.clone(),
             connections: TargetSettings { tls, ..TargetSettings::default() },
+            rewrite: self.rewrite.iter().filter_map(StepConfig::step).collect(),
         })
     }
 }
@@ -76,7 +78,8 @@ fn service(at: At<'_>, names: &mut Vec<ServiceName>) -> Option<ServiceConfig> {
             }
             _ => {}
         }
-        Some(ServiceConfig { name: name?, matches: matches?, target: target?, tls })
+        let rewrite = section.or("rewrite", Vec::new(), |at| at.list(rewrite::step));
+        Some(ServiceConfig { name: name?, matches: matches?, target: target?, tls, rewrite })
     })
 }
 
@@ -102,8 +105,7 @@ pub(super) fn host_and_prefix(section: &mut Section<'_>) -> Match {
     let host = |at: At<'_>| {
         at.understood("a host without port, such as api.example.com or *.example.com", |text| text.parse().ok())
     };
-    let prefix = |at: At<'_>| at.understood(PREFIX_FORM, |text| text.parse().ok());
-    Match { host: section.optional("host", host), prefix: section.or("prefix", PathPrefix::root(), prefix) }
+    Match { host: section.optional("host", host), prefix: section.or("prefix", PathPrefix::root(), |at| prefix(&at)) }
 }
 
 /// A relative path of a Unix socket counts from the file's directory.

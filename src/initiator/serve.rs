@@ -21,7 +21,7 @@ use tracing::{Instrument, Span};
 use self::exported::Exported;
 pub use self::exported::{TargetCut, WatchedBody};
 use crate::id::ServiceName;
-use crate::initiator::targets::{Prepared, Target, TargetSettings};
+use crate::initiator::targets::{Prepared, Step, Target, TargetSettings};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::{InformationalSink, SendInterim};
@@ -45,6 +45,8 @@ pub struct ServiceSettings {
     pub target: Target,
     /// How its target is connected to.
     pub connections: TargetSettings,
+    /// What is done to each request before the target gets it, in this order.
+    pub rewrite: Vec<Step>,
 }
 
 /// Two services of one name.
@@ -103,9 +105,10 @@ impl Services {
         let mut by_match = Vec::new();
         for service in list {
             let name = service.name.clone();
-            let exported = Exported::new(service.name, &service.target, service.connections);
+            let matches = service.matches.clone();
+            let exported = Exported::new(service);
             let exported = Arc::new(exported.map_err(|source| ServiceError::Tls { service: name, source })?);
-            by_match.extend(service.matches.map(|matches| (matches, Arc::clone(&exported))));
+            by_match.extend(matches.map(|matches| (matches, Arc::clone(&exported))));
             if let Some(first) = by_name.insert(exported.name().clone(), exported) {
                 return Err(DuplicateService(first.name().clone()).into());
             }
@@ -224,6 +227,7 @@ mod tests {
             }),
             target: target.parse().unwrap(),
             connections: TargetSettings::default(),
+            rewrite: Vec::new(),
         }
     }
 

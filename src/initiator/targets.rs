@@ -14,6 +14,7 @@ mod halves;
 mod http1;
 mod http2;
 mod outbound;
+mod rewrite;
 mod settings;
 mod target;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use http_body::Body;
 pub use self::body::TargetBody;
 use self::connect::Dialer;
 use self::outbound::Outbound;
+pub use self::rewrite::{Reserved, Step};
 pub use self::settings::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_HEAD_BYTES, DEFAULT_HEAD_FIELDS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE,
     TargetSettings,
@@ -174,5 +176,14 @@ impl Prepared {
         let outbound = Outbound::new(head)?;
         outbound.check_length(&upload)?;
         Ok(Self { outbound, upload })
+    }
+
+    /// Does these steps, in order.
+    ///
+    /// # Errors
+    ///
+    /// The path of the request can be read in two ways, and a step is about it.
+    pub(crate) fn rewrite(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        steps.iter().try_for_each(|step| step.apply(&mut self.outbound))
     }
 }

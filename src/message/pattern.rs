@@ -120,6 +120,16 @@ impl PathPrefix {
             None => false,
         }
     }
+
+    /// The path with `to` in the place of this prefix, if it begins with it.
+    pub fn replaced(&self, path: &str, to: &Self) -> Option<String> {
+        if !path.starts_with('/') || !self.matches(path) {
+            return None;
+        }
+        let rest = path.strip_prefix(self.0.trim_end_matches('/'))?;
+        let new = format!("{}{rest}", to.0.trim_end_matches('/'));
+        Some(if new.is_empty() { "/".to_owned() } else { new })
+    }
 }
 
 impl Default for PathPrefix {

@@ -23,6 +23,6 @@ mod stalled;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
 mod support;
-mod tls_targets;
+mod targets;
 mod tunnel;
 mod unreachable;

@@ -298,6 +298,19 @@ pub(super) const KEYS: &[Key] = &[
         "Takes whatever certificate the target shows: whoever is on the way can read and change everything. For trials only.",
         "false",
     ),
+    section("services[].rewrite", "What is done to each request before the target gets it: a list of steps, done in its order."),
+    key("services[].rewrite[].host", "Asks the target for this host, whatever the client asked for.", "api.internal:8443"),
+    section(
+        "services[].rewrite[].prefix",
+        "Puts one path in the place of another at the beginning of the path. The path goes on in its normal form then, and one \
+         that can be read in two ways is answered 400.",
+    ),
+    key("services[].rewrite[].prefix.from", "What is replaced, in whole segments; a path that begins otherwise stays.", "/api"),
+    key("services[].rewrite[].prefix.to", "By what.", "/v2"),
+    section("services[].rewrite[].set", "One field in the place of all of its name."),
+    key("services[].rewrite[].set.name", "Its name.", "x-site"),
+    key("services[].rewrite[].set.value", "Its value, at most 8 KiB; it is shown nowhere.", "edge-17").form(SECRET),
+    key("services[].rewrite[].remove", "No field of this name reaches the target.", "cookie"),
     key("admin", "Where the process can be asked how it is and told to drain; keep it on loopback or a Unix socket.", "\"127.0.0.1:9901\""),
     section("metrics", "What can be scraped, and from where; the admin listener has the metrics as well."),
     key(

@@ -11,7 +11,8 @@ use http::{Response, request};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::id::ServiceName;
-use crate::initiator::targets::{Prepared, Target, TargetBody, TargetClient, TargetSettings};
+use crate::initiator::serve::ServiceSettings;
+use crate::initiator::targets::{Prepared, Step, TargetBody, TargetClient};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::SendInterim;
@@ -27,6 +28,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// A named service with its target.
 pub(super) struct Exported {
     client: TargetClient,
+    steps: Vec<Step>,
     watch: Arc<Watch>,
 }
 
@@ -41,16 +43,17 @@ impl Exported {
     /// # Errors
     ///
     /// The settings of TLS to the target cannot be used.
-    pub(super) fn new(name: ServiceName, target: &Target, settings: TargetSettings) -> Result<Self, TlsError> {
+    pub(super) fn new(settings: ServiceSettings) -> Result<Self, TlsError> {
+        let ServiceSettings { name, target, connections, rewrite: steps, .. } = settings;
         let watch = Watch { name, target: target.to_string().into(), warnings: Limiter::new(MAX_WARNINGS, MINUTE) };
-        Ok(Self { client: TargetClient::new(target, settings)?, watch: Arc::new(watch) })
+        Ok(Self { client: TargetClient::new(&target, connections)?, steps, watch: Arc::new(watch) })
     }
 
     pub(super) fn name(&self) -> &ServiceName {
         &self.watch.name
     }
 
-    /// Makes a request ready for the target.
+    /// Makes a request ready for the target: checked, and as the steps of the service want it.
     ///
     /// # Errors
     ///
@@ -60,7 +63,9 @@ impl Exported {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         record.served(&self.watch.name, &self.watch.target);
-        Prepared::new(head, record.counted_upload(body))
+        let mut prepared = Prepared::new(head, record.counted_upload(body))?;
+        prepared.rewrite(&self.steps)?;
+        Ok(prepared)
     }
 
     /// Sends a request to the target; [`Self::received`] takes what comes of it.

@@ -1,4 +1,4 @@
-//! Targets behind TLS, whose server others wrote.
+//! Targets behind TLS, and what they get to see; their server others wrote.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,6 +18,7 @@ over_each_transport!(
     what_is_wrong_with_a_target_is_a_502_that_says_so,
     a_target_that_asks_for_a_certificate_gets_the_one_of_the_service,
     whoever_answers_is_a_target_only_where_the_file_says_insecure,
+    a_request_is_rewritten_as_its_service_says,
 );
 
 /// A site whose targets are Python's.
@@ -164,4 +165,25 @@ async fn whoever_answers_is_a_target_only_where_the_file_says_insecure(transport
     assert_eq!(place.facts("/").await["asked"], 1);
     let line = place.initiator.line_with("tls.insecure_accept_any").await;
     assert_eq!((&line["level"], &line["service"]), (&"WARN".into(), &"web".into()));
+}
+
+async fn a_request_is_rewritten_as_its_service_says(transport: Transport) {
+    let service = |_: usize, port: &str| {
+        format!(
+            "{{ name: web, match: {{ prefix: /shop }}, target: \"http://127.0.0.1:{port}\", rewrite: [ \
+             {{ host: shop.internal }}, {{ prefix: {{ from: /shop, to: /v2 }} }}, {{ set: {{ name: x-site, value: edge-17 }} }}, \
+             {{ remove: x-node-id }} ] }}"
+        )
+    };
+    let Some(place) = Place::new(Folder::new(), transport, &["clear".to_owned()], service).await else { return };
+    let facts = place.facts("/shop/%61?b=/shop").await;
+    assert_eq!(facts["path"], "/v2/a?b=/shop", "{facts}");
+    let fields: Vec<(String, String)> = serde_json::from_value(facts["fields"].clone()).unwrap();
+    let all =
+        |name: &str| fields.iter().filter(|(of, _)| of == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (all("host"), all("x-site"), all("x-node-id").len()),
+        (vec!["shop.internal".into()], vec!["edge-17".into()], 0)
+    );
+    assert_eq!(place.get("/shop/..%2fadmin").await.status(), 400);
 }
