@@ -70,7 +70,9 @@ enum Stop {
     Close,
     /// Nobody is there to read.
     Gone,
-    /// The response cannot be completed, and must not look complete.
+    /// The response cannot be completed: all there is of it was written, and its end is missing.
+    Cut,
+    /// The response cannot be completed, must not look complete, and is not read, or would not show that its end is missing.
     Reset,
     /// The request broke a rule before its response began.
     Reject(Violation),
@@ -176,7 +178,7 @@ impl<T: Socket> Connection<T> {
 
     async fn end(&mut self, stop: Stop) {
         match stop {
-            Stop::Close => self.linger().await,
+            Stop::Close | Stop::Cut => self.linger().await,
             Stop::Gone => {}
             Stop::Reset => self.io.reset_on_drop(),
             Stop::Reject(violation) => {

@@ -21,6 +21,7 @@ use crate::id::TunnelId;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::StreamCode;
+use crate::protocol::stream::StreamError;
 use crate::transport::{OpenError, TunnelLost};
 
 /// On how many tunnels a request is tried at most. Those beyond would not be any better.
@@ -182,6 +183,8 @@ fn failure(error: &OpenError) -> Failure {
     }
     let cause = match error {
         OpenError::TunnelLost(_) => Cause::TunnelLost,
+        // Cut at its source, as a reset says it too. spec: ST-38
+        OpenError::Protocol(StreamError::Truncated) => Cause::PeerReset,
         OpenError::Protocol(_) => Cause::PeerProtocol,
         OpenError::Request(_) => Cause::BadRequest,
         OpenError::HeadTooLarge => Cause::HeadTooLarge,

@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::record::Record;
 use crate::message::failure::Cause;
+use crate::protocol::stream::StreamError;
 use crate::transport::BodyError;
 
 /// Why a response ended before its end.
@@ -21,8 +22,9 @@ impl Cut for BodyError {
     fn cause(&self) -> Cause {
         match self {
             Self::TunnelLost(_) => Cause::TunnelLost,
+            // Cut at its source, as a reset says it too. spec: ST-38
+            Self::Protocol(StreamError::Truncated) | Self::Reset(_) | Self::Source(_) => Cause::PeerReset,
             Self::Protocol(_) | Self::Length => Cause::PeerProtocol,
-            Self::Reset(_) | Self::Source(_) => Cause::PeerReset,
             Self::HeldBack => Cause::NotRead,
             Self::Idle => Cause::Idle,
         }
@@ -139,7 +141,6 @@ mod tests {
     use super::super::record::{AccessLog, Recorder};
     use super::*;
     use crate::protocol::code::StreamCode;
-    use crate::protocol::stream::StreamError;
     use crate::telemetry::{Metrics, Side};
     use crate::transport::TunnelLost;
 
@@ -160,7 +161,8 @@ mod tests {
         let cuts = [
             (BodyError::Reset(StreamCode::Truncated), "peer_reset"),
             (BodyError::TunnelLost(TunnelLost("idle".into())), "tunnel_lost"),
-            (BodyError::Protocol(StreamError::Truncated), "peer_protocol"),
+            (BodyError::Protocol(StreamError::Truncated), "peer_reset"),
+            (BodyError::Protocol(StreamError::Http2), "peer_protocol"),
             (BodyError::Length, "peer_protocol"),
             (BodyError::HeldBack, "not_read"),
         ];

@@ -154,8 +154,8 @@ impl RawSend {
         }
     }
 
-    /// Says that the source of this direction died: what was sent arrives over QUIC, and then the peer sees
-    /// [`RawError::Cut`] instead of an end. spec: ST-61, TB-14
+    /// Says that the source of this direction died: what was sent arrives, and then the peer sees [`RawError::Cut`] instead
+    /// of an end. spec: ST-61, TB-14
     ///
     /// # Errors
     /// [`SendError`]: the peer wants no more, or the tunnel is gone.
@@ -163,7 +163,7 @@ impl RawSend {
         match self.half {
             SendKind::Quic(half) => half.cut().await,
             SendKind::Tcp(half) => {
-                half.reset(StreamCode::Truncated);
+                half.cut().await;
                 Ok(())
             }
         }

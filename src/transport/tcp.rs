@@ -21,7 +21,7 @@ mod wire;
 
 pub use accept::{Incoming, Listener};
 pub(crate) use accept::{Pending, Prepared, TcpClaim};
-pub(crate) use codes::send_body;
+pub(crate) use codes::send_response_body;
 pub(crate) use connection::Connection;
 pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};

@@ -209,18 +209,18 @@ impl<T: Socket> Connection<T> {
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         loop {
-            let progress = match writer.poll_fill(body.as_mut(), cx, &mut self.output) {
-                Ok(progress) => progress,
-                Err(failure) => {
-                    tracing::debug!(error = &failure as &dyn std::error::Error, "a response is cut off");
-                    return Poll::Ready(Err(Stop::Reset));
-                }
-            };
+            let progress = writer.poll_fill(body.as_mut(), cx, &mut self.output).unwrap_or_else(|failure| {
+                tracing::debug!(error = &failure as &dyn std::error::Error, "a response is cut off");
+                Progress::Cut
+            });
             match (self.output.poll_write(&mut self.io, cx), progress) {
                 (Poll::Pending, _) => return Poll::Pending,
                 (Poll::Ready(Err(_)), _) => return Poll::Ready(Err(Stop::Gone)),
                 (Poll::Ready(Ok(())), Progress::Complete) => return Poll::Ready(Ok(())),
                 (Poll::Ready(Ok(())), Progress::Waiting) => return Poll::Pending,
+                (Poll::Ready(Ok(())), Progress::Cut) => {
+                    return Poll::Ready(Err(if writer.shows_its_end() { Stop::Cut } else { Stop::Reset }));
+                }
                 (Poll::Ready(Ok(())), Progress::Full) => {}
             }
         }

@@ -156,6 +156,7 @@ pub(super) struct BodyWriter {
     trailers_allowed: bool,
     trailers: Option<HeaderMap>,
     is_complete: bool,
+    is_cut: bool,
 }
 
 /// How far a body came.
@@ -167,6 +168,8 @@ pub(super) enum Progress {
     Full,
     /// The body has nothing yet.
     Waiting,
+    /// The body has failed: what it gave is in the output, and nothing more comes.
+    Cut,
 }
 
 /// Why a body cannot be completed.
@@ -182,12 +185,36 @@ pub(super) enum BodyFailure {
 
 impl BodyWriter {
     pub(super) fn new(framing: Framing, trailers_allowed: bool) -> Self {
-        Self { framing, trailers_allowed, trailers: None, is_complete: framing == Framing::Empty }
+        Self { framing, trailers_allowed, trailers: None, is_complete: framing == Framing::Empty, is_cut: false }
+    }
+
+    /// Whether it shows that a body was cut when the connection ends: one that ends with it, or of
+    /// which all bytes are there, would look whole.
+    pub(super) fn shows_its_end(&self) -> bool {
+        !matches!(self.framing, Framing::Close | Framing::Length(0) | Framing::Empty)
     }
 
     /// Moves what the body has into `out`. The end is written only when the body itself ends: one that has given all its
     /// bytes may still fail.
+    ///
+    /// # Errors
+    /// [`BodyFailure`], once; from then on the body is [`Progress::Cut`].
     pub(super) fn poll_fill<B>(
+        &mut self,
+        body: Pin<&mut B>,
+        cx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Result<Progress, BodyFailure>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        if self.is_cut {
+            return Ok(Progress::Cut);
+        }
+        self.fill(body, cx, out).inspect_err(|_| self.is_cut = true)
+    }
+
+    fn fill<B>(
         &mut self,
         mut body: Pin<&mut B>,
         cx: &mut Context<'_>,

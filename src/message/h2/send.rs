@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::time::timeout;
 
+use super::queued::Queued;
 use crate::message::BoxError;
 use crate::message::fields;
 
@@ -57,6 +58,17 @@ pub struct Terms {
     pub stall_timeout: Option<Duration>,
     /// The code of the reset when this end stops: the source failed, the peer stalled, or the length is wrong.
     pub reset: fn(&SendError) -> Reason,
+    /// What is queued when the source fails.
+    pub on_cut: OnCut,
+}
+
+/// What becomes of the pieces that still wait to be written when the source of a body fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCut {
+    /// They are sent, and the reset follows them: often they say what happened.
+    Deliver,
+    /// They are thrown away: nobody wants them any more.
+    Discard,
 }
 
 /// What the pieces of a body pass on their way into HTTP/2: whoever counts what waits there to be written.
@@ -117,7 +129,8 @@ where
 ///
 /// # Errors
 ///
-/// See [`SendError`]. A reset of the peer ends it also while the body is silent.
+/// See [`SendError`]. A reset of the peer ends it also while the body is silent, or while what is queued leaves before a
+/// reset ([`OnCut::Deliver`]).
 ///
 /// Cancel safety: dropping the future resets the stream when the stream is dropped with it.
 pub async fn send_body_through<B, O>(
@@ -130,8 +143,13 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
     O: Outlet,
 {
-    let sent = pump(outlet, stream, body, &terms).await;
+    let mut queued = Queued::default();
+    let sent = pump(outlet, stream, body, &terms, &mut queued).await;
     if let Err(error @ (SendError::Source(_) | SendError::Stalled | SendError::Length)) = &sent {
+        if !matches!(error, SendError::Stalled) {
+            // Whatever ends the wait, the stream is reset; boxed, because few are cut.
+            Box::pin(queued.written(stream, terms.stall_timeout)).await;
+        }
         stream.send_reset((terms.reset)(error));
     }
     sent
@@ -142,6 +160,7 @@ async fn pump<B, O>(
     stream: &mut SendStream<O::Data>,
     mut body: Pin<&mut B>,
     terms: &Terms,
+    queued: &mut Queued,
 ) -> Result<(), SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
@@ -164,6 +183,8 @@ where
                     None => body.is_end_stream(),
                 };
                 let last = ends && remaining.unwrap_or(0) == 0;
+                let may_be_cut = !last && !matches!(&behind, Some(Ok(Some(frame))) if frame.is_trailers());
+                let data = if may_be_cut && terms.on_cut == OnCut::Deliver { queued.count(data) } else { data };
                 send_data(outlet, stream, data, last, terms.stall_timeout).await?;
                 if last {
                     return Ok(());

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::head::final_head;
 use super::recv::{RecvError, StreamBody};
-use super::send::{SendError, Terms, send_body};
+use super::send::{OnCut, SendError, Terms, send_body};
 use crate::message::BoxError;
 use crate::message::fields::{FieldRules, is_forbidden_in_trailers};
 use crate::message::interim::{Flood, MAX_READ};
@@ -94,7 +94,7 @@ fn terms(declared: Option<u64>) -> Terms {
         SendError::Stalled => Reason::ENHANCE_YOUR_CALM,
         _ => Reason::INTERNAL_ERROR,
     };
-    Terms { declared, stall_timeout: Some(Duration::from_secs(5)), reset }
+    Terms { declared, stall_timeout: Some(Duration::from_secs(5)), reset, on_cut: OnCut::Deliver }
 }
 
 async fn send(upload: &mut SendStream<Bytes>, body: Parts, declared: Option<u64>) -> Result<(), SendError> {

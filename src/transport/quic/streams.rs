@@ -270,7 +270,7 @@ impl SendHalf {
         Ok(self.send.write_all_chunks(pieces).await?)
     }
 
-    /// Ends the message: nothing follows, and a drop no longer resets.
+    /// Ends the stream: nothing follows, and a drop no longer resets. Without END before it the message is cut.
     pub(super) fn finish(&mut self) {
         self.on_drop = None;
         // Fails only when the peer stopped the stream, which needs no answer.
@@ -394,10 +394,12 @@ impl SendHalf {
         Poll::Ready(Ok(last))
     }
 
-    /// Resets the stream with what the peer is to know of the error.
+    /// Ends the stream so that the peer knows of the error. What a source gave before it failed still arrives: a reset
+    /// would throw away what is under way, the end of the stream without END does not. spec: ST-38
     fn give_up(&mut self, error: &SendError) {
         match error {
-            SendError::Source(_) | SendError::Head(_) => self.reset(StreamCode::Truncated),
+            SendError::Source(_) => self.finish(),
+            SendError::Head(_) => self.reset(StreamCode::Truncated),
             // RFC 9000 section 3.5: the same code.
             SendError::Stopped(code) => self.reset(*code),
             SendError::Lost(_) => self.reset(StreamCode::Cancelled),
@@ -411,7 +413,7 @@ impl SendHalf {
     {
         let mut stopped = pin!(self.stopped());
         let mut first = std::future::poll_fn(|cx| Poll::Ready(read(body.as_mut(), cx))).await;
-        if first.is_pending() && !scratch.is_empty() {
+        if !matches!(first, Poll::Ready(Ok(_))) && !scratch.is_empty() {
             self.write(scratch.split().freeze()).await?;
         }
         loop {

@@ -9,7 +9,7 @@ use http_body::Body;
 use crate::message::BoxError;
 use crate::message::fields::{FieldRules, is_forbidden, is_forbidden_in_trailers};
 use crate::message::h2::recv::RecvError;
-use crate::message::h2::send::{self, Terms};
+use crate::message::h2::send::{self, OnCut, Terms};
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
@@ -29,12 +29,27 @@ pub(super) const fn trailer_rules(limits: Limits) -> FieldRules {
 /// What a body that failed at its source is reset with.
 pub(super) const SOURCE_FAILED: Reason = Reason::INTERNAL_ERROR;
 
-/// Sends a body to its end, or resets the stream.
-pub(crate) async fn send_body<B>(stream: &mut SendStream<Bytes>, body: Pin<&mut B>) -> Result<(), SendError>
+/// Sends the body of a response to its end, or resets the stream behind what its source gave. spec: ST-38, TB-8
+pub(crate) fn send_response_body<'a, B>(
+    stream: &'a mut SendStream<Bytes>,
+    body: Pin<&'a mut B>,
+) -> impl Future<Output = Result<(), SendError>> + use<'a, B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    let terms = Terms { declared: None, stall_timeout: None, reset: |_| SOURCE_FAILED };
+    send_body(stream, body, OnCut::Deliver)
+}
+
+/// Sends a body to its end, or resets the stream.
+pub(super) async fn send_body<B>(
+    stream: &mut SendStream<Bytes>,
+    body: Pin<&mut B>,
+    on_cut: OnCut,
+) -> Result<(), SendError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let terms = Terms { declared: None, stall_timeout: None, reset: |_| SOURCE_FAILED, on_cut };
     Ok(send::send_body(stream, body, terms).await?)
 }
 

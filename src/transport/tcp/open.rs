@@ -16,6 +16,7 @@ use crate::message::BoxError;
 use crate::message::fields::{field_bytes, strip_hop_by_hop};
 use crate::message::h2::head::{Head, poll_head};
 use crate::message::h2::recv::StreamBody;
+use crate::message::h2::send::OnCut;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
@@ -147,7 +148,8 @@ impl HttpUpload {
         B::Error: Into<BoxError>,
     {
         let Self { mut stream, ahead } = self;
-        send_body(&mut stream, pin!(Continued { ahead, body: pin!(body) })).await
+        // A client that vanished wants nothing any more.
+        send_body(&mut stream, pin!(Continued { ahead, body: pin!(body) }), OnCut::Discard).await
     }
 }
 

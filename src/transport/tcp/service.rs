@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::timeout;
 
 use crate::id::ServiceName;
+use crate::message::h2::queued::Queued;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::limits::{DEFAULT_OPEN_TIMEOUT, MAX_REASON_BYTES};
 use crate::protocol::stream::{self, Refused, ServiceEvent, ServiceReader, StreamError, StreamType};
@@ -180,18 +181,19 @@ pub(crate) struct RawSend {
     stream: SendStream<Bytes>,
     /// END_STREAM or a reset was sent.
     ended: bool,
+    queued: Queued,
 }
 
 impl RawSend {
-    pub(crate) const fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream, ended: false }
+    pub(crate) fn new(stream: SendStream<Bytes>) -> Self {
+        Self { stream, ended: false, queued: Queued::default() }
     }
 
     pub(crate) async fn send(&mut self, mut bytes: Bytes) -> Result<(), SendError> {
         while !bytes.is_empty() {
             let granted = poll_fn(|cx| self.poll_capacity(bytes.len(), cx)).await?;
             let piece = bytes.split_to(granted.min(bytes.len()));
-            self.stream.send_data(piece, false).map_err(failed_send)?;
+            self.put(piece)?;
         }
         Ok(())
     }
@@ -202,8 +204,13 @@ impl RawSend {
         }
         let granted = ready!(self.poll_capacity(bytes.len().min(WRITE_BYTES), cx))?;
         let length = granted.min(bytes.len());
-        self.stream.send_data(Bytes::copy_from_slice(&bytes[..length]), false).map_err(failed_send)?;
+        self.put(Bytes::copy_from_slice(&bytes[..length]))?;
         Poll::Ready(Ok(length))
+    }
+
+    fn put(&mut self, piece: Bytes) -> Result<(), SendError> {
+        let piece = self.queued.count(piece);
+        self.stream.send_data(piece, false).map_err(failed_send)
     }
 
     /// How much the other end's window takes by now, at least a byte.
@@ -241,6 +248,12 @@ impl RawSend {
     pub(crate) fn reset(mut self, code: StreamCode) {
         self.ended = true;
         self.stream.send_reset(reason(code));
+    }
+
+    /// A reset behind all that was sent. Cancel safety: dropped, it is one in place of what still waits. spec: TB-14
+    pub(crate) async fn cut(mut self) {
+        self.queued.written(&mut self.stream, None).await;
+        self.reset(StreamCode::Truncated);
     }
 }
 

@@ -25,6 +25,7 @@ over_each_transport!(
     pseudo_fields_in_trailers_end_the_request_and_no_neighbour,
     a_service_is_chosen_by_the_normal_form_of_a_path,
     what_a_listener_takes_fits_the_tunnel_with_what_is_added_to_it,
+    what_a_target_wrote_before_it_died_arrives_before_the_cut,
 );
 
 /// A site whose target is written by the test.
@@ -287,4 +288,61 @@ async fn what_a_listener_takes_fits_the_tunnel_with_what_is_added_to_it(transpor
     assert_eq!(answer.status(), 204);
     lines.push("x-98: value");
     assert_eq!(ask(&site, &lines).await.status(), 431, "one field too many");
+}
+
+/// The data of a chunked body that has no last chunk.
+fn without_chunks(mut bytes: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    while !bytes.is_empty() {
+        let line = bytes.windows(2).position(|end| end == b"\r\n").unwrap();
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..line]).unwrap(), 16).unwrap();
+        assert_ne!(size, 0, "the body looks whole");
+        data.extend_from_slice(&bytes[line + 2..line + 2 + size]);
+        bytes = &bytes[line + 2 + size + 2..];
+    }
+    data
+}
+
+// spec: ST-38
+async fn what_a_target_wrote_before_it_died_arrives_before_the_cut(transport: Transport) {
+    let (site, target) = scripted(transport, Cloud::new()).await;
+    let body = "0123456789".repeat(30_000);
+    let chunked = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n", body.len());
+    let sized = format!("HTTP/1.1 500 Oh\r\ncontent-length: 400000\r\n\r\n{body}");
+    for answer in [&chunked, &sized] {
+        let mut client = site.connect().await;
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\nx-node-id: edge-1\r\n\r\n").await.unwrap();
+        let (mut peer, _) = target.accept().await;
+        peer.send(answer).await.unwrap();
+        drop(peer);
+        let head = client.head().await.unwrap();
+        assert_eq!(head.status, answer[9..12].parse::<u16>().unwrap());
+        let mut read = client.read_to_end().await.expect("the connection ends in order, behind all that there is");
+        if head.field("transfer-encoding").is_some() {
+            read = without_chunks(&read);
+        }
+        assert_eq!(read.len(), body.len(), "all that the target wrote");
+
+        let mut client = Http2::connect(site.egress()).await;
+        let request =
+            Request::get(format!("http://{}/", site.egress())).header("x-node-id", NODE.node).body(()).unwrap();
+        let (response, _) = client.send(request, true).await;
+        let (mut peer, _) = target.accept().await;
+        peer.send(answer).await.unwrap();
+        drop(peer);
+        let mut response = response.await.unwrap();
+        let mut length = 0;
+        let error = loop {
+            match response.body_mut().data().await {
+                Some(Ok(data)) => {
+                    length += data.len();
+                    response.body_mut().flow_control().release_capacity(data.len()).unwrap();
+                }
+                Some(Err(error)) => break error,
+                None => panic!("the body looks whole"),
+            }
+        };
+        assert!(error.is_reset(), "{error}");
+        assert_eq!(length, body.len(), "all that the target wrote");
+    }
 }

@@ -23,6 +23,7 @@ over_each_transport!(
     a_megabyte_comes_back_through_both_halves_at_once,
     a_reader_that_stalls_holds_back_its_writer,
     a_cut_is_shown_as_one_and_not_as_an_end,
+    what_was_written_before_a_cut_arrives_before_it,
     a_reset_is_shown_with_its_code,
     a_refusal_tells_its_cause_and_reason,
     an_arrival_that_is_dropped_is_rejected_as_not_processed,
@@ -165,6 +166,26 @@ async fn a_cut_is_shown_as_one_and_not_as_an_end(transport: Transport) {
     target.send.cut().await.unwrap();
     let error = within(client.recv.data()).await.unwrap_err();
     assert!(matches!(error, RawError::Cut), "{error}");
+}
+
+// spec: ST-61, TB-14
+async fn what_was_written_before_a_cut_arrives_before_it(transport: Transport) {
+    let mut ends = Ends::open(transport).await;
+    let (mut client, mut target) = ends.raw().await;
+    let written = tokio::spawn(async move {
+        target.send.send(Bytes::from(vec![7; 3_000_000])).await.unwrap();
+        target.send.cut().await.unwrap();
+    });
+    let mut length = 0;
+    let error = loop {
+        match within(client.recv.data()).await {
+            Ok(data) => length += data.expect("the stream looks whole").len(),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, RawError::Cut), "{error}");
+    assert_eq!(length, 3_000_000);
+    within(written).await.unwrap();
 }
 
 // spec: ST-62
