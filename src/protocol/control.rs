@@ -340,6 +340,17 @@ pub struct FrameReader {
     skipped: u32,
 }
 
+/// What is known of a frame that has begun and is not whole. spec: CT-8
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// The stream stands between two frames, or in one that is skipped.
+    Nothing,
+    /// The first byte, of a header that is not whole.
+    Byte(u8),
+    /// A header: the type of the frame.
+    Frame(FrameType),
+}
+
 #[derive(Debug, Default, Clone, Copy)]
 enum Step {
     #[default]
@@ -376,6 +387,15 @@ impl FrameReader {
     /// Whether the stream stands between two frames: the only place where it may end.
     pub fn is_between_frames(&self) -> bool {
         matches!(self.step, Step::Header) && self.held.is_empty()
+    }
+
+    /// What is known of a frame that has begun and is not whole.
+    pub fn begun(&self) -> Begun {
+        match self.step {
+            Step::Payload(frame_type, _) => Begun::Frame(frame_type),
+            Step::Header => self.held.first().map_or(Begun::Nothing, |first| Begun::Byte(*first)),
+            Step::Skip(_) => Begun::Nothing,
+        }
     }
 
     /// Takes the next frame from `input`, or all of it and `None` when the frame is not whole yet.

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use crate::protocol::code::{CloseCode, RefusalCode};
-use crate::protocol::control::{Frame, FrameReader, NOT_HEARD};
+use crate::protocol::control::{Begun, Frame, FrameError, FrameReader, FrameType, NOT_HEARD};
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Token, Welcome};
 use crate::protocol::limits;
 use crate::protocol::wire::printable;
@@ -168,7 +168,32 @@ impl Session {
             self.pace.take(frame_type, now)?;
             self.on_frame(now, frame)?;
         }
-        self.pace.take_skipped(self.reader.take_skipped(), now)
+        self.pace.take_skipped(self.reader.take_skipped(), now)?;
+        self.check_begun()
+    }
+
+    /// A frame that is not due is at fault as soon as its header shows it, and in the handshake, where nothing may follow
+    /// HELLO but CLOSE, at its first byte. spec: CT-8, HS-33
+    fn check_begun(&self) -> Result<(), SessionError> {
+        let state = self.state();
+        match self.reader.begun() {
+            Begun::Frame(frame) if state != State::Closed && !self.phase.may_receive(frame, self.closes) => {
+                Err(SessionError::Unexpected { frame, state })
+            }
+            // A type below 64 is one byte; of a longer one it takes all bytes to know it, but behind HELLO none may begin.
+            Begun::Byte(first)
+                if state == State::Handshaking && (first < 0x40 || self.phase == Phase::AwaitDecision) =>
+            {
+                match FrameType::from_number(first.into()) {
+                    Some(frame) if !self.phase.may_receive(frame, self.closes) => {
+                        Err(SessionError::Unexpected { frame, state })
+                    }
+                    Some(_) => Ok(()),
+                    None => Err(FrameError::Early(first.into()).into()),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     fn on_frame(&mut self, now: Instant, frame: Frame) -> Result<(), SessionError> {

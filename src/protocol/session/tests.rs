@@ -202,6 +202,32 @@ fn what_is_not_a_usable_hello_is_refused_with_its_number() {
     assert_eq!(refused_with(&[0x0d, 0x00]), RefusalCode::Malformed, "an unknown odd frame");
 }
 
+// spec: CT-8, HS-33
+#[test]
+fn what_is_not_due_is_at_fault_before_it_is_whole() {
+    let now = Instant::now();
+    let hello = encoded(&Frame::Hello(Box::new(hello())));
+    let heard = |session: Session, bytes: &[u8]| {
+        let mut session = session;
+        session.receive(now, &[&hello[..], bytes].concat())
+    };
+    let quic = || Session::responder(now, Timing::default());
+    for early in [&b"\x02"[..], b"\x02\x08", b"\x03\x28", b"\x06\x28", b"\x0d", b"\x20", b"\x41"] {
+        assert!(heard(quic(), early).is_err(), "{early:?}");
+    }
+    // Over TCP CLOSE may follow HELLO.
+    assert!(heard(quic().with_close(), b"\x0d\x28").is_ok());
+    assert!(heard(quic().with_close(), b"\x02").is_err());
+    for header in [&b"\x02\x08"[..], b"\x02", b"\x03\x28", b"\x0d\x28", b"\x20"] {
+        let mut session = quic();
+        assert!(session.receive(now, header).is_err(), "before HELLO: {header:?}");
+    }
+    for begun in [&b"\x01"[..], b"\x50"] {
+        let mut session = quic();
+        assert!(session.receive(now, begun).is_ok(), "nobody can tell yet: {begun:?}");
+    }
+}
+
 // spec: HS-33
 #[test]
 fn an_initiator_that_does_not_wait_for_welcome_is_refused() {
