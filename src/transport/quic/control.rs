@@ -1,6 +1,9 @@
 //! The control stream of a QUIC tunnel, and the live connection behind its handle.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,11 +70,26 @@ impl ControlStream {
 
 impl Channel for ControlStream {
     async fn send(&mut self, bytes: Bytes) -> Result<(), CloseReason> {
-        self.send.write_chunk(bytes).await.map_err(|error| self.ended(&error.to_string()))
+        match self.send.write_chunk(bytes).await {
+            // The next look for what the peer says tells. spec: CT-9
+            Ok(()) | Err(quinn::WriteError::Stopped(_)) => Ok(()),
+            Err(error) => Err(self.ended(&error.to_string())),
+        }
     }
 
+    /// A peer that stops the stream has ended it as much as one that resets it. spec: CT-6, CT-9
     async fn receive(&mut self) -> Result<Option<Bytes>, CloseReason> {
-        match self.recv.read_chunk(READ_BYTES, true).await {
+        let read = {
+            let mut stopped = pin!(self.send.stopped());
+            let mut read = pin!(self.recv.read_chunk(READ_BYTES, true));
+            poll_fn(|cx| match (read.as_mut().poll(cx), stopped.as_mut().poll(cx)) {
+                (Poll::Ready(read), _) => Poll::Ready(read),
+                (Poll::Pending, Poll::Ready(Ok(Some(_)))) => Poll::Ready(Ok(None)),
+                (Poll::Pending, _) => Poll::Pending,
+            })
+            .await
+        };
+        match read {
             Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
             Err(quinn::ReadError::Reset(_)) => Ok(None),
             Err(error) => Err(self.ended(&error.to_string())),
