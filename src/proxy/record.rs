@@ -10,7 +10,7 @@ mod trace;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{StatusCode, request};
 use http_body::Body;
@@ -21,7 +21,7 @@ use super::upload::{Progress, Upload};
 use crate::id::{HostId, ServiceName, TenantId};
 use crate::message::failure::{Cause, Failure};
 use crate::message::violation::Violation;
-use crate::telemetry::{Direction, ExchangeMetrics, ExchangeRecord, Metrics, Outcome, Side};
+use crate::telemetry::{Direction, ExchangeMetrics, ExchangeRecord, Limiter, Metrics, Outcome, Side};
 use crate::transport::{StreamRefusal, TunnelFacts};
 
 pub use self::line::{AccessLog, TARGET};
@@ -33,13 +33,20 @@ pub struct Recorder {
     side: Side,
     listener: Option<Arc<str>>,
     log: AccessLog,
+    /// Bounds the lines of what was refused: whoever is refused may try a thousand times a second.
+    refusals: Arc<Limiter>,
 }
+
+/// How many lines of refused messages are written in a minute; all of them are counted.
+const MAX_REFUSALS: u32 = 60;
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Recorder {
     /// Counts into `metrics`. `listener` names the listener in the access log; an initiator has none.
     pub fn new(metrics: &Metrics, side: Side, listener: Option<String>, log: AccessLog) -> Self {
         let causes = Cause::ALL.map(Cause::label);
-        Self { metrics: metrics.exchanges(side, &causes), side, listener: listener.map(Arc::from), log }
+        let refusals = Arc::new(Limiter::new(MAX_REFUSALS, MINUTE));
+        Self { metrics: metrics.exchanges(side, &causes), side, listener: listener.map(Arc::from), log, refusals }
     }
 
     /// A recorder of this side whose counts nobody reads, and that writes no lines.
@@ -67,8 +74,9 @@ impl Recorder {
         Origin { side: self.side, listener: self.listener.clone(), log }
     }
 
-    /// A codec refused what it read: the record of that is written at once, logged as `log` says.
+    /// A codec refused what it read: the record of that is written at once, logged as `log` says, up to sixty times a minute.
     pub fn refused_with(&self, log: AccessLog, remote: SocketAddr, violation: Violation) {
+        let log = self.bounded(log);
         let mut record = self.unread(log, Some(remote));
         record.failed_with(cause_of(violation), &violation);
         record.responded(violation.status());
@@ -76,11 +84,26 @@ impl Recorder {
 
     /// The transport refused a stream that came through this tunnel: the record of that is written at once.
     pub fn refused_stream(&self, tunnel: TunnelFacts<'_>, refusal: &StreamRefusal) {
-        let mut record = self.unread(self.log, None);
+        let mut record = self.unread(self.bounded(self.log), None);
         record.through(tunnel);
         record.failed_with(refusal.cause, &refusal.details);
         if let Some(status) = refusal.status {
             record.responded(status);
+        }
+    }
+
+    /// What may be logged of one more refusal.
+    fn bounded(&self, log: AccessLog) -> AccessLog {
+        if !log.is_wanted() {
+            return log;
+        }
+        match self.refusals.pass(Instant::now()) {
+            None => AccessLog::Off,
+            Some(0) => log,
+            Some(left_out) => {
+                tracing::warn!(listener = self.listener(), left_out, "refused messages were not logged one by one");
+                log
+            }
         }
     }
 
