@@ -17,7 +17,7 @@ mod hint;
 /// The largest file that is read, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_DEPTH: usize = 24;
-const MAX_NODES: usize = 50_000;
+const MAX_NODES: usize = 150_000;
 const MAX_REPLAYED_EVENTS: usize = 50_000;
 
 /// One value and where it stands.

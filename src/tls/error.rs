@@ -32,6 +32,14 @@ pub enum TlsError {
         /// The PEM label it stands under.
         label: &'static str,
     },
+    /// A private key behind a passphrase, which nobody could type.
+    #[error(
+        "the private key in {origin} is encrypted; expected one without a passphrase, as \"openssl pkey -in {origin}\" writes it"
+    )]
+    Encrypted {
+        /// File or description of the text.
+        origin: String,
+    },
     /// A certificate that cannot be read.
     #[error("the certificate cannot be read: {reason}")]
     Malformed {

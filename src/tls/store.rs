@@ -40,8 +40,7 @@ impl Credentials {
 
     fn parse(chain_pem: &Text, key_pem: &Text) -> Result<Self, TlsError> {
         let chain: Vec<CertificateDer<'static>> = chain_pem.sections("certificate", "CERTIFICATE")?;
-        let key = PrivateKeyDer::from_pem_slice(&key_pem.bytes)
-            .map_err(|error| key_pem.error(&error, "private key", "PRIVATE KEY"))?;
+        let key = PrivateKeyDer::from_pem_slice(&key_pem.bytes).map_err(|error| key_pem.key_error(&error))?;
         let summary = Summary::of(&chain[0])?;
         let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::KeyMismatch {
@@ -107,6 +106,9 @@ pub fn parse_crls(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static
     Text::given("the CRL text", pem).sections("certificate revocation list", "X509 CRL")
 }
 
+/// In the label of an encrypted PKCS #8 key, and in the `Proc-Type` of an older one. RFC 7468 section 11, RFC 1421 section 4.6
+const ENCRYPTED: &[u8] = b"ENCRYPTED";
+
 /// The text of a PEM file.
 pub(super) fn read_text(path: &Path) -> Result<String, TlsError> {
     fs::read_to_string(path).map_err(|source| TlsError::Read { origin: path.display().to_string(), source })
@@ -141,11 +143,37 @@ impl Text {
         }
     }
 
+    /// As [`Text::error`], for a private key. Both forms of an encrypted one say so in a line of their own.
+    fn key_error(&self, error: &PemError) -> TlsError {
+        let is_encrypted = self.bytes.windows(ENCRYPTED.len()).any(|text| text == ENCRYPTED);
+        match error {
+            _ if is_encrypted => TlsError::Encrypted { origin: self.origin.clone() },
+            error => self.error(error, "private key", "PRIVATE KEY"),
+        }
+    }
+
     fn error(&self, error: &PemError, expected: &'static str, label: &'static str) -> TlsError {
         let origin = self.origin.clone();
         match error {
             PemError::NoItemsFound => TlsError::Missing { origin, expected, label },
             other => TlsError::Pem { origin, reason: other.to_string() },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encrypted_key_is_called_that() {
+        let label = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let header = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+        for key in [&label[..], &header[..]] {
+            let error = Text::given("node.key", key).key_error(&PemError::NoItemsFound).to_string();
+            assert!(error.contains("is encrypted") && error.contains("openssl pkey -in node.key"), "{error}");
+        }
+        let plain = Text::given("node.key", b"nothing").key_error(&PemError::NoItemsFound).to_string();
+        assert!(plain.contains("has no private key"), "{plain}");
     }
 }
