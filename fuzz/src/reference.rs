@@ -45,7 +45,7 @@ pub(crate) fn authority(text: &str, default_port: u16) -> Option<(String, u16)> 
     };
     let is_name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
     let literal = || host.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
-    if !is_name && literal().is_none() {
+    if (!is_name && literal().is_none()) || text.len() > 512 {
         return None;
     }
     let port = if port.is_empty() { default_port } else { digits(port.as_bytes())?.try_into().ok()? };

@@ -5,6 +5,7 @@ mod service;
 
 use std::collections::HashSet;
 
+use adit::message::h2::guard as http2;
 use adit::protocol::control::{Frame, FrameError, FrameReader};
 use adit::protocol::datagram::Datagram;
 use adit::protocol::handshake::{Hello, PeerLimits, Service, ServiceKind};
@@ -80,6 +81,8 @@ fn decode(vector: &Vector) -> Outcome {
         "envoy_request_upgrade" => envoy::decode_request(&bytes, true),
         "envoy_response" => envoy::decode_response(&bytes, false),
         "envoy_response_upgrade" => envoy::decode_response(&bytes, true),
+        "http2_requests" => decode_http2(http2::Role::Server, bytes),
+        "http2_responses" => decode_http2(http2::Role::Client, bytes),
         "envoy_idle" => envoy::decode_idle(&bytes),
         other => panic!("{}: unknown kind {other}", vector.name),
     }
@@ -117,6 +120,22 @@ fn decode_control(bytes: &[u8], in_handshake: bool) -> Outcome {
     }
     assert!(reader.is_between_frames(), "the vector ends inside a frame");
     Ok((Value::Array(frames), out.to_vec()))
+}
+
+/// Frames behind the preface; what is sound is not judged any further here.
+fn decode_http2(role: http2::Role, bytes: Vec<u8>) -> Outcome {
+    let mut guard = http2::Guard::new(role, 65_536);
+    if role == http2::Role::Server {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        assert_eq!(guard.pass(preface), http2::Passed::Bytes(preface.len()));
+    }
+    match guard.pass(&bytes) {
+        http2::Passed::Instead { .. } => Err(failure("protocol", "")),
+        http2::Passed::Bytes(length) => {
+            assert_eq!(length, bytes.len(), "the vector ends inside a frame");
+            Ok((Value::Array(Vec::new()), bytes))
+        }
+    }
 }
 
 fn decode_datagram(bytes: Vec<u8>) -> Outcome {
