@@ -32,6 +32,22 @@ pub fn of_response(answers_head: bool, status: StatusCode, fields: &HeaderMap) -
     content_length(fields).ok().flatten()
 }
 
+/// How long the body of a response is that came through a tunnel. After HEAD, and with 204 and 304, there is none, whatever
+/// the fields say of another one; `None`: until it ends. spec: ST-26
+///
+/// # Errors
+/// [`Violation::ContentLength`]: there is a field, and it is no length.
+pub fn of_tunnelled_response(
+    answers_head: bool,
+    status: StatusCode,
+    fields: &HeaderMap,
+) -> Result<Option<u64>, Violation> {
+    if answers_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return Ok(Some(0));
+    }
+    content_length(fields)
+}
+
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > MAX_DIGITS {
         return None;
@@ -68,6 +84,20 @@ mod tests {
             }
             assert_eq!(content_length(&fields(bad)), Err(Violation::ContentLength), "{bad:?}");
         }
+    }
+
+    // spec: ST-26
+    #[test]
+    fn a_response_without_a_body_has_none_whatever_it_says() {
+        let five = fields(&["5"]);
+        assert_eq!(of_tunnelled_response(false, StatusCode::OK, &five), Ok(Some(5)));
+        assert_eq!(of_tunnelled_response(false, StatusCode::OK, &fields(&[])), Ok(None));
+        assert_eq!(of_tunnelled_response(true, StatusCode::OK, &five), Ok(Some(0)));
+        for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
+            assert_eq!(of_tunnelled_response(false, status, &five), Ok(Some(0)), "{status}");
+        }
+        let twice = of_tunnelled_response(false, StatusCode::OK, &fields(&["5", "5"]));
+        assert_eq!(twice, Err(Violation::ContentLength));
     }
 
     #[test]

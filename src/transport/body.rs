@@ -58,6 +58,14 @@ impl RecvBody {
         body
     }
 
+    /// A body of which END came with the head; it is cut if it should have this length.
+    pub(crate) fn ended(stream: MessageStream, length: Option<u64>) -> Self {
+        let source = Source::Frames { stream: Place::Own(stream), peeked: Some(Ok(Event::End)) };
+        let mut body = Self { source, remaining: length, in_flight: None };
+        body.settle();
+        body
+    }
+
     pub(crate) fn http2(stream: StreamBody, upload: TiedUpload, in_flight: Option<InFlight>) -> Self {
         let source = Source::Http2 { stream: Place::Own(stream), upload };
         let mut body = Self { source, remaining: None, in_flight };
@@ -133,6 +141,10 @@ impl RecvBody {
     }
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let (Source::Frames { stream, .. }, BodyError::Length) = (&mut self.source, &error) {
+            // spec: ST-26, ER-4
+            stream.with(|stream| stream.refuse(StreamCode::Protocol));
+        }
         self.source = Source::Ended;
         self.in_flight = None;
         Poll::Ready(Some(Err(error)))

@@ -30,7 +30,7 @@ pub use socket::{dialling_socket, listening_socket};
 
 pub(crate) use control::Connection;
 pub(crate) use datagrams::{FlowPlace, FlowRecv, FlowSend};
-pub(crate) use open::{Answer, HttpUpload, declared_length};
+pub(crate) use open::{Answer, HttpUpload};
 pub(crate) use respond::{Responder, Responding};
 pub(crate) use service::{RawSend, ServiceArrival, ServiceRecv};
 pub(crate) use streams::MessageStream;

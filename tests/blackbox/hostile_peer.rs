@@ -4,6 +4,7 @@
 //! These peers speak QUIC or HTTP/2 by hand, so nothing here is repeated per transport.
 
 mod crowd;
+mod exchanges;
 mod initiator;
 mod raw;
 mod responder;

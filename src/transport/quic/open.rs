@@ -6,14 +6,16 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Response, StatusCode, request};
+use http::{HeaderMap, Method, Response, request};
 use tokio::task::AbortHandle;
 
 use crate::id::ServiceName;
 use crate::message::BoxError;
+use crate::message::length::of_tunnelled_response;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
-use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role};
+use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role, StreamError};
+use crate::protocol::wire::Malformed;
 use crate::transport::body::RecvBody;
 use crate::transport::error::{OpenError, SendError, TunnelLost};
 use crate::transport::kind::TransportKind;
@@ -84,7 +86,7 @@ impl Answer {
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, OpenError>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(OpenError::Reset(StreamCode::NoError))) };
         Poll::Ready(match ready!(stream.poll_event(cx)).map_err(OpenError::from)? {
-            Event::Response(head, end) => Ok(self.complete(head, end)),
+            Event::Response(head, end) => self.complete(head, end),
             Event::Info(head) => {
                 let mut interim = Response::new(());
                 *interim.status_mut() = head.status;
@@ -96,23 +98,21 @@ impl Answer {
         })
     }
 
-    fn complete(&mut self, head: ResponseHead, end: bool) -> AnswerHead {
+    fn complete(&mut self, head: ResponseHead, end: bool) -> Result<AnswerHead, OpenError> {
         let in_flight = self.in_flight.take();
-        let body = match self.stream.take() {
-            Some(stream) if !end => {
-                let length = declared_length(self.to_head, head.status, &head.fields);
-                RecvBody::frames(stream, length, in_flight).watched_by_tunnel()
-            }
-            Some(stream) => {
-                stream.complete();
-                RecvBody::empty()
-            }
-            None => RecvBody::empty(),
+        let Some(mut stream) = self.stream.take() else { return Err(OpenError::Reset(StreamCode::NoError)) };
+        let Ok(length) = of_tunnelled_response(self.to_head, head.status, &head.fields) else {
+            stream.refuse(StreamCode::Protocol);
+            return Err(StreamError::from(Malformed::Invalid("content-length")).into());
+        };
+        let body = match end {
+            true => RecvBody::ended(stream, length),
+            false => RecvBody::frames(stream, length, in_flight).watched_by_tunnel(),
         };
         let (mut parts, ()) = Response::new(()).into_parts();
         parts.status = head.status;
         parts.headers = head.fields;
-        AnswerHead::Final(parts, body)
+        Ok(AnswerHead::Final(parts, body))
     }
 }
 
@@ -213,14 +213,6 @@ fn not_sent(error: SendError) -> OpenError {
         SendError::Lost(lost) => OpenError::NotSent(lost),
         SendError::Source(_) | SendError::Head(_) => OpenError::NotSent(TunnelLost(error.to_string())),
     }
-}
-
-/// The length that the body must have; a response to HEAD and 304 declare the length of a body that is not sent.
-pub(crate) fn declared_length(to_head: bool, status: StatusCode, fields: &HeaderMap) -> Option<u64> {
-    if to_head || status == StatusCode::NOT_MODIFIED {
-        return None;
-    }
-    content_length(fields)
 }
 
 /// The value of content-length, if there is a readable one.

@@ -189,7 +189,8 @@ impl MessageStream {
         }
     }
 
-    fn refuse(&mut self, code: StreamCode) {
+    /// Stops the stream.
+    pub(crate) fn refuse(&mut self, code: StreamCode) {
         self.over = true;
         // An error means that the stream is gone already, which is what is wanted.
         let _ = self.recv.stop(varint(code));

@@ -17,6 +17,7 @@ use crate::message::fields::{field_bytes, strip_hop_by_hop};
 use crate::message::h2::head::{Head, poll_head};
 use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::OnCut;
+use crate::message::length::of_tunnelled_response;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
@@ -26,7 +27,6 @@ use crate::transport::body::RecvBody;
 use crate::transport::error::{OpenError, SendError};
 use crate::transport::kind::Dialect;
 use crate::transport::open::{self, AnswerHead, HeadParts, HttpHead, HttpStream, Upload};
-use crate::transport::quic::declared_length;
 use crate::transport::state::InFlight;
 use crate::transport::tcp::codes::{SOURCE_FAILED, head_rules, lost, reason, send_body, stream_code, trailer_rules};
 use crate::transport::tcp::connection::Connection;
@@ -214,19 +214,20 @@ impl Answer {
             }
             Head::Final(response) => {
                 rules.judge(response.headers(), 0).map_err(StreamError::Fields)?;
-                Poll::Ready(Ok(self.complete(response)))
+                Poll::Ready(self.complete(response))
             }
         }
     }
 
-    fn complete(&mut self, response: Response<RecvStream>) -> AnswerHead {
+    fn complete(&mut self, response: Response<RecvStream>) -> Result<AnswerHead, OpenError> {
         let (mut parts, stream) = response.into_parts();
         parts.version = Version::HTTP_11;
         parts.extensions = http::Extensions::new();
-        let length = declared_length(self.to_head, parts.status, &parts.headers);
+        let length = of_tunnelled_response(self.to_head, parts.status, &parts.headers);
+        let length = length.map_err(|_| StreamError::from(Malformed::Invalid("content-length")))?;
         let body = StreamBody::new(stream, length, trailer_rules(self.limits));
         let upload = std::mem::take(&mut self.upload);
-        AnswerHead::Final(parts, RecvBody::http2(body, upload, self.in_flight.take()).watched_by_tunnel())
+        Ok(AnswerHead::Final(parts, RecvBody::http2(body, upload, self.in_flight.take()).watched_by_tunnel()))
     }
 }
 

@@ -1,0 +1,63 @@
+//! An initiator over QUIC that answers requests as no initiator should, or asks for more than the rules let it.
+
+use std::time::Duration;
+
+use adit::protocol::code::{CloseCode, StreamCode};
+use adit::protocol::control::Frame;
+use adit::protocol::handshake::{Hello, PeerLimits};
+use tokio::time::timeout;
+
+use super::raw::{HOSTILE, closed, connect, encoded, frame, hello, open};
+use super::victim::Victim;
+use crate::support::http1::get;
+use crate::support::site::{Cloud, Transport};
+
+const TO_HOSTILE: &[&str] = &["x-node-id: hostile"];
+
+async fn victim() -> (Victim, quinn::Connection) {
+    let victim = Victim::beside(Transport::Quic, Cloud::new()).await;
+    let connection = connect(&victim.site.folder, victim.site.responder.tunnel_address(), HOSTILE).await;
+    (victim, connection)
+}
+
+fn number(code: StreamCode) -> quinn::VarInt {
+    quinn::VarInt::from_u32(code.number())
+}
+
+// spec: CT-9
+#[tokio::test]
+async fn a_control_stream_that_is_stopped_ends_the_tunnel() {
+    let (victim, connection) = victim().await;
+    let (_send, mut recv) = open(&connection, HOSTILE).await;
+    victim.site.responder.registered(2).await;
+    recv.stop(0u32.into()).unwrap();
+    let (code, reason) = closed(&connection).await;
+    assert_eq!(code, u64::from(CloseCode::Protocol.number()), "{reason}");
+    victim.unharmed().await;
+}
+
+// spec: ST-26, ER-4
+#[tokio::test]
+async fn an_answer_that_breaks_its_length_is_stopped_as_a_fault_and_cut() {
+    let (victim, connection) = victim().await;
+    let (_send, _recv) = open(&connection, HOSTILE).await;
+    victim.site.responder.registered(2).await;
+    // 200, content-length: 5; "ok"; END.
+    let short = [0x01, 0x06, 0x00, 0x40, 0xc8, 0x16, 0x01, 0x35, 0x03, 0x02, 0x6f, 0x6b, 0x09, 0x00];
+    // 200, content-length: 1; "ok".
+    let long = [0x01, 0x06, 0x00, 0x40, 0xc8, 0x16, 0x01, 0x31, 0x03, 0x02, 0x6f, 0x6b];
+    // The same with END in the head: nothing of the five comes.
+    let nothing = [0x01, 0x06, 0x01, 0x40, 0xc8, 0x16, 0x01, 0x35];
+    for answer in [&short[..], &long, &nothing] {
+        let ask = get(victim.site.egress(), "/", TO_HOSTILE);
+        let reply = async {
+            let (mut send, _recv) = connection.accept_bi().await.unwrap();
+            send.write_all(answer).await.unwrap();
+            send.stopped().await.unwrap()
+        };
+        let (response, stopped) = tokio::join!(ask, reply);
+        assert_eq!(stopped, Some(number(StreamCode::Protocol)), "{answer:?}");
+        assert!(response.is_err(), "cut, and not ended: {answer:?}");
+    }
+    assert_eq!(victim.site.responder.0.tunnels().await.accepted.len(), 2);
+}
