@@ -278,9 +278,20 @@ impl SendHalf {
         let _ = self.send.finish();
     }
 
+    /// Resets the stream: with this code, or with the peer's own where the peer has stopped it, known or not. spec: ST-36
     pub(super) fn reset(&mut self, code: StreamCode) {
         if self.on_drop.take().is_some() {
-            let _ = self.send.reset(varint(code));
+            let code = self.stop_code().unwrap_or_else(|| varint(code));
+            let _ = self.send.reset(code);
+        }
+    }
+
+    /// The code with which the peer has stopped this direction, if it has.
+    fn stop_code(&self) -> Option<VarInt> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match pin!(self.send.stopped()).poll(&mut cx) {
+            Poll::Ready(Ok(code)) => code,
+            _ => None,
         }
     }
 
@@ -289,9 +300,11 @@ impl SendHalf {
         let stopped = self.send.stopped();
         async move {
             match stopped.await {
-                Ok(code) => SendError::Stopped(
-                    code.and_then(|code| StreamCode::from_number(code.into_inner())).unwrap_or(StreamCode::NoError),
-                ),
+                Ok(None) => SendError::Stopped(StreamCode::NoError),
+                // spec: ER-5
+                Ok(Some(code)) => {
+                    SendError::Stopped(StreamCode::from_number(code.into_inner()).unwrap_or(StreamCode::Internal))
+                }
                 Err(quinn::StoppedError::ConnectionLost(error)) => SendError::Lost(lost(&error)),
                 Err(other) => SendError::Lost(TunnelLost(other.to_string())),
             }
