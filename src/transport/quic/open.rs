@@ -14,7 +14,7 @@ use crate::message::BoxError;
 use crate::message::length::of_tunnelled_response;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
-use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role, StreamError};
+use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role, StreamError, StreamType};
 use crate::protocol::wire::Malformed;
 use crate::transport::body::RecvBody;
 use crate::transport::error::{OpenError, SendError, TunnelLost};
@@ -85,7 +85,11 @@ impl Answer {
     /// See [`open::Answer::poll_next`].
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, OpenError>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(OpenError::Reset(StreamCode::NoError))) };
-        Poll::Ready(match ready!(stream.poll_event(cx)).map_err(OpenError::from)? {
+        let event = ready!(stream.poll_event(cx)).map_err(OpenError::from);
+        if let (Err(OpenError::Reset(StreamCode::UnknownType)), Some(in_flight)) = (&event, &self.in_flight) {
+            in_flight.tunnel().note_refused_type(StreamType::Http);
+        }
+        Poll::Ready(match event? {
             Event::Response(head, end) => self.complete(head, end),
             Event::Info(head) => {
                 let mut interim = Response::new(());
@@ -119,6 +123,8 @@ impl Answer {
 impl Connection {
     /// See [`Tunnel::open_http`](crate::transport::Tunnel::open_http).
     pub(crate) async fn open_http(&self, head: HttpHead<'_>) -> Result<HttpStream, OpenError> {
+        // Another tunnel may take it. spec: ER-3
+        self.state.check_takes(StreamType::Http).map_err(|error| OpenError::NotSent(TunnelLost(error.to_string())))?;
         let in_flight = self.state.begin();
         let HttpHead { service, parts, end } = head;
         let parts = parts.get();

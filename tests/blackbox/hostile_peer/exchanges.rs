@@ -61,3 +61,24 @@ async fn an_answer_that_breaks_its_length_is_stopped_as_a_fault_and_cut() {
     }
     assert_eq!(victim.site.responder.0.tunnels().await.accepted.len(), 2);
 }
+
+// spec: ER-3
+#[tokio::test]
+async fn a_tunnel_that_knows_no_requests_is_not_asked_again() {
+    let (victim, connection) = victim().await;
+    let (_send, _recv) = open(&connection, HOSTILE).await;
+    victim.site.responder.registered(2).await;
+    let reply = async {
+        let (mut send, mut recv) = connection.accept_bi().await.unwrap();
+        recv.stop(number(StreamCode::UnknownType)).unwrap();
+        send.reset(number(StreamCode::UnknownType)).unwrap();
+    };
+    let (response, ()) = tokio::join!(get(victim.site.egress(), "/", TO_HOSTILE), reply);
+    assert!(matches!(response.unwrap().status(), 502 | 503));
+    tokio::select! {
+        biased;
+        _ = connection.accept_bi() => panic!("it was asked again"),
+        response = get(victim.site.egress(), "/", TO_HOSTILE) => assert_eq!(response.unwrap().status(), 503),
+    }
+    assert!(timeout(Duration::from_millis(50), connection.accept_bi()).await.is_err(), "it was asked again");
+}
