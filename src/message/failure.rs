@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode, response};
 
 /// The field that names the cause. RFC 9209 section 2.
@@ -230,6 +230,14 @@ impl Failure {
         if let Some(wait) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
+        response
+    }
+
+    /// The head of the response that tells the client where there is no room for its text: nothing follows it.
+    pub fn bare_response(&self) -> Response<()> {
+        let mut response = self.response().map(|_| ());
+        response.headers_mut().remove(CONTENT_TYPE);
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         response
     }
 

@@ -338,7 +338,7 @@ impl Responder {
             let _counted = &in_flight;
             match &mut sending {
                 Sending::Quic(responding) => responding.run(body).await,
-                Sending::Tcp(stream) => tcp::send_response_body(stream, body).await,
+                Sending::Tcp(stream) => tcp::send_response_body(stream, in_flight.tunnel().peer_limits(), body).await,
                 Sending::Over(outcome) => std::mem::replace(outcome, Ok(())),
             }
         }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
 use crate::protocol::budgets::BUSY_RETRY_AFTER;
 use crate::protocol::code::{CloseCode, RefusalCode, StreamCode};
 use crate::protocol::envoy::HandshakeError;
 use crate::protocol::flows::FlowError;
-use crate::protocol::handshake::Refusal;
+use crate::protocol::handshake::{PeerLimits, Refusal};
 use crate::protocol::limits;
 use crate::protocol::session::SessionError;
 use crate::protocol::stream::{Refused, StreamError, StreamType};
@@ -95,6 +96,9 @@ pub enum SendError {
     /// The head of the message cannot be sent.
     #[error("the head cannot be sent: {0}")]
     Head(&'static str),
+    /// The trailers are larger than the peer takes. spec: ER-10
+    #[error("the trailers are larger than the peer takes")]
+    Limit,
 }
 
 /// Why a message body ended before its end.
@@ -217,6 +221,16 @@ impl DialError {
             },
         })
     }
+}
+
+/// What a responder is told in place of a response whose head is larger than it takes. spec: ER-10
+pub(crate) fn head_too_large(bytes: usize, fields: usize, limits: PeerLimits) -> Failure {
+    let PeerLimits { head_bytes, head_fields } = limits;
+    let details = format!(
+        "the head of the response has {bytes} bytes and {fields} fields; the responder takes {head_bytes} bytes and \
+         {head_fields} fields"
+    );
+    Failure::new(Cause::TargetHeadTooLarge, details)
 }
 
 /// Whether a TLS alert (RFC 8446 section 6) is about the certificate of the end that gets it: bad, unsupported, revoked,

@@ -20,7 +20,7 @@ use crate::egress::{Context, ExchangeService, RequestBody, Serving};
 use crate::message::BoxError;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
 use crate::message::h2::recv::StreamBody;
-use crate::message::h2::send::{OnCut, Terms, send_body_through};
+use crate::message::h2::send::{ANY_TRAILERS, OnCut, Terms, send_body_through};
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::length;
 use crate::message::validate;
@@ -134,8 +134,14 @@ where
         return;
     }
     let stall_timeout = Some(serving.settings.send_timeout);
-    let terms = Terms { declared, stall_timeout, reset: |_| Reason::INTERNAL_ERROR, on_cut: OnCut::Deliver };
-    if let Err(failure) = send_body_through(budget, &mut stream, pin!(body), terms).await {
+    let terms = Terms {
+        declared,
+        stall_timeout,
+        max_trailers: ANY_TRAILERS,
+        reset: |_| Reason::INTERNAL_ERROR,
+        on_cut: OnCut::Deliver,
+    };
+    if let Err(failure) = send_body_through(budget, &mut stream, pin!(body), &terms).await {
         tracing::debug!(error = &failure as &dyn std::error::Error, "a response is cut off");
     }
 }

@@ -28,7 +28,7 @@ use crate::message::failure::{Cause, Failure};
 use crate::message::fields::FieldRules;
 use crate::message::h2::head::final_head;
 use crate::message::h2::recv::StreamBody;
-use crate::message::h2::send::{OnCut, Terms, send_body};
+use crate::message::h2::send::{ANY_TRAILERS, OnCut, Terms, send_body};
 use crate::message::interim::{Flood, SendInterim};
 use crate::message::length;
 
@@ -158,9 +158,14 @@ fn start(
             Ok(None)
         }
         mut streaming => Ok(Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let terms =
-                Terms { declared, stall_timeout: None, reset: |_| Reason::CANCEL, on_cut: OnCut::Discard };
-            if let Err(error) = send_body(&mut stream, Pin::new(&mut streaming), terms).await {
+            let terms = Terms {
+                declared,
+                stall_timeout: None,
+                max_trailers: ANY_TRAILERS,
+                reset: |_| Reason::CANCEL,
+                on_cut: OnCut::Discard,
+            };
+            if let Err(error) = send_body(&mut stream, Pin::new(&mut streaming), &terms).await {
                 tracing::debug!(error = &error as &dyn std::error::Error, "the upload to a target ends early");
             }
         })))),

@@ -38,6 +38,9 @@ pub enum SendError {
     /// The body is not as long as its head said.
     #[error("the body differs from its declared length")]
     Length,
+    /// The trailers are larger than the peer takes. Without them the message would say something else.
+    #[error("the trailers are larger than the peer takes")]
+    Trailers,
 }
 
 impl From<h2::Error> for SendError {
@@ -56,11 +59,16 @@ pub struct Terms {
     pub declared: Option<u64>,
     /// Gives up a peer that takes nothing for this long; `None`: waits for ever.
     pub stall_timeout: Option<Duration>,
-    /// The code of the reset when this end stops: the source failed, the peer stalled, or the length is wrong.
+    /// The most bytes of names and values, and the most fields, that the peer takes in trailers.
+    pub max_trailers: (u32, u32),
+    /// The code of the reset when this end stops: the source failed, the peer stalled, or what is sent breaks a bound.
     pub reset: fn(&SendError) -> Reason,
     /// What is queued when the source fails.
     pub on_cut: OnCut,
 }
+
+/// For [`Terms::max_trailers`]: as many as there are.
+pub const ANY_TRAILERS: (u32, u32) = (u32::MAX, u32::MAX);
 
 /// What becomes of the pieces that still wait to be written when the source of a body fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +124,7 @@ impl Outlet for Unbounded {
 pub fn send_body<'a, B>(
     stream: &'a mut SendStream<Bytes>,
     body: Pin<&'a mut B>,
-    terms: Terms,
+    terms: &'a Terms,
 ) -> impl Future<Output = Result<(), SendError>> + use<'a, B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
@@ -137,15 +145,15 @@ pub async fn send_body_through<B, O>(
     outlet: &O,
     stream: &mut SendStream<O::Data>,
     body: Pin<&mut B>,
-    terms: Terms,
+    terms: &Terms,
 ) -> Result<(), SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
     O: Outlet,
 {
     let mut queued = Queued::default();
-    let sent = pump(outlet, stream, body, &terms, &mut queued).await;
-    if let Err(error @ (SendError::Source(_) | SendError::Stalled | SendError::Length)) = &sent {
+    let sent = pump(outlet, stream, body, terms, &mut queued).await;
+    if let Err(error @ (SendError::Source(_) | SendError::Stalled | SendError::Length | SendError::Trailers)) = &sent {
         if !matches!(error, SendError::Stalled) {
             // Whatever ends the wait, the stream is reset; boxed, because few are cut.
             Box::pin(queued.written(stream, terms.stall_timeout)).await;
@@ -190,7 +198,11 @@ where
                     return Ok(());
                 }
             }
-            Err(frame) => return end(outlet, stream, remaining, frame.into_trailers().ok()),
+            Err(frame) => {
+                let trailers = frame.into_trailers().ok();
+                check_trailers(trailers.as_ref(), terms.max_trailers)?;
+                return end(outlet, stream, remaining, trailers);
+            }
         }
     }
 }
@@ -245,6 +257,15 @@ where
 /// What remains of the declared length once so many bytes are sent.
 fn count(remaining: Option<u64>, length: usize) -> Result<Option<u64>, SendError> {
     remaining.map(|remaining| remaining.checked_sub(length as u64).ok_or(SendError::Length)).transpose()
+}
+
+fn check_trailers(trailers: Option<&HeaderMap>, (bytes, count): (u32, u32)) -> Result<(), SendError> {
+    match trailers {
+        Some(trailers) if fields::field_bytes(trailers) > bytes as usize || trailers.len() > count as usize => {
+            Err(SendError::Trailers)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn end<O: Outlet>(

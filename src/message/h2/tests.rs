@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::head::final_head;
 use super::recv::{RecvError, StreamBody};
-use super::send::{OnCut, SendError, Terms, send_body};
+use super::send::{ANY_TRAILERS, OnCut, SendError, Terms, send_body};
 use crate::message::BoxError;
 use crate::message::fields::{FieldRules, is_forbidden_in_trailers};
 use crate::message::interim::{Flood, MAX_READ};
@@ -94,11 +94,17 @@ fn terms(declared: Option<u64>) -> Terms {
         SendError::Stalled => Reason::ENHANCE_YOUR_CALM,
         _ => Reason::INTERNAL_ERROR,
     };
-    Terms { declared, stall_timeout: Some(Duration::from_secs(5)), reset, on_cut: OnCut::Deliver }
+    Terms {
+        declared,
+        stall_timeout: Some(Duration::from_secs(5)),
+        max_trailers: ANY_TRAILERS,
+        reset,
+        on_cut: OnCut::Deliver,
+    }
 }
 
 async fn send(upload: &mut SendStream<Bytes>, body: Parts, declared: Option<u64>) -> Result<(), SendError> {
-    send_body(upload, pin!(body), terms(declared)).await
+    send_body(upload, pin!(body), &terms(declared)).await
 }
 
 /// The body as far as it came, and why it went no further.

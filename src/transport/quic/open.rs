@@ -13,7 +13,6 @@ use crate::id::ServiceName;
 use crate::message::BoxError;
 use crate::message::length::of_tunnelled_response;
 use crate::protocol::code::StreamCode;
-use crate::protocol::handshake::PeerLimits;
 use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role, StreamError, StreamType};
 use crate::protocol::wire::Malformed;
 use crate::transport::body::RecvBody;
@@ -21,7 +20,7 @@ use crate::transport::error::{OpenError, SendError, TunnelLost};
 use crate::transport::kind::TransportKind;
 use crate::transport::open::{self, AnswerHead, HttpHead, HttpStream, Upload};
 use crate::transport::quic::control::Connection;
-use crate::transport::quic::streams::{MessageStream, Pieces, SendHalf, lost};
+use crate::transport::quic::streams::{MessageStream, Pieces, SendHalf, exceeds, lost};
 use crate::transport::state::{InFlight, PathStats, TunnelSnapshot};
 use crate::transport::tied::Started;
 
@@ -134,7 +133,7 @@ impl Connection {
         }
         self.state.ready_to_open().await?;
         let (send, recv) = self.open_stream().await?;
-        let mut send = SendHalf::new(send);
+        let mut send = SendHalf::new(send, self.state.peer_limits());
         let upload = if end {
             // Where this is given up, `recv` stops the answer with code 0 and `send` resets the stream as cancelled.
             send.write_now_or_later(encoded.freeze()).await.map_err(not_sent)?;
@@ -206,18 +205,15 @@ fn encode_head(service: Option<&ServiceName>, head: &request::Parts, end: bool) 
     }))
 }
 
-/// Whether the peer said that it does not take a head of this size. spec: HS-15
-pub(super) fn exceeds(limits: PeerLimits, encoded_bytes: usize, fields: &HeaderMap) -> bool {
-    encoded_bytes > limits.head_bytes as usize || fields.len() > limits.head_fields as usize
-}
-
 /// A stream that failed before its head was whole never became a request at the other end.
 fn not_sent(error: SendError) -> OpenError {
     match error {
         SendError::Stopped(StreamCode::Rejected) => OpenError::Rejected,
         SendError::Stopped(code) => OpenError::Reset(code),
         SendError::Lost(lost) => OpenError::NotSent(lost),
-        SendError::Source(_) | SendError::Head(_) => OpenError::NotSent(TunnelLost(error.to_string())),
+        SendError::Source(_) | SendError::Head(_) | SendError::Limit => {
+            OpenError::NotSent(TunnelLost(error.to_string()))
+        }
     }
 }
 

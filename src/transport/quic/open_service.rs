@@ -38,7 +38,7 @@ impl Connection {
         self.state.ready_to_open().await?;
         self.state.check_takes(stream_type)?;
         let (send, recv) = self.open_stream().await?;
-        let mut send = SendHalf::new(send);
+        let mut send = SendHalf::new(send, self.state.peer_limits());
         let mut recv = ServiceRecv::new(recv, ServiceReader::of_answers(stream_type));
         let mut out = BytesMut::new();
         stream::encode_open(&open, &mut out);

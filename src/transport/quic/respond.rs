@@ -11,11 +11,9 @@ use tracing::debug;
 
 use crate::message::BoxError;
 use crate::protocol::code::StreamCode;
-use crate::protocol::handshake::PeerLimits;
 use crate::protocol::stream::{self, ResponseHead};
-use crate::transport::error::SendError;
-use crate::transport::quic::open::exceeds;
-use crate::transport::quic::streams::{SendHalf, encoded};
+use crate::transport::error::{SendError, head_too_large};
+use crate::transport::quic::streams::{SendHalf, encoded, exceeds};
 
 /// Interim responses that may wait to be sent; of more the newest are dropped.
 const MAX_PENDING_INFO_BYTES: usize = 64 * 1024;
@@ -27,13 +25,12 @@ pub(crate) struct Responder {
     /// Encoded interim responses that the stream has not taken yet.
     pending: BytesMut,
     to_head: bool,
-    peer_limits: PeerLimits,
 }
 
 impl Responder {
-    pub(super) fn new(mut send: SendHalf, to_head: bool, peer_limits: PeerLimits) -> Self {
+    pub(super) fn new(mut send: SendHalf, to_head: bool) -> Self {
         send.reset_on_drop(StreamCode::Rejected);
-        Self { send, pending: BytesMut::new(), to_head, peer_limits }
+        Self { send, pending: BytesMut::new(), to_head }
     }
 
     pub(crate) fn begin(&mut self) -> impl Future<Output = SendError> + Send + 'static + use<> {
@@ -44,7 +41,13 @@ impl Responder {
     pub(crate) fn interim(&mut self, response: Response<()>) {
         if self.pending.len() < MAX_PENDING_INFO_BYTES {
             let (parts, ()) = response.into_parts();
-            stream::encode_info(&ResponseHead { status: parts.status, fields: parts.headers }, &mut self.pending);
+            let head = ResponseHead { status: parts.status, fields: parts.headers };
+            let before = self.pending.len();
+            stream::encode_info(&head, &mut self.pending);
+            // spec: ER-10
+            if exceeds(self.send.limits(), self.pending.len() - before, &head.fields) {
+                self.pending.truncate(before);
+            }
         }
     }
 
@@ -72,13 +75,12 @@ impl Responder {
         parts: response::Parts,
         body_is_over: bool,
     ) -> Result<Responding, SendError> {
-        let end = self.to_head || body_is_over;
-        let head = self.encode(parts, end)?;
+        let (head, end) = self.encode(parts, self.to_head || body_is_over)?;
         Ok(Responding { send: self.send, head, end })
     }
 
-    /// The head, behind the interim ones that still wait.
-    fn encode(&mut self, parts: response::Parts, end: bool) -> Result<BytesMut, SendError> {
+    /// The head, behind the interim ones that still wait, and whether nothing follows it.
+    fn encode(&mut self, parts: response::Parts, end: bool) -> Result<(BytesMut, bool), SendError> {
         if parts.status.is_informational() {
             self.send.reset(StreamCode::Internal);
             return Err(SendError::Head("it is not final"));
@@ -90,12 +92,18 @@ impl Responder {
             stream::encode_response(&head, end, out);
         });
         let bytes = out.len() - pending.len();
-        if exceeds(self.peer_limits, bytes, &head.fields) {
-            debug!(bytes, "the response head is larger than the responder accepts");
-            self.send.reset(StreamCode::Limit);
-            return Err(SendError::Head("it is larger than the responder accepts"));
+        if !exceeds(self.send.limits(), bytes, &head.fields) {
+            return Ok((out, end));
         }
-        Ok(out)
+        debug!(bytes, "the response head is larger than the responder accepts");
+        let told = head_too_large(bytes, head.fields.len(), self.send.limits()).bare_response();
+        let (parts, ()) = told.into_parts();
+        let told = ResponseHead { status: parts.status, fields: parts.headers };
+        let out = encoded(|out| {
+            out.extend_from_slice(&pending);
+            stream::encode_response(&told, true, out);
+        });
+        Ok((out, true))
     }
 
     pub(crate) fn reset(mut self, code: StreamCode) {

@@ -49,7 +49,8 @@ pub(super) async fn serve_streams<A: Accept>(
             allowed = (allowed * 2).min(settings.quic.max_streams);
             tunnel.quic.set_max_concurrent_bi_streams(VarInt::from_u32(allowed));
         }
-        let stream = NewStream { tunnel: Arc::clone(&tunnel), send: SendHalf::new(send), in_flight };
+        let send = SendHalf::new(send, tunnel.state.peer_limits());
+        let stream = NewStream { tunnel: Arc::clone(&tunnel), send, in_flight };
         tokio::spawn(take(stream, recv, accept.clone()));
     }
 }
@@ -144,7 +145,7 @@ impl NewStream {
 
     fn http(self, stream: MessageStream, head: RequestHead, end: bool) -> Arrived {
         let is_head = head.method == http::Method::HEAD;
-        let responder = Responder::new(self.send, is_head, self.tunnel.state.peer_limits());
+        let responder = Responder::new(self.send, is_head);
         let responder = arrival::Responder::quic(responder, self.in_flight);
         if head.protocol.is_some() {
             drop(stream);

@@ -8,12 +8,14 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame};
 use quinn::VarInt;
 use tokio::task::coop;
 
 use crate::message::BoxError;
 use crate::protocol::code::StreamCode;
+use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{self, Event, MessageReader, RequestHead, Role};
 use crate::transport::credit::Revoke;
@@ -47,6 +49,11 @@ pub(super) fn encoded(write: impl FnOnce(&mut BytesMut)) -> BytesMut {
         *block = out.split_off(end);
         out
     })
+}
+
+/// Whether the peer said that it does not take a head of this size. spec: HS-15
+pub(super) fn exceeds(limits: PeerLimits, encoded_bytes: usize, fields: &HeaderMap) -> bool {
+    encoded_bytes > limits.head_bytes as usize || fields.len() > limits.head_fields as usize
 }
 
 pub(super) fn varint(code: StreamCode) -> VarInt {
@@ -217,6 +224,10 @@ pub(crate) struct SendHalf {
     send: quinn::SendStream,
     /// What a drop tells the peer; `None` once finished.
     on_drop: Option<StreamCode>,
+    /// What the peer takes in one head or trailer section, in as many bytes as there is room for: of these halves one is
+    /// part of the task of every exchange. No map has more fields than the second can say.
+    head_bytes: u32,
+    head_fields: u16,
 }
 
 impl From<quinn::WriteError> for SendError {
@@ -232,8 +243,28 @@ impl From<quinn::WriteError> for SendError {
 }
 
 impl SendHalf {
-    pub(super) fn new(send: quinn::SendStream) -> Self {
-        Self { send, on_drop: Some(StreamCode::Cancelled) }
+    /// A stream to a peer that takes no larger trailers than this.
+    pub(super) fn new(send: quinn::SendStream, limits: PeerLimits) -> Self {
+        let head_fields = u16::try_from(limits.head_fields).unwrap_or(u16::MAX);
+        Self { send, on_drop: Some(StreamCode::Cancelled), head_bytes: limits.head_bytes, head_fields }
+    }
+
+    /// What the peer takes in one head or trailer section.
+    pub(super) fn limits(&self) -> PeerLimits {
+        PeerLimits { head_bytes: self.head_bytes, head_fields: self.head_fields.into() }
+    }
+
+    /// As [`Pieces::of`]. Trailers beyond what the peer takes are not sent, and not left out: the message would say something
+    /// else. spec: ER-10
+    fn pieces(&self, frame: Frame<Bytes>, last: bool, scratch: &mut BytesMut) -> Result<Pieces, SendError> {
+        if let Some(trailers) = frame.trailers_ref() {
+            let mut encoded = BytesMut::new();
+            stream::encode_trailers(trailers, &mut encoded);
+            if exceeds(self.limits(), encoded.len(), trailers) {
+                return Err(SendError::Limit);
+            }
+        }
+        Ok(Pieces::of(frame, last, scratch))
     }
 
     /// Writes all of `bytes`. Not cancel safe: a dropped call may have written a part, so the stream must go too.
@@ -395,7 +426,7 @@ impl SendHalf {
         B::Error: Into<BoxError>,
     {
         let pieces = match std::task::ready!(read(body.as_mut(), cx))? {
-            Some(frame) => Pieces::of(frame, body.is_end_stream(), head),
+            Some(frame) => self.pieces(frame, body.is_end_stream(), head)?,
             None => Pieces::end(head),
         };
         let pieces = ahead.insert(pieces);
@@ -414,6 +445,7 @@ impl SendHalf {
         match error {
             SendError::Source(_) => self.finish(),
             SendError::Head(_) => self.reset(StreamCode::Truncated),
+            SendError::Limit => self.reset(StreamCode::Limit),
             // RFC 9000 section 3.5: the same code.
             SendError::Stopped(code) => self.reset(*code),
             SendError::Lost(_) => self.reset(StreamCode::Cancelled),
@@ -444,7 +476,7 @@ impl SendHalf {
             };
             let Some(frame) = read? else { break };
             let last = body.is_end_stream();
-            let mut pieces = Pieces::of(frame, last, scratch);
+            let mut pieces = self.pieces(frame, last, scratch)?;
             self.write_all(&mut pieces.bytes).await?;
             if last {
                 self.finish();

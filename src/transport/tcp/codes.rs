@@ -11,6 +11,7 @@ use crate::message::fields::{FieldRules, is_forbidden, is_forbidden_in_trailers}
 use crate::message::h2::recv::RecvError;
 use crate::message::h2::send::{self, OnCut, Terms};
 use crate::protocol::code::StreamCode;
+use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
 use crate::transport::error::{BodyError, SendError, TunnelLost, peer_text};
@@ -32,25 +33,33 @@ pub(super) const SOURCE_FAILED: Reason = Reason::INTERNAL_ERROR;
 /// Sends the body of a response to its end, or resets the stream behind what its source gave. spec: ST-38, TB-8
 pub(crate) fn send_response_body<'a, B>(
     stream: &'a mut SendStream<Bytes>,
+    limits: PeerLimits,
     body: Pin<&'a mut B>,
 ) -> impl Future<Output = Result<(), SendError>> + use<'a, B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    send_body(stream, body, OnCut::Deliver)
+    send_body(stream, limits, body, OnCut::Deliver)
 }
 
 /// Sends a body to its end, or resets the stream.
 pub(super) async fn send_body<B>(
     stream: &mut SendStream<Bytes>,
+    limits: PeerLimits,
     body: Pin<&mut B>,
     on_cut: OnCut,
 ) -> Result<(), SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    let terms = Terms { declared: None, stall_timeout: None, reset: |_| SOURCE_FAILED, on_cut };
-    Ok(send::send_body(stream, body, terms).await?)
+    // spec: ER-10
+    let max_trailers = (limits.head_bytes, limits.head_fields);
+    let reset = |error: &send::SendError| match error {
+        send::SendError::Trailers => Reason::ENHANCE_YOUR_CALM,
+        _ => SOURCE_FAILED,
+    };
+    let terms = Terms { declared: None, stall_timeout: None, max_trailers, reset, on_cut };
+    Ok(send::send_body(stream, body, &terms).await?)
 }
 
 impl From<send::SendError> for SendError {
@@ -59,6 +68,7 @@ impl From<send::SendError> for SendError {
             send::SendError::Stopped(reason) => Self::Stopped(stream_code(reason)),
             send::SendError::Lost(error) => Self::Lost(lost(&error)),
             send::SendError::Source(error) => Self::Source(error),
+            send::SendError::Trailers => Self::Limit,
             send::SendError::Stalled | send::SendError::Length => Self::Source(error.into()),
         }
     }

@@ -56,7 +56,7 @@ impl Connection {
             answer.sent = Some(stream);
             None
         } else {
-            Some(Upload::tcp(HttpUpload { stream, ahead: None }))
+            Some(Upload::tcp(HttpUpload { stream, ahead: None, limits: self.state.peer_limits() }))
         };
         Ok(HttpStream { upload, answer: open::Answer::tcp(answer) })
     }
@@ -107,6 +107,8 @@ pub(crate) struct HttpUpload {
     stream: SendStream<Bytes>,
     /// What was pulled of the body already.
     ahead: Option<Frame<Bytes>>,
+    /// What the peer takes in trailers.
+    limits: PeerLimits,
 }
 
 impl HttpUpload {
@@ -147,9 +149,9 @@ impl HttpUpload {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let Self { mut stream, ahead } = self;
+        let Self { mut stream, ahead, limits } = self;
         // A client that vanished wants nothing any more.
-        send_body(&mut stream, pin!(Continued { ahead, body: pin!(body) }), OnCut::Discard).await
+        send_body(&mut stream, limits, pin!(Continued { ahead, body: pin!(body) }), OnCut::Discard).await
     }
 }
 

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::header::HOST;
-use http::{Response, Version, response};
+use http::{HeaderMap, Response, Version, response};
 
 use crate::message::fields;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::tcp::strip_own_fields;
-use crate::transport::error::SendError;
+use crate::transport::error::{SendError, head_too_large};
 use crate::transport::tcp::codes::{lost, reason};
 
 /// See [`crate::transport::Responder`].
@@ -37,6 +37,10 @@ impl Responder {
     pub(crate) fn interim(&mut self, mut response: Response<()>) {
         fields::strip_hop_by_hop(response.headers_mut());
         strip_own_fields(response.headers_mut());
+        if self.exceeds(response.headers()) {
+            // spec: ER-10
+            return;
+        }
         // It can only fail when the stream is gone, which the next look at it tells.
         let _ = self.respond.send_informational(response);
     }
@@ -62,17 +66,23 @@ impl Responder {
             self.on_drop = Some(Reason::INTERNAL_ERROR);
             return Err(SendError::Head("it is not final"));
         }
-        let head = &parts.headers;
-        if fields::field_bytes(head) > self.peer_limits.head_bytes as usize
-            || head.len() > self.peer_limits.head_fields as usize
-        {
-            self.on_drop = Some(Reason::ENHANCE_YOUR_CALM);
-            return Err(SendError::Head("it is larger than the responder accepts"));
+        let (mut response, mut end) = (Response::from_parts(parts, ()), end);
+        if self.exceeds(response.headers()) {
+            let fields = response.headers();
+            response = head_too_large(fields::field_bytes(fields), fields.len(), self.peer_limits).bare_response();
+            *response.version_mut() = Version::HTTP_2;
+            end = true;
         }
         self.on_drop = None;
-        let sent = self.respond.send_response(Response::from_parts(parts, ()), end);
+        let sent = self.respond.send_response(response, end);
         let stream = sent.map_err(|error| SendError::Lost(lost(&error)))?;
         Ok((!end).then_some(stream))
+    }
+
+    /// Whether the responder takes no head with these fields. spec: HS-15, TB-7
+    fn exceeds(&self, head: &HeaderMap) -> bool {
+        fields::field_bytes(head) > self.peer_limits.head_bytes as usize
+            || head.len() > self.peer_limits.head_fields as usize
     }
 
     pub(crate) fn reset(mut self, code: StreamCode) {

@@ -82,3 +82,27 @@ async fn a_tunnel_that_knows_no_requests_is_not_asked_again() {
     }
     assert!(timeout(Duration::from_millis(50), connection.accept_bi()).await.is_err(), "it was asked again");
 }
+
+// spec: HS-15, ER-10
+#[tokio::test]
+async fn trailers_beyond_what_an_initiator_takes_are_not_sent() {
+    let (victim, connection) = victim().await;
+    let limits = PeerLimits { head_bytes: 4096, head_fields: 32 };
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    let small = Hello { limits, ..hello(HOSTILE) };
+    send.write_all(&encoded(&Frame::Hello(Box::new(small)))).await.unwrap();
+    assert!(matches!(frame(&mut recv).await, Frame::Welcome(_)));
+    victim.site.responder.registered(2).await;
+    for trailers in ["x: ".to_owned() + &"a".repeat(5000) + "\r\n", "x: 1\r\n".repeat(40)] {
+        let mut client = victim.site.connect().await;
+        let head = "POST / HTTP/1.1\r\nhost: a\r\nx-node-id: hostile\r\ntransfer-encoding: chunked\r\n\r\n";
+        client.send(format!("{head}2\r\nok\r\n0\r\n{trailers}\r\n").as_bytes()).await.unwrap();
+        let (_send, mut recv) = connection.accept_bi().await.unwrap();
+        match recv.read_to_end(1 << 16).await {
+            Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))) => {
+                assert_eq!(code, number(StreamCode::Limit));
+            }
+            other => panic!("not reset: {other:?}"),
+        }
+    }
+}
