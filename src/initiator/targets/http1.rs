@@ -8,6 +8,7 @@ mod attempt;
 mod body;
 mod connection;
 mod failure;
+mod patience;
 mod pool;
 mod request;
 mod send;
@@ -43,7 +44,8 @@ impl Client {
     /// One exchange, on a connection that waits or on a new one.
     ///
     /// A target may close a waiting connection at the very moment it is used. The request then goes to a new
-    /// connection, provided that nothing of it was written or that sending it twice does no harm.
+    /// connection, provided that nothing of it was written or that sending it twice does no harm. Any other is not written
+    /// to a connection that has waited for about as long as the target is known to allow.
     pub(super) async fn exchange(
         &self,
         outbound: &mut Outbound,
@@ -53,10 +55,11 @@ impl Client {
         if outbound.method == Method::CONNECT {
             return Err(Failure::new(Cause::BadRequest, "CONNECT is not supported"));
         }
-        let Some(connection) = self.pool.take() else {
+        let copy = upload.replay();
+        let may_repeat = copy.is_some() && outbound.is_idempotent();
+        let Some(connection) = self.pool.take(may_repeat) else {
             return Box::pin(self.exchange_on_new(outbound, upload, interim)).await;
         };
-        let copy = upload.replay();
         let mut attempt = self.begin(connection, outbound, upload)?;
         match poll_fn(|cx| attempt.poll(&mut outbound.headers, interim, cx)).await {
             Ok(head) => Ok(self.response(head, attempt)),

@@ -15,6 +15,7 @@ use http::Version;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::Connection;
+use super::patience::Patience;
 use crate::initiator::targets::connect::Dialer;
 use crate::initiator::targets::settings::TargetSettings;
 use crate::message::failure::Failure;
@@ -35,6 +36,7 @@ pub(super) struct Pool {
 struct Waiting {
     /// Last used last.
     connections: VecDeque<Idle>,
+    patience: Patience,
     keeper: Keeper,
 }
 
@@ -77,12 +79,19 @@ impl Pool {
         &self.settings
     }
 
-    /// The freshest connection that is usable, if there is one. Those found closed on the way go.
-    pub(super) fn take(&self) -> Option<Connection> {
+    /// The freshest connection that is usable, if there is one. Those found closed on the way go. None that the target may
+    /// close now, unless the request `may_repeat`.
+    pub(super) fn take(&self, may_repeat: bool) -> Option<Connection> {
         let mut waiting = self.lock();
         while let Some(idle) = waiting.connections.pop_back() {
-            if idle.connection.is_usable() {
+            let waited = idle.since.elapsed();
+            if !idle.connection.is_usable() {
+                waiting.patience.ended(waited);
+            } else if may_repeat || !waiting.patience.may_end(waited) {
                 return Some(idle.connection);
+            } else {
+                waiting.connections.push_back(idle);
+                return None;
             }
         }
         None
@@ -96,7 +105,10 @@ impl Pool {
             Keeper::Asleep(waker) => connection.stays_usable(&mut Context::from_waker(waker)),
             Keeper::None | Keeper::Awake => connection.is_usable(),
         };
-        if !usable || waiting.connections.len() >= self.settings.max_idle {
+        if !usable {
+            return waiting.patience.ended(Duration::ZERO);
+        }
+        if waiting.connections.len() >= self.settings.max_idle {
             return;
         }
         waiting.connections.push_back(Idle { since: Instant::now(), has_buffers: true, connection });
@@ -115,8 +127,18 @@ impl Pool {
     /// when to look again; `None` when nothing waits any more. Wakes the caller when a target closes one of them.
     fn look_after(&self, cx: &mut Context<'_>) -> Option<Instant> {
         let mut waiting = self.lock();
+        let Waiting { connections, patience, .. } = &mut *waiting;
         let (now, limit) = (Instant::now(), self.settings.idle_timeout);
-        waiting.connections.retain(|idle| now < idle.since + limit && idle.connection.stays_usable(cx));
+        connections.retain(|idle| {
+            let waited = now - idle.since;
+            let is_open = idle.connection.stays_usable(cx);
+            if is_open {
+                patience.lasts(waited)
+            } else {
+                patience.ended(waited)
+            }
+            is_open && waited < limit
+        });
         let mut next = waiting.connections.front().map(|idle| idle.since + limit);
         for idle in waiting.connections.iter_mut().filter(|idle| idle.has_buffers) {
             let end = idle.since + KEEP_BUFFERS;

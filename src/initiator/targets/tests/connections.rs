@@ -179,3 +179,34 @@ async fn a_connection_closed_a_moment_ago_takes_no_request_that_must_not_be_sent
         closed.recv().unwrap();
     }
 }
+
+// Regression: a target that closes what waits met a POST at the very moment it closed, and nobody could send it again.
+#[tokio::test]
+async fn a_request_that_must_not_be_sent_twice_keeps_clear_of_the_moment_a_target_closes() {
+    let origin = Origin::new().await;
+    let client = origin.client();
+    // It is closed when the client has read the answer: this target lets nothing wait.
+    let closes = async {
+        let mut wire = origin.accept().await;
+        wire.head().await;
+        wire.write(OK).await;
+        wire.stream.shutdown().await.unwrap();
+        wire
+    };
+    let keeps = async {
+        let mut wire = origin.accept().await;
+        wire.head().await;
+        wire.write(OK).await;
+        wire
+    };
+    let exchange = async |request| assert_eq!(text(client.exchange(request).await.unwrap()).await, "ok");
+    let (_closed, ()) = tokio::join!(closes, exchange(get("/")));
+    let (_kept, ()) = tokio::join!(keeps, exchange(get("/")));
+    // Were it sent on the connection that waits, its exchange would wait forever.
+    let fresh = async {
+        let mut wire = origin.accept().await;
+        wire.head().await;
+        wire.write(OK).await;
+    };
+    tokio::join!(fresh, exchange(post(Empty::<Bytes>::new())));
+}
