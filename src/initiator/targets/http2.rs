@@ -43,7 +43,12 @@ struct Attempt {
     failure: Failure,
     unprocessed: bool,
     stale: bool,
+    /// The body of the request, from its beginning, where it streams and is not lost.
+    upload: Option<Upload>,
 }
+
+/// An upload in a task of its own, which ends with the body.
+type Uploading = AbortOnDropHandle<Upload>;
 
 impl Client {
     pub(super) fn new(dialer: Dialer, settings: TargetSettings) -> Self {
@@ -59,14 +64,15 @@ impl Client {
         upload: Upload,
         interim: Option<&dyn SendInterim>,
     ) -> Result<Response<Http2Body>, Failure> {
-        let again = upload.replay().map(|upload| (outbound.clone(), upload));
+        let (copy, spare) = (upload.replay(), outbound.clone());
         let idempotent = outbound.is_idempotent();
         let error = match self.attempt(outbound, upload, interim).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
-        match again {
-            Some((outbound, upload)) if error.unprocessed || (idempotent && error.stale) => {
+        match copy.or(error.upload) {
+            Some(upload) if error.unprocessed || (idempotent && error.stale) => {
+                let outbound = spare;
                 self.attempt(outbound, upload, interim).await.map_err(|error| error.failure)
             }
             _ => Err(error.failure),
@@ -92,7 +98,10 @@ impl Client {
             }
             Ok::<_, Attempt>(())
         };
-        let (head, incoming) = final_head(&mut response, pass_on).await?.into_parts();
+        let (head, incoming) = match final_head(&mut response, pass_on).await {
+            Ok(head) => head.into_parts(),
+            Err(error) => return Err(Box::pin(error.with(upload)).await),
+        };
         let length = length::of_response(answers_head, head.status, &head.headers);
         let incoming = StreamBody::new(incoming, length, self.rules());
         Ok(Response::from_parts(head, Http2Body { incoming, _upload: upload, _open: open }))
@@ -129,6 +138,7 @@ impl From<h2::Error> for Attempt {
             failure: Failure::new(cause, error.to_string()),
             unprocessed: refused,
             stale: error.is_io() || error.is_go_away(),
+            upload: None,
         }
     }
 }
@@ -141,23 +151,32 @@ impl From<Flood> for Attempt {
 
 impl From<Failure> for Attempt {
     fn from(failure: Failure) -> Self {
-        Self { failure, unprocessed: false, stale: false }
+        Self { failure, unprocessed: false, stale: false, upload: None }
+    }
+}
+
+impl Attempt {
+    /// Takes back what was being sent, where another attempt may need it. The stream is over, so its upload is too.
+    async fn with(mut self, upload: Option<Uploading>) -> Self {
+        if let (true, Some(task)) = (self.unprocessed || self.stale, upload)
+            && let Ok(Upload::Streaming(mut body)) = task.await
+            && body.rewind()
+        {
+            self.upload = Some(Upload::Streaming(body));
+        }
+        self
     }
 }
 
 /// Begins the upload. What is whole goes out at once, the rest in a task that ends with the handle. The target tells by
 /// the response, or its failure, what became of it.
-fn start(
-    mut stream: SendStream<Bytes>,
-    upload: Upload,
-    declared: Option<u64>,
-) -> Result<Option<AbortOnDropHandle<()>>, Attempt> {
+fn start(mut stream: SendStream<Bytes>, upload: Upload, declared: Option<u64>) -> Result<Option<Uploading>, Attempt> {
     match upload {
         Upload::Whole(data) => {
             stream.send_data(data, true).map_err(Attempt::from)?;
             Ok(None)
         }
-        mut streaming => Ok(Some(AbortOnDropHandle::new(tokio::spawn(async move {
+        Upload::Streaming(mut body) => Ok(Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let terms = Terms {
                 declared,
                 stall_timeout: None,
@@ -165,9 +184,12 @@ fn start(
                 reset: |_| Reason::CANCEL,
                 on_cut: OnCut::Discard,
             };
-            if let Err(error) = send_body(&mut stream, Pin::new(&mut streaming), &terms).await {
+            body.keep();
+            let mut upload = Upload::Streaming(body);
+            if let Err(error) = send_body(&mut stream, Pin::new(&mut upload), &terms).await {
                 tracing::debug!(error = &error as &dyn std::error::Error, "the upload to a target ends early");
             }
+            upload
         })))),
     }
 }
@@ -176,7 +198,7 @@ fn start(
 pub(super) struct Http2Body {
     incoming: StreamBody,
     /// Keeps the upload going while the response is wanted.
-    _upload: Option<AbortOnDropHandle<()>>,
+    _upload: Option<Uploading>,
     _open: OpenStream,
 }
 

@@ -6,12 +6,15 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
+
+/// The most of a streaming body that is kept for a second attempt, bytes.
+const MAX_KEPT: usize = 16 * 1024;
 
 /// A request's body.
 pub(super) enum Upload {
@@ -27,6 +30,8 @@ pub(super) type Streaming = Streamed<dyn Body<Data = Bytes, Error = BoxError> + 
 /// What was there of a body, and the rest of it, in one piece of memory.
 pub(super) struct Streamed<R: ?Sized> {
     ahead: [Option<Frame<Bytes>>; 2],
+    /// A copy of the data that was taken, while somebody may want it a second time and it is little.
+    kept: Option<BytesMut>,
     rest: R,
 }
 
@@ -48,7 +53,11 @@ impl Upload {
         Ok(match first {
             None if ended => Self::Whole(Bytes::new()),
             Some(first) if ended && first.is_data() => Self::Whole(first.into_data().unwrap_or_default()),
-            first => Self::Streaming(Box::new(Streamed { ahead: [first, second], rest: body.map_err(Into::into) })),
+            first => Self::Streaming(Box::new(Streamed {
+                ahead: [first, second],
+                kept: None,
+                rest: body.map_err(Into::into),
+            })),
         })
     }
 
@@ -91,10 +100,32 @@ pub(super) fn cut(error: &BoxError) -> Failure {
 impl Streaming {
     /// The next frame.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.ahead.iter_mut().find_map(Option::take) {
+        let next = match self.ahead.iter_mut().find_map(Option::take) {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => Pin::new(&mut self.rest).poll_frame(cx),
+        };
+        if let (Poll::Ready(Some(taken)), Some(kept)) = (&next, &mut self.kept) {
+            match taken.as_ref().ok().and_then(Frame::data_ref) {
+                Some(data) if kept.len() + data.len() <= MAX_KEPT => kept.extend_from_slice(data),
+                _ => self.kept = None,
+            }
         }
+        next
+    }
+
+    /// Keeps what is taken from here on, as long as that is little.
+    pub(super) fn keep(&mut self) {
+        self.kept = Some(BytesMut::new());
+    }
+
+    /// Puts back what was taken since [`Self::keep`]. `false`: it is lost.
+    pub(super) fn rewind(&mut self) -> bool {
+        let Some(kept) = self.kept.take() else { return false };
+        if !kept.is_empty() {
+            // What was there first has been taken first.
+            self.ahead[0] = Some(Frame::data(kept.freeze()));
+        }
+        true
     }
 
     /// The data that was there first.

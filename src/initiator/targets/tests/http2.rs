@@ -293,6 +293,46 @@ async fn a_refused_stream_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_refused_stream_is_tried_again_while_its_body_comes() {
+    let origin = Origin::new().await;
+    let client = origin.client();
+    let (feed, body) = fed();
+    feed.data("be");
+    let target = async {
+        let mut connection = origin.accept().await;
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let mut incoming = request.into_body();
+        let first = tokio::select! {
+            first = incoming.data() => first.unwrap().unwrap(),
+            _ = connection.accept() => panic!("the connection ended"),
+        };
+        assert_eq!(first, "be");
+        respond.send_reset(Reason::REFUSED_STREAM);
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        feed.data("gun");
+        drop(feed);
+        let mut incoming = request.into_body();
+        let all = async {
+            let mut all = Vec::new();
+            while let Some(data) = incoming.data().await {
+                all.extend_from_slice(&data.unwrap());
+            }
+            assert_eq!(all, b"begun");
+            respond.send_response(ok(), true).unwrap();
+        };
+        tokio::select! {
+            () = all => {}
+            _ = connection.accept() => panic!("the connection ended"),
+        }
+        while connection.accept().await.is_some() {}
+    };
+    tokio::select! {
+        response = client.exchange(post(body)) => assert_eq!(response.unwrap().status(), 200),
+        () = target => panic!("the connection ended"),
+    }
+}
+
+#[tokio::test]
 async fn a_large_body_flows_under_back_pressure() {
     let origin = Origin::new().await;
     let client = origin.client();
