@@ -61,14 +61,22 @@ fn encode(events: &[Event]) -> BytesMut {
     let mut out = BytesMut::new();
     for event in events {
         match event {
-            Event::Request(head, end) => stream::encode_request(&**head, *end, &mut out),
-            Event::Response(head, end) => stream::encode_response(head, *end, &mut out),
-            Event::Info(head) => stream::encode_info(head, &mut out),
+            Event::Request(head, end) => {
+                stream::encode_request(&**head, *end, &mut out);
+            }
+            Event::Response(head, end) => {
+                stream::encode_response(head, *end, &mut out);
+            }
+            Event::Info(head) => {
+                stream::encode_info(head, &mut out);
+            }
             Event::Data(data) => {
                 stream::encode_data_header(data.len() as u64, &mut out);
                 out.put_slice(data);
             }
-            Event::Trailers(fields) => stream::encode_trailers(fields, &mut out),
+            Event::Trailers(fields) => {
+                stream::encode_trailers(fields, &mut out);
+            }
             Event::End => stream::encode_end(&mut out),
         }
     }

@@ -227,21 +227,23 @@ impl StreamError {
 
 /// Appends the stream type and the HEAD of a request; `end` says that no body and no trailers follow.
 ///
-/// Fields that must not cross a tunnel are left out. A head that breaks another rule is rejected by the peer. spec: ST-10
-pub fn encode_request<'a>(head: impl Into<RequestView<'a>>, end: bool, out: &mut BytesMut) {
+/// Returns the payload bytes of the frame, which the peer's limit counts (HS-15). Fields that must not cross a tunnel are
+/// left out. A head that breaks another rule is rejected by the peer. spec: ST-10
+pub fn encode_request<'a>(head: impl Into<RequestView<'a>>, end: bool, out: &mut BytesMut) -> usize {
     varint::encode(out, StreamType::Http.number());
     let head = head.into();
-    put_frame(out, FrameType::Head.number(), |out| head::put_request(&head, end, out));
+    put_frame(out, FrameType::Head.number(), |out| head::put_request(&head, end, out))
 }
 
-/// Appends the HEAD of a final response; `end` says that no body and no trailers follow. spec: ST-20
-pub fn encode_response(head: &ResponseHead, end: bool, out: &mut BytesMut) {
-    put_frame(out, FrameType::Head.number(), |out| head::put_response(head, end, out));
+/// Appends the HEAD of a final response; `end` says that no body and no trailers follow. Returns its payload bytes.
+/// spec: ST-20
+pub fn encode_response(head: &ResponseHead, end: bool, out: &mut BytesMut) -> usize {
+    put_frame(out, FrameType::Head.number(), |out| head::put_response(head, end, out))
 }
 
-/// Appends an INFO frame: an interim response (1xx without 101). spec: ST-21
-pub fn encode_info(head: &ResponseHead, out: &mut BytesMut) {
-    put_frame(out, FrameType::Info.number(), |out| head::put_info(head, out));
+/// Appends an INFO frame: an interim response (1xx without 101). Returns its payload bytes. spec: ST-21
+pub fn encode_info(head: &ResponseHead, out: &mut BytesMut) -> usize {
+    put_frame(out, FrameType::Info.number(), |out| head::put_info(head, out))
 }
 
 /// Appends type and length of a DATA frame; `len` bytes of payload must follow. Nothing for an empty payload, which
@@ -253,11 +255,12 @@ pub fn encode_data_header(len: u64, out: &mut BytesMut) {
     }
 }
 
-/// Appends a TRAILERS frame; END must follow. Nothing when no field may cross: empty trailers have no frame.
-/// spec: ST-23
-pub fn encode_trailers(fields: &HeaderMap, out: &mut BytesMut) {
-    if !fields.iter().all(|(name, value)| fields::is_forbidden_in_trailers(name, value)) {
-        put_frame(out, FrameType::Trailers.number(), |out| head::put_trailers(fields, out));
+/// Appends a TRAILERS frame; END must follow. Nothing when no field may cross: empty trailers have no frame. Returns its
+/// payload bytes. spec: ST-23
+pub fn encode_trailers(fields: &HeaderMap, out: &mut BytesMut) -> usize {
+    match fields.iter().all(|(name, value)| fields::is_forbidden_in_trailers(name, value)) {
+        true => 0,
+        false => put_frame(out, FrameType::Trailers.number(), |out| head::put_trailers(fields, out)),
     }
 }
 
@@ -267,8 +270,9 @@ pub fn encode_end(out: &mut BytesMut) {
     varint::encode(out, 0);
 }
 
-/// Appends a frame whose payload is written first and measured then: the length is moved in front of it in place.
-fn put_frame(out: &mut BytesMut, frame_type: u64, write: impl FnOnce(&mut BytesMut)) {
+/// Appends a frame whose payload is written first and measured then: the length is moved in front of it in place, and
+/// returned.
+fn put_frame(out: &mut BytesMut, frame_type: u64, write: impl FnOnce(&mut BytesMut)) -> usize {
     /// Room for the length of any head below 1 GiB.
     const ROOM: usize = 4;
     varint::encode(out, frame_type);
@@ -280,4 +284,5 @@ fn put_frame(out: &mut BytesMut, frame_type: u64, write: impl FnOnce(&mut BytesM
     varint::encode(&mut &mut out[at..at + size], length as u64);
     out.copy_within(at + ROOM.., at + size);
     out.truncate(at + size + length);
+    length
 }

@@ -184,14 +184,22 @@ fn join_data(events: Vec<Event>) -> Vec<Event> {
 
 fn encode_event(event: &Event, out: &mut BytesMut) {
     match event {
-        Event::Request(head, end) => stream::encode_request(&**head, *end, out),
-        Event::Response(head, end) => stream::encode_response(head, *end, out),
-        Event::Info(head) => stream::encode_info(head, out),
+        Event::Request(head, end) => {
+            stream::encode_request(&**head, *end, out);
+        }
+        Event::Response(head, end) => {
+            stream::encode_response(head, *end, out);
+        }
+        Event::Info(head) => {
+            stream::encode_info(head, out);
+        }
         Event::Data(data) => {
             stream::encode_data_header(data.len() as u64, out);
             out.put_slice(data);
         }
-        Event::Trailers(fields) => stream::encode_trailers(fields, out),
+        Event::Trailers(fields) => {
+            stream::encode_trailers(fields, out);
+        }
         Event::End => stream::encode_end(out),
     }
 }

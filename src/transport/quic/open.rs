@@ -127,8 +127,8 @@ impl Connection {
         let in_flight = self.state.begin();
         let HttpHead { service, parts, end } = head;
         let parts = parts.get();
-        let encoded = encode_head(service, parts, end)?;
-        if exceeds(self.state.peer_limits(), encoded.len(), &parts.headers) {
+        let (encoded, bytes) = encode_head(service, parts, end)?;
+        if exceeds(self.state.peer_limits(), bytes, &parts.headers) {
             return Err(OpenError::HeadTooLarge);
         }
         self.state.ready_to_open().await?;
@@ -185,7 +185,12 @@ impl Connection {
     }
 }
 
-fn encode_head(service: Option<&ServiceName>, head: &request::Parts, end: bool) -> Result<BytesMut, OpenError> {
+/// The head, and the bytes that count towards the peer's limit.
+fn encode_head(
+    service: Option<&ServiceName>,
+    head: &request::Parts,
+    end: bool,
+) -> Result<(BytesMut, usize), OpenError> {
     let authority = head.uri.authority().ok_or(OpenError::Request("it has no authority"))?;
     let request = RequestView {
         method: &head.method,
@@ -198,10 +203,10 @@ fn encode_head(service: Option<&ServiceName>, head: &request::Parts, end: bool) 
     };
     Ok(HEAD_ROOM.with_borrow_mut(|room| {
         room.reserve(USUAL_HEAD_BYTES);
-        stream::encode_request(request, end, room);
+        let bytes = stream::encode_request(request, end, room);
         room.reserve(BEHIND_HEAD_BYTES);
         let rest = room.split_off(room.len() + BEHIND_HEAD_BYTES);
-        std::mem::replace(room, rest)
+        (std::mem::replace(room, rest), bytes)
     }))
 }
 

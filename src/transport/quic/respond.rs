@@ -43,9 +43,9 @@ impl Responder {
             let (parts, ()) = response.into_parts();
             let head = ResponseHead { status: parts.status, fields: parts.headers };
             let before = self.pending.len();
-            stream::encode_info(&head, &mut self.pending);
+            let bytes = stream::encode_info(&head, &mut self.pending);
             // spec: ER-10
-            if exceeds(self.send.limits(), self.pending.len() - before, &head.fields) {
+            if exceeds(self.send.limits(), bytes, &head.fields) {
                 self.pending.truncate(before);
             }
         }
@@ -87,11 +87,11 @@ impl Responder {
         }
         let pending = std::mem::take(&mut self.pending);
         let head = ResponseHead { status: parts.status, fields: parts.headers };
+        let mut bytes = 0;
         let out = encoded(|out| {
             out.extend_from_slice(&pending);
-            stream::encode_response(&head, end, out);
+            bytes = stream::encode_response(&head, end, out);
         });
-        let bytes = out.len() - pending.len();
         if !exceeds(self.send.limits(), bytes, &head.fields) {
             return Ok((out, end));
         }

@@ -51,9 +51,9 @@ pub(super) fn encoded(write: impl FnOnce(&mut BytesMut)) -> BytesMut {
     })
 }
 
-/// Whether the peer said that it does not take a head of this size. spec: HS-15
-pub(super) fn exceeds(limits: PeerLimits, encoded_bytes: usize, fields: &HeaderMap) -> bool {
-    encoded_bytes > limits.head_bytes as usize || fields.len() > limits.head_fields as usize
+/// Whether the peer said that it does not take a head with so many bytes of payload. spec: HS-15
+pub(super) fn exceeds(limits: PeerLimits, payload: usize, fields: &HeaderMap) -> bool {
+    payload > limits.head_bytes as usize || fields.len() > limits.head_fields as usize
 }
 
 pub(super) fn varint(code: StreamCode) -> VarInt {
@@ -258,9 +258,8 @@ impl SendHalf {
     /// else. spec: ER-10
     fn pieces(&self, frame: Frame<Bytes>, last: bool, scratch: &mut BytesMut) -> Result<Pieces, SendError> {
         if let Some(trailers) = frame.trailers_ref() {
-            let mut encoded = BytesMut::new();
-            stream::encode_trailers(trailers, &mut encoded);
-            if exceeds(self.limits(), encoded.len(), trailers) {
+            let bytes = stream::encode_trailers(trailers, &mut BytesMut::new());
+            if exceeds(self.limits(), bytes, trailers) {
                 return Err(SendError::Limit);
             }
         }

@@ -20,6 +20,17 @@ async fn victim() -> (Victim, quinn::Connection) {
     (victim, connection)
 }
 
+/// The control stream of an initiator that takes the smallest heads there may be.
+async fn open_small(victim: &Victim, connection: &quinn::Connection) -> (quinn::SendStream, quinn::RecvStream) {
+    let limits = PeerLimits { head_bytes: 4096, head_fields: 32 };
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    let small = Hello { limits, ..hello(HOSTILE) };
+    send.write_all(&encoded(&Frame::Hello(Box::new(small)))).await.unwrap();
+    assert!(matches!(frame(&mut recv).await, Frame::Welcome(_)));
+    victim.site.responder.registered(2).await;
+    (send, recv)
+}
+
 fn number(code: StreamCode) -> quinn::VarInt {
     quinn::VarInt::from_u32(code.number())
 }
@@ -87,12 +98,7 @@ async fn a_tunnel_that_knows_no_requests_is_not_asked_again() {
 #[tokio::test]
 async fn trailers_beyond_what_an_initiator_takes_are_not_sent() {
     let (victim, connection) = victim().await;
-    let limits = PeerLimits { head_bytes: 4096, head_fields: 32 };
-    let (mut send, mut recv) = connection.open_bi().await.unwrap();
-    let small = Hello { limits, ..hello(HOSTILE) };
-    send.write_all(&encoded(&Frame::Hello(Box::new(small)))).await.unwrap();
-    assert!(matches!(frame(&mut recv).await, Frame::Welcome(_)));
-    victim.site.responder.registered(2).await;
+    let _control = open_small(&victim, &connection).await;
     for trailers in ["x: ".to_owned() + &"a".repeat(5000) + "\r\n", "x: 1\r\n".repeat(40)] {
         let mut client = victim.site.connect().await;
         let head = "POST / HTTP/1.1\r\nhost: a\r\nx-node-id: hostile\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -105,4 +111,30 @@ async fn trailers_beyond_what_an_initiator_takes_are_not_sent() {
             other => panic!("not reset: {other:?}"),
         }
     }
+}
+
+// spec: HS-15, ER-7
+#[tokio::test]
+async fn a_head_is_sent_up_to_the_last_byte_that_an_initiator_takes() {
+    let (victim, connection) = victim().await;
+    let _control = open_small(&victim, &connection).await;
+    // The payload bytes of a request with so many bytes in one field, or nothing where the client is told 431.
+    let sent = async |padding: usize| {
+        let line = format!("x-padding: {}", "a".repeat(padding));
+        let fields = [TO_HOSTILE[0], &line];
+        tokio::select! {
+            response = get(victim.site.egress(), "/", &fields) => {
+                assert_eq!(response.unwrap().status(), 431, "{padding}");
+                None
+            }
+            opened = connection.accept_bi() => {
+                let bytes = opened.unwrap().1.read_to_end(1 << 16).await.unwrap();
+                // Behind the types of stream and frame, an integer of two bytes.
+                Some(usize::from(u16::from_be_bytes([bytes[2], bytes[3]]) & 0x3fff))
+            }
+        }
+    };
+    let some = sent(1000).await.unwrap();
+    assert_eq!(sent(1000 + 4096 - some).await, Some(4096));
+    assert_eq!(sent(1001 + 4096 - some).await, None);
 }
