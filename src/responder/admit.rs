@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tracing::{Instrument, debug, info, info_span, warn};
 
@@ -206,7 +206,8 @@ async fn attend(
             () = &mut expiry, if is_current => {
                 is_current = false;
                 warn!(tunnel = %tunnel.id(), "the certificate that admitted this tunnel has ended: draining it");
-                tunnel.drain(shared.admission.terms().tunnel.drain_timeout, Duration::ZERO);
+                // Nobody waits for its end: what runs has its time.
+                tunnel.retire(shared.admission.terms().tunnel.drain_timeout);
             }
             Ok(()) = tokens.changed() => {
                 let token = tokens.borrow_and_update().clone();

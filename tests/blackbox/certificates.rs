@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use crate::support::certificates::{Authority, Certificate, Node};
 use crate::support::eventually::eventually;
-use crate::support::site::{Cloud, Edge, Folder, NODE, Transport, over_each_transport};
+use crate::support::http1::RawHttp;
+use crate::support::site::{Cloud, Edge, Folder, NODE, TO_NODE, Transport, over_each_transport};
+use crate::support::targets::Target;
 
-over_each_transport!(a_tunnel_ends_with_the_certificate_that_admitted_it);
+over_each_transport!(
+    a_tunnel_ends_with_the_certificate_that_admitted_it,
+    what_runs_when_a_certificate_ends_has_the_time_of_a_drain_also_where_its_site_is_not_heard,
+);
 
 /// It was served for ever, and nothing was said.
 // spec: SE-40
@@ -27,6 +32,31 @@ async fn a_tunnel_ends_with_the_certificate_that_admitted_it(transport: Transpor
     let gone = eventually("the node among those that are gone", async || responder.0.tunnels().await.gone.pop()).await;
     assert_eq!(gone.node, NODE.node);
     initiator.line_with("cannot open a tunnel").await;
+}
+
+/// It was cut, as if a process had to stop.
+// spec: SE-40
+async fn what_runs_when_a_certificate_ends_has_the_time_of_a_drain_also_where_its_site_is_not_heard(
+    transport: Transport,
+) {
+    let (folder, target) = (Folder::new(), Target::http1().await);
+    let cloud = Cloud::new().responder("idle_timeout", "600s").responder("keepalive", "500ms");
+    let responder = cloud.process("drain_timeout", "600s").start(&folder).await;
+    let shown = folder.authority.node_lasting(NODE, Duration::from_secs(20));
+    let edge = Edge::new(transport).target(&format!("http://{}", target.address()));
+    let initiator = edge.start_with(&folder, responder.tunnel_address(), &shown).await;
+    responder.registered(1).await;
+    let mut client = RawHttp::connect(responder.egress()).await.unwrap();
+    client.send(format!("GET /chunks/20/50 HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    let head = client.head().await.unwrap();
+    initiator.freeze();
+    responder.0.line_with("tunnel suspect").await;
+    responder.0.line_with("has ended: draining it").await;
+    responder.0.line_with("tunnel draining").await;
+    initiator.thaw();
+    let (body, _) = client.body(&head).await.unwrap();
+    assert!(body.ends_with(b"chunk 19\n"));
+    responder.registered(0).await;
 }
 
 struct Checked {
