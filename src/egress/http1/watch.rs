@@ -17,8 +17,12 @@ use crate::telemetry::Limit;
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// A sender that is held back for longer is read from on, to learn whether it is there.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How far at most, bytes: what the kernels of both ends usually hold of a connection, so that its end is found behind it.
-const MAX_FURTHER: usize = 8 * 1024 * 1024;
+/// How far at most, bytes: what the kernels of both ends usually hold of a connection, so that its end is found behind it,
+/// and as much again, since whoever is there sends on.
+const MAX_FURTHER: usize = 16 * 1024 * 1024;
+/// And no faster, bytes a second: or all of it was used up by a sender who leaves only then. Its kernel cannot say that it
+/// has left as long as there is no room for what stands before that.
+const FURTHER_RATE: usize = 2 * 1024 * 1024;
 /// How much is asked for at once when reading on.
 const FURTHER_READ: usize = 32 * 1024;
 /// Room for so many bytes is taken at once.
@@ -58,7 +62,9 @@ impl Ahead {
     /// Whether bytes may be read behind the `held` ones that are here.
     fn allows(&mut self, held: usize, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
-        if now.duration_since(since) < PATIENCE || held >= MAX_FURTHER {
+        let Some(waited) = now.duration_since(since).checked_sub(PATIENCE) else { return false };
+        let allowed = MAX_FURTHER.min(FURTHER_RATE * (1 + waited.as_secs() as usize));
+        if held >= allowed {
             return false;
         }
         if held + STEP > self.taken {
@@ -160,5 +166,22 @@ impl<T: Socket> Connection<T> {
             (_, 0) => self.settings.send_timeout,
             (bytes, rate) => Duration::from_millis(bytes.saturating_mul(1000) / rate),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All of it was spent in the first second, on a sender who was there.
+    #[test]
+    fn the_room_for_reading_on_lasts_for_some_seconds() {
+        let (mut ahead, began) = (Ahead::new(Arc::default()), Instant::now());
+        assert!(!ahead.allows(0, began));
+        assert!(ahead.allows(0, began + PATIENCE) && !ahead.allows(FURTHER_RATE, began + PATIENCE));
+        assert!(ahead.allows(FURTHER_RATE, began + 2 * PATIENCE));
+        let full_after = (MAX_FURTHER / FURTHER_RATE) as u32;
+        assert!(ahead.allows(MAX_FURTHER - 1, began + full_after * PATIENCE));
+        assert!(!ahead.allows(MAX_FURTHER, began + 100 * PATIENCE));
     }
 }
