@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::id::TunnelId;
 use crate::message::failure::{Cause, Failure};
-use crate::proxy::ConnectionInfo;
+use crate::proxy::UnderWay;
 use crate::proxy::opener::{Find, Opener};
 use crate::registry::NoTunnel;
 use crate::routing::{Destination, Directory, Hold};
@@ -20,8 +20,8 @@ pub(super) struct FindTunnel<'a, T> {
     directory: &'a Directory<T>,
     to: &'a Destination,
     hold: Hold,
-    /// Whose share of a tunnel is looked at.
-    client: Option<&'a ConnectionInfo>,
+    /// The exchange, as one of those of its client's connection that share a tunnel with others.
+    client: Option<&'a UnderWay>,
 }
 
 /// The part of what is free on a tunnel that one connection of a client may have under way. So one that opens all it can
@@ -33,19 +33,19 @@ impl<'a, T: Opener> FindTunnel<'a, T> {
         Self { directory, to, hold: Hold::new(hold), client: None }
     }
 
-    /// For a request of this connection, which gets no more than its share of a tunnel.
-    pub(super) fn sharing(self, client: &'a ConnectionInfo) -> Self {
+    /// For a request whose connection gets no more than its share of each tunnel.
+    pub(super) fn sharing(self, client: &'a UnderWay) -> Self {
         Self { client: Some(client), ..self }
     }
 
     /// A tunnel of which this connection has its share already is as good as none.
     fn check_share(&self, tunnel: &T) -> Result<(), Failure> {
-        let under_way = self.client.map_or(0, ConnectionInfo::under_way);
+        let under_way = self.client.map_or(0, |client| client.on(tunnel.id()));
         let share = share(tunnel.in_flight());
         if under_way <= share {
             return Ok(());
         }
-        let details = format!("this connection has {under_way} requests under way; there is room for {share} of it");
+        let details = format!("{under_way} requests of this connection are on one tunnel; there is room for {share}");
         Err(Failure::new(Cause::Quota, details).retry_after(RECONNECT_RETRY_AFTER))
     }
 

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use crate::id::PeerIdentity;
+use crate::id::{PeerIdentity, TunnelId};
 use crate::message::interim::InformationalSink;
 use crate::proxy::pace::Pace;
 
@@ -26,23 +26,47 @@ pub struct ConnectionInfo(Arc<Shared>);
 struct Shared {
     details: ConnectionDetails,
     pace: Pace,
-    under_way: AtomicU32,
+    /// Its exchanges on the tunnels that fall to each place. Two tunnels may fall to one, which a connection that has a
+    /// whole share on neither does not feel.
+    on_tunnels: [AtomicU32; PLACES],
 }
+
+/// Over how many places the tunnels are spread that one connection uses; their ids are random.
+const PLACES: usize = 32;
+/// The exchange is on no tunnel yet.
+const NOWHERE: u8 = u8::MAX;
 
 /// An exchange of a connection that is under way while this lives.
 #[derive(Debug)]
-pub(crate) struct UnderWay(ConnectionInfo);
+pub(crate) struct UnderWay {
+    connection: ConnectionInfo,
+    /// Where it counts.
+    place: AtomicU8,
+}
+
+impl UnderWay {
+    /// Counts it on this tunnel, and no longer on the one before; how many of its connection there are, itself included.
+    pub(crate) fn on(&self, tunnel: TunnelId) -> u32 {
+        let place = (tunnel.0 % PLACES as u64) as u8;
+        let (counts, before) = (&self.connection.0.on_tunnels, self.place.swap(place, Ordering::Relaxed));
+        if before == place {
+            return counts[usize::from(place)].load(Ordering::Relaxed);
+        }
+        self.connection.leave(before);
+        counts[usize::from(place)].fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
 
 impl Deref for UnderWay {
     type Target = ConnectionInfo;
     fn deref(&self) -> &ConnectionInfo {
-        &self.0
+        &self.connection
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.connection.leave(*self.place.get_mut());
     }
 }
 
@@ -69,7 +93,7 @@ impl ConnectionInfo {
 
     /// The same, with how long its exchanges may rest.
     pub fn paced(details: ConnectionDetails, pace: Pace) -> Self {
-        Self(Arc::new(Shared { details, pace, under_way: AtomicU32::new(0) }))
+        Self(Arc::new(Shared { details, pace, on_tunnels: Default::default() }))
     }
 
     /// How long its exchanges may rest.
@@ -77,15 +101,15 @@ impl ConnectionInfo {
         &self.0.pace
     }
 
-    /// Counts an exchange until the returned guard drops.
+    /// An exchange that is on no tunnel yet; it counts until the returned guard drops.
     pub(crate) fn begin(&self) -> UnderWay {
-        self.0.under_way.fetch_add(1, Ordering::Relaxed);
-        UnderWay(self.clone())
+        UnderWay { connection: self.clone(), place: AtomicU8::new(NOWHERE) }
     }
 
-    /// How many of its exchanges are under way.
-    pub(crate) fn under_way(&self) -> u32 {
-        self.0.under_way.load(Ordering::Relaxed)
+    fn leave(&self, place: u8) {
+        if let Some(count) = self.0.on_tunnels.get(usize::from(place)) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -93,5 +117,28 @@ impl Deref for ConnectionInfo {
     type Target = ConnectionDetails;
     fn deref(&self) -> &ConnectionDetails {
         &self.0.details
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> ConnectionInfo {
+        let address = SocketAddr::from(([192, 0, 2, 1], 80));
+        let details = ConnectionDetails { remote: address, local: address, tls: false, server_name: None, peer: None };
+        ConnectionInfo::new(details)
+    }
+
+    #[test]
+    fn an_exchange_counts_on_the_tunnel_that_it_is_on_now_and_on_none_when_it_is_over() {
+        let (connection, other) = (connection(), connection());
+        let (first, second) = (connection.begin(), connection.begin());
+        assert_eq!([first.on(TunnelId(7)), second.on(TunnelId(7)), second.on(TunnelId(7))], [1, 2, 2]);
+        assert_eq!(second.on(TunnelId(8)), 1, "it was tried elsewhere");
+        assert_eq!((first.on(TunnelId(7)), other.begin().on(TunnelId(7))), (1, 1));
+        drop((first, second, connection.begin()));
+        let next = connection.begin();
+        assert_eq!([next.on(TunnelId(7)), next.on(TunnelId(8))], [1, 1]);
     }
 }

@@ -34,18 +34,20 @@ pub struct Directory<H> {
 /// How long a request may still wait for tunnels; starts to run when it first has to.
 #[derive(Debug)]
 pub struct Hold {
-    limit: Duration,
+    /// Milliseconds: one of these is part of every exchange.
+    limit: u32,
     ends: Option<tokio::time::Instant>,
 }
 
 impl Hold {
     /// The whole wait.
     pub fn new(limit: Duration) -> Self {
-        Self { limit, ends: None }
+        Self { limit: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX), ends: None }
     }
 
     fn ends(&mut self) -> tokio::time::Instant {
-        *self.ends.get_or_insert_with(|| tokio::time::Instant::now() + self.limit)
+        let limit = Duration::from_millis(self.limit.into());
+        *self.ends.get_or_insert_with(|| tokio::time::Instant::now() + limit)
     }
 }
 

@@ -472,9 +472,25 @@ async fn a_connection_that_has_its_share_of_a_tunnel_is_told_so_and_others_are_s
     tunnel(&gateway, [Step::Echo]);
     let greedy = context();
     let others: Vec<_> = (0..1000).map(|_| greedy.connection.begin()).collect();
+    for other in &others {
+        other.on(TunnelId(1));
+    }
     let response = gateway.answer(get(), greedy.clone()).await;
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(ask(&gateway, get()).await.status(), StatusCode::OK);
     drop((response, others));
-    assert_eq!(greedy.connection.under_way(), 0, "what is over is not counted");
+    assert_eq!(greedy.connection.begin().on(TunnelId(1)), 1, "what is over is not counted");
+}
+
+/// It got 429 from the 514th request on, to whatever nodes.
+#[tokio::test(start_paused = true)]
+async fn a_balancer_with_requests_under_way_to_many_nodes_has_its_share_of_each() {
+    let gateway = gateway();
+    tunnel(&gateway, [Step::Echo]);
+    let balancer = context();
+    let others: Vec<_> = (0..1000).map(|_| balancer.connection.begin()).collect();
+    for (number, other) in others.iter().enumerate() {
+        other.on(TunnelId(2 + number as u64 % 30));
+    }
+    assert_eq!(gateway.answer(get(), balancer).await.status(), StatusCode::OK);
 }
