@@ -17,16 +17,24 @@ pub use handshakes::{
 pub const STREAM_WINDOW: u32 = 2 << 20;
 /// Bytes that a peer may have under way on one tunnel beside what held-back streams hold. spec: SE-9
 pub const TUNNEL_WINDOW: u32 = 16 << 20;
-/// Held-back streams of one tunnel beyond which the slowest of them are ended. spec: SE-11
-pub const HELD_STREAMS: usize = 64;
-/// The most held-back streams that a tunnel's credit grows for: until the slowest are found out, there may be more than
-/// [`HELD_STREAMS`]. spec: SE-9
-pub const COVERED_STREAMS: usize = 2 * HELD_STREAMS;
-/// Held-back streams of all tunnels of a process beyond which the slowest of a tunnel are ended. spec: SE-11
-pub const HELD_STREAMS_OF_PROCESS: usize = 512;
-/// A stream that was slow for less than this is not ended, however many are held back. spec: SE-11
-pub const HELD_GRACE: Duration = Duration::from_secs(2);
-/// Bytes a second that a reader takes at least who is never ended for the sake of others. spec: SE-11
+/// Bytes that held-back streams of one tunnel may hold whose readers are not steady: the credit grows for so many, and
+/// beyond them those that stand still are ended. 20 streams without a declared length. spec: SE-9, SE-11
+pub const HELD_BYTES: u64 = 20 * STREAM_WINDOW as u64;
+/// Bytes that all held-back streams of one tunnel may hold, steady readers included: the most that its credit grows for.
+/// spec: SE-9
+pub const COVERED_BYTES: u64 = 128 * STREAM_WINDOW as u64;
+/// As [`HELD_BYTES`], of all tunnels of a process. spec: SE-11
+pub const HELD_BYTES_OF_PROCESS: u64 = 256 * STREAM_WINDOW as u64;
+/// How long a stream whose reader is not steady may stand still before it can be ended for the sake of others. spec: SE-11
+pub const HELD_GRACE: Duration = Duration::from_millis(300);
+/// How long one that does not stand still may take less than [`FAIR_RATE`]. spec: SE-11
+pub const SLOW_GRACE: Duration = Duration::from_secs(2);
+/// In so many looks at least: a process that was stopped for a while has not waited for anybody.
+pub const HELD_LOOKS: u32 = 5;
+/// How long one may stand still whose reader was steady: what a socket takes at once lasts a slow client for seconds.
+/// spec: SE-11
+pub const STEADY_GRACE: Duration = Duration::from_secs(10);
+/// Bytes a second that a steady reader takes. spec: SE-11
 pub const FAIR_RATE: u64 = 16 << 10;
 /// Bytes a second that the reader of a stream takes at least over [`HTTP_PATIENCE`] or [`RAW_PATIENCE`]. spec: SE-12
 pub const LEAST_RATE: u64 = 1 << 10;

@@ -10,7 +10,7 @@ use crate::message::h2::recv::StreamBody;
 use crate::protocol::budgets::{HTTP_PATIENCE, UNWATCHED_BODY};
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::Event;
-use crate::transport::credit::{Ledger, Place, Revoke, Revoked};
+use crate::transport::credit::{Ledger, Place, Revoke, Revoked, Terms};
 use crate::transport::error::BodyError;
 use crate::transport::quic::MessageStream;
 use crate::transport::state::InFlight;
@@ -94,12 +94,13 @@ impl RecvBody {
         if self.is_short() {
             return self;
         }
+        let terms = Terms { patience: HTTP_PATIENCE, length: self.size_hint().exact(), begins_held: true };
         let source = match self.source {
             Source::Frames { stream: Place::Own(stream), peeked } => {
-                Source::Frames { stream: Place::watched(stream, ledger, HTTP_PATIENCE), peeked }
+                Source::Frames { stream: Place::watched(stream, ledger, terms), peeked }
             }
             Source::Http2 { stream: Place::Own(stream), upload } => {
-                Source::Http2 { stream: Place::watched(stream, ledger, HTTP_PATIENCE), upload }
+                Source::Http2 { stream: Place::watched(stream, ledger, terms), upload }
             }
             other => other,
         };

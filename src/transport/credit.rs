@@ -10,7 +10,8 @@ mod tests;
 mod watched;
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::ptr::addr_eq;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::protocol::budgets::{COVERED_STREAMS, HELD_STREAMS, HELD_STREAMS_OF_PROCESS};
+use crate::protocol::budgets::{COVERED_BYTES, HELD_BYTES, HELD_BYTES_OF_PROCESS, RAW_PATIENCE, STREAM_WINDOW};
 use crate::telemetry::{StreamEnd, StreamMetrics};
 
 use self::slowness::Slowness;
@@ -31,19 +32,28 @@ const SHORT_LOOK: Duration = Duration::from_millis(50);
 /// How often while their consumers take all there is.
 const LONG_LOOK: Duration = Duration::from_millis(250);
 
-/// Held-back streams of all tunnels of the process.
-static HELD_IN_PROCESS: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that readers who are not steady hold in all tunnels of the process.
+static HELD_IN_PROCESS: AtomicU64 = AtomicU64::new(0);
 
 /// The watched streams of one tunnel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ledger {
     streams: Mutex<Vec<Stream>>,
     /// A new stream wakes whoever looks.
     awaits: AtomicBool,
     begun: Notify,
-    /// Held-back streams at the last look.
+    /// Held-back streams at the last look, and the bytes that readers hold who are not steady.
     held: AtomicUsize,
+    idle: AtomicU64,
+    /// The sum of that of all tunnels.
+    in_process: &'static AtomicU64,
     metrics: OnceLock<StreamMetrics>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::among(&HELD_IN_PROCESS)
+    }
 }
 
 /// One receiving half.
@@ -52,29 +62,80 @@ struct Stream {
     /// Its allocation outlives it until the next look.
     lane: Weak<dyn Lane>,
     slowness: Slowness,
+    terms: Terms,
+}
+
+/// What is known of a stream when it begins to be watched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// How long its consumer may take less than the least rate.
+    pub(super) patience: Duration,
+    /// Bytes that are to come, where that is known.
+    pub(super) length: Option<u64>,
+    /// Whether it counts as held back before its consumer was given anything.
+    pub(super) begins_held: bool,
+}
+
+impl Terms {
+    /// Of a raw stream.
+    pub(super) const RAW: Self = Self { patience: RAW_PATIENCE, length: None, begins_held: true };
+    /// Of a flow, on whose stream nothing comes as long as its datagrams find another way.
+    pub(super) const FLOW: Self = Self { begins_held: false, ..Self::RAW };
+
+    /// The most that the stream can hold once its consumer has taken so many bytes.
+    fn may_hold(self, taken: u64) -> u64 {
+        let window = u64::from(STREAM_WINDOW);
+        self.length.map_or(window, |length| length.saturating_sub(taken).min(window))
+    }
 }
 
 /// Streams that are to be ended, each with the cause.
 type Ended = Vec<(Arc<dyn Lane>, StreamEnd)>;
 
 /// What one look has found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Look {
     /// Streams that are watched.
     watched: usize,
     /// Streams that are held back.
     held: usize,
+    /// The most that those of them hold whose readers are not steady, bytes.
+    idle: u64,
+    /// The same of the others.
+    steady: u64,
+}
+
+impl Look {
+    /// How much of that the tunnel's credit grows for, bytes: in whole windows, since small changes need not be told.
+    /// spec: SE-9
+    fn lent(self) -> u64 {
+        let bytes = (self.idle.min(HELD_BYTES) + self.steady).min(COVERED_BYTES);
+        bytes.next_multiple_of(u64::from(STREAM_WINDOW))
+    }
 }
 
 impl Ledger {
+    /// One of the ledgers that share a bound.
+    fn among(in_process: &'static AtomicU64) -> Self {
+        Self {
+            streams: Mutex::default(),
+            awaits: AtomicBool::default(),
+            begun: Notify::default(),
+            held: AtomicUsize::default(),
+            idle: AtomicU64::default(),
+            in_process,
+            metrics: OnceLock::default(),
+        }
+    }
+
     /// Counts what becomes of held-back streams from here on; the first call decides.
     pub(super) fn count_with(&self, metrics: StreamMetrics) {
         let _ = self.metrics.set(metrics);
     }
 
-    /// Watches a stream until it is dropped. Its consumer may take less than the least rate for so long.
-    fn watch(&self, lane: Weak<dyn Lane>, patience: Duration) {
-        self.lock().push(Stream { lane, slowness: Slowness::new(patience) });
+    /// Watches a stream until it is dropped.
+    fn watch(&self, lane: Weak<dyn Lane>, terms: Terms) {
+        self.lock().push(Stream { lane, slowness: Slowness::new(terms.patience), terms });
         if self.awaits.load(Ordering::Relaxed) && self.awaits.swap(false, Ordering::Relaxed) {
             self.begun.notify_one();
         }
@@ -95,13 +156,13 @@ impl Ledger {
                 metrics.ended(cause);
             }
         }
-        self.publish(look.held);
+        self.publish(look);
         look
     }
 
     fn judge(&self, now: Instant) -> (Look, Ended) {
         let mut streams = self.lock();
-        let mut held = 0;
+        let mut look = Look::default();
         let mut ended = Vec::new();
         let mut candidates = Vec::new();
         streams.retain_mut(|stream| {
@@ -112,37 +173,52 @@ impl Ledger {
                 ended.push((lane, StreamEnd::Rate));
                 return false;
             }
-            held += usize::from(is_held);
-            if let Some(since) = stream.slowness.starves_since(now) {
-                candidates.push((since, lane));
+            if is_held {
+                let bytes = stream.terms.may_hold(taken);
+                look.held += 1;
+                *(if stream.slowness.is_steady(now) { &mut look.steady } else { &mut look.idle }) += bytes;
+                if let Some(since) = stream.slowness.starves_since(now) {
+                    candidates.push((since, bytes, lane));
+                }
             }
             true
         });
-        let excess = excess(held, self.held_elsewhere());
-        if excess > 0 {
-            // Those that have been slow for the longest.
-            candidates.sort_by_key(|(since, _)| *since);
-            candidates.truncate(excess);
-            held -= candidates.len();
-            ended.extend(candidates.into_iter().map(|(_, lane)| (lane, StreamEnd::Bound)));
-        }
-        (Look { watched: streams.len(), held }, ended)
-    }
-
-    /// Held-back streams of the process without those of this tunnel.
-    fn held_elsewhere(&self) -> usize {
-        let all = HELD_IN_PROCESS.load(Ordering::Relaxed);
-        all.saturating_sub(self.held.load(Ordering::Relaxed))
-    }
-
-    fn publish(&self, held: usize) {
-        let before = self.held.swap(held, Ordering::Relaxed);
-        if held != before {
-            HELD_IN_PROCESS.fetch_add(held, Ordering::Relaxed);
-            HELD_IN_PROCESS.fetch_sub(before, Ordering::Relaxed);
-            if let Some(metrics) = self.metrics.get() {
-                metrics.held(held as f64 - before as f64);
+        look.watched = streams.len();
+        let mut excess = excess(look.idle, self.held_elsewhere());
+        // Those that have stood still for the longest.
+        candidates.sort_by_key(|(since, ..)| *since);
+        for (_, bytes, lane) in candidates {
+            if excess == 0 {
+                break;
             }
+            excess = excess.saturating_sub(bytes);
+            look.held -= 1;
+            look.idle -= bytes;
+            ended.push((lane, StreamEnd::Bound));
+        }
+        // Who holds such a stream may not look at it for long; to count it again would end others for it.
+        let is_over = |stream: &Stream| ended.iter().any(|(lane, _)| addr_eq(Arc::as_ptr(lane), stream.lane.as_ptr()));
+        if !ended.is_empty() {
+            streams.retain(|stream| !is_over(stream));
+        }
+        (look, ended)
+    }
+
+    /// What readers hold in the process who are not steady, without those of this tunnel.
+    fn held_elsewhere(&self) -> u64 {
+        let all = self.in_process.load(Ordering::Relaxed);
+        all.saturating_sub(self.idle.load(Ordering::Relaxed))
+    }
+
+    fn publish(&self, Look { held, idle, .. }: Look) {
+        let before = self.idle.swap(idle, Ordering::Relaxed);
+        self.in_process.fetch_add(idle, Ordering::Relaxed);
+        self.in_process.fetch_sub(before, Ordering::Relaxed);
+        let before = self.held.swap(held, Ordering::Relaxed);
+        if held != before
+            && let Some(metrics) = self.metrics.get()
+        {
+            metrics.held(held as f64 - before as f64);
         }
     }
 
@@ -161,31 +237,30 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        self.publish(0);
+        self.publish(Look::default());
     }
 }
 
-/// How many held-back streams of a tunnel are too many.
-fn excess(held: usize, elsewhere: usize) -> usize {
-    let of_tunnel = held.saturating_sub(HELD_STREAMS);
-    let of_process = (held + elsewhere).saturating_sub(HELD_STREAMS_OF_PROCESS).min(held);
+/// How much of what readers of a tunnel hold is too much, bytes.
+fn excess(held: u64, elsewhere: u64) -> u64 {
+    let of_tunnel = held.saturating_sub(HELD_BYTES);
+    let of_process = (held + elsewhere).saturating_sub(HELD_BYTES_OF_PROCESS).min(held);
     of_tunnel.max(of_process)
 }
 
-/// The window of a connection that has so many streams held back, bytes. spec: SE-9
-pub(super) fn with_held(connection: u32, stream: u32, held: usize) -> u32 {
-    let held = u32::try_from(held).unwrap_or(u32::MAX);
-    connection.saturating_add(stream.saturating_mul(held))
+/// The window of a connection whose held-back streams hold so many bytes. spec: SE-9
+pub(super) fn with_held(connection: u32, held: u64) -> u32 {
+    connection.saturating_add(u32::try_from(held).unwrap_or(u32::MAX))
 }
 
-/// Gives a connection credit for so many held-back streams on top of its own.
-pub(super) type Lend = Box<dyn FnMut(usize) + Send>;
+/// Gives a connection credit for so many bytes that held-back streams hold, on top of its own.
+pub(super) type Lend = Box<dyn FnMut(u64) + Send>;
 
 /// Keeps the credit of a tunnel in step with what its streams hold, for as long as it is polled. It sends nothing that
 /// needs credit itself, and nothing of the tunnel may hold it up. Cancel safe.
 pub(super) async fn balance(ledger: &Ledger, mut lend: Lend) -> Infallible {
     let mut pause = SHORT_LOOK;
-    let mut was_held = 0;
+    let mut was_lent = 0;
     loop {
         ledger.used().await;
         if pause == SHORT_LOOK {
@@ -195,11 +270,11 @@ pub(super) async fn balance(ledger: &Ledger, mut lend: Lend) -> Infallible {
             sleep(SHORT_LOOK).await;
         }
         let look = ledger.look(tokio::time::Instant::now().into_std());
-        let covered = look.held.min(COVERED_STREAMS);
-        if covered > 0 || was_held > 0 {
-            lend(covered);
+        let lent = look.lent();
+        if lent > 0 || was_lent > 0 {
+            lend(lent);
         }
-        was_held = covered;
+        was_lent = lent;
         pause = if look.held > 0 { SHORT_LOOK } else { (2 * pause).min(LONG_LOOK) };
     }
 }

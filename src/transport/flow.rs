@@ -2,8 +2,10 @@
 //!
 //! A datagram arrives whole or not at all, in any order, and may be lost.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::{DEFAULT_FLOW_IDLE_TIMEOUT, MAX_DATAGRAM_BYTES};
+use crate::transport::credit::{Place, Revoked, Terms};
 use crate::transport::error::SendError;
 use crate::transport::raw::RawError;
 use crate::transport::state::{FlowCount, InFlight};
@@ -47,8 +50,8 @@ pub struct FlowRecv {
 
 #[derive(Debug)]
 enum RecvKind {
-    Quic(quic::FlowRecv),
-    Tcp(tcp::FlowRecv),
+    Quic(Place<quic::FlowRecv>),
+    Tcp(Place<tcp::FlowRecv>),
 }
 
 /// What both halves know.
@@ -78,10 +81,12 @@ impl Shared {
 
 impl Flow {
     pub(super) fn quic(send: quic::FlowSend, recv: quic::FlowRecv, in_flight: InFlight) -> Self {
+        let recv = Place::watched(recv, in_flight.tunnel().credit(), Terms::FLOW);
         Self::new(SendKind::Quic(send), RecvKind::Quic(recv), (in_flight, None))
     }
 
     pub(super) fn tcp(send: tcp::FlowSend, recv: tcp::FlowRecv, held: Held) -> Self {
+        let recv = Place::watched(recv, held.0.tunnel().credit(), Terms::FLOW);
         Self::new(SendKind::Tcp(send), RecvKind::Tcp(recv), held)
     }
 
@@ -140,8 +145,14 @@ impl FlowRecv {
         loop {
             let idle_at = self.shared.idle_at();
             let received = match &mut self.half {
-                RecvKind::Quic(half) => timeout_at(idle_at, half.recv()).await,
-                RecvKind::Tcp(half) => timeout_at(idle_at, half.recv()).await,
+                RecvKind::Quic(half) => {
+                    let next = poll_fn(|cx| settled(half.poll(|half| half.poll_recv(cx), payload)));
+                    timeout_at(idle_at, next).await
+                }
+                RecvKind::Tcp(half) => {
+                    let next = poll_fn(|cx| settled(half.poll(|half| half.poll_recv(cx), payload)));
+                    timeout_at(idle_at, next).await
+                }
             };
             let received = match received {
                 Ok(received) => received,
@@ -155,4 +166,15 @@ impl FlowRecv {
             return received;
         }
     }
+}
+
+/// What a flow says next, or that this end has ended it.
+type Said = Result<Option<Bytes>, RawError>;
+
+fn settled(polled: Result<Poll<Said>, Revoked>) -> Poll<Said> {
+    polled.unwrap_or_else(|Revoked| Poll::Ready(Err(RawError::HeldBack)))
+}
+
+fn payload(said: &Said) -> usize {
+    said.as_ref().map_or(0, |datagram| datagram.as_ref().map_or(0, Bytes::len))
 }

@@ -9,10 +9,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::protocol::budgets::RAW_PATIENCE;
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::StreamError;
-use crate::transport::credit::{Place, Revoked};
+use crate::transport::credit::{Place, Revoked, Terms};
 use crate::transport::error::{BodyError, SendError, TunnelLost};
 use crate::transport::state::InFlight;
 use crate::transport::{quic, tcp};
@@ -106,12 +105,12 @@ enum RecvKind {
 
 impl RawStream {
     pub(super) fn quic(send: quic::RawSend, recv: quic::ServiceRecv, in_flight: InFlight) -> Self {
-        let recv = Place::watched(recv, in_flight.tunnel().credit(), RAW_PATIENCE);
+        let recv = Place::watched(recv, in_flight.tunnel().credit(), Terms::RAW);
         Self::new(SendKind::Quic(send), RecvKind::Quic(recv), in_flight)
     }
 
     pub(super) fn tcp(send: tcp::RawSend, recv: tcp::RawRecv, in_flight: InFlight) -> Self {
-        let recv = Place::watched(recv, in_flight.tunnel().credit(), RAW_PATIENCE);
+        let recv = Place::watched(recv, in_flight.tunnel().credit(), Terms::RAW);
         Self::new(SendKind::Tcp(send), RecvKind::Tcp(recv), in_flight)
     }
 

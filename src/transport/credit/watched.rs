@@ -4,9 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
-use std::time::Duration;
 
-use super::Ledger;
+use super::{Ledger, Terms};
 
 /// What a ledger may ask of a stream that it watches.
 pub(super) trait Lane: fmt::Debug + Send + Sync {
@@ -17,7 +16,7 @@ pub(super) trait Lane: fmt::Debug + Send + Sync {
 }
 
 /// How a consumer keeps up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gauge {
     taken: AtomicU64,
     /// It asked for more than there was.
@@ -25,6 +24,10 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
+    fn new(waits: bool) -> Self {
+        Self { taken: AtomicU64::new(0), waits: AtomicBool::new(waits) }
+    }
+
     /// Whether the stream is held back, and the bytes that its consumer has taken.
     pub(super) fn read(&self) -> (bool, u64) {
         (!self.waits.load(Ordering::Relaxed), self.taken.load(Ordering::Relaxed))
@@ -82,11 +85,11 @@ pub(in crate::transport) enum Place<S> {
 }
 
 impl<S: Revoke> Place<S> {
-    /// Puts a receiving half under the eyes of a ledger; its consumer may take less than the least rate for so long.
-    pub(in crate::transport) fn watched(half: S, ledger: &Ledger, patience: Duration) -> Self {
-        let watched = Arc::new(Watched { gauge: Gauge::default(), half: Mutex::new(Some(half)) });
+    /// Puts a receiving half under the eyes of a ledger.
+    pub(in crate::transport) fn watched(half: S, ledger: &Ledger, terms: Terms) -> Self {
+        let watched = Arc::new(Watched { gauge: Gauge::new(!terms.begins_held), half: Mutex::new(Some(half)) });
         let lane: Weak<Watched<S>> = Arc::downgrade(&watched);
-        ledger.watch(lane, patience);
+        ledger.watch(lane, terms);
         Self::Watched(watched)
     }
 

@@ -4,12 +4,9 @@ use quinn::VarInt;
 
 use crate::transport::credit::{Lend, with_held};
 
-/// The receive credit of a connection, in all and on a stream, bytes.
+/// The receive credit of a connection, bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Credit {
-    pub(super) connection: u32,
-    pub(super) stream: u32,
-}
+pub(super) struct Credit(pub(super) u32);
 
 impl Credit {
     /// Lends a connection what its held-back streams hold. spec: SE-9
@@ -18,10 +15,10 @@ impl Credit {
     /// free part; a window that grows is told at once, so each look makes it a byte larger.
     pub(super) fn lend(self, quic: quinn::Connection) -> Lend {
         let (mut lent, mut looks) = (0, 0);
-        Box::new(move |streams| {
-            looks = if streams == lent { looks + 1 } else { 0 };
-            lent = streams;
-            let window = with_held(self.connection, self.stream, streams).saturating_add(looks);
+        Box::new(move |bytes| {
+            looks = if bytes == lent { looks + 1 } else { 0 };
+            lent = bytes;
+            let window = with_held(self.0, bytes).saturating_add(looks);
             quic.set_receive_window(VarInt::from_u32(window));
         })
     }

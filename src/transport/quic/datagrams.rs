@@ -2,7 +2,6 @@
 //! spec: ST-40 to ST-42, ST-70 to ST-75
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -14,6 +13,7 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::datagram::Datagram;
 use crate::protocol::flows::{Arrived, FlowError, FlowLimits, Flows};
 use crate::protocol::stream::{self, ServiceEvent};
+use crate::transport::credit::Revoke;
 use crate::transport::error::SendError;
 use crate::transport::quic::service::ServiceRecv;
 use crate::transport::quic::streams::{SendHalf, lost};
@@ -172,15 +172,17 @@ pub(crate) struct FlowRecv {
     _entry: Arc<Entry>,
 }
 
-impl FlowRecv {
-    pub(crate) async fn recv(&mut self) -> Result<Option<Bytes>, RawError> {
-        if let Some(early) = self.early.pop_front() {
-            return Ok(Some(early));
-        }
-        poll_fn(|cx| self.poll_recv(cx)).await
+impl Revoke for FlowRecv {
+    fn revoke(self) {
+        self.recv.revoke();
     }
+}
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {
+impl FlowRecv {
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {
+        if let Some(early) = self.early.pop_front() {
+            return Poll::Ready(Ok(Some(early)));
+        }
         if let Poll::Ready(Some(datagram)) = self.datagrams.poll_recv(cx) {
             return Poll::Ready(Ok(Some(datagram)));
         }

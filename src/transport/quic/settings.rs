@@ -17,9 +17,10 @@ pub struct QuicSettings {
     /// Bytes that a peer may have under way on one stream. Default 2 MiB; with loss, more than about 2.4 MB makes quinn
     /// give up the connection ("too many gaps").
     pub stream_receive_window: u32,
-    /// Bytes that a peer may have under way on the connection beside those of streams that nobody reads: each of these adds
-    /// `stream_receive_window`, for at most [`COVERED_STREAMS`](crate::protocol::budgets::COVERED_STREAMS) of them. Default
-    /// 16 MiB, so that a peer can make this end hold 272 MiB at the very most. spec: SE-9
+    /// Bytes that a peer may have under way on the connection beside what streams hold that nobody reads: the credit grows
+    /// for [`HELD_BYTES`](crate::protocol::budgets::HELD_BYTES) of that, and with readers who are steady for
+    /// [`COVERED_BYTES`](crate::protocol::budgets::COVERED_BYTES). Default 16 MiB, so that this end holds 56 MiB for a peer
+    /// whose streams are not read, and 272 MiB at the very most. spec: SE-9
     pub receive_window: u32,
     /// Bytes that this end keeps for retransmission. Default 16 MiB.
     pub send_window: u64,
@@ -58,7 +59,7 @@ pub(super) struct Settings {
 impl Settings {
     /// What the control stream's driver keeps the connection's credit by.
     pub(super) const fn credit(&self) -> Credit {
-        Credit { connection: self.quic.receive_window, stream: self.quic.stream_receive_window }
+        Credit(self.quic.receive_window)
     }
 
     /// The initiator's transport: it accepts the responder's streams and keeps the path alive.

@@ -323,6 +323,11 @@ impl Revoke for RawRecv {
     fn revoke(self) {}
 }
 
+impl Revoke for FlowRecv {
+    /// As that of a raw stream.
+    fn revoke(self) {}
+}
+
 /// The receiving half of a flow.
 #[derive(Debug)]
 pub(crate) struct FlowRecv {
@@ -335,11 +340,7 @@ impl FlowRecv {
         Self { stream: RawRecv::new(stream), reader: ServiceReader::of_datagrams() }
     }
 
-    pub(crate) async fn recv(&mut self) -> Result<Option<Bytes>, RawError> {
-        poll_fn(|cx| self.poll_recv(cx)).await
-    }
-
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {
         loop {
             match self.reader.next().map_err(RawError::Protocol)? {
                 Some(ServiceEvent::Datagram(datagram)) => return Poll::Ready(Ok(Some(datagram))),

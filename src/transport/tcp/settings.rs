@@ -18,9 +18,10 @@ const MAX_REMEMBERED_RESETS: usize = 1024;
 pub struct TcpSettings {
     /// Bytes that a peer may have under way on one stream. Default 2 MiB.
     pub stream_window: u32,
-    /// Bytes that a peer may have under way on the connection beside those of streams that nobody reads: each of these adds
-    /// `stream_window`, for at most [`COVERED_STREAMS`](crate::protocol::budgets::COVERED_STREAMS) of them. Default 16 MiB,
-    /// so that a peer can make this end hold 272 MiB at the very most. spec: SE-9
+    /// Bytes that a peer may have under way on the connection beside what streams hold that nobody reads: the credit grows
+    /// for [`HELD_BYTES`](crate::protocol::budgets::HELD_BYTES) of that, and with readers who are steady for
+    /// [`COVERED_BYTES`](crate::protocol::budgets::COVERED_BYTES). Default 16 MiB, so that this end holds 56 MiB for a peer
+    /// whose streams are not read, and 272 MiB at the very most. spec: SE-9
     pub connection_window: u32,
     /// Bytes of one stream that this end keeps for sending. Default 512 KiB.
     pub send_buffer: usize,

@@ -18,7 +18,6 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 pub(super) struct Window {
     sizes: watch::Sender<u32>,
     connection: u32,
-    stream: u32,
 }
 
 /// What the owner of the connection hears.
@@ -28,15 +27,14 @@ pub(super) struct Wanted(watch::Receiver<u32>);
 impl Window {
     pub(super) fn new(settings: &TcpSettings) -> (Self, Wanted) {
         let (sizes, wanted) = watch::channel(settings.connection_window);
-        let (connection, stream) = (settings.connection_window, settings.stream_window);
-        (Self { sizes, connection, stream }, Wanted(wanted))
+        (Self { sizes, connection: settings.connection_window }, Wanted(wanted))
     }
 
     /// Lends the connection what its held-back streams hold.
     pub(super) fn lend(&self) -> Lend {
-        let Self { sizes, connection, stream } = self.clone();
-        Box::new(move |streams| {
-            let size = with_held(connection, stream, streams).min(MAX_WINDOW);
+        let Self { sizes, connection } = self.clone();
+        Box::new(move |bytes| {
+            let size = with_held(connection, bytes).min(MAX_WINDOW);
             sizes.send_if_modified(|current| std::mem::replace(current, size) != size);
         })
     }

@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::support::eventually::eventually;
 use crate::support::site::{Transport, over_each_transport};
 use crate::tunnel::pair::{Pair, exchange};
 
@@ -33,6 +34,7 @@ over_each_transport!(
     an_empty_datagram_is_one,
     a_flow_that_either_end_ends_is_over_at_both,
     one_flow_too_many_is_refused_and_one_that_ends_makes_room,
+    flows_that_are_not_read_do_not_hold_what_others_need,
 );
 
 /// Long enough for a busy machine; whatever takes it has failed.
@@ -343,4 +345,33 @@ async fn one_flow_too_many_is_refused_and_one_that_ends_makes_room(transport: Tr
         }
     })
     .await;
+}
+
+/// Over TCP nobody saw that they were held back.
+// spec: SE-11
+async fn flows_that_are_not_read_do_not_hold_what_others_need(transport: Transport) {
+    let mut ends = Ends::open(transport).await;
+    let mut unread = Vec::new();
+    // Together more than may be held back; each on its stream, as no path takes such datagrams.
+    for _ in 0..30 {
+        let (mut client, mut target) = ends.flow().await;
+        let sending =
+            tokio::spawn(async move { while target.send.send(Bytes::from(vec![9; 60_000])).await.is_ok() {} });
+        assert!(within(client.recv.recv()).await.unwrap().is_some());
+        unread.push((client, sending));
+    }
+    let mut looks = 0;
+    eventually("a flow that was ended", async || {
+        // One at a time: whoever is asked moves on.
+        let (client, _) = &mut unread[looks % 30];
+        looks += 1;
+        matches!(within(client.recv.recv()).await, Err(RawError::HeldBack)).then_some(())
+    })
+    .await;
+    let (mut client, mut target) = ends.flow().await;
+    target.send.send(Bytes::from_static(b"others")).await.unwrap();
+    assert_eq!(within(client.recv.recv()).await.unwrap().unwrap(), "others");
+    for (_, sending) in unread {
+        sending.abort();
+    }
 }
