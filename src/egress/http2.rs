@@ -7,6 +7,7 @@
 
 mod budget;
 mod exchange;
+mod gate;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -26,6 +27,7 @@ use super::deadline::Deadline;
 use super::{ExchangeService, Serving, Settings};
 use budget::{Bounds, Budget, Piece};
 use exchange::{Served, exchange};
+use gate::Gate;
 
 /// The first bytes of every HTTP/2 connection.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -74,7 +76,7 @@ async fn drive<T, S>(
     let mut drained = pin!(leaving.cancelled());
     let bounds = Bounds { connection: serving.settings.http2.send_budget, listener: serving.settings.send_budget };
     let budget = Budget::new(bounds, Arc::clone(&serving.budget));
-    let served = Arc::new(Served { serving, budget });
+    let served = Arc::new(Served { serving, budget, gate: Gate::new() });
     let serving = &served.serving;
     let mut exchanges = JoinSet::new();
     let mut quiet = Quiet::new(&serving.settings);

@@ -8,11 +8,15 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::support::eventually::{PATIENCE, eventually};
-use crate::support::site::{Cloud, Edge, Running, Site, TO_NODE, Transport, over_each_transport};
+use crate::support::site::{Cloud, Edge, NODE, Running, Site, TO_NODE, Transport, over_each_transport};
 
-over_each_transport!(clients_that_do_not_read_leave_the_others_alone, services_that_do_not_read_leave_the_others_alone,);
+over_each_transport!(
+    clients_that_do_not_read_leave_the_others_alone,
+    services_that_do_not_read_leave_the_others_alone,
+    a_client_with_many_streams_that_reads_none_of_them_costs_little,
+);
 
-/// As many streams of a tunnel may be held back; `HELD_STREAMS` of the code.
+/// More streams than may be held back that each hold their whole window; `HELD_BYTES` of the code.
 const BOUND: u64 = 64;
 /// Streams that hold more than the window of a tunnel, when each holds its own window.
 const TOO_MANY: u64 = 12;
@@ -72,6 +76,30 @@ async fn stalled_client(egress: SocketAddr, head: &str) -> TcpStream {
     stream
 }
 
+/// A client that opens all windows of HTTP/2, asks this often and reads nothing.
+async fn deaf_client(egress: SocketAddr, requests: u32) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(egress).await.unwrap();
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    let literal = |(name, value): (&str, &str)| {
+        [&[0, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
+    };
+    let path = ("x-node-id", NODE.node);
+    let head = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", "/bytes/250000"), path];
+    let head = head.map(literal).concat();
+    let window = [&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &window));
+    bytes.extend(frame(8, 0, 0, &0x7fff_0000_u32.to_be_bytes()));
+    bytes.extend((0..requests).flat_map(|number| frame(1, 5, 1 + 2 * number, &head)));
+    stream.write_all(&bytes).await.unwrap();
+    stream
+}
+
 async fn held_back(process: &Running, role: &str) -> u64 {
     process.metric(&format!("adit_streams_held_back{{role=\"{role}\"}}")).await
 }
@@ -126,6 +154,26 @@ async fn clients_that_do_not_read_leave_the_others_alone(transport: Transport) {
     eventually("nothing held back", async || (held_back(&site.responder.0, "responder").await == 0).then_some(()))
         .await;
     others_are_served(&site, &tunnel).await;
+}
+
+/// 55 MiB a client were in the windows of its streams in the tunnel.
+// spec: SE-9, SE-11
+async fn a_client_with_many_streams_that_reads_none_of_them_costs_little(transport: Transport) {
+    let site = Site::start(transport).await;
+    let tunnel = tunnel_of(&site).await;
+    others_are_served(&site, &tunnel).await;
+    let before = site.responder.0.memory();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(deaf_client(site.egress(), 250).await);
+    }
+    eventually("responses that are not read", async || {
+        (held_back(&site.responder.0, "responder").await >= TOO_MANY).then_some(())
+    })
+    .await;
+    others_are_served(&site, &tunnel).await;
+    let growth = site.responder.0.memory().saturating_sub(before) >> 20;
+    assert!(growth < 80, "three clients cost {growth} MiB");
 }
 
 // spec: SE-9, SE-10

@@ -48,6 +48,11 @@ impl Budget {
         (left / SHARE).clamp(LEAST, self.bounds.connection.max(LEAST))
     }
 
+    /// Whether nothing more may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.held.load(Ordering::Acquire) >= self.share()
+    }
+
     fn take(&self, wanted: usize) -> Option<usize> {
         let share = self.share();
         let held = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {

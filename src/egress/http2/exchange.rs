@@ -14,6 +14,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 
 use super::budget::{Budget, Piece};
+use super::gate::{Gate, Passed};
 use crate::egress::answer::{rejection, unwritable};
 use crate::egress::date::DateCache;
 use crate::egress::{Context, ExchangeService, RequestBody, Serving};
@@ -26,10 +27,11 @@ use crate::message::length;
 use crate::message::validate;
 use crate::message::violation::Violation;
 
-/// A connection, and what waits on it.
+/// A connection, what waits on it, and what waits to begin.
 pub(super) struct Served<S> {
     pub(super) serving: Serving<S>,
     pub(super) budget: Arc<Budget>,
+    pub(super) gate: Gate,
 }
 
 /// Serves one request. Ends, and drops the service's work, as soon as the stream is reset.
@@ -49,6 +51,7 @@ pub(super) async fn exchange<S: ExchangeService>(
             return conclude(respond, rejection(violation), &served.budget);
         }
     };
+    let Ok(_passed) = begin(&served, &mut respond).await else { return };
     let context =
         Context { connection: serving.info.clone(), interim: InformationalSink::from(Arc::clone(&informational)) };
     let Ok(response) = answer(serving.service.call(request, context), &informational, &mut respond).await else {
@@ -63,6 +66,20 @@ pub(super) async fn exchange<S: ExchangeService>(
 /// The other end has reset the stream or left.
 #[derive(Debug)]
 struct Gone;
+
+/// Waits until another exchange of the connection may begin.
+async fn begin<'a, S>(served: &'a Served<S>, respond: &mut SendResponse<Piece>) -> Result<Passed<'a>, Gone> {
+    if let Some(passed) = served.gate.try_pass() {
+        return Ok(passed);
+    }
+    // Boxed: it is rare, and in the way of every exchange.
+    let mut turn = Box::pin(served.gate.pass(&served.budget));
+    poll_fn(|cx| match turn.as_mut().poll(cx) {
+        Poll::Ready(passed) => Poll::Ready(Ok(passed)),
+        Poll::Pending => respond.poll_reset(cx).map(|_| Err(Gone)),
+    })
+    .await
+}
 
 fn admit<S>(mut request: Request<RecvStream>, serving: &Serving<S>) -> Result<Request<RequestBody>, Violation> {
     let has_body = !request.body().is_end_stream();
@@ -116,7 +133,7 @@ async fn deliver<B, S>(response: Response<B>, mut respond: SendResponse<Piece>, 
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    let Served { serving, budget } = served;
+    let Served { serving, budget, .. } = served;
     let (mut parts, body) = response.into_parts();
     let Ok(declared) = length::content_length(&parts.headers) else {
         return conclude(respond, unwritable(), budget);

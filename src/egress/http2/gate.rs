@@ -1,0 +1,121 @@
+//! How fast one HTTP/2 connection begins exchanges: as fast as it takes what they bring.
+//!
+//! A response fills the window of its stream in a tunnel before anybody can know whether its client reads. So a connection
+//! begins some exchanges at once, two for each that is over, and beyond that a hundred a second, for those that wait for slow
+//! services. As long as it takes nothing of what waits for it already, it begins no other.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify};
+use tokio::time::sleep;
+
+use super::budget::Budget;
+
+/// Exchanges that begin at once on a new connection.
+const BURST: u32 = 32;
+/// The most that begin at once on one whose exchanges come to their ends.
+const MOST: u32 = 1_024;
+/// How soon another one begins although none is over.
+const PACE: Duration = Duration::from_millis(10);
+
+/// What the exchanges of one connection pass before they begin.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// How many may begin at once.
+    free: AtomicU32,
+    /// How many that may be at most.
+    most: AtomicU32,
+    freed: Notify,
+    /// Held by the one whose turn is next.
+    queue: Mutex<()>,
+}
+
+/// An exchange that has begun and is not over.
+#[derive(Debug)]
+pub(super) struct Passed<'a>(&'a Gate);
+
+impl Drop for Passed<'_> {
+    fn drop(&mut self) {
+        let Gate { free, most, freed, .. } = self.0;
+        let raised = most.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |most| Some(MOST.min(most + 1)));
+        let most = MOST.min(raised.unwrap_or(MOST) + 1);
+        let _ = free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| Some(most.min(free + 2)));
+        freed.notify_one();
+    }
+}
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        Self { free: AtomicU32::new(BURST), most: AtomicU32::new(BURST), freed: Notify::new(), queue: Mutex::new(()) }
+    }
+
+    /// Begins an exchange at once, if that may be.
+    pub(super) fn try_pass(&self) -> Option<Passed<'_>> {
+        let taken = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1));
+        taken.ok().map(|_| Passed(self))
+    }
+
+    /// Begins an exchange when its turn has come. Cancel safe: it loses its place among those who wait.
+    pub(super) async fn pass(&self, budget: &Budget) -> Passed<'_> {
+        let _turn = self.queue.lock().await;
+        loop {
+            if let Some(passed) = self.try_pass() {
+                return passed;
+            }
+            tokio::select! {
+                () = self.freed.notified() => {}
+                () = sleep(PACE) => if !budget.is_full() {
+                    return Passed(self);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::{Instant, timeout};
+
+    use super::super::budget::{Bounds, Piece};
+    use super::*;
+    use crate::message::h2::send::Outlet as _;
+
+    fn budget() -> Arc<Budget> {
+        Budget::new(Bounds { connection: 1 << 20, listener: 64 << 20 }, Arc::default())
+    }
+
+    fn fill(budget: &Arc<Budget>) -> Vec<Piece> {
+        std::iter::from_fn(|| Some(budget.put(vec![0; budget.try_reserve(65_536)?].into()))).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn some_begin_at_once_and_others_as_time_passes_or_one_is_over() {
+        let (gate, budget, began) = (Gate::new(), budget(), Instant::now());
+        let mut passed: Vec<_> = std::iter::from_fn(|| gate.try_pass()).collect();
+        assert_eq!(passed.len(), BURST as usize);
+        for _ in 0..100 {
+            passed.push(gate.pass(&budget).await);
+        }
+        assert!((1_000..=1_200).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+        passed.pop();
+        let next = [gate.try_pass(), gate.try_pass(), gate.try_pass()];
+        assert_eq!(next.iter().flatten().count(), 2, "one is over");
+        drop((passed, next));
+        passed = std::iter::from_fn(|| gate.try_pass()).collect();
+        assert!((BURST as usize + 100..BURST as usize + 150).contains(&passed.len()), "{}: no hoard", passed.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn none_begins_while_nothing_is_taken() {
+        let (gate, budget) = (Gate::new(), budget());
+        let passed: Vec<_> = std::iter::from_fn(|| gate.try_pass()).collect();
+        let waiting = fill(&budget);
+        assert!(timeout(Duration::from_secs(600), gate.pass(&budget)).await.is_err());
+        drop(waiting);
+        gate.pass(&budget).await;
+        drop(passed);
+    }
+}
