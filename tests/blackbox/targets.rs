@@ -19,6 +19,7 @@ over_each_transport!(
     a_target_that_asks_for_a_certificate_gets_the_one_of_the_service,
     whoever_answers_is_a_target_only_where_the_file_says_insecure,
     a_request_is_rewritten_as_its_service_says,
+    a_socket_in_the_file_system_is_a_target_too,
 );
 
 /// A site whose targets are Python's.
@@ -165,6 +166,18 @@ async fn whoever_answers_is_a_target_only_where_the_file_says_insecure(transport
     assert_eq!(place.facts("/").await["asked"], 1);
     let line = place.initiator.line_with("tls.insecure_accept_any").await;
     assert_eq!((&line["level"], &line["service"]), (&"WARN".into(), &"web".into()));
+}
+
+async fn a_socket_in_the_file_system_is_a_target_too(transport: Transport) {
+    let folder = Folder::new();
+    let socket = format!("unix:{}", folder.path().join("api.sock").display());
+    // Relative to the file.
+    let service = |_: usize, _: &str| "{ name: web, match: {}, target: \"unix:api.sock\" }".to_owned();
+    let Some(place) = Place::new(folder, transport, &[socket], service).await else { return };
+    for asked in 1..=2 {
+        let facts = place.facts("/a").await;
+        assert_eq!((&facts["path"], &facts["asked"]), (&"/a".into(), &asked.into()), "on one connection: {facts}");
+    }
 }
 
 async fn a_request_is_rewritten_as_its_service_says(transport: Transport) {

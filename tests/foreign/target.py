@@ -1,13 +1,14 @@
 """HTTP/1.1 over TLS, as Python's standard library speaks it: what may stand behind a service.
 
-    target.py CERT,KEY | CERT,KEY,CLIENT_CA | clear ...
+    target.py CERT,KEY | CERT,KEY,CLIENT_CA | clear | unix:PATH ...
 
-Serves each of them on a port of its own, and prints the ports in one line. `/echo` gives a body back; anything else is told
+Serves each of them on a port of its own, or a socket in the file system, and prints the ports (or paths) in one line. `/echo` gives a body back; anything else is told
 what came, and over which connection, as JSON.
 """
 
 import http.server
 import json
+import socketserver
 import ssl
 import sys
 import threading
@@ -56,11 +57,19 @@ class Server(http.server.ThreadingHTTPServer):
         """A client that does not take the certificate is what tests want to see."""
 
 
+class UnixServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
 def note_name(connection, name, _):
     connection.asked_for = name
 
 
 def server(files):
+    if files.startswith("unix:"):
+        path = files.removeprefix("unix:")
+        threading.Thread(target=UnixServer(path, Handler).serve_forever).start()
+        return path
     server = Server(("127.0.0.1", 0), Handler)
     if files != "clear":
         cert, key, *roots = files.split(",")

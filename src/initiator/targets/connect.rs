@@ -90,7 +90,7 @@ impl Dialer {
         let latest = *self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let turns = in_turns(addresses.iter().copied(), latest);
         let (address, stream) =
-            connect_any(&turns, |address| TcpStream::connect(address)).await.map_err(|error| refused(&error))?;
+            connect_any(&turns, TcpStream::connect::<SocketAddr>).await.map_err(|error| refused(&error))?;
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
         // Small messages must not wait for the acknowledgement of the one before; a failure only costs latency.
         let _ = stream.set_nodelay(true);

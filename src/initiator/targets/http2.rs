@@ -90,7 +90,8 @@ impl Client {
         let declared = outbound.declared;
         let request = outbound.into_http2(self.scheme.clone())?;
         let ends = matches!(&upload, Upload::Whole(data) if data.is_empty());
-        let (mut response, stream) = sender.send_request(request, ends).map_err(Attempt::from)?;
+        let (mut response, stream) =
+            sender.send_request(request, ends).map_err(|error| Attempt::from(error).explained_by(&open))?;
         let upload = if ends { None } else { start(stream, upload, declared)? };
         let pass_on = |early| {
             if let Some(interim) = interim {
@@ -100,7 +101,7 @@ impl Client {
         };
         let (head, incoming) = match final_head(&mut response, pass_on).await {
             Ok(head) => head.into_parts(),
-            Err(error) => return Err(Box::pin(error.with(upload)).await),
+            Err(error) => return Err(Box::pin(error.explained_by(&open).with(upload)).await),
         };
         let length = length::of_response(answers_head, head.status, &head.headers);
         let incoming = StreamBody::new(incoming, length, self.rules());
@@ -119,7 +120,11 @@ impl Client {
             Ok(ready) => Ok(ready),
             Err(_) => {
                 let fresh = self.connection.get(Some(&present)).await?;
-                fresh.ready().await.map_err(|error| Attempt::from(error).failure)
+                let known = fresh.clone();
+                fresh
+                    .ready()
+                    .await
+                    .map_err(|error| known.insecure().cloned().unwrap_or_else(|| Attempt::from(error).failure))
             }
         }
     }
@@ -156,6 +161,11 @@ impl From<Failure> for Attempt {
 }
 
 impl Attempt {
+    /// What TLS says of the connection is the reason, and will be said of the next one, too.
+    fn explained_by(self, open: &OpenStream) -> Self {
+        open.insecure().map_or(self, |failure| failure.clone().into())
+    }
+
     /// Takes back what was being sent, where another attempt may need it. The stream is over, so its upload is too.
     async fn with(mut self, upload: Option<Uploading>) -> Self {
         if let (true, Some(task)) = (self.unprocessed || self.stale, upload)

@@ -59,7 +59,7 @@ impl Target {
         Err(TargetError::Scheme(text.to_owned()))
     }
 
-    /// Whether it is reached over TLS, and so needs [`TargetSettings::tls`].
+    /// Whether it is reached over TLS, and so needs [`TargetSettings::tls`](super::TargetSettings::tls).
     pub fn is_secure(&self) -> bool {
         self.is_secure
     }

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{sleep, timeout};
 
+use crate::initiator::targets::tls;
+use crate::message::failure::Failure;
 use crate::net::forward_writes;
 
 /// Silence after which a target that owes something is asked for the first time; how often that is looked at.
@@ -35,12 +37,19 @@ pub(super) struct Life {
     /// Streams that are open.
     open: AtomicU32,
     over: AtomicBool,
+    /// What TLS found wrong: what HTTP/2 says of it later is a text without a cause.
+    insecure: OnceLock<Failure>,
 }
 
 impl Life {
     /// Whether the connection has ended.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+
+    /// What TLS found wrong with the connection, if it did.
+    pub(super) fn insecure(&self) -> Option<&Failure> {
+        self.insecure.get()
     }
 
     pub(super) fn end(&self) {
@@ -140,6 +149,13 @@ impl Drop for OpenStream {
     }
 }
 
+impl OpenStream {
+    /// What TLS found wrong with the connection, if it did.
+    pub(super) fn insecure(&self) -> Option<&Failure> {
+        self.0.insecure()
+    }
+}
+
 /// Counts what a target says.
 #[derive(Debug)]
 pub(super) struct Heard<T> {
@@ -156,7 +172,12 @@ impl<T> Heard<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
+        if let Err(error) = ready!(Pin::new(&mut self.io).poll_read(cx, into)) {
+            if let Some(failure) = tls::failure(&error) {
+                let _ = self.life.insecure.set(failure);
+            }
+            return Poll::Ready(Err(error));
+        }
         let read = into.filled().len() - before;
         self.life.heard.fetch_add(read as u64, Ordering::Relaxed);
         Poll::Ready(Ok(()))

@@ -54,6 +54,11 @@ impl Handle {
         let sender = self.sender.ready().await?;
         Ok((sender, OpenStream::new(self.life)))
     }
+
+    /// What TLS found wrong with the connection, if it did.
+    pub(super) fn insecure(&self) -> Option<&Failure> {
+        self.life.insecure()
+    }
 }
 
 impl Shared {

@@ -25,12 +25,17 @@ struct Origin {
 
 impl Origin {
     async fn new(alpn: &[&[u8]]) -> Self {
+        Self::asking(alpn, |_| ClientCertificates::NotAsked).await
+    }
+
+    async fn asking(alpn: &[&[u8]], clients: impl Fn(Trust) -> ClientCertificates) -> Self {
         let authority = Authority::create("test CA", VALID).unwrap();
+        let trust = Trust::roots([authority.certificate().clone()]);
+        let clients = clients(trust.clone());
         let credentials = authority.responder(&["127.0.0.1".to_owned()], VALID).unwrap().credentials().unwrap();
-        let settings = EgressTls { credentials, clients: ClientCertificates::NotAsked };
+        let settings = EgressTls { credentials, clients };
         let mut config: ServerConfig = egress_config(&settings).unwrap();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let trust = Trust::roots([authority.certificate().clone()]);
         let tls = TargetTls { credentials: None, trust: Some(trust), server_name: None };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)), tls }
@@ -138,4 +143,29 @@ async fn a_large_upload_arrives_whole_and_the_connection_is_used_again() {
         }
     };
     tokio::join!(serve, ask);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_missing_is_told_over_either_version() {
+    for (scheme, alpn) in [("https", &b"http/1.1"[..]), ("h2", b"h2")] {
+        let origin = Origin::asking(&[alpn], ClientCertificates::Required).await;
+        let client = origin.client(scheme);
+        let refuse = async {
+            loop {
+                let mut socket = origin.listener.accept().await.unwrap().0;
+                assert!(origin.acceptor.accept(&mut socket).await.is_err());
+                // Reads on, or the kernel would throw the alert away.
+                let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+            }
+        };
+        let ask = async {
+            let failure = client.exchange(get()).await.err().unwrap();
+            assert_eq!(failure.cause(), Cause::TargetTlsAlert, "{scheme}: {failure}");
+            assert!(failure.details().contains("expected tls.cert"), "{failure}");
+        };
+        tokio::select! {
+            () = ask => {}
+            () = refuse => {}
+        }
+    }
 }
