@@ -10,7 +10,7 @@
 //!   [`InformationalSink::proceed`](crate::message::interim::InformationalSink::proceed);
 //! * what else is known of it comes beside it, as its [`Context`].
 //!
-//! A response body that fails never ends cleanly: HTTP/1 resets the connection, HTTP/2 the stream. When the sender of
+//! A response body that fails never ends cleanly: HTTP/1 resets the connection, HTTP/2 and HTTP/3 the stream. When the sender of
 //! a request goes away, the service's future and the response body are dropped at once.
 //!
 //! Row 10: uses the rows above it; accepts no tunnels, reads no configuration.
@@ -18,6 +18,7 @@
 mod gateway;
 pub mod http1;
 mod http2;
+mod http3;
 pub mod listener;
 
 mod answer;
@@ -40,7 +41,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::EXPECT;
+use http::header::{ALT_SVC, EXPECT};
+use http::{HeaderMap, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
 use crate::message::BoxError;
@@ -107,7 +109,8 @@ pub struct Settings {
     pub max_head_bytes: usize,
     /// Most fields in a head or trailer section. Default 100, at most 256 for HTTP/1; more is answered 431.
     pub max_head_fields: usize,
-    /// Most connections open at once. Default 16,384; beyond it connections wait in the backlog of the kernel.
+    /// Most connections open at once, over TCP and over QUIC each. Default 16,384; beyond it those over TCP wait in the backlog
+    /// of the kernel, and those over QUIC are refused.
     pub max_connections: usize,
     /// Ends a connection whose TLS handshake or request head is not complete by then. Default 10 s.
     pub head_timeout: Duration,
@@ -130,6 +133,8 @@ pub struct Settings {
     pub pace: Pace,
     /// HTTP/2 only.
     pub http2: Http2Settings,
+    /// HTTP/3 only.
+    pub http3: Http3Settings,
 }
 
 /// Bounds on what one HTTP/2 connection may hold.
@@ -151,6 +156,23 @@ pub struct Http2Settings {
     pub max_pending_resets: usize,
 }
 
+/// Whether there is HTTP/3, and bounds on what one connection of it may hold.
+#[derive(Debug, Clone)]
+pub struct Http3Settings {
+    /// Whether a listener with TLS serves HTTP/3 on the UDP port of its number, and says so (`Alt-Svc`) in its answers over
+    /// TCP. Default true. Decided when the listener is bound; what is said of it follows later changes.
+    pub enabled: bool,
+    /// Most exchanges at once. Default 256.
+    pub max_streams: u32,
+    /// Receive window of a stream, bytes: what a request body may have in flight unread. Default 1 MiB.
+    pub stream_window: u32,
+    /// Receive window of the connection, bytes. Default 4 MiB.
+    pub connection_window: u32,
+    /// Most bytes of responses that are sent and not acknowledged, bytes. Default 1 MiB; all connections of a listener have
+    /// [`Settings::send_budget`] together.
+    pub send_budget: usize,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let limits = Limits::default();
@@ -166,6 +188,19 @@ impl Default for Settings {
             send_budget: 64 * 1024 * 1024,
             pace: Pace::default(),
             http2: Http2Settings::default(),
+            http3: Http3Settings::default(),
+        }
+    }
+}
+
+impl Default for Http3Settings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max_streams: 256,
+            stream_window: 1024 * 1024,
+            connection_window: 4 * 1024 * 1024,
+            send_budget: 1024 * 1024,
         }
     }
 }
@@ -194,6 +229,8 @@ pub struct Serving<S> {
     pub service: S,
     /// How it learns that it is to end.
     pub end: End,
+    /// Where the same is served over HTTP/3: the `Alt-Svc` of its answers. RFC 7838
+    alternative: Option<HeaderValue>,
     /// What all connections of the listener hold.
     budget: Arc<ListenerBudget>,
 }
@@ -201,7 +238,17 @@ pub struct Serving<S> {
 impl<S> Serving<S> {
     /// For a connection beside which its listener has no other.
     pub fn new(info: ConnectionInfo, settings: Arc<Settings>, service: S, end: End) -> Self {
-        Self { info, settings, service, end, budget: Arc::default() }
+        Self { info, settings, service, end, alternative: None, budget: Arc::default() }
+    }
+}
+
+/// Says in the head of an answer where the same is served over HTTP/3, unless whoever answers says something of that kind
+/// itself, or the next request should go elsewhere anyway.
+fn advertise(alternative: Option<&HeaderValue>, leaving: &CancellationToken, fields: &mut HeaderMap) {
+    if let Some(alternative) = alternative
+        && !leaving.is_cancelled()
+    {
+        fields.entry(ALT_SVC).or_insert_with(|| alternative.clone());
     }
 }
 

@@ -70,7 +70,7 @@
 //! | 9 | [`routing`] | from a request to a tunnel |
 //! | 10 | [`initiator`] | dials, keeps tunnels up, serves what arrives |
 //! | 10 | [`responder`] | accepts, admits, registers |
-//! | 10 | [`egress`] | listeners for HTTP/1.1 and HTTP/2; the client for requests of the program itself |
+//! | 10 | [`egress`] | listeners for HTTP/1.1, HTTP/2 and HTTP/3; the client for requests of the program itself |
 //! | 11 | [`config`] | a file into checked settings |
 //! | 12 | [`admin`] | status, metrics and health over HTTP |
 //! | 13 | [`app`] | builds, runs and drains what is configured |

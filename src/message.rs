@@ -4,7 +4,7 @@
 //! [`authority`], [`length`] and [`fields`], prepared for the next hop by [`forward`] and [`cookie`], believed as far as
 //! [`trust`] goes, matched by [`pattern`] and [`path`]; what fails is told by [`failure`], a rule that is broken by
 //! [`violation`]. [`section`], [`response`] and [`chunked`] read HTTP/1,
-//! [`persistence`] says how long its connection lasts, [`h2`] moves
+//! [`persistence`] says how long its connection lasts, [`h3`] looks at HTTP/3 before its library does, [`h2`] moves
 //! bodies over HTTP/2, [`interim`] holds responses before the response.
 //!
 //! # Who does what, once in each direction
@@ -27,6 +27,7 @@ pub mod failure;
 pub mod fields;
 pub mod forward;
 pub mod h2;
+pub mod h3;
 pub mod interim;
 pub mod length;
 pub mod path;

@@ -9,7 +9,7 @@
 //! * [`code`] knows every number that ends something;
 //!   [`limits`] every bound of the wire, [`budgets`] what one party may hold of what others need; [`varint`] and [`wire`] the alphabet that all of them share.
 
-mod allowance;
+pub(crate) mod allowance;
 pub mod budgets;
 pub mod code;
 pub mod control;

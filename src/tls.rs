@@ -48,7 +48,8 @@ pub use provider::provider;
 pub use reject::{Fault, Peer, Rejection};
 pub use settings::{
     ClientCertificates, EgressTls, InitiatorTls, ResponderTls, TargetTls, egress_config, envoy_client_config,
-    envoy_inner_config, envoy_responder_config, initiator_config, responder_config, server_name, target_config,
+    envoy_inner_config, envoy_responder_config, http3_config, initiator_config, responder_config, server_name,
+    target_config,
 };
 pub use store::{Credentials, load_crls, load_roots, parse_crls, parse_roots};
 pub use verify::Trust;

@@ -14,7 +14,7 @@ mod credit;
 mod dial;
 mod error;
 mod flow;
-mod handshakes;
+pub(crate) mod handshakes;
 mod kind;
 mod link;
 mod open;

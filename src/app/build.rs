@@ -11,7 +11,7 @@ use crate::app::folder;
 use crate::app::memory::Memory;
 use crate::app::state::{Parts, State};
 use crate::config::{AdminAddress, Checked, EgressConfig, InitiatorConfig, ResponderConfig};
-use crate::egress::{self, Egress, Pace, Settings as EgressSettings};
+use crate::egress::{self, Egress, Http3Settings, Pace, Settings as EgressSettings};
 use crate::initiator::serve::{ServiceError, Services};
 use crate::initiator::{self, Destination, Initiator};
 use crate::lifecycle::Ready;
@@ -195,6 +195,7 @@ fn egress(
             body_rate: settings.limits.body_rate.into(),
             exchange_idle: settings.limits.exchange_idle,
         },
+        http3: Http3Settings { enabled: settings.http3, ..Http3Settings::default() },
         ..EgressSettings::default()
     };
     let mut builder = egress::Builder::new(Arc::clone(directory), settings.router.clone())

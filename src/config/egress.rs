@@ -29,13 +29,15 @@ const LISTENER_KINDS: [&str; 3] = ["http", "tcp", "udp"];
 const BALANCES: [(&str, Balance); 3] =
     [("two_choices", Balance::TwoChoices), ("round_robin", Balance::RoundRobin), ("hash", Balance::Hash)];
 
-/// One listener for HTTP/1.1 and HTTP/2.
+/// One listener for HTTP/1.1, HTTP/2 and, with TLS, HTTP/3.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EgressConfig {
     /// `http`: where it listens; port 0 takes a free one.
     pub http: SocketAddr,
     /// `tls`: without it, HTTP/1.1 and h2c in clear text; with it, ALPN chooses.
     pub tls: Option<ListenerTls>,
+    /// `http3`: whether HTTP/3 is served on the UDP port of the same number; default: with `tls`, yes.
+    pub http3: bool,
     /// Which tunnel a request takes: `host_id`, `tenant`, `service`, `routes`, `affinity`, `hold` (default 2 s, at most
     /// 5 min; each waiting request holds its connection), `deadline` for a response to begin (default 60 s, 1 ms to
     /// 24 h) and `balance`, how a cluster's node is chosen: `two_choices` (default), `round_robin`, or `hash`, which
@@ -99,7 +101,8 @@ pub(super) fn egress(at: At<'_>) -> Option<Vec<EgressConfig>> {
 }
 
 fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
-    let http = address(section);
+    let http3 = http3(section);
+    let http = address(section, http3);
     let tls = section.optional("tls", |at| listener_tls(at, false));
     let router = router(section);
     let half_close = section.or("half_close", false, |at| at.boolean());
@@ -107,11 +110,23 @@ fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
     let trust = section.or("trust", Vec::new(), |at| at.list(|item| item.parsed()));
     let limits = section.or("limits", EgressLimits::default(), limits);
     let trust = Trust::new(trust);
-    Some(EgressConfig { http: http?, tls, router: router?, half_close, access_log, trust, limits })
+    Some(EgressConfig { http: http?, tls, http3, router: router?, half_close, access_log, trust, limits })
+}
+
+/// Whether there is HTTP/3: it has no clear text.
+fn http3(section: &mut Section<'_>) -> bool {
+    let has_tls = section.has("tls");
+    section.or("http3", has_tls, |at| {
+        let wanted = at.boolean()?;
+        if wanted && !has_tls {
+            at.wrong("needs TLS; expected tls: { cert, key } beside it, or false");
+        }
+        Some(wanted)
+    })
 }
 
 /// Exactly one of the kinds of listener, and one that exists already.
-fn address(section: &mut Section<'_>) -> Option<SocketAddr> {
+fn address(section: &mut Section<'_>, http3: bool) -> Option<SocketAddr> {
     let http = section.find("http");
     let others = [section.find("tcp"), section.find("udp")];
     for (other, kind) in others.iter().zip(["tcp", "udp"]) {
@@ -120,6 +135,7 @@ fn address(section: &mut Section<'_>) -> Option<SocketAddr> {
         }
     }
     match http {
+        Some(at) if http3 => at.listener(&[Protocol::Tcp, Protocol::Udp]),
         Some(at) => at.listener(&[Protocol::Tcp]),
         None if others.iter().any(Option::is_some) => None,
         None => {

@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::http1::Download;
 use crate::egress::error::BodyError;
+use crate::egress::http3::StreamBody as Http3Body;
 use crate::message::h2::recv::StreamBody;
 use crate::proxy::Progress;
 
@@ -27,6 +28,7 @@ enum Kind {
     Whole(Option<Bytes>),
     Http1(Download),
     Http2 { body: StreamBody, progress: Option<Arc<Progress>> },
+    Http3(Box<Http3Body>),
 }
 
 /// A body that can say which rule its sender broke.
@@ -41,6 +43,7 @@ impl Reports for RequestBody {
             Kind::Whole(_) => {}
             Kind::Http1(download) => download.report_to(to),
             Kind::Http2 { progress, .. } => *progress = Some(Arc::clone(to)),
+            Kind::Http3(body) => body.report_to(to),
         }
     }
 }
@@ -63,6 +66,10 @@ impl RequestBody {
     pub(super) fn http2(body: StreamBody) -> Self {
         Self { kind: Kind::Http2 { body, progress: None } }
     }
+
+    pub(super) fn http3(body: Http3Body) -> Self {
+        Self { kind: Kind::Http3(Box::new(body)) }
+    }
 }
 
 impl Body for RequestBody {
@@ -80,6 +87,7 @@ impl Body for RequestBody {
                 }
                 error
             }),
+            Kind::Http3(body) => body.poll_frame(cx),
         }
     }
 
@@ -88,6 +96,7 @@ impl Body for RequestBody {
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Http1(download) => download.is_end_stream(),
             Kind::Http2 { body, .. } => body.is_end_stream(),
+            Kind::Http3(body) => body.is_end_stream(),
         }
     }
 
@@ -96,6 +105,7 @@ impl Body for RequestBody {
             Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Http1(download) => download.remaining(),
             Kind::Http2 { body, .. } => body.remaining(),
+            Kind::Http3(body) => body.remaining(),
         };
         known.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

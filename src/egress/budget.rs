@@ -12,6 +12,8 @@ const MAX_AHEAD: usize = 64 * 1024 * 1024;
 pub(super) struct ListenerBudget {
     /// What waits to be written over HTTP/2.
     pub(super) waiting: AtomicUsize,
+    /// What may be sent over HTTP/3 and not be acknowledged.
+    pub(super) unacknowledged: AtomicUsize,
     ahead: AtomicUsize,
     limits: Option<LimitMetrics>,
 }

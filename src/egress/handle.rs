@@ -6,8 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+
 use crate::egress::entrances::{Entrances, Leaving};
 use crate::egress::gateway::Gateway;
+use crate::egress::http3;
 use crate::egress::listener::Listener;
 use crate::egress::terms::{Current, Terms};
 use crate::net;
@@ -16,6 +19,7 @@ use crate::routing::Directory;
 use crate::telemetry::{Metrics, Side};
 use crate::tls::TlsError;
 use crate::transport::Tunnel;
+use crate::transport::quic;
 
 /// Changes an egress while it runs. Cheap to clone; of no effect once the egress is gone.
 #[derive(Clone)]
@@ -30,6 +34,17 @@ pub(super) struct Shared {
     pub(super) entrances: Entrances<Gateway<Tunnel>>,
 }
 
+/// What one listener is bound to.
+struct Sockets {
+    tcp: TcpListener,
+    /// With its real port.
+    address: SocketAddr,
+    http3: Option<http3::Endpoint>,
+}
+
+/// How many free TCP ports are tried for one that is free over UDP, too.
+const PAIRS: usize = 32;
+
 /// Why an egress listener could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -40,6 +55,12 @@ pub enum BuildError {
     /// The address cannot be bound.
     #[error(transparent)]
     Bind(#[from] net::BindError),
+    /// The UDP port beside it cannot be bound.
+    #[error("{0}; HTTP/3 is served there beside the TCP port of the same number, unless http3 is false")]
+    Http3(#[source] net::BindError),
+    /// The UDP socket cannot be used.
+    #[error("HTTP/3 cannot be served, which http3: false leaves out")]
+    Endpoint(#[source] quic::BindError),
     /// A bound socket that does not tell its address.
     #[error("a listener does not know its address")]
     Address(#[source] io::Error),
@@ -74,13 +95,14 @@ impl Handle {
     }
 
     /// Binds one more TCP address, under the same terms; port 0 takes a free one. Returns the address with its real port.
-    /// Needs a tokio runtime.
+    /// With TLS the UDP port of the same number is bound, too, for HTTP/3, unless [`Http3Settings`](super::Http3Settings)
+    /// leave that out. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`BuildError`]: the address cannot be bound, or the egress drains or is gone.
     pub fn add(&self, address: SocketAddr) -> Result<SocketAddr, BuildError> {
-        let listener = Listener::current(net::bind_tcp(address)?, Arc::clone(&self.0.current), &self.0.metrics);
-        let address = listener.local_addr().map_err(BuildError::Address)?;
+        let Sockets { tcp, address, http3 } = self.bind(address)?;
+        let listener = Listener::current(tcp, http3, Arc::clone(&self.0.current), &self.0.metrics);
         let name = self.0.name.clone().unwrap_or_else(|| address.to_string());
         // The terms say what is logged.
         let recorder = Recorder::new(&self.0.metrics, Side::Egress, Some(name), AccessLog::Off);
@@ -89,8 +111,29 @@ impl Handle {
         Ok(address)
     }
 
-    /// Takes a listener away: one of [`Handle::addresses`]; `None` if it is none of them. Returns once its socket is closed,
-    /// so that the address can be bound again. Its connections finish what they carry, say so to their clients (GOAWAY,
+    /// Binds TCP, and UDP on the same port where there is HTTP/3.
+    fn bind(&self, address: SocketAddr) -> Result<Sockets, BuildError> {
+        let http3 = self.0.current.accepting().http3;
+        for last in (0..PAIRS).rev() {
+            let tcp = net::bind_tcp(address)?;
+            let bound = tcp.local_addr().map_err(BuildError::Address)?;
+            let Some(config) = &http3 else { return Ok(Sockets { tcp, address: bound, http3: None }) };
+            match net::bind_udp(bound) {
+                Ok((udp, _)) => {
+                    let endpoint = http3::Endpoint::new(udp, quinn::ServerConfig::clone(config));
+                    let http3 = Some(endpoint.map_err(BuildError::Endpoint)?);
+                    return Ok(Sockets { tcp, address: bound, http3 });
+                }
+                // A free port of TCP need not be one of UDP: another pair may be.
+                Err(_) if address.port() == 0 && last > 0 => {}
+                Err(error) => return Err(BuildError::Http3(error)),
+            }
+        }
+        unreachable!("the last pair is taken or refused")
+    }
+
+    /// Takes a listener away: one of [`Handle::addresses`]; `None` if it is none of them. Returns once its TCP socket is
+    /// closed, so that the address can be bound again; the UDP port of HTTP/3 is free when [`Leaving::ended`] returns. Its connections finish what they carry, say so to their clients (GOAWAY,
     /// `Connection: close`), and are cut after `limit`; [`Leaving::ended`] waits for that.
     ///
     /// # Cancel safety

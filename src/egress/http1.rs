@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use http::HeaderValue;
 use http::uri::Scheme;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -97,6 +98,8 @@ struct Connection<T> {
     /// What was read from a sender that is held back, or since when it is.
     ahead: Ahead,
     date: DateCache,
+    /// Where the same is served over HTTP/3.
+    alternative: Option<HeaderValue>,
 }
 
 impl<T: Socket> Connection<T> {
@@ -114,6 +117,7 @@ impl<T: Socket> Connection<T> {
             stalled: None,
             ahead: Ahead::new(serving.budget),
             date: DateCache::new(),
+            alternative: serving.alternative,
             info: serving.info,
             settings: serving.settings,
         }

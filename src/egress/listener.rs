@@ -1,4 +1,5 @@
-//! Accepts connections and finds out which HTTP they speak: by ALPN over TLS, by the first bytes without.
+//! Accepts connections and finds out which HTTP they speak: over TCP by ALPN in TLS or by the first bytes without, over QUIC
+//! HTTP/3.
 
 use std::future::Future;
 use std::io;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::HeaderValue;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -14,7 +16,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{ConnectionDetails, ConnectionInfo, End, ExchangeService, LAST_CALL, Serving, Settings, http1, http2};
+use super::{
+    ConnectionDetails, ConnectionInfo, End, ExchangeService, LAST_CALL, Serving, Settings, http1, http2, http3,
+};
 use crate::egress::budget::ListenerBudget;
 use crate::egress::terms::{Accepting, Current};
 use crate::id::PeerIdentity;
@@ -29,10 +33,13 @@ const QUIET: Duration = Duration::from_millis(10);
 /// Room for the first read of a plaintext connection; usually a whole request head.
 const FIRST_READ: usize = 8 * 1024;
 
-/// A bound listener for HTTP/1.1 and HTTP/2.
+/// A bound listener for HTTP/1.1 and HTTP/2, and perhaps for HTTP/3 beside it.
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
+    http3: Option<http3::Endpoint>,
+    /// Where HTTP/3 is served, once it is.
+    alternative: Option<HeaderValue>,
     source: Source,
     /// Dropped right after the socket.
     closed: CancelledOnDrop,
@@ -42,7 +49,7 @@ pub struct Listener {
 }
 
 /// Where it is said what connections are accepted under.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Source {
     Fixed(Accepting),
     Current(Arc<Current>),
@@ -85,22 +92,36 @@ impl Listener {
     /// Serves `tcp`: over TLS with a configuration as [`egress_config`](crate::tls::egress_config) makes it, or in
     /// plaintext.
     pub fn new(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Self {
-        let source = Source::Fixed(Accepting { tls, settings: Arc::new(settings) });
-        Self::of(tcp, source, &Metrics::new())
+        let source = Source::Fixed(Accepting::tcp(tls, settings));
+        Self::of(tcp, None, source, &Metrics::new())
     }
 
-    /// Serves `tcp` as the terms say when a connection comes. Counts what cannot be accepted.
-    pub(super) fn current(tcp: TcpListener, terms: Arc<Current>, metrics: &Metrics) -> Self {
-        Self::of(tcp, Source::Current(terms), metrics)
+    /// Serves `tcp`, and HTTP/3 if there is an endpoint for it, as the terms say when a connection comes. Counts what cannot
+    /// be accepted.
+    pub(super) fn current(
+        tcp: TcpListener,
+        http3: Option<http3::Endpoint>,
+        terms: Arc<Current>,
+        metrics: &Metrics,
+    ) -> Self {
+        Self::of(tcp, http3, Source::Current(terms), metrics)
     }
 
-    fn of(tcp: TcpListener, source: Source, metrics: &Metrics) -> Self {
+    fn of(tcp: TcpListener, http3: Option<http3::Endpoint>, source: Source, metrics: &Metrics) -> Self {
         let watch = AcceptWatch::new(metrics, Entrance::Egress);
         let budget = ListenerBudget::counting(metrics.limits(Entrance::Egress));
-        Self { tcp, source, closed: CancelledOnDrop::default(), budget: Arc::new(budget), watch }
+        Self {
+            tcp,
+            http3,
+            alternative: None,
+            source,
+            closed: CancelledOnDrop::default(),
+            budget: Arc::new(budget),
+            watch,
+        }
     }
 
-    /// Cancelled once the listening socket is closed.
+    /// Cancelled once the listening TCP socket is closed.
     pub(super) fn closed(&self) -> CancellationToken {
         self.closed.0.clone()
     }
@@ -111,11 +132,29 @@ impl Listener {
     }
 
     /// Accepts and serves until the drain of `end` is cancelled, then takes those who have connected already, closes the
-    /// listening socket and returns when the last connection is done.
+    /// listening socket and returns when the last connection is done. The UDP socket is that of its connections, too, and
+    /// is closed with the last of them.
     ///
     /// Cancel safety: dropping the future drops the listening socket and every connection; that is how a drain deadline is
     /// enforced.
-    pub async fn run<S: ExchangeService>(self, service: S, end: End) {
+    pub async fn run<S: ExchangeService>(mut self, service: S, end: End) {
+        let Some(endpoint) = self.http3.take() else { return self.run_tcp(service, end).await };
+        let local = self.local_addr().ok();
+        let alternative = local.and_then(|local| alternative(local.port()));
+        let (source, budget) = (self.source.clone(), Arc::clone(&self.budget));
+        let watch = self.watch.clone();
+        let accept = http3::Accept {
+            service: service.clone(),
+            end: end.clone(),
+            budget,
+            watch,
+            accepting: move || source.accepting(),
+        };
+        self.alternative = alternative;
+        tokio::join!(self.run_tcp(service, end), endpoint.run(accept));
+    }
+
+    async fn run_tcp<S: ExchangeService>(self, service: S, end: End) {
         let mut connections = JoinSet::new();
         loop {
             // Before looking: a change in between is not missed.
@@ -152,8 +191,9 @@ impl Listener {
     }
 
     fn accepted<S>(&self, remote: SocketAddr, service: S, end: End) -> Accepted<S> {
-        let Accepting { tls, settings } = self.source.accepting();
-        Accepted { remote, tls, settings, service, end, budget: Arc::clone(&self.budget) }
+        let Accepting { tls, http3, settings, .. } = self.source.accepting();
+        let alternative = http3.and_then(|_| self.alternative.clone());
+        Accepted { remote, tls, alternative, settings, service, end, budget: Arc::clone(&self.budget) }
     }
 }
 
@@ -161,6 +201,7 @@ impl Listener {
 struct Accepted<S> {
     remote: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
+    alternative: Option<HeaderValue>,
     settings: Arc<Settings>,
     service: S,
     end: End,
@@ -219,8 +260,14 @@ impl<S: ExchangeService> Accepted<S> {
         let Proven { server_name, peer } = proven.unwrap_or_default();
         let details = ConnectionDetails { remote: self.remote, local, tls, server_name, peer };
         let info = ConnectionInfo::paced(details, self.settings.pace);
-        Serving { info, settings: self.settings, service: self.service, end: self.end, budget: self.budget }
+        let Self { alternative, settings, service, end, budget, .. } = self;
+        Serving { info, settings, service, end, alternative, budget }
     }
+}
+
+/// The value of Alt-Svc that names HTTP/3 on a port of the same host, for a day. RFC 7838 section 3, RFC 9114 section 3.1.1
+fn alternative(port: u16) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
 }
 
 /// What a TLS handshake tells.

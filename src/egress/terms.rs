@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::egress::Settings;
+use crate::egress::http3::server_config;
 use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::routing::{Router, RouterSettings};
@@ -41,6 +42,10 @@ pub(super) struct InForce {
 #[derive(Debug, Clone)]
 pub(super) struct Accepting {
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
+    /// The same for QUIC.
+    quic_tls: Option<Arc<rustls::ServerConfig>>,
+    /// For HTTP/3, if there is any.
+    pub(super) http3: Option<Arc<quinn::ServerConfig>>,
     pub(super) settings: Arc<Settings>,
 }
 
@@ -70,8 +75,8 @@ impl InForce {
 
 impl Current {
     pub(super) fn new(terms: Terms) -> Result<Self, TlsError> {
-        let tls = configured(&terms)?;
-        let in_force = ArcSwap::from_pointee(in_force(terms, tls));
+        let accepting = Accepting::new(&terms)?;
+        let in_force = ArcSwap::from_pointee(in_force(terms, accepting));
         Ok(Self { in_force, swapping: Mutex::default(), changed: Notify::new() })
     }
 
@@ -103,18 +108,35 @@ impl Current {
             (Some(before), Some(after)) => Arc::ptr_eq(before, after),
             _ => false,
         };
-        let tls = if same { before.accepting.tls.clone() } else { configured(&terms)? };
-        self.in_force.store(Arc::new(in_force(terms, tls)));
+        let accepting = if same { before.accepting.with(&terms.settings) } else { Accepting::new(&terms)? };
+        self.in_force.store(Arc::new(in_force(terms, accepting)));
         self.changed.notify_waiters();
         Ok(())
     }
 }
 
-fn configured(terms: &Terms) -> Result<Option<Arc<rustls::ServerConfig>>, TlsError> {
-    Ok(terms.tls.as_deref().map(tls::egress_config).transpose()?.map(Arc::new))
+impl Accepting {
+    /// Connections over TCP only.
+    pub(super) fn tcp(tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Self {
+        Self { tls, quic_tls: None, http3: None, settings: Arc::new(settings) }
+    }
+
+    fn new(terms: &Terms) -> Result<Self, TlsError> {
+        let configured = |config: fn(&EgressTls) -> Result<rustls::ServerConfig, TlsError>| {
+            terms.tls.as_deref().map(config).transpose().map(|config| config.map(Arc::new))
+        };
+        let (tls, quic_tls) = (configured(tls::egress_config)?, configured(tls::http3_config)?);
+        Ok(Self { tls, quic_tls, http3: None, settings: Arc::default() }.with(&terms.settings))
+    }
+
+    /// The same TLS under other settings.
+    fn with(&self, settings: &Settings) -> Self {
+        let quic_tls = self.quic_tls.as_ref().filter(|_| settings.http3.enabled);
+        let http3 = quic_tls.map(|tls| Arc::new(server_config(Arc::clone(tls), settings)));
+        Self { tls: self.tls.clone(), quic_tls: self.quic_tls.clone(), http3, settings: Arc::new(settings.clone()) }
+    }
 }
 
-fn in_force(terms: Terms, tls: Option<Arc<rustls::ServerConfig>>) -> InForce {
-    let accepting = Accepting { tls, settings: Arc::new(terms.settings.clone()) };
+fn in_force(terms: Terms, accepting: Accepting) -> InForce {
     InForce { router: Router::new(terms.router.clone()), accepting, terms }
 }

@@ -7,8 +7,8 @@
 
 pub mod guard;
 pub mod head;
-mod hpack;
-mod huffman;
+pub(super) mod hpack;
+pub(super) mod huffman;
 pub mod queued;
 pub mod recv;
 pub mod send;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 /// A stock that time fills again.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     stock: u32,
     burst: u32,
     per_second: u32,
@@ -13,17 +13,17 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    pub(super) const fn new(now: Instant, burst: u32, per_second: u32) -> Self {
+    pub(crate) const fn new(now: Instant, burst: u32, per_second: u32) -> Self {
         Self { stock: burst, burst, per_second, filled: now }
     }
 
     /// Allows so many more.
-    pub(super) fn earn(&mut self, more: u32) {
+    pub(crate) fn earn(&mut self, more: u32) {
         self.stock = self.stock.saturating_add(more).min(self.burst);
     }
 
     /// Takes so many; `false`: there are not as many. The clock is read only when the stock is too small.
-    pub(super) fn spend(&mut self, taken: u32, now: impl Fn() -> Instant) -> bool {
+    pub(crate) fn spend(&mut self, taken: u32, now: impl Fn() -> Instant) -> bool {
         if self.stock < taken {
             self.fill(now());
         }

@@ -1,6 +1,7 @@
 //! Connections that cannot be accepted: counted each time, and told now and then.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::telemetry::{Entrance, Limit, LimitMetrics, Limiter, Metrics};
@@ -9,19 +10,19 @@ use crate::telemetry::{Entrance, Limit, LimitMetrics, Limiter, Metrics};
 const MAX_LINES: u32 = 1;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What one listener could not accept, or had to let wait.
-#[derive(Debug)]
+/// What one listener could not accept, or had to let wait. Clones share everything.
+#[derive(Debug, Clone)]
 pub struct AcceptWatch {
     entrance: Entrance,
     metrics: LimitMetrics,
-    failures: Limiter,
-    waits: Limiter,
+    failures: Arc<Limiter>,
+    waits: Arc<Limiter>,
 }
 
 impl AcceptWatch {
     /// For a listener of this kind.
     pub fn new(metrics: &Metrics, entrance: Entrance) -> Self {
-        let limiter = || Limiter::new(MAX_LINES, MINUTE);
+        let limiter = || Arc::new(Limiter::new(MAX_LINES, MINUTE));
         Self { entrance, metrics: metrics.limits(entrance), failures: limiter(), waits: limiter() }
     }
 

@@ -197,6 +197,21 @@ pub fn egress_config(settings: &EgressTls) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
+/// The configuration of an egress listener over QUIC: TLS 1.3, ALPN `h3`, no early data. Otherwise as [`egress_config`].
+///
+/// # Errors
+/// As for [`responder_config`].
+pub fn http3_config(settings: &EgressTls) -> Result<ServerConfig, TlsError> {
+    let verifier = client_verifier(Peer::Client, &settings.clients)?;
+    let mut config = accepting(&settings.credentials, verifier, &[&TLS13])?;
+    config.alpn_protocols = owned(&[b"h3"]);
+    config.max_early_data_size = 0;
+    if !matches!(settings.clients, ClientCertificates::NotAsked) {
+        refuse_resumption(&mut config);
+    }
+    Ok(config)
+}
+
 fn accepting(
     credentials: &Credentials,
     verifier: Arc<dyn ClientCertVerifier>,

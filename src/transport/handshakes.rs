@@ -13,14 +13,14 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::table::Stage;
+pub(crate) use self::table::Stage;
 use self::table::{Entry, Handle, Table};
 use crate::net::Prefix;
 use crate::protocol::budgets::{EVICTION_INTERVAL, HandshakeBudgets};
 
 /// The connections of one listener that are in handshake. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Handshakes(Arc<Shared>);
+pub(crate) struct Handshakes(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -46,7 +46,7 @@ impl Handle for Arc<Signals> {
 
 /// A place in a stage, until it is dropped or has to be given up.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     shared: Arc<Shared>,
     stage: Stage,
     key: u64,
@@ -63,26 +63,26 @@ struct Waiting {
 
 /// The place went to somebody newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct GaveWay(pub(super) Stage);
+pub(crate) struct GaveWay(pub(crate) Stage);
 
 impl Handshakes {
     /// Nobody is in handshake yet.
-    pub(super) fn new(budgets: HandshakeBudgets) -> Self {
+    pub(crate) fn new(budgets: HandshakeBudgets) -> Self {
         Self(Arc::new(Shared { table: Mutex::new(Table::new(budgets)) }))
     }
 
     /// Other budgets from now on; who has a place keeps it for now.
-    pub(super) fn resize(&self, budgets: HandshakeBudgets) {
+    pub(crate) fn resize(&self, budgets: HandshakeBudgets) {
         self.0.table().set_budgets(budgets);
     }
 
     /// Whether there are so many that an address which dials over QUIC must prove itself.
-    pub(super) fn is_under_pressure(&self) -> bool {
+    pub(crate) fn is_under_pressure(&self) -> bool {
         self.0.table().is_under_pressure()
     }
 
     /// A place in one of the first two stages, in which nobody waits: the oldest gives way at once.
-    pub(super) fn enter(&self, stage: Stage, from: IpAddr) -> Seat {
+    pub(crate) fn enter(&self, stage: Stage, from: IpAddr) -> Seat {
         let (prefix, signals) = (Prefix::of(from), Arc::<Signals>::default());
         let key = self.0.table().force(stage, prefix, now(), Arc::clone(&signals));
         Seat { shared: Arc::clone(&self.0), stage, key, prefix, signals }
@@ -99,7 +99,7 @@ impl Shared {
 impl Seat {
     /// A place in the next stage instead of this one. Where there is no room it waits for it, in this one; who came last is
     /// served first. Cancel safe.
-    pub(super) async fn advance(&mut self, to: Stage) -> Result<(), GaveWay> {
+    pub(crate) async fn advance(&mut self, to: Stage) -> Result<(), GaveWay> {
         let shared = Arc::clone(&self.shared);
         let entry = match to {
             Stage::Silent | Stage::Hello => {
@@ -120,7 +120,7 @@ impl Seat {
     }
 
     /// What comes of `work`, unless the place has to be given up before. Drops `work` then.
-    pub(super) async fn hold<F: Future>(&self, work: F) -> Result<F::Output, GaveWay> {
+    pub(crate) async fn hold<F: Future>(&self, work: F) -> Result<F::Output, GaveWay> {
         tokio::select! {
             biased;
             done = work => Ok(done),

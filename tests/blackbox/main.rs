@@ -13,6 +13,7 @@ mod foreign_initiator;
 mod handles;
 mod harness;
 mod hostile_peer;
+mod http3_egress;
 mod http_egress;
 mod keepalive;
 mod logs;

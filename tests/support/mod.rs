@@ -6,6 +6,7 @@ pub(crate) mod envoy;
 pub(crate) mod eventually;
 pub(crate) mod http1;
 pub(crate) mod http2;
+pub(crate) mod http3;
 pub(crate) mod link;
 pub(crate) mod ports;
 pub(crate) mod process;

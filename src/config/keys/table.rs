@@ -138,10 +138,22 @@ pub(super) const KEYS: &[Key] = &[
     key("responder.envoy.inner_name", "The name that an initiator's certificate must have inside its tunnel.", "edge.example.org")
         .absent("it must have the key that it showed in the handshake"),
     section("egress", "Listeners for the requests that go into tunnels; needs a responder."),
-    key("egress[].http", "Where HTTP/1.1 and HTTP/2 are taken; port 0 is a free one.", "\"127.0.0.1:8085\"").absent("none, it must be there"),
+    key(
+        "egress[].http",
+        "Where HTTP/1.1 and HTTP/2 are taken, and with `tls` HTTP/3 on the UDP port of the same number; port 0 is a free one.",
+        "\"127.0.0.1:8085\"",
+    )
+    .absent("none, it must be there"),
+    key(
+        "egress[].http3",
+        "Whether HTTP/3 is served over UDP, and answers over TCP say so (`Alt-Svc`). Needs `tls`, and the UDP port open in the \
+         firewall.",
+        "false",
+    )
+    .absent("true with `tls`, else false"),
     key("egress[].tcp", "Not supported yet: a listener for raw TCP.", "").form("nothing yet").absent("none"),
     key("egress[].udp", "Not supported yet: a listener for UDP.", "").form("nothing yet").absent("none"),
-    section("egress[].tls", "Takes TLS instead of clear text; ALPN chooses between HTTP/1.1 and HTTP/2."),
+    section("egress[].tls", "Takes TLS instead of clear text; ALPN chooses between HTTP/1.1 and HTTP/2, and HTTP/3 is served over UDP."),
     key("egress[].tls.cert", "The certificate that clients are shown.", "web.pem").form(CERTIFICATE),
     key("egress[].tls.key", "The private key of `cert`.", "web.key").form(PRIVATE_KEY),
     key("egress[].tls.client_ca", "The roots that every client's certificate must chain to.", "clients-ca.pem")

@@ -16,7 +16,7 @@ use super::response::{BodyWriter, Framing, Plan, Progress, write_head, write_inf
 use super::upload::{Upload, upload};
 use super::{Connection, Stop, input};
 use crate::egress::answer::{rejection, unwritable};
-use crate::egress::{Context as ExchangeContext, ExchangeService, RequestBody, Socket};
+use crate::egress::{Context as ExchangeContext, ExchangeService, RequestBody, Socket, advertise};
 use crate::message::BoxError;
 use crate::message::chunked::{Chunked, Decoder};
 use crate::message::interim::{InformationalSink, Queue};
@@ -133,7 +133,8 @@ impl<T: Socket> Connection<T> {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
+        advertise(self.alternative.as_ref(), &self.leaving, &mut parts.headers);
         self.settle(&mut state).await?;
         for response in state.informational.close() {
             write_informational(&response, &mut self.output);

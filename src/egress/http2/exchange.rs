@@ -17,7 +17,7 @@ use super::budget::{Budget, Piece};
 use super::gate::{Gate, Passed};
 use crate::egress::answer::{rejection, unwritable};
 use crate::egress::date::DateCache;
-use crate::egress::{Context, ExchangeService, RequestBody, Serving};
+use crate::egress::{Context, ExchangeService, RequestBody, Serving, advertise};
 use crate::message::BoxError;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
 use crate::message::h2::recv::StreamBody;
@@ -146,6 +146,7 @@ where
     parts.version = Version::HTTP_2;
     strip_hop_by_hop(&mut parts.headers);
     parts.headers.entry(DATE).or_insert_with(|| DateCache::new().now().clone());
+    advertise(serving.alternative.as_ref(), &serving.end.leaving, &mut parts.headers);
     let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), ended) else { return };
     if ended {
         return;

@@ -65,7 +65,7 @@ pub(super) struct Judged {
 
 /// The block breaks HPACK itself: nothing on the connection can be read any more.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Broken;
+pub(in crate::message) struct Broken;
 
 /// One field of a block.
 struct Field {
@@ -192,7 +192,7 @@ fn put_integer(value: usize, into: &mut Vec<u8>) {
 }
 
 /// RFC 7541 section 5.1; more than 28 bits are too many.
-fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Result<usize, Broken> {
+pub(in crate::message) fn integer(block: &[u8], at: &mut usize, prefix: u32) -> Result<usize, Broken> {
     let mut next = || {
         let byte = block.get(*at).copied().ok_or(Broken)?;
         *at += 1;

@@ -67,7 +67,7 @@ const fn table() -> Table {
 
 /// Appends the string that is coded. `None`: it is none, because the end is in the middle, or because what fills the last
 /// byte is longer than it need be or not all ones.
-pub(super) fn decode(coded: &[u8], into: &mut Vec<u8>) -> Option<()> {
+pub(in crate::message) fn decode(coded: &[u8], into: &mut Vec<u8>) -> Option<()> {
     let mut rest = coded.iter();
     // The bits that are yet to be read stand at the right end.
     let (mut window, mut held) = (0u64, 0u32);

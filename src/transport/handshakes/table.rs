@@ -8,7 +8,7 @@ use crate::protocol::budgets::{EVICTION_INTERVAL, HandshakeBudgets, StageBudget}
 
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::transport) enum Stage {
+pub(crate) enum Stage {
     /// Over TCP: connected, and nothing was read yet.
     Silent,
     /// It has begun, and cost no computing yet.

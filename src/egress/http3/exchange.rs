@@ -1,0 +1,328 @@
+//! One exchange on a stream.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h3::error::{Code, StreamError};
+use h3::server::{RequestResolver, RequestStream};
+use http::header::DATE;
+use http::uri::Scheme;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body;
+use tokio::time::timeout;
+
+use super::body::StreamBody;
+use super::link::{Arrival, Link, Side, Stopped};
+use super::quic::Quic;
+use super::stream::{Receiving, Sending};
+use super::window::Window;
+use crate::egress::answer::{rejection, unwritable};
+use crate::egress::date::DateCache;
+use crate::egress::{Context, ExchangeService, RequestBody, Serving};
+use crate::message::BoxError;
+use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
+use crate::message::h3::request::Head;
+use crate::message::interim::{InformationalSink, Queue};
+use crate::message::length;
+use crate::message::validate;
+use crate::message::violation::Violation;
+
+/// The most of a body that is handed to QUIC at once: what of it a stalled client takes is progress.
+const PIECE: usize = 64 * 1024;
+/// How long a request that has no body by its method and head is waited for to say so. Most say it with the head.
+const END_OF_REQUEST: Duration = Duration::from_millis(200);
+
+type Reply = RequestStream<Sending, Bytes>;
+
+/// A connection, and what its streams share.
+pub(super) struct Served<S> {
+    pub(super) serving: Serving<S>,
+    pub(super) quic: quinn::Connection,
+    pub(super) link: Arc<Link>,
+    pub(super) window: Arc<Window>,
+}
+
+/// How an exchange ended, as far as its connection cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Answered,
+    /// Before a response began its client gave it up; or it was no request.
+    GivenUp,
+}
+
+/// Why a response was not sent to its end.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("the client stopped the stream, or is gone")]
+    Stopped,
+    #[error("the client takes nothing")]
+    Stalled,
+    #[error("the body failed at its source: {0}")]
+    Source(#[source] BoxError),
+    #[error("the body differs from its declared length")]
+    Length,
+    #[error("HTTP/3 does not take the response: {0}")]
+    Refused(#[source] StreamError),
+}
+
+impl From<StreamError> for SendError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::RemoteTerminate { .. } | StreamError::ConnectionError { .. } => Self::Stopped,
+            other => Self::Refused(other),
+        }
+    }
+}
+
+/// Serves one request. Ends, and drops the service's work, as soon as the client stops the stream.
+pub(super) async fn exchange<S: ExchangeService>(
+    served: Arc<Served<S>>,
+    resolver: RequestResolver<Quic, Bytes>,
+    arrival: Arrival,
+) {
+    if Box::pin(serve(&served, resolver, arrival)).await == End::GivenUp {
+        served.link.count_reset();
+    }
+}
+
+async fn serve<S: ExchangeService>(
+    served: &Served<S>,
+    resolver: RequestResolver<Quic, Bytes>,
+    arrival: Arrival,
+) -> End {
+    let Arrival { side, stopped } = arrival;
+    let serving = &served.serving;
+    let resolved = timeout(serving.settings.head_timeout, resolver.resolve_request()).await;
+    let (request, stream) = match resolved {
+        Ok(Ok(resolved)) => resolved,
+        Ok(Err(error)) => return refused_by_h3(serving, &error),
+        Err(_) => {
+            refuse(serving, Violation::HeadTimeout);
+            return End::GivenUp;
+        }
+    };
+    side.serve();
+    let (send, recv) = stream.split();
+    let mut reply = Replying { send, stopped, stall: serving.settings.send_timeout };
+    let is_head = request.method() == Method::HEAD;
+    let request = match admit(request, recv, &side, serving).await {
+        Ok(request) => request,
+        Err(violation) => {
+            refuse(serving, violation);
+            reply.conclude(rejection(violation)).await;
+            return End::Answered;
+        }
+    };
+    let informational = Arc::new(Queue::new(true));
+    let context =
+        Context { connection: serving.info.clone(), interim: InformationalSink::from(Arc::clone(&informational)) };
+    let Ok(response) = reply.answer(serving.service.call(request, context), &informational).await else {
+        return End::GivenUp;
+    };
+    // Until all of it was acknowledged.
+    let _sends = served.window.begin(|bytes| served.quic.set_send_window(bytes));
+    for early in informational.close() {
+        let _ = reply.head(early).await;
+    }
+    if let Err(failure) = reply.deliver(response, is_head).await {
+        tracing::debug!(error = &failure as &dyn std::error::Error, "a response is cut off");
+    }
+    End::Answered
+}
+
+fn refuse<S: ExchangeService>(serving: &Serving<S>, violation: Violation) {
+    serving.service.refused(&serving.info, violation);
+    tracing::debug!(%violation, remote = %serving.info.remote, "a request is rejected");
+}
+
+/// What `h3` did not hand out, it has answered or reset.
+fn refused_by_h3<S: ExchangeService>(serving: &Serving<S>, error: &StreamError) -> End {
+    match error {
+        StreamError::HeaderTooBig { .. } => refuse(serving, Violation::HeadTooLarge),
+        StreamError::StreamError { code, .. } if *code == Code::H3_MESSAGE_ERROR => refuse(serving, Violation::Syntax),
+        error => tracing::debug!(%error, remote = %serving.info.remote, "a stream without a request"),
+    }
+    End::GivenUp
+}
+
+/// Brings a request into the shape that requests of every version have, or says which rule it breaks.
+async fn admit<S>(
+    mut request: Request<()>,
+    recv: RequestStream<Receiving, Bytes>,
+    side: &Arc<Side>,
+    serving: &Serving<S>,
+) -> Result<Request<RequestBody>, Violation> {
+    if let Some(Head::Refused(violation)) = side.head() {
+        return Err(*violation);
+    }
+    let (max_fields, max_bytes) = (serving.settings.max_head_fields, serving.settings.max_head_bytes);
+    let rules = FieldRules { max_fields, max_bytes, forbids: fields::is_forbidden_in_any_trailers };
+    let mut body = StreamBody::new(recv, Arc::clone(side), rules);
+    let has_body = !is_empty(&mut body, &request).await;
+    validate::expects_continue(&mut request, has_body)?;
+    let (mut parts, ()) = request.into_parts();
+    let declared = validate::http2_request(&mut parts, &Scheme::HTTPS, max_fields)?;
+    body.declare(declared);
+    if !has_body && declared.unwrap_or(0) > 0 {
+        return Err(Violation::ContentLength);
+    }
+    Ok(Request::from_parts(parts, if has_body { RequestBody::http3(body) } else { RequestBody::empty() }))
+}
+
+/// Whether there is no body. The end of the stream says so, which may come behind the head.
+async fn is_empty(body: &mut StreamBody, request: &Request<()>) -> bool {
+    let mut begins = pin!(poll_fn(|cx| body.poll_begin(cx)));
+    let at_once = poll_fn(|cx| Poll::Ready(begins.as_mut().poll(cx).is_ready())).await;
+    let is_bodyless = matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
+    if !at_once && is_bodyless && !request.headers().contains_key(http::header::CONTENT_LENGTH) {
+        // What is not said by then is a body.
+        let _ = timeout(END_OF_REQUEST, begins).await;
+    }
+    body.is_empty()
+}
+
+/// The sending half of a stream, and what is known of who reads.
+struct Replying {
+    send: Reply,
+    stopped: Stopped,
+    stall: Duration,
+}
+
+impl Replying {
+    /// Waits for the response and passes on what is said before it.
+    async fn answer<F: Future>(&mut self, call: F, informational: &Queue) -> Result<F::Output, SendError> {
+        let mut call = pin!(call);
+        loop {
+            let early = poll_fn(|cx| {
+                if let Poll::Ready(response) = call.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(Err(response)));
+                }
+                if let Poll::Ready(early) = informational.poll_next(cx) {
+                    return Poll::Ready(Ok(Ok(early)));
+                }
+                self.stopped.as_mut().poll(cx).map(|_| Err(SendError::Stopped))
+            });
+            match early.await? {
+                Err(response) => return Ok(response),
+                Ok(early) => self.head(early).await?,
+            }
+        }
+    }
+
+    async fn head(&mut self, head: Response<()>) -> Result<(), SendError> {
+        let sent = timeout(self.stall, self.send.send_response(head)).await;
+        sent.map_err(|_| SendError::Stalled)?.map_err(SendError::from)
+    }
+
+    /// Sends an answer of our own.
+    async fn conclude(&mut self, response: Response<Bytes>) {
+        let (parts, body) = response.into_parts();
+        let sent = async {
+            self.head(Response::from_parts(parts, ())).await?;
+            self.data(body).await?;
+            self.finish().await
+        };
+        if let Err(error) = sent.await {
+            tracing::debug!(%error, "an answer is cut off");
+        }
+    }
+
+    async fn deliver<B>(&mut self, response: Response<B>, is_head: bool) -> Result<(), SendError>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let (mut parts, body) = response.into_parts();
+        let declared = match length::content_length(&parts.headers) {
+            Ok(declared) if !parts.status.is_informational() => declared,
+            _ => {
+                self.conclude(unwritable()).await;
+                return Ok(());
+            }
+        };
+        let bodyless = is_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let ended = bodyless || (body.is_end_stream() && declared.unwrap_or(0) == 0);
+        strip_hop_by_hop(&mut parts.headers);
+        parts.headers.entry(DATE).or_insert_with(|| DateCache::new().now().clone());
+        match self.head(Response::from_parts(parts, ())).await {
+            Err(SendError::Refused(_)) => {
+                self.conclude(unwritable()).await;
+                return Ok(());
+            }
+            sent => sent?,
+        }
+        if ended {
+            return self.finish().await;
+        }
+        let sent = self.body(pin!(body), declared).await;
+        if let Err(SendError::Source(_) | SendError::Length | SendError::Stalled) = &sent {
+            self.send.stop_stream(Code::H3_INTERNAL_ERROR);
+        }
+        sent
+    }
+
+    /// Sends a body to its end.
+    async fn body<B>(&mut self, mut body: Pin<&mut B>, mut remaining: Option<u64>) -> Result<(), SendError>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        loop {
+            // A body may be silent for long; a client that wants no more must end it all the same.
+            let frame = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+                Poll::Pending => self.stopped.as_mut().poll(cx).map(|_| Err(SendError::Stopped)),
+            });
+            let frame = frame.await?.transpose().map_err(|error| SendError::Source(error.into()))?;
+            let trailers = match frame.map(http_body::Frame::into_data) {
+                Some(Ok(data)) => {
+                    remaining = count(remaining, data.len())?;
+                    self.data(data).await?;
+                    continue;
+                }
+                Some(Err(frame)) => frame.into_trailers().ok(),
+                None => None,
+            };
+            if remaining.unwrap_or(0) > 0 {
+                return Err(SendError::Length);
+            }
+            self.trailers(trailers.unwrap_or_default()).await?;
+            return self.finish().await;
+        }
+    }
+
+    async fn data(&mut self, mut data: Bytes) -> Result<(), SendError> {
+        while !data.is_empty() {
+            let piece = data.split_to(data.len().min(PIECE));
+            let sent = timeout(self.stall, self.send.send_data(piece)).await;
+            sent.map_err(|_| SendError::Stalled)??;
+        }
+        Ok(())
+    }
+
+    async fn trailers(&mut self, mut trailers: HeaderMap) -> Result<(), SendError> {
+        fields::strip_from_trailers(&mut trailers);
+        if trailers.is_empty() {
+            return Ok(());
+        }
+        let sent = timeout(self.stall, self.send.send_trailers(trailers)).await;
+        Ok(sent.map_err(|_| SendError::Stalled)??)
+    }
+
+    /// Ends the response, and waits until the client has got all of it: what closes the connection before throws it away.
+    async fn finish(&mut self) -> Result<(), SendError> {
+        self.send.finish().await?;
+        match timeout(self.stall, self.stopped.as_mut()).await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(_) => Err(SendError::Stopped),
+            Err(_) => Err(SendError::Stalled),
+        }
+    }
+}
+
+/// What remains of the declared length once so many bytes are sent.
+fn count(remaining: Option<u64>, length: usize) -> Result<Option<u64>, SendError> {
+    remaining.map(|remaining| remaining.checked_sub(length as u64).ok_or(SendError::Length)).transpose()
+}

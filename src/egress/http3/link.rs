@@ -1,0 +1,230 @@
+//! What a connection and its streams tell each other beside what HTTP/3 reads of them.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+use h3::error::Code;
+use quinn::VarInt;
+
+use crate::egress::budget::ListenerBudget;
+use crate::egress::lock;
+use crate::message::h3::request::{Head, Limits};
+use crate::message::violation::Violation;
+use crate::protocol::allowance::Allowance;
+use crate::protocol::budgets::{CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND};
+use crate::telemetry::Limit;
+
+/// Bytes of field sections that are not whole which one connection may have here: over HTTP/3 each of its streams can have one.
+const MAX_SECTIONS: usize = 1024 * 1024;
+/// Requests that a client may give up before their response begins, at once and a second: the bound on rapid reset.
+const RESETS_BURST: u32 = 512;
+const RESETS_PER_SECOND: u32 = 128;
+/// The first stream id beyond all.
+const NO_LIMIT: u64 = u64::MAX;
+/// The distance between the ids of two requests. RFC 9000 section 2.1
+const NEXT: u64 = 4;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    quic: quinn::Connection,
+    /// The bounds of each request.
+    pub(super) limits: Limits,
+    budget: Arc<ListenerBudget>,
+    /// Streams that HTTP/3 was given and nobody serves yet, in order.
+    arrivals: Mutex<VecDeque<Arrival>>,
+    /// The first id that is not served any more; see [`Link::close_door`].
+    first_refused: AtomicU64,
+    /// The first id behind all that were accepted.
+    next: AtomicU64,
+    sections: AtomicUsize,
+    control: Mutex<Allowance>,
+    resets: Mutex<Allowance>,
+}
+
+impl Link {
+    pub(super) fn new(quic: quinn::Connection, limits: Limits, budget: Arc<ListenerBudget>) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new(Self {
+            quic,
+            limits,
+            budget,
+            arrivals: Mutex::default(),
+            first_refused: AtomicU64::new(NO_LIMIT),
+            next: AtomicU64::new(0),
+            sections: AtomicUsize::new(0),
+            control: Mutex::new(Allowance::new(now, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND)),
+            resets: Mutex::new(Allowance::new(now, RESETS_BURST, RESETS_PER_SECOND)),
+        })
+    }
+
+    /// Ends the connection with a code of HTTP/3.
+    pub(super) fn close(&self, code: Code, reason: &str) {
+        tracing::debug!(%code, reason, remote = %self.quic.remote_address(), "an HTTP/3 connection is ended");
+        self.quic.close(varint(code), reason.as_bytes());
+    }
+
+    /// Whether a stream may come in. From [`Self::close_door`] on, new ones may not.
+    pub(super) fn admits(&self, stream: u64) -> bool {
+        stream < self.first_refused.load(Ordering::Relaxed)
+    }
+
+    /// Takes no stream any more; says whether there was any.
+    pub(super) fn close_door(&self) -> bool {
+        let next = self.next.load(Ordering::Relaxed);
+        self.first_refused.store(next, Ordering::Relaxed);
+        next > 0
+    }
+
+    /// Whether a request has ever come.
+    pub(super) fn is_used(&self) -> bool {
+        self.next.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn arrives(&self, stream: u64, arrival: Arrival) {
+        self.next.fetch_max(stream.saturating_add(NEXT), Ordering::Relaxed);
+        lock(&self.arrivals).push_back(arrival);
+    }
+
+    /// What belongs to the stream that HTTP/3 hands out next.
+    pub(super) fn arrived(&self) -> Option<Arrival> {
+        lock(&self.arrivals).pop_front()
+    }
+
+    /// Counts frames of the control stream; a flood ends the connection.
+    pub(super) fn count_control(&self, frames: u32) {
+        if frames > 0 && !lock(&self.control).spend(frames, Instant::now) {
+            self.flood("far more control frames than anybody needs");
+        }
+    }
+
+    /// Counts a request that its client gave up before it was answered, or that was none; a flood ends the connection.
+    pub(super) fn count_reset(&self) {
+        if !lock(&self.resets).spend(1, Instant::now) {
+            self.flood("far more requests are given up than served");
+        }
+    }
+
+    fn flood(&self, reason: &str) {
+        self.budget.count(Limit::Flood);
+        self.close(Code::H3_EXCESSIVE_LOAD, reason);
+    }
+}
+
+/// A stream that came in: what is known of it beside what HTTP/3 reads.
+pub(super) struct Arrival {
+    pub(super) side: Arc<Side>,
+    /// Resolves when the client wants no more of the response, when it has got all of it, or when the connection is gone.
+    pub(super) stopped: Stopped,
+}
+
+impl std::fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Arrival").field("side", &self.side).finish_non_exhaustive()
+    }
+}
+
+/// See [`Arrival::stopped`]; the code is the client's, if it stopped the stream.
+pub(super) type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, quinn::StoppedError>> + Send + Sync>>;
+
+/// What the halves of a stream and whoever serves it share.
+#[derive(Debug, Default)]
+pub(super) struct Side {
+    head: OnceLock<Head>,
+    trailers: OnceLock<Violation>,
+    /// Somebody serves it: what is dropped unfinished then is reset.
+    is_served: AtomicBool,
+    /// Nothing more of the request comes.
+    has_ended: AtomicBool,
+}
+
+impl Side {
+    pub(super) fn found(&self, head: Head) {
+        let _ = self.head.set(head);
+    }
+
+    /// What was found in the head; `None` before it was read, and where that was left to HTTP/3.
+    pub(super) fn head(&self) -> Option<&Head> {
+        self.head.get()
+    }
+
+    pub(super) fn refuse_trailers(&self, violation: Violation) {
+        let _ = self.trailers.set(violation);
+    }
+
+    /// The rule that the trailers broke.
+    pub(super) fn refused_trailers(&self) -> Option<Violation> {
+        self.trailers.get().copied()
+    }
+
+    pub(super) fn serve(&self) {
+        self.is_served.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_served(&self) -> bool {
+        self.is_served.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+}
+
+/// Room for the field section of one stream until it is whole.
+#[derive(Debug)]
+pub(super) struct Room {
+    link: Arc<Link>,
+    bytes: usize,
+}
+
+impl Room {
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        Self { link, bytes: 0 }
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Holds so many bytes from now on; `false`: there is no room for them.
+    pub(super) fn hold(&mut self, bytes: usize) -> bool {
+        if bytes <= self.bytes {
+            self.release(bytes);
+            return true;
+        }
+        let more = bytes - self.bytes;
+        if !self.link.budget.read_ahead(more) {
+            return false;
+        }
+        self.bytes = bytes;
+        self.link.sections.fetch_add(more, Ordering::Relaxed) + more <= MAX_SECTIONS
+    }
+
+    fn release(&mut self, left: usize) {
+        let less = self.bytes - left;
+        if less > 0 {
+            self.link.budget.release_ahead(less);
+            self.link.sections.fetch_sub(less, Ordering::Relaxed);
+            self.bytes = left;
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.release(0);
+    }
+}
+
+/// A code of HTTP/3 as QUIC takes it.
+pub(super) fn varint(code: Code) -> VarInt {
+    VarInt::from_u64(code.value()).unwrap_or(VarInt::MAX)
+}

@@ -1,0 +1,153 @@
+//! What a client sends on a stream of one direction: its control stream, those of QPACK, and any other.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::message::h3::frame::{
+    CANCEL_PUSH, Collector, DATA, GOAWAY, HEADERS, Header, MAX_PUSH_ID, PUSH_PROMISE, RESERVED, SETTINGS, UNEXPECTED,
+    frame, varint,
+};
+
+/// The type of a control stream. RFC 9114 section 6.2.1
+const CONTROL: u64 = 0x0;
+/// Longest SETTINGS, bytes: room for some hundred of them.
+const MAX_SETTINGS: u64 = 4 * 1024;
+/// So many bytes that are skipped cost as much as a frame.
+const BYTES_OF_A_FRAME: usize = 1024;
+
+/// Why nothing more of a stream can be read; the connection ends with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// H3_EXCESSIVE_LOAD.
+    #[error("a frame of the control stream is too long")]
+    TooLong,
+    /// H3_FRAME_ERROR. RFC 9114 section 7.1
+    #[error("a frame of the control stream is longer or shorter than what is in it")]
+    Length,
+}
+
+/// Watches one stream of one direction.
+#[derive(Debug, Default)]
+pub struct Watcher {
+    state: State,
+    header: Collector,
+    payload: BytesMut,
+    passed: VecDeque<Bytes>,
+    cost: u32,
+    skipped: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    /// The type of the stream is not known.
+    #[default]
+    Type,
+    /// On a control stream: a frame begins, or its header is not whole.
+    Header,
+    /// So many bytes of a frame of this type are to come.
+    Payload(u64, usize),
+    /// So many bytes that nobody reads.
+    Skip(u64),
+    /// All goes on: it is no control stream.
+    Pass,
+    /// What comes is thrown away.
+    Over,
+}
+
+impl Watcher {
+    /// Takes the next bytes that were read, never none.
+    ///
+    /// # Errors
+    /// The connection is to be ended.
+    pub fn push(&mut self, mut bytes: Bytes) -> Result<(), Fault> {
+        while !bytes.is_empty() {
+            match self.state {
+                State::Type => match self.header.integer(&mut bytes) {
+                    Some((kind, encoded)) => {
+                        self.passed.push_back(encoded);
+                        self.state = if kind == CONTROL { State::Header } else { State::Pass };
+                    }
+                    None => return Ok(()),
+                },
+                State::Header => match self.header.header(&mut bytes) {
+                    Some((header, _)) => self.begin(header)?,
+                    None => return Ok(()),
+                },
+                State::Payload(kind, left) => {
+                    let piece = bytes.split_to(left.min(bytes.len()));
+                    self.payload.extend_from_slice(&piece);
+                    self.state = State::Payload(kind, left - piece.len());
+                    self.pass_if_whole()?;
+                }
+                State::Skip(left) => {
+                    let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                    bytes.advance(skipped);
+                    self.skip(left, skipped);
+                }
+                State::Pass => self.passed.push_back(std::mem::take(&mut bytes)),
+                State::Over => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next bytes that may be read on; never none.
+    pub fn pop(&mut self) -> Option<Bytes> {
+        self.passed.pop_front()
+    }
+
+    /// How much work came since this was asked, in frames.
+    pub fn take_cost(&mut self) -> u32 {
+        std::mem::take(&mut self.cost)
+    }
+
+    fn begin(&mut self, Header { kind, length }: Header) -> Result<(), Fault> {
+        self.cost += 1;
+        match kind {
+            SETTINGS if length > MAX_SETTINGS => return Err(Fault::TooLong),
+            GOAWAY | CANCEL_PUSH | MAX_PUSH_ID if !matches!(length, 1 | 2 | 4 | 8) => return Err(Fault::Length),
+            SETTINGS | GOAWAY | CANCEL_PUSH | MAX_PUSH_ID => {
+                // Bounded just now.
+                self.state = State::Payload(kind, usize::try_from(length).unwrap_or(usize::MAX));
+                return self.pass_if_whole();
+            }
+            DATA | HEADERS | PUSH_PROMISE => self.unexpected(),
+            kind if RESERVED.contains(&kind) => self.unexpected(),
+            _ if length == 0 => self.state = State::Header,
+            _ => self.state = State::Skip(length),
+        }
+        Ok(())
+    }
+
+    fn pass_if_whole(&mut self) -> Result<(), Fault> {
+        let State::Payload(kind, 0) = self.state else { return Ok(()) };
+        self.state = State::Header;
+        let payload = self.payload.split();
+        if kind != SETTINGS && varint(&payload).is_none_or(|(_, used)| used != payload.len()) {
+            return Err(Fault::Length);
+        }
+        // The types that come here are all below 64.
+        self.passed.push_back(frame(kind as u8, &payload));
+        Ok(())
+    }
+
+    fn skip(&mut self, left: u64, skipped: usize) {
+        self.skipped += skipped;
+        self.cost += u32::try_from(self.skipped / BYTES_OF_A_FRAME).unwrap_or(u32::MAX);
+        self.skipped %= BYTES_OF_A_FRAME;
+        self.state = match left - skipped as u64 {
+            0 => State::Header,
+            left => State::Skip(left),
+        };
+    }
+
+    /// Its reader ends the connection.
+    fn unexpected(&mut self) {
+        self.passed.push_back(Bytes::from_static(UNEXPECTED));
+        self.state = State::Over;
+    }
+}
+
+#[cfg(test)]
+mod tests;

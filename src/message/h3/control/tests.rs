@@ -1,0 +1,56 @@
+use super::*;
+
+fn put(kind: u64, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (kind as u32 | 0x8000_0000).to_be_bytes().to_vec();
+    frame.extend_from_slice(&(payload.len() as u16 | 0x4000).to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn passed(bytes: &[u8], size: usize) -> (Vec<u8>, Result<(), Fault>) {
+    let mut watcher = Watcher::default();
+    let pushed = bytes.chunks(size).try_for_each(|piece| watcher.push(Bytes::copy_from_slice(piece)));
+    (std::iter::from_fn(|| watcher.pop()).flatten().collect(), pushed)
+}
+
+#[test]
+fn known_frames_go_on_whole_and_unknown_ones_do_not() {
+    let settings = [0x06, 0x44, 0x00];
+    let stream = [&[0][..], &put(4, &settings), &put(0xf_0700, b"u=1"), &put(0x21, b""), &put(0xd, &[7])].concat();
+    let expected = [&[0][..], &frame(4, &settings), &frame(0xd, &[7])].concat();
+    for size in [1, 2, 5, stream.len()] {
+        assert_eq!(passed(&stream, size), (expected.clone(), Ok(())), "{size}");
+    }
+}
+
+#[test]
+fn other_streams_go_on_as_they_are() {
+    for kind in [&[2][..], &[3], &[0x40, 0x54], &[0x21]] {
+        let stream = [kind, b"\0\0\0anything"].concat();
+        assert_eq!(passed(&stream, 3), (stream.clone(), Ok(())));
+    }
+}
+
+#[test]
+fn a_frame_is_as_long_as_what_is_in_it_and_bounded() {
+    for (kind, payload) in [(7, &[0, 0][..]), (0xd, &[0x40]), (3, &[]), (7, &[0; 3]), (7, &[0; 9])] {
+        assert_eq!(passed(&[&[0][..], &put(kind, payload)].concat(), 4).1, Err(Fault::Length), "{kind} {payload:?}");
+    }
+    assert_eq!(passed(&[0, 4, 0x80, 0, 0x10, 1], 64).1, Err(Fault::TooLong));
+}
+
+#[test]
+fn what_must_not_be_there_ends_what_is_read_without_its_payload() {
+    for kind in [0x0, 0x1, 0x2, 0x5, 0x6, 0x8, 0x9] {
+        let stream = [&[0][..], &put(4, &[]), &put(kind, &[9; 100])].concat();
+        let (read, pushed) = passed(&stream, 11);
+        assert_eq!((&read[1 + 5..], pushed), (UNEXPECTED, Ok(())), "{kind}");
+    }
+}
+
+#[test]
+fn work_is_counted_by_frames_and_by_what_is_skipped() {
+    let mut watcher = Watcher::default();
+    watcher.push([&[0][..], &put(4, &[]), &put(0x21, &[0; 4096]), &put(0x40, &[])].concat().into()).unwrap();
+    assert_eq!((watcher.take_cost(), watcher.take_cost()), (3 + 4, 0));
+}

@@ -1,0 +1,128 @@
+//! Bad requests cost one stream each, and who sits beside them is served.
+
+use serde_json::{Value, json};
+
+use super::site;
+use crate::support::http3::{Http3, request, request_with, wait};
+use crate::support::site::{NODE, Transport, over_each_transport};
+
+over_each_transport!(
+    a_bad_request_costs_its_stream_and_never_reaches_the_target,
+    host_and_authority_are_reconciled,
+    connect_gets_the_answer_that_it_gets_over_http_2,
+);
+
+/// A head that is good but for `more`, which stands behind the pseudo-fields.
+fn head(more: &[(&str, &str)]) -> Value {
+    let good = [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", "/bad")];
+    let node = [("x-node-id", NODE.node)];
+    good.iter().chain(more).chain(&node).map(|(name, value)| json!([name, value])).collect()
+}
+
+/// Without the line of this name.
+fn without(name: &str) -> Value {
+    head(&[]).as_array().unwrap().iter().filter(|line| line[0] != name).cloned().collect()
+}
+
+async fn a_bad_request_costs_its_stream_and_never_reaches_the_target(transport: Transport) {
+    let site = site(transport).await;
+    let large = "x".repeat(70_000);
+    let medium = "x".repeat(3000);
+    let many: Vec<(&str, &str)> = vec![("a", "b"); 200];
+    let bad = [
+        ("upper-case", head(&[("X-A", "1")])),
+        ("method-twice", head(&[(":method", "GET")])),
+        ("path-twice", head(&[(":path", "/other")])),
+        ("authority-twice", head(&[(":authority", "other")])),
+        ("unknown-pseudo", head(&[(":what", "1")])),
+        ("status", head(&[(":status", "200")])),
+        ("late-pseudo", json!([[":method", "GET"], ["a", "b"], [":scheme", "https"], [":path", "/bad"]])),
+        ("no-path", without(":path")),
+        ("no-method", without(":method")),
+        ("no-scheme", without(":scheme")),
+        ("no-authority", without(":authority")),
+        ("connection", head(&[("connection", "close")])),
+        ("upgrade", head(&[("upgrade", "websocket")])),
+        ("coding", head(&[("transfer-encoding", "chunked")])),
+        ("te", head(&[("te", "gzip")])),
+        ("line-feed", head(&[("a", "b\nc: d")])),
+        ("zero", head(&[("a", "b\0")])),
+        ("space", head(&[("a", " b")])),
+        ("lengths", head(&[("content-length", "1"), ("content-length", "2")])),
+        ("length", head(&[("content-length", "5")])),
+        ("host", head(&[("host", "other")])),
+        ("large", head(&[("a", &large)])),
+        ("many", head(&many)),
+    ];
+    let mut steps = vec![request("beside", "GET", "/slow/2000")];
+    steps.extend(bad.iter().map(|(name, head)| request_with(name, "GET", "/bad", json!({ "head": head }))));
+    steps.extend(bad.iter().map(|(name, _)| wait(name)));
+    steps.extend([
+        wait("beside"),
+        request_with("after", "GET", "/", json!({ "fields": [["x-node-id", NODE.node], ["a", medium]] })),
+        wait("after"),
+    ]);
+    let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
+    for (name, _) in &bad {
+        let answer = client.answer(name).await;
+        let is_refused = matches!(answer.status(), 400 | 431) || !answer.0["reset"].is_null();
+        assert!(is_refused && answer.0["closed"].is_null(), "{name}: {answer:?}");
+        if matches!(*name, "large" | "many") {
+            assert_eq!(answer.status(), 431, "{name}: {answer:?}");
+        }
+    }
+    assert_eq!(client.answer("beside").await.text(), "slow\n");
+    assert_eq!(client.answer("after").await.text(), "hello\n");
+    assert!(!site.target.requests().iter().any(|seen| seen.contains("/bad")), "{:?}", site.target.requests());
+}
+
+async fn host_and_authority_are_reconciled(transport: Transport) {
+    let site = site(transport).await;
+    let only_host = json!([
+        [":method", "GET"],
+        [":scheme", "https"],
+        [":path", "/request"],
+        ["host", "shop.example"],
+        ["x-node-id", NODE.node]
+    ]);
+    let both = json!([
+        [":method", "GET"],
+        [":scheme", "https"],
+        [":authority", "shop.example"],
+        [":path", "/request"],
+        ["host", "SHOP.example:443"],
+        ["x-node-id", NODE.node]
+    ]);
+    let steps = vec![
+        request_with("one", "GET", "/", json!({ "head": only_host })),
+        request_with("both", "GET", "/", json!({ "head": both })),
+        wait("one"),
+        wait("both"),
+    ];
+    let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
+    for name in ["one", "both"] {
+        let answer = client.answer(name).await;
+        assert!(answer.status() == 200 && answer.text().contains("host=shop.example"), "{answer:?}");
+    }
+}
+
+async fn connect_gets_the_answer_that_it_gets_over_http_2(transport: Transport) {
+    let site = site(transport).await;
+    let connect = json!([[":method", "CONNECT"], [":authority", "localhost:22"], ["x-node-id", NODE.node]]);
+    let extended = json!([
+        [":method", "CONNECT"],
+        [":protocol", "websocket"],
+        [":scheme", "https"],
+        [":authority", "localhost"],
+        [":path", "/"],
+        ["x-node-id", NODE.node]
+    ]);
+    let steps = vec![
+        request_with("plain", "CONNECT", "/", json!({ "head": connect })),
+        request_with("extended", "CONNECT", "/", json!({ "head": extended })),
+        wait("plain"),
+        wait("extended"),
+    ];
+    let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
+    assert_eq!((client.answer("plain").await.status(), client.answer("extended").await.status()), (501, 501));
+}

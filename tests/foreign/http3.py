@@ -1,0 +1,321 @@
+#!/usr/bin/env python3
+"""An HTTP/3 client on another stack (aioquic), told step by step what to do.
+
+    http3.py --address 127.0.0.1:8443 --ca ca.pem '[{"do": "request", "name": "a", "path": "/"}, {"do": "wait", "name": "a"}]'
+
+Every step prints one line of JSON; a step that waits prints when what it waits for has happened. Steps:
+
+    request  begins an exchange. method, path, authority, fields (more of them), body (text) or size (bytes of a pattern), trailers,
+             open (the body goes on), head (the whole head in place of all that), plain (HTTP/3 frames in hex instead)
+    body     sends more of a body: size, end
+    interim  waits for a response before the final one
+    head     waits for the head of a final response
+    wait     waits for the end of an exchange: status, fields, interim, trailers, how long the body is and whether it is
+             the pattern, or the code of a reset
+    cancel   gives an exchange up, both directions
+    rebind   goes on from another port
+    control  sends bytes (hex) on the control stream
+    one_way  sends bytes (hex) on a new stream of one direction
+    goaway   waits for GOAWAY: the id
+    closed   waits for the end of the connection: the code
+    mark     prints a line, and no more
+"""
+
+import argparse
+import asyncio
+import functools
+import hashlib
+import json
+import socket
+import sys
+
+sys.dont_write_bytecode = True  # the folder belongs to the sources
+
+from aioquic.asyncio import QuicConnectionProtocol
+from aioquic.h3 import connection as h3
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+PATIENCE = 110
+GOAWAY = 0x7
+REQUEST_CANCELLED = 0x10C
+
+
+def pattern(size):
+    """The pattern of the tests' targets, from its beginning."""
+    return bytes((at ^ at >> 8 ^ at >> 16) & 0xFF for at in range(size))
+
+
+def string(first, prefix, text):
+    """A string of QPACK whose length has a prefix of so many bits. RFC 9204 section 4.1.2"""
+    full = (1 << prefix) - 1
+    if len(text) < full:
+        return bytes([first | len(text)]) + text
+    rest, length = len(text) - full, bytes([first | full])
+    while rest >= 0x80:
+        length += bytes([rest & 0x7F | 0x80])
+        rest >>= 7
+    return length + bytes([rest]) + text
+
+
+def written_out(value):
+    """A value that is written as [text, count] is that text so many times."""
+    return value if isinstance(value, str) else value[0] * value[1]
+
+
+def readable(fields):
+    return [[name.decode("latin-1"), value.decode("latin-1")] for name, value in fields]
+
+
+class ControlStream:
+    """Looks at what a peer's control stream carries for GOAWAY, which aioquic reads and drops. RFC 9114 section 5.2"""
+
+    def __init__(self):
+        self.bytes = b""
+        self.goaway = None
+
+    def push(self, data):
+        self.bytes += data
+        rest = self.bytes[1:]  # behind the type of the stream
+        while True:
+            kind, rest = integer(rest)
+            length, rest = integer(rest)
+            if length is None or len(rest) < length:
+                return
+            if kind == GOAWAY:
+                self.goaway = integer(rest[:length])[0]
+            rest = rest[length:]
+
+
+def integer(data):
+    """A variable-length integer from the front, and what is behind it; None if it is not whole."""
+    length = 1 << (data[0] >> 6) if data else 1
+    if data is None or len(data) < length:
+        return None, b""
+    return int.from_bytes(data[:length], "big") & ((1 << 8 * length - 2) - 1), data[length:]
+
+
+class Exchange:
+    def __init__(self, stream):
+        self.stream = stream
+        self.status = None
+        self.fields, self.interim, self.trailers = [], [], []
+        self.bytes, self.digest = 0, hashlib.sha256()
+        self.ended, self.reset, self.stopped = False, None, None
+        self.sent = 0
+
+    def on_headers(self, fields):
+        status = dict(fields).get(b":status")
+        if status is None:
+            self.trailers = readable(fields)
+        elif status.startswith(b"1"):
+            self.interim.append([int(status), readable(fields)])
+        else:
+            self.status, self.fields = int(status), readable(fields)
+
+    def report(self):
+        return {
+            "status": self.status,
+            "fields": self.fields,
+            "interim": self.interim,
+            "trailers": self.trailers,
+            "bytes": self.bytes,
+            "is_pattern": self.digest.digest() == hashlib.sha256(pattern(self.bytes)).digest(),
+            "text": getattr(self, "text", b"")[:400].decode("latin-1"),
+            "reset": self.reset,
+            "stopped": self.stopped,
+        }
+
+
+class Client(QuicConnectionProtocol):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.http = h3.H3Connection(self._quic)
+        self.one_way = {}
+        self.exchanges, self.streams = {}, {}
+        self.changed = asyncio.Condition()
+        self.close_code = None
+
+    def quic_event_received(self, event):
+        if isinstance(event, events.ConnectionTerminated):
+            self.close_code = event.error_code
+        elif isinstance(event, events.StreamReset) and event.stream_id in self.streams:
+            self.streams[event.stream_id].reset = event.error_code
+        elif isinstance(event, events.StopSendingReceived) and event.stream_id in self.streams:
+            self.streams[event.stream_id].stopped = event.error_code
+        elif isinstance(event, events.StreamDataReceived) and event.stream_id % 4 == 3:
+            self.one_way.setdefault(event.stream_id, ControlStream()).push(event.data)
+        for happened in self.http.handle_event(event):
+            self.on_http(happened)
+        asyncio.ensure_future(self.tell())
+
+    def on_http(self, event):
+        exchange = self.streams.get(getattr(event, "stream_id", None))
+        if exchange is None:
+            return
+        if isinstance(event, HeadersReceived):
+            exchange.on_headers(event.headers)
+        elif isinstance(event, DataReceived):
+            exchange.bytes += len(event.data)
+            exchange.digest.update(event.data)
+            exchange.text = getattr(exchange, "text", b"") + event.data[: 400 - len(getattr(exchange, "text", b""))]
+        exchange.ended |= getattr(event, "stream_ended", False)
+
+    async def tell(self):
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def until(self, true):
+        async with self.changed:
+            await asyncio.wait_for(self.changed.wait_for(true), PATIENCE)
+
+    # Steps
+
+    async def do_request(self, name, method="GET", path="/", authority="localhost", fields=(), body=None, size=None,
+                         trailers=(), open=False, head=None, plain=None):
+        stream = self._quic.get_next_available_stream_id()
+        exchange = self.exchanges[name] = self.streams[stream] = Exchange(stream)
+        content = body.encode() if body is not None else pattern(size or 0)
+        if plain is not None:
+            self._quic.send_stream_data(stream, bytes.fromhex(plain), not open)
+        elif head is not None:
+            self.send_section(stream, head, not (content or open))
+            if content:
+                self._quic.send_stream_data(stream, h3.encode_frame(h3.FrameType.DATA, content), not open)
+        else:
+            lines = [[":method", method], [":scheme", "https"], [":authority", authority], [":path", path], *fields]
+            lines = [(name.encode(), value.encode()) for name, value in lines]
+            last = not (content or trailers or open)
+            self.http.send_headers(stream, lines, last)
+            if content:
+                self.http.send_data(stream, content, not (trailers or open))
+            if trailers:
+                self.http.send_headers(stream, [(name.encode(), value.encode()) for name, value in trailers], not open)
+        exchange.sent = len(content)
+        self.transmit()
+        return {}
+
+    def send_section(self, stream, fields, end):
+        """Any fields in any order, spelled out: without what a proper client would check. RFC 9204 section 4.5.6"""
+        section = b"\0\0"
+        for name, value in fields:
+            section += string(0x20, 3, name.encode("latin-1")) + string(0, 7, written_out(value).encode("latin-1"))
+        self._quic.send_stream_data(stream, h3.encode_frame(h3.FrameType.HEADERS, section), end)
+
+    async def do_body(self, name, size=0, end=False):
+        exchange = self.exchanges[name]
+        content = pattern(exchange.sent + size)[exchange.sent :]
+        exchange.sent += size
+        self._quic.send_stream_data(
+            exchange.stream, h3.encode_frame(h3.FrameType.DATA, content) if content else b"", end
+        )
+        self.transmit()
+        return {}
+
+    async def do_head(self, name):
+        exchange = self.exchanges[name]
+        await self.until(lambda: exchange.status or exchange.reset is not None or self.close_code is not None)
+        return exchange.report()
+
+    async def do_interim(self, name):
+        exchange = self.exchanges[name]
+        await self.until(lambda: exchange.interim or exchange.ended or self.close_code is not None)
+        return exchange.report()
+
+    async def do_wait(self, name):
+        exchange = self.exchanges[name]
+        await self.until(lambda: exchange.ended or exchange.reset is not None or self.close_code is not None)
+        return exchange.report() | {"whole": exchange.ended, "closed": self.close_code}
+
+    async def do_cancel(self, name):
+        stream = self.exchanges[name].stream
+        self._quic.stop_stream(stream, REQUEST_CANCELLED)
+        if not self._quic._streams[stream].sender.is_finished:
+            self._quic.reset_stream(stream, REQUEST_CANCELLED)
+        self.transmit()
+        return {}
+
+    async def do_rebind(self):
+        before = self._transport
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=new_socket())
+        before.close()
+        return {"port": transport.get_extra_info("sockname")[1]}
+
+    async def do_control(self, hex):
+        self._quic.send_stream_data(self.http._local_control_stream_id, bytes.fromhex(hex))
+        self.transmit()
+        return {}
+
+    async def do_one_way(self, hex):
+        stream = self._quic.get_next_available_stream_id(is_unidirectional=True)
+        self._quic.send_stream_data(stream, bytes.fromhex(hex))
+        self.transmit()
+        return {}
+
+    async def do_goaway(self):
+        await self.until(lambda: self.goaway() is not None)
+        return {"id": self.goaway()}
+
+    def goaway(self):
+        control = [stream for stream in self.one_way.values() if stream.bytes[:1] == b"\0"]
+        return control[0].goaway if control else None
+
+    async def do_closed(self):
+        await self.until(lambda: self.close_code is not None)
+        return {"code": self.close_code}
+
+    async def do_mark(self):
+        return {}
+
+
+def new_socket():
+    found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    found.bind(("127.0.0.1", 0))
+    return found
+
+
+async def connect(address, arguments):
+    configuration = QuicConfiguration(is_client=True, alpn_protocols=[arguments.alpn], server_name=arguments.name)
+    configuration.load_verify_locations(cafile=arguments.ca)
+    if arguments.cert:
+        configuration.load_cert_chain(arguments.cert, arguments.key)
+    create = functools.partial(Client, QuicConnection(configuration=configuration))
+    _, client = await asyncio.get_running_loop().create_datagram_endpoint(create, sock=new_socket())
+    client.connect(address)
+    await asyncio.wait_for(client.wait_connected(), PATIENCE)
+    return client
+
+
+async def run(arguments):
+    host, port = arguments.address.rsplit(":", 1)
+    client = await connect((host, int(port)), arguments)
+    for step in json.loads(arguments.steps):
+        kind = step.pop("do")
+        result = await getattr(client, f"do_{kind}")(**step)
+        print(json.dumps({"did": kind, "name": step.get("name")} | result), flush=True)
+    client.close()
+    await client.wait_closed()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--ca", required=True)
+    parser.add_argument("--name", default="localhost")
+    parser.add_argument("--alpn", default="h3")
+    parser.add_argument("--cert")
+    parser.add_argument("--key")
+    parser.add_argument("steps", help="a list in JSON")
+    arguments = parser.parse_args()
+    try:
+        asyncio.run(run(arguments))
+    except ConnectionError as error:
+        print(json.dumps({"did": "connect", "error": str(error)}), flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
