@@ -11,7 +11,7 @@ use vector_file::{Vector, load};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 18] = [
+const TARGETS: [(&str, Body); 20] = [
     ("varint", adit_fuzz::varint),
     ("handshake", adit_fuzz::handshake),
     ("stream_header", adit_fuzz::stream_header),
@@ -30,6 +30,8 @@ const TARGETS: [(&str, Body); 18] = [
     ("service_stream", adit_fuzz::service_stream),
     ("flow_ops", adit_fuzz::flow_ops),
     ("http2_guard", adit_fuzz::http2_guard),
+    ("http3_request", adit_fuzz::http3_request),
+    ("http3_control", adit_fuzz::http3_control),
 ];
 
 /// Inputs for the bodies that a vector is good for. Bodies that take a choice from the first byte get several.
