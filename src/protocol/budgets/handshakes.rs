@@ -30,7 +30,8 @@ pub struct StageBudget {
 /// The budgets of one transport's handshakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeBudgets {
-    /// Over TCP: connected, and nothing was read yet.
+    /// Over TCP: connected, and nothing was read yet. Wide, since each costs little and whoever is sent away comes again at
+    /// once, which costs more.
     pub silent: StageBudget,
     /// It has begun: a part of a ClientHello over TCP, or a whole one that waits for its turn. Costs no computing yet.
     pub hello: StageBudget,
@@ -55,9 +56,10 @@ impl HandshakeBudgets {
     }
 
     const fn new(max: usize, waiting: usize) -> Self {
+        let silent = max.saturating_mul(4);
         let working = StageBudget { all: max, share: half(max), grace: HANDSHAKE_GRACE };
         Self {
-            silent: StageBudget { all: max, share: half(half(max)), grace: Duration::ZERO },
+            silent: StageBudget { all: silent, share: half(silent), grace: Duration::ZERO },
             hello: StageBudget { all: waiting, share: half(waiting), grace: Duration::ZERO },
             tls: working,
             claim: working,

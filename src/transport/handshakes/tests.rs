@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::protocol::budgets::HANDSHAKE_GRACE;
 
-/// Budgets of 16: silent 16, 4 of a prefix; TLS and claim 16, 8 of a prefix.
+/// Budgets of 16: silent 64, 32 of a prefix; TLS and claim 16, 8 of a prefix.
 const MAX: usize = 16;
 
 fn from(third: u8, last: u8) -> IpAddr {
@@ -27,10 +27,10 @@ async fn the_oldest_silent_one_of_a_prefix_gives_way_and_other_prefixes_do_not()
     let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
     let honest = handshakes.enter(Stage::Silent, from(2, 1));
     let strangers: Vec<_> = (0..100).map(|last| handshakes.enter(Stage::Silent, from(1, last))).collect();
-    assert_eq!(counts(&handshakes), [5, 0, 0, 0]);
+    assert_eq!(counts(&handshakes), [33, 0, 0, 0]);
     assert!(honest.check().is_ok());
     let left = strangers.iter().map(|seat| seat.check().is_ok());
-    assert!(left.eq((0..100).map(|number| number >= 96)), "the last four are there");
+    assert!(left.eq((0..100).map(|number| number >= 68)), "the last of its share are there");
     drop(strangers);
     assert_eq!(counts(&handshakes), [1, 0, 0, 0]);
 }
@@ -38,9 +38,9 @@ async fn the_oldest_silent_one_of_a_prefix_gives_way_and_other_prefixes_do_not()
 #[tokio::test]
 async fn with_every_prefix_within_its_share_the_oldest_of_all_gives_way() {
     let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
-    let seats: Vec<_> = (0..20).map(|net| handshakes.enter(Stage::Silent, from(net, 1))).collect();
-    assert_eq!(counts(&handshakes), [MAX, 0, 0, 0]);
-    assert!(seats.iter().map(|seat| seat.check().is_ok()).eq((0..20).map(|number| number >= 4)));
+    let seats: Vec<_> = (0..70).map(|net| handshakes.enter(Stage::Silent, from(net, 1))).collect();
+    assert_eq!(counts(&handshakes), [4 * MAX, 0, 0, 0]);
+    assert!(seats.iter().map(|seat| seat.check().is_ok()).eq((0..70).map(|number| number >= 6)));
 }
 
 #[tokio::test]

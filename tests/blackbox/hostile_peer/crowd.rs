@@ -15,10 +15,12 @@ use super::tcp::Peer;
 use crate::support::eventually::eventually;
 use crate::support::site::{Cloud, Edge, Folder, Responder, Transport, over_each_transport};
 
-/// Room of the responder: 16 silent ones of a prefix, 32 in TLS, 32 behind it.
+/// Room of the responder: 128 silent ones of a prefix, 32 in TLS, 32 behind it.
 const ROOM: &str = "64";
 /// More than there is room for in any stage but that of waiting.
 const STRANGERS: usize = 96;
+/// The same of those who say nothing.
+const SILENT_STRANGERS: usize = 160;
 /// How long a stranger that was ended stays away.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How many of them had to leave.
@@ -49,7 +51,7 @@ async fn responder(folder: &Folder) -> Responder {
 fn crowd(folder: &Arc<Folder>, responder: &Responder, stop: Stop) -> JoinSet<()> {
     let address = responder.tunnel_address();
     let mut strangers = JoinSet::new();
-    for _ in 0..STRANGERS {
+    for _ in 0..if stop == Stop::Silent { SILENT_STRANGERS } else { STRANGERS } {
         let folder = Arc::clone(folder);
         strangers.spawn(async move {
             loop {
