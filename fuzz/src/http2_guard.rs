@@ -1,12 +1,12 @@
 //! The guard below HTTP/2 connections.
 
-use adit::message::h2::guard::{Guard, Passed, Role};
+use adit::message::h2::guard::{Guard, Passed, Role, most_instead};
 
 /// The SETTINGS_MAX_HEADER_LIST_SIZE that the reader announced.
 const MAX_LIST: usize = 1024;
 
 /// What goes on to the reader does not depend on how the bytes are split, and whatever is held back is shown again: in the
-/// end nothing is lost. Frames that are no heads go on as they came.
+/// end nothing is lost. Frames that are no heads go on as they came. What stands in the place of others is not much longer.
 ///
 /// The first byte chooses: bit 0 who reads, the others how the rest is split.
 pub fn http2_guard(data: &[u8]) {
@@ -40,6 +40,7 @@ fn pass(role: Role, bytes: &[u8], step: usize) -> Seen {
                 Passed::Instead { front, bytes, instead } => {
                     passed.extend(held.drain(..front));
                     held.drain(..bytes);
+                    assert!(instead.len() <= most_instead(bytes), "{} bytes for {bytes}", instead.len());
                     passed.extend(instead);
                 }
             }

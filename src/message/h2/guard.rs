@@ -10,11 +10,12 @@
 //! Sans-IO: it is shown what is read from the peer, and says how much of it can go on as it is.
 //!
 //! What it cannot reach: faults of HPACK itself (an index that nothing has, a string without its end) and of frames are
-//! faults of the connection by the RFCs. Then, and for a block beyond [`MAX_BLOCK`], it steps aside, and `h2` decides.
+//! faults of the connection by the RFCs. Then, for a block beyond [`MAX_BLOCK`], and for one in whose place far more would
+//! have to stand than it has itself, it steps aside, and `h2` decides.
 
 use std::collections::HashSet;
 
-use super::hpack::{Decoder, Judged, Rules};
+use super::hpack::{self, Decoder, Judged, Rules};
 
 /// Longest header block that is looked at, bytes in frames.
 pub const MAX_BLOCK: usize = 128 * 1024;
@@ -26,7 +27,7 @@ const MAX_ANSWERED: usize = 8192;
 /// The first bytes that a client sends.
 const PREFACE_BYTES: usize = 24;
 const FRAME_HEAD: usize = 9;
-/// The longest frame that every peer takes.
+/// The longest frame that a reader takes who has not announced another limit, as none of ours does. RFC 9113 section 6.5.2
 const MAX_FRAME: usize = 16_384;
 
 const DATA: u8 = 0;
@@ -37,6 +38,12 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
+
+/// The most bytes that go on in place of frames of so many bytes.
+pub const fn most_instead(frames: usize) -> usize {
+    let block = hpack::most_instead(frames) + hpack::MARK.len();
+    block + block.div_ceil(MAX_FRAME) * FRAME_HEAD
+}
 
 /// Who reads behind the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +143,11 @@ impl Guard {
                 continue;
             }
             let Some(frame) = Frame::read(&bytes[at..]) else { return Passed::Bytes(at) };
+            if frame.length > MAX_FRAME {
+                // The reader ends the connection at its first bytes.
+                self.state = State::Aside;
+                continue;
+            }
             if frame.kind != HEADERS {
                 self.note(frame);
                 self.state = State::Skip(FRAME_HEAD + frame.length);
@@ -161,7 +173,7 @@ impl Guard {
             let frame = Frame::read(&bytes[at..]).ok_or(Incomplete)?;
             let head = *first.get_or_insert(frame);
             let is_next = at == 0 || (frame.kind == CONTINUATION && frame.stream == head.stream);
-            if !is_next || at + FRAME_HEAD + frame.length > MAX_BLOCK {
+            if !is_next || frame.length > MAX_FRAME || at + FRAME_HEAD + frame.length > MAX_BLOCK {
                 return Ok(None);
             }
             let payload = bytes.get(at + FRAME_HEAD..at + FRAME_HEAD + frame.length).ok_or(Incomplete)?;

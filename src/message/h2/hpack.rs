@@ -10,8 +10,8 @@ use std::ops::Range;
 use crate::message::fields::is_token_byte;
 use crate::message::h2::huffman;
 
-/// What a table of 4096 bytes, which is what we announce by saying nothing, has room for: 32 bytes at least for each.
-const MAX_ENTRIES: usize = 128;
+/// The size of the table, which is what we announce by saying nothing. RFC 9113 section 6.5.2
+pub(super) const TABLE_BYTES: usize = 4096;
 /// What an entry of the table takes beside its name and value. RFC 7541 section 4.1
 const ENTRY_BYTES: usize = 32;
 
@@ -37,10 +37,13 @@ struct Entry {
 }
 
 /// The table of a connection's peer, as far as judging needs it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Decoder {
     /// Newest first.
     entries: VecDeque<Entry>,
+    /// What they take, and the most that they may: the peer may lower that.
+    bytes: usize,
+    max_bytes: usize,
     name: Vec<u8>,
     value: Vec<u8>,
 }
@@ -75,13 +78,21 @@ struct Field {
 }
 
 /// `connection: x`, without an index: the reader resets the stream for it, and only the stream.
-const MARK: &[u8] = b"\x00\x0aconnection\x01x";
+pub(super) const MARK: &[u8] = b"\x00\x0aconnection\x01x";
+
+impl Default for Decoder {
+    fn default() -> Self {
+        let (name, value) = Default::default();
+        Self { entries: VecDeque::new(), bytes: 0, max_bytes: TABLE_BYTES, name, value }
+    }
+}
 
 impl Decoder {
-    /// Judges the next block of the connection.
+    /// Judges the next block of the connection. What stands in its place is at most [`most_instead`] long.
     ///
     /// # Errors
-    /// [`Broken`].
+    /// [`Broken`]: also where what would stand in its place is longer, which no peer needs. Two bytes that name an entry of
+    /// the table mean a field of four thousand, and each would have to be written out.
     pub(super) fn judge(&mut self, block: &[u8], rules: Rules) -> Result<Judged, Broken> {
         let mut judged = Judged { status: None, instead: None };
         let (mut at, mut list) = (0, 0);
@@ -100,13 +111,16 @@ impl Decoder {
                 judged.status = Some(is_interim);
             }
             let is_too_much = list > rules.max_list;
-            list += name_bytes + value_bytes + ENTRY_BYTES;
+            list += field.entry.bytes();
             let is_misplaced = !rules.is_head && kind != Kind::Field;
             is_malformed |= kind == Kind::Bad || is_misplaced;
             if kind == Kind::Bad || is_too_much {
                 let instead = judged.instead.get_or_insert_with(|| block[..begin].to_vec());
                 if field.is_kept {
                     put_filler(name_bytes + value_bytes, instead)?;
+                }
+                if instead.len() > most_instead(block.len()) {
+                    return Err(Broken);
                 }
             } else {
                 append(&mut judged.instead, &block[begin..at]);
@@ -126,7 +140,7 @@ impl Decoder {
             return Ok(Some(Field { entry: self.entry(index)?, is_kept: false }));
         }
         if first & 0xe0 == 0x20 {
-            integer(block, at, 5)?;
+            self.resize(integer(block, at, 5)?)?;
             return Ok(None);
         }
         let is_kept = first & 0x40 != 0;
@@ -153,10 +167,45 @@ impl Decoder {
         }
     }
 
+    /// Takes an entry into the table. One that is larger than the table empties it. RFC 7541 section 4.4
     fn keep(&mut self, entry: Entry) {
-        self.entries.truncate(MAX_ENTRIES - 1);
-        self.entries.push_front(entry);
+        let bytes = entry.bytes();
+        self.evict(self.max_bytes.saturating_sub(bytes));
+        if bytes <= self.max_bytes {
+            self.bytes += bytes;
+            self.entries.push_front(entry);
+        }
     }
+
+    /// RFC 7541 section 4.3
+    fn resize(&mut self, max_bytes: usize) -> Result<(), Broken> {
+        if max_bytes > TABLE_BYTES {
+            return Err(Broken);
+        }
+        self.max_bytes = max_bytes;
+        self.evict(max_bytes);
+        Ok(())
+    }
+
+    /// Lets the oldest entries go until the others take so many bytes at most.
+    fn evict(&mut self, most: usize) {
+        while self.bytes > most {
+            let Some(oldest) = self.entries.pop_back() else { return };
+            self.bytes -= oldest.bytes();
+        }
+    }
+}
+
+impl Entry {
+    /// RFC 7541 section 4.1
+    const fn bytes(&self) -> usize {
+        self.name_bytes + self.value_bytes + ENTRY_BYTES
+    }
+}
+
+/// The most bytes that may stand in place of a block of so many.
+pub(super) const fn most_instead(block: usize) -> usize {
+    2 * block + 4 * TABLE_BYTES
 }
 
 fn append(instead: &mut Option<Vec<u8>>, bytes: &[u8]) {
@@ -166,9 +215,10 @@ fn append(instead: &mut Option<Vec<u8>>, bytes: &[u8]) {
 }
 
 /// A field for the table of this size, without the 32 bytes that each has. None stands for an empty name with an empty
-/// value: a name has a byte, and the table would no longer be that of the peer.
+/// value: a name has a byte, and the table would no longer be that of the peer. What is larger than a table empties it,
+/// however much larger it is.
 fn put_filler(bytes: usize, into: &mut Vec<u8>) -> Result<(), Broken> {
-    let value = bytes.checked_sub(1).ok_or(Broken)?;
+    let value = bytes.min(TABLE_BYTES - ENTRY_BYTES + 1).checked_sub(1).ok_or(Broken)?;
     into.extend_from_slice(b"\x40\x01x");
     put_integer(value, into);
     into.resize(into.len() + value, b'x');

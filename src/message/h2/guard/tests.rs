@@ -127,3 +127,28 @@ fn a_long_block_goes_on_in_frames_that_every_reader_takes() {
     assert_eq!((first.kind, first.flags, first.length), (HEADERS, END_STREAM, MAX_FRAME));
     assert_eq!((second.kind, second.flags, second.length), (CONTINUATION, END_HEADERS, 1));
 }
+
+#[test]
+fn a_frame_that_no_reader_takes_is_not_waited_for() {
+    for kind in [HEADERS, DATA] {
+        let mut guard = client();
+        let head = frame(kind, END_HEADERS, 1, &vec![0x88; MAX_FRAME + 1]);
+        assert_eq!(guard.pass(&head[..FRAME_HEAD]), Passed::Bytes(FRAME_HEAD));
+        assert_eq!(guard.state, State::Aside);
+    }
+    let bytes = [frame(HEADERS, 0, 1, OK), frame(CONTINUATION, END_HEADERS, 1, &vec![0x88; MAX_FRAME + 1])].concat();
+    let mut guard = client();
+    assert_eq!(guard.pass(&bytes[..100]), Passed::Bytes(100));
+    assert_eq!(guard.state, State::Aside);
+}
+
+#[test]
+fn a_block_that_would_grow_without_measure_is_left_to_the_reader() {
+    let name = [&[0x40, 0x7f, 0xa1, 0x1e][..], &[b'A'; 4000], &[0x00]].concat();
+    let block = [&[0x88][..], &name, &[0x7e, 0x00].repeat(6000)].concat();
+    assert!(block.len() <= MAX_FRAME);
+    let bytes = frame(HEADERS, END_HEADERS, 1, &block);
+    let mut guard = client();
+    assert_eq!(guard.pass(&bytes), Passed::Bytes(bytes.len()));
+    assert_eq!((guard.state, guard.malformed()), (State::Aside, 0));
+}

@@ -128,3 +128,49 @@ fn no_bytes_panic() {
         let _ = Decoder::default().judge(&block, TRAILERS);
     }
 }
+
+#[test]
+fn what_stands_in_place_of_a_block_is_not_much_longer_than_the_block() {
+    // Each pair of bytes is a field with a name of 4,000 bytes: beyond the limit of the list it would be written out.
+    let name = literal(0x40, &[b'a'; 4000], b"");
+    let block = [name, [0x7e, 0x00].repeat(45_000)].concat();
+    assert_eq!(Decoder::default().judge(&block, HEAD), Err(Broken));
+    for length in [10, 30, 100] {
+        let block = [literal(0x40, &[b'A'; 4000], b""), [0x7e, 0x00].repeat(length)].concat();
+        if let Ok(judged) = Decoder::default().judge(&block, HEAD) {
+            let instead = judged.instead.unwrap();
+            assert!(instead.len() <= most_instead(block.len()) + MARK.len(), "{} for {}", instead.len(), block.len());
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_is_larger_than_the_table_empties_it() {
+    let mut decoder = Decoder::default();
+    let small = literal(0x40, b"y", b"1");
+    for (name, value) in [(65_535, 0), (1, 4064), (2000, 2065)] {
+        assert_eq!(decoder.judge(&small, HEAD).unwrap().instead, None);
+        assert_eq!(decoder.judge(&[0x80 | 62], HEAD).unwrap().instead, None);
+        let large = literal(0x40, &vec![b'a'; name], &vec![b'b'; value]);
+        assert_eq!(decoder.judge(&large, Rules { is_head: true, max_list: 1 << 20 }).unwrap().instead, None);
+        assert_eq!(decoder.judge(&[0x7e, 0x00], HEAD), Err(Broken), "{name} {value}");
+    }
+    let malformed = decoder.judge(&literal(0x40, &[b'A'; 60_000], b""), HEAD).unwrap().instead.unwrap();
+    let (mut at, mut reader) = (0, Decoder::default());
+    let filler = reader.next(&malformed, &mut at).unwrap().unwrap();
+    assert_eq!((filler.is_kept, filler.entry.bytes()), (true, TABLE_BYTES + 1), "one byte too many is enough");
+}
+
+#[test]
+fn the_oldest_entries_give_way_to_the_newest_and_to_a_smaller_table() {
+    let mut decoder = Decoder::default();
+    let half = |name| literal(0x40, name, &[b'1'; 2015]);
+    let block = [half(b"x"), half(b"y"), vec![0x80 | 63, 0x80 | 62]].concat();
+    assert_eq!(decoder.judge(&block, HEAD).unwrap().instead, None);
+    assert_eq!(decoder.judge(&half(b"z"), HEAD).unwrap().instead, None);
+    assert_eq!((decoder.entries.len(), decoder.bytes), (2, TABLE_BYTES));
+    assert_eq!(decoder.judge(&[0x3f, 0xe0, 0x1f], HEAD).unwrap().instead, None, "4,095 bytes");
+    assert_eq!((decoder.entries.len(), decoder.bytes), (1, TABLE_BYTES / 2));
+    assert_eq!(decoder.judge(&[0x20, 0x80 | 62], HEAD), Err(Broken), "no table at all");
+    assert_eq!(decoder.judge(&[0x3f, 0xe2, 0x1f], HEAD), Err(Broken), "4,097 bytes");
+}
