@@ -12,6 +12,7 @@ mod gate;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use h2::server::{Builder, Connection};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,6 +29,9 @@ use super::{ExchangeService, Serving, Settings};
 use budget::{Bounds, Budget, Piece};
 use exchange::{Served, exchange};
 use gate::Gate;
+
+/// How long a stream that this end has reset is remembered, so that what is still under way on it is dropped quietly.
+const RESET_MEMORY: Duration = Duration::from_secs(30);
 
 /// The first bytes of every HTTP/2 connection.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -59,6 +63,10 @@ fn builder(settings: &Settings) -> Builder {
         .max_concurrent_streams(settings.http2.max_streams)
         .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(settings.http2.max_send_buffer)
+        .max_concurrent_reset_streams(2 * settings.http2.max_streams as usize)
+        .reset_stream_duration(RESET_MEMORY)
+        // Not counted over the life of the connection: see `FrameRate` for what bounds them.
+        .max_local_error_reset_streams(None)
         .max_pending_accept_reset_streams(settings.http2.max_pending_resets);
     builder
 }

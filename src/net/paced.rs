@@ -1,5 +1,5 @@
-//! A byte stream under HTTP/2 that fails when the other end sends far more control frames than its messages need. It reads
-//! the headers of frames only. spec: SE-13
+//! A byte stream under HTTP/2 that fails when the other end sends far more control frames than its messages need, or far
+//! more frames than it takes answers. It reads the headers of frames only. spec: SE-13
 //!
 //! HTTP/2 stacks work on each such frame and have no limit for most of them; to know that they are too many is all that can
 //! be done from here. What a single frame costs, such as the work of a header block, it cannot see.
@@ -40,6 +40,16 @@ impl<T> Paced<T> {
     }
 }
 
+impl<T> Paced<T> {
+    /// Notes whether the other end takes what is to be written.
+    fn note<R>(&mut self, polled: Poll<R>) -> Poll<R> {
+        if polled.is_pending() {
+            self.rate.stalls();
+        }
+        polled
+    }
+}
+
 impl Paced<()> {
     /// Whether this error of a read says that the peer floods.
     pub fn is_flood(error: &io::Error) -> bool {
@@ -58,7 +68,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let length = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        let length = ready!(self.note(polled))?;
         self.rate.sent(&bytes[..length]);
         Poll::Ready(Ok(length))
     }
@@ -68,7 +79,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let length = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        let length = ready!(self.note(polled))?;
         let mut left = length;
         for slice in slices {
             let taken = left.min(slice.len());
@@ -83,7 +95,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.note(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -54,6 +54,11 @@ pub const CONTROL_FRAMES_PER_SECOND: u32 = 500;
 /// Control frames that it may send for each HEADERS frame of either end, and for each DATA frame sent to it: a stream is
 /// reset once, and what was read is announced for the stream and the connection. spec: SE-13
 pub const CONTROL_FRAMES_PER_MESSAGE_FRAME: u32 = 4;
+/// Frames that an HTTP/2 peer may send while it takes nothing of what is written to it: each of them may need an answer
+/// that has to be kept. spec: SE-13
+pub const FRAMES_BEHIND: u32 = 32_768;
+/// The shortest such answer, bytes: RST_STREAM. As many as are taken pay for one frame. spec: SE-13
+pub const ANSWER_BYTES: usize = 13;
 /// LIMITS, SERVICES and REAUTH frames that a peer may send at once on the control stream. spec: SE-14
 pub const CHANGE_BURST: u32 = 64;
 /// LIMITS, SERVICES and REAUTH frames a second that it may send for longer. spec: SE-14

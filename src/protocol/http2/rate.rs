@@ -3,12 +3,14 @@
 use std::time::Instant;
 
 use crate::protocol::allowance::Allowance;
-use crate::protocol::budgets::{CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_MESSAGE_FRAME, CONTROL_FRAMES_PER_SECOND};
+use crate::protocol::budgets::{
+    ANSWER_BYTES, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_MESSAGE_FRAME, CONTROL_FRAMES_PER_SECOND, FRAMES_BEHIND,
+};
 use crate::protocol::http2::scan::{FrameHeader, FrameScan};
 
-/// A peer sends more control frames than anybody needs.
+/// A peer sends more frames than anybody needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the peer floods HTTP/2 with control frames: far more than its messages need")]
+#[error("the peer floods HTTP/2 with frames: far more than its messages need, or than it takes answers")]
 pub struct Flood;
 
 /// Counts the frames of both directions of a connection, as one end sees them.
@@ -16,24 +18,34 @@ pub struct Flood;
 /// A control frame is any that is neither HEADERS nor DATA with bytes or END_STREAM: WINDOW_UPDATE, RST_STREAM, PING,
 /// SETTINGS, PRIORITY, CONTINUATION, empty and unknown ones. They are paid from a stock that fills with time and with
 /// messages, because a busy peer has more to say.
+///
+/// Any frame may need an answer. One on a stream that is forgotten gets RST_STREAM, for which HTTP/2 keeps hundreds of bytes
+/// until it is written. So while what this end writes is not taken, frames of all kinds are counted.
 #[derive(Debug)]
 pub struct FrameRate {
     received: FrameScan,
     sent: FrameScan,
     control: Allowance,
+    /// What was to be written last was not taken.
+    is_stalled: bool,
+    /// Frames that came since it was, less what was taken.
+    behind: u32,
 }
 
 impl FrameRate {
     /// At a client: its peer is a server.
     pub const fn at_client(now: Instant) -> Self {
-        let control = Allowance::new(now, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND);
-        Self { received: FrameScan::of_server(), sent: FrameScan::of_client(), control }
+        Self::new(FrameScan::of_server(), FrameScan::of_client(), now)
     }
 
     /// At a server: its peer is a client.
     pub const fn at_server(now: Instant) -> Self {
+        Self::new(FrameScan::of_client(), FrameScan::of_server(), now)
+    }
+
+    const fn new(received: FrameScan, sent: FrameScan, now: Instant) -> Self {
         let control = Allowance::new(now, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND);
-        Self { received: FrameScan::of_client(), sent: FrameScan::of_server(), control }
+        Self { received, sent, control, is_stalled: false, behind: 0 }
     }
 
     /// Looks at the next bytes that were read, in any split. The clock is read only when the stock is empty.
@@ -41,7 +53,14 @@ impl FrameRate {
     /// # Errors
     /// [`Flood`]: the connection should be cut.
     pub fn received(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Flood> {
+        if !self.is_stalled {
+            self.behind = 0;
+        }
         while let Some(frame) = self.received.next(&mut bytes) {
+            self.behind += u32::from(self.is_stalled);
+            if self.behind > FRAMES_BEHIND {
+                return Err(Flood);
+            }
             match frame.kind {
                 FrameHeader::HEADERS => self.control.earn(CONTROL_FRAMES_PER_MESSAGE_FRAME),
                 FrameHeader::DATA if frame.length > 0 || frame.ends_stream() => {}
@@ -52,8 +71,15 @@ impl FrameRate {
         Ok(())
     }
 
+    /// The peer takes no more of what is to be written, until [`FrameRate::sent`] says that it does.
+    pub const fn stalls(&mut self) {
+        self.is_stalled = true;
+    }
+
     /// Looks at the next bytes that were written.
     pub fn sent(&mut self, mut bytes: &[u8]) {
+        self.is_stalled = false;
+        self.behind = self.behind.saturating_sub(u32::try_from(bytes.len() / ANSWER_BYTES).unwrap_or(u32::MAX));
         while let Some(frame) = self.sent.next(&mut bytes) {
             if matches!(frame.kind, FrameHeader::HEADERS | FrameHeader::DATA) {
                 self.control.earn(CONTROL_FRAMES_PER_MESSAGE_FRAME);
@@ -117,6 +143,34 @@ mod tests {
         let request = [frame(FrameHeader::HEADERS, 5, b"head"), frame(3, 0, &[0; 4])].concat();
         assert_eq!(passing(&mut rate, &request, now), 3 * CONTROL_FRAME_BURST, "each request may be cancelled");
         assert_eq!(passing(&mut rate, &data, now), 3 * CONTROL_FRAME_BURST, "windows bound data");
+    }
+
+    // spec: SE-13
+    #[test]
+    fn frames_of_a_peer_that_takes_no_answers_are_a_flood_whatever_their_type() {
+        let now = Instant::now();
+        let data = frame(FrameHeader::DATA, 1, b"");
+        for frame in [&data, &frame(FrameHeader::DATA, 0, b"x"), &frame(FrameHeader::HEADERS, 5, b"head")] {
+            let mut rate = FrameRate::at_client(now);
+            assert_eq!(passing(&mut rate, frame, now), 3 * CONTROL_FRAME_BURST);
+            rate.stalls();
+            let passed = (0..).take_while(|_| rate.received(frame, || now).is_ok()).count();
+            assert_eq!(u32::try_from(passed), Ok(FRAMES_BEHIND));
+        }
+        let mut rate = FrameRate::at_client(now);
+        for _ in 0..2 * FRAMES_BEHIND {
+            rate.stalls();
+            rate.received(&data, || now).unwrap();
+            rate.sent(&[0; ANSWER_BYTES]);
+        }
+        rate.stalls();
+        for _ in 0..FRAMES_BEHIND - 1 {
+            rate.received(&data, || now).unwrap();
+        }
+        rate.sent(b"all of it");
+        rate.received(&data, || now).unwrap();
+        rate.stalls();
+        assert_eq!(rate.behind, 0, "who takes everything begins anew");
     }
 
     #[test]

@@ -10,8 +10,9 @@ use crate::protocol::budgets::{STREAM_WINDOW, TUNNEL_WINDOW};
 use crate::transport::settings::{CongestionControl, MAX_STREAMS, TunnelSettings};
 use crate::transport::tcp::wire::Wire;
 
-/// How many streams that this end has reset are remembered, so that what is still under way on them is dropped quietly.
-const MAX_REMEMBERED_RESETS: usize = 1024;
+/// How long a stream that this end has reset is remembered, so that what is still under way on it is dropped quietly: as
+/// long as a full window may take on a slow path.
+const RESET_MEMORY: Duration = Duration::from_secs(30);
 
 /// What TCP alone knows of a tunnel, for either role.
 #[derive(Debug, Clone)]
@@ -75,7 +76,10 @@ impl Settings {
             .initial_connection_window_size(self.tcp.connection_window)
             .data_frame_budget(self.data_frame_budget())
             .max_header_list_size(self.header_list_size())
-            .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
+            .max_concurrent_reset_streams(self.remembered_resets())
+            .reset_stream_duration(RESET_MEMORY)
+            // Not counted over the life of the tunnel: see `FrameRate` for what bounds them.
+            .max_local_error_reset_streams(None)
             .max_send_buffer_size(self.tcp.send_buffer);
         builder
     }
@@ -92,9 +96,16 @@ impl Settings {
             // A responder passes on what its clients cancel, many at once: that is no attack on this end. What it may
             // have open at all bounds it.
             .max_pending_accept_reset_streams(self.tcp.max_streams as usize)
-            .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
+            .max_concurrent_reset_streams(self.remembered_resets())
+            .reset_stream_duration(RESET_MEMORY)
+            .max_local_error_reset_streams(None)
             .max_send_buffer_size(self.tcp.send_buffer);
         builder
+    }
+
+    /// All streams may be reset at once, and as many again that took their places.
+    const fn remembered_resets(&self) -> usize {
+        2 * self.tcp.max_streams as usize
     }
 
     /// The stream below HTTP/2, on which a malformed head costs its stream and no other, and a flood of control frames the
@@ -117,5 +128,125 @@ impl Settings {
     fn header_list_size(&self) -> u32 {
         let limits = self.tunnel.limits;
         u32::try_from(limits.head_bytes + 32 * (limits.head_fields + 8)).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::Request;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    const OK: &[u8] = &[0x88];
+    const POST: &[u8] = &[0x83, 0x84, 0x86, 0x41, 0x01, b'h'];
+    /// Streams that are reset at once, and how often: more in all than are remembered.
+    const MANY: u32 = 3_000;
+    const WAVES: u32 = 4;
+
+    fn settings() -> Settings {
+        let settings = Settings { tunnel: TunnelSettings::default(), tcp: TcpSettings::default() };
+        assert!((MANY * WAVES) as usize > settings.remembered_resets() && MANY < settings.tcp.max_streams);
+        settings
+    }
+
+    /// A peer that writes frames by hand.
+    struct Peer(DuplexStream);
+
+    impl Peer {
+        async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+            let length = (payload.len() as u32).to_be_bytes();
+            let frame = [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
+            self.0.write_all(&frame).await.unwrap();
+        }
+
+        /// Reads until so many frames of this type came.
+        async fn expect(&mut self, kind: u8, count: u32) {
+            let mut seen = 0;
+            while seen < count {
+                let mut head = [0; 9];
+                self.0.read_exact(&mut head).await.unwrap();
+                let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+                self.0.read_exact(&mut payload).await.unwrap();
+                assert_ne!(head[3], GOAWAY, "{payload:?}");
+                seen += u32::from(head[3] == kind);
+            }
+        }
+
+        /// What was under way on streams when they were reset.
+        async fn goes_on(&mut self, streams: std::ops::Range<u32>) {
+            for stream in streams {
+                self.send(DATA, 0, 2 * stream + 1, b"x").await;
+            }
+            self.send(PING, 0, 0, &[7; 8]).await;
+            self.expect(PING, 1).await;
+        }
+    }
+
+    // spec: SE-13
+    #[tokio::test]
+    async fn thousands_of_downloads_that_are_cancelled_leave_the_tunnel_to_others() {
+        let (near, far) = duplex(1 << 20);
+        let mut peer = Peer(far);
+        peer.send(SETTINGS, 0, 0, &[]).await;
+        let (mut sender, connection) = settings().http2_client().handshake::<_, Bytes>(near).await.unwrap();
+        tokio::spawn(connection);
+        peer.0.read_exact(&mut [0; 24]).await.unwrap();
+        let ask = || Request::get("http://h/").body(()).unwrap();
+        let neighbour = sender.send_request(ask(), true).unwrap().0;
+        peer.expect(HEADERS, 1).await;
+        for wave in 0..WAVES {
+            let streams = 1 + wave * MANY..1 + (wave + 1) * MANY;
+            let mut downloads = Vec::new();
+            for stream in streams.clone() {
+                sender = sender.ready().await.unwrap();
+                let response = sender.send_request(ask(), true).unwrap().0;
+                peer.expect(HEADERS, 1).await;
+                peer.send(HEADERS, 4, 2 * stream + 1, OK).await;
+                downloads.push(response.await.unwrap());
+            }
+            drop(downloads);
+            peer.expect(RST_STREAM, MANY).await;
+            peer.goes_on(streams).await;
+        }
+        peer.send(HEADERS, 5, 1, OK).await;
+        assert_eq!(neighbour.await.unwrap().status(), 200);
+    }
+
+    // spec: SE-13
+    #[tokio::test]
+    async fn thousands_of_uploads_that_are_not_wanted_leave_the_tunnel_to_others() {
+        let (near, far) = duplex(1 << 20);
+        let mut peer = Peer(far);
+        peer.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        peer.send(SETTINGS, 0, 0, &[]).await;
+        let mut connection = settings().http2_server().handshake::<_, Bytes>(near).await.unwrap();
+        let served = tokio::spawn(async move {
+            while let Some(arrived) = connection.accept().await {
+                let (request, mut respond) = arrived.unwrap();
+                match request.method().as_str() {
+                    "GET" => drop(respond.send_response(http::Response::new(()), true).unwrap()),
+                    _ => respond.send_reset(h2::Reason::CANCEL),
+                }
+            }
+        });
+        for wave in 0..WAVES {
+            let streams = wave * MANY..(wave + 1) * MANY;
+            for stream in streams.clone() {
+                peer.send(HEADERS, 4, 2 * stream + 1, POST).await;
+            }
+            peer.expect(RST_STREAM, MANY).await;
+            peer.goes_on(streams).await;
+        }
+        peer.send(HEADERS, 5, 2 * WAVES * MANY + 1, &[&[0x82], &POST[1..]].concat()).await;
+        peer.expect(HEADERS, 1).await;
+        served.abort();
     }
 }

@@ -2,6 +2,7 @@
 //! and given up when it is dead.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::PingPong;
@@ -19,6 +20,11 @@ use crate::net::{Cork, Corked, Guarded, Paced};
 const STREAM_WINDOW: u32 = 1 << 20;
 /// What all responses together may have under way.
 const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// How many streams that were given up are remembered, and for how long, so that what is still under way on them is dropped
+/// quietly: a tunnel may cancel all of its requests at once.
+const REMEMBERED_RESETS: usize = 8192;
+const RESET_MEMORY: Duration = Duration::from_secs(30);
 
 /// The connection to one target, now and after it was replaced.
 pub(super) struct Shared(Arc<Inner>);
@@ -128,20 +134,28 @@ impl Inner {
 
     async fn connect(&self) -> Result<Handle, Failure> {
         let socket = self.dialer.connect().await?;
-        let mut builder = Builder::new();
-        builder
-            .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(u32::try_from(self.settings.head_bytes).unwrap_or(u32::MAX));
         let life = Arc::new(Life::default());
         let guard = Guard::new(Role::Client, self.settings.head_bytes);
         let (socket, cork) = Corked::new(Guarded::new(Paced::at_client(Heard::new(socket, Arc::clone(&life))), guard));
-        let made = builder.handshake(socket).await;
+        let made = builder(&self.settings).handshake(socket).await;
         let (sender, connection) = made.map_err(|error| Failure::new(Cause::TargetClosed, error.to_string()))?;
         tokio::spawn(drive(connection, cork, Arc::clone(&life)));
         Ok(Handle { sender, life })
     }
+}
+
+fn builder(settings: &TargetSettings) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(RESET_MEMORY)
+        // Not counted over the life of the connection: see `FrameRate` for what bounds them.
+        .max_local_error_reset_streams(None)
+        .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX));
+    builder
 }
 
 /// Ends by itself with the last handle and the last stream, or when the target is dead; its errors reach whoever holds a
