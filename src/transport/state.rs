@@ -24,6 +24,8 @@ use crate::transport::settings::MAX_STREAMS;
 
 /// How long a new stream waits for room, beside some round trips, while no other gets any.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// How often it looks whether the other end allows more.
+const ROOM_LOOK: Duration = Duration::from_millis(100);
 /// How long it waits in all.
 const MOST_ROOM_WAIT: Duration = Duration::from_secs(10);
 
@@ -116,6 +118,9 @@ pub(crate) struct TunnelState {
     pub(crate) transport: TransportKind,
     pub(crate) opened: Instant,
     in_flight: AtomicU32,
+    /// Those of them that wait for a stream, where this end has to know how many there may be, and what wakes one of them.
+    without_stream: AtomicU32,
+    room: tokio::sync::Notify,
     exchanges: AtomicU64,
     /// Streams that were opened from here.
     streams: AtomicU64,
@@ -160,6 +165,8 @@ impl TunnelState {
             transport,
             opened: Instant::now(),
             in_flight: AtomicU32::new(0),
+            without_stream: AtomicU32::new(0),
+            room: tokio::sync::Notify::new(),
             exchanges: AtomicU64::new(0),
             streams: AtomicU64::new(0),
             peer_limits: AtomicU64::new(0),
@@ -371,6 +378,22 @@ impl TunnelState {
         None
     }
 
+    /// Whether this tunnel has a stream for an exchange that is counted as under way, where it may have so many at once.
+    pub(crate) fn has_stream(&self, most: usize) -> bool {
+        self.in_flight().saturating_sub(self.without_stream.load(Ordering::Acquire)) as usize <= most
+    }
+
+    /// Waits until there is a stream for the exchange of the caller; `most` says how many there may be by now.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn stream(&self, most: impl Fn() -> usize) {
+        let mut place = WithoutStream::new(self);
+        while !place.leave(most()) {
+            // Also when the other end allows more of them, which nobody tells.
+            let _ = timeout(ROOM_LOOK, self.room.notified()).await;
+        }
+    }
+
     /// A stream was opened.
     pub(crate) fn note_stream(&self) {
         self.streams.fetch_add(1, Ordering::Relaxed);
@@ -462,6 +485,38 @@ impl Drop for FlowCount {
     }
 }
 
+/// An exchange that has no stream yet.
+struct WithoutStream<'a> {
+    state: &'a TunnelState,
+    waits: bool,
+}
+
+impl<'a> WithoutStream<'a> {
+    fn new(state: &'a TunnelState) -> Self {
+        state.without_stream.fetch_add(1, Ordering::AcqRel);
+        Self { state, waits: true }
+    }
+
+    /// Takes a stream, if fewer than `most` are taken.
+    fn leave(&mut self, most: usize) -> bool {
+        let take = |without: u32| {
+            let others = self.state.in_flight().saturating_sub(without) as usize;
+            (others < most).then(|| without.saturating_sub(1))
+        };
+        let taken = self.state.without_stream.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        self.waits = taken.is_err();
+        !self.waits
+    }
+}
+
+impl Drop for WithoutStream<'_> {
+    fn drop(&mut self) {
+        if self.waits {
+            self.state.without_stream.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
 /// One exchange under way; dropping it says that it is over.
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<TunnelState>);
@@ -483,6 +538,9 @@ impl Drop for InFlight {
         if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_waiters();
         }
+        if self.0.without_stream.load(Ordering::Acquire) > 0 {
+            self.0.room.notify_one();
+        }
     }
 }
 
@@ -499,6 +557,21 @@ mod tests {
         };
         let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 0 };
         TunnelState::new(TunnelId(1), place, TransportKind::Quic, PeerLimits::default(), Vec::new())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_no_stream_waits_until_one_ends_or_the_other_end_allows_more() {
+        let (state, most) = (state(), AtomicU32::new(2));
+        let most = || most.load(Ordering::Relaxed) as usize;
+        let (first, _second, _third) = (state.begin(), state.begin(), state.begin());
+        assert!(state.has_stream(3) && !state.has_stream(2));
+        assert!(timeout(ROOM_LOOK * 10, state.stream(most)).await.is_err(), "no stream");
+        let waits = async { tokio::join!(state.stream(most), async { drop(first) }) };
+        timeout(ROOM_LOOK / 2, waits).await.expect("woken by what has ended");
+        let _fourth = state.begin();
+        let waits = async { tokio::join!(state.stream(most), async { drop(_second) }) };
+        timeout(ROOM_LOOK / 2, waits).await.expect("again");
+        assert_eq!((state.in_flight(), state.without_stream.load(Ordering::Relaxed)), (2, 0));
     }
 
     #[test]

@@ -99,25 +99,27 @@ impl Starter {
     }
 }
 
-/// Whether HTTP/2 takes another stream without waiting.
-fn has_room(sender: &mut SendRequest<Bytes>) -> Poll<Result<(), h2::Error>> {
-    sender.poll_ready(&mut Context::from_waker(Waker::noop()))
-}
-
 impl Connection {
-    /// The way into HTTP/2, once it has begun and has room for a stream.
+    /// The way into HTTP/2, once it has begun and the other end takes the stream of an exchange that is counted as under
+    /// way. HTTP/2 itself would take any number of requests, and keep those for which there is no stream.
     pub(super) async fn stream_slot(&self) -> Result<SendRequest<Bytes>, OpenError> {
         let mut sender = self.requests.sender().await.map_err(OpenError::NotSent)?;
-        let ready = match has_room(&mut sender) {
-            Poll::Ready(ready) => ready.map(|()| sender),
+        if !self.state.has_stream(self.most_streams(&sender)) {
             // Rare, and apart from the future of every exchange.
-            Poll::Pending => {
-                let ready = Box::pin(self.state.wait_for_room(sender.ready()));
-                ready.await.ok_or(OpenError::NoRoom)?
-            }
-        };
+            let stream = self.state.stream(|| self.most_streams(&sender));
+            Box::pin(self.state.wait_for_room(stream)).await.ok_or(OpenError::NoRoom)?;
+        }
         self.state.note_stream();
-        ready.map_err(|error| self.not_sent(&error))
+        match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(error)) => Err(self.not_sent(&error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(sender),
+        }
+    }
+
+    /// How many exchanges the other end takes at once by now. The control stream is one of the streams that it allows.
+    fn most_streams(&self, sender: &SendRequest<Bytes>) -> usize {
+        let control = usize::from(self.dialect == Dialect::Adit);
+        sender.current_max_send_streams().saturating_sub(control)
     }
 
     /// After a GOAWAY the connection takes no request, and is no tunnel of ours, however well it is otherwise; an Envoy

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::initiator::targets::tls;
@@ -24,6 +25,8 @@ const STEP: Duration = Duration::from_secs(3);
 const FACTOR: u32 = 4;
 /// The longest silence without a PING while something is owed.
 const LONGEST: Duration = Duration::from_secs(320);
+/// How often whoever waits for a stream looks whether the target allows more.
+const ROOM_LOOK: Duration = Duration::from_millis(100);
 /// How long PONG may take.
 const PONG_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,8 +37,9 @@ pub(super) struct Life {
     heard: AtomicU64,
     /// Requests that were sent.
     asked: AtomicU64,
-    /// Streams that are open.
+    /// Streams that are open, and what wakes one of those who wait until there are fewer.
     open: AtomicU32,
+    freed: Notify,
     over: AtomicBool,
     /// What TLS found wrong: what HTTP/2 says of it later is a text without a cause.
     insecure: OnceLock<Failure>,
@@ -136,16 +140,25 @@ impl Silence {
 pub(in crate::initiator::targets) struct OpenStream(Arc<Life>);
 
 impl OpenStream {
-    pub(super) fn new(life: Arc<Life>) -> Self {
+    /// One more, once the target takes it; `most` says how many there may be by now. Where the connection has ended there
+    /// is nothing to wait for. Cancel safe.
+    pub(super) async fn new(life: Arc<Life>, most: impl Fn() -> usize) -> Self {
+        loop {
+            let take = |open: u32| ((open as usize) < most() || life.is_over()).then_some(open + 1);
+            if life.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok() {
+                break;
+            }
+            let _ = timeout(ROOM_LOOK, life.freed.notified()).await;
+        }
         life.asked.fetch_add(1, Ordering::Relaxed);
-        life.open.fetch_add(1, Ordering::Relaxed);
         Self(life)
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.freed.notify_one();
     }
 }
 
@@ -249,13 +262,26 @@ mod tests {
         let pings = connection.ping_pong();
         let watched = Arc::clone(&life);
         let watch = async move {
-            let stream = (OpenStream::new(Arc::clone(&watched)), sender.send_request(http::Request::new(()), true));
+            let open = OpenStream::new(Arc::clone(&watched), || 1).await;
+            let stream = (open, sender.send_request(http::Request::new(()), true));
             tokio::select! {
                 _ = connection => panic!("the connection ended"),
                 () = watched.watch(pings) => drop(stream),
             }
         };
         (life, watch, theirs.unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_no_stream_waits_until_one_ends_or_the_target_allows_more() {
+        let (life, most) = (Arc::<Life>::default(), AtomicU32::new(1));
+        let open = || OpenStream::new(Arc::clone(&life), || most.load(Ordering::Relaxed) as usize);
+        let first = open().await;
+        assert!(timeout(ROOM_LOOK * 10, open()).await.is_err());
+        let (_second, ()) = tokio::join!(open(), async { drop(first) });
+        let (_third, ()) = tokio::join!(open(), async { most.store(2, Ordering::Relaxed) });
+        life.end();
+        open().await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -55,10 +55,12 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// The way in, once the target takes one more stream, and what counts the stream.
+    /// The way in, once the target takes one more stream, and what counts the stream. HTTP/2 itself would take any number
+    /// of requests, and keep those for which there is no stream.
     pub(super) async fn ready(self) -> Result<(SendRequest<Bytes>, OpenStream), h2::Error> {
-        let sender = self.sender.ready().await?;
-        Ok((sender, OpenStream::new(self.life)))
+        let Self { sender, life } = self;
+        let open = OpenStream::new(life, || sender.current_max_send_streams()).await;
+        Ok((sender.ready().await?, open))
     }
 
     /// What TLS found wrong with the connection, if it did.

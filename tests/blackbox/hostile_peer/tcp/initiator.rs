@@ -571,6 +571,36 @@ async fn interim_responses_without_end_are_bounded() {
     victim.unharmed().await;
 }
 
+/// It broke: HTTP/2 kept any number of requests for which there was no stream.
+#[tokio::test]
+async fn a_tunnel_without_room_is_said_to_be_full_and_nobody_waits_for_it() {
+    let victim = Victim::over_tcp().await;
+    let mut peer = victim.tunnel().await;
+    // MAX_CONCURRENT_STREAMS: the control stream and two.
+    peer.send(&[http2(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 3]), http2(PING, 0, 0, &[7; 8])].concat()).await.unwrap();
+    peer.frame_of(PING, 0).await;
+    let egress = victim.site.egress();
+    let ask = move || get(egress, "/", &["x-node-id: hostile"]);
+    let mut waiting = [tokio::spawn(ask()), tokio::spawn(ask())];
+    let streams = [peer.request().await, peer.request().await];
+    let response = ask().await.unwrap();
+    assert_eq!((response.status(), response.field("retry-after")), (503, Some("1")), "{}", response.text());
+    assert!(response.field("proxy-status").unwrap().starts_with("adit; error=connection_limit_reached"));
+    assert!(waiting.iter().all(|ask| !ask.is_finished()), "who has a stream is not disturbed");
+    let full = victim.site.responder.0.metric("adit_exchanges_failed_total{side=\"egress\",cause=\"tunnel_full\"}");
+    assert_eq!(full.await, 1);
+    peer.send(&headers(streams[0], true, &[(":status", "200")])).await.unwrap();
+    peer.send(&headers(streams[1], true, &[(":status", "200")])).await.unwrap();
+    for ask in &mut waiting {
+        assert_eq!(ask.await.unwrap().unwrap().status(), 200);
+    }
+    let (response, ()) = tokio::join!(ask(), async {
+        let stream = peer.request().await;
+        peer.send(&headers(stream, true, &[(":status", "200")])).await.unwrap();
+    });
+    assert_eq!(response.unwrap().status(), 200, "there is room again");
+}
+
 /// HTTP/2 has a farewell of its own, which a tunnel does not use.
 // spec: TB-11
 #[tokio::test]
