@@ -44,7 +44,8 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: ExchangeService,
 {
-    let io = Guarded::new(Paced::at_server(io), Guard::new(Role::Server, serving.settings.max_head_bytes));
+    let guard = Guard::new(Role::Server, serving.settings.max_head_bytes);
+    let io = Guarded::new(Paced::at_server(io), guard, serving.settings.head_timeout);
     let malformed = io.malformed();
     let (io, cork) = Corked::new(io);
     let handshake = builder(&serving.settings).handshake(io);
@@ -100,8 +101,12 @@ async fn drive<T, S>(
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, remote = %serving.info.remote, "an HTTP/2 connection failed");
-                    if error.get_io().is_some_and(Paced::is_flood) {
-                        serving.budget.count(Limit::Flood);
+                    match error.get_io() {
+                        Some(error) if Paced::is_flood(error) => serving.budget.count(Limit::Flood),
+                        Some(error) if Guarded::is_unfinished(error) => {
+                            serving.service.refused(&serving.info, Violation::HeadTimeout);
+                        }
+                        _ => {}
                     }
                     return;
                 }

@@ -6,9 +6,11 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use crate::message::h2::guard::{Guard, Passed};
 
@@ -16,6 +18,9 @@ use crate::message::h2::guard::{Guard, Passed};
 const MORE: usize = 8 * 1024;
 
 /// A stream below an HTTP/2 connection. What is read goes through a guard; most of it where it was read to, without a copy.
+///
+/// A read fails, see [`Guarded::is_unfinished`], when a head, or a frame's header, is held back for too long because its end
+/// does not come.
 #[derive(Debug)]
 pub struct Guarded<T> {
     io: T,
@@ -23,7 +28,22 @@ pub struct Guarded<T> {
     /// What has not gone on; `clear` bytes of it may.
     held: BytesMut,
     clear: usize,
+    /// How long something may be held back, and until when that which is; no timer is set before it has to be waited for.
+    patience: Duration,
+    late: Option<Pin<Box<Sleep>>>,
     malformed: Malformed,
+}
+
+/// The end of a head does not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer does not finish a head that it began")]
+struct Unfinished;
+
+impl Guarded<()> {
+    /// Whether this error of a read says that the peer does not finish a head.
+    pub fn is_unfinished(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Unfinished>())
+    }
 }
 
 /// How many messages the guard of a connection found malformed, for whoever runs it.
@@ -38,9 +58,9 @@ impl Malformed {
 }
 
 impl<T> Guarded<T> {
-    /// Puts a guard before the reader of a stream of which nothing was read.
-    pub fn new(io: T, guard: Guard) -> Self {
-        Self { io, guard, held: BytesMut::new(), clear: 0, malformed: Malformed::default() }
+    /// Puts a guard before the reader of a stream of which nothing was read. A head has to be whole within `patience`.
+    pub fn new(io: T, guard: Guard, patience: Duration) -> Self {
+        Self { io, guard, held: BytesMut::new(), clear: 0, patience, late: None, malformed: Malformed::default() }
     }
 
     /// What the guard finds.
@@ -101,6 +121,13 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
         Poll::Ready(Ok(()))
     }
 
+    /// Ready when what is held back has been for too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let patience = self.patience;
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(patience)));
+        late.as_mut().poll(cx).map(|()| io::Error::new(io::ErrorKind::TimedOut, Unfinished))
+    }
+
     fn hand_out(&mut self, into: &mut ReadBuf<'_>) {
         let length = self.clear.min(into.remaining());
         into.put_slice(&self.held[..length]);
@@ -122,7 +149,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
                 return Poll::Ready(Ok(()));
             }
             if !self.held.is_empty() {
-                ready!(self.poll_more(cx))?;
+                if self.poll_more(cx)?.is_pending() {
+                    return self.poll_late(cx).map(Err);
+                }
+                if self.clear > 0 {
+                    self.late = None;
+                }
                 continue;
             }
             ready!(self.poll_through(cx, into))?;

@@ -62,6 +62,7 @@ pub struct Guard {
     state: State,
     decoder: Decoder,
     block: Vec<u8>,
+    scan: Scan,
     /// The highest stream that a client has opened; a head on an older one is trailers.
     highest: u32,
     /// Streams whose final response has begun and not ended; a head on one of them is trailers.
@@ -101,6 +102,15 @@ struct Frame {
     stream: u32,
 }
 
+/// How far the frames of a block were collected that is not whole yet.
+#[derive(Debug, Clone, Copy, Default)]
+struct Scan {
+    /// Bytes of those that were.
+    at: usize,
+    frames: usize,
+    head: Option<Frame>,
+}
+
 /// A header block and the frames it is in.
 struct Found {
     stream: u32,
@@ -120,6 +130,7 @@ impl Guard {
             state: State::Skip(first),
             decoder: Decoder::default(),
             block: Vec::new(),
+            scan: Scan::default(),
             highest: 0,
             answered: HashSet::new(),
             malformed: 0,
@@ -131,7 +142,8 @@ impl Guard {
         self.malformed
     }
 
-    /// Looks at what was read and has not gone on yet.
+    /// Looks at what was read and has not gone on yet. What did not go on has to be shown again, with more behind it: what
+    /// was collected of a block is not looked at anew.
     pub fn pass(&mut self, bytes: &[u8]) -> Passed {
         let mut at = 0;
         while at < bytes.len() {
@@ -167,11 +179,19 @@ impl Guard {
 
     /// Collects the block that begins here. `None`: it breaks HTTP/2 itself, or is beyond what is looked at.
     fn find(&mut self, bytes: &[u8]) -> Result<Option<Found>, Incomplete> {
-        self.block.clear();
-        let (mut at, mut first) = (0, None);
-        for _ in 0..MAX_FRAMES {
-            let frame = Frame::read(&bytes[at..]).ok_or(Incomplete)?;
-            let head = *first.get_or_insert(frame);
+        if self.scan.head.is_none() {
+            self.block.clear();
+        }
+        let found = self.collect(bytes)?;
+        self.scan = Scan::default();
+        Ok(found)
+    }
+
+    fn collect(&mut self, bytes: &[u8]) -> Result<Option<Found>, Incomplete> {
+        while self.scan.frames < MAX_FRAMES {
+            let Scan { at, frames, head } = self.scan;
+            let frame = bytes.get(at..).and_then(Frame::read).ok_or(Incomplete)?;
+            let head = head.unwrap_or(frame);
             let is_next = at == 0 || (frame.kind == CONTINUATION && frame.stream == head.stream);
             if !is_next || frame.length > MAX_FRAME || at + FRAME_HEAD + frame.length > MAX_BLOCK {
                 return Ok(None);
@@ -179,7 +199,8 @@ impl Guard {
             let payload = bytes.get(at + FRAME_HEAD..at + FRAME_HEAD + frame.length).ok_or(Incomplete)?;
             let Some(fragment) = frame.fragment(payload) else { return Ok(None) };
             self.block.extend_from_slice(fragment);
-            at += FRAME_HEAD + frame.length;
+            let at = at + FRAME_HEAD + frame.length;
+            self.scan = Scan { at, frames: frames + 1, head: Some(head) };
             if frame.flags & END_HEADERS != 0 {
                 let ends_stream = head.flags & END_STREAM != 0;
                 return Ok(Some(Found { stream: head.stream, ends_stream, bytes: at }));

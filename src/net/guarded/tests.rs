@@ -11,13 +11,15 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
+const PATIENCE: Duration = Duration::from_secs(10);
+
 type Sender = client::SendRequest<Bytes>;
 
 /// A client behind a guard, and the server's end of its connection.
 async fn client() -> (Sender, DuplexStream, Malformed) {
     let (near, mut far) = duplex(1 << 16);
     far.write_all(&frame(4, 0, 0, &[])).await.unwrap();
-    let guarded = Guarded::new(near, Guard::new(Role::Client, 1 << 14));
+    let guarded = Guarded::new(near, Guard::new(Role::Client, 1 << 14), PATIENCE);
     let malformed = guarded.malformed();
     let (sender, connection) = client::handshake(guarded).await.unwrap();
     tokio::spawn(connection);
@@ -72,6 +74,46 @@ async fn bytes_that_stop_in_a_frame_reach_the_reader_all_the_same() {
     near.write_all(&[0, 0, 9, 1, 4, 0, 0, 0, 1, 0x88]).await.unwrap();
     drop(near);
     let mut read = Vec::new();
-    Guarded::new(far, Guard::new(Role::Client, 1 << 14)).read_to_end(&mut read).await.unwrap();
+    Guarded::new(far, Guard::new(Role::Client, 1 << 14), PATIENCE).read_to_end(&mut read).await.unwrap();
     assert_eq!(read, [0, 0, 9, 1, 4, 0, 0, 0, 1, 0x88]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_whose_end_does_not_come_ends_its_connection_however_its_bytes_trickle() {
+    let (mut near, far) = duplex(1 << 16);
+    let mut guarded = Guarded::new(far, Guard::new(Role::Client, 1 << 14), PATIENCE);
+    let whole = [frame(1, 0, 1, b"\x08\x03103"), frame(9, 4, 1, &[])].concat();
+    let mut read = [0; 100];
+    for _ in 0..3 {
+        // Each within its time, all of them not.
+        near.write_all(&whole[..5]).await.unwrap();
+        assert!(tokio::time::timeout(PATIENCE * 3 / 4, guarded.read(&mut read)).await.is_err());
+        near.write_all(&whole[5..]).await.unwrap();
+        assert_eq!(guarded.read(&mut read).await.unwrap(), whole.len());
+    }
+    let began = tokio::time::Instant::now();
+    tokio::spawn(async move {
+        near.write_all(&frame(1, 0, 1, &[0x88])).await.unwrap();
+        while near.write_all(&frame(9, 0, 1, &[])).await.is_ok() {
+            sleep(PATIENCE / 20).await;
+        }
+    });
+    let error = guarded.read(&mut read).await.unwrap_err();
+    assert!(Guarded::is_unfinished(&error), "{error}");
+    assert!(began.elapsed() <= PATIENCE + PATIENCE / 10, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_frame_of_128_kib_costs_no_more_than_its_bytes() {
+    let (mut near, far) = duplex(1 << 20);
+    let server = tokio::spawn(async move {
+        let guarded = Guarded::new(far, Guard::new(Role::Server, 1 << 16), PATIENCE);
+        let mut connection = h2::server::handshake(guarded).await.unwrap();
+        connection.accept().await.map(|accepted| accepted.map(drop))
+    });
+    let name = [&[0x40, 0x7f, 0x80, 0xff, 0x03][..], &[b'a'; 65_535], &[0x00]].concat();
+    let block = [name, [0x7e, 0x00].repeat(30_000)].concat();
+    near.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    near.write_all(&[frame(4, 0, 0, &[]), frame(1, 5, 1, &block)].concat()).await.unwrap();
+    assert!(server.await.unwrap().is_some_and(|accepted| accepted.is_err()), "h2 refuses it");
 }

@@ -115,7 +115,8 @@ impl Settings {
             Role::Client => Paced::at_client(wire),
             Role::Server => Paced::at_server(wire),
         };
-        Guarded::new(paced, Guard::new(role, self.header_list_size() as usize))
+        let guard = Guard::new(role, self.header_list_size() as usize);
+        Guarded::new(paced, guard, self.tunnel.timing.idle_timeout)
     }
 
     /// What the frames around small pieces of bodies that nobody reads yet may cost beside the window, bytes; the

@@ -26,6 +26,9 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 const REMEMBERED_RESETS: usize = 8192;
 const RESET_MEMORY: Duration = Duration::from_secs(30);
 
+/// How long the end of a head may take that has begun: nothing else comes on the connection meanwhile.
+const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The connection to one target, now and after it was replaced.
 pub(super) struct Shared(Arc<Inner>);
 
@@ -138,7 +141,8 @@ impl Inner {
         let socket = self.dialer.connect().await?;
         let life = Arc::new(Life::default());
         let guard = Guard::new(Role::Client, self.settings.head_bytes);
-        let (socket, cork) = Corked::new(Guarded::new(Paced::at_client(Heard::new(socket, Arc::clone(&life))), guard));
+        let paced = Paced::at_client(Heard::new(socket, Arc::clone(&life)));
+        let (socket, cork) = Corked::new(Guarded::new(paced, guard, HEAD_PATIENCE));
         let made = builder(&self.settings).handshake(socket).await;
         let (sender, connection) = made.map_err(|error| Failure::new(Cause::TargetClosed, error.to_string()))?;
         tokio::spawn(drive(connection, cork, Arc::clone(&life)));

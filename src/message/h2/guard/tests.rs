@@ -110,6 +110,18 @@ fn what_breaks_http2_itself_is_left_to_the_reader() {
 }
 
 #[test]
+fn what_was_collected_of_a_block_is_not_looked_at_anew() {
+    let mut guard = client();
+    let begun = [frame(HEADERS, 0, 1, OK), frame(CONTINUATION, 0, 1, &[0x00, 0x01, b'x', 0x01, b'1'])].concat();
+    assert_eq!(guard.pass(&begun), Passed::Bytes(0));
+    assert_eq!((guard.scan.at, guard.scan.frames), (begun.len(), 2));
+    let seen = [&begun[..FRAME_HEAD], &vec![0xff; begun.len() - FRAME_HEAD]].concat();
+    let bytes = [seen, frame(CONTINUATION, END_HEADERS, 1, &[])].concat();
+    assert_eq!(guard.pass(&bytes), Passed::Bytes(bytes.len()));
+    assert_eq!((guard.state, guard.scan.at, guard.block.len()), (State::Skip(0), 0, 6));
+}
+
+#[test]
 fn a_block_without_end_is_not_kept() {
     let mut guard = client();
     let endless = [0, 0xff, 0xff, HEADERS, 0, 0, 0, 0, 1];
