@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::telemetry::{Limit, LimitMetrics};
 
 /// Bytes that connections may have read ahead of those who are to take them, all together. See [`ListenerBudget::read_ahead`].
-const MAX_AHEAD: usize = 64 * 1024 * 1024;
+pub(super) const MAX_AHEAD: usize = 64 * 1024 * 1024;
 
 /// The bytes that the connections of a listener hold.
 #[derive(Debug, Default)]

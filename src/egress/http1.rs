@@ -145,7 +145,7 @@ impl<T: Socket> Connection<T> {
     fn rest(&mut self) {
         self.input.shrink();
         self.output.shrink();
-        self.ahead.end();
+        self.ahead.end(&mut self.input);
         let waits = if self.input.is_empty() { self.settings.idle_timeout } else { self.settings.head_timeout };
         self.timer.set(Instant::now() + waits);
     }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::exchange::{MAX_AHEAD, RequestState};
 use super::{Connection, Stop};
 use crate::egress::Socket;
 use crate::egress::budget::ListenerBudget;
+use crate::net::input::Input;
 use crate::telemetry::Limit;
 
 /// How often a sender from which nothing is read is asked for.
@@ -53,10 +55,18 @@ impl Ahead {
         Self { budget, since: None, rests: None, taken: 0 }
     }
 
-    /// Nobody is held back any more. What was read on is with the input, until it is used.
-    pub(super) fn end(&mut self) {
+    /// Nobody is held back any more. What was read on is with the input, until it is used: the room of so much of it as was
+    /// used is given back, with the memory, once that is the half of it at least.
+    pub(super) fn end(&mut self, input: &mut Input) {
         (self.since, self.rests) = (None, None);
-        self.budget.release_ahead(std::mem::take(&mut self.taken));
+        let needed = input.buf.len().next_multiple_of(STEP);
+        if self.taken == 0 || needed > self.taken / 2 {
+            return;
+        }
+        // A buffer keeps what was used of it as long as there is a byte behind.
+        input.buf = BytesMut::from(&input.buf[..]);
+        self.budget.release_ahead(self.taken - needed);
+        self.taken = needed;
     }
 
     /// Whether bytes may be read behind the `held` ones that are here.
@@ -88,7 +98,7 @@ impl Ahead {
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        self.end();
+        self.budget.release_ahead(self.taken);
     }
 }
 
@@ -101,7 +111,7 @@ impl<T: Socket> Connection<T> {
             None => self.input.buf.len() >= MAX_AHEAD,
         };
         if !is_blind && (self.ahead.since.is_some() || self.ahead.taken > 0) && self.input.buf.len() < MAX_AHEAD {
-            self.ahead.end();
+            self.ahead.end(&mut self.input);
         }
         if self.output.len() == 0 {
             self.stalled = None;
@@ -172,6 +182,7 @@ impl<T: Socket> Connection<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::budget::MAX_AHEAD as MAX_OF_LISTENER;
 
     /// All of it was spent in the first second, on a sender who was there.
     #[test]
@@ -183,5 +194,34 @@ mod tests {
         let full_after = (MAX_FURTHER / FURTHER_RATE) as u32;
         assert!(ahead.allows(MAX_FURTHER - 1, began + full_after * PATIENCE));
         assert!(!ahead.allows(MAX_FURTHER, began + 100 * PATIENCE));
+    }
+
+    #[test]
+    fn room_is_given_back_with_the_bytes_that_it_was_taken_for_and_no_sooner() {
+        let budget = Arc::<ListenerBudget>::default();
+        let (mut ahead, began) = (Ahead::new(Arc::clone(&budget)), Instant::now());
+        assert!(!ahead.allows(0, began), "too soon");
+        let mut input = Input::new(BytesMut::new());
+        while ahead.allows(input.buf.len(), began + 100 * PATIENCE) {
+            input.buf.extend_from_slice(&[7; STEP / 2]);
+        }
+        assert!(input.buf.len() >= MAX_FURTHER && ahead.taken >= MAX_FURTHER);
+        let left = |budget: &ListenerBudget| {
+            let room = (0..).take_while(|_| budget.read_ahead(STEP)).count() * STEP;
+            budget.release_ahead(room);
+            room
+        };
+        for used in [0, STEP, MAX_FURTHER / 4, MAX_FURTHER / 2, MAX_FURTHER / 4 - 3 * STEP] {
+            let _used = input.buf.split_to(used);
+            ahead.end(&mut input);
+            assert!(ahead.taken >= input.buf.len() && ahead.taken <= 2 * input.buf.len() + 2 * STEP);
+            assert_eq!(left(&budget), MAX_OF_LISTENER - ahead.taken);
+        }
+        input.clear();
+        ahead.end(&mut input);
+        assert_eq!(left(&budget), MAX_OF_LISTENER);
+        assert!(ahead.allows(0, began) || ahead.allows(0, began + 2 * PATIENCE));
+        drop(ahead);
+        assert_eq!(left(&budget), MAX_OF_LISTENER);
     }
 }
