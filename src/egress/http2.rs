@@ -8,6 +8,7 @@
 mod budget;
 mod exchange;
 mod gate;
+mod unread;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -29,6 +30,7 @@ use super::{ExchangeService, Serving, Settings};
 use budget::{Bounds, Budget, Piece};
 use exchange::{Served, exchange};
 use gate::Gate;
+use unread::Unread;
 
 /// How long a stream that this end has reset is remembered, so that what is still under way on it is dropped quietly.
 const RESET_MEMORY: Duration = Duration::from_secs(30);
@@ -89,6 +91,7 @@ async fn drive<T, S>(
     let serving = &served.serving;
     let mut exchanges = JoinSet::new();
     let mut quiet = Quiet::new(&serving.settings);
+    let mut unread = Unread::new(&serving.settings);
     loop {
         let is_quiet = exchanges.is_empty();
         quiet.observe(is_quiet, connection.has_streams());
@@ -115,6 +118,10 @@ async fn drive<T, S>(
             () = &mut drained, if !quiet.closing => {
                 quiet.closing = true;
                 connection.graceful_shutdown();
+            }
+            () = poll_fn(|cx| unread.poll(cx, || served.budget.holds().then(|| cork.passed()))), if !is_quiet => {
+                serving.budget.count(Limit::Unread);
+                return;
             }
             () = poll_fn(|cx| quiet.deadline.poll(cx)), if is_quiet => {
                 if quiet.closing {

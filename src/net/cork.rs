@@ -34,6 +34,8 @@ struct Stream<T> {
     /// What was taken, and how much of it was written.
     held: Vec<u8>,
     written: usize,
+    /// What the stream below took so far.
+    passed: u64,
     is_corked: bool,
     /// Why the last words could not be written; told to the next one who writes.
     failure: Option<io::Error>,
@@ -42,9 +44,16 @@ struct Stream<T> {
 impl<T: AsyncWrite + Unpin> Corked<T> {
     /// Puts a cork on a stream.
     pub fn new(io: T) -> (Self, Cork<T>) {
-        let stream = Stream { io, held: Vec::new(), written: 0, is_corked: false, failure: None };
+        let stream = Stream { io, held: Vec::new(), written: 0, passed: 0, is_corked: false, failure: None };
         let shared = Arc::new(Mutex::new(stream));
         (Self(Arc::clone(&shared)), Cork(shared))
+    }
+}
+
+impl<T> Cork<T> {
+    /// Bytes that the stream below took so far.
+    pub fn passed(&self) -> u64 {
+        lock(&self.0).passed
     }
 }
 
@@ -100,6 +109,7 @@ impl<T: AsyncWrite + Unpin> Stream<T> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += length;
+            self.passed += length as u64;
         }
         self.release();
         Poll::Ready(Ok(()))
@@ -146,7 +156,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
             return stream.poll_hold(cx, std::iter::once(bytes));
         }
         ready!(stream.poll_write_held(cx))?;
-        Pin::new(&mut stream.io).poll_write(cx, bytes)
+        let length = ready!(Pin::new(&mut stream.io).poll_write(cx, bytes))?;
+        stream.passed += length as u64;
+        Poll::Ready(Ok(length))
     }
 
     fn poll_write_vectored(
@@ -159,7 +171,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
             return stream.poll_hold(cx, pieces.iter().map(|piece| &**piece));
         }
         ready!(stream.poll_write_held(cx))?;
-        Pin::new(&mut stream.io).poll_write_vectored(cx, pieces)
+        let length = ready!(Pin::new(&mut stream.io).poll_write_vectored(cx, pieces))?;
+        stream.passed += length as u64;
+        Poll::Ready(Ok(length))
     }
 
     /// Small pieces cost nothing here: they are copied together.

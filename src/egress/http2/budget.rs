@@ -42,6 +42,11 @@ impl Budget {
         Arc::new(Self { bounds, held: AtomicUsize::new(0), freed: Notify::new(), listener })
     }
 
+    /// Whether anything waits to be written.
+    pub(super) fn holds(&self) -> bool {
+        self.held.load(Ordering::Acquire) > 0
+    }
+
     /// The most that this connection may hold now.
     fn share(&self) -> usize {
         let left = self.bounds.listener.saturating_sub(self.listener.waiting.load(Ordering::Relaxed));

@@ -1,3 +1,5 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -6,7 +8,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -14,7 +16,9 @@ use tokio::time::timeout;
 use crate::egress::testing::{
     OnDrop, PATIENCE, Server, TestBody, WithContext, data, describe, echo, full, pieces, serve, serve_with, told,
 };
-use crate::egress::{Context as ExchangeContext, ExchangeService, RequestBody, Settings};
+use crate::egress::{
+    ConnectionDetails, ConnectionInfo, Context as ExchangeContext, End, ExchangeService, RequestBody, Serving, Settings,
+};
 
 async fn connect(server: &Server) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(server.address).await.unwrap();
@@ -415,4 +419,37 @@ async fn response_trailers_are_always_sent() {
     let mut body = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
     assert!(body.data().await.is_none());
     assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+}
+
+/// It broke: one exchange that went on kept a connection, and what waited on it, for ever.
+#[tokio::test(start_paused = true)]
+async fn a_connection_whose_client_reads_nothing_ends_though_one_exchange_trickles() {
+    let service = WithContext(|request: Request<RequestBody>, _: ExchangeContext| async move {
+        if request.uri().path() == "/big" {
+            return Response::new(full(vec![7; 256 << 10]));
+        }
+        let (feed, body) = pieces();
+        tokio::spawn(async move {
+            while feed.send(data(b"x")).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+        });
+        Response::new(body)
+    });
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let details = ConnectionDetails { remote: nowhere, local: nowhere, tls: false, server_name: None, peer: None };
+    let settings = Settings::default();
+    let allowed = settings.send_timeout..=settings.send_timeout * 2;
+    let serving = Serving::new(ConnectionInfo::new(details), Arc::new(settings), service, End::default());
+    let (mut client, io) = duplex(4096);
+    let (began, served) = (tokio::time::Instant::now(), tokio::spawn(super::serve(io, serving)));
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream][..], payload].concat()
+    };
+    let get = |path: &[u8]| [&[0x82, 0x86, 0x41, 0x01, b'h', 0x04, path.len() as u8][..], path].concat();
+    let windows = [frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]), frame(8, 0, 0, &[0x3f, 0, 0, 0])].concat();
+    let requests = [frame(1, 5, 1, &get(b"/big")), frame(1, 5, 3, &get(b"/trickle"))].concat();
+    client.write_all(&[super::PREFACE, &windows, &requests].concat()).await.unwrap();
+    timeout(Duration::from_secs(3600), served).await.expect("it ends").unwrap();
+    assert!(allowed.contains(&began.elapsed()), "{:?}", began.elapsed());
 }
