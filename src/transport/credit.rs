@@ -10,7 +10,6 @@ mod tests;
 mod watched;
 
 use std::convert::Infallible;
-use std::ptr::addr_eq;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -150,8 +149,10 @@ impl Ledger {
         let (look, ended) = self.judge(now);
         // Outside the lock: it ends with a call into the transport's library.
         for (lane, cause) in ended {
+            if !lane.revoke() {
+                continue;
+            }
             debug!(cause = cause.label(), "a stream that its consumer does not read was ended");
-            lane.revoke();
             if let Some(metrics) = self.metrics.get() {
                 metrics.ended(cause);
             }
@@ -166,12 +167,13 @@ impl Ledger {
         let mut ended = Vec::new();
         let mut candidates = Vec::new();
         streams.retain_mut(|stream| {
-            let Some(lane) = stream.lane.upgrade() else { return false };
+            // Who holds one that was ended may not look at it for long; to count it again would end others for it.
+            let Some(lane) = stream.lane.upgrade().filter(|lane| !lane.gauge().is_over()) else { return false };
             let (is_held, taken) = lane.gauge().read();
             stream.slowness.note(now, is_held, taken);
             if stream.slowness.is_below_least(now) {
                 ended.push((lane, StreamEnd::Rate));
-                return false;
+                return true;
             }
             if is_held {
                 let bytes = stream.terms.may_hold(taken);
@@ -195,11 +197,6 @@ impl Ledger {
             look.held -= 1;
             look.idle -= bytes;
             ended.push((lane, StreamEnd::Bound));
-        }
-        // Who holds such a stream may not look at it for long; to count it again would end others for it.
-        let is_over = |stream: &Stream| ended.iter().any(|(lane, _)| addr_eq(Arc::as_ptr(lane), stream.lane.as_ptr()));
-        if !ended.is_empty() {
-            streams.retain(|stream| !is_over(stream));
         }
         (look, ended)
     }
@@ -241,6 +238,16 @@ impl Drop for Ledger {
     }
 }
 
+/// Whoever balances a ledger. When it stops the tunnel is gone: its streams may stay with their consumers, and hold nothing
+/// that others need.
+struct Shown<'a>(&'a Ledger);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.publish(Look::default());
+    }
+}
+
 /// How much of what readers of a tunnel hold is too much, bytes.
 fn excess(held: u64, elsewhere: u64) -> u64 {
     let of_tunnel = held.saturating_sub(HELD_BYTES);
@@ -259,6 +266,7 @@ pub(super) type Lend = Box<dyn FnMut(u64) + Send>;
 /// Keeps the credit of a tunnel in step with what its streams hold, for as long as it is polled. It sends nothing that
 /// needs credit itself, and nothing of the tunnel may hold it up. Cancel safe.
 pub(super) async fn balance(ledger: &Ledger, mut lend: Lend) -> Infallible {
+    let _end = Shown(ledger);
     let mut pause = SHORT_LOOK;
     let mut was_lent = 0;
     loop {

@@ -222,6 +222,12 @@ impl RawRecv {
             .map_err(|Revoked| RawError::HeldBack)?
         );
         self.ended = matches!(data, Ok(None));
+        if !matches!(data, Ok(Some(_))) {
+            match &self.half {
+                RecvKind::Quic(half) => half.rests(),
+                RecvKind::Tcp(half) => half.rests(),
+            }
+        }
         Poll::Ready(data)
     }
 

@@ -211,3 +211,44 @@ async fn credit_grows_with_what_is_held_back_and_shrinks_when_it_is_read() {
         () = script => {}
     }
 }
+
+// spec: SE-12
+#[test]
+fn a_consumer_that_asks_for_more_while_it_is_judged_keeps_its_stream() {
+    let (ledger, begin) = (alone(), Instant::now());
+    let mut places = stalled(&ledger, 1);
+    let judged = |look: u32| ledger.judge(begin + SHORT_LOOK * look).1;
+    let ended = (0..10_000).map(judged).find(|ended| !ended.is_empty()).unwrap();
+    places[0].with(|half| half.0 = 0);
+    assert_eq!(take(&mut places[0], 1), Ok(Poll::Pending));
+    assert!(!ended[0].0.revoke(), "nobody would wake it");
+    assert!(!is_ended(&mut places[0]));
+    assert_eq!(ledger.look(begin).watched, 1);
+    places[0].with(|half| half.0 = PLENTY);
+    assert_eq!(take(&mut places[0], 1), Ok(Poll::Ready(1)));
+    assert!(ended[0].0.revoke() && !ended[0].0.revoke(), "once");
+    assert_eq!(ledger.look(begin), Look::default());
+}
+
+#[test]
+fn a_stream_at_its_end_holds_nothing_up() {
+    let ledger = alone();
+    let places = stalled(&ledger, 2);
+    places[0].rests();
+    assert_eq!(ledger.look(Instant::now()).held, 1);
+}
+
+// spec: SE-11
+#[tokio::test(start_paused = true)]
+async fn what_a_tunnel_that_is_gone_holds_back_is_not_counted() {
+    let ledger = alone();
+    let _places = stalled(&ledger, 5);
+    let (told, mut lent) = tokio::sync::mpsc::unbounded_channel();
+    let lend: Lend = Box::new(move |bytes| told.send(bytes).unwrap());
+    tokio::select! {
+        never = balance(&ledger, lend) => match never {},
+        bytes = lent.recv() => assert!(bytes > Some(0)),
+    }
+    assert_eq!(ledger.held.load(Ordering::Relaxed), 0);
+    assert_eq!(ledger.in_process.load(Ordering::Relaxed), 0);
+}

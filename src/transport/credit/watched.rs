@@ -11,26 +11,34 @@ use super::{Ledger, Terms};
 pub(super) trait Lane: fmt::Debug + Send + Sync {
     fn gauge(&self) -> &Gauge;
 
-    /// Ends the stream: what waits for its consumer is given up with its credit, and the peer is told to stop.
-    fn revoke(&self);
+    /// Ends the stream: what waits for its consumer is given up with its credit, and the peer is told to stop. Whether it
+    /// did: a consumer that has asked for more since it was looked at waits for what comes, and nobody would wake it.
+    fn revoke(&self) -> bool;
 }
 
 /// How a consumer keeps up.
 #[derive(Debug)]
 pub(super) struct Gauge {
     taken: AtomicU64,
-    /// It asked for more than there was.
+    /// It asked for more than there was, or there is no more.
     waits: AtomicBool,
+    /// The half is gone.
+    is_over: AtomicBool,
 }
 
 impl Gauge {
     fn new(waits: bool) -> Self {
-        Self { taken: AtomicU64::new(0), waits: AtomicBool::new(waits) }
+        Self { taken: AtomicU64::new(0), waits: AtomicBool::new(waits), is_over: AtomicBool::new(false) }
     }
 
     /// Whether the stream is held back, and the bytes that its consumer has taken.
     pub(super) fn read(&self) -> (bool, u64) {
         (!self.waits.load(Ordering::Relaxed), self.taken.load(Ordering::Relaxed))
+    }
+
+    /// Whether there is nothing to watch any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
     }
 
     fn note(&self, waits: bool, bytes: usize) {
@@ -63,16 +71,26 @@ impl<S> Watched<S> {
     }
 }
 
+impl<S> Watched<S> {
+    fn take(&self) -> Option<S> {
+        self.gauge.is_over.store(true, Ordering::Relaxed);
+        self.lock().take()
+    }
+}
+
 impl<S: Revoke> Lane for Watched<S> {
     fn gauge(&self) -> &Gauge {
         &self.gauge
     }
 
-    fn revoke(&self) {
-        let half = self.lock().take();
-        if let Some(half) = half {
-            half.revoke();
-        }
+    fn revoke(&self) -> bool {
+        let mut place = self.lock();
+        let (is_held, _) = self.gauge.read();
+        let Some(half) = place.take_if(|_| is_held) else { return false };
+        self.gauge.is_over.store(true, Ordering::Relaxed);
+        drop(place);
+        half.revoke();
+        true
     }
 }
 
@@ -132,7 +150,14 @@ impl<S: Revoke> Place<S> {
     pub(in crate::transport) fn into_inner(self) -> Option<S> {
         match self {
             Self::Own(half) => Some(half),
-            Self::Watched(watched) => watched.lock().take(),
+            Self::Watched(watched) => watched.take(),
+        }
+    }
+
+    /// Nothing more comes, which its consumer knows: there is nobody whom the stream holds up.
+    pub(in crate::transport) fn rests(&self) {
+        if let Self::Watched(watched) = self {
+            watched.gauge.note(true, 0);
         }
     }
 }
