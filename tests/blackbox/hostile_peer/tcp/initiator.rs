@@ -601,6 +601,38 @@ async fn a_tunnel_without_room_is_said_to_be_full_and_nobody_waits_for_it() {
     assert_eq!(response.unwrap().status(), 200, "there is room again");
 }
 
+/// It broke: two bytes that name an entry of the table were written out as thousands, and 128 KiB as gigabytes.
+// spec: SE-5
+#[tokio::test]
+async fn a_head_that_would_grow_when_it_is_read_takes_no_memory() {
+    let victim = Victim::over_tcp().await;
+    let entry = |name: &[u8]| [&literal(name)[..], &[0]].concat();
+    let frame = [entry(&[b'A'; 4000]), [0x7e, 0x00].repeat(6000)].concat();
+    let large = [entry(&vec![b'a'; 65_535]), [0x7e, 0x00].repeat(30_000)].concat();
+    for block in [frame, large] {
+        let mut peer = victim.tunnel().await;
+        let (response, ()) = tokio::join!(victim.ask("/"), async {
+            let stream = peer.request().await;
+            peer.send(&http2(HEADERS, 0x4, stream, &block)).await.unwrap();
+            peer.gone().await;
+        });
+        assert_eq!(response.status(), 502);
+        victim.unharmed().await;
+    }
+}
+
+/// A name that goes into the table.
+fn literal(name: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x40, 0x7f];
+    let mut rest = name.len() - 0x7f;
+    while rest >= 0x80 {
+        bytes.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+    [&bytes[..], name].concat()
+}
+
 /// HTTP/2 has a farewell of its own, which a tunnel does not use.
 // spec: TB-11
 #[tokio::test]
