@@ -26,6 +26,7 @@ pub mod cookie;
 pub mod failure;
 pub mod fields;
 pub mod forward;
+pub mod grpc;
 pub mod h2;
 pub mod h3;
 pub mod interim;
@@ -36,6 +37,7 @@ pub mod persistence;
 pub mod response;
 pub mod section;
 pub mod trust;
+pub mod upgrade;
 pub mod validate;
 pub mod violation;
 

@@ -10,9 +10,12 @@ use crate::id::ServiceName;
 use crate::initiator::serve::ServiceSettings;
 use crate::initiator::targets::{Target, TargetSettings};
 use crate::message::pattern::{Match, PathPrefix};
+use crate::message::upgrade::Protocol;
 use crate::tls::TlsError;
 
 const MATCH_FORMS: &str = "{ host, prefix }, {} for every request, or none for requests that name the service";
+
+const UPGRADE_FORM: &str = "the name of a protocol, perhaps with a version behind a slash, such as tcp";
 
 /// One exported service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,6 +39,9 @@ pub struct ServiceConfig {
     /// `rewrite`: what is done to each request before the target gets it, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rewrite: Vec<StepConfig>,
+    /// `upgrades`: the protocols beside WebSocket that its requests may go on in, by the name that stands in `Upgrade`;
+    /// none when absent.
+    pub upgrades: Vec<String>,
 }
 
 impl ServiceConfig {
@@ -51,6 +57,7 @@ impl ServiceConfig {
             target: self.target.clone(),
             connections: TargetSettings { tls, ..TargetSettings::default() },
             rewrite: self.rewrite.iter().filter_map(StepConfig::step).collect(),
+            upgrades: self.upgrades.clone(),
         })
     }
 }
@@ -66,6 +73,7 @@ fn service(at: At<'_>, names: &mut Vec<ServiceName>) -> Option<ServiceConfig> {
         let name = section.required("name", "a name of 1 to 64 bytes", |at| unique_name(&at, names));
         let matches = section.required("match", MATCH_FORMS, matches);
         let target = section.required("target", "http://host:port, for example", |at| target(&at));
+        let upgrades = section.or("upgrades", Vec::new(), |at| at.list(|item| upgrade(&item)));
         let tls = section.optional("tls", target_tls);
         match &target {
             Some(target) if target.is_secure() && !section.has("tls") => {
@@ -79,7 +87,16 @@ fn service(at: At<'_>, names: &mut Vec<ServiceName>) -> Option<ServiceConfig> {
             _ => {}
         }
         let rewrite = section.or("rewrite", Vec::new(), |at| at.list(rewrite::step));
-        Some(ServiceConfig { name: name?, matches: matches?, target: target?, tls, rewrite })
+        Some(ServiceConfig { name: name?, matches: matches?, target: target?, tls, rewrite, upgrades })
+    })
+}
+
+/// The name of a protocol. Those of this program, and those of HTTP itself, are nobody's to allow.
+fn upgrade(at: &At<'_>) -> Option<String> {
+    let is_http = |name: &Protocol| ["h2c", "http", "tls"].iter().any(|of_http| name.is(of_http));
+    at.understood(UPGRADE_FORM, |text| {
+        let name = Protocol::new(text).filter(|name| !is_http(name))?;
+        Some(name.as_str().to_owned())
     })
 }
 

@@ -1,7 +1,7 @@
 //! The answers a codec gives on its own.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, SEC_WEBSOCKET_VERSION};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::message::violation::Violation;
@@ -10,7 +10,12 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// The answer to a request that broke a rule.
 pub(super) fn rejection(violation: Violation) -> Response<Bytes> {
-    answer(violation.status(), violation.proxy_status(), &violation.to_string())
+    let mut response = answer(violation.status(), violation.proxy_status(), &violation.to_string());
+    if violation == Violation::WebSocketVersion {
+        // RFC 6455 section 4.4
+        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    response
 }
 
 /// The answer when what the service answered cannot be passed on.

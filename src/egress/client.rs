@@ -195,7 +195,7 @@ impl<T: Opener> Client<T> {
         let mut body = Some(record.upload(body));
         let find = FindTunnel::new(&self.directory, &to, self.hold);
         let request = Outgoing { service: to.service.as_ref(), head: &mut head, interim: &interim };
-        Exchange { find, request, deadline: &self.deadline, pace: &Pace::NONE }.run(&mut body, record).await
+        Exchange { find, request, deadline: &self.deadline, pace: Some(&Pace::NONE) }.run(&mut body, record).await
     }
 }
 

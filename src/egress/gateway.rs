@@ -7,26 +7,29 @@ mod attributes;
 mod passage;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, request};
+use http::{Request, Response, Version, request, response};
 use http_body::Body;
 use tracing::Instrument;
 
 use self::attributes::RequestAttributes;
 pub(super) use self::passage::Passage;
+use self::time::{Rest, Time};
 use crate::egress::body::Reports;
 use crate::egress::find::FindTunnel;
 use crate::egress::terms::{Current, InForce};
 use crate::egress::{ConnectionInfo, Context, ExchangeService, RequestBody};
 use crate::message::BoxError;
-use crate::message::failure::Failure;
+use crate::message::failure::{Cause, Failure};
 use crate::message::forward::{self, Hop};
 use crate::message::interim::InformationalSink;
+use crate::message::upgrade::{DECLINED_FIELD, Declined};
 use crate::message::violation::Violation;
 use crate::proxy::exchange::{Exchange, answer};
 use crate::proxy::opener::{Opener, Outgoing};
@@ -87,8 +90,9 @@ impl<T: Opener> Gateway<T> {
                 Err(failure) => Err(failure.clone()),
             };
             let Received { connection, record, .. } = request;
+            let rest = Rest::of(&outcome, &way, &record);
             let upload = record.upload_progress();
-            answer(outcome, record).map(|body| Passage::new(body, connection, upload))
+            answer(outcome, record).map(|body| Passage::new(body, connection, upload, rest))
         }
     }
 
@@ -96,7 +100,9 @@ impl<T: Opener> Gateway<T> {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let Way { to, hold, deadline, is_trusted } = way;
+        let Way { to, hold, deadline, is_trusted, time } = way;
+        // A copy: a reference would be kept while the response is waited for.
+        let is_switch = *time == Time::Switch;
         let Received { head, body, connection, interim, record } = request;
         record.asked(&to.tenant, &to.host_id, to.service.as_ref());
         let (remote, local, tls) = (connection.remote, connection.local, connection.tls);
@@ -104,11 +110,29 @@ impl<T: Opener> Gateway<T> {
 
         let find = FindTunnel::new(&self.0.directory, to, *hold).sharing(connection);
         let request = Outgoing { service: to.service.as_ref(), head, interim };
-        let mut exchange = Exchange { find, request, deadline, pace: connection.pace() };
-        let (mut head, body) = exchange.run(body, record).await?.into_parts();
-        forward::response(&mut head);
-        Ok(Response::from_parts(head, body))
+        let mut exchange = Exchange { find, request, deadline, pace: time.pace(connection) };
+        let (mut answer, body) = exchange.run(body, record).await?.into_parts();
+        if is_switch {
+            settle_switch(&mut answer, exchange.request.head.version)?;
+        }
+        forward::response(&mut answer);
+        Ok(Response::from_parts(answer, body))
     }
+}
+
+/// What the target has answered to a wish for another protocol. A 2xx means that it was granted, unless it says otherwise;
+/// only an Upgrade of HTTP/1.1 can be answered so and declined at once. spec: ST-43
+fn settle_switch(answer: &mut response::Parts, asked_in: Version) -> Result<(), Failure> {
+    let is_declined = answer.headers.remove(DECLINED_FIELD).is_some();
+    if !answer.status.is_success() || !is_declined {
+        return Ok(());
+    }
+    if asked_in == Version::HTTP_11 {
+        answer.extensions.insert(Declined);
+        return Ok(());
+    }
+    let details = format!("the target answered {} and did not switch protocols", answer.status.as_u16());
+    Err(Failure::new(Cause::UpgradeFailed, details))
 }
 
 /// A request and all that is kept of it while it is answered.
@@ -126,6 +150,7 @@ struct Way {
     hold: Duration,
     deadline: Duration,
     is_trusted: bool,
+    time: Time,
 }
 
 impl Way {
@@ -133,7 +158,8 @@ impl Way {
         let router = &now.router;
         let to = router.resolve(request, &request.head.uri)?;
         let is_trusted = now.trust().covers(request.connection.remote.ip());
-        Ok(Self { to, hold: router.hold(), deadline: router.deadline(), is_trusted })
+        let (time, deadline) = Time::of(request.head, router.deadline());
+        Ok(Self { to, hold: router.hold(), deadline, is_trusted, time })
     }
 }
 

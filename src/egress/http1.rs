@@ -22,6 +22,7 @@
 mod exchange;
 mod head;
 mod response;
+mod switch;
 mod upload;
 mod watch;
 

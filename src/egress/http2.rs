@@ -70,7 +70,8 @@ fn builder(settings: &Settings) -> Builder {
         .reset_stream_duration(RESET_MEMORY)
         // Not counted over the life of the connection: see `FrameRate` for what bounds them.
         .max_local_error_reset_streams(None)
-        .max_pending_accept_reset_streams(settings.http2.max_pending_resets);
+        .max_pending_accept_reset_streams(settings.http2.max_pending_resets)
+        .enable_connect_protocol();
     builder
 }
 

@@ -47,6 +47,8 @@ pub struct ServiceSettings {
     pub connections: TargetSettings,
     /// What is done to each request before the target gets it, in this order.
     pub rewrite: Vec<Step>,
+    /// The protocols beside WebSocket that a request may go on in (Upgrade), by the name that stands in the request.
+    pub upgrades: Vec<String>,
 }
 
 /// Two services of one name.
@@ -228,6 +230,7 @@ mod tests {
             target: target.parse().unwrap(),
             connections: TargetSettings::default(),
             rewrite: Vec::new(),
+            upgrades: Vec::new(),
         }
     }
 

@@ -42,7 +42,7 @@ use self::target::Speaks;
 pub use self::target::{Target, TargetError};
 use self::upload::Upload;
 use crate::message::BoxError;
-use crate::message::failure::Failure;
+use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
 use crate::message::interim::{InformationalSink, SendInterim};
 use crate::tls::TlsError;
@@ -114,6 +114,7 @@ impl TargetClient {
         let is_waited_for = expectation::is_waited_for(&mut outbound, &upload);
         async move {
             let mut response = match interim {
+                _ if outbound.protocol.is_some() => Box::pin(self.switch(outbound, upload, interim)).await?,
                 Some(interim) if is_waited_for => Box::pin(self.send_expected(outbound, upload, interim)).await?,
                 _ => match &self.0 {
                     Client::Http1(client) => {
@@ -126,6 +127,28 @@ impl TargetClient {
             };
             strip_hop_by_hop(response.headers_mut());
             Ok(response)
+        }
+    }
+
+    /// The exchange of a request that wants to go on in another protocol.
+    async fn switch(
+        &self,
+        mut outbound: Outbound,
+        upload: Upload,
+        interim: Option<&dyn SendInterim>,
+    ) -> Result<Response<TargetBody>, Failure> {
+        match (&self.0, outbound.protocol.take()) {
+            (Client::Http1(client), Some(protocol)) => {
+                Ok(match client.switch(&mut outbound, *protocol, upload, interim).await? {
+                    http1::Answer::Switched(response) => response.map(TargetBody::from),
+                    http1::Answer::Declined(response) => response.map(TargetBody::from),
+                })
+            }
+            (Client::Http2(client), protocol) => {
+                outbound.protocol = protocol;
+                client.exchange(outbound, upload, interim).await.map(|response| response.map(TargetBody::from))
+            }
+            (Client::Http1(_), None) => Err(Failure::new(Cause::Internal, "no protocol is asked for")),
         }
     }
 

@@ -13,6 +13,8 @@ use http::{Response, StatusCode, response};
 
 /// The field that names the cause. RFC 9209 section 2.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// How a call of gRPC ended.
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The most bytes of details that are shown; the rest is cut.
 const MAX_DETAIL_BYTES: usize = 256;
 
@@ -74,13 +76,17 @@ pub enum Cause {
     TargetHeadTooLarge,
     /// The target's response ended before it was complete.
     TargetCut,
+    /// Nobody on the way carries the protocol that the request wants to go on in.
+    UpgradeRefused,
+    /// The target did not switch to the protocol that it was asked for, as it should have done or said.
+    UpgradeFailed,
     /// A fault of adit itself.
     Internal,
 }
 
 impl Cause {
     /// Every cause: the values of the metric label.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestCut,
@@ -108,6 +114,8 @@ impl Cause {
         Self::TargetProtocol,
         Self::TargetHeadTooLarge,
         Self::TargetCut,
+        Self::UpgradeRefused,
+        Self::UpgradeFailed,
         Self::Internal,
     ];
 
@@ -142,24 +150,28 @@ impl Cause {
             Self::TargetProtocol => (S::BAD_GATEWAY, "http_protocol_error", "target_protocol"),
             Self::TargetHeadTooLarge => (S::BAD_GATEWAY, "http_response_header_section_size", "target_head_too_large"),
             Self::TargetCut => (S::BAD_GATEWAY, "http_response_incomplete", "target_cut"),
+            Self::UpgradeRefused => (S::NOT_IMPLEMENTED, "http_upgrade_failed", "upgrade_refused"),
+            Self::UpgradeFailed => (S::BAD_GATEWAY, "http_upgrade_failed", "upgrade_failed"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "proxy_internal_error", "internal"),
         }
     }
 
-    /// What went wrong at the target, as the initiator said in a response of its own: a 502 or 504 with our
-    /// `Proxy-Status`, whose value comes along. A target that is behind another adit may say the same.
+    /// What went wrong at the target, as the initiator said in a response of its own: a 502 or 504, or a failed call of
+    /// gRPC, with our `Proxy-Status`, whose value comes along. A target that is behind another adit may say the same.
     pub fn told_by_initiator(head: &response::Parts) -> Option<(Self, &str)> {
-        if !matches!(head.status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
-            return None;
-        }
+        let is_call = match head.status {
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => false,
+            StatusCode::OK if head.headers.contains_key(GRPC_STATUS) => true,
+            _ => return None,
+        };
         let told = head.headers.get(PROXY_STATUS)?.to_str().ok()?;
         let error_type = told.strip_prefix("adit; error=")?.split(';').next()?;
-        let is_meant = |cause: &Self| cause.status() == head.status && cause.error_type() == error_type;
+        let is_meant = |cause: &Self| (is_call || cause.status() == head.status) && cause.error_type() == error_type;
         Some((Self::BEFORE_RESPONSE.into_iter().find(is_meant)?, told))
     }
 
-    /// What can go wrong at the target before a response begins. No two have the same status and error type.
-    const BEFORE_RESPONSE: [Self; 10] = [
+    /// What can go wrong at the target before a response begins. No two have the same error type.
+    const BEFORE_RESPONSE: [Self; 11] = [
         Self::TargetDns,
         Self::TargetRefused,
         Self::TargetUnreachable,
@@ -170,6 +182,7 @@ impl Cause {
         Self::TargetTlsProtocol,
         Self::TargetProtocol,
         Self::TargetHeadTooLarge,
+        Self::UpgradeFailed,
     ];
 
     /// The status of the response.
@@ -258,7 +271,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// What a structured-field string and a one-line body can both carry: bounded printable ASCII.
-fn printable(details: &str) -> String {
+pub(super) fn printable(details: &str) -> String {
     let shown = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
     details.chars().take(MAX_DETAIL_BYTES).map(shown).collect()
 }

@@ -13,6 +13,7 @@ use crate::message::authority;
 use crate::message::cookie;
 use crate::message::fields::{FieldRules, ends_in_space, is_connection_specific, is_forbidden_in_any_trailers};
 use crate::message::length::content_length;
+use crate::message::upgrade::{self, Protocol};
 use crate::message::violation::Violation;
 
 pub use crate::message::authority::authority;
@@ -105,7 +106,13 @@ pub fn http2_request(
     scheme: &Scheme,
     max_fields: usize,
 ) -> Result<Option<u64>, Violation> {
-    check_method(&parts.method)?;
+    match parts.extensions.get::<Protocol>() {
+        // RFC 8441 section 4
+        Some(_) if parts.method != Method::CONNECT => return Err(Violation::Syntax),
+        Some(protocol) if protocol.is_websocket() => upgrade::check_version(&parts.headers)?,
+        Some(_) => {}
+        None => check_method(&parts.method)?,
+    }
     if parts.headers.len() > max_fields {
         return Err(Violation::TooManyFields);
     }

@@ -24,10 +24,16 @@ pub enum Violation {
     /// CONNECT.
     #[error("CONNECT is not supported")]
     Connect,
-    /// An offer to go on in another protocol, such as WebSocket. To answer it as if it was not there would be lawful, and
-    /// leave the sender with what it did not ask for.
+    /// An offer to go on in another protocol that cannot be carried. To answer it as if it was not there would be lawful,
+    /// and leave the sender with what it did not ask for.
     #[error("the upgrade to another protocol is not supported")]
     Upgrade,
+    /// A WebSocket of another version than 13.
+    #[error("the WebSocket is not of version 13")]
+    WebSocketVersion,
+    /// A WebSocket over HTTP/1.1 without its key.
+    #[error("the Sec-WebSocket-Key is missing, repeated or not 16 bytes in base64")]
+    WebSocketKey,
     /// Neither HTTP/1.0 nor HTTP/1.1 in an HTTP/1 request line.
     #[error("the HTTP version is not supported")]
     Version,
@@ -99,6 +105,7 @@ impl Violation {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::MethodTooLong | Self::Connect | Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             _ => StatusCode::BAD_REQUEST,
         }

@@ -79,6 +79,10 @@ impl<F: Find> Attempts<'_, '_, F> {
                 };
                 tried.add(opener.id());
                 self.ways.record.attempt(&opener);
+                if tried.count == 1 {
+                    // Waiting for a tunnel may have taken long; another attempt comes at once.
+                    self.request.take_time(self.ways.record.age());
+                }
                 let has_fields = !self.request.head.headers.is_empty();
                 tried.may_move = empty && tried.may_lose_one(self.request.head);
                 let outcome = Watched {
@@ -189,6 +193,7 @@ fn failure(error: &OpenError) -> Failure {
         OpenError::Request(_) => Cause::BadRequest,
         OpenError::HeadTooLarge => Cause::HeadTooLarge,
         OpenError::NoNamedServices => Cause::UnknownService,
+        OpenError::NoUpgrades => Cause::UpgradeRefused,
         _ => Cause::PeerReset,
     };
     Failure::new(cause, error.to_string())

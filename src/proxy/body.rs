@@ -27,6 +27,7 @@ impl Cut for BodyError {
             Self::Protocol(_) | Self::Length => Cause::PeerProtocol,
             Self::HeldBack => Cause::NotRead,
             Self::Idle => Cause::Idle,
+            Self::Late => Cause::Deadline,
         }
     }
 }
@@ -53,7 +54,7 @@ impl<B: Body> ExchangeBody<B> {
 
     /// A text of our own.
     pub(crate) fn told(text: Bytes, record: Record) -> Self {
-        Self::new(Source::Told(Some(text)), record)
+        Self::new(Source::Told(Some(text).filter(|text| !text.is_empty())), record)
     }
 
     fn new(source: Source<B>, record: Record) -> Self {

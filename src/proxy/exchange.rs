@@ -16,6 +16,7 @@ use super::record::Record;
 use super::upload::Upload;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
+use crate::message::grpc;
 
 /// A request that is ready to be sent, and who carries it how long.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub struct Exchange<'a, F> {
     pub request: Outgoing<'a>,
     /// How long the response may take to begin, from when it is no longer the client's turn.
     pub deadline: &'a Duration,
-    /// How long its client may rest.
-    pub pace: &'a Pace,
+    /// How long its client may rest; `None`: the deadline counts from the start, whoever's turn it is.
+    pub pace: Option<&'a Pace>,
 }
 
 impl<F: Find> Exchange<'_, F> {
@@ -49,8 +50,8 @@ impl<F: Find> Exchange<'_, F> {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let progress = body.as_ref().and_then(Upload::progress);
-        let limits = Limits { answer: self.deadline, pace: self.pace };
+        let progress = self.pace.and_then(|_| body.as_ref()).and_then(Upload::progress);
+        let limits = Limits { answer: self.deadline, pace: self.pace.unwrap_or(&Pace::NONE) };
         let ways = Ways { find: &mut self.find, record };
         let attempts = Attempts { ways, request: &mut self.request };
         let outcome = within(limits, progress.as_deref(), pin!(attempts.run(body))).await;
@@ -92,7 +93,7 @@ pub fn answer<B: Body>(outcome: Result<Response<B>, Failure>, mut record: Record
         Err(failure) => {
             tracing::debug!(cause = failure.cause().label(), details = failure.details(), "exchange failed");
             record.fail(&failure);
-            let response = failure.response();
+            let response = if record.is_call() { grpc::response(&failure) } else { failure.response() };
             record.responded(response.status());
             response.map(|text| ExchangeBody::told(text, record))
         }

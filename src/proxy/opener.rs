@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, request};
@@ -10,6 +11,7 @@ use http_body::Body;
 use crate::id::{Place, ServiceName, TunnelId};
 use crate::message::BoxError;
 use crate::message::failure::Failure;
+use crate::message::grpc;
 use crate::message::interim::InformationalSink;
 use crate::registry::Handle;
 use crate::transport::{
@@ -58,6 +60,20 @@ pub struct Outgoing<'a> {
     /// Where interim (1xx) responses go.
     pub interim: &'a InformationalSink,
 }
+
+impl Outgoing<'_> {
+    /// Takes the time that has passed since the head was read from the time that its client gives a call.
+    pub(super) fn take_time(&mut self, passed: Duration) {
+        if passed >= WORTH_TELLING
+            && let Some(allowed) = grpc::timeout(&self.head.headers)
+        {
+            grpc::set_timeout(&mut self.head.headers, allowed.saturating_sub(passed));
+        }
+    }
+}
+
+/// Less than this is not taken from the time that the other end is told.
+const WORTH_TELLING: Duration = Duration::from_millis(10);
 
 /// Finds the ways to where one request goes.
 pub trait Find: Send + Sync {
@@ -130,4 +146,22 @@ where
         answer.tie_upload(task.abort_handle());
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn the_time_that_has_passed_is_taken_from_what_the_other_end_is_told() {
+        let interim = InformationalSink::new(|_| {});
+        for (passed, told) in [(1, "2S"), (500, "1500000u"), (5000, "1n")] {
+            let mut head = Request::post("http://a/").header("grpc-timeout", "2S").body(()).unwrap().into_parts().0;
+            let mut request = Outgoing { service: None, head: &mut head, interim: &interim };
+            request.take_time(Duration::from_millis(passed));
+            assert_eq!(head.headers["grpc-timeout"], told, "after {passed} ms");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{StatusCode, request};
+use http::{StatusCode, Version, request};
 use http_body::Body;
 
 use self::line::{Line, Origin};
@@ -20,6 +20,7 @@ use super::opener::Opener;
 use super::upload::{Progress, Upload};
 use crate::id::{HostId, ServiceName, TenantId};
 use crate::message::failure::{Cause, Failure};
+use crate::message::grpc;
 use crate::message::violation::Violation;
 use crate::telemetry::{Direction, ExchangeMetrics, ExchangeRecord, Limiter, Metrics, Outcome, Side};
 use crate::transport::{StreamRefusal, TunnelFacts};
@@ -67,7 +68,11 @@ impl Recorder {
     /// The same, logged as `log` says.
     pub fn begin_with(&self, log: AccessLog, head: &request::Parts, remote: Option<SocketAddr>) -> Record {
         let line = log.is_wanted().then(|| Box::new(Line::new(self.origin(log), head, remote)));
-        Record { counted: self.metrics.begin(), uploads: None, line }
+        // What came through a tunnel has no version of its own; a client of HTTP/1 has no use for an answer of gRPC.
+        let may_call = self.side == Side::Target || head.version >= Version::HTTP_2;
+        let mut counted = self.metrics.begin();
+        counted.is_call = may_call && grpc::is_call(head);
+        Record { counted, uploads: None, line }
     }
 
     fn origin(&self, log: AccessLog) -> Origin {
@@ -124,8 +129,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether the client waits for an answer of gRPC.
+    pub(crate) fn is_call(&self) -> bool {
+        self.counted.is_call
+    }
+
     /// How long ago the request was read.
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.counted.elapsed()
     }
 

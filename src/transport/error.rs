@@ -54,6 +54,9 @@ pub enum OpenError {
     /// The other end exports no services by name: an Envoy decides by host and path alone.
     #[error("the other end of this tunnel has no services with names")]
     NoNamedServices,
+    /// The other end takes no extended CONNECT, by which another protocol than HTTP is asked for.
+    #[error("the other end of this tunnel carries no other protocol than HTTP")]
+    NoUpgrades,
     /// The request itself cannot be expressed: it has no authority.
     #[error("the request cannot be sent: {0}")]
     Request(&'static str),
@@ -75,7 +78,9 @@ impl From<BodyError> for OpenError {
             BodyError::Reset(code) => Self::Reset(code),
             BodyError::Protocol(error) => Self::Protocol(error),
             BodyError::TunnelLost(lost) => Self::TunnelLost(lost),
-            BodyError::Length | BodyError::Source(_) | BodyError::Idle => Self::Reset(StreamCode::Protocol),
+            BodyError::Length | BodyError::Source(_) | BodyError::Idle | BodyError::Late => {
+                Self::Reset(StreamCode::Protocol)
+            }
             BodyError::HeldBack => Self::Reset(StreamCode::Limit),
         }
     }
@@ -125,6 +130,9 @@ pub enum BodyError {
     /// This end gave it up: nothing moved for too long.
     #[error("nothing moved for too long")]
     Idle,
+    /// This end gave it up: the time that its client had set was over.
+    #[error("the time that the client had set is over")]
+    Late,
 }
 
 /// Why a tunnel is gone, as far as this end knows.

@@ -8,13 +8,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Response, request, response};
+use http::{Method, Response, request, response};
 use http_body::Body;
 use tokio::task::AbortHandle;
 
 use crate::id::ServiceName;
 use crate::message::BoxError;
 use crate::message::interim::Allowance;
+use crate::message::upgrade::Protocol;
 use crate::protocol::stream::StreamError;
 use crate::transport::body::RecvBody;
 use crate::transport::error::{OpenError, SendError};
@@ -39,6 +40,18 @@ pub enum HeadParts<'a> {
     Lent(&'a request::Parts),
     /// They may be left without fields, which saves the copy.
     Given(&'a mut request::Parts),
+}
+
+/// The protocol that a request wants to go on in. spec: ST-15
+///
+/// # Errors
+///
+/// It is a CONNECT without one, which is no exchange.
+pub(super) fn asked_protocol(parts: &request::Parts) -> Result<Option<&Protocol>, OpenError> {
+    if parts.method != Method::CONNECT {
+        return Ok(None);
+    }
+    parts.extensions.get::<Protocol>().map(Some).ok_or(OpenError::Request("CONNECT is not an exchange"))
 }
 
 impl HeadParts<'_> {

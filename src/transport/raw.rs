@@ -55,7 +55,9 @@ impl From<BodyError> for RawError {
             BodyError::Protocol(error) => Self::Protocol(error),
             BodyError::Reset(code) => Self::Reset(code),
             BodyError::TunnelLost(lost) => Self::TunnelLost(lost),
-            BodyError::Length | BodyError::Source(_) | BodyError::Idle => Self::Reset(StreamCode::Internal),
+            BodyError::Length | BodyError::Source(_) | BodyError::Idle | BodyError::Late => {
+                Self::Reset(StreamCode::Internal)
+            }
             BodyError::HeldBack => Self::HeldBack,
         }
     }

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use tracing::debug;
 
 use crate::message::BoxError;
@@ -51,7 +51,8 @@ where
 /// Why [`HttpService`] takes no raw stream and no flow.
 const HTTP_ONLY: &str = "this initiator serves HTTP only";
 
-/// Takes the HTTP part of what arrives with a [`Serve`], and refuses the rest.
+/// Takes the HTTP part of what arrives with a [`Serve`], and refuses the rest: raw streams, flows, and requests that want to go
+/// on in another protocol.
 #[derive(Debug, Clone)]
 pub struct HttpService<S>(pub S);
 
@@ -81,6 +82,12 @@ impl<S: Serve + Sync> Accept for HttpService<S> {
             Ok(arrival) => arrival,
             Err(refusing) => return refusing.await,
         };
+        if parts.method == Method::CONNECT {
+            let mut answer = Response::new(http_body_util::Empty::new());
+            *answer.status_mut() = StatusCode::NOT_IMPLEMENTED;
+            // Whoever has gone needs no answer.
+            return drop(responder.respond(answer).await);
+        }
         let interim = Arc::new(Queue::new(true));
         let mut request = Request::from_parts(parts, body);
         if let Some(service) = service {

@@ -4,6 +4,7 @@
 mod admin;
 mod authorization;
 mod auto;
+mod calls;
 mod certificates;
 mod cli;
 mod drain;
@@ -27,3 +28,4 @@ mod support;
 mod targets;
 mod tunnel;
 mod unreachable;
+mod upgrades;

@@ -61,6 +61,16 @@ impl RawPeer {
         self.stream.write_all(bytes.as_ref()).await
     }
 
+    /// Half-closes: no more will be sent.
+    pub(crate) async fn finish(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+
+    /// Resets the connection.
+    pub(crate) fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
     /// Waits until the other side is gone, however it went.
     pub(crate) async fn gone(&mut self) {
         while matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..)) {}

@@ -323,6 +323,12 @@ pub(super) const KEYS: &[Key] = &[
     key("services[].rewrite[].set.name", "Its name.", "x-site"),
     key("services[].rewrite[].set.value", "Its value, at most 8 KiB; it is shown nowhere.", "edge-17").form(SECRET),
     key("services[].rewrite[].remove", "No field of this name reaches the target.", "cookie"),
+    key(
+        "services[].upgrades",
+        "The protocols beside WebSocket that a request may go on in, as it names them in Upgrade; others are answered 501.",
+        "[tcp]",
+    )
+    .form("a list of names of protocols"),
     key("admin", "Where the process can be asked how it is and told to drain; keep it on loopback or a Unix socket.", "\"127.0.0.1:9901\""),
     section("metrics", "What can be scraped, and from where; the admin listener has the metrics as well."),
     key(

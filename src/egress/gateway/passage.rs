@@ -1,30 +1,66 @@
 //! The body of an exchange's response on its way to the client.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::time::Rest;
 use crate::egress::quiet::Quiet;
+use crate::message::grpc;
+use crate::proxy::body::Cut;
 use crate::proxy::{ExchangeBody, Progress, UnderWay};
 use crate::transport::BodyError;
 
 /// What came through a tunnel, or the text of a failure. As long as it lives the exchange counts as one of its connection;
-/// it is cut when nothing moves any more.
+/// it is cut when nothing moves any more, and a call of gRPC that is cut ends with the trailers that say so.
 #[derive(Debug)]
 pub(in crate::egress) struct Passage<B> {
     body: ExchangeBody<B>,
     under_way: UnderWay,
     upload: Option<Arc<Progress>>,
-    quiet: Quiet,
+    watch: Watch,
+    /// It was given up, and that was told.
+    is_over: bool,
+}
+
+/// What ends a response that rests.
+#[derive(Debug)]
+enum Watch {
+    Paced(Quiet),
+    Free,
+    Call(Option<(Instant, Option<Pin<Box<Sleep>>>)>),
 }
 
 impl<B> Passage<B> {
     /// `upload`: how what is left of the request is getting on.
-    pub(super) fn new(body: ExchangeBody<B>, under_way: UnderWay, upload: Option<Arc<Progress>>) -> Self {
-        Self { body, under_way, upload, quiet: Quiet::default() }
+    pub(super) fn new(body: ExchangeBody<B>, under_way: UnderWay, upload: Option<Arc<Progress>>, rest: Rest) -> Self {
+        let watch = match rest {
+            Rest::Paced => Watch::Paced(Quiet::default()),
+            Rest::Free => Watch::Free,
+            Rest::Call => Watch::Call(None),
+            Rest::CallUntil(end) => Watch::Call(Some((end, None))),
+        };
+        Self { body, under_way, upload, watch, is_over: false }
+    }
+
+    /// Ready, with what is to be told, when it has rested for too long.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        match &mut self.watch {
+            Watch::Paced(quiet) => {
+                let uploaded = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+                quiet.poll(self.under_way.pace().exchange_idle, uploaded, cx).map(|()| BodyError::Idle)
+            }
+            Watch::Call(Some((end, sleep))) => {
+                let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(*end)));
+                sleep.as_mut().poll(cx).map(|()| BodyError::Late)
+            }
+            Watch::Free | Watch::Call(None) => Poll::Pending,
+        }
     }
 }
 
@@ -37,18 +73,32 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            this.quiet.moves();
-            return Poll::Ready(frame);
+        if this.is_over {
+            return Poll::Ready(None);
         }
-        let uploaded = this.upload.as_ref().map_or(0, |upload| upload.bytes());
-        ready!(this.quiet.poll(this.under_way.pace().exchange_idle, uploaded, cx));
-        this.body.give_up(&BodyError::Idle);
-        Poll::Ready(Some(Err(BodyError::Idle)))
+        let error = match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => error,
+            Poll::Ready(frame) => {
+                if let Watch::Paced(quiet) = &mut this.watch {
+                    quiet.moves();
+                }
+                return Poll::Ready(frame);
+            }
+            Poll::Pending => {
+                let error = ready!(this.poll_rest(cx));
+                this.body.give_up(&error);
+                error
+            }
+        };
+        this.is_over = true;
+        Poll::Ready(Some(match this.watch {
+            Watch::Call(_) => Ok(Frame::trailers(grpc::trailers(error.cause(), &error))),
+            Watch::Paced(_) | Watch::Free => Err(error),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.is_over || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

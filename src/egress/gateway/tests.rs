@@ -1,3 +1,5 @@
+mod rests;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -37,12 +39,15 @@ enum Step {
     Hangs,
     /// Answers, and cuts the body.
     Cuts,
+    /// Answers with a body of this type, of which nothing comes.
+    Rests(&'static str),
 }
 
 /// A response's body.
 enum Answer {
     Whole(Option<Bytes>),
     Cut,
+    Resting,
 }
 
 impl Body for Answer {
@@ -53,6 +58,7 @@ impl Body for Answer {
         Poll::Ready(match self.get_mut() {
             Self::Whole(data) => data.take().map(|data| Ok(Frame::data(data))),
             Self::Cut => Some(Err(BodyError::Reset(StreamCode::Truncated))),
+            Self::Resting => return Poll::Pending,
         })
     }
 }
@@ -119,6 +125,9 @@ impl Opener for Fake {
             },
             Step::FailsLater(error) => Err(error),
             Step::Cuts => Ok(Response::new(Answer::Cut)),
+            Step::Rests(content_type) => {
+                Ok(Response::builder().header("content-type", content_type).body(Answer::Resting).unwrap())
+            }
             Step::FailsFirst(_) | Step::Hangs => std::future::pending().await,
         }
     }

@@ -39,9 +39,24 @@ pub(super) struct RequestState {
     informational: Arc<Queue>,
 }
 
+impl RequestState {
+    pub(super) fn without_body(terms: Terms, informational: Arc<Queue>) -> Self {
+        Self { terms, expects: false, upload: None, responds: false, informational }
+    }
+
+    /// What is left to be said before the response.
+    pub(super) fn close(&self) -> impl Iterator<Item = Response<()>> + use<> {
+        self.informational.close().into_iter()
+    }
+}
+
 impl<T: Socket> Connection<T> {
     /// Serves one request. `Ok`: the connection is ready for the next.
-    pub(super) async fn exchange<S: ExchangeService>(&mut self, service: &S, head: Head) -> Result<(), Stop> {
+    pub(super) async fn exchange<S: ExchangeService>(&mut self, service: &S, mut head: Head) -> Result<(), Stop> {
+        if let Some(offer) = head.offer.take() {
+            // Rare, and apart from the future of every exchange.
+            return Box::pin(self.offered(service, head, offer)).await;
+        }
         Queue::renew(&mut self.interim, head.terms.version == Version::HTTP_11);
         let informational = Arc::clone(&self.interim);
         let sink = InformationalSink::from(Arc::clone(&informational));
@@ -82,7 +97,7 @@ impl<T: Socket> Connection<T> {
     }
 
     /// Waits for the response head, and drops the service's work when nobody waits for it any more.
-    async fn answer<F: Future>(&mut self, call: F, state: &mut RequestState) -> Result<F::Output, Stop> {
+    pub(super) async fn answer<F: Future>(&mut self, call: F, state: &mut RequestState) -> Result<F::Output, Stop> {
         let mut call = pin!(call);
         poll_fn(|cx| match call.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Ok(response)),
@@ -129,7 +144,7 @@ impl<T: Socket> Connection<T> {
         if self.input.eof && !self.settings.half_close { Poll::Ready(Stop::Gone) } else { Poll::Pending }
     }
 
-    async fn respond<B>(&mut self, response: Response<B>, mut state: RequestState) -> Result<(), Stop>
+    pub(super) async fn respond<B>(&mut self, response: Response<B>, mut state: RequestState) -> Result<(), Stop>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
@@ -200,7 +215,7 @@ impl<T: Socket> Connection<T> {
         .await
     }
 
-    fn poll_send<B>(
+    pub(super) fn poll_send<B>(
         &mut self,
         cx: &mut Context<'_>,
         writer: &mut BodyWriter,

@@ -3,12 +3,13 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, TE, UPGRADE};
+use http::header::TE;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Version};
 
 use crate::message::persistence::{has_token, keeps_alive};
 use crate::message::section::{MAX_FIELDS, SectionEnd, append};
+use crate::message::upgrade::{self, Offer};
 use crate::message::validate::{self, Framing};
 use crate::message::violation::Violation;
 
@@ -20,6 +21,8 @@ pub(super) struct Head {
     /// The sender waits for `100 Continue`.
     pub(super) expects: bool,
     pub(super) terms: Terms,
+    /// What the sender offers to go on with.
+    pub(super) offer: Option<Offer>,
 }
 
 /// What a request lets its response do.
@@ -133,7 +136,7 @@ fn split_host(bytes: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(Option<A
 fn finish(mut request: Request<()>) -> Result<Head, Violation> {
     let version = request.version();
     let framing = validate::request_framing(version, request.headers())?;
-    refuse_upgrade(version, request.headers())?;
+    let offer = offer(&request, framing)?;
     let terms = Terms {
         version,
         is_head: request.method() == Method::HEAD,
@@ -141,17 +144,20 @@ fn finish(mut request: Request<()>) -> Result<Head, Violation> {
         takes_trailers: version == Version::HTTP_11 && has_token(request.headers(), &TE, "trailers"),
     };
     let expects = validate::expects_continue(&mut request, framing != Framing::None)?;
-    Ok(Head { request, framing, expects, terms })
+    Ok(Head { request, framing, expects, terms, offer })
 }
 
-/// No upgrade is carried through a tunnel. HTTP/1.0 has none (RFC 9110 section 7.8), and HTTP/2 in the clear is an offer for
-/// this connection that everybody may ignore (RFC 9113 section 3.1).
-fn refuse_upgrade(version: Version, fields: &HeaderMap) -> Result<(), Violation> {
-    let is_offered = version == Version::HTTP_11
-        && fields.contains_key(UPGRADE)
-        && has_token(fields, &CONNECTION, "upgrade")
-        && !has_token(fields, &UPGRADE, "h2c");
-    if is_offered { Err(Violation::Upgrade) } else { Ok(()) }
+/// An Upgrade is carried as an extended CONNECT, which has neither another method nor a body of its own. HTTP/1.0 has none
+/// (RFC 9110 section 7.8).
+fn offer(request: &Request<()>, framing: Framing) -> Result<Option<Offer>, Violation> {
+    if request.version() != Version::HTTP_11 {
+        return Ok(None);
+    }
+    let offer = upgrade::offered(request.headers())?;
+    if offer.is_some() && (request.method() != Method::GET || framing != Framing::None) {
+        return Err(Violation::Upgrade);
+    }
+    Ok(offer)
 }
 
 #[cfg(test)]
@@ -223,17 +229,22 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_refused_and_not_forgotten() {
-        let with = |version: &str, lines: &str| read(&format!("GET / HTTP/{version}\r\nHost: h\r\n{lines}\r\n"));
-        for upgrade in [
-            "Connection: Upgrade\r\nUpgrade: websocket\r\n",
-            "Connection: keep-alive, upgrade\r\nUpgrade: TLS/1.3, x\r\n",
-        ] {
-            assert_eq!(with("1.1", upgrade).unwrap_err(), Violation::Upgrade, "{upgrade:?}");
-            assert!(with("1.0", upgrade).is_ok(), "HTTP/1.0 has none");
+    fn an_upgrade_is_taken_along_or_refused_and_not_forgotten() {
+        let of = |method: &str, version: &str, lines: &str| {
+            let text = format!("{method} / HTTP/{version}\r\nHost: h\r\n{lines}\r\n");
+            read(&text).map(|head| head.unwrap().offer.map(|offer| offer.protocol.as_str().to_owned()))
+        };
+        let websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let other = "Connection: keep-alive, upgrade\r\nUpgrade: TLS/1.3, x\r\n";
+        for (lines, protocol) in [(websocket, "websocket"), (other, "TLS/1.3")] {
+            assert_eq!(of("GET", "1.1", lines), Ok(Some(protocol.to_owned())));
+            assert_eq!(of("GET", "1.0", lines), Ok(None), "HTTP/1.0 has none");
+            assert_eq!(of("POST", "1.1", lines), Err(Violation::Upgrade));
+            assert_eq!(of("GET", "1.1", &format!("{lines}Content-Length: 1\r\n")), Err(Violation::Upgrade));
         }
         for none in ["Upgrade: websocket\r\n", "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\n"] {
-            assert!(with("1.1", none).is_ok(), "{none:?}");
+            assert_eq!(of("GET", "1.1", none), Ok(None), "{none:?}");
         }
     }
 

@@ -112,6 +112,18 @@ pub(super) fn write_informational(response: &Response<()>, out: &mut Output) {
     out.put(b"\r\n");
 }
 
+/// Writes the head that says that the connection goes on in this protocol.
+pub(super) fn write_switch(parts: &response::Parts, protocol: &str, date: &mut DateCache, out: &mut Output) {
+    status_line(StatusCode::SWITCHING_PROTOCOLS, out);
+    fields(&parts.headers, out);
+    if !parts.headers.contains_key(DATE) {
+        field(&DATE, date.now().as_bytes(), out);
+    }
+    out.put(b"connection: upgrade\r\nupgrade: ");
+    out.put(protocol.as_bytes());
+    out.put(b"\r\n\r\n");
+}
+
 fn status_line(status: StatusCode, out: &mut Output) {
     if status == StatusCode::OK {
         return out.put(b"HTTP/1.1 200 OK\r\n");

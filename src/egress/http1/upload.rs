@@ -1,6 +1,7 @@
 //! The way of a request body from the task that owns the socket into the hands of whoever reads it.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -40,9 +41,20 @@ struct Queue {
 /// The end at the socket.
 #[derive(Debug)]
 pub(super) struct Upload {
-    decoder: Decoder,
+    coding: Coding,
     queue: Arc<Mutex<Queue>>,
 }
+
+/// How the end of what comes is found.
+#[derive(Debug)]
+enum Coding {
+    Framed(Decoder),
+    /// It is the end of the connection's incoming bytes.
+    Endless,
+}
+
+/// How much of what has no end of its own is asked for at once, bytes.
+const ENDLESS_READ: usize = 64 * 1024;
 
 /// The reader's end.
 #[derive(Debug)]
@@ -55,7 +67,13 @@ pub(in crate::egress) struct Download {
 pub(super) fn upload(decoder: Decoder) -> (Upload, Download) {
     let queue = Arc::new(Mutex::new(Queue::default()));
     let remaining = if let Decoder::Length(length) = decoder { Some(length) } else { None };
-    (Upload { decoder, queue: Arc::clone(&queue) }, Download { queue, remaining })
+    (Upload { coding: Coding::Framed(decoder), queue: Arc::clone(&queue) }, Download { queue, remaining })
+}
+
+/// Joins the rest of a connection to a reader.
+pub(super) fn endless() -> (Upload, Download) {
+    let queue = Arc::new(Mutex::new(Queue::default()));
+    (Upload { coding: Coding::Endless, queue: Arc::clone(&queue) }, Download { queue, remaining: None })
 }
 
 impl Upload {
@@ -69,15 +87,42 @@ impl Upload {
         loop {
             ready!(lock(&self.queue).poll_room(cx));
             match self.step(&mut input.buf) {
-                Ok(true) if self.decoder.is_done() => return Poll::Ready(Ok(())),
+                Ok(true) if self.is_done() => return Poll::Ready(Ok(())),
                 Ok(true) => {}
-                Ok(false) => match ready!(input.poll_fill(io, cx, self.decoder.wanted())) {
+                Ok(false) => match ready!(self.poll_fill(io, cx, input)) {
                     Ok(length) if length > 0 => {}
+                    Ok(_) if matches!(self.coding, Coding::Endless) => {
+                        self.end();
+                        return Poll::Ready(Ok(()));
+                    }
                     _ => return Poll::Ready(Err(Stop::Gone)),
                 },
                 Err(stop) => return Poll::Ready(Err(stop)),
             }
         }
+    }
+
+    fn poll_fill<T: AsyncRead + Unpin>(
+        &self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+        input: &mut Input,
+    ) -> Poll<io::Result<usize>> {
+        match &self.coding {
+            Coding::Framed(decoder) => input.poll_fill(io, cx, decoder.wanted()),
+            // Its end may have been read already.
+            Coding::Endless if input.eof => Poll::Ready(Ok(0)),
+            Coding::Endless => input.poll_fill(io, cx, ENDLESS_READ),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(&self.coding, Coding::Framed(decoder) if decoder.is_done())
+    }
+
+    /// Nothing more comes, and what came is whole.
+    pub(super) fn end(&self) {
+        lock(&self.queue).finish(Ok(None));
     }
 
     /// A number that rises with all that the reader takes.
@@ -97,7 +142,11 @@ impl Upload {
 
     /// Hands on one piece, if there is one in `buf`.
     fn step(&mut self, buf: &mut BytesMut) -> Result<bool, Stop> {
-        let piece = match self.decoder.decode(buf) {
+        let decoded = match &mut self.coding {
+            Coding::Framed(decoder) => decoder.decode(buf),
+            Coding::Endless => Ok((!buf.is_empty()).then(|| Piece::Data(buf.split().freeze()))),
+        };
+        let piece = match decoded {
             Ok(Some(piece)) => piece,
             Ok(None) => return Ok(false),
             Err(violation) => {
@@ -113,7 +162,7 @@ impl Upload {
         match piece {
             Piece::Data(data) => {
                 queue.push(data);
-                if self.decoder.is_done() {
+                if self.is_done() {
                     queue.finish(Ok(None));
                 }
             }

@@ -143,6 +143,23 @@ impl<T: Socket> Connection<T> {
         }
     }
 
+    /// Ready when the connection is to end because what was written is not read.
+    pub(super) fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        loop {
+            let now = Instant::now();
+            let Some(ends) = self.stalls_until(now) else {
+                self.stalled = None;
+                return Poll::Pending;
+            };
+            if ends <= now {
+                self.ahead.budget.count(Limit::Unread);
+                return Poll::Ready(Stop::Reset);
+            }
+            self.timer.set(ends);
+            ready!(self.timer.poll(cx));
+        }
+    }
+
     /// Whether a sender that is held back is known to be gone: the kernel says so, or its end was found behind what it sent.
     fn has_left(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         while !self.input.eof && self.ahead.allows(self.input.buf.len(), now) {

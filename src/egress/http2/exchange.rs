@@ -24,6 +24,7 @@ use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::{ANY_TRAILERS, OnCut, Terms, send_body_through};
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::length;
+use crate::message::upgrade::Protocol;
 use crate::message::validate;
 use crate::message::violation::Violation;
 
@@ -85,6 +86,10 @@ fn admit<S>(mut request: Request<RecvStream>, serving: &Serving<S>) -> Result<Re
     let has_body = !request.body().is_end_stream();
     validate::expects_continue(&mut request, has_body)?;
     let (mut parts, stream) = request.into_parts();
+    if let Some(asked) = parts.extensions.remove::<h2::ext::Protocol>() {
+        // spec: ST-15
+        parts.extensions.insert(Protocol::new(asked.as_str()).ok_or(Violation::Upgrade)?);
+    }
     let (max_fields, max_bytes) = (serving.settings.max_head_fields, serving.settings.max_head_bytes);
     let scheme = if serving.info.tls { Scheme::HTTPS } else { Scheme::HTTP };
     let length = validate::http2_request(&mut parts, &scheme, max_fields)?;

@@ -16,6 +16,7 @@ use crate::initiator::targets::{Prepared, Step, TargetBody, TargetClient};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::SendInterim;
+use crate::message::upgrade::Protocol;
 use crate::proxy::Record;
 use crate::proxy::body::Cut;
 use crate::telemetry::Limiter;
@@ -29,6 +30,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct Exported {
     client: TargetClient,
     steps: Vec<Step>,
+    /// The protocols beside WebSocket that a request may go on in.
+    upgrades: Vec<String>,
     watch: Arc<Watch>,
 }
 
@@ -44,9 +47,9 @@ impl Exported {
     ///
     /// The settings of TLS to the target cannot be used.
     pub(super) fn new(settings: ServiceSettings) -> Result<Self, TlsError> {
-        let ServiceSettings { name, target, connections, rewrite: steps, .. } = settings;
+        let ServiceSettings { name, target, connections, rewrite: steps, upgrades, .. } = settings;
         let watch = Watch { name, target: target.to_string().into(), warnings: Limiter::new(MAX_WARNINGS, MINUTE) };
-        Ok(Self { client: TargetClient::new(&target, connections)?, steps, watch: Arc::new(watch) })
+        Ok(Self { client: TargetClient::new(&target, connections)?, steps, upgrades, watch: Arc::new(watch) })
     }
 
     pub(super) fn name(&self) -> &ServiceName {
@@ -63,9 +66,21 @@ impl Exported {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         record.served(&self.watch.name, &self.watch.target);
+        if let Some(protocol) = head.extensions.get::<Protocol>() {
+            self.check_upgrade(protocol)?;
+        }
         let mut prepared = Prepared::new(head, record.counted_upload(body))?;
         prepared.rewrite(&self.steps)?;
         Ok(prepared)
+    }
+
+    /// WebSockets are for every service, other protocols where they are allowed by name. spec: ST-25
+    fn check_upgrade(&self, protocol: &Protocol) -> Result<(), Failure> {
+        if protocol.is_websocket() || self.upgrades.iter().any(|allowed| protocol.is(allowed)) {
+            return Ok(());
+        }
+        let details = format!("the service {} takes no Upgrade to {}", self.watch.name, protocol.as_str());
+        Err(Failure::new(Cause::UpgradeRefused, details))
     }
 
     /// Sends a request to the target; [`Self::received`] takes what comes of it.
@@ -126,6 +141,7 @@ const fn is_of_target(cause: Cause) -> bool {
             | C::TargetProtocol
             | C::TargetHeadTooLarge
             | C::TargetCut
+            | C::UpgradeFailed
     )
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::http1::Http1Body;
+use super::http1::{Http1Body, Switched};
 use super::http2::Http2Body;
 use crate::message::BoxError;
 
@@ -17,6 +17,7 @@ pub struct TargetBody(Kind);
 enum Kind {
     Http1(Http1Body),
     Http2(Http2Body),
+    Switched(Box<Switched>),
 }
 
 impl From<Http1Body> for TargetBody {
@@ -31,6 +32,12 @@ impl From<Http2Body> for TargetBody {
     }
 }
 
+impl From<Switched> for TargetBody {
+    fn from(body: Switched) -> Self {
+        Self(Kind::Switched(Box::new(body)))
+    }
+}
+
 impl Body for TargetBody {
     type Data = Bytes;
     type Error = BoxError;
@@ -39,6 +46,7 @@ impl Body for TargetBody {
         match &mut self.get_mut().0 {
             Kind::Http1(body) => Pin::new(body).poll_frame(cx),
             Kind::Http2(body) => Pin::new(body).poll_frame(cx),
+            Kind::Switched(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -46,6 +54,7 @@ impl Body for TargetBody {
         match &self.0 {
             Kind::Http1(body) => body.is_end_stream(),
             Kind::Http2(body) => body.is_end_stream(),
+            Kind::Switched(body) => body.is_end_stream(),
         }
     }
 
@@ -53,6 +62,7 @@ impl Body for TargetBody {
         match &self.0 {
             Kind::Http1(body) => body.size_hint(),
             Kind::Http2(body) => body.size_hint(),
+            Kind::Switched(body) => body.size_hint(),
         }
     }
 }

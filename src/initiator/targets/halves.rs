@@ -49,6 +49,16 @@ impl ReadHalf {
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Dropping it, and the other half, resets the connection instead of ending it.
+    pub(super) fn reset_on_drop(&self) {
+        tell(match self {
+            Self::Tcp(half) => half.as_ref().set_zero_linger(),
+            // A socket of the file system knows no reset.
+            Self::Unix(_) => Ok(()),
+            Self::Tls(half) => half.reset_on_drop(),
+        });
+    }
+
     /// As [`Self::is_silent`], and wakes the caller once the target says something.
     pub(super) fn stays_silent(&self, cx: &mut Context<'_>) -> bool {
         let ready = |cx: &mut Context<'_>| match self {
@@ -58,6 +68,23 @@ impl ReadHalf {
         };
         // Ready only until asked: the first look finds out, and clears what was old news.
         self.is_silent() && (!ready(cx) || self.is_silent() && !ready(cx))
+    }
+}
+
+impl WriteHalf {
+    /// As [`ReadHalf::reset_on_drop`].
+    pub(super) fn reset_on_drop(&self) {
+        tell(match self {
+            Self::Tcp(half) => half.as_ref().set_zero_linger(),
+            Self::Unix(_) => Ok(()),
+            Self::Tls(half) => half.reset_on_drop(),
+        });
+    }
+}
+
+fn tell(prepared: io::Result<()>) {
+    if let Err(error) = prepared {
+        tracing::debug!(%error, "a connection to a target cannot be reset and is closed instead");
     }
 }
 

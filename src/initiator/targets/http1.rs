@@ -12,6 +12,7 @@ mod patience;
 mod pool;
 mod request;
 mod send;
+mod switch;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use self::attempt::{Attempt, Failed};
 pub(super) use self::body::Http1Body;
 use self::connection::Connection;
 use self::pool::Pool;
+pub(super) use self::switch::{Answer, Switched};
 use super::connect::Dialer;
 use super::outbound::Outbound;
 use super::settings::TargetSettings;

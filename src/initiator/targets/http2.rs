@@ -7,11 +7,12 @@ mod liveness;
 mod shared;
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, SendStream};
+use http::header::CONTENT_LENGTH;
 use http::uri::Scheme;
 use http::{Method, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -88,8 +89,12 @@ impl Client {
         let (mut sender, open) = self.sender().await?;
         let answers_head = outbound.method == Method::HEAD;
         let declared = outbound.declared;
+        let switches = outbound.protocol.is_some();
+        if switches {
+            self.connection.check_switches(&sender, &open).await?;
+        }
         let request = outbound.into_http2(self.scheme.clone())?;
-        let ends = matches!(&upload, Upload::Whole(data) if data.is_empty());
+        let ends = !switches && matches!(&upload, Upload::Whole(data) if data.is_empty());
         let (mut response, stream) =
             sender.send_request(request, ends).map_err(|error| Attempt::from(error).explained_by(&open))?;
         let upload = if ends { None } else { start(stream, upload, declared)? };
@@ -99,13 +104,18 @@ impl Client {
             }
             Ok::<_, Attempt>(())
         };
-        let (head, incoming) = match final_head(&mut response, pass_on).await {
+        let (mut head, incoming) = match final_head(&mut response, pass_on).await {
             Ok(head) => head.into_parts(),
             Err(error) => return Err(Box::pin(error.explained_by(&open).with(upload)).await),
         };
+        let switches = switches && head.status.is_success();
+        if switches {
+            // What follows is no body.
+            head.headers.remove(CONTENT_LENGTH);
+        }
         let length = length::of_response(answers_head, head.status, &head.headers);
         let incoming = StreamBody::new(incoming, length, self.rules());
-        Ok(Response::from_parts(head, Http2Body { incoming, _upload: upload, _open: open }))
+        Ok(Response::from_parts(head, Http2Body { incoming, upload, switches, _open: open }))
     }
 
     /// Trailers are judged by size alone: what must not be in them is taken away when they go into the tunnel.
@@ -208,7 +218,9 @@ fn start(mut stream: SendStream<Bytes>, upload: Upload, declared: Option<u64>) -
 pub(super) struct Http2Body {
     incoming: StreamBody,
     /// Keeps the upload going while the response is wanted.
-    _upload: Option<Uploading>,
+    upload: Option<Uploading>,
+    /// It is no response, but one of two directions, of which the other may go on behind its end.
+    switches: bool,
     _open: OpenStream,
 }
 
@@ -217,7 +229,12 @@ impl Body for Http2Body {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.incoming).poll_frame(cx).map_err(BoxError::from)
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let is_over = frame.is_none() || matches!(frame, Some(Ok(_))) && self.incoming.is_end_stream();
+        if self.switches && is_over {
+            self.upload.take().map(AbortOnDropHandle::detach);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The request head as a target is to see it, whatever the target speaks.
 
-use http::header::{HOST, HeaderMap};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 
@@ -9,6 +9,7 @@ use crate::message::cookie;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
 use crate::message::length::content_length;
+use crate::message::upgrade::Protocol;
 
 /// A request head, checked and without the fields of any hop.
 #[derive(Clone)]
@@ -20,6 +21,8 @@ pub(super) struct Outbound {
     pub(super) headers: HeaderMap,
     /// The Content-Length among the fields.
     pub(super) declared: Option<u64>,
+    /// What an extended CONNECT asks for.
+    pub(super) protocol: Option<Box<Protocol>>,
 }
 
 impl Outbound {
@@ -30,15 +33,20 @@ impl Outbound {
     /// `Content-Length` is not one number, or contradicts a body that is whole. Sent as it is, the difference would be
     /// taken from, or left to, the next request on the same connection.
     pub(super) fn new(head: request::Parts) -> Result<Self, Failure> {
-        let request::Parts { method, uri, mut headers, .. } = head;
+        let request::Parts { method, uri, mut headers, mut extensions, .. } = head;
+        let protocol = extensions.remove::<Protocol>().map(Box::new);
         strip_hop_by_hop(&mut headers);
+        if protocol.is_some() {
+            // What follows is no body.
+            headers.remove(CONTENT_LENGTH);
+        }
         cookie::join(&mut headers);
         let declared = content_length(&headers).map_err(|error| Failure::new(Cause::BadRequest, error.to_string()))?;
         let uri = uri.into_parts();
         let host = headers.remove(HOST);
         let authority = uri.authority.or_else(|| Authority::try_from(host?.as_bytes()).ok());
         let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Ok(Self { method, authority, path, headers, declared })
+        Ok(Self { method, authority, path, headers, declared, protocol })
     }
 
     /// A body that is whole has the length that the head declares, if it declares one.
@@ -69,6 +77,9 @@ impl Outbound {
         *request.version_mut() = Version::HTTP_2;
         *request.method_mut() = self.method;
         *request.headers_mut() = self.headers;
+        if let Some(protocol) = self.protocol {
+            request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+        }
         Ok(request)
     }
 }

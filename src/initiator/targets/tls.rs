@@ -127,9 +127,21 @@ impl TlsHalf {
         is_silent(session, &mut socket)
     }
 
+    /// Dropping it, and the other half, resets the connection instead of ending it.
+    pub(super) fn reset_on_drop(&self) -> io::Result<()> {
+        self.lock().get_ref().0.set_zero_linger()
+    }
+
     /// Ready when the socket is, as far as tokio has heard.
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.lock().get_ref().0.poll_read_ready(cx)
+    }
+}
+
+impl TlsWriteHalf {
+    /// As [`TlsHalf::reset_on_drop`].
+    pub(super) fn reset_on_drop(&self) -> io::Result<()> {
+        self.0.reset_on_drop()
     }
 }
 

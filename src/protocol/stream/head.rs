@@ -311,8 +311,9 @@ fn check_target(method: &Method, authority: &str, path: &str, extended: bool) ->
 }
 
 /// Whether a request that came as HTTP/2 has a target that a HEAD could carry: the same rules as for our own frames, so
-/// that no more gets through over one transport than over the other. spec: ST-12, ST-13, TB-7
-pub fn check_http_target(method: &Method, uri: &http::Uri) -> Result<(), Malformed> {
+/// that no more gets through over one transport than over the other. `is_extended`: it is an extended CONNECT. spec: ST-12,
+/// ST-13, TB-7
+pub fn check_http_target(method: &Method, uri: &http::Uri, is_extended: bool) -> Result<(), Malformed> {
     let authority = uri.authority().map_or("", http::uri::Authority::as_str);
     let path = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
     if method.as_str().len() > limits::MAX_METHOD_BYTES {
@@ -322,7 +323,7 @@ pub fn check_http_target(method: &Method, uri: &http::Uri) -> Result<(), Malform
         return Err(Malformed::Invalid("authority"));
     }
     ascii(path.as_bytes(), "path", is_path_byte)?;
-    check_target(method, authority, path, false)
+    check_target(method, authority, path, is_extended)
 }
 
 /// The length that a request's fields promise: one field of digits that fit into 64 bits whatever they are, or none.

@@ -86,7 +86,14 @@ impl ExchangeMetrics {
     pub fn begin(&self) -> ExchangeRecord {
         self.handles.in_flight.increment(1.0);
         let began = Instant::now();
-        ExchangeRecord { metrics: self.clone(), began, status: 0, outcome: Outcome::Open, after_head: false }
+        ExchangeRecord {
+            metrics: self.clone(),
+            began,
+            status: 0,
+            outcome: Outcome::Open,
+            after_head: false,
+            is_call: false,
+        }
     }
 
     /// Bytes of a body passed.
@@ -108,6 +115,8 @@ pub struct ExchangeRecord {
     status: u16,
     outcome: Outcome,
     after_head: bool,
+    /// Whoever made it may note here that its client is told of a failure in another way; nothing counts it.
+    pub is_call: bool,
 }
 
 /// How an exchange stands.

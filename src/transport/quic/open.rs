@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use crate::id::ServiceName;
 use crate::message::BoxError;
 use crate::message::length::of_tunnelled_response;
+use crate::message::upgrade::Protocol;
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::{self, Event, RequestView, ResponseHead, Role, StreamError, StreamType};
 use crate::protocol::wire::Malformed;
@@ -192,13 +193,14 @@ fn encode_head(
     end: bool,
 ) -> Result<(BytesMut, usize), OpenError> {
     let authority = head.uri.authority().ok_or(OpenError::Request("it has no authority"))?;
+    let protocol = open::asked_protocol(head)?;
     let request = RequestView {
         method: &head.method,
         scheme: head.uri.scheme().unwrap_or(&http::uri::Scheme::HTTP),
         authority: authority.as_str(),
         path: head.uri.path_and_query().map_or("/", |path| path.as_str()),
         service,
-        protocol: None,
+        protocol: protocol.map(Protocol::as_str),
         fields: &head.headers,
     };
     Ok(HEAD_ROOM.with_borrow_mut(|room| {

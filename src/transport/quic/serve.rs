@@ -12,6 +12,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tracing::{debug, trace};
 
+use crate::message::upgrade::Protocol;
 use crate::message::violation::Violation;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::flows::FlowError;
@@ -147,13 +148,14 @@ impl NewStream {
         let is_head = head.method == http::Method::HEAD;
         let responder = Responder::new(self.send, is_head);
         let responder = arrival::Responder::quic(responder, self.in_flight);
-        if head.protocol.is_some() {
+        let protocol = head.protocol.as_deref().and_then(Protocol::new);
+        if head.method == http::Method::CONNECT && protocol.is_none() {
             drop(stream);
             // A stream that is gone needs no answer.
             let answering = Box::pin(async move { drop(responder.respond(not_implemented()).await) });
             return Err(Some(NotTaken::answered(self.tunnel, StreamRefusal::connect(), answering)));
         }
-        request(head, end, stream, responder).map_err(|refusal| Some(NotTaken::reset(self.tunnel, refusal)))
+        request((head, protocol), end, stream, responder).map_err(|refusal| Some(NotTaken::reset(self.tunnel, refusal)))
     }
 
     fn service(self, recv: ServiceRecv, open: Open) -> Arrived {
@@ -211,7 +213,7 @@ async fn first(recv: &mut quinn::RecvStream) -> Result<Bytes, quinn::ReadError> 
     Ok(front)
 }
 
-/// The answer to an extended CONNECT, which version 1 leaves to a later one. spec: ST-15
+/// The answer to a CONNECT without a protocol, or with one of our own. spec: ST-25
 fn not_implemented() -> http::Response<http_body_util::Empty<Bytes>> {
     let mut response = http::Response::default();
     *response.status_mut() = http::StatusCode::NOT_IMPLEMENTED;
@@ -220,7 +222,7 @@ fn not_implemented() -> http::Response<http_body_util::Empty<Bytes>> {
 
 /// Turns a head into a request whose body reads on from the stream, unless it is no valid request.
 fn request(
-    head: RequestHead,
+    (head, asked): (RequestHead, Option<Protocol>),
     end: bool,
     stream: MessageStream,
     responder: arrival::Responder,
@@ -240,6 +242,9 @@ fn request(
     parts.method = method;
     parts.uri = uri;
     parts.headers = fields;
+    if let Some(asked) = asked {
+        parts.extensions.insert(asked);
+    }
     Ok(Arrival::Http(HttpArrival { parts, body, service, responder }))
 }
 

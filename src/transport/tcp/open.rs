@@ -2,14 +2,16 @@
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::ResponseFuture;
+use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Frame;
 use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
 
 use crate::id::ServiceName;
 use crate::message::BoxError;
@@ -40,6 +42,10 @@ impl Connection {
         self.check_request(service, parts.get())?;
         self.state.ready_to_open().await?;
         let mut sender = self.stream_slot().await?;
+        if parts.get().method == Method::CONNECT {
+            // Rare, and apart from the future of every exchange.
+            Box::pin(self.check_switches(&sender)).await?;
+        }
         let to_head = parts.get().method == Method::HEAD;
         let request = self.request(service, parts)?;
         let sent = sender.send_request(request, end);
@@ -65,13 +71,29 @@ impl Connection {
         if parts.uri.authority().is_none() {
             return Err(OpenError::Request("it has no authority"));
         }
-        if parts.method == Method::CONNECT {
-            return Err(OpenError::Request("CONNECT is not an exchange"));
-        }
+        open::asked_protocol(parts)?;
         if service.is_some() && self.dialect == Dialect::Envoy {
             return Err(OpenError::NoNamedServices);
         }
         Ok(())
+    }
+
+    /// Whether the other end takes an extended CONNECT. Nothing is known of that before its SETTINGS. spec: TB-7
+    async fn check_switches(&self, sender: &SendRequest<Bytes>) -> Result<(), OpenError> {
+        match self.dialect {
+            _ if sender.is_extended_connect_protocol_enabled() => {}
+            Dialect::Adit => self.requests.settled().await.map_err(OpenError::NotSent)?,
+            Dialect::Envoy => {
+                let enabled = async {
+                    while !sender.is_extended_connect_protocol_enabled() {
+                        sleep(SETTINGS_INTERVAL).await;
+                    }
+                };
+                // Late is as good as never.
+                let _ = timeout(SETTINGS_TIMEOUT, enabled).await;
+            }
+        }
+        if sender.is_extended_connect_protocol_enabled() { Ok(()) } else { Err(OpenError::NoUpgrades) }
     }
 
     fn request(&self, service: Option<&ServiceName>, mut parts: HeadParts<'_>) -> Result<Request<()>, OpenError> {
@@ -93,9 +115,16 @@ impl Connection {
         *request.uri_mut() = parts.uri.clone();
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = fields;
+        if let Some(protocol) = open::asked_protocol(parts)? {
+            request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+        }
         Ok(request)
     }
 }
+
+/// How long an Envoy may take to say what its HTTP/2 can, and how often that is looked at.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
+const SETTINGS_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A body up to this long that is here whole is handed to h2 at once, which holds it until the peer's window takes it: it
 /// would be held as long by a task.

@@ -10,6 +10,7 @@ use tracing::debug;
 
 use crate::id::ServiceName;
 use crate::message::h2::recv::StreamBody;
+use crate::message::upgrade::Protocol;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::flows::FlowError;
 use crate::protocol::limits::{DEFAULT_FLOWS, Limits};
@@ -39,6 +40,7 @@ pub(super) fn accept_one<A: Accept>(
     let in_flight = state.begin();
     if request.method() == Method::CONNECT {
         match asked_for(&request).filter(|_| dialect == Dialect::Adit) {
+            None if protocol(request.extensions()).is_some() => {}
             None => {
                 accept.refused(TunnelFacts::new(state), &StreamRefusal::connect());
                 return not_implemented(respond);
@@ -97,7 +99,12 @@ fn refuse_flow<A: Accept>(arrival: ServiceArrival, state: &TunnelState, accept: 
     drop(arrival.refuse(&refused));
 }
 
-/// The answer to CONNECT, which version 1 leaves to a later one. spec: ST-25
+/// The protocol that an extended CONNECT asks for, if it is one that an exchange can go on in. spec: ST-15
+fn protocol(extensions: &http::Extensions) -> Option<Protocol> {
+    Protocol::new(extensions.get::<h2::ext::Protocol>()?.as_str())
+}
+
+/// The answer to a CONNECT without a protocol, or with one of our own. spec: ST-25
 fn not_implemented(mut respond: SendResponse<Bytes>) {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
@@ -132,7 +139,8 @@ fn admit(
     if !matches!(parts.uri.scheme_str(), Some("http" | "https")) {
         return Err(StreamCode::Protocol);
     }
-    check_http_target(&parts.method, &parts.uri).map_err(|_| StreamCode::Protocol)?;
+    let asked = protocol(&parts.extensions);
+    check_http_target(&parts.method, &parts.uri, asked.is_some()).map_err(|_| StreamCode::Protocol)?;
     let length = check_content_length(&parts.headers).map_err(|_| StreamCode::Protocol)?;
     let body = if stream.is_end_stream() {
         RecvBody::empty()
@@ -142,6 +150,9 @@ fn admit(
     };
     parts.version = Version::HTTP_11;
     parts.extensions = http::Extensions::new();
+    if let Some(asked) = asked {
+        parts.extensions.insert(asked);
+    }
     Ok((parts, body, service))
 }
 

@@ -133,7 +133,7 @@ async fn an_authority_that_no_tunnel_takes_is_the_clients_fault(transport: Trans
 // spec: ST-15
 async fn an_upgrade_is_refused_and_reaches_no_target(transport: Transport) {
     let site = Site::start(transport).await;
-    let upgrade = ["GET / HTTP/1.1", "host: a", "x-node-id: edge-1", "connection: Upgrade", "upgrade: websocket"];
+    let upgrade = ["GET / HTTP/1.1", "host: a", "x-node-id: edge-1", "connection: Upgrade", "upgrade: tcp"];
     assert_eq!(ask(&site, &upgrade).await.status(), 501);
     let h2c = ["GET / HTTP/1.1", "host: a", "x-node-id: edge-1", "connection: upgrade", "upgrade: h2c"];
     assert_eq!(ask(&site, &h2c).await.status(), 200, "an offer for this connection is not taken");

@@ -27,6 +27,8 @@ pub(super) struct Attempt {
     reader: ResponseReader,
     /// Some response has come.
     has_begun: bool,
+    /// The target was asked to go on in another protocol.
+    switches: bool,
     interim: Allowance,
 }
 
@@ -56,7 +58,20 @@ impl Attempt {
         let sending = Sending::new(outbound, upload, &mut connection.sender.output).map_err(unsendable)?;
         let is_head = outbound.method == Method::HEAD;
         let reader = ResponseReader::new(is_head, settings.head_bytes, settings.head_fields);
-        Ok(Self { connection, sending, refused: None, reader, has_begun: false, interim: Allowance::default() })
+        Ok(Self {
+            connection,
+            sending,
+            refused: None,
+            reader,
+            has_begun: false,
+            switches: false,
+            interim: Allowance::default(),
+        })
+    }
+
+    /// The request asks for another protocol: 101 is a final answer, too.
+    pub(super) fn switching(self) -> Self {
+        Self { switches: true, ..self }
     }
 
     /// Moves both directions until the head of the final response is there. Its fields take the memory of those of the
@@ -70,6 +85,9 @@ impl Attempt {
         self.send(cx)?;
         loop {
             match self.reader.read_into(&mut self.connection.input.buf, sent).map_err(broken)? {
+                Some(head) if self.switches && head.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Poll::Ready(Ok(head));
+                }
                 Some(head) if head.response.status().is_informational() => self.interim(head.response, interim)?,
                 Some(head) => return Poll::Ready(Ok(head)),
                 None => ready!(self.read(cx))?,

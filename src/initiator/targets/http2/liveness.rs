@@ -140,6 +140,11 @@ impl Silence {
 pub(in crate::initiator::targets) struct OpenStream(Arc<Life>);
 
 impl OpenStream {
+    /// Whether anything was heard of the target on this connection.
+    pub(super) fn is_heard(&self) -> bool {
+        self.0.heard.load(Ordering::Relaxed) > 0
+    }
+
     /// One more, once the target takes it; `most` says how many there may be by now. Where the connection has ended there
     /// is nothing to wait for. Cancel safe.
     pub(super) async fn new(life: Arc<Life>, most: impl Fn() -> usize) -> Self {

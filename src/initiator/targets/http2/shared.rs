@@ -8,6 +8,7 @@ use bytes::Bytes;
 use h2::PingPong;
 use h2::client::{Builder, Connection, SendRequest};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use super::liveness::{Heard, Life, OpenStream};
 use crate::initiator::targets::connect::{Dialer, Socket};
@@ -112,6 +113,32 @@ impl Shared {
                 *state = State::Making(outcome.clone());
                 Err(outcome)
             }
+        }
+    }
+}
+
+/// How long a target may take to say what its HTTP/2 can, and how often that is looked at.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
+const SETTINGS_INTERVAL: Duration = Duration::from_millis(5);
+
+impl Shared {
+    /// Whether the target takes an extended CONNECT. Nothing is known of that before its SETTINGS. RFC 8441 section 3
+    pub(super) async fn check_switches(&self, sender: &SendRequest<Bytes>, open: &OpenStream) -> Result<(), Failure> {
+        let enabled = async {
+            while !sender.is_extended_connect_protocol_enabled() {
+                // Its SETTINGS are the first that is heard of it.
+                let is_heard = open.is_heard();
+                sleep(SETTINGS_INTERVAL).await;
+                if is_heard {
+                    return;
+                }
+            }
+        };
+        // Late is as good as never.
+        let _ = timeout(SETTINGS_TIMEOUT, enabled).await;
+        match sender.is_extended_connect_protocol_enabled() {
+            true => Ok(()),
+            false => Err(Failure::new(Cause::UpgradeRefused, "the target's HTTP/2 takes no extended CONNECT")),
         }
     }
 }

@@ -111,7 +111,7 @@ impl<A: Accept> Initiator<'_, A> {
         let Self { state, commands, meter, settings, ping, accept } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_client());
         let (wire, cork) = Corked::new(settings.guarded(wire, Role::Server));
-        let mut connection = match settings.http2_server().handshake::<_, Bytes>(wire).await {
+        let mut connection = match settings.http2_server().enable_connect_protocol().handshake::<_, Bytes>(wire).await {
             Ok(connection) => connection,
             Err(error) => return ended(&error),
         };

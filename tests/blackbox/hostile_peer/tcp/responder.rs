@@ -260,12 +260,12 @@ async fn a_service_that_is_not_exported_is_404_and_one_that_is_does_not_see_the_
 // spec: ST-25, TB-7
 #[tokio::test]
 async fn connect_is_501_and_reaches_no_target() {
-    let mut websocket = get("/", &[]);
-    websocket[0] = (":method", "CONNECT");
-    websocket.push((":protocol", "websocket"));
+    let mut extended = get("/", &[]);
+    extended[0] = (":method", "CONNECT");
+    extended.push((":protocol", "adit-other"));
     let plain = vec![(":method", "CONNECT"), (":authority", "10.0.0.1:22")];
     let mut blocks = Vec::new();
-    for request in [plain, websocket] {
+    for request in [plain, extended] {
         // A connection each: the second answer on one would only refer to the first.
         let (victim, mut requester) = Victim::open().await;
         let stream = requester.begin(false, &request).await;
@@ -280,7 +280,7 @@ async fn connect_is_501_and_reaches_no_target() {
         requester.works().await;
     }
     assert!(blocks[0].windows(3).any(|bytes| bytes == b"501") || blocks[0].len() > 1, "{:?}", blocks[0]);
-    assert_eq!(blocks[0], blocks[1], "an extended CONNECT is answered as a plain one is");
+    assert_eq!(blocks[0], blocks[1], "a protocol of our own that there is not is answered as a plain CONNECT is");
 }
 
 // spec: ST-24, TB-7

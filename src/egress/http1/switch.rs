@@ -1,0 +1,111 @@
+//! An exchange whose sender offers to go on in another protocol: until it is answered an exchange like any other, and then,
+//! if the offer was taken, bytes both ways. spec: ST-15, ST-25
+//!
+//! What the sender says behind its request is left where it is until then: if the offer is not taken, it is the next request.
+//! Each direction ends by itself; the connection ends with both.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
+use http::{Method, Response, Version, response};
+use http_body::Body;
+
+use super::exchange::RequestState;
+use super::head::Head;
+use super::response::{BodyWriter, Framing, write_informational, write_switch};
+use super::upload::{Upload, endless};
+use super::{Connection, Stop};
+use crate::egress::{Context as ExchangeContext, ExchangeService, RequestBody, Socket};
+use crate::message::BoxError;
+use crate::message::interim::{InformationalSink, Queue};
+use crate::message::upgrade::{self, Declined, Offer};
+
+impl<T: Socket> Connection<T> {
+    /// Serves a request that offers to go on in another protocol. `Ok`: the connection is ready for the next.
+    pub(super) async fn offered<S: ExchangeService>(
+        &mut self,
+        service: &S,
+        head: Head,
+        offer: Offer,
+    ) -> Result<(), Stop> {
+        Queue::renew(&mut self.interim, head.terms.version == Version::HTTP_11);
+        let informational = Arc::clone(&self.interim);
+        let sink = InformationalSink::from(Arc::clone(&informational));
+        let (upload, download) = endless();
+        let mut request = head.request.map(|()| RequestBody::http1(download));
+        *request.method_mut() = Method::CONNECT;
+        request.headers_mut().remove(SEC_WEBSOCKET_KEY);
+        request.extensions_mut().insert(offer.protocol.clone());
+        let context = ExchangeContext { connection: self.info.clone(), interim: sink };
+        let mut state = RequestState::without_body(head.terms, informational);
+        let response = self.answer(service.call(request, context), &mut state).await?;
+        if !takes(&response) {
+            upload.end();
+            return self.respond(response, state).await;
+        }
+        let (parts, body) = response.into_parts();
+        for early in state.close() {
+            write_informational(&early, &mut self.output);
+        }
+        self.write_switch(parts, &offer);
+        self.pass(pin!(body), upload).await
+    }
+
+    fn write_switch(&mut self, mut parts: response::Parts, offer: &Offer) {
+        parts.headers.remove(SEC_WEBSOCKET_ACCEPT);
+        if let Some(key) = &offer.key {
+            parts.headers.insert(SEC_WEBSOCKET_ACCEPT, upgrade::accept(key));
+        }
+        write_switch(&parts, offer.protocol.as_str(), &mut self.date, &mut self.output);
+    }
+
+    /// Passes bytes both ways until both directions have ended, or one of them was cut.
+    async fn pass<B>(&mut self, mut body: Pin<&mut B>, upload: Upload) -> Result<(), Stop>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let mut ways = Ways { down: Some(BodyWriter::new(Framing::Close, false)), up: Some(upload), is_shut: false };
+        poll_fn(|cx| self.poll_pass(cx, body.as_mut(), &mut ways)).await
+    }
+
+    fn poll_pass<B>(&mut self, cx: &mut Context<'_>, body: Pin<&mut B>, ways: &mut Ways) -> Poll<Result<(), Stop>>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        if let Some(writer) = &mut ways.down
+            && let Poll::Ready(sent) = self.poll_send(cx, writer, body)
+        {
+            sent?;
+            ways.down = None;
+        }
+        if ways.down.is_none() && !ways.is_shut && Pin::new(&mut self.io).poll_shutdown(cx).is_ready() {
+            ways.is_shut = true;
+        }
+        if let Some(upload) = &mut ways.up
+            && let Poll::Ready(taken) = upload.poll(&mut self.io, cx, &mut self.input)
+        {
+            taken?;
+            ways.up = None;
+        }
+        if ways.is_shut && ways.up.is_none() {
+            return Poll::Ready(Err(Stop::Close));
+        }
+        self.poll_unread(cx).map(Err)
+    }
+}
+
+/// What is under way in each direction.
+struct Ways {
+    down: Option<BodyWriter>,
+    up: Option<Upload>,
+    is_shut: bool,
+}
+
+/// Whether the service took the offer.
+fn takes<B>(response: &Response<B>) -> bool {
+    response.status().is_success() && response.extensions().get::<Declined>().is_none()
+}
