@@ -50,7 +50,7 @@ impl<F: Find> Exchange<'_, F> {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let progress = self.pace.and_then(|_| body.as_ref()).and_then(Upload::progress);
+        let progress = self.pace.and(body.as_ref()).and_then(Upload::progress);
         let limits = Limits { answer: self.deadline, pace: self.pace.unwrap_or(&Pace::NONE) };
         let ways = Ways { find: &mut self.find, record };
         let attempts = Attempts { ways, request: &mut self.request };

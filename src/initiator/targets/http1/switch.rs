@@ -34,7 +34,7 @@ const READ: usize = 64 * 1024;
 /// What a target has made of a wish for another protocol.
 pub(in crate::initiator::targets) enum Answer {
     Switched(Response<Switched>),
-    Declined(Response<Http1Body>),
+    Declined(Box<Response<Http1Body>>),
 }
 
 impl Client {
@@ -61,7 +61,7 @@ impl Client {
             // spec: ST-43
             response.headers_mut().insert(DECLINED_FIELD, HeaderValue::from_static("1"));
         }
-        Ok(Answer::Declined(response))
+        Ok(Answer::Declined(Box::new(response)))
     }
 }
 
