@@ -90,9 +90,15 @@ async fn a_cut_response_resets_its_stream_and_no_other(transport: Transport) {
 #[tokio::test]
 async fn a_udp_port_that_is_taken_is_said_at_the_start() {
     let folder = Folder::new();
-    // A pair that is free over TCP and not over UDP.
-    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
+    // A pair that is free over TCP and not over UDP. Above the ports that the system gives to those who ask for none: another
+    // test would have one of these over TCP in the next moment.
+    let (taken, address) = eventually("a port that is free over TCP", async || {
+        let port = rand::random_range(61_000..65_535);
+        let taken = std::net::UdpSocket::bind(("127.0.0.1", port)).ok()?;
+        let address = taken.local_addr().unwrap();
+        std::net::TcpListener::bind(address).ok().map(|_| (taken, address))
+    })
+    .await;
     let file = |http3: &str| cloud().egress("http", &format!("\"{address}\"")).egress("http3", http3).text();
     let path = folder.write("cloud.yaml", &file("true"));
     let mut refused = crate::support::process::Adit::start(&["run", path.to_str().unwrap()]);
@@ -102,4 +108,5 @@ async fn a_udp_port_that_is_taken_is_said_at_the_start() {
     let path = folder.write("cloud.yaml", &file("false"));
     let running = crate::support::process::Adit::start(&["run", path.to_str().unwrap()]);
     eventually("it to start without", async || running.log().contains("taking requests").then_some(())).await;
+    drop(taken);
 }
