@@ -141,6 +141,11 @@ impl Session {
         self.timers.next()
     }
 
+    /// Whether there is something to do.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty() || self.pong.is_some()
+    }
+
     /// The next thing to do; call until `None`.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front().or_else(|| {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
 use crate::protocol::code::{CloseCode, RefusalCode};
@@ -38,6 +38,9 @@ pub(crate) enum Command {
     Services(Vec<Service>),
 }
 
+/// Asks how often the peer was heard so far.
+pub(super) type Pulse = Box<dyn FnMut() -> u64 + Send>;
+
 /// What carries the control frames of one tunnel, and what else is known of its connection.
 pub(super) trait Channel: Send {
     /// Sends bytes. Not cancel safe: a dropped call may have sent a part.
@@ -54,6 +57,11 @@ pub(super) trait Channel: Send {
 
     /// The round trip, where the transport measures it; else the session's probes do.
     fn rtt(&self) -> Option<Duration>;
+
+    /// The same number as [`Channel::heard`], from now on by itself: for whoever waits while the channel is busy.
+    fn pulse(&self) -> Pulse {
+        Box::new(|| 0)
+    }
 
     /// Gives the connection credit for held-back streams. spec: SE-9
     fn lend(&self) -> Lend {
@@ -262,15 +270,25 @@ impl<C: Channel> Control<C> {
         }
     }
 
-    /// Flushes. A peer that takes no control frame for as long as it may leave a probe unanswered is suspect as well, and
-    /// what has to end does not wait for it. Other commands are obeyed once it takes what there is. spec: CT-28, CT-53
+    /// Flushes. A peer that takes no control frame and is not heard for as long as it may leave a probe unanswered is suspect
+    /// as well, and what has to end does not wait for it. Other commands are obeyed once it takes what there is.
+    /// spec: CT-28, CT-53
     async fn flush_beside(
         &mut self,
         state: &TunnelState,
         commands: &mut mpsc::Receiver<Command>,
         draining: &mut bool,
     ) -> Result<Option<Event>, CloseReason> {
-        let mut blocked = Blocked { patience: self.session.suspect_timeout(), is_suspect: false, later: Vec::new() };
+        if !self.session.has_output() {
+            return Ok(None);
+        }
+        let mut blocked = Blocked {
+            patience: self.session.suspect_timeout(),
+            pulse: self.channel.pulse(),
+            is_suspect: false,
+            drains: false,
+            later: Vec::new(),
+        };
         let flushed = tokio::select! {
             biased;
             flushed = self.flush() => Ok(flushed),
@@ -339,9 +357,12 @@ impl<C: Channel> Control<C> {
 
 /// What goes on while the peer takes no control frame.
 struct Blocked {
-    /// After how long it is suspect.
+    /// After how long without a sign of life it is suspect.
     patience: Duration,
+    pulse: Pulse,
     is_suspect: bool,
+    /// Whether something waits for the end of the tunnel.
+    drains: bool,
     /// What is to be done once it takes frames again.
     later: Vec<Command>,
 }
@@ -349,27 +370,46 @@ struct Blocked {
 impl Blocked {
     /// Resolves when the tunnel has to end before that. Cancel safe.
     async fn end(&mut self, state: &TunnelState, commands: &mut mpsc::Receiver<Command>) -> CloseReason {
-        sleep(self.patience).await;
-        self.is_suspect = true;
-        state.advance(Phase::Suspect);
+        let mut heard = (self.pulse)();
+        let mut look = tokio::time::Instant::now() + self.patience;
         loop {
-            match commands.recv().await {
-                Some(Command::Close(reason)) => return reason,
-                // Who does not listen is not told either. spec: CT-28
-                Some(Command::Drain(_)) => return CloseReason { code: CloseCode::Idle, text: NOT_HEARD.to_owned() },
-                None => return CloseReason { code: CloseCode::Done, text: "released".to_owned() },
-                // It is asked already.
-                Some(Command::Probe) => {}
-                Some(command @ Command::Services(_)) => {
-                    self.later.retain(|other| !matches!(other, Command::Services(_)));
-                    self.later.push(command);
+            // Who does not listen is not told either. spec: CT-28
+            if self.is_suspect && self.drains {
+                return CloseReason { code: CloseCode::Idle, text: NOT_HEARD.to_owned() };
+            }
+            tokio::select! {
+                () = sleep_until(look) => {
+                    let now = (self.pulse)();
+                    self.doubt(now == std::mem::replace(&mut heard, now), state);
+                    look += self.patience;
                 }
-                Some(command @ Command::Retire(drain)) => {
-                    state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
-                    self.later.push(command);
+                command = commands.recv() => match command {
+                    Some(Command::Close(reason)) => return reason,
+                    Some(command) => self.keep(command, state),
+                    None => return CloseReason { code: CloseCode::Done, text: "released".to_owned() },
                 }
             }
         }
+    }
+
+    fn doubt(&mut self, is_silent: bool, state: &TunnelState) {
+        if is_silent != std::mem::replace(&mut self.is_suspect, is_silent) {
+            state.advance(if is_silent { Phase::Suspect } else { Phase::Open });
+        }
+    }
+
+    fn keep(&mut self, command: Command, state: &TunnelState) {
+        match &command {
+            Command::Drain(drain) | Command::Retire(drain) => {
+                self.drains |= matches!(command, Command::Drain(_));
+                state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
+            }
+            Command::Services(_) => self.later.retain(|other| !matches!(other, Command::Services(_))),
+            // It is asked already.
+            Command::Probe => return,
+            Command::Close(_) => {}
+        }
+        self.later.push(command);
     }
 }
 

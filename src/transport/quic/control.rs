@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::protocol::code::CloseCode;
 use crate::protocol::limits::Limits;
-use crate::transport::control::{Channel, Command};
+use crate::transport::control::{Channel, Command, Pulse};
 use crate::transport::credit::Lend;
 use crate::transport::error::peer_text;
 use crate::transport::quic::credit::Credit;
@@ -105,6 +105,11 @@ impl Channel for ControlStream {
     /// stack of a peer that hangs, and the rest from one that hears nothing. spec: CT-10
     fn heard(&mut self) -> u64 {
         self.proof.note(self.quic.stats())
+    }
+
+    fn pulse(&self) -> Pulse {
+        let (quic, mut proof) = (self.quic.clone(), self.proof.clone());
+        Box::new(move || proof.note(quic.stats()))
     }
 
     fn rtt(&self) -> Option<Duration> {

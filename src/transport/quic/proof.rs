@@ -5,7 +5,7 @@ use std::time::Duration;
 use quinn::ConnectionStats;
 
 /// The proofs so far, and what was known at the last of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Proof {
     count: u64,
     frames: u64,

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::net::Paced;
 use crate::protocol::code::CloseCode;
-use crate::transport::control::Channel;
+use crate::transport::control::{Channel, Pulse};
 use crate::transport::credit::Lend;
 use crate::transport::error::peer_text;
 use crate::transport::state::CloseReason;
@@ -202,6 +202,11 @@ impl Channel for ControlStream {
     /// Every byte that TLS let through was written by the application at the other end. spec: TB-9
     fn heard(&mut self) -> u64 {
         self.meter.received()
+    }
+
+    fn pulse(&self) -> Pulse {
+        let meter = Arc::clone(&self.meter);
+        Box::new(move || meter.received())
     }
 
     fn rtt(&self) -> Option<Duration> {

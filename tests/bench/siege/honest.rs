@@ -63,7 +63,7 @@ async fn once(egress: SocketAddr) -> Result<Duration, String> {
     let start = Instant::now();
     match timeout(PATIENCE, get(egress, "/ok", &[TO_NODE, "connection: close"])).await {
         Ok(Ok(answer)) if answer.status() == 200 => Ok(start.elapsed()),
-        Ok(Ok(answer)) => Err(answer.status().to_string()),
+        Ok(Ok(answer)) => Err(format!("{} {:?}", answer.status(), answer.field("proxy-status"))),
         Ok(Err(error)) => Err(error.kind().to_string()),
         Err(_) => Err(format!("no answer within {PATIENCE:?}")),
     }

@@ -167,6 +167,11 @@ impl Channel for Line {
         self.path.heard[self.who].load(SeqCst)
     }
 
+    fn pulse(&self) -> Pulse {
+        let (path, who) = (Arc::clone(&self.path), self.who);
+        Box::new(move || path.heard[who].load(SeqCst))
+    }
+
     fn rtt(&self) -> Option<Duration> {
         self.path.rtt
     }
