@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -11,7 +10,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use crate::policy::Rules;
-use crate::tls::verify::{ClientVerifier, ServerVerifier, Unverified};
+use crate::tls::verify::{ClientVerifier, ServerVerifier};
 use crate::tls::{Credentials, Peer, TlsError, Trust, provider};
 
 /// TLS of an initiator.
@@ -103,16 +102,16 @@ pub fn initiator_config(settings: &InitiatorTls, alpn: &[&[u8]]) -> Result<Clien
 /// # Errors
 /// As for [`initiator_config`].
 pub fn target_config(settings: &TargetTls, alpn: &[u8]) -> Result<ClientConfig, TlsError> {
-    let verifier: Arc<dyn ServerCertVerifier> = match &settings.trust {
-        Some(trust) => Arc::new(ServerVerifier::new(Peer::Target, trust)?),
-        None => Arc::new(Unverified::new()),
+    let verifier = match &settings.trust {
+        Some(trust) => ServerVerifier::new(Peer::Target, trust)?,
+        None => ServerVerifier::unverified(Peer::Target),
     };
-    dialling(settings.credentials.as_ref(), verifier, &[&TLS13, &TLS12], &[alpn])
+    dialling(settings.credentials.as_ref(), Arc::new(verifier), &[&TLS13, &TLS12], &[alpn])
 }
 
 fn dialling(
     credentials: Option<&Credentials>,
-    verifier: Arc<dyn ServerCertVerifier>,
+    verifier: Arc<ServerVerifier>,
     versions: &[&'static SupportedProtocolVersion],
     alpn: &[&[u8]],
 ) -> Result<ClientConfig, TlsError> {

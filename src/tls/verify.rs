@@ -103,6 +103,12 @@ impl ServerVerifier {
         };
         Ok(Self { checks, chain })
     }
+
+    /// Takes every certificate; that its key is the peer's is verified all the same, which tells broken TLS from a stranger's.
+    pub(super) fn unverified(peer: Peer) -> Self {
+        let algorithms = provider().signature_verification_algorithms;
+        Self { checks: Checks { peer, pins: Vec::new(), roots: Vec::new(), algorithms }, chain: None }
+    }
 }
 
 impl ServerCertVerifier for ServerVerifier {
@@ -143,53 +149,6 @@ impl ServerCertVerifier for ServerVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.checks.algorithms.supported_schemes()
-    }
-}
-
-/// Takes every certificate; that its key is the peer's is verified all the same, which tells broken TLS from a stranger's.
-#[derive(Debug)]
-pub(super) struct Unverified {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl Unverified {
-    pub(super) fn new() -> Self {
-        Self { algorithms: provider().signature_verification_algorithms }
-    }
-}
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
     }
 }
 
