@@ -73,7 +73,11 @@ fn responder(responder: &ResponderConfig) -> String {
 }
 
 fn egress(egress: &EgressConfig) -> String {
-    let security = if egress.tls.is_some() { "TLS" } else { "clear text" };
+    let security = match (&egress.tls, egress.http3) {
+        (Some(_), true) => "TLS; HTTP/3 on the UDP port, too",
+        (Some(_), false) => "TLS",
+        (None, _) => "clear text",
+    };
     let tenant = match &egress.router.tenant {
         Tenant::Fixed(tenant) => tenant.to_string(),
         Tenant::Template(template) => template.to_string(),

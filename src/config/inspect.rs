@@ -50,9 +50,21 @@ pub fn inspect(checked: &Checked, now: SystemTime) -> Vec<Inspected> {
     let mut found: Vec<Inspected> = shown(checked).into_iter().filter_map(|shown| own(&shown, checked, now)).collect();
     let responder = checked.responder.iter().filter_map(|responder| responder.tls.client_ca.as_deref());
     let initiator = checked.initiator.iter().filter_map(|initiator| initiator.tls.ca.as_deref());
-    let roots = responder.map(|ca| ("responder.tls.client_ca", ca)).chain(initiator.map(|ca| ("initiator.tls.ca", ca)));
+    let egress = checked.egress.iter().enumerate().filter_map(|(index, egress)| {
+        let ca = egress.tls.as_ref()?.client_ca.as_deref()?;
+        Some((format!("egress[{index}].tls.client_ca"), ca))
+    });
+    let services = checked.services.iter().enumerate().filter_map(|(index, service)| {
+        let ca = service.tls.as_ref()?.ca.as_deref()?;
+        Some((format!("services[{index}].tls.ca"), ca))
+    });
+    let roots = responder
+        .map(|ca| ("responder.tls.client_ca".to_owned(), ca))
+        .chain(initiator.map(|ca| ("initiator.tls.ca".to_owned(), ca)))
+        .chain(egress)
+        .chain(services);
     for (key, path) in roots {
-        found.extend(load_roots(path).unwrap_or_default().iter().filter_map(|root| authority(key, root, now)));
+        found.extend(load_roots(path).unwrap_or_default().iter().filter_map(|root| authority(&key, root, now)));
     }
     found
 }

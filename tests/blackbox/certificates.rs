@@ -107,6 +107,33 @@ fn check_says_what_peers_will_not_take() {
 }
 
 #[test]
+fn check_says_of_every_ca_of_the_file_that_it_has_ended() {
+    let folder = Folder::new();
+    Authority::expired("an old CA").write(folder.path(), "old");
+    folder.authority.node(NODE).write(folder.path(), "edge");
+    folder.authority.responder().write(folder.path(), "responder");
+    let cloud = Cloud::new()
+        .responder("tls", "{ cert: responder.pem, key: responder.key, client_ca: old.pem }")
+        .egress("tls", "{ cert: responder.pem, key: responder.key, client_ca: old.pem }");
+    let service = "{ name: web, match: {}, target: \"https://localhost:1\", tls: { ca: old.pem } }";
+    let edge =
+        Edge::new(Transport::Quic).initiator("tls", "{ cert: edge.pem, key: edge.key, ca: old.pem }").service(service);
+    for (text, keys) in [
+        (cloud.text(), ["responder.tls.client_ca", "egress[0].tls.client_ca"]),
+        (edge.text("127.0.0.1:7843"), ["initiator.tls.ca", "services[0].tls.ca"]),
+    ] {
+        let file = folder.write("file.yaml", &text);
+        let output = Command::new(env!("CARGO_BIN_EXE_adit")).args(["check", file.to_str().unwrap()]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        for key in keys {
+            let problem = format!("problem  {key}: its time is not now");
+            assert!(text.lines().any(|line| line.contains(&problem)), "{key}: {text}");
+        }
+    }
+}
+
+#[test]
 fn check_warns_of_a_key_that_others_can_read() {
     let folder = Folder::new();
     let (edge, shown) = (Edge::new(Transport::Quic), folder.authority.node(NODE));

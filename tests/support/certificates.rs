@@ -34,7 +34,17 @@ pub(crate) struct Authority {
 impl Authority {
     /// `name` shows up as the issuer, so that a failing handshake can be read.
     pub(crate) fn new(name: &str) -> Self {
+        Self::of(name, CertificateParams::default())
+    }
+
+    /// One that ended an hour ago.
+    pub(crate) fn expired(name: &str) -> Self {
         let mut params = CertificateParams::default();
+        params.not_after = OffsetDateTime::now_utc() - Duration::from_secs(3600);
+        Self::of(name, params)
+    }
+
+    fn of(name: &str, mut params: CertificateParams) -> Self {
         params.distinguished_name = common_name(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
