@@ -20,6 +20,8 @@ use crate::telemetry::Limit;
 
 /// Bytes of field sections that are not whole which one connection may have here: over HTTP/3 each of its streams can have one.
 const MAX_SECTIONS: usize = 1024 * 1024;
+/// So many of them it has whatever others hold: an honest head that comes in several packets needs no more.
+const OWN_SECTIONS: usize = 16 * 1024;
 /// Requests that a client may give up before their response begins, at once and a second: the bound on rapid reset.
 const RESETS_BURST: u32 = 512;
 const RESETS_PER_SECOND: u32 = 128;
@@ -183,11 +185,13 @@ impl Side {
 pub(super) struct Room {
     link: Arc<Link>,
     bytes: usize,
+    /// How many of them are taken from what all connections of the listener share.
+    shared: usize,
 }
 
 impl Room {
     pub(super) fn new(link: Arc<Link>) -> Self {
-        Self { link, bytes: 0 }
+        Self { link, bytes: 0, shared: 0 }
     }
 
     pub(super) fn link(&self) -> &Link {
@@ -201,20 +205,24 @@ impl Room {
             return true;
         }
         let more = bytes - self.bytes;
-        if !self.link.budget.read_ahead(more) {
+        let all = self.link.sections.fetch_add(more, Ordering::Relaxed) + more;
+        self.bytes = bytes;
+        if all <= OWN_SECTIONS {
+            return true;
+        }
+        if all > MAX_SECTIONS || !self.link.budget.read_ahead(more) {
             return false;
         }
-        self.bytes = bytes;
-        self.link.sections.fetch_add(more, Ordering::Relaxed) + more <= MAX_SECTIONS
+        self.shared += more;
+        true
     }
 
     fn release(&mut self, left: usize) {
         let less = self.bytes - left;
-        if less > 0 {
-            self.link.budget.release_ahead(less);
-            self.link.sections.fetch_sub(less, Ordering::Relaxed);
-            self.bytes = left;
-        }
+        let shared = less.min(self.shared);
+        self.link.budget.release_ahead(shared);
+        self.link.sections.fetch_sub(less, Ordering::Relaxed);
+        (self.bytes, self.shared) = (left, self.shared - shared);
     }
 }
 

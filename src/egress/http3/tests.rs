@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::*;
+use crate::egress::budget::{ListenerBudget, MAX_AHEAD};
 use crate::egress::terms::{Accepting, Current, Terms};
 use crate::egress::testing::{OnDrop, PATIENCE, TestBody, WithContext, data, describe, echo, full, pieces, told};
 use crate::egress::{Context, End, RequestBody, Settings};
@@ -30,6 +31,7 @@ struct Server {
     roots: rustls::RootCertStore,
     end: End,
     current: Arc<Current>,
+    budget: Arc<ListenerBudget>,
     task: JoinHandle<()>,
 }
 
@@ -50,9 +52,10 @@ fn start<S: ExchangeService>(service: S, settings: Settings) -> Server {
     let end = End { leaving: CancellationToken::new(), drain: CancellationToken::new() };
     let watch = AcceptWatch::new(&Metrics::new(), Entrance::Egress);
     let now = Arc::clone(&current);
+    let budget = Arc::<ListenerBudget>::default();
     let accept =
-        Accept { service, end: end.clone(), budget: Arc::default(), watch, accepting: move || now.accepting() };
-    Server { address, roots, end, current, task: tokio::spawn(endpoint.run(accept)) }
+        Accept { service, end: end.clone(), budget: Arc::clone(&budget), watch, accepting: move || now.accepting() };
+    Server { address, roots, end, current, budget, task: tokio::spawn(endpoint.run(accept)) }
 }
 
 fn serve<S: ExchangeService>(service: S) -> Server {
@@ -233,6 +236,23 @@ async fn a_bad_request_costs_its_stream_and_is_answered() {
         assert_eq!(status(&rest(recv).await.unwrap()), expected, "{bad:x?}");
         assert_eq!(client.get("/").await.1, "GET https://edge.test/ 0");
     }
+}
+
+#[tokio::test]
+async fn a_head_that_comes_in_pieces_needs_none_of_what_others_have_used_up() {
+    let server = serve(echo);
+    assert!(server.budget.read_ahead(MAX_AHEAD));
+    let mut client = server.connect().await;
+    let (mut send, recv) = client.quic.open_bi().await.unwrap();
+    let head = head(&[]);
+    let (first, second) = head.split_at(head.len() / 2);
+    send.write_all(first).await.unwrap();
+    // By now the first piece has been read.
+    assert_eq!(client.get("/").await.0.status(), 200);
+    send.write_all(second).await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(rest(recv).await.unwrap().first(), Some(&1), "a response, and no reset");
+    assert!(!server.budget.read_ahead(1), "nothing was given back that was not taken");
 }
 
 #[tokio::test]
