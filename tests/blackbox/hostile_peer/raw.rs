@@ -95,14 +95,19 @@ pub(super) fn hello_bytes(node: Node<'_>) -> Vec<u8> {
 }
 
 pub(super) fn welcome_bytes() -> Vec<u8> {
+    welcome_with(std::time::Duration::from_secs(5))
+}
+
+/// The same with this keepalive, and six times as much silence before either end gives up.
+pub(super) fn welcome_with(keepalive: std::time::Duration) -> Vec<u8> {
     encoded(&Frame::Welcome(Box::new(Welcome {
         version: 1,
         tunnel: TunnelId(7),
         responder: "hostile".into(),
         observed: None,
         limits: PeerLimits::default(),
-        keepalive: std::time::Duration::from_secs(5),
-        idle: std::time::Duration::from_secs(30),
+        keepalive,
+        idle: 6 * keepalive,
     })))
 }
 

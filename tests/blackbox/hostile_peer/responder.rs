@@ -1,6 +1,6 @@
 //! A hostile responder towards our initiator.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit::protocol::code::StreamCode;
 use adit::protocol::control::Frame;
@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::time::timeout;
 
-use super::raw::{closed, frame, listen, welcome_bytes};
-use crate::support::eventually::eventually;
+use super::raw::{closed, frame, listen, welcome_bytes, welcome_with};
+use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::site::{Edge, Folder, Running, Transport};
 use crate::support::targets::Target;
 
@@ -234,4 +234,27 @@ async fn a_welcome_for_another_version_is_not_taken() {
     closed(&connection).await;
     let line = initiator.line_with("cannot open a tunnel").await;
     assert!(line["error"].as_str().unwrap().contains("version 2"), "{line}");
+}
+
+// spec: CT-52
+#[tokio::test]
+async fn tunnels_that_came_up_together_do_not_all_wait_for_the_whole_keepalive() {
+    let (folder, keepalive, tunnels) = (Folder::new(), Duration::from_secs(20), 16);
+    let endpoint = listen(&folder);
+    let edge = Edge::new(Transport::Quic).count(tunnels);
+    let _initiator = edge.start(&folder, endpoint.local_addr().unwrap()).await;
+    let mut pings = tokio::task::JoinSet::new();
+    for _ in 0..tunnels {
+        let (connection, (mut send, mut recv)) = accept(&endpoint).await;
+        send.write_all(&welcome_with(keepalive)).await.unwrap();
+        pings.spawn(async move {
+            let welcomed = Instant::now();
+            while !matches!(frame(&mut recv).await, Frame::Ping(_)) {}
+            drop((connection, send));
+            welcomed.elapsed()
+        });
+    }
+    // Of sixteen at random, all are in the last fifth once in 150 billion runs.
+    let first = timeout(PATIENCE, pings.join_next()).await.expect("one of them asks").unwrap().unwrap();
+    assert!(first < keepalive.mul_f64(0.8), "{first:?}");
 }
