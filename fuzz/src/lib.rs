@@ -9,6 +9,8 @@ mod http3;
 mod identity;
 mod reference;
 mod registry_ops;
+#[cfg(test)]
+mod replay;
 mod request_head;
 mod service_stream;
 mod session_ops;

@@ -125,7 +125,7 @@ fn citations() -> Citations {
     for vector in load("valid").iter().chain(&load("invalid")) {
         citations.add(vector.spec.iter().cloned(), &format!("vector {}", vector.name), true);
     }
-    for folder in ["src", "tests", "fuzz/src", "fuzz/tests"] {
+    for folder in ["src", "tests", "fuzz/src"] {
         for path in files(&root().join(folder), "rs") {
             cite_file(&path, folder != "src", &mut citations);
         }
