@@ -65,7 +65,7 @@ pub(super) async fn serve<S: ExchangeService>(quic: quinn::Connection, serving: 
     let link = Link::new(quic.clone(), limits, Arc::clone(&serving.budget));
     let mut builder = h3::server::builder();
     let most = settings.max_head_bytes.min(MAX_SECTION);
-    builder.max_field_section_size(most as u64).send_grease(false);
+    builder.max_field_section_size(most as u64).enable_extended_connect(true).send_grease(false);
     let built = builder.build(Quic::new(quic.clone(), Arc::clone(&link)));
     match timeout(settings.head_timeout, built).await {
         Ok(Ok(connection)) => drive(connection, quic, link, serving).await,

@@ -1,4 +1,5 @@
-//! What goes on in another protocol than HTTP: WebSocket, and other Upgrades. RFC 9110 section 7.8, RFC 6455, RFC 8441.
+//! What goes on in another protocol than HTTP: WebSocket, and other Upgrades. RFC 9110 section 7.8, RFC 6455, RFC 8441, RFC
+//! 9220.
 //!
 //! Inside this program, and in a tunnel, the wish is an extended CONNECT, whatever the client and the target speak: a request
 //! with the method CONNECT and a [`Protocol`] among its extensions. Where the answer is 2xx, what follows it is bytes both
@@ -113,6 +114,12 @@ pub fn check_version(fields: &HeaderMap) -> Result<(), Violation> {
         (Some(version), None) if version == WEBSOCKET_VERSION => Ok(()),
         _ => Err(Violation::WebSocketVersion),
     }
+}
+
+/// Takes out what proves an Upgrade of HTTP/1.1, which an extended CONNECT has no use for. spec: ST-44
+pub fn strip_proofs(fields: &mut HeaderMap) {
+    fields.remove(SEC_WEBSOCKET_KEY);
+    fields.remove(SEC_WEBSOCKET_ACCEPT);
 }
 
 /// The key: 16 bytes in base64, once.

@@ -119,6 +119,9 @@ pub fn http2_request(
     http2_fields(&parts.headers)?;
     parts.uri = http2_target(&parts.method, std::mem::take(&mut parts.uri), scheme, &parts.headers)?;
     parts.headers.remove(HOST);
+    if parts.extensions.get::<Protocol>().is_some() {
+        upgrade::strip_proofs(&mut parts.headers);
+    }
     cookie::join(&mut parts.headers);
     content_length(&parts.headers)
 }

@@ -3,6 +3,7 @@
 mod exchanges;
 mod hostile;
 mod lifetime;
+mod upgrades;
 
 use crate::support::site::{Cloud, Edge, Site, Transport};
 

@@ -35,7 +35,8 @@ const WEBSOCKET: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websoc
                          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const ACCEPT: &str = "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=";
 const TO_TCP: &str = "connection: upgrade\r\nupgrade: tcp\r\n";
-const SWITCHED_TO_TCP: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n";
+pub(crate) const SWITCHED_TO_TCP: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n";
 
 /// `tests/foreign/websocket.py`; `None` when this test is skipped.
 fn program(arguments: &[&str]) -> Option<Command> {
@@ -49,13 +50,22 @@ async fn site(transport: Transport, target: &str, more: &str) -> Site {
     Site::with(Cloud::new(), Edge::new(transport).service(&service)).await
 }
 
+/// The same behind a listener with TLS, and so HTTP/3.
+async fn encrypted(transport: Transport, target: &str, more: &str) -> Site {
+    let service = format!("{{ name: web, match: {{}}, target: {target:?}{more} }}");
+    let cloud = Cloud::new().egress("tls", "{ cert: cloud.pem, key: cloud.key }");
+    Site::with(cloud, Edge::new(transport).service(&service)).await
+}
+
 async fn a_websocket_comes_through_however_it_is_asked_for(transport: Transport) {
     let Some(server) = program(&["server"]) else { return };
     let server = Program::spawn("websockets", server);
     let port = server.line_with("port ").await.split_off("port ".len());
-    let site = site(transport, &format!("http://127.0.0.1:{port}"), "").await;
-    let at = site.egress().port().to_string();
-    for over in [&[][..], &["h2"]] {
+    let target = format!("http://127.0.0.1:{port}");
+    let (clear, encrypted) = (site(transport, &target, "").await, encrypted(transport, &target, "").await);
+    let ca = encrypted.folder.path().join("ca.pem");
+    for (site, over) in [(&clear, &[][..]), (&clear, &["h2"]), (&encrypted, &["h3", ca.to_str().unwrap()])] {
+        let at = site.egress().port().to_string();
         let mut client = program(&[&["client", "127.0.0.1", &at, NODE.node], over].concat()).unwrap();
         let output = tokio::task::spawn_blocking(move || client.output()).await.unwrap().unwrap();
         let said = [output.stdout, output.stderr].concat();
@@ -87,7 +97,7 @@ async fn exactly(client: &mut TcpStream, expected: &[u8]) {
 }
 
 /// A target of HTTP/2 that takes extended CONNECTs, and says back what it is told.
-async fn echoing_h2c() -> (SocketAddr, JoinSet<()>) {
+pub(crate) async fn echoing_h2c() -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut tasks = JoinSet::new();
@@ -135,7 +145,9 @@ async fn an_upgrade_reaches_a_target_of_http_2_and_each_direction_ends_by_itself
     assert_eq!(rest, b"bye");
 
     let mut client = Http2::connect(site.egress()).await;
-    let (response, mut send) = client.send(extended("websocket", &[("sec-websocket-version", "13")]), false).await;
+    // The key is of HTTP/1.1, and the target would be misled by it. spec: ST-44
+    let fields = [("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    let (response, mut send) = client.send(extended("websocket", &fields), false).await;
     let response = response.await.unwrap();
     assert_eq!(response.status(), 200);
     send.send_data(Bytes::from_static(b"abc"), true).unwrap();

@@ -10,9 +10,12 @@ Every step prints one line of JSON; a step that waits prints when what it waits 
     body     sends more of a body: size, end
     interim  waits for a response before the final one
     head     waits for the head of a final response
+    read     waits until so many bytes of a body have come (bytes)
     wait     waits for the end of an exchange: status, fields, interim, trailers, how long the body is and whether it is
              the pattern, or the code of a reset
     cancel   gives an exchange up, both directions
+    reset    gives up what it sends
+    stop     gives up what it gets
     rebind   goes on from another port
     control  sends bytes (hex) on the control stream
     one_way  sends bytes (hex) on a new stream of one direction
@@ -224,16 +227,29 @@ class Client(QuicConnectionProtocol):
         await self.until(lambda: exchange.interim or exchange.ended or self.close_code is not None)
         return exchange.report()
 
+    async def do_read(self, name, bytes):
+        exchange = self.exchanges[name]
+        await self.until(lambda: exchange.bytes >= bytes or exchange.ended or self.close_code is not None)
+        return exchange.report()
+
     async def do_wait(self, name):
         exchange = self.exchanges[name]
         await self.until(lambda: exchange.ended or exchange.reset is not None or self.close_code is not None)
         return exchange.report() | {"whole": exchange.ended, "closed": self.close_code}
 
     async def do_cancel(self, name):
-        stream = self.exchanges[name].stream
-        self._quic.stop_stream(stream, REQUEST_CANCELLED)
-        if not self._quic._streams[stream].sender.is_finished:
-            self._quic.reset_stream(stream, REQUEST_CANCELLED)
+        await self.do_stop(name)
+        if not self._quic._streams[self.exchanges[name].stream].sender.is_finished:
+            await self.do_reset(name)
+        return {}
+
+    async def do_reset(self, name):
+        self._quic.reset_stream(self.exchanges[name].stream, REQUEST_CANCELLED)
+        self.transmit()
+        return {}
+
+    async def do_stop(self, name):
+        self._quic.stop_stream(self.exchanges[name].stream, REQUEST_CANCELLED)
         self.transmit()
         return {}
 

@@ -1,7 +1,9 @@
-"""WebSocket as the package websockets speaks it, and as an extended CONNECT of the package h2.
+"""WebSocket as the package websockets speaks it, and as an extended CONNECT of the packages h2 and aioquic.
 
     websocket.py server                          prints its port and echoes
-    websocket.py client HOST PORT NODE [h2]      judges what comes back
+    websocket.py client HOST PORT NODE           judges what comes back
+    websocket.py client HOST PORT NODE h2        the same over HTTP/2
+    websocket.py client HOST PORT NODE h3 CA     the same over HTTP/3, from a server with a certificate of this CA
 
 Paths of the server: /echo; /close answers the first message with a close frame of 4001; /no answers 403; /reset resets its
 connection at the first message. The client prints a line for each promise that holds and ends with 1 at the first that
@@ -15,6 +17,8 @@ import socket
 import struct
 import sys
 
+sys.dont_write_bytecode = True  # the folder belongs to the sources
+
 import h2.config
 import h2.connection
 import h2.events
@@ -24,6 +28,8 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve as listen
 from websockets.frames import Opcode
 from websockets.protocol import Protocol, Side, State
+
+import websocket_h3
 
 LARGE = 16 * 1024 * 1024
 PATIENCE = 120
@@ -128,14 +134,13 @@ class Upgrades:
 class Stream:
     """One WebSocket as an extended CONNECT. RFC 8441"""
 
-    def __init__(self, host, port, node):
-        self.address, self.node = (host, port), node
+    def __init__(self, host, port, node, frames):
+        self.address, self.node, self.frames = (host, port), node, frames
 
     async def open(self, path):
         self.reader, self.writer = await asyncio.open_connection(*self.address)
         self.http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self.http.initiate_connection()
-        self.frames = Protocol(Side.CLIENT, state=State.OPEN, max_size=2 * LARGE)
         self.status, self.fields, self.ended, self.code, self.settings = None, None, False, None, None
         self.flush()
         while self.settings is None:
@@ -184,46 +189,51 @@ class Stream:
                 data = data[room:]
                 self.flush()
 
-    async def message(self):
-        whole = b""
-        while True:
-            for frame in self.frames.events_received():
-                if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                    whole += frame.data
-                    if frame.fin:
-                        return whole
-            await self.more()
+
+async def receive(stream):
+    whole = b""
+    while True:
+        for frame in stream.frames.events_received():
+            if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                whole += frame.data
+                if frame.fin:
+                    return whole
+        await stream.more()
 
 
 class ExtendedConnect:
-    """HTTP/2: an extended CONNECT each."""
+    """HTTP/2 or HTTP/3: an extended CONNECT each."""
 
-    def __init__(self, *where):
-        self.where = where
+    def __init__(self, over, *where):
+        self.over, self.where = over, where
+
+    def open(self, path):
+        frames = Protocol(Side.CLIENT, state=State.OPEN, max_size=2 * LARGE)
+        return self.over(*self.where, frames).open(path)
 
     async def texts_and_bytes(self):
-        stream = await Stream(*self.where).open("/echo")
+        stream = await self.open("/echo")
         assert stream.status == 200 and "sec-websocket-accept" not in stream.fields, stream.fields
         for message in (b"hello", b"\x00" * 70_000):
             stream.frames.send_binary(message)
             await stream.send_frames()
-            assert await stream.message() == message
+            assert await receive(stream) == message
 
     async def a_large_message(self):
-        stream = await Stream(*self.where).open("/echo")
+        stream = await self.open("/echo")
         message = bytes(range(256)) * (LARGE // 256)
         stream.frames.send_binary(message)
         await stream.send_frames()
-        assert await stream.message() == message
+        assert await receive(stream) == message
 
     async def the_closing_of_either_side(self):
-        stream = await Stream(*self.where).open("/echo")
+        stream = await self.open("/echo")
         stream.frames.send_close(4000, "mine")
         await stream.send_frames()
         while not stream.ended:
             await stream.more()
         assert stream.frames.close_rcvd.code == 4000
-        stream = await Stream(*self.where).open("/close")
+        stream = await self.open("/close")
         stream.frames.send_text(b"x")
         await stream.send_frames()
         while not stream.ended:
@@ -231,19 +241,18 @@ class ExtendedConnect:
         assert (stream.frames.close_rcvd.code, stream.frames.close_rcvd.reason) == (4001, "enough")
 
     async def a_reset(self):
-        stream = await Stream(*self.where).open("/reset")
+        stream = await self.open("/reset")
         stream.frames.send_text(b"x")
         await stream.send_frames()
         while stream.code is None:
             await stream.more()
 
     async def a_refusal(self):
-        stream = await Stream(*self.where).open("/no")
+        stream = await self.open("/no")
         assert stream.status == 403, stream.fields
 
 
-async def judge(host, port, node, over_h2):
-    client = (ExtendedConnect if over_h2 else Upgrades)(host, int(port), node)
+async def judge(client):
     promises = [value for name, value in type(client).__dict__.items() if name[0] != "_" and asyncio.iscoroutinefunction(value)]
     for promise in promises:
         await promise(client)
@@ -254,7 +263,11 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["server"]:
             asyncio.run(serve())
-        case ["client", host, port, node, *over_h2]:
-            asyncio.run(judge(host, port, node, bool(over_h2)))
+        case ["client", host, port, node]:
+            asyncio.run(judge(Upgrades(host, int(port), node)))
+        case ["client", host, port, node, "h2"]:
+            asyncio.run(judge(ExtendedConnect(Stream, host, int(port), node)))
+        case ["client", host, port, node, "h3", authority]:
+            asyncio.run(judge(ExtendedConnect(websocket_h3.Stream, host, int(port), node, authority)))
         case _:
             sys.exit(__doc__)

@@ -57,6 +57,11 @@ impl RawPeer {
         Ok(self.buffer.split_to(count).to_vec())
     }
 
+    /// Whether there is anything behind what was read, once the kernel says so; nothing is waited for.
+    pub(crate) async fn has_more(&mut self) -> bool {
+        !self.buffer.is_empty() || self.stream.try_read_buf(&mut self.buffer).is_ok()
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref()).await
     }

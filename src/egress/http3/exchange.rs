@@ -28,6 +28,7 @@ use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
 use crate::message::h3::request::Head;
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::length;
+use crate::message::upgrade::Protocol;
 use crate::message::validate;
 use crate::message::violation::Violation;
 
@@ -107,8 +108,8 @@ async fn serve<S: ExchangeService>(
     };
     side.serve();
     let (send, recv) = stream.split();
-    let mut reply = Replying { send, stopped, stall: serving.settings.send_timeout };
-    let is_head = request.method() == Method::HEAD;
+    let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
+    let mut reply = Replying { send, stopped, stall: serving.settings.send_timeout, cut: cut(&side, is_connect) };
     let request = match admit(request, recv, &side, serving).await {
         Ok(request) => request,
         Err(violation) => {
@@ -128,8 +129,12 @@ async fn serve<S: ExchangeService>(
     for early in informational.close() {
         let _ = reply.head(early).await;
     }
+    let is_switch = is_connect && response.status().is_success();
     if let Err(failure) = reply.deliver(response, is_head).await {
         tracing::debug!(error = &failure as &dyn std::error::Error, "a response is cut off");
+    } else if is_switch {
+        // Each direction ends by itself. spec: ST-25
+        side.released().await;
     }
     End::Answered
 }
@@ -149,6 +154,15 @@ fn refused_by_h3<S: ExchangeService>(serving: &Serving<S>, error: &StreamError) 
     End::GivenUp
 }
 
+/// The code that tells a client that a response is cut. RFC 9114 section 4.4, RFC 9220 section 3
+fn cut(side: &Side, is_connect: bool) -> Code {
+    match side.head() {
+        Some(Head::Good { protocol: Some(_) }) => Code::H3_REQUEST_CANCELLED,
+        _ if is_connect => Code::H3_CONNECT_ERROR,
+        _ => Code::H3_INTERNAL_ERROR,
+    }
+}
+
 /// Brings a request into the shape that requests of every version have, or says which rule it breaks.
 async fn admit<S>(
     mut request: Request<()>,
@@ -156,8 +170,14 @@ async fn admit<S>(
     side: &Arc<Side>,
     serving: &Serving<S>,
 ) -> Result<Request<RequestBody>, Violation> {
-    if let Some(Head::Refused(violation)) = side.head() {
-        return Err(*violation);
+    match side.head() {
+        Some(Head::Refused(violation)) => return Err(*violation),
+        // Kept from `h3`, which knows two names of protocols and takes any other for an error. spec: ST-15
+        Some(Head::Good { protocol: Some(asked) }) => {
+            let protocol = str::from_utf8(asked).ok().and_then(Protocol::new).ok_or(Violation::Upgrade)?;
+            request.extensions_mut().insert(protocol);
+        }
+        Some(Head::Good { protocol: None }) | None => {}
     }
     let (max_fields, max_bytes) = (serving.settings.max_head_fields, serving.settings.max_head_bytes);
     let rules = FieldRules { max_fields, max_bytes, forbids: fields::is_forbidden_in_any_trailers };
@@ -190,6 +210,8 @@ struct Replying {
     send: Reply,
     stopped: Stopped,
     stall: Duration,
+    /// What the stream is reset with if the response is cut.
+    cut: Code,
 }
 
 impl Replying {
@@ -259,7 +281,7 @@ impl Replying {
         }
         let sent = self.body(pin!(body), declared).await;
         if let Err(SendError::Source(_) | SendError::Length | SendError::Stalled) = &sent {
-            self.send.stop_stream(Code::H3_INTERNAL_ERROR);
+            self.send.stop_stream(self.cut);
         }
         sent
     }

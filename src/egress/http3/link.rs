@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use h3::error::Code;
 use quinn::VarInt;
+use tokio::sync::Notify;
 
 use crate::egress::budget::ListenerBudget;
 use crate::egress::lock;
@@ -142,6 +143,8 @@ pub(super) struct Side {
     is_served: AtomicBool,
     /// Nothing more of the request comes.
     has_ended: AtomicBool,
+    /// Nobody reads the request any more.
+    released: Notify,
 }
 
 impl Side {
@@ -177,6 +180,16 @@ impl Side {
 
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn release(&self) {
+        self.released.notify_one();
+    }
+
+    /// Done when whoever has the request reads no more of it: it has ended, failed, or is not wanted. For one waiter; cancel
+    /// safe.
+    pub(super) async fn released(&self) {
+        self.released.notified().await;
     }
 }
 

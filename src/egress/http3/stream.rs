@@ -137,6 +137,7 @@ impl Drop for Receiving {
         if !self.is_over {
             let _ = self.stream.stop(varint(Code::H3_NO_ERROR));
         }
+        self.side.release();
     }
 }
 

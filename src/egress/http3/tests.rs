@@ -18,6 +18,7 @@ use crate::egress::testing::{OnDrop, PATIENCE, TestBody, WithContext, data, desc
 use crate::egress::{Context, End, RequestBody, Settings};
 use crate::message::BoxError;
 use crate::message::trust::Trust;
+use crate::message::upgrade::Protocol;
 use crate::proxy::AccessLog;
 use crate::routing::RouterSettings;
 use crate::telemetry::{AcceptWatch, Entrance, Metrics};
@@ -376,6 +377,44 @@ async fn a_drain_lets_what_runs_finish_and_refuses_what_comes_late() {
     assert_eq!(read(&mut exchange).await.1, "done");
     timeout(PATIENCE, drained).await.unwrap().unwrap();
     assert!(timeout(PATIENCE, client.driver).await.unwrap().unwrap().is_h3_no_error());
+}
+
+#[tokio::test]
+async fn a_direction_that_has_ended_leaves_the_other_and_a_drain_waits_for_it() {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let server = serve(move |request: Request<RequestBody>| {
+        let sender = sender.clone();
+        async move {
+            if request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.is("tcp")) {
+                tokio::spawn(async move {
+                    let body = request.into_body().collect().await;
+                    let is_whole = body.is_ok_and(|body| body.to_bytes() == "late");
+                    sender.send(if is_whole { "whole" } else { "cut" }).unwrap();
+                });
+            }
+            Response::new(full("last words"))
+        }
+    });
+    let client = server.connect().await;
+    let (mut send, recv) = client.quic.open_bi().await.unwrap();
+    // CONNECT, https, /, :authority a, :protocol tcp.
+    let connect = b"\0\0\xcf\xd7\xc1\x50\x01a\x27\x02:protocol\x03tcp";
+    send.write_all(&[&[1, connect.len() as u8], &connect[..]].concat()).await.unwrap();
+    assert!(rest(recv).await.unwrap().ends_with(b"last words"));
+    let drained = tokio::spawn(server.drained());
+    loop {
+        let (mut send, recv) = client.quic.open_bi().await.expect("the connection is kept");
+        send.write_all(&head(b"")).await.unwrap();
+        send.finish().unwrap();
+        // What comes before the last word is served.
+        if rest(recv).await.is_err() {
+            break;
+        }
+    }
+    send.write_all(b"\0\x04late").await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(told(&mut receiver).await, "whole");
+    timeout(PATIENCE, drained).await.unwrap().unwrap();
 }
 
 #[tokio::test]

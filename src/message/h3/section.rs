@@ -292,7 +292,7 @@ impl Found {
             Kind::Method => self.is_connect = reader.value == b"CONNECT",
             Kind::Scheme if reader.value == b"http" => self.scheme = Scheme::HTTP,
             Kind::Authority => self.authority = Some(Bytes::copy_from_slice(&reader.value)),
-            Kind::Protocol if reader.value.len() > MAX_PROTOCOL => return Err(Violation::Syntax),
+            Kind::Protocol if reader.value.len() > MAX_PROTOCOL => return Err(Violation::Upgrade),
             Kind::Protocol => self.protocol = Some((Bytes::copy_from_slice(&reader.value), bytes)),
             _ => {}
         }

@@ -115,6 +115,7 @@ async fn connect_gets_the_answer_that_it_gets_over_http_2(transport: Transport) 
         [":scheme", "https"],
         [":authority", "localhost"],
         [":path", "/"],
+        ["sec-websocket-version", "8"],
         ["x-node-id", NODE.node]
     ]);
     let steps = vec![
@@ -124,5 +125,5 @@ async fn connect_gets_the_answer_that_it_gets_over_http_2(transport: Transport) 
         wait("extended"),
     ];
     let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
-    assert_eq!((client.answer("plain").await.status(), client.answer("extended").await.status()), (501, 501));
+    assert_eq!((client.answer("plain").await.status(), client.answer("extended").await.status()), (501, 426));
 }

@@ -112,6 +112,9 @@ fn connect_has_an_authority_and_only_with_a_protocol_the_rest() {
     assert_eq!(found.protocol.as_deref(), Some(&b"websocket"[..]));
     assert_eq!(found.cut(&extended), section(&[connect, GET[1], GET[2], GET[3]]));
     assert_eq!(judged(&section(&[connect, protocol, GET[2]])), Err(Violation::Syntax));
+    let long = "x".repeat(65);
+    let long = section(&[connect, (":protocol", &long), GET[1], GET[2], GET[3]]);
+    assert_eq!(judged(&long), Err(Violation::Upgrade), "as over HTTP/2");
 }
 
 #[test]
