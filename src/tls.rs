@@ -9,7 +9,8 @@
 //! * **The responder, by the initiator.** The name verified is the host of the configured tunnel address: the DNS
 //!   name or IP address the operator wrote, never an address that DNS answered. [`server_name`] turns it into what
 //!   rustls and quinn want. It must be among the certificate's DNS or IP subject alternative names (the common name
-//!   is not looked at), the chain must end at a configured root, and no certificate in it may be revoked.
+//!   is not looked at), the chain must end at a configured root whose own dates hold, and no certificate in it may be
+//!   revoked.
 //! * **A target, by the initiator.** As the responder, by the rules of its service; an explicit setting takes any.
 //! * **The initiator, by the responder.** The chain, as above. Names are read with [`peer_identity`] and compared
 //!   with the claim by policy.
@@ -36,9 +37,11 @@ mod examine;
 pub mod pki;
 mod provider;
 mod reject;
+mod roots;
 pub mod secret;
 mod settings;
 mod store;
+mod trust;
 mod verify;
 
 pub use certificate::{Summary, Utc, peer_identity, spki_pin};
@@ -52,7 +55,7 @@ pub use settings::{
     target_config,
 };
 pub use store::{Credentials, load_crls, load_roots, parse_crls, parse_roots};
-pub use verify::Trust;
+pub use trust::Trust;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 
 use crate::tls::certificate::{Summary, hosts, peer_identity, subject_and_issuer};
 use crate::tls::reject::{Fault, Peer, Rejection};
-use crate::tls::verify::{ClientVerifier, ServerVerifier, Trust};
+use crate::tls::trust::Trust;
+use crate::tls::verify::{ClientVerifier, ServerVerifier};
 use crate::tls::{TlsError, server_name};
 
 /// What a peer with these roots would object to in a chain that this end shows as `role`; dates alone without roots.

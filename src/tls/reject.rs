@@ -54,6 +54,20 @@ pub enum Fault {
         /// The clock of this end.
         now: OffsetDateTime,
     },
+    /// The configured root that vouches for it has ended.
+    RootExpired {
+        /// The root.
+        root: Box<Summary>,
+        /// The clock of this end.
+        now: OffsetDateTime,
+    },
+    /// The time of the configured root that vouches for it has not begun.
+    RootNotYetValid {
+        /// The root.
+        root: Box<Summary>,
+        /// The clock of this end.
+        now: OffsetDateTime,
+    },
     /// No configured root vouches for it.
     Untrusted {
         /// Subjects of the configured roots.
@@ -87,6 +101,8 @@ impl Fault {
         match self {
             Self::Expired { .. } => "expired",
             Self::NotYetValid { .. } => "not_yet_valid",
+            Self::RootExpired { .. } => "root_expired",
+            Self::RootNotYetValid { .. } => "root_not_yet_valid",
             Self::Untrusted { .. } => "untrusted",
             Self::Revoked => "revoked",
             Self::RevocationUnknown => "revocation_unknown",
@@ -193,6 +209,8 @@ impl fmt::Display for Rejection {
         match &self.fault {
             Fault::Expired { now } => self.write_dates(f, "has expired", *now),
             Fault::NotYetValid { now } => self.write_dates(f, "is not valid yet", *now),
+            Fault::RootExpired { root, now } => write_root(f, root, "which has expired", *now),
+            Fault::RootNotYetValid { root, now } => write_root(f, root, "which is not valid yet", *now),
             Fault::Untrusted { roots } => self.write_untrusted(f, roots),
             Fault::Revoked => f.write_str("or one of its issuers is revoked by a configured CRL; issue a new one"),
             Fault::RevocationUnknown => write!(
@@ -218,7 +236,7 @@ impl Rejection {
     fn write_dates(&self, f: &mut fmt::Formatter<'_>, what: &str, now: OffsetDateTime) -> fmt::Result {
         f.write_str(what)?;
         if let Some(certificate) = &self.certificate {
-            write!(f, ": valid from {} to {}", Utc(certificate.not_before), Utc(certificate.not_after))?;
+            write!(f, ": {}", Dates(certificate))?;
         }
         write!(f, ", and the clock here says {}; renew it, or correct the clock", Utc(now))
     }
@@ -231,6 +249,20 @@ impl Rejection {
         } else {
             write!(f, "trusted here is {}", Listed(roots))
         }
+    }
+}
+
+fn write_root(f: &mut fmt::Formatter<'_>, root: &Summary, what: &str, now: OffsetDateTime) -> fmt::Result {
+    write!(f, "is signed by the trusted CA \"{}\", {what}: {}, ", root.subject, Dates(root))?;
+    write!(f, "and the clock here says {}; replace the CA on both sides, or correct the clock", Utc(now))
+}
+
+/// From when to when a certificate is valid.
+struct Dates<'a>(&'a Summary);
+
+impl fmt::Display for Dates<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "valid from {} to {}", Utc(self.0.not_before), Utc(self.0.not_after))
     }
 }
 
@@ -252,7 +284,7 @@ impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
     }
 }
 
-fn moment(time: UnixTime) -> OffsetDateTime {
+pub(super) fn moment(time: UnixTime) -> OffsetDateTime {
     i64::try_from(time.as_secs())
         .ok()
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())

@@ -235,6 +235,42 @@ fn dates_that_do_not_fit_are_rejected_with_both_clocks() {
 }
 
 #[test]
+fn a_root_counts_within_its_own_dates_only() {
+    let world = World::new();
+    for (validity, label, words) in [
+        (last_month(), "root_expired", "which has expired"),
+        (next_month(), "root_not_yet_valid", "which is not valid yet"),
+    ] {
+        let ca = Authority::create("old CA", validity).unwrap();
+        let node = ca.node(&[identity()], now()).unwrap();
+        let initiator = InitiatorTls { credentials: Some(node.credentials().unwrap()), ..world.initiator() };
+        // Alone, and beside one that is valid.
+        for roots in [vec![&ca], vec![&world.ca, &ca]] {
+            let trust = Trust::roots(roots.iter().map(|ca| ca.certificate().clone()));
+            let responder = ResponderTls { initiators: ClientCertificates::Required(trust), ..world.responder() };
+            let rejection = handshake(&initiator, &responder, HOST).rejected_by_responder();
+            assert_eq!(rejection.fault.label(), label);
+            let text = rejection.to_string();
+            assert!(text.contains(NODE) && text.contains("CA \"CN=old CA\"") && text.contains(words), "{text}");
+        }
+        let responder = ca.responder(&[HOST.to_owned()], now()).unwrap();
+        let responder = ResponderTls { credentials: responder.credentials().unwrap(), ..world.responder() };
+        let trusting = InitiatorTls { responder: Trust::roots([ca.certificate().clone()]), ..world.initiator() };
+        assert_eq!(handshake(&trusting, &responder, HOST).rejected_by_initiator().fault.label(), label);
+    }
+}
+
+#[test]
+fn a_root_that_has_ended_does_not_harm_those_beside_it() {
+    let world = World::new();
+    let old = Authority::create("sites CA", last_month()).unwrap();
+    let trust = Trust::roots([old.certificate().clone(), world.ca.certificate().clone()]);
+    let responder = ResponderTls { initiators: ClientCertificates::Required(trust.clone()), ..world.responder() };
+    let initiator = InitiatorTls { responder: trust, ..world.initiator() };
+    handshake(&initiator, &responder, HOST).accepted();
+}
+
+#[test]
 fn a_revoked_certificate_is_rejected_by_either_side() {
     let world = World::new();
 

@@ -7,32 +7,15 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 
 use crate::id::SpkiPin;
 use crate::tls::certificate::{spki_pin, subject};
-use crate::tls::{Peer, Rejection, TlsError, provider};
-
-/// What makes a peer's certificate genuine. At least one root or one pin; CRLs need roots.
-#[derive(Debug, Clone, Default)]
-pub struct Trust {
-    /// CA certificates; the chain must end at one of them. Empty: pin-only.
-    pub roots: Vec<CertificateDer<'static>>,
-    /// The peer's key must be one of these. Empty: any key.
-    pub pins: Vec<SpkiPin>,
-    /// Revocation lists. Empty: nothing is checked for revocation.
-    pub crls: Vec<CertificateRevocationListDer<'static>>,
-}
-
-impl Trust {
-    /// Whatever these roots signed, whichever key it has.
-    pub fn roots(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
-        Self { roots: roots.into_iter().collect(), ..Self::default() }
-    }
-}
+use crate::tls::roots::{self, Roots};
+use crate::tls::{Peer, Rejection, TlsError, Trust, provider};
 
 /// What both directions share: the pins, and what errors need to know.
 #[derive(Debug)]
@@ -63,22 +46,20 @@ impl Checks {
         if accepted { Ok(()) } else { Err(Rejection::pin(self.peer, own, &self.pins).into()) }
     }
 
-    fn explain(&self, own: &CertificateDer<'_>, issuers: &[CertificateDer<'_>], error: &rustls::Error) -> Rejection {
-        let chain: Vec<&CertificateDer<'_>> = std::iter::once(own).chain(issuers).collect();
-        Rejection::chain(self.peer, &chain, &self.roots, error)
+    /// The chain, in words of ours if it is not genuine.
+    fn chain<V: ?Sized>(
+        &self,
+        roots: &Roots<V>,
+        (own, issuers): (&CertificateDer<'_>, &[CertificateDer<'_>]),
+        now: UnixTime,
+        verify: impl Fn(&V) -> Result<(), rustls::Error>,
+    ) -> Result<(), rustls::Error> {
+        let shown: Vec<&CertificateDer<'_>> = std::iter::once(own).chain(issuers).collect();
+        roots.verify((self.peer, &shown), now, verify).map_err(|error| match Rejection::find(&error) {
+            Some(_) => error,
+            None => Rejection::chain(self.peer, &shown, &self.roots, &error).into(),
+        })
     }
-}
-
-fn root_store(trust: &Trust) -> Result<Arc<RootCertStore>, TlsError> {
-    let mut store = RootCertStore::empty();
-    for root in &trust.roots {
-        let unusable = |error: rustls::Error| TlsError::Root {
-            name: subject(root).unwrap_or_else(|_| "(unreadable)".to_owned()),
-            reason: error.to_string(),
-        };
-        store.add(root.clone()).map_err(unusable)?;
-    }
-    Ok(Arc::new(store))
 }
 
 fn crl_error(error: &rustls::server::VerifierBuilderError) -> TlsError {
@@ -89,19 +70,18 @@ fn crl_error(error: &rustls::server::VerifierBuilderError) -> TlsError {
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
     checks: Checks,
-    chain: Option<Arc<WebPkiServerVerifier>>,
+    chain: Option<Roots<WebPkiServerVerifier>>,
 }
 
 impl ServerVerifier {
     pub(super) fn new(peer: Peer, trust: &Trust) -> Result<Self, TlsError> {
         let checks = Checks::new(peer, trust)?;
-        let chain = if trust.roots.is_empty() {
-            None
-        } else {
-            let builder = WebPkiServerVerifier::builder_with_provider(root_store(trust)?, provider());
-            Some(builder.with_crls(trust.crls.iter().cloned()).build().map_err(|error| crl_error(&error))?)
-        };
-        Ok(Self { checks, chain })
+        Ok(Self { checks, chain: Roots::new(trust, Self::chain)? })
+    }
+
+    fn chain(trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+        let builder = WebPkiServerVerifier::builder_with_provider(roots::store(trust)?, provider());
+        builder.with_crls(trust.crls.iter().cloned()).build().map_err(|error| crl_error(&error))
     }
 
     /// Takes every certificate; that its key is the peer's is verified all the same, which tells broken TLS from a stranger's.
@@ -121,9 +101,9 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if let Some(chain) = &self.chain {
-            chain
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-                .map_err(|error| self.checks.explain(end_entity, intermediates, &error))?;
+            self.checks.chain(chain, (end_entity, intermediates), now, |chain| {
+                chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).map(drop)
+            })?;
         }
         self.checks.pin(end_entity)?;
         Ok(ServerCertVerified::assertion())
@@ -156,7 +136,7 @@ impl ServerCertVerifier for ServerVerifier {
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     checks: Checks,
-    chain: Option<Arc<dyn ClientCertVerifier>>,
+    chain: Option<Roots<dyn ClientCertVerifier>>,
     mandatory: bool,
 }
 
@@ -164,13 +144,12 @@ impl ClientVerifier {
     /// `mandatory`: whether a peer that shows no certificate is refused by TLS.
     pub(super) fn new(peer: Peer, trust: &Trust, mandatory: bool) -> Result<Self, TlsError> {
         let checks = Checks::new(peer, trust)?;
-        let chain = if trust.roots.is_empty() {
-            None
-        } else {
-            let builder = WebPkiClientVerifier::builder_with_provider(root_store(trust)?, provider());
-            Some(builder.with_crls(trust.crls.iter().cloned()).build().map_err(|error| crl_error(&error))?)
-        };
-        Ok(Self { checks, chain, mandatory })
+        Ok(Self { checks, chain: Roots::new(trust, Self::chain)?, mandatory })
+    }
+
+    fn chain(trust: &Trust) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(roots::store(trust)?, provider());
+        builder.with_crls(trust.crls.iter().cloned()).build().map_err(|error| crl_error(&error))
     }
 }
 
@@ -180,7 +159,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.as_ref().map_or(&[], |chain| chain.root_hint_subjects())
+        self.chain.as_ref().map_or(&[], |chain| chain.all().root_hint_subjects())
     }
 
     fn verify_client_cert(
@@ -190,9 +169,9 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         if let Some(chain) = &self.chain {
-            chain
-                .verify_client_cert(end_entity, intermediates, now)
-                .map_err(|error| self.checks.explain(end_entity, intermediates, &error))?;
+            self.checks.chain(chain, (end_entity, intermediates), now, |chain| {
+                chain.verify_client_cert(end_entity, intermediates, now).map(drop)
+            })?;
         }
         self.checks.pin(end_entity)?;
         Ok(ClientCertVerified::assertion())

@@ -11,6 +11,7 @@ use crate::support::site::{Cloud, Edge, Folder, NODE, Responder, Running, Site, 
 over_each_transport!(
     a_certificate_of_another_ca_is_not_trusted,
     an_expired_certificate_is_not_trusted,
+    a_certificate_of_an_expired_ca_is_not_trusted,
     an_initiator_without_a_certificate_is_not_admitted,
     a_certificate_does_not_prove_the_name_of_another_node,
     a_certificate_does_not_prove_another_tenant,
@@ -114,6 +115,14 @@ async fn an_expired_certificate_is_not_trusted(transport: Transport) {
     let shown = folder.authority.expired_node(NODE);
     let said = refused(Cloud::new(), Edge::new(transport), &folder, &shown).await;
     said.tls("expired", told_by_tls(transport, "expired"));
+}
+
+async fn a_certificate_of_an_expired_ca_is_not_trusted(transport: Transport) {
+    let (folder, old) = (Folder::new(), Authority::expired("an old CA"));
+    old.write(folder.path(), "old");
+    let cloud = Cloud::new().responder("tls", "{ cert: cloud.pem, key: cloud.key, client_ca: old.pem }");
+    let said = refused(cloud, Edge::new(transport), &folder, &old.node(NODE)).await;
+    said.tls("which has expired", told_by_tls(transport, "which has expired"));
 }
 
 async fn an_initiator_without_a_certificate_is_not_admitted(transport: Transport) {
