@@ -30,8 +30,6 @@ use crate::transport::{TransportChoice, Tunnel, TunnelSettings};
 
 /// The file in `state_dir` that holds the endpoint's keys.
 const KEYS_FILE: &str = "quic.key";
-/// The file beside it that names the nodes which are connected.
-const NODES_FILE: &str = "nodes";
 /// What a responder waits for before it is ready, at most as long as its grace.
 const BACK: &str = "tunnels";
 
@@ -91,8 +89,8 @@ pub(super) async fn build(config: Checked) -> Result<App, AppError> {
     if let Some(settings) = &config.responder {
         let state_dir = folder::state_dir(settings);
         let built = self::responder(settings, &config, &metrics, state_dir.as_deref())?;
-        let (nodes, back) = (state_dir.map(|folder| folder.join(NODES_FILE)), ready.guard(BACK));
-        memory = Some(Memory::load(built.directory(), nodes, settings.grace, back));
+        let known = (built.directory(), built.gone());
+        memory = Some(Memory::load(known, state_dir, settings.grace, ready.guard(BACK)));
         responder = Some(built);
     }
     let directory = responder.as_ref().map(Responder::directory).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! What a responder knows over a restart: the nodes that were connected, so that requests for them are held until they are
-//! back, and so that it is not called ready before.
+//! back, and so that it is not called ready before; and the nodes that are gone, for people who ask.
+
+mod gone;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -7,7 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::{interval, sleep, timeout};
 use tracing::warn;
@@ -15,8 +17,18 @@ use tracing::warn;
 use crate::id::{Claim, ClusterId, NodeId, TenantId};
 use crate::lifecycle::{DrainWatch, ReadyGuard};
 use crate::registry::{MAX_DEPARTED, RECONNECT_WINDOW};
+use crate::responder::{Gone, GoneNodes};
 use crate::routing::Directory;
 use crate::transport::Tunnel;
+
+use self::gone::Written;
+
+/// The file of the nodes which are connected.
+const NODES: &str = "nodes";
+/// The file of the nodes which are gone.
+const GONE: &str = "gone";
+/// Of a node that was connected when the former process ended, and is not back in time.
+const NOT_BACK: &str = "not back since the responder was restarted";
 
 /// How often the file is brought up to date, if anything has changed.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -31,47 +43,56 @@ const MAX_LINE: usize = 3 * 128 + 3;
 #[derive(Debug)]
 pub(super) struct Memory {
     directory: Arc<Directory<Tunnel>>,
+    gone: GoneNodes,
     /// Without one nothing is remembered.
-    file: Option<PathBuf>,
+    folder: Option<PathBuf>,
     before: Vec<Claim>,
     grace: Duration,
     ready: ReadyGuard,
 }
 
 impl Memory {
-    /// Reads the file, if there is one, and tells the registry whom to expect.
+    /// Reads what is in the folder, if there is one, and tells the registry whom to expect.
     pub(super) fn load(
-        directory: Arc<Directory<Tunnel>>,
-        file: Option<PathBuf>,
+        (directory, gone): (Arc<Directory<Tunnel>>, GoneNodes),
+        folder: Option<PathBuf>,
         grace: Duration,
         ready: ReadyGuard,
     ) -> Self {
-        let before = match file.as_deref().map(read) {
-            Some(Ok(before)) => before,
-            Some(Err(error)) => {
-                warn!(%error, "the nodes that were here before the restart are not known");
-                Vec::new()
+        let mut before = Vec::new();
+        if let Some(folder) = &folder {
+            match read(&folder.join(NODES)) {
+                Ok(nodes) => before = nodes,
+                Err(error) => warn!(%error, "the nodes that were here before the restart are not known"),
             }
-            None => Vec::new(),
-        };
+            if let Err(error) = gone::load(&folder.join(GONE), &gone) {
+                warn!(%error, "the nodes that were gone before the restart are not known");
+            }
+        }
         for claim in &before {
             directory.registry().remember(claim, Instant::now());
         }
-        Self { directory, file, before, grace, ready }
+        Self { directory, gone, folder, before, grace, ready }
     }
 
-    /// Keeps the file up to date until a drain is announced. What it holds then is what the next process reads. Its tasks
+    /// Keeps the files up to date until a drain is announced. What they hold then is what the next process reads. Its tasks
     /// end by themselves: dropping the handle means nothing.
     pub(super) fn keep(self, draining: DrainWatch) {
-        let Self { directory, file, before, grace, ready } = self;
-        if let Some(file) = file {
-            let kept = Kept::new(file, &before);
+        let Self { directory, gone, folder, mut before, grace, ready } = self;
+        if let Some(folder) = folder {
+            let kept = Kept::new(&folder, &before, gone.clone());
             drop(tokio::spawn(kept.keep(Arc::clone(&directory), draining.clone())));
         }
+        let started = SystemTime::now();
         drop(tokio::spawn(async move {
             tokio::select! {
                 // Who is not back by then may never be.
-                _ = timeout(grace, returned(&directory, before)) => ready.done(),
+                _ = timeout(grace, returned(&directory, &mut before)) => {
+                    for claim in before.into_iter().filter(|claim| directory.registry().counts(claim).node == 0) {
+                        gone.remember(Gone { claim, since: started, reason: NOT_BACK.to_owned() });
+                    }
+                    ready.done();
+                }
                 () = draining.announced() => {}
             }
         }));
@@ -80,7 +101,7 @@ impl Memory {
 
 /// Resolves when all of them have been back; if there were none, when anybody is there. One look asks for one node that is
 /// missing, however many are.
-async fn returned(directory: &Directory<Tunnel>, mut missing: Vec<Claim>) {
+async fn returned(directory: &Directory<Tunnel>, missing: &mut Vec<Claim>) {
     let registry = directory.registry();
     loop {
         while missing.pop_if(|claim| registry.counts(claim).node > 0).is_some() {}
@@ -91,19 +112,21 @@ async fn returned(directory: &Directory<Tunnel>, mut missing: Vec<Claim>) {
     }
 }
 
-/// What is in the file, and should be.
+/// What is in the files, and should be.
 struct Kept {
     file: PathBuf,
     /// Each node with when it was last there.
     known: BTreeMap<String, Instant>,
     written: BTreeSet<String>,
+    gone: Written,
 }
 
 impl Kept {
-    fn new(file: PathBuf, before: &[Claim]) -> Self {
+    fn new(folder: &Path, before: &[Claim], gone: GoneNodes) -> Self {
         let now = Instant::now();
         let known: BTreeMap<_, _> = before.iter().map(|claim| (line(claim), now)).collect();
-        Self { file, written: known.keys().cloned().collect(), known }
+        let written = known.keys().cloned().collect();
+        Self { file: folder.join(NODES), written, known, gone: Written::new(folder.join(GONE), gone) }
     }
 
     async fn keep(mut self, directory: Arc<Directory<Tunnel>>, draining: DrainWatch) {
@@ -115,6 +138,7 @@ impl Kept {
                 () = draining.announced() => ends = true,
                 _ = ticks.tick() => {}
             }
+            self.gone.refresh().await;
             self.look(&directory, Instant::now());
             if self.written.iter().eq(self.known.keys()) {
                 continue;

@@ -59,8 +59,8 @@ pub struct ResponderConfig {
     #[serde(serialize_with = "congestion_as_written")]
     pub congestion: CongestionControl,
     /// `state_dir`: the folder, made if missing, of what outlasts a restart: two keys by which a restarted responder tells
-    /// its old tunnels at once that they are gone, and the names of the nodes that were connected. Default: the first that
-    /// there is of `$STATE_DIRECTORY`, `/var/lib/adit`, `$XDG_STATE_HOME/adit` and `~/.local/state/adit`, with a folder of
+    /// its old tunnels at once that they are gone, and the names of the nodes that were connected and of those that are gone
+    /// (since when, and why). Default: the first that there is of `$STATE_DIRECTORY`, `/var/lib/adit`, `$XDG_STATE_HOME/adit` and `~/.local/state/adit`, with a folder of
     /// its own for each address; none where a listener has port 0.
     pub state_dir: Option<PathBuf>,
     /// `grace`: for how long after the start requests wait (each for `hold` at most) for nodes that are not known, and

@@ -36,6 +36,7 @@ struct Nodes {
     last: HashMap<Claim, Last>,
     order: BTreeMap<u64, Claim>,
     left: u64,
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -49,6 +50,7 @@ impl Nodes {
     fn insert(&mut self, claim: &Claim, since: SystemTime, reason: String) {
         self.remove(claim);
         self.left += 1;
+        self.changes += 1;
         self.order.insert(self.left, claim.clone());
         self.last.insert(claim.clone(), Last { since, reason, place: self.left });
         if self.last.len() > MAX_GONE
@@ -61,6 +63,7 @@ impl Nodes {
     fn remove(&mut self, claim: &Claim) -> Option<Last> {
         let last = self.last.remove(claim)?;
         self.order.remove(&last.place);
+        self.changes += 1;
         Some(last)
     }
 }
@@ -76,6 +79,20 @@ impl GoneNodes {
         let mut list: Vec<Gone> = self.lock().last.iter().map(gone).collect();
         list.sort_by(|a, b| b.since.cmp(&a.since).then_with(|| a.claim.to_string().cmp(&b.claim.to_string())));
         list
+    }
+
+    /// How often the list has changed: who keeps a copy sees whether it is still one.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// Adds a node of which this responder knows from elsewhere, such as from before a restart. One that it saw leaving
+    /// itself stays as it is.
+    pub fn remember(&self, gone: Gone) {
+        let mut nodes = self.lock();
+        if !nodes.last.contains_key(&gone.claim) {
+            nodes.insert(&gone.claim, gone.since, gone.reason);
+        }
     }
 
     /// How many there are.
@@ -143,6 +160,22 @@ mod tests {
         assert!(names[0].1.ends_with(": bye"), "{names:?}");
         assert!(gone.came_back(&claim("b")).is_some() && gone.came_back(&claim("b")).is_none());
         assert_eq!(gone.len(), 1);
+    }
+
+    #[test]
+    fn what_is_remembered_from_elsewhere_replaces_nothing_and_each_change_counts() {
+        let (gone, start) = (GoneNodes::default(), SystemTime::UNIX_EPOCH);
+        let told = |node, reason: &str| Gone { claim: claim(node), since: start, reason: reason.to_owned() };
+        gone.left(&claim("a"), &CloseReason { code: CloseCode::Idle, text: "seen".into() }, start);
+        let before = gone.changes();
+        gone.remember(told("a", "told"));
+        assert_eq!(gone.changes(), before);
+        gone.remember(told("b", "told"));
+        assert!(gone.changes() > before);
+        let reasons: Vec<_> = gone.list().into_iter().map(|gone| gone.reason).collect();
+        assert!(reasons[0].ends_with(": seen") && reasons[1] == "told", "{reasons:?}");
+        let before = gone.changes();
+        assert!(gone.came_back(&claim("b")).is_some() && gone.changes() > before);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Method, Request};
 use tokio::time::interval;
 
+use crate::support::certificates::Node;
 use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
 use crate::support::http2::{Http2, whole};
@@ -21,10 +22,14 @@ over_each_transport!(
     an_idle_process_stops_at_once,
     a_restart_of_the_responder_is_announced_and_dialled_again,
     a_request_for_a_node_that_was_known_before_a_restart_is_held,
+    nodes_that_are_gone_are_known_after_a_restart,
     a_responder_that_is_young_holds_requests_for_whoever_is_asked_for,
     a_lame_duck_takes_requests_and_says_that_each_is_the_last,
     a_restart_of_one_of_two_responders_loses_nothing,
 );
+
+/// Another node of the same cluster.
+const OTHER: Node<'static> = Node { node: "edge-2", ..NODE };
 
 /// A response under way, of which only a part was made.
 async fn under_way(site: &Site) -> (RawHttp<tokio::net::TcpStream>, crate::support::http1::Head) {
@@ -155,6 +160,38 @@ async fn a_request_for_a_node_that_was_known_before_a_restart_is_held(transport:
     let unknown = get(responder.egress(), "/", &["x-node-id: nobody"]).await.unwrap();
     assert_eq!(unknown.status(), 503, "at once, although the hold is long");
     drop((initiator, folder, target));
+}
+
+async fn nodes_that_are_gone_are_known_after_a_restart(transport: Transport) {
+    let cloud = Cloud::new().responder("state_dir", "state").responder("grace", "0");
+    let site = Site::with(cloud, Edge::new(transport)).await;
+    let (mut left, _target) = site.join(Edge::new(transport).named("other").claim(OTHER)).await;
+    left.terminate();
+    left.exit().await;
+    let (nodes, gone) = (site.folder.path().join("state/nodes"), site.folder.path().join("state/gone"));
+    eventually("both are written down", async || {
+        let has = |file, name| std::fs::read_to_string(file).is_ok_and(|text| text.contains(name));
+        (has(&nodes, "acme stores edge-1\n") && has(&gone, " acme stores edge-2 ")).then_some(())
+    })
+    .await;
+    // It cannot come back in time.
+    site.initiator.freeze();
+    let Site { responder, initiator, folder, target } = site;
+    let responder = responder.restart().await;
+    let names = eventually("both are gone", async || {
+        let gone = responder.0.tunnels().await.gone;
+        (gone.len() == 2).then(|| gone.into_iter().map(|gone| (gone.node, gone.reason)).collect::<Vec<_>>())
+    })
+    .await;
+    assert_eq!(names[0], ("edge-1".to_owned(), "not back since the responder was restarted".to_owned()));
+    assert!(names[1].0 == "edge-2" && !names[1].1.is_empty(), "{names:?}");
+    initiator.thaw();
+    eventually("one is back", async || {
+        let gone = responder.0.tunnels().await.gone;
+        (gone.len() == 1 && gone[0].node == "edge-2").then_some(())
+    })
+    .await;
+    drop((folder, target));
 }
 
 async fn a_responder_that_is_young_holds_requests_for_whoever_is_asked_for(transport: Transport) {

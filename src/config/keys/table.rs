@@ -104,8 +104,8 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "responder.state_dir",
         "A folder of its own, mode 0700, for what outlives a restart: the keys by which a restarted responder tells its \
-         old tunnels at once that they are gone, and the names of the nodes that were connected, so that requests for \
-         them are held.",
+         old tunnels at once that they are gone, the names of the nodes that were connected, so that requests for \
+         them are held, and of those that are gone, since when and why.",
         "/var/lib/adit",
     )
     .form("a path")
