@@ -14,6 +14,7 @@ pub use limiter::Limiter;
 pub use metrics::destination::{DestinationMetrics, DestinationRecord, DestinationState};
 pub use metrics::exchange::{Direction, ExchangeMetrics, ExchangeRecord, Outcome, Side};
 pub use metrics::limits::{Entrance, Limit, LimitMetrics};
+pub use metrics::stage::{StageMetrics, Threshold};
 pub use metrics::stream::{StreamEnd, StreamMetrics};
 pub use metrics::tunnel::{HandshakeFailure, Role, TunnelMetrics, TunnelRecord};
 pub use metrics::{Metrics, UPKEEP_INTERVAL};

@@ -121,7 +121,7 @@ impl Handle {
             match net::bind_udp(bound) {
                 Ok((udp, _)) => {
                     let endpoint = http3::Endpoint::new(udp, quinn::ServerConfig::clone(config));
-                    let http3 = Some(endpoint.map_err(BuildError::Endpoint)?);
+                    let http3 = Some(endpoint.map_err(BuildError::Endpoint)?.counting(&self.0.metrics));
                     return Ok(Sockets { tcp, address: bound, http3 });
                 }
                 // A free port of TCP need not be one of UDP: another pair may be.

@@ -74,7 +74,8 @@ impl Listeners {
             Some(socket) => {
                 let server = quic::Listener::server_config(adit.clone(), &terms.tunnel, &fixed.quic);
                 let endpoint = quic::bind(socket, &fixed.keys, Some(server.map_err(UpdateError::Quic)?))?;
-                Some((quic::Listener::new(endpoint.clone(), terms.tunnel, fixed.quic), endpoint))
+                let listener = quic::Listener::new(endpoint.clone(), terms.tunnel, fixed.quic).counting(metrics);
+                Some((listener, endpoint))
             }
             None => None,
         };

@@ -6,6 +6,7 @@ pub(super) mod destination;
 pub(super) mod exchange;
 pub(super) mod limits;
 mod process;
+pub(super) mod stage;
 pub(super) mod stream;
 mod table;
 pub(super) mod tunnel;
@@ -20,6 +21,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 use crate::telemetry::metrics::destination::DestinationMetrics;
 use crate::telemetry::metrics::exchange::{ExchangeMetrics, Side};
 use crate::telemetry::metrics::limits::{Entrance, LimitMetrics};
+use crate::telemetry::metrics::stage::{StageMetrics, Threshold};
 use crate::telemetry::metrics::table::{
     DURATION_BUCKETS, EXCHANGE_DURATION, EXCHANGE_FIRST_BYTE, Kind, Metric, TABLE, UDP_BUFFER,
 };
@@ -86,6 +88,11 @@ impl Metrics {
     /// Counts what the listeners of one kind refuse, cut and cannot accept.
     pub fn limits(&self, entrance: Entrance) -> LimitMetrics {
         LimitMetrics::new(self, entrance)
+    }
+
+    /// Counts connections of a listener that are in handshake, by stage.
+    pub fn stages(&self, threshold: Threshold) -> StageMetrics {
+        StageMetrics::new(self, threshold)
     }
 
     /// States the UDP socket buffers that the kernel granted, in usable bytes.

@@ -17,6 +17,7 @@ pub(crate) use self::table::Stage;
 use self::table::{Entry, Handle, Table};
 use crate::net::Prefix;
 use crate::protocol::budgets::{EVICTION_INTERVAL, HandshakeBudgets};
+use crate::telemetry::StageMetrics;
 
 /// The connections of one listener that are in handshake. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -69,6 +70,12 @@ impl Handshakes {
     /// Nobody is in handshake yet.
     pub(crate) fn new(budgets: HandshakeBudgets) -> Self {
         Self(Arc::new(Shared { table: Mutex::new(Table::new(budgets)) }))
+    }
+
+    /// The same, whose places are counted. To be called before anybody has one.
+    pub(crate) fn counting(self, metrics: &StageMetrics) -> Self {
+        self.0.table().count_with(metrics);
+        self
     }
 
     /// Other budgets from now on; who has a place keeps it for now.

@@ -15,7 +15,7 @@ use super::transport::handshake_budgets;
 use crate::egress::budget::ListenerBudget;
 use crate::egress::terms::Accepting;
 use crate::egress::{ConnectionDetails, ConnectionInfo, End, ExchangeService, Serving, Settings};
-use crate::telemetry::{AcceptWatch, Limit};
+use crate::telemetry::{AcceptWatch, Limit, Metrics, Threshold};
 use crate::tls::peer_identity;
 use crate::transport::handshakes::{Handshakes, Seat, Stage};
 use crate::transport::quic::{BindError, Keys, bind};
@@ -48,6 +48,11 @@ impl Endpoint {
         let endpoint = bind(socket, &Keys::ephemeral(), Some(config))?;
         let local = endpoint.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
         Ok(Self { endpoint, handshakes: Handshakes::new(handshake_budgets()), local })
+    }
+
+    /// The same, which counts connections in handshake.
+    pub(in crate::egress) fn counting(self, metrics: &Metrics) -> Self {
+        Self { handshakes: self.handshakes.counting(&metrics.stages(Threshold::Http3)), ..self }
     }
 
     /// Where it listens, with its real port.

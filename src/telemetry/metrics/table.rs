@@ -60,6 +60,8 @@ table! {
         "Handshakes that ended in a refusal: sent by a responder, received by an initiator.";
     HANDSHAKES_FAILED = Counter "adit_handshakes_failed_total" ["role", "reason"]
         "Handshakes that ended in neither welcome nor refusal: tls, timeout, protocol or gave_way.";
+    HANDSHAKES_OPEN = Gauge "adit_handshakes_open" ["listener", "stage"]
+        "Connections that are not open yet; silent: sent nothing, hello: began, tls: in TLS, claim: a claim or a decision is awaited.";
     ENVOY_HANDSHAKES = Counter "adit_envoy_handshakes_total" ["result"]
         "Handshakes of Envoy initiators at a responder, by the names of reverse_tunnel.handshake in Envoy.";
     STREAMS_HELD_BACK = Gauge "adit_streams_held_back" ["role"]

@@ -18,6 +18,7 @@ fn everything() -> Metrics {
         drop(metrics.exchanges(side, CAUSES).begin());
     }
     metrics.destinations();
+    metrics.stages(Threshold::Quic);
     metrics.limits(Entrance::Egress);
     metrics.process();
     metrics.certificate("ca", 60.0);
@@ -46,6 +47,7 @@ counter adit_tunnels_opened_total {role}
 counter adit_tunnels_closed_total {role,reason}
 counter adit_handshakes_refused_total {role,code}
 counter adit_handshakes_failed_total {role,reason}
+gauge adit_handshakes_open {listener,stage}
 counter adit_envoy_handshakes_total {result}
 gauge adit_streams_held_back {role}
 counter adit_streams_not_read_total {role,reason}

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::net::Prefix;
 use crate::protocol::budgets::{EVICTION_INTERVAL, HandshakeBudgets, StageBudget};
+use crate::telemetry::StageMetrics;
 
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub(super) struct Table<H> {
 /// The members of one stage, by when they came.
 #[derive(Debug)]
 struct Members<H> {
+    stage: Stage,
+    metrics: Option<StageMetrics>,
     all: BTreeMap<u64, Member<H>>,
     by_prefix: HashMap<Prefix, BTreeSet<u64>>,
     /// Who would like to be one, by when they came.
@@ -69,14 +72,23 @@ struct Member<H> {
 
 impl<H: Handle> Table<H> {
     pub(super) fn new(budgets: HandshakeBudgets) -> Self {
-        let members = || Members {
+        let members = |stage| Members {
+            stage,
+            metrics: None,
             all: BTreeMap::new(),
             by_prefix: HashMap::new(),
             waiting: BTreeMap::new(),
             granted: HashMap::new(),
             evicted_at: None,
         };
-        Self { budgets, stages: std::array::from_fn(|_| members()), entered: 0 }
+        Self { budgets, stages: Stage::ALL.map(members), entered: 0 }
+    }
+
+    /// Counts the members of each stage from now on. To be called while there are none.
+    pub(super) fn count_with(&mut self, metrics: &StageMetrics) {
+        for members in &mut self.stages {
+            members.metrics = Some(metrics.clone());
+        }
     }
 
     pub(super) const fn set_budgets(&mut self, budgets: HandshakeBudgets) {
@@ -173,6 +185,7 @@ impl<H: Handle> Table<H> {
         self.entered += 1;
         let (key, members) = (self.entered, &mut self.stages[stage as usize]);
         members.all.insert(key, Member { prefix, since, handle });
+        members.count(1.0);
         members.by_prefix.entry(prefix).or_default().insert(key);
         key
     }
@@ -222,8 +235,15 @@ impl<H: Handle> Members<H> {
         }
     }
 
+    fn count(&self, more: f64) {
+        if let Some(metrics) = &self.metrics {
+            metrics.moved(self.stage as usize, more);
+        }
+    }
+
     fn remove(&mut self, key: u64) -> Option<Member<H>> {
         let member = self.all.remove(&key)?;
+        self.count(-1.0);
         if let Some(own) = self.by_prefix.get_mut(&member.prefix) {
             own.remove(&key);
             if own.is_empty() {

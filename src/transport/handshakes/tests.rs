@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::protocol::budgets::HANDSHAKE_GRACE;
+use crate::telemetry::{Metrics, Threshold};
 
 /// Budgets of 16: silent 64, 32 of a prefix; TLS and claim 16, 8 of a prefix.
 const MAX: usize = 16;
@@ -45,14 +46,24 @@ async fn with_every_prefix_within_its_share_the_oldest_of_all_gives_way() {
 
 #[tokio::test]
 async fn who_gets_on_leaves_room_behind() {
-    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let metrics = Metrics::new();
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX)).counting(&metrics.stages(Threshold::Quic));
+    let told = |stage: &str| {
+        let (series, text) =
+            (format!("adit_handshakes_open{{listener=\"quic\",stage=\"{stage}\"}} "), metrics.render());
+        text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().to_owned()
+    };
+    let all = || ["silent", "hello", "tls", "claim"].map(|stage| told(stage).parse::<usize>().unwrap());
     let mut seat = handshakes.enter(Stage::Silent, from(1, 1));
+    assert_eq!(all(), [1, 0, 0, 0]);
     for (stage, expected) in [(Stage::Hello, [0, 1, 0, 0]), (Stage::Tls, [0, 0, 1, 0]), (Stage::Claim, [0, 0, 0, 1])] {
         seat.advance(stage).await.unwrap();
-        assert_eq!(counts(&handshakes), expected);
+        assert_eq!((counts(&handshakes), all()), (expected, expected));
     }
-    drop(seat);
-    assert_eq!(counts(&handshakes), [0; 4]);
+    let crowd: Vec<_> = (0..40).map(|last| handshakes.enter(Stage::Silent, from(1, last))).collect();
+    assert_eq!(all(), [32, 0, 0, 1], "who gave way does not count");
+    drop((seat, crowd));
+    assert_eq!((counts(&handshakes), all()), ([0; 4], [0; 4]));
 }
 
 // Whoever is newest looks after the others: when it leaves, the next has to know.

@@ -14,6 +14,7 @@ use crate::protocol::budgets::HandshakeBudgets;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
+use crate::telemetry::{Metrics, Threshold};
 use crate::transport::accept::{AcceptError, Claimant, Missing, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{not_accepted_here, not_accepted_there};
@@ -89,6 +90,11 @@ impl Listener {
         let accepting = Accepting { settings: Settings { tunnel, quic }, generation: 0 };
         let handshakes = Handshakes::new(budgets(&tunnel));
         Self { endpoint, accepting: ArcSwap::from_pointee(accepting), handshakes }
+    }
+
+    /// The same, which counts connections in handshake.
+    pub fn counting(self, metrics: &Metrics) -> Self {
+        Self { handshakes: self.handshakes.counting(&metrics.stages(Threshold::Quic)), ..self }
     }
 
     /// The server half of the endpoint's configuration; `tls` must be TLS 1.3 with ALPN `adit/1`.

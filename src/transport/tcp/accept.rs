@@ -25,7 +25,7 @@ use crate::protocol::control::FrameType;
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::protocol::tcp::CONTROL_URI;
-use crate::telemetry::{AcceptWatch, Entrance, Metrics};
+use crate::telemetry::{AcceptWatch, Entrance, Metrics, Threshold};
 use crate::transport::accept::{AcceptError, Claimant, Missing, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{alert_text, not_accepted_here, not_accepted_there, peer_text};
@@ -123,7 +123,8 @@ impl Listener {
 
     /// The same, which counts and tells what it cannot accept.
     pub fn counting(self, metrics: &Metrics) -> Self {
-        Self { watch: Some(AcceptWatch::new(metrics, Entrance::Tunnel)), ..self }
+        let handshakes = self.handshakes.counting(&metrics.stages(Threshold::Tcp));
+        Self { watch: Some(AcceptWatch::new(metrics, Entrance::Tunnel)), handshakes, ..self }
     }
 
     /// The same, which takes Envoy's reverse tunnels as well: from whoever does not offer `adit/1`. `tls` is from
