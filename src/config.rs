@@ -57,6 +57,7 @@ pub use responder::{AdmissionConfig, NodeConfig, ResponderConfig};
 pub use rewrite::StepConfig;
 pub use secret::Secret;
 pub use services::ServiceConfig;
+use surroundings::Place;
 pub use surroundings::{Given, MAX_REFERENCED_BYTES, Nowhere, Process, Surroundings};
 pub use tls::{DialerTls, KeyPairFiles, ListenerTls, TargetTlsConfig};
 
@@ -98,17 +99,18 @@ pub struct Checked {
     pub lame_duck: Duration,
 }
 
-/// Reads and checks a file.
+/// Reads and checks a file. A pipe will do (`/dev/stdin`, a named one, or what a shell makes of `<(command)`); relative paths
+/// in it count from the working directory then.
 ///
 /// # Errors
 /// Every mistake in the file, or that it cannot be read.
 pub fn load(path: &Path, surroundings: &dyn Surroundings) -> Result<Checked, Report> {
     let name = path.display().to_string();
     let unreadable = |problem: String| Report::whole_file(&name, problem);
-    let content = surroundings::read_bounded(path, MAX_FILE_BYTES)
+    let given = surroundings::read_given(path, MAX_FILE_BYTES)
         .map_err(|error| unreadable(format!("cannot be read: {error}")))?;
-    let text = String::from_utf8(content).map_err(|_| unreadable("is not UTF-8 text".to_owned()))?;
-    check(&text, path, surroundings)
+    let text = String::from_utf8(given.content).map_err(|_| unreadable("is not UTF-8 text".to_owned()))?;
+    check_in(&text, path, given.place, surroundings)
 }
 
 /// Checks the text of a file. `path` names it in reports, and its directory is where relative paths count from.
@@ -116,10 +118,13 @@ pub fn load(path: &Path, surroundings: &dyn Surroundings) -> Result<Checked, Rep
 /// # Errors
 /// Every mistake in the text.
 pub fn check(text: &str, path: &Path, surroundings: &dyn Surroundings) -> Result<Checked, Report> {
+    check_in(text, path, Place::of(path), surroundings)
+}
+
+fn check_in(text: &str, path: &Path, place: Place, surroundings: &dyn Surroundings) -> Result<Checked, Report> {
     let (documents, mistakes) = document::parse(text);
-    let base = path.parent().unwrap_or_else(|| Path::new(""));
     let unread = !mistakes.is_empty() && documents.is_empty();
-    let context = Context::new(base, surroundings, mistakes);
+    let context = Context::new(place, surroundings, mistakes);
     let checked = if unread { None } else { read(documents, &context) };
     match (checked, context.into_mistakes()) {
         (Some(checked), mistakes) if mistakes.is_empty() => Ok(checked),

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use crate::config::document::{self, Entry, Node, Value};
 use crate::config::reader::Context;
 use crate::config::report::Mistake;
+use crate::config::surroundings::Place;
 use crate::config::{Nowhere, check, read};
 
 mod table;
@@ -135,14 +136,14 @@ fn first(at: &mut Node) -> &mut Node {
 }
 
 fn mistakes(file: &Node) -> Vec<Mistake> {
-    let context = Context::new(Path::new(""), &Nowhere, Vec::new());
+    let context = Context::new(Place::default(), &Nowhere, Vec::new());
     let _ = read(vec![file.clone()], &context);
     context.into_mistakes()
 }
 
 /// The keys that the code asks for when it reads the file, and whether each must be there.
 fn asked(file: &Node) -> BTreeMap<String, bool> {
-    let context = Context::new(Path::new(""), &Nowhere, Vec::new());
+    let context = Context::new(Place::default(), &Nowhere, Vec::new());
     let _ = read(vec![file.clone()], &context);
     context.into_asked().into_iter().map(|(key, required)| (generic(&key), required)).collect()
 }

@@ -19,7 +19,7 @@ use crate::config::listeners::{self, Listener, Protocol};
 use crate::config::report::{Mistake, quoted, shown_key};
 use crate::config::scalar::{self, ReferenceError};
 use crate::config::secret::Secret;
-use crate::config::surroundings::Surroundings;
+use crate::config::surroundings::{Place, Surroundings};
 
 mod section;
 
@@ -27,7 +27,7 @@ pub(super) use section::{Section, alternatives};
 
 /// What all places of one file share.
 pub(super) struct Context<'a> {
-    base: &'a Path,
+    place: Place,
     surroundings: &'a dyn Surroundings,
     mistakes: RefCell<Vec<Mistake>>,
     listeners: RefCell<Vec<Listener>>,
@@ -36,10 +36,10 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// Relative paths of the file count from `base`.
-    pub(super) fn new(base: &'a Path, surroundings: &'a dyn Surroundings, mistakes: Vec<Mistake>) -> Self {
+    /// Relative paths of the file count from `place`.
+    pub(super) fn new(place: Place, surroundings: &'a dyn Surroundings, mistakes: Vec<Mistake>) -> Self {
         Self {
-            base,
+            place,
             surroundings,
             mistakes: RefCell::new(mistakes),
             listeners: RefCell::default(),
@@ -251,7 +251,7 @@ impl<'a> At<'a> {
 
     /// A path as the file means it: relative ones count from the file's directory.
     pub(super) fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.context.base.join(path)
+        self.context.place.base.join(path)
     }
 
     /// An address to listen on, not taken by an earlier key.
@@ -275,7 +275,8 @@ impl<'a> At<'a> {
     pub(super) fn file(&self) -> Option<PathBuf> {
         let path = self.path()?;
         if let Err(error) = self.context.surroundings.can_read(&path) {
-            self.wrong(format!("cannot read {}: {error}; expected a file", path.display()));
+            let place = &self.context.place;
+            self.wrong(format!("cannot read {}: {error}; expected a file{}", path.display(), place.note()));
             return None;
         }
         Some(path)

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The largest file that a `file:` reference may name, in bytes.
 pub const MAX_REFERENCED_BYTES: u64 = 64 << 10;
@@ -101,6 +101,48 @@ impl Surroundings for Nowhere {
     }
 }
 
+/// From where the relative paths of a configuration count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The folder; empty for the working directory.
+    pub(super) base: PathBuf,
+    /// What the file is a link to: people expect paths to count from there.
+    linked: Option<PathBuf>,
+}
+
+impl Place {
+    /// The folder in which a file stands.
+    pub(super) fn of(path: &Path) -> Self {
+        Self { base: path.parent().unwrap_or_else(|| Path::new("")).to_owned(), linked: None }
+    }
+
+    /// What to say beside a file that is missing; may be empty.
+    pub(super) fn note(&self) -> String {
+        let to = |linked: &PathBuf| {
+            format!(" (relative paths count from the folder of the link, not from that of {})", linked.display())
+        };
+        self.linked.as_ref().map(to).unwrap_or_default()
+    }
+}
+
+/// A configuration as it was given.
+pub(super) struct GivenFile {
+    pub(super) content: Vec<u8>,
+    pub(super) place: Place,
+}
+
+/// Reads a file or a pipe, at most `limit` bytes of it; longer is an error. Waits for whoever writes to the pipe.
+pub(super) fn read_given(path: &Path, limit: u64) -> io::Result<GivenFile> {
+    // What a shell redirects stands in no folder either.
+    let is_descriptor = path.starts_with("/dev") || path.starts_with("/proc");
+    let place = if path.metadata()?.is_file() && !is_descriptor {
+        Place { linked: path.read_link().ok(), ..Place::of(path) }
+    } else {
+        Place::default()
+    };
+    Ok(GivenFile { content: bounded(File::open(path)?, limit)?, place })
+}
+
 /// Opens plain files only: a pipe or a device would block or never end.
 fn open_plain(path: &Path) -> io::Result<File> {
     if !path.metadata()?.is_file() {
@@ -111,8 +153,12 @@ fn open_plain(path: &Path) -> io::Result<File> {
 
 /// Reads at most `limit` bytes; a longer file is an error.
 pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    bounded(open_plain(path)?, limit)
+}
+
+fn bounded(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    open_plain(path)?.take(limit + 1).read_to_end(&mut content)?;
+    file.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
         return Err(io::Error::other(format!("longer than {limit} bytes")));
     }

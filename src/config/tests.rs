@@ -101,6 +101,33 @@ fn a_file_that_cannot_be_read_is_a_report_too() {
 }
 
 #[test]
+fn a_pipe_will_do_for_a_file_and_paths_count_from_the_working_directory() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader)));
+    std::io::Write::write_all(&mut writer, b"initiator: { tls: { ca: no/such.pem } }\n").unwrap();
+    drop(writer);
+    let report = load(&path, &Process).unwrap_err().to_string();
+    assert!(report.contains("cannot read no/such.pem: ") && report.contains("expected a file\n"), "{report}");
+    let endless = load(Path::new("/dev/zero"), &Process).unwrap_err().to_string();
+    assert!(endless.contains("longer than"), "{endless}");
+}
+
+#[test]
+fn a_missing_file_beside_a_link_says_from_where_paths_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("real"), folder.path().join("adit.yaml"));
+    fs::create_dir(&real).unwrap();
+    fs::write(real.join("adit.yaml"), "initiator: { tls: { ca: ca.pem } }\n").unwrap();
+    std::os::unix::fs::symlink("real/adit.yaml", &link).unwrap();
+    let report = load(&link, &Process).unwrap_err().to_string();
+    let missing = format!("cannot read {}/ca.pem: ", folder.path().display());
+    assert!(
+        report.contains(&missing) && report.contains("the folder of the link, not from that of real/adit.yaml"),
+        "{report}"
+    );
+}
+
+#[test]
 fn a_secret_from_a_file_has_no_line_break() {
     let text = fs::read_to_string(&folder("good")[0]).unwrap();
     assert!(check_text(&text).is_ok());
