@@ -46,7 +46,8 @@ impl Client {
     /// One exchange, on a connection that waits or on a new one.
     ///
     /// A target may close a waiting connection at the very moment it is used. The request then goes to a new
-    /// connection, provided that nothing of it was written or that sending it twice does no harm. Any other is not written
+    /// connection, provided that nothing of it was written or that sending it twice does no harm, as it does where the
+    /// target says that it had waited for too long (408). Any other is not written
     /// to a connection that has waited for about as long as the target is known to allow.
     pub(super) async fn exchange(
         &self,
@@ -62,13 +63,13 @@ impl Client {
         let Some(connection) = self.pool.take(may_repeat) else {
             return Box::pin(self.exchange_on_new(outbound, upload, interim)).await;
         };
-        let mut attempt = self.begin(connection, outbound, upload)?;
+        let mut attempt = self.begin(connection, outbound, upload)?.on_waiting(copy.is_some());
         match poll_fn(|cx| attempt.poll(&mut outbound.headers, interim, cx)).await {
             Ok(head) => Ok(self.response(head, attempt)),
-            Err(Failed { failure, is_stale: false }) => Err(failure),
-            Err(Failed { failure, is_stale: true }) => match attempt.again(outbound, copy) {
+            Err(failed) if !failed.is_stale => Err(failed.failure),
+            Err(failed) => match attempt.again(&failed, outbound, copy) {
                 Some(upload) => Box::pin(self.exchange_on_new(outbound, upload, interim)).await,
-                None => Err(failure),
+                None => Err(failed.failure),
             },
         }
     }

@@ -27,6 +27,8 @@ pub(super) struct Attempt {
     reader: ResponseReader,
     /// Some response has come.
     has_begun: bool,
+    /// 408 is no answer to this request; see [`Attempt::on_waiting`].
+    may_time_out: bool,
     /// The target was asked to go on in another protocol.
     switches: bool,
     interim: Allowance,
@@ -37,11 +39,13 @@ pub(super) struct Failed {
     pub(super) failure: Failure,
     /// The connection went away before a response began, as it does when the target just gave it up.
     pub(super) is_stale: bool,
+    /// The target said 408, which is about the time for which the connection had waited.
+    is_timed_out: bool,
 }
 
 impl From<Failure> for Failed {
     fn from(failure: Failure) -> Self {
-        Self { failure, is_stale: false }
+        Self { failure, is_stale: false, is_timed_out: false }
     }
 }
 
@@ -64,9 +68,16 @@ impl Attempt {
             refused: None,
             reader,
             has_begun: false,
+            may_time_out: false,
             switches: false,
             interim: Allowance::default(),
         })
+    }
+
+    /// The connection had waited for a request, and this one can be sent again. A target that had waited for too long says
+    /// 408 before it reads it: then it may go to another connection, whatever it is. RFC 9110 section 15.5.9
+    pub(super) fn on_waiting(self, can_repeat: bool) -> Self {
+        Self { may_time_out: can_repeat, ..self }
     }
 
     /// The request asks for another protocol: 101 is a final answer, too.
@@ -84,6 +95,10 @@ impl Attempt {
     ) -> Poll<Result<ResponseHead, Failed>> {
         self.send(cx)?;
         loop {
+            if self.may_time_out && !self.has_begun && is_request_timeout(&self.connection.input.buf) {
+                let failure = Failure::new(Cause::TargetProtocol, "the target waited for too long for a request");
+                return Poll::Ready(Err(Failed { failure, is_stale: true, is_timed_out: true }));
+            }
             match self.reader.read_into(&mut self.connection.input.buf, sent).map_err(broken)? {
                 Some(head) if self.switches && head.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     return Poll::Ready(Ok(head));
@@ -118,7 +133,8 @@ impl Attempt {
             Err(error) => Some(error),
         };
         let failure = closed(error.as_ref(), "a response");
-        Poll::Ready(Err(Failed { failure, is_stale: !self.has_begun && self.connection.input.is_empty() }))
+        let is_stale = !self.has_begun && self.connection.input.is_empty();
+        Poll::Ready(Err(Failed { failure, is_stale, is_timed_out: false }))
     }
 
     fn interim(&mut self, mut response: Response<()>, to: Option<&dyn SendInterim>) -> Result<(), Failure> {
@@ -135,8 +151,11 @@ impl Attempt {
     }
 
     /// The request for another attempt, if this one failed for the connection alone and sending it again does no harm:
-    /// nothing of it was sent, or it may be sent twice and is here as a copy.
-    pub(super) fn again(self, outbound: &Outbound, copy: Option<Upload>) -> Option<Upload> {
+    /// nothing of it was sent, or was read, or it may be sent twice and is here as a copy.
+    pub(super) fn again(self, failed: &Failed, outbound: &Outbound, copy: Option<Upload>) -> Option<Upload> {
+        if failed.is_timed_out {
+            return copy;
+        }
         match (self.sending.is_unsent(&self.connection.sender), copy) {
             (true, None) => self.sending.into_upload(),
             (true, copy) => copy,
@@ -148,6 +167,11 @@ impl Attempt {
     pub(super) fn refuses(&self) -> bool {
         self.refused.is_some()
     }
+}
+
+/// Whether what was read begins with the status line of a 408.
+fn is_request_timeout(read: &[u8]) -> bool {
+    read.starts_with(b"HTTP/1.") && read.get(8..).is_some_and(|rest| rest.starts_with(b" 408"))
 }
 
 fn unsendable(error: SendError) -> Failure {

@@ -210,3 +210,34 @@ async fn a_request_that_must_not_be_sent_twice_keeps_clear_of_the_moment_a_targe
     };
     tokio::join!(fresh, exchange(post(Empty::<Bytes>::new())));
 }
+
+// A target that has waited for too long says so at the very moment a request comes: that is no answer to the request.
+#[tokio::test]
+async fn a_408_on_a_connection_that_waited_sends_the_request_to_another_one() {
+    let origin = Origin::new().await;
+    let client = origin.client();
+    let exchange = async |request| client.exchange(request).await.unwrap();
+    let waits = async {
+        let mut wire = origin.accept().await;
+        wire.head().await;
+        wire.write(OK).await;
+        wire
+    };
+    let (mut wire, first) = tokio::join!(waits, exchange(get("/")));
+    text(first).await;
+    let times_out = async {
+        wire.head().await;
+        wire.write("HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        let mut wire = origin.accept().await;
+        let head = wire.head().await;
+        wire.write("HTTP/1.1 408 Request Timeout\r\ncontent-length: 3\r\n\r\n408").await;
+        head
+    };
+    let body = http_body_util::Full::new(Bytes::from_static(b"once"));
+    let request = Request::post("/").header("x-mark", "kept").body(body).unwrap();
+    let (head, second) = tokio::join!(times_out, async { client.exchange(request).await.unwrap() });
+    assert!(head.contains("x-mark: kept"), "{head}");
+    // Of a connection that is new it is an answer.
+    assert_eq!(second.status(), 408);
+    assert_eq!(text(second).await, "408");
+}
