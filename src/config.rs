@@ -26,6 +26,7 @@ mod access;
 mod document;
 mod egress;
 mod envoy;
+mod heads;
 mod initiator;
 mod inspect;
 mod keys;
@@ -48,6 +49,7 @@ use reader::{At, Context, Section};
 
 pub use egress::{EgressConfig, EgressLimits};
 pub use envoy::EnvoyAcceptConfig;
+pub use heads::HeadLimits;
 pub use initiator::{InitiatorConfig, TunnelConfig};
 pub use inspect::{Inspected, WARN_BEFORE, inspect};
 pub use keys::keys;

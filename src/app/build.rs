@@ -10,9 +10,10 @@ use crate::app::App;
 use crate::app::folder;
 use crate::app::memory::Memory;
 use crate::app::state::{Parts, State};
-use crate::config::{AdminAddress, Checked, EgressConfig, InitiatorConfig, ResponderConfig};
+use crate::config::{AdminAddress, Checked, EgressConfig, HeadLimits, InitiatorConfig, ResponderConfig, ServiceConfig};
 use crate::egress::{self, Egress, Http3Settings, Pace, Settings as EgressSettings};
-use crate::initiator::serve::{ServiceError, Services};
+use crate::initiator::serve::{ServiceError, ServiceSettings, Services};
+use crate::initiator::targets::TargetSettings;
 use crate::initiator::{self, Destination, Initiator};
 use crate::lifecycle::Ready;
 use crate::net;
@@ -215,7 +216,13 @@ fn initiator(settings: &InitiatorConfig, config: &Checked, metrics: &Metrics) ->
         let (name, target) = (&service.name, &service.target);
         warn!(service = %name, %target, "tls.insecure_accept_any: whoever is between here and the target can read and change everything");
     }
-    let list = config.services.iter().map(|service| service.settings()).collect::<Result<_, _>>()?;
+    let HeadLimits { head_bytes, head_fields } = settings.limits;
+    let service = |service: &ServiceConfig| {
+        let settings = service.settings()?;
+        let connections = TargetSettings { head_bytes, head_fields, ..settings.connections };
+        Ok(ServiceSettings { connections, ..settings })
+    };
+    let list = config.services.iter().map(service).collect::<Result<_, TlsError>>()?;
     let services = Services::recorded(list, recorder)?;
     let tls = settings.tls.initiator()?;
     let destinations = settings.tunnels.iter().map(|tunnel| {

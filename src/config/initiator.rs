@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::config::access::{self, access_log};
 use crate::config::envoy;
+use crate::config::heads::{HeadLimits, head_limits};
 use crate::config::reader::{At, Section};
 use crate::config::responder::{congestion, congestion_as_written};
 use crate::config::secret::Secret;
@@ -52,6 +53,8 @@ pub struct InitiatorConfig {
     pub access_log: AccessLog,
     /// `token`: a credential beside the certificate, at most 8 KiB; text, `${NAME}` or `file:path`.
     pub token: Option<Secret>,
+    /// `limits`: how large the heads of answers from targets, and of requests for them, may be.
+    pub limits: HeadLimits,
 }
 
 /// One responder and how many tunnels are kept to it.
@@ -72,7 +75,8 @@ impl InitiatorConfig {
     /// The settings of its tunnels; how long they may drain is said elsewhere.
     pub fn tunnel(&self) -> TunnelSettings {
         let standard = TunnelSettings::default();
-        TunnelSettings { timing: Timing { keepalive_interval: self.keepalive, ..standard.timing }, ..standard }
+        let timing = Timing { keepalive_interval: self.keepalive, ..standard.timing };
+        TunnelSettings { timing, limits: self.limits.announced(), ..standard }
     }
 }
 
@@ -89,11 +93,12 @@ pub(super) fn initiator(at: At<'_>) -> Option<InitiatorConfig> {
         let probe_interval = section.or("probe_interval", DEFAULT_PROBE_INTERVAL, |at| at.duration(intervals));
         let access_log = section.or("access_log", AccessLog::On, access_log);
         let token = section.optional("token", |at| at.secret(1..=MAX_TOKEN_BYTES));
+        let limits = section.or("limits", HeadLimits::default(), head_limits);
         let addresses = addresses?;
         let claim = one_claim(section, named, &addresses);
         let tunnels = addresses.into_iter().map(|address| address.tunnel).collect();
         let (claim, tls) = (claim?, tls?);
-        Some(InitiatorConfig { claim, tunnels, tls, congestion, keepalive, probe_interval, access_log, token })
+        Some(InitiatorConfig { claim, tunnels, tls, congestion, keepalive, probe_interval, access_log, token, limits })
     })
 }
 

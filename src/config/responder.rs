@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::config::envoy::{self, EnvoyAcceptConfig};
+use crate::config::heads::{HeadLimits, head_limits};
 use crate::config::listeners::Protocol;
 use crate::config::reader::{At, Section};
 use crate::config::secret::Secret;
@@ -67,6 +68,8 @@ pub struct ResponderConfig {
     /// `/ready` for those that were connected before. Default 10 s, at most 5 min.
     #[serde(serialize_with = "show::duration")]
     pub grace: Duration,
+    /// `limits`: how large the heads of answers from sites may be.
+    pub limits: HeadLimits,
 }
 
 /// Which claims are admitted; all that is set must hold.
@@ -142,6 +145,7 @@ impl ResponderConfig {
                 idle_timeout: self.idle_timeout,
                 ..standard.timing
             },
+            limits: self.limits.announced(),
             max_handshakes: self.max_pending_handshakes as usize,
             ..standard
         }
@@ -169,6 +173,7 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
         let congestion = section.or("congestion", CongestionControl::default(), |at| congestion(&at));
         let state_dir = section.optional("state_dir", |at| at.path());
         let grace = section.or("grace", DEFAULT_GRACE, |at| at.duration(Duration::ZERO..=300 * SECOND));
+        let limits = section.or("limits", HeadLimits::default(), head_limits);
         let (quic, tcp) = listen?;
         if let Some(envoy) = &envoy {
             check_envoy(section, envoy, tcp, &admission);
@@ -187,6 +192,7 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
             congestion,
             state_dir,
             grace,
+            limits,
         })
     })
 }

@@ -86,6 +86,11 @@ impl ResponseReader {
         end.map(|end| self.parse(buf.split_to(end).freeze(), std::mem::take(room))).transpose()
     }
 
+    /// The most bytes of a head, and the most fields.
+    pub const fn limits(&self) -> (usize, usize) {
+        (self.max_bytes, self.max_fields)
+    }
+
     fn parse(&self, bytes: Bytes, mut fields: HeaderMap) -> Result<ResponseHead, Violation> {
         let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);

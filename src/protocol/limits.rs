@@ -98,10 +98,16 @@ impl Default for Limits {
 
 impl Limits {
     /// What our ends announce unless they are told otherwise: the defaults, and room for what the other end adds.
-    pub const OURS: Self = Self {
-        head_bytes: (DEFAULT_HEAD_BYTES + ADDED_HEAD_BYTES) as usize,
-        head_fields: (DEFAULT_HEAD_FIELDS + ADDED_HEAD_FIELDS) as usize,
-    };
+    pub const OURS: Self =
+        Self { head_bytes: DEFAULT_HEAD_BYTES as usize, head_fields: DEFAULT_HEAD_FIELDS as usize }.with_room();
+
+    /// These, and room for what the other end adds.
+    pub const fn with_room(self) -> Self {
+        Self {
+            head_bytes: self.head_bytes.saturating_add(ADDED_HEAD_BYTES as usize),
+            head_fields: self.head_fields.saturating_add(ADDED_HEAD_FIELDS as usize),
+        }
+    }
 }
 
 impl From<Limits> for PeerLimits {

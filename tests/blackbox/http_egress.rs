@@ -2,6 +2,7 @@
 
 mod budgets;
 mod cancellation;
+mod heads;
 mod http1;
 mod http2;
 mod messages;

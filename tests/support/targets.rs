@@ -8,6 +8,7 @@
 //! | `/bytes/N` | N bytes of [`pattern`] with a content-length |
 //! | `/chunks/N/MS` | N numbered lines, MS milliseconds apart, without a length |
 //! | `/slow/MS` | answers after MS milliseconds |
+//! | `/fields/N/L` | an empty answer with N fields of L bytes, `x-0` and so on |
 //! | `/hang` | never answers |
 //! | `/cut/N` | promises more, and breaks off after N bytes |
 //! | `/trailers` | a body with a trailer `x-sum` |

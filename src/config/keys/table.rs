@@ -120,6 +120,13 @@ pub(super) const KEYS: &[Key] = &[
          tunnel is up; 0 waits for neither.",
         "10s",
     ),
+    section("responder.limits", "What the answers of sites may have; they are told."),
+    key(
+        "responder.limits.head_bytes",
+        "The largest head or trailer section; a larger one is answered 502. Each request that runs may hold as much.",
+        "64KiB",
+    ),
+    key("responder.limits.head_fields", "The most fields in one.", "100"),
     section("responder.envoy", "Takes the reverse tunnels of Envoy initiators on `listen.tcp`."),
     key(
         "responder.envoy.security",
@@ -282,6 +289,13 @@ pub(super) const KEYS: &[Key] = &[
     key("initiator.access_log", "Whether each exchange with a target leaves a line in the log.", "{ query: true }"),
     key("initiator.access_log.query", "Whether the line has the query of the path, which often holds secrets.", "true").absent("false"),
     key("initiator.token", "A credential beside the certificate, at most 8 KiB.", "\"file:token\"").form(SECRET),
+    section("initiator.limits", "What the answers of targets, and the requests of responders, may have; responders are told."),
+    key(
+        "initiator.limits.head_bytes",
+        "The largest head or trailer section; a larger answer is 502, a larger request 431. Each exchange that runs may hold as much.",
+        "64KiB",
+    ),
+    key("initiator.limits.head_fields", "The most fields in one.", "100"),
     section("services", "What this initiator exports; nothing else can be reached through its tunnels. Needs an initiator."),
     key("services[].name", "How an egress asks for it; unique in the file.", "api"),
     key(

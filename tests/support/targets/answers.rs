@@ -39,6 +39,7 @@ pub(super) async fn answer(
             tokio::time::sleep(milliseconds(pause)).await;
             full("slow\n")
         }
+        ["fields", count, length] => with_fields(count.parse().unwrap(), length.parse().unwrap()),
         ["hang"] => std::future::pending().await,
         ["cut", count] => cut(count.parse().unwrap()),
         ["trailers"] => trailers(),
@@ -47,6 +48,15 @@ pub(super) async fn answer(
     };
     let length = content_length(response.headers());
     Ok(response.map(|body| Watched::new(body, length, cancellation)))
+}
+
+fn with_fields(count: usize, length: usize) -> Response<AnyBody> {
+    let mut response = full("");
+    for number in 0..count {
+        let name = HeaderName::try_from(format!("x-{number}")).unwrap();
+        response.headers_mut().insert(name, HeaderValue::try_from("v".repeat(length)).unwrap());
+    }
+    response
 }
 
 fn echo(request: Request<Incoming>) -> Response<AnyBody> {

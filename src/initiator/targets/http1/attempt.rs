@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::connection::Connection;
-use super::failure::{broken, closed};
+use super::failure::{broken_head, closed};
 use super::send::{SendError, Sending};
 use crate::initiator::targets::outbound::Outbound;
 use crate::initiator::targets::settings::TargetSettings;
@@ -99,7 +99,8 @@ impl Attempt {
                 let failure = Failure::new(Cause::TargetProtocol, "the target waited for too long for a request");
                 return Poll::Ready(Err(Failed { failure, is_stale: true, is_timed_out: true }));
             }
-            match self.reader.read_into(&mut self.connection.input.buf, sent).map_err(broken)? {
+            let read = self.reader.read_into(&mut self.connection.input.buf, sent);
+            match read.map_err(|violation| broken_head(violation, self.reader.limits()))? {
                 Some(head) if self.switches && head.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     return Poll::Ready(Ok(head));
                 }

@@ -18,6 +18,20 @@ pub(super) fn broken(violation: Violation) -> Failure {
     Failure::new(cause, details)
 }
 
+/// The head of the target's response breaks a rule or one of these limits, of bytes and fields.
+pub(super) fn broken_head(violation: Violation, (bytes, fields): (usize, usize)) -> Failure {
+    let details = match violation {
+        Violation::HeadTooLarge => {
+            format!("the head of the target's response has more than {bytes} bytes (initiator.limits.head_bytes)")
+        }
+        Violation::TooManyFields => {
+            format!("the target's response has more than {fields} fields (initiator.limits.head_fields)")
+        }
+        other => return broken(other),
+    };
+    Failure::new(Cause::TargetHeadTooLarge, details)
+}
+
 /// The target closed the connection before `what`, or the connection failed.
 pub(super) fn closed(error: Option<&io::Error>, what: &str) -> Failure {
     // A certificate of this end is judged after its own handshake is done.
