@@ -66,11 +66,10 @@ impl Client {
         let mut attempt = self.begin(connection, outbound, upload)?.on_waiting(copy.is_some());
         match poll_fn(|cx| attempt.poll(&mut outbound.headers, interim, cx)).await {
             Ok(head) => Ok(self.response(head, attempt)),
-            Err(failed) if !failed.is_stale => Err(failed.failure),
-            Err(failed) => match attempt.again(&failed, outbound, copy) {
-                Some(upload) => Box::pin(self.exchange_on_new(outbound, upload, interim)).await,
-                None => Err(failed.failure),
-            },
+            Err(failed) => {
+                let upload = attempt.again(failed, outbound, copy)?;
+                Box::pin(self.exchange_on_new(outbound, upload, interim)).await
+            }
         }
     }
 

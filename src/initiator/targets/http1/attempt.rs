@@ -153,15 +153,20 @@ impl Attempt {
 
     /// The request for another attempt, if this one failed for the connection alone and sending it again does no harm:
     /// nothing of it was sent, or was read, or it may be sent twice and is here as a copy.
-    pub(super) fn again(self, failed: &Failed, outbound: &Outbound, copy: Option<Upload>) -> Option<Upload> {
-        if failed.is_timed_out {
-            return copy;
-        }
-        match (self.sending.is_unsent(&self.connection.sender), copy) {
+    ///
+    /// # Errors
+    ///
+    /// Why there is to be no other attempt.
+    pub(super) fn again(self, failed: Failed, outbound: &Outbound, copy: Option<Upload>) -> Result<Upload, Failure> {
+        let Failed { failure, is_stale, is_timed_out } = failed;
+        let upload = match (self.sending.is_unsent(&self.connection.sender), copy) {
+            _ if !is_stale => None,
+            (_, copy) if is_timed_out => copy,
             (true, None) => self.sending.into_upload(),
             (true, copy) => copy,
             (false, copy) => copy.filter(|_| outbound.is_idempotent()),
-        }
+        };
+        upload.ok_or(failure)
     }
 
     /// The target has taken the whole request, or will be sent no more of it.
