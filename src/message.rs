@@ -1,8 +1,8 @@
 //! HTTP messages: each rule once, for every listener, transport and target.
 //!
 //! Row 2: no sockets, no tasks; knows neither tunnels nor roles. What is read from a peer is judged by [`validate`],
-//! [`authority`], [`length`] and [`fields`], prepared for the next hop by [`forward`] and [`cookie`], believed as far as
-//! [`trust`] goes, matched by [`pattern`] and [`path`]; what fails is told by [`failure`], a rule that is broken by
+//! [`authority`], [`length`] and [`fields`], prepared for the next hop by [`forward`], [`cookie`] and [`rewrite`], believed as
+//! far as [`trust`] goes, matched by [`pattern`] and [`path`]; what fails is told by [`failure`], a rule that is broken by
 //! [`violation`]. [`section`], [`response`] and [`chunked`] read HTTP/1,
 //! [`persistence`] says how long its connection lasts, [`h3`] looks at HTTP/3 before its library does, [`h2`] moves
 //! bodies over HTTP/2, [`interim`] holds responses before the response.
@@ -35,6 +35,7 @@ pub mod path;
 pub mod pattern;
 pub mod persistence;
 pub mod response;
+pub mod rewrite;
 pub mod section;
 pub mod trust;
 pub mod upgrade;

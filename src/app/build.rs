@@ -201,6 +201,8 @@ fn egress(
         .settings(limits)
         .access_log(settings.access_log)
         .trust(settings.trust.clone())
+        .forwarded(settings.forwarded)
+        .rewrite(settings.steps())
         .metrics(metrics);
     if let Some(files) = &settings.tls {
         builder = builder.tls(files.egress()?);

@@ -10,11 +10,14 @@ use serde::{Serialize, Serializer};
 use crate::config::access::{self, access_log};
 use crate::config::listeners::Protocol;
 use crate::config::reader::{At, Section, alternatives};
+use crate::config::rewrite::{self, StepConfig};
 use crate::config::services::{ShownMatch, host_and_prefix};
 use crate::config::show;
 use crate::config::tls::{ListenerTls, listener_tls};
 use crate::egress::Settings;
 use crate::id::{ClusterId, HostId, IdError, NodeId, ServiceName, TenantId};
+use crate::message::forward::Forms;
+use crate::message::rewrite::Step;
 use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::registry::Balance;
@@ -28,6 +31,8 @@ const IDLE_BOUNDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration:
 const LISTENER_KINDS: [&str; 3] = ["http", "tcp", "udp"];
 const BALANCES: [(&str, Balance); 3] =
     [("two_choices", Balance::TwoChoices), ("round_robin", Balance::RoundRobin), ("hash", Balance::Hash)];
+const FORMS: [(&str, Forms); 4] =
+    [("both", Forms::Both), ("rfc7239", Forms::Rfc7239), ("x", Forms::X), ("none", Forms::None)];
 
 /// One listener for HTTP/1.1, HTTP/2 and, with TLS, HTTP/3.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -55,6 +60,14 @@ pub struct EgressConfig {
     /// from anybody else it is removed. Default: nobody.
     #[serde(serialize_with = "trust_as_written")]
     pub trust: Trust,
+    /// `forwarded`: in which forms a target is told of the client: `both` (default), `rfc7239` (`Forwarded`), `x`
+    /// (`X-Forwarded-For`, `-Proto`) or `none`. A form that is not written is passed on from nobody.
+    #[serde(serialize_with = "forms_as_written")]
+    pub forwarded: Forms,
+    /// `rewrite`: what is done to each request before it enters a tunnel, in this order. Where it goes is decided by what
+    /// came.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rewrite: Vec<StepConfig>,
     /// `limits`: what one client may ask for.
     pub limits: EgressLimits,
 }
@@ -95,6 +108,13 @@ impl Default for EgressLimits {
     }
 }
 
+impl EgressConfig {
+    /// What the listener does to each request.
+    pub fn steps(&self) -> Vec<Step> {
+        rewrite::steps(&self.rewrite)
+    }
+}
+
 /// Reads the whole list.
 pub(super) fn egress(at: At<'_>) -> Option<Vec<EgressConfig>> {
     at.list(|item| item.section(listener))
@@ -108,9 +128,21 @@ fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
     let half_close = section.or("half_close", false, |at| at.boolean());
     let access_log = section.or("access_log", AccessLog::On, access_log);
     let trust = section.or("trust", Vec::new(), |at| at.list(|item| item.parsed()));
+    let forwarded = section.or("forwarded", Forms::default(), |at| at.word(&FORMS));
+    let rewrite = section.or("rewrite", Vec::new(), |at| at.list(rewrite::step));
     let limits = section.or("limits", EgressLimits::default(), limits);
-    let trust = Trust::new(trust);
-    Some(EgressConfig { http: http?, tls, http3, router: router?, half_close, access_log, trust, limits })
+    Some(EgressConfig {
+        http: http?,
+        tls,
+        http3,
+        router: router?,
+        half_close,
+        access_log,
+        trust: Trust::new(trust),
+        forwarded,
+        rewrite,
+        limits,
+    })
 }
 
 /// Whether there is HTTP/3: it has no clear text.
@@ -266,8 +298,15 @@ fn trust_as_written<S: Serializer>(trust: &Trust, serializer: S) -> Result<S::Ok
 }
 
 fn balance_as_written<S: Serializer>(balance: &Balance, serializer: S) -> Result<S::Ok, S::Error> {
-    let word = BALANCES.iter().find(|(_, known)| known == balance).map(|(word, _)| *word);
-    word.serialize(serializer)
+    word_of(&BALANCES, balance).serialize(serializer)
+}
+
+fn forms_as_written<S: Serializer>(forms: &Forms, serializer: S) -> Result<S::Ok, S::Error> {
+    word_of(&FORMS, forms).serialize(serializer)
+}
+
+fn word_of<T: PartialEq>(words: &[(&'static str, T)], meant: &T) -> Option<&'static str> {
+    words.iter().find(|(_, known)| known == meant).map(|(word, _)| *word)
 }
 
 /// The settings as they would be written.

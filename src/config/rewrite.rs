@@ -1,4 +1,4 @@
-//! `rewrite` of a service: what is done to each request before the target gets it.
+//! `rewrite` of a listener or a service: what is done to each request before it enters a tunnel, or the target gets it.
 
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue};
@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::config::reader::At;
 use crate::config::secret::Secret;
 use crate::config::show;
-use crate::initiator::targets::Step;
 use crate::message::pattern::PathPrefix;
+use crate::message::rewrite::Step;
 
 const PREFIX_FORM: &str =
     "a path without query, . or .. segments, //, \\ and escaped letters or slashes, such as / or /api";
@@ -21,7 +21,7 @@ const STEP_FORM: &str = "one of host, prefix, set and remove";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StepConfig {
-    /// `host`: the host that the target is asked for, perhaps with a port.
+    /// `host`: the host that is asked for, perhaps with a port.
     #[serde(serialize_with = "show::text")]
     Host(Authority),
     /// `prefix`: puts `to` in the place of `from` at the beginning of the path.
@@ -47,8 +47,8 @@ pub enum StepConfig {
 }
 
 impl StepConfig {
-    /// The step of the initiator's service; always, for what comes out of a [`Checked`](crate::config::Checked).
-    pub(super) fn step(&self) -> Option<Step> {
+    /// The step; always, for what comes out of a [`Checked`](crate::config::Checked).
+    fn step(&self) -> Option<Step> {
         Some(match self {
             Self::Host(authority) => Step::Host(authority.clone()),
             Self::Prefix { from, to } => Step::Prefix { from: from.clone(), to: to.clone() },
@@ -56,6 +56,11 @@ impl StepConfig {
             Self::Remove(name) => Step::Remove(name.clone()),
         })
     }
+}
+
+/// The steps of a listener or a service.
+pub(super) fn steps(list: &[StepConfig]) -> Vec<Step> {
+    list.iter().filter_map(StepConfig::step).collect()
 }
 
 fn field_value(secret: &Secret) -> Option<HeaderValue> {

@@ -56,7 +56,7 @@ impl ServiceConfig {
             matches: self.matches.clone(),
             target: self.target.clone(),
             connections: TargetSettings { tls, ..TargetSettings::default() },
-            rewrite: self.rewrite.iter().filter_map(StepConfig::step).collect(),
+            rewrite: rewrite::steps(&self.rewrite),
             upgrades: self.upgrades.clone(),
         })
     }

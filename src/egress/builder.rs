@@ -10,6 +10,8 @@ use crate::egress::entrances::Entrances;
 use crate::egress::handle::{BuildError, Handle, Shared};
 use crate::egress::terms::{Current, Terms};
 use crate::lifecycle::DrainWatch;
+use crate::message::forward::Forms;
+use crate::message::rewrite::Step;
 use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::routing::{Directory, RouterSettings};
@@ -29,12 +31,8 @@ use crate::transport::Tunnel;
 #[must_use = "nothing is bound yet"]
 pub struct Builder {
     directory: Arc<Directory<Tunnel>>,
-    router: RouterSettings,
-    tls: Option<EgressTls>,
-    settings: Settings,
+    terms: Terms,
     name: Option<String>,
-    access_log: AccessLog,
-    trust: Trust,
     metrics: Metrics,
 }
 
@@ -48,18 +46,19 @@ impl Builder {
     /// Sends requests into these tunnels, as `router` says: see
     /// [`Responder::directory`](../responder/struct.Responder.html#method.directory).
     pub fn new(directory: Arc<Directory<Tunnel>>, router: RouterSettings) -> Self {
-        let (settings, trust, metrics) = (Settings::default(), Trust::default(), Metrics::new());
-        Self { directory, router, tls: None, settings, name: None, access_log: AccessLog::Off, trust, metrics }
+        Self { directory, terms: Terms::new(router), name: None, metrics: Metrics::new() }
     }
 
     /// TLS with ALPN; by default the listener speaks HTTP/1.1 and HTTP/2 in clear text.
-    pub fn tls(self, tls: EgressTls) -> Self {
-        Self { tls: Some(tls), ..self }
+    pub fn tls(mut self, tls: EgressTls) -> Self {
+        self.terms.tls = Some(Arc::new(tls));
+        self
     }
 
     /// Limits and timeouts other than the defaults.
-    pub fn settings(self, settings: Settings) -> Self {
-        Self { settings, ..self }
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.terms.settings = settings;
+        self
     }
 
     /// The listener's name in the access log; by default its address.
@@ -68,13 +67,27 @@ impl Builder {
     }
 
     /// Whether each exchange is logged, at level info; default no.
-    pub fn access_log(self, access_log: impl Into<AccessLog>) -> Self {
-        Self { access_log: access_log.into(), ..self }
+    pub fn access_log(mut self, access_log: impl Into<AccessLog>) -> Self {
+        self.terms.access_log = access_log.into();
+        self
     }
 
     /// Who may say on whose behalf a request comes; by default nobody.
-    pub fn trust(self, trust: Trust) -> Self {
-        Self { trust, ..self }
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.terms.trust = trust;
+        self
+    }
+
+    /// In which forms a target is told on whose behalf a request comes; by default in both.
+    pub fn forwarded(mut self, forwarded: Forms) -> Self {
+        self.terms.forwarded = forwarded;
+        self
+    }
+
+    /// What is done to each request before it enters a tunnel, in this order; by default nothing.
+    pub fn rewrite(mut self, rewrite: Vec<Step>) -> Self {
+        self.terms.rewrite = rewrite;
+        self
     }
 
     /// Counts into these metrics; by default into some that nobody reads.
@@ -87,8 +100,8 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] says which credential or address is at fault.
     pub fn bind(self, address: SocketAddr) -> Result<Egress, BuildError> {
-        let Self { directory, router, tls, settings, name, access_log, trust, metrics } = self;
-        let current = Current::new(Terms { router, tls: tls.map(Arc::new), settings, access_log, trust })?;
+        let Self { directory, terms, name, metrics } = self;
+        let current = Current::new(terms)?;
         let entrances = Entrances::new();
         let shared = Arc::new(Shared { directory, current: Arc::new(current), name, metrics, entrances });
         let address = Handle(Arc::clone(&shared)).add(address)?;

@@ -27,7 +27,7 @@ use crate::egress::terms::{Current, InForce};
 use crate::egress::{ConnectionInfo, Context, ExchangeService, RequestBody};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
-use crate::message::forward::{self, Hop};
+use crate::message::forward;
 use crate::message::interim::InformationalSink;
 use crate::message::upgrade::{DECLINED_FIELD, Declined};
 use crate::message::violation::Violation;
@@ -70,13 +70,17 @@ impl<T: Opener> Gateway<T> {
     where
         B: Reports + Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let connection = &context.connection;
         // One look at the terms for all that they say of this request; they may be others when it is sent.
         let (mut record, way) = {
             let now = self.0.current.load();
-            let record = self.0.recorder.begin_with(now.access_log(), &head, Some(connection.remote));
-            (record, Way::new(&now, &RequestAttributes { head: &head, connection }))
+            let mut record = self.0.recorder.begin_with(now.access_log(), &head, Some(connection.remote));
+            let way = Way::new(&now, &RequestAttributes { head: &head, connection }).and_then(|way| {
+                record.asked(&way.to.tenant, &way.to.host_id, way.to.service.as_ref());
+                now.prepare(&mut head, connection).map(|()| way)
+            });
+            (record, way)
         };
         let connection = connection.begin();
         let mut body = record.upload(body);
@@ -100,14 +104,10 @@ impl<T: Opener> Gateway<T> {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let Way { to, hold, deadline, is_trusted, time } = way;
+        let Way { to, hold, deadline, time } = way;
         // A copy: a reference would be kept while the response is waited for.
         let is_switch = *time == Time::Switch;
         let Received { head, body, connection, interim, record } = request;
-        record.asked(&to.tenant, &to.host_id, to.service.as_ref());
-        let (remote, local, tls) = (connection.remote, connection.local, connection.tls);
-        forward::request(head, &Hop { remote, local, tls, is_trusted: *is_trusted })?;
-
         let find = FindTunnel::new(&self.0.directory, to, *hold).sharing(connection);
         let request = Outgoing { service: to.service.as_ref(), head, interim };
         let mut exchange = Exchange { find, request, deadline, pace: time.pace(connection) };
@@ -144,12 +144,11 @@ struct Received<B> {
     record: Record,
 }
 
-/// What the terms say of one request: where it goes, how long that may take, and whether its sender is believed.
+/// What the terms say of one request: where it goes, and how long that may take.
 struct Way {
     to: Destination,
     hold: Duration,
     deadline: Duration,
-    is_trusted: bool,
     time: Time,
 }
 
@@ -157,9 +156,8 @@ impl Way {
     fn new(now: &InForce, request: &RequestAttributes<'_>) -> Result<Self, Failure> {
         let router = &now.router;
         let to = router.resolve(request, &request.head.uri)?;
-        let is_trusted = now.trust().covers(request.connection.remote.ip());
         let (time, deadline) = Time::of(request.head, router.deadline());
-        Ok(Self { to, hold: router.hold(), deadline, is_trusted, time })
+        Ok(Self { to, hold: router.hold(), deadline, time })
     }
 }
 

@@ -3,11 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
+use http::request;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::egress::Settings;
 use crate::egress::http3::server_config;
+use crate::egress::{ConnectionDetails, ConnectionInfo, Settings};
+use crate::message::failure::Failure;
+use crate::message::forward::{self, Forms, Hop};
+use crate::message::rewrite::{self, Step};
 use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::routing::{Router, RouterSettings};
@@ -28,6 +32,26 @@ pub struct Terms {
     /// Who may say on whose behalf a request comes (`Forwarded`, `X-Forwarded-*` and their like); what anybody else says
     /// of that is removed. Default: nobody. Holds for requests that are read from now on.
     pub trust: Trust,
+    /// In which forms that is told. Holds for requests that are read from now on.
+    pub forwarded: Forms,
+    /// What is done to each request before it enters a tunnel, in this order; where it goes is decided by what came. Holds
+    /// for requests that are read from now on.
+    pub rewrite: Vec<Step>,
+}
+
+impl Terms {
+    /// Requests go where `router` says; the rest is as it is by default, in clear text and without an access log.
+    pub fn new(router: RouterSettings) -> Self {
+        Self {
+            router,
+            tls: None,
+            settings: Settings::default(),
+            access_log: AccessLog::Off,
+            trust: Trust::default(),
+            forwarded: Forms::default(),
+            rewrite: Vec::new(),
+        }
+    }
 }
 
 /// Terms, ready for use.
@@ -64,8 +88,16 @@ impl InForce {
         self.terms.access_log
     }
 
-    pub(super) fn trust(&self) -> &Trust {
-        &self.terms.trust
+    /// Makes a request that came over this connection what enters the tunnel.
+    ///
+    /// # Errors
+    ///
+    /// The request is at fault.
+    pub(super) fn prepare(&self, head: &mut request::Parts, connection: &ConnectionInfo) -> Result<(), Failure> {
+        let ConnectionDetails { remote, local, tls, .. } = **connection;
+        let is_trusted = self.terms.trust.covers(remote.ip());
+        forward::request(head, &Hop { remote, local, tls, is_trusted, forms: self.terms.forwarded })?;
+        rewrite::head(&self.terms.rewrite, head)
     }
 
     pub(super) fn accepting(&self) -> &Accepting {

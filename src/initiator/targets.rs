@@ -14,7 +14,6 @@ mod halves;
 mod http1;
 mod http2;
 mod outbound;
-mod rewrite;
 mod settings;
 mod target;
 #[cfg(test)]
@@ -33,7 +32,6 @@ use http_body::Body;
 pub use self::body::TargetBody;
 use self::connect::Dialer;
 use self::outbound::Outbound;
-pub use self::rewrite::{Reserved, Step};
 pub use self::settings::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_HEAD_BYTES, DEFAULT_HEAD_FIELDS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE,
     TargetSettings,
@@ -45,6 +43,7 @@ use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
 use crate::message::interim::{InformationalSink, SendInterim};
+use crate::message::rewrite::{self, Step, Subject};
 use crate::tls::TlsError;
 
 /// Exchanges with one target. Clones share its connections.
@@ -207,6 +206,7 @@ impl Prepared {
     ///
     /// The path of the request can be read in two ways, and a step is about it.
     pub(crate) fn rewrite(&mut self, steps: &[Step]) -> Result<(), Failure> {
-        steps.iter().try_for_each(|step| step.apply(&mut self.outbound))
+        let Outbound { authority, path, headers: fields, .. } = &mut self.outbound;
+        rewrite::apply(steps, Subject { authority, path, fields })
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! What a request says of its client (see [`trust`]) counts only from a sender who is trusted: there
 //! it is passed on and extended. From anybody else it is removed, and what we have seen ourselves is said in its place.
+//! There are two forms to say it in, see [`Forms`].
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -15,7 +16,7 @@ use http::{Uri, Version, request, response};
 
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::{is_token_byte, strip_hop_by_hop};
-use crate::message::trust::{self, is_claim, is_claim_in_response};
+use crate::message::trust::{self, is_claim, is_claim_in_response, is_x_forwarded};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -41,6 +42,36 @@ pub struct Hop {
     pub tls: bool,
     /// Whether whoever sent it may say on whose behalf.
     pub is_trusted: bool,
+    /// How it is told.
+    pub forms: Forms,
+}
+
+/// In which forms a target is told on whose behalf a request comes.
+///
+/// A form that is not written is not passed on either, whoever wrote it: a proxy in front that speaks one form often hands
+/// on the other one as its clients wrote it. What a trusted sender says in the older form alone is said anew in the other
+/// one (RFC 7239 section 7.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Forms {
+    /// In both.
+    #[default]
+    Both,
+    /// `Forwarded`, as RFC 7239 has it.
+    Rfc7239,
+    /// `X-Forwarded-For` and `X-Forwarded-Proto`.
+    X,
+    /// In none.
+    None,
+}
+
+impl Forms {
+    const fn has_forwarded(self) -> bool {
+        matches!(self, Self::Both | Self::Rfc7239)
+    }
+
+    const fn has_x(self) -> bool {
+        matches!(self, Self::Both | Self::X)
+    }
 }
 
 /// Prepares a received request head for the tunnel.
@@ -53,12 +84,44 @@ pub fn request(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
     if !hop.is_trusted {
         trust::strip(&mut head.headers, is_claim);
     }
-    let host = head.uri.authority().map_or("", Authority::as_str);
-    head.headers.append(FORWARDED, forwarded(hop, host));
-    let remote = address(hop, &head.headers);
-    head.headers.insert(X_FORWARDED_FOR, remote);
-    head.headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto(hop)));
+    tell(head, hop);
     Ok(())
+}
+
+/// Says in the forms that are wanted on whose behalf the request comes, and nothing in the others.
+fn tell(head: &mut request::Parts, hop: &Hop) {
+    let fields = &mut head.headers;
+    if hop.forms.has_forwarded() {
+        if !hop.forms.has_x() && !fields.contains_key(FORWARDED) {
+            say_anew(fields);
+        }
+        let host = head.uri.authority().map_or("", Authority::as_str);
+        fields.append(FORWARDED, forwarded(hop, host));
+    } else {
+        fields.remove(FORWARDED);
+    }
+    if hop.forms.has_x() {
+        let remote = address(hop, fields);
+        fields.insert(X_FORWARDED_FOR, remote);
+        fields.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto(hop)));
+    } else {
+        trust::strip(fields, is_x_forwarded);
+    }
+}
+
+/// Says in `Forwarded` what a trusted sender has said in `X-Forwarded-For` only. RFC 7239 section 7.4; what is no address is
+/// `unknown` (section 6.2).
+fn say_anew(fields: &mut HeaderMap) {
+    let said: Vec<_> = fields.get_all(X_FORWARDED_FOR).iter().cloned().collect();
+    for value in said {
+        for element in value.as_bytes().split(|byte| *byte == b',') {
+            let element = str::from_utf8(element).unwrap_or_default().trim();
+            let node = element.trim_start_matches('[').trim_end_matches(']').parse().ok();
+            let node = node.or_else(|| element.parse().ok().map(|address: SocketAddr| address.ip()));
+            let value = written(USUAL_ELEMENT_BYTES, |room| write_node(room, node));
+            fields.append(FORWARDED, value);
+        }
+    }
 }
 
 /// Prepares a response head that came out of a tunnel for the client. It has no field of a hop: the tunnel refuses such
@@ -140,15 +203,21 @@ fn written(bytes: usize, write: impl FnOnce(&mut BytesMut) -> fmt::Result) -> He
 }
 
 fn write_element(element: &mut BytesMut, hop: &Hop, host: &str, proto: &str) -> fmt::Result {
-    match hop.remote.ip().to_canonical() {
-        IpAddr::V4(ip) => write!(element, "for={ip}")?,
-        IpAddr::V6(ip) => write!(element, "for=\"[{ip}]\"")?,
-    }
+    write_node(element, Some(hop.remote.ip().to_canonical()))?;
     if !host.is_empty() {
         element.write_str(";host=")?;
         write_value(element, host)?;
     }
     write!(element, ";proto={proto}")
+}
+
+/// Who it came from. RFC 7239 section 6.
+fn write_node(element: &mut BytesMut, node: Option<IpAddr>) -> fmt::Result {
+    match node {
+        Some(IpAddr::V4(ip)) => write!(element, "for={ip}"),
+        Some(IpAddr::V6(ip)) => write!(element, "for=\"[{ip}]\""),
+        None => element.write_str("for=unknown"),
+    }
 }
 
 /// A token as it is, anything else quoted. RFC 9110 section 5.6.
@@ -167,177 +236,4 @@ fn write_value(element: &mut BytesMut, value: &str) -> fmt::Result {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::Request;
-
-    use super::*;
-
-    fn hop(remote: &str) -> Hop {
-        Hop {
-            remote: remote.parse().unwrap(),
-            local: "198.51.100.1:8085".parse().unwrap(),
-            tls: false,
-            is_trusted: false,
-        }
-    }
-
-    fn trusted(remote: &str) -> Hop {
-        Hop { is_trusted: true, ..hop(remote) }
-    }
-
-    fn values(head: &request::Parts, name: &str) -> Vec<String> {
-        head.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
-    }
-
-    fn forwarded_request(request: Request<()>, hop: &Hop) -> request::Parts {
-        let (mut head, ()) = request.into_parts();
-        super::request(&mut head, hop).unwrap();
-        head
-    }
-
-    fn origin_form() -> request::Builder {
-        Request::get("/a?b=c").header(HOST, "example.com:8080")
-    }
-
-    #[test]
-    fn the_authority_moves_from_host_into_the_uri() {
-        let head = forwarded_request(origin_form().body(()).unwrap(), &hop("192.0.2.1:5"));
-        assert_eq!(head.uri, "http://example.com:8080/a?b=c");
-        assert!(!head.headers.contains_key(HOST));
-    }
-
-    #[test]
-    fn the_uri_wins_over_host() {
-        let request = Request::get("https://uri.example/").header(HOST, "host.example").body(()).unwrap();
-        let head = forwarded_request(request, &hop("192.0.2.1:5"));
-        assert_eq!(head.uri, "https://uri.example/");
-        assert!(!head.headers.contains_key(HOST));
-        assert_eq!(head.headers[FORWARDED], "for=192.0.2.1;host=uri.example;proto=http", "as it came, not as it says");
-    }
-
-    #[test]
-    fn options_star_keeps_its_star() {
-        let request = Request::options("*").header(HOST, "example.com").body(()).unwrap();
-        let head = forwarded_request(request, &hop("192.0.2.1:5"));
-        assert_eq!(head.uri.path(), "*");
-        assert_eq!(head.uri.authority().unwrap(), "example.com");
-    }
-
-    #[test]
-    fn a_request_without_a_host_is_for_the_address_it_came_to() {
-        let head = forwarded_request(Request::get("/a").body(()).unwrap(), &hop("192.0.2.1:5"));
-        assert_eq!(head.uri, "http://198.51.100.1:8085/a");
-    }
-
-    #[test]
-    fn a_host_that_is_none_is_refused() {
-        let (mut head, ()) = Request::get("/").header(HOST, "a b").body(()).unwrap().into_parts();
-        let failure = request(&mut head, &hop("192.0.2.1:5")).unwrap_err();
-        assert_eq!(failure.cause(), Cause::BadRequest);
-    }
-
-    #[test]
-    fn fields_of_this_hop_stay_here() {
-        let request = origin_form()
-            .header("connection", "x-hop, close")
-            .header("x-hop", "1")
-            .header("te", "trailers")
-            .header("transfer-encoding", "chunked")
-            .body(())
-            .unwrap();
-        let head = forwarded_request(request, &hop("192.0.2.1:5"));
-        for gone in ["connection", "x-hop", "transfer-encoding"] {
-            assert!(!head.headers.contains_key(gone), "{gone}");
-        }
-        assert_eq!(head.headers["te"], "trailers");
-    }
-
-    fn claims() -> Request<()> {
-        origin_form()
-            .header("x-forwarded-for", "203.0.113.9")
-            .header("x-forwarded-for", "203.0.113.10, 203.0.113.11")
-            .header("x-forwarded-proto", "https")
-            .header("x-forwarded-host", "shop.example")
-            .header("x-forwarded-client-cert", "URI=spiffe://admin")
-            .header("x-real-ip", "203.0.113.9")
-            .header("x-envoy-internal", "true")
-            .header("x_forwarded_for", "203.0.113.9")
-            .header("forwarded", "for=203.0.113.9")
-            .header("x-request-id", "7")
-            .body(())
-            .unwrap()
-    }
-
-    #[test]
-    fn what_an_untrusted_sender_says_of_a_client_is_replaced_by_what_was_seen() {
-        let head = forwarded_request(claims(), &hop("192.0.2.1:5"));
-        assert_eq!(values(&head, "forwarded"), ["for=192.0.2.1;host=\"example.com:8080\";proto=http"]);
-        assert_eq!(values(&head, "x-forwarded-for"), ["192.0.2.1"]);
-        assert_eq!(values(&head, "x-forwarded-proto"), ["http"]);
-        assert_eq!(values(&head, "x-request-id"), ["7"]);
-        let others =
-            ["x-forwarded-host", "x-forwarded-client-cert", "x-real-ip", "x-envoy-internal", "x_forwarded_for"];
-        for gone in others {
-            assert_eq!(values(&head, gone), [""; 0], "{gone}");
-        }
-    }
-
-    #[test]
-    fn what_a_trusted_sender_says_of_a_client_is_passed_on_and_extended() {
-        let head = forwarded_request(claims(), &trusted("[2001:db8::1]:5"));
-        let forwarded = ["for=203.0.113.9", "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http"];
-        assert_eq!(values(&head, "forwarded"), forwarded);
-        assert_eq!(values(&head, "x-forwarded-for"), ["203.0.113.9, 203.0.113.10, 203.0.113.11, 2001:db8::1"]);
-        for (kept, value) in [
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "shop.example"),
-            ("x-forwarded-client-cert", "URI=spiffe://admin"),
-            ("x-real-ip", "203.0.113.9"),
-            ("x-envoy-internal", "true"),
-        ] {
-            assert_eq!(values(&head, kept), [value], "{kept}");
-        }
-    }
-
-    #[test]
-    fn a_sender_who_says_nothing_is_told_of_all_the_same() {
-        for hop in [hop("192.0.2.1:5"), trusted("192.0.2.1:5")] {
-            let head = forwarded_request(origin_form().body(()).unwrap(), &Hop { tls: true, ..hop });
-            assert_eq!(values(&head, "x-forwarded-for"), ["192.0.2.1"]);
-            assert_eq!(values(&head, "x-forwarded-proto"), ["https"]);
-            assert_eq!(values(&head, "forwarded"), ["for=192.0.2.1;host=\"example.com:8080\";proto=https"]);
-        }
-    }
-
-    #[test]
-    fn via_tells_the_version_received_and_keeps_what_was_there() {
-        let mut request = origin_form().header(VIA, "1.0 before").body(()).unwrap();
-        *request.version_mut() = Version::HTTP_2;
-        let head = forwarded_request(request, &hop("192.0.2.1:5"));
-        let via: Vec<_> = head.headers.get_all(VIA).iter().collect();
-        assert_eq!(via, ["1.0 before", "2.0 adit"]);
-    }
-
-    #[test]
-    fn forwarded_is_appended_and_quotes_what_is_no_token() {
-        let request = origin_form().header(FORWARDED, "for=203.0.113.9").body(()).unwrap();
-        let head = forwarded_request(request, &trusted("[2001:db8::1]:5"));
-        let elements: Vec<_> = head.headers.get_all(FORWARDED).iter().collect();
-        assert_eq!(elements, ["for=203.0.113.9", "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http"]);
-    }
-
-    #[test]
-    fn an_ipv4_client_of_a_dual_stack_listener_is_told_as_ipv4() {
-        let head = forwarded_request(origin_form().body(()).unwrap(), &hop("[::ffff:192.0.2.7]:5"));
-        assert!(head.headers[FORWARDED].to_str().unwrap().starts_with("for=192.0.2.7;"));
-    }
-
-    #[test]
-    fn a_response_gets_via_and_says_nothing_of_a_client() {
-        let claims = http::Response::builder().header("x-forwarded-client-cert", "a").header("forwarded", "for=b");
-        let (mut head, ()) = claims.body(()).unwrap().into_parts();
-        response(&mut head);
-        assert_eq!(head.headers[VIA], "1.1 adit");
-        assert_eq!(head.headers.len(), 1);
-    }
-}
+mod tests;

@@ -113,6 +113,16 @@ pub fn is_claim(name: &HeaderName) -> bool {
         || OTHERS.iter().any(|other| is_same(name, other))
 }
 
+/// Whether a field says in the older form, `X-Forwarded-*`, what `Forwarded` says, too.
+pub fn is_x_forwarded(name: &HeaderName) -> bool {
+    const PREFIX: &str = "x-forwarded-";
+    /// What TLS proved of a client, for which `Forwarded` has no word.
+    const CLIENT_CERT: &str = "x-forwarded-client-cert";
+    let name = name.as_str().as_bytes();
+    let is_meant = name.get(..PREFIX.len()).is_some_and(|begin| is_same(begin, PREFIX)) || is_same(name, "x-forwarded");
+    is_meant && !is_same(name, CLIENT_CERT)
+}
+
 /// Whether a field of a response claims what only requests say: it would be taken for the word of a proxy on the way.
 pub fn is_claim_in_response(name: &HeaderName) -> bool {
     const KEPT: &str = "x-envoy-";
@@ -190,5 +200,13 @@ mod tests {
         assert!(!is_claim_in_response(&HeaderName::from_static("x-envoy-upstream-service-time")));
         assert!(is_claim_in_response(&HeaderName::from_static("x-envoy-internal")));
         assert!(is_claim_in_response(&HeaderName::from_static("x-forwarded-client-cert")));
+        for (name, is_older) in [
+            ("x-forwarded-for", true),
+            ("x_forwarded_host", true),
+            ("x-forwarded-client-cert", false),
+            ("forwarded", false),
+        ] {
+            assert_eq!(is_x_forwarded(&HeaderName::from_bytes(name.as_bytes()).unwrap()), is_older, "{name}");
+        }
     }
 }

@@ -20,6 +20,7 @@ mod keepalive;
 mod logs;
 mod reconnect;
 mod records;
+mod rewriting;
 mod routing;
 mod stalled;
 #[path = "../support/mod.rs"]

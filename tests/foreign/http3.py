@@ -42,6 +42,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 PATIENCE = 110
+SHOWN = 4096
 GOAWAY = 0x7
 REQUEST_CANCELLED = 0x10C
 
@@ -126,7 +127,7 @@ class Exchange:
             "trailers": self.trailers,
             "bytes": self.bytes,
             "is_pattern": self.digest.digest() == hashlib.sha256(pattern(self.bytes)).digest(),
-            "text": getattr(self, "text", b"")[:400].decode("latin-1"),
+            "text": getattr(self, "text", b"").decode("latin-1"),
             "reset": self.reset,
             "stopped": self.stopped,
         }
@@ -163,7 +164,7 @@ class Client(QuicConnectionProtocol):
         elif isinstance(event, DataReceived):
             exchange.bytes += len(event.data)
             exchange.digest.update(event.data)
-            exchange.text = getattr(exchange, "text", b"") + event.data[: 400 - len(getattr(exchange, "text", b""))]
+            exchange.text = getattr(exchange, "text", b"") + event.data[: SHOWN - len(getattr(exchange, "text", b""))]
         exchange.ended |= getattr(event, "stream_ended", False)
 
     async def tell(self):

@@ -216,6 +216,26 @@ pub(super) const KEYS: &[Key] = &[
     )
     .form("a list of addresses and prefixes")
     .absent("nobody"),
+    key(
+        "egress[].forwarded",
+        "In which form a target is told of the client: `rfc7239` is Forwarded, `x` is X-Forwarded-For and X-Forwarded-Proto. A \
+         form that is not written is passed on from nobody, since a proxy that writes one often hands on the other as its clients \
+         wrote it. With `rfc7239`, what a trusted proxy says in X-Forwarded-For only is said in Forwarded.",
+        "rfc7239",
+    ),
+    section(
+        "egress[].rewrite",
+        "What is done to each request before it enters a tunnel: a list of steps, done in its order. Node, tenant and `routes` \
+         are found by what the client sent, a service that is found by its `match` by what the steps made of it.",
+    ),
+    key("egress[].rewrite[].host", "Asks for this host, whatever the client asked for.", "api.internal:8443"),
+    section("egress[].rewrite[].prefix", "Puts one path in the place of another, as in services."),
+    key("egress[].rewrite[].prefix.from", "What is replaced, in whole segments; a path that begins otherwise stays.", "/api"),
+    key("egress[].rewrite[].prefix.to", "By what.", "/v2"),
+    section("egress[].rewrite[].set", "One field in the place of all of its name."),
+    key("egress[].rewrite[].set.name", "Its name.", "x-region"),
+    key("egress[].rewrite[].set.value", "Its value, at most 8 KiB; it is shown nowhere.", "eu").form(SECRET),
+    key("egress[].rewrite[].remove", "No field of this name enters a tunnel.", "x-internal"),
     section("egress[].limits", "What one client may ask for."),
     key("egress[].limits.head_bytes", "The largest head of a request; a larger one is answered 431.", "64KiB"),
     key("egress[].limits.head_fields", "The most fields in a head; more are answered 431.", "100"),

@@ -17,7 +17,6 @@ use crate::egress::{ConnectionDetails, Settings, Terms};
 use crate::id::{Place, ServiceName, TunnelId};
 use crate::message::failure::PROXY_STATUS;
 use crate::message::interim::InformationalSink;
-use crate::message::trust::Trust;
 use crate::protocol::code::StreamCode;
 use crate::proxy::{AccessLog, Progress};
 use crate::registry::{Handle, Health};
@@ -156,9 +155,7 @@ fn counted_gateway(settings: RouterSettings, metrics: &Metrics) -> Gateway<Fake>
 }
 
 fn current(router: RouterSettings) -> Arc<Current> {
-    let (settings, trust) = (Settings::default(), Trust::default());
-    let terms = Terms { router, tls: None, settings, access_log: AccessLog::Off, trust };
-    Arc::new(Current::new(terms).unwrap())
+    Arc::new(Current::new(Terms::new(router)).unwrap())
 }
 
 fn context() -> Context {

@@ -17,9 +17,7 @@ use crate::egress::terms::{Accepting, Current, Terms};
 use crate::egress::testing::{OnDrop, PATIENCE, TestBody, WithContext, data, describe, echo, full, pieces, told};
 use crate::egress::{Context, End, RequestBody, Settings};
 use crate::message::BoxError;
-use crate::message::trust::Trust;
 use crate::message::upgrade::Protocol;
-use crate::proxy::AccessLog;
 use crate::routing::RouterSettings;
 use crate::telemetry::{AcceptWatch, Entrance, Metrics};
 use crate::tls::pki::{Authority, Validity};
@@ -44,7 +42,7 @@ fn start<S: ExchangeService>(service: S, settings: Settings) -> Server {
     roots.add(authority.certificate().clone()).unwrap();
     let tls = Some(Arc::new(EgressTls { credentials, clients: ClientCertificates::NotAsked }));
     let router = RouterSettings::new("any".parse().unwrap());
-    let terms = Terms { router, tls, settings, access_log: AccessLog::Off, trust: Trust::default() };
+    let terms = Terms { tls, settings, ..Terms::new(router) };
     let current = Arc::new(Current::new(terms).unwrap());
     let Accepting { http3: Some(config), .. } = current.accepting() else { panic!("HTTP/3 is on") };
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

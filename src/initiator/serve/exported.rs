@@ -12,10 +12,11 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::id::ServiceName;
 use crate::initiator::serve::ServiceSettings;
-use crate::initiator::targets::{Prepared, Step, TargetBody, TargetClient};
+use crate::initiator::targets::{Prepared, TargetBody, TargetClient};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::SendInterim;
+use crate::message::rewrite::Step;
 use crate::message::upgrade::Protocol;
 use crate::proxy::Record;
 use crate::proxy::body::Cut;

@@ -1,20 +1,20 @@
-//! What a service has done to each request before its target gets it: steps, in the order of the file.
+//! What is done to each request on its way, as a file says: steps, in their order. A listener does its own before a request
+//! enters a tunnel, a service does its own before the target gets it.
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
 
-use super::outbound::Outbound;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::is_connection_specific;
 use crate::message::path::{Ambiguous, Readings};
 use crate::message::pattern::PathPrefix;
-use crate::protocol::tcp::is_own_field;
+use crate::message::upgrade::OWN;
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Asks the target for this host (`Host`, or `:authority` in HTTP/2), whatever the client asked for.
+    /// Asks for this host (`Host`, or `:authority` in HTTP/2), whatever the client asked for.
     Host(Authority),
     /// Puts `to` in the place of `from` at the beginning of the path, in whole segments. A path that begins otherwise stays.
     ///
@@ -51,26 +51,60 @@ impl Step {
     pub fn check_field(name: &HeaderName) -> Result<(), Reserved> {
         let is_reserved = is_connection_specific(name)
             || [CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER].contains(name)
-            || is_own_field(name);
+            || name.as_str().starts_with(OWN);
         if is_reserved { Err(Reserved) } else { Ok(()) }
     }
 
-    /// # Errors
-    ///
-    /// The request cannot be rewritten without a guess at what its path means.
-    pub(super) fn apply(&self, outbound: &mut Outbound) -> Result<(), Failure> {
+    fn apply(&self, request: &mut Subject<'_>) -> Result<(), Failure> {
         match self {
-            Self::Host(authority) => outbound.authority = Some(authority.clone()),
-            Self::Prefix { from, to } => outbound.path = rewritten(&outbound.path, from, to)?,
+            Self::Host(authority) => *request.authority = Some(authority.clone()),
+            Self::Prefix { from, to } => *request.path = rewritten(request.path, from, to)?,
             Self::Set { name, value } => {
-                outbound.headers.insert(name, value.clone());
+                request.fields.insert(name, value.clone());
             }
             Self::Remove(name) => {
-                outbound.headers.remove(name);
+                request.fields.remove(name);
             }
         }
         Ok(())
     }
+}
+
+/// The parts of a request that steps are about. `Host` is not among the fields.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// Who is asked.
+    pub authority: &'a mut Option<Authority>,
+    /// For what.
+    pub path: &'a mut PathAndQuery,
+    /// With which fields.
+    pub fields: &'a mut HeaderMap,
+}
+
+/// Does these steps, in order.
+///
+/// # Errors
+///
+/// [`Cause::BadRequest`]: a step is about the path, which can be read in two ways or would be none any more.
+pub fn apply(steps: &[Step], mut request: Subject<'_>) -> Result<(), Failure> {
+    steps.iter().try_for_each(|step| step.apply(&mut request))
+}
+
+/// Does these steps to a head that [`forward::request`](super::forward::request) has prepared: with scheme, authority and
+/// path in its URI, and no `Host`.
+///
+/// # Errors
+///
+/// As [`apply`]; the head is of no use then.
+pub fn head(steps: &[Step], head: &mut request::Parts) -> Result<(), Failure> {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let mut uri = std::mem::take(&mut head.uri).into_parts();
+    let path = uri.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+    apply(steps, Subject { authority: &mut uri.authority, path, fields: &mut head.headers })?;
+    head.uri = Uri::from_parts(uri).map_err(|error| Failure::new(Cause::BadRequest, error.to_string()))?;
+    Ok(())
 }
 
 fn rewritten(path: &PathAndQuery, from: &PathPrefix, to: &PathPrefix) -> Result<PathAndQuery, Failure> {
@@ -91,19 +125,20 @@ mod tests {
 
     use super::*;
 
-    fn outbound(uri: &str) -> Outbound {
-        let request = Request::get(uri).header("x-a", "1").header("x-a", "2").header("x-b", "3").body(()).unwrap();
-        Outbound::new(request.into_parts().0).unwrap()
-    }
-
     fn prefix(from: &str, to: &str) -> Step {
         Step::Prefix { from: from.parse().unwrap(), to: to.parse().unwrap() }
     }
 
+    /// A request to this URI after these steps.
+    fn after(uri: &str, steps: &[Step]) -> Result<request::Parts, Cause> {
+        let request = Request::get(uri).header("x-a", "1").header("x-a", "2").header("x-b", "3").body(()).unwrap();
+        let mut parts = request.into_parts().0;
+        head(steps, &mut parts).map_err(|failure| failure.cause())?;
+        Ok(parts)
+    }
+
     fn path(uri: &str, step: &Step) -> Result<String, Cause> {
-        let mut outbound = outbound(uri);
-        step.apply(&mut outbound).map_err(|failure| failure.cause())?;
-        Ok(outbound.path.to_string())
+        after(uri, std::slice::from_ref(step)).map(|head| head.uri.path_and_query().unwrap().to_string())
     }
 
     #[test]
@@ -138,26 +173,41 @@ mod tests {
 
     #[test]
     fn host_and_fields_are_what_the_last_step_says() {
-        let mut outbound = outbound("http://shop.example/");
         let name = HeaderName::from_static;
-        for step in [
+        let steps = [
             Step::Host(Authority::from_static("api.internal:8443")),
             Step::Set { name: name("x-a"), value: HeaderValue::from_static("new") },
             Step::Remove(name("x-b")),
             Step::Set { name: name("x-c"), value: HeaderValue::from_static("c") },
-        ] {
-            step.apply(&mut outbound).unwrap();
-        }
-        assert_eq!(outbound.authority.unwrap(), "api.internal:8443");
-        assert_eq!(outbound.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["new"]);
-        assert!(!outbound.headers.contains_key("x-b") && outbound.headers["x-c"] == "c");
+        ];
+        let head = after("http://shop.example/a?b", &steps).unwrap();
+        assert_eq!(head.uri, "http://api.internal:8443/a?b");
+        assert_eq!(head.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["new"]);
+        assert!(!head.headers.contains_key("x-b") && head.headers["x-c"] == "c");
+    }
+
+    #[test]
+    fn a_request_for_a_server_as_a_whole_stays_one() {
+        let (mut parts, ()) = Request::options("*").body(()).unwrap().into_parts();
+        let (mut authority, mut path) = (None, parts.uri.path_and_query().unwrap().clone());
+        let subject = Subject { authority: &mut authority, path: &mut path, fields: &mut parts.headers };
+        apply(&[prefix("/", "/shop"), Step::Host(Authority::from_static("h"))], subject).unwrap();
+        assert_eq!((path.as_str(), authority.unwrap().as_str()), ("*", "h"));
     }
 
     #[test]
     fn what_says_how_a_message_travels_is_out_of_reach() {
-        for name in
-            ["host", "content-length", "transfer-encoding", "connection", "te", "expect", "upgrade", "adit-service"]
-        {
+        for name in [
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "connection",
+            "te",
+            "expect",
+            "upgrade",
+            "adit-service",
+            "adit-x",
+        ] {
             assert_eq!(Step::check_field(&HeaderName::from_static(name)), Err(Reserved), "{name}");
         }
         assert_eq!(Step::check_field(&HeaderName::from_static("authorization")), Ok(()));

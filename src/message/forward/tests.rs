@@ -1,0 +1,215 @@
+use http::Request;
+
+use super::*;
+
+fn hop(remote: &str) -> Hop {
+    Hop {
+        remote: remote.parse().unwrap(),
+        local: "198.51.100.1:8085".parse().unwrap(),
+        tls: false,
+        is_trusted: false,
+        forms: Forms::Both,
+    }
+}
+
+fn trusted(remote: &str) -> Hop {
+    Hop { is_trusted: true, ..hop(remote) }
+}
+
+fn values(head: &request::Parts, name: &str) -> Vec<String> {
+    head.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+}
+
+fn forwarded_request(request: Request<()>, hop: &Hop) -> request::Parts {
+    let (mut head, ()) = request.into_parts();
+    super::request(&mut head, hop).unwrap();
+    head
+}
+
+fn origin_form() -> request::Builder {
+    Request::get("/a?b=c").header(HOST, "example.com:8080")
+}
+
+#[test]
+fn the_authority_moves_from_host_into_the_uri() {
+    let head = forwarded_request(origin_form().body(()).unwrap(), &hop("192.0.2.1:5"));
+    assert_eq!(head.uri, "http://example.com:8080/a?b=c");
+    assert!(!head.headers.contains_key(HOST));
+}
+
+#[test]
+fn the_uri_wins_over_host() {
+    let request = Request::get("https://uri.example/").header(HOST, "host.example").body(()).unwrap();
+    let head = forwarded_request(request, &hop("192.0.2.1:5"));
+    assert_eq!(head.uri, "https://uri.example/");
+    assert!(!head.headers.contains_key(HOST));
+    assert_eq!(head.headers[FORWARDED], "for=192.0.2.1;host=uri.example;proto=http", "as it came, not as it says");
+}
+
+#[test]
+fn options_star_keeps_its_star() {
+    let request = Request::options("*").header(HOST, "example.com").body(()).unwrap();
+    let head = forwarded_request(request, &hop("192.0.2.1:5"));
+    assert_eq!(head.uri.path(), "*");
+    assert_eq!(head.uri.authority().unwrap(), "example.com");
+}
+
+#[test]
+fn a_request_without_a_host_is_for_the_address_it_came_to() {
+    let head = forwarded_request(Request::get("/a").body(()).unwrap(), &hop("192.0.2.1:5"));
+    assert_eq!(head.uri, "http://198.51.100.1:8085/a");
+}
+
+#[test]
+fn a_host_that_is_none_is_refused() {
+    let (mut head, ()) = Request::get("/").header(HOST, "a b").body(()).unwrap().into_parts();
+    let failure = request(&mut head, &hop("192.0.2.1:5")).unwrap_err();
+    assert_eq!(failure.cause(), Cause::BadRequest);
+}
+
+#[test]
+fn fields_of_this_hop_stay_here() {
+    let request = origin_form()
+        .header("connection", "x-hop, close")
+        .header("x-hop", "1")
+        .header("te", "trailers")
+        .header("transfer-encoding", "chunked")
+        .body(())
+        .unwrap();
+    let head = forwarded_request(request, &hop("192.0.2.1:5"));
+    for gone in ["connection", "x-hop", "transfer-encoding"] {
+        assert!(!head.headers.contains_key(gone), "{gone}");
+    }
+    assert_eq!(head.headers["te"], "trailers");
+}
+
+fn claims() -> Request<()> {
+    origin_form()
+        .header("x-forwarded-for", "203.0.113.9")
+        .header("x-forwarded-for", "203.0.113.10, 203.0.113.11")
+        .header("x-forwarded-proto", "https")
+        .header("x-forwarded-host", "shop.example")
+        .header("x-forwarded-client-cert", "URI=spiffe://admin")
+        .header("x-real-ip", "203.0.113.9")
+        .header("x-envoy-internal", "true")
+        .header("x_forwarded_for", "203.0.113.9")
+        .header("forwarded", "for=203.0.113.9")
+        .header("x-request-id", "7")
+        .body(())
+        .unwrap()
+}
+
+#[test]
+fn what_an_untrusted_sender_says_of_a_client_is_replaced_by_what_was_seen() {
+    let head = forwarded_request(claims(), &hop("192.0.2.1:5"));
+    assert_eq!(values(&head, "forwarded"), ["for=192.0.2.1;host=\"example.com:8080\";proto=http"]);
+    assert_eq!(values(&head, "x-forwarded-for"), ["192.0.2.1"]);
+    assert_eq!(values(&head, "x-forwarded-proto"), ["http"]);
+    assert_eq!(values(&head, "x-request-id"), ["7"]);
+    let others = ["x-forwarded-host", "x-forwarded-client-cert", "x-real-ip", "x-envoy-internal", "x_forwarded_for"];
+    for gone in others {
+        assert_eq!(values(&head, gone), [""; 0], "{gone}");
+    }
+}
+
+#[test]
+fn what_a_trusted_sender_says_of_a_client_is_passed_on_and_extended() {
+    let head = forwarded_request(claims(), &trusted("[2001:db8::1]:5"));
+    let forwarded = ["for=203.0.113.9", "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http"];
+    assert_eq!(values(&head, "forwarded"), forwarded);
+    assert_eq!(values(&head, "x-forwarded-for"), ["203.0.113.9, 203.0.113.10, 203.0.113.11, 2001:db8::1"]);
+    for (kept, value) in [
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "shop.example"),
+        ("x-forwarded-client-cert", "URI=spiffe://admin"),
+        ("x-real-ip", "203.0.113.9"),
+        ("x-envoy-internal", "true"),
+    ] {
+        assert_eq!(values(&head, kept), [value], "{kept}");
+    }
+}
+
+#[test]
+fn a_sender_who_says_nothing_is_told_of_all_the_same() {
+    for hop in [hop("192.0.2.1:5"), trusted("192.0.2.1:5")] {
+        let head = forwarded_request(origin_form().body(()).unwrap(), &Hop { tls: true, ..hop });
+        assert_eq!(values(&head, "x-forwarded-for"), ["192.0.2.1"]);
+        assert_eq!(values(&head, "x-forwarded-proto"), ["https"]);
+        assert_eq!(values(&head, "forwarded"), ["for=192.0.2.1;host=\"example.com:8080\";proto=https"]);
+    }
+}
+
+#[test]
+fn via_tells_the_version_received_and_keeps_what_was_there() {
+    let mut request = origin_form().header(VIA, "1.0 before").body(()).unwrap();
+    *request.version_mut() = Version::HTTP_2;
+    let head = forwarded_request(request, &hop("192.0.2.1:5"));
+    let via: Vec<_> = head.headers.get_all(VIA).iter().collect();
+    assert_eq!(via, ["1.0 before", "2.0 adit"]);
+}
+
+#[test]
+fn forwarded_is_appended_and_quotes_what_is_no_token() {
+    let request = origin_form().header(FORWARDED, "for=203.0.113.9").body(()).unwrap();
+    let head = forwarded_request(request, &trusted("[2001:db8::1]:5"));
+    let elements: Vec<_> = head.headers.get_all(FORWARDED).iter().collect();
+    assert_eq!(elements, ["for=203.0.113.9", "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http"]);
+}
+
+#[test]
+fn an_ipv4_client_of_a_dual_stack_listener_is_told_as_ipv4() {
+    let head = forwarded_request(origin_form().body(()).unwrap(), &hop("[::ffff:192.0.2.7]:5"));
+    assert!(head.headers[FORWARDED].to_str().unwrap().starts_with("for=192.0.2.7;"));
+}
+
+#[test]
+fn a_response_gets_via_and_says_nothing_of_a_client() {
+    let claims = http::Response::builder().header("x-forwarded-client-cert", "a").header("forwarded", "for=b");
+    let (mut head, ()) = claims.body(()).unwrap().into_parts();
+    response(&mut head);
+    assert_eq!(head.headers[VIA], "1.1 adit");
+    assert_eq!(head.headers.len(), 1);
+}
+
+fn told(hop: Hop, forms: Forms, names: [&str; 3]) -> [Vec<String>; 3] {
+    let head = forwarded_request(claims(), &Hop { forms, ..hop });
+    names.map(|name| values(&head, name))
+}
+
+#[test]
+fn a_form_that_is_not_written_is_not_passed_on_either() {
+    let names = ["forwarded", "x-forwarded-for", "x-forwarded-host"];
+    let (stranger, proxy) = (hop("192.0.2.1:5"), trusted("192.0.2.1:5"));
+    let own = "for=192.0.2.1;host=\"example.com:8080\";proto=http";
+    for (hop, forms, expected) in [
+        (stranger, Forms::Rfc7239, [vec![own], vec![], vec![]]),
+        (stranger, Forms::X, [vec![], vec!["192.0.2.1"], vec![]]),
+        (stranger, Forms::None, [vec![], vec![], vec![]]),
+        (proxy, Forms::Rfc7239, [vec!["for=203.0.113.9", own], vec![], vec![]]),
+        (proxy, Forms::X, [vec![], vec!["203.0.113.9, 203.0.113.10, 203.0.113.11, 192.0.2.1"], vec!["shop.example"]]),
+        (proxy, Forms::None, [vec![], vec![], vec![]]),
+    ] {
+        assert_eq!(told(hop, forms, names), expected, "{forms:?}");
+    }
+    let certificate = told(proxy, Forms::None, ["x-forwarded-client-cert", "x-real-ip", "x_forwarded_for"]);
+    assert_eq!(certificate, [vec!["URI=spiffe://admin"], vec!["203.0.113.9"], vec![]], "no form of Forwarded");
+}
+
+#[test]
+fn what_a_trusted_sender_said_in_the_older_form_only_is_said_anew() {
+    let said = "203.0.113.9,2001:db8::7, [2001:db8::8]:443, 203.0.113.10:80 ,_hidden, \"";
+    let request = || origin_form().header("x-forwarded-for", said).body(()).unwrap();
+    let hop = Hop { forms: Forms::Rfc7239, ..trusted("[2001:db8::1]:5") };
+    let expected = [
+        "for=203.0.113.9",
+        "for=\"[2001:db8::7]\"",
+        "for=\"[2001:db8::8]\"",
+        "for=203.0.113.10",
+        "for=unknown",
+        "for=unknown",
+        "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http",
+    ];
+    assert_eq!(values(&forwarded_request(request(), &hop), "forwarded"), expected);
+    let stranger = Hop { is_trusted: false, ..hop };
+    assert_eq!(values(&forwarded_request(request(), &stranger), "forwarded"), expected[6..]);
+}
