@@ -157,11 +157,16 @@ pub struct Http2Settings {
 }
 
 /// Whether there is HTTP/3, and bounds on what one connection of it may hold.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http3Settings {
     /// Whether a listener with TLS serves HTTP/3 on the UDP port of its number, and says so (`Alt-Svc`) in its answers over
     /// TCP. Default true. Decided when the listener is bound; what is said of it follows later changes.
     pub enabled: bool,
+    /// Whether requests with safe methods are taken before the handshake is done. Default false; never where a certificate
+    /// is asked for. RFC 8470
+    pub early_data: bool,
+    /// The UDP port that answers over TCP name; `None` (default): the one that is listened on.
+    pub public_port: Option<u16>,
     /// Most exchanges at once. Default 256.
     pub max_streams: u32,
     /// Receive window of a stream, bytes: what a request body may have in flight unread. Default 1 MiB.
@@ -197,6 +202,8 @@ impl Default for Http3Settings {
     fn default() -> Self {
         Self {
             enabled: true,
+            early_data: false,
+            public_port: None,
             max_streams: 256,
             stream_window: 1024 * 1024,
             connection_window: 4 * 1024 * 1024,

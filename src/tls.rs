@@ -24,7 +24,8 @@
 //!
 //! Tunnels speak TLS 1.3 only. Nothing is resumed and no early data is taken: a resumed session would restore an
 //! identity without looking at the chain, the CRL and the pins again. The one exception is an egress listener that
-//! asks nobody for a certificate, where there is no identity to restore. The provider is aws-lc-rs, passed
+//! asks nobody for a certificate, where there is no identity to restore; over QUIC it may take early data, too, if it is told
+//! so ([`with_early_data`]). The provider is aws-lc-rs, passed
 //! explicitly, with the hybrid X25519MLKEM768 key exchange first.
 //!
 //! A peer's certificate that is not accepted is reported as a [`Rejection`]: which certificate, what is wrong with
@@ -52,7 +53,7 @@ pub use reject::{Fault, Peer, Rejection};
 pub use settings::{
     ClientCertificates, EgressTls, InitiatorTls, ResponderTls, TargetTls, egress_config, envoy_client_config,
     envoy_inner_config, envoy_responder_config, http3_config, initiator_config, responder_config, server_name,
-    target_config,
+    target_config, with_early_data,
 };
 pub use store::{Credentials, load_crls, load_roots, parse_crls, parse_roots};
 pub use trust::Trust;

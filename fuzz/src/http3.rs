@@ -1,6 +1,7 @@
 //! The watchers below HTTP/3.
 
 use adit::message::h3::control;
+use adit::message::h3::early::last_request;
 use adit::message::h3::request::{Fault, Head, Limits, Watcher};
 use adit::message::h3::section::{self, Rules};
 use bytes::Bytes;
@@ -32,6 +33,17 @@ pub fn http3_control(data: &[u8]) {
     assert_eq!(whole, one_way(bytes, usize::from(step).max(1)), "the split changes what goes on");
     let (passed, _, cost) = &whole;
     assert!(passed.len() <= bytes.len() + HEADER * (*cost as usize + 1), "no more than was sent");
+}
+
+/// Frames of a packet of early data: what another frame in front is about is not forgotten, and PADDING is about nothing.
+pub fn http3_early(data: &[u8]) {
+    let last = last_request(data);
+    assert!(last.is_none_or(|last| last == u64::MAX || last % 4 == 0), "the id of a request");
+    let with = |front: &[u8]| last_request(&[front, data].concat());
+    assert_eq!(with(&[0, 1, 0]), last, "PADDING and PING");
+    // STOP_SENDING of request 16, and of a stream that is none.
+    assert_eq!(with(&[5, 16, 0]), last.max(Some(16)));
+    assert_eq!(with(&[5, 18, 0]), last);
 }
 
 #[derive(Debug, PartialEq, Eq)]

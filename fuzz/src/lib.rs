@@ -31,7 +31,7 @@ pub use self::envoy::envoy_handshake;
 pub use self::flow_ops::flow_ops;
 pub use self::host_header::host_header;
 pub use self::http2_guard::http2_guard;
-pub use self::http3::{http3_control, http3_request};
+pub use self::http3::{http3_control, http3_early, http3_request};
 pub use self::identity::spki_pin;
 pub use self::registry_ops::registry_ops;
 pub use self::request_head::request_head;

@@ -11,7 +11,7 @@ use vector_file::{Vector, load};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 20] = [
+const TARGETS: [(&str, Body); 21] = [
     ("varint", crate::varint),
     ("handshake", crate::handshake),
     ("stream_header", crate::stream_header),
@@ -32,6 +32,7 @@ const TARGETS: [(&str, Body); 20] = [
     ("http2_guard", crate::http2_guard),
     ("http3_request", crate::http3_request),
     ("http3_control", crate::http3_control),
+    ("http3_early", crate::http3_early),
 ];
 
 /// Inputs for the bodies that a vector is good for. Bodies that take a choice from the first byte get several.

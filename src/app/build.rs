@@ -194,7 +194,12 @@ fn egress(
             body_rate: settings.limits.body_rate.into(),
             exchange_idle: settings.limits.exchange_idle,
         },
-        http3: Http3Settings { enabled: settings.http3, ..Http3Settings::default() },
+        http3: Http3Settings {
+            enabled: settings.http3.enabled,
+            early_data: settings.http3.early_data,
+            public_port: settings.http3.port,
+            ..Http3Settings::default()
+        },
         ..EgressSettings::default()
     };
     let mut builder = egress::Builder::new(Arc::clone(directory), settings.router.clone())

@@ -73,7 +73,7 @@ fn responder(responder: &ResponderConfig) -> String {
 }
 
 fn egress(egress: &EgressConfig) -> String {
-    let security = match (&egress.tls, egress.http3) {
+    let security = match (&egress.tls, egress.http3.enabled) {
         (Some(_), true) => "TLS; HTTP/3 on the UDP port, too",
         (Some(_), false) => "TLS",
         (None, _) => "clear text",

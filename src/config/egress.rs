@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::config::access::{self, access_log};
+use crate::config::http3::{Http3Config, http3};
 use crate::config::listeners::Protocol;
 use crate::config::reader::{At, Section, alternatives};
 use crate::config::rewrite::{self, StepConfig};
@@ -41,8 +42,8 @@ pub struct EgressConfig {
     pub http: SocketAddr,
     /// `tls`: without it, HTTP/1.1 and h2c in clear text; with it, ALPN chooses.
     pub tls: Option<ListenerTls>,
-    /// `http3`: whether HTTP/3 is served on the UDP port of the same number; default: with `tls`, yes.
-    pub http3: bool,
+    /// `http3`: whether HTTP/3 is served on the UDP port of the same number, and how; default: with `tls`, yes.
+    pub http3: Http3Config,
     /// Which tunnel a request takes: `host_id`, `tenant`, `service`, `routes`, `affinity`, `hold` (default 2 s, at most
     /// 5 min; each waiting request holds its connection), `deadline` for a response to begin (default 60 s, 1 ms to
     /// 24 h) and `balance`, how a cluster's node is chosen: `two_choices` (default), `round_robin`, or `hash`, which
@@ -122,7 +123,7 @@ pub(super) fn egress(at: At<'_>) -> Option<Vec<EgressConfig>> {
 
 fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
     let http3 = http3(section);
-    let http = address(section, http3);
+    let http = address(section, http3.enabled);
     let tls = section.optional("tls", |at| listener_tls(at, false));
     let router = router(section);
     let half_close = section.or("half_close", false, |at| at.boolean());
@@ -142,18 +143,6 @@ fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
         forwarded,
         rewrite,
         limits,
-    })
-}
-
-/// Whether there is HTTP/3: it has no clear text.
-fn http3(section: &mut Section<'_>) -> bool {
-    let has_tls = section.has("tls");
-    section.or("http3", has_tls, |at| {
-        let wanted = at.boolean()?;
-        if wanted && !has_tls {
-            at.wrong("needs TLS; expected tls: { cert, key } beside it, or false");
-        }
-        Some(wanted)
     })
 }
 

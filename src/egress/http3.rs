@@ -6,14 +6,16 @@
 //! rule costs its stream, one whose service vanishes likewise. What a sender may hold is bounded: streams, windows, field
 //! sections that are not whole, what is sent and not acknowledged, requests given up, frames that carry nothing.
 //!
-//! Nothing is taken before the handshake is done: no early data (RFC 8470).
+//! Nothing is taken before the handshake is done, unless its listener takes early data (RFC 8470).
 //!
 //! * `transport`, `listener`: how QUIC is set up; from UDP packets to connections, with the budgets of the handshake;
+//! * `early`: which requests came before the handshake was done;
 //! * `link`: what a connection and its streams tell each other;
 //! * `quic`, `stream`: QUIC as `h3` sees it; `body`: the body of a request; `exchange`: one request and its response;
 //! * `window`: the bound on what is sent and not acknowledged.
 
 mod body;
+mod early;
 mod exchange;
 mod link;
 mod listener;
@@ -36,12 +38,14 @@ use crate::message::h3::request::Limits;
 
 use super::deadline::Deadline;
 use super::{ExchangeService, Serving, Settings};
+use early::Early;
 use exchange::{Served, exchange};
 use link::Link;
 use quic::Quic;
 use window::{Bounds, Window};
 
 pub(super) use body::StreamBody;
+pub(super) use early::Tokens;
 pub(super) use listener::{Accept, Endpoint};
 pub(super) use transport::server_config;
 
@@ -56,10 +60,10 @@ const FAREWELL: Duration = Duration::from_millis(20);
 
 type Driver = Connection<Quic, Bytes>;
 
-/// Serves one connection until it ends.
+/// Serves one connection until it ends. `early` knows which of its requests came before the handshake was done.
 ///
 /// Cancel safety: dropping the future drops the connection and all exchanges on it.
-pub(super) async fn serve<S: ExchangeService>(quic: quinn::Connection, serving: Serving<S>) {
+async fn serve<S: ExchangeService>(quic: quinn::Connection, early: Option<Arc<Early>>, serving: Serving<S>) {
     let settings = &serving.settings;
     let limits = Limits { section_bytes: settings.max_head_bytes, fields: settings.max_head_fields };
     let link = Link::new(quic.clone(), limits, Arc::clone(&serving.budget));
@@ -68,21 +72,17 @@ pub(super) async fn serve<S: ExchangeService>(quic: quinn::Connection, serving: 
     builder.max_field_section_size(most as u64).enable_extended_connect(true).send_grease(false);
     let built = builder.build(Quic::new(quic.clone(), Arc::clone(&link)));
     match timeout(settings.head_timeout, built).await {
-        Ok(Ok(connection)) => drive(connection, quic, link, serving).await,
+        Ok(Ok(connection)) => {
+            let bounds = Bounds { connection: settings.http3.send_budget, listener: settings.send_budget };
+            let window = Window::new(bounds, Arc::clone(&serving.budget));
+            drive(connection, Arc::new(Served { serving, quic, link, window, early })).await;
+        }
         Ok(Err(error)) => tracing::debug!(%error, remote = %serving.info.remote, "no HTTP/3 connection"),
         Err(_) => link.close(h3::error::Code::H3_EXCESSIVE_LOAD, "the client takes no control stream"),
     }
 }
 
-async fn drive<S: ExchangeService>(
-    mut connection: Driver,
-    quic: quinn::Connection,
-    link: Arc<Link>,
-    serving: Serving<S>,
-) {
-    let bounds = Bounds { connection: serving.settings.http3.send_budget, listener: serving.settings.send_budget };
-    let window = Window::new(bounds, Arc::clone(&serving.budget));
-    let served = Arc::new(Served { serving, quic, link, window });
+async fn drive<S: ExchangeService>(mut connection: Driver, served: Arc<Served<S>>) {
     let serving = &served.serving;
     let (leaving, end) = (serving.end.leaving.clone(), serving.end.clone());
     let mut left = pin!(leaving.cancelled());

@@ -38,8 +38,8 @@ const FIRST_READ: usize = 8 * 1024;
 pub struct Listener {
     tcp: TcpListener,
     http3: Option<http3::Endpoint>,
-    /// Where HTTP/3 is served, once it is.
-    alternative: Option<HeaderValue>,
+    /// The port at which HTTP/3 is served, once it is.
+    alternative: Option<u16>,
     source: Source,
     /// Dropped right after the socket.
     closed: CancelledOnDrop,
@@ -140,7 +140,7 @@ impl Listener {
     pub async fn run<S: ExchangeService>(mut self, service: S, end: End) {
         let Some(endpoint) = self.http3.take() else { return self.run_tcp(service, end).await };
         let local = self.local_addr().ok();
-        let alternative = local.and_then(|local| alternative(local.port()));
+        let alternative = local.map(|local| local.port());
         let (source, budget) = (self.source.clone(), Arc::clone(&self.budget));
         let watch = self.watch.clone();
         let accept = http3::Accept {
@@ -192,7 +192,8 @@ impl Listener {
 
     fn accepted<S>(&self, remote: SocketAddr, service: S, end: End) -> Accepted<S> {
         let Accepting { tls, http3, settings, .. } = self.source.accepting();
-        let alternative = http3.and_then(|_| self.alternative.clone());
+        let own = self.alternative.filter(|_| http3.is_some());
+        let alternative = own.and_then(|own| alternative(settings.http3.public_port.unwrap_or(own)));
         Accepted { remote, tls, alternative, settings, service, end, budget: Arc::clone(&self.budget) }
     }
 }

@@ -7,7 +7,7 @@ use http::request;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::egress::http3::server_config;
+use crate::egress::http3::{Tokens, server_config};
 use crate::egress::{ConnectionDetails, ConnectionInfo, Settings};
 use crate::message::failure::Failure;
 use crate::message::forward::{self, Forms, Hop};
@@ -71,6 +71,7 @@ pub(super) struct Accepting {
     /// For HTTP/3, if there is any.
     pub(super) http3: Option<Arc<quinn::ServerConfig>>,
     pub(super) settings: Arc<Settings>,
+    tokens: Tokens,
 }
 
 /// The terms that hold now. Whoever goes by them looks once for each request or connection, and sees all of one or all of
@@ -107,7 +108,7 @@ impl InForce {
 
 impl Current {
     pub(super) fn new(terms: Terms) -> Result<Self, TlsError> {
-        let accepting = Accepting::new(&terms)?;
+        let accepting = Accepting::new(&terms, Tokens::new())?;
         let in_force = ArcSwap::from_pointee(in_force(terms, accepting));
         Ok(Self { in_force, swapping: Mutex::default(), changed: Notify::new() })
     }
@@ -140,7 +141,11 @@ impl Current {
             (Some(before), Some(after)) => Arc::ptr_eq(before, after),
             _ => false,
         };
-        let accepting = if same { before.accepting.with(&terms.settings) } else { Accepting::new(&terms)? };
+        let accepting = if same {
+            before.accepting.with(&terms.settings)
+        } else {
+            Accepting::new(&terms, before.accepting.tokens.clone())?
+        };
         self.in_force.store(Arc::new(in_force(terms, accepting)));
         self.changed.notify_waiters();
         Ok(())
@@ -150,23 +155,34 @@ impl Current {
 impl Accepting {
     /// Connections over TCP only.
     pub(super) fn tcp(tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Self {
-        Self { tls, quic_tls: None, http3: None, settings: Arc::new(settings) }
+        Self { tls, quic_tls: None, http3: None, settings: Arc::new(settings), tokens: Tokens::new() }
     }
 
-    fn new(terms: &Terms) -> Result<Self, TlsError> {
+    fn new(terms: &Terms, tokens: Tokens) -> Result<Self, TlsError> {
         let configured = |config: fn(&EgressTls) -> Result<rustls::ServerConfig, TlsError>| {
             terms.tls.as_deref().map(config).transpose().map(|config| config.map(Arc::new))
         };
         let (tls, quic_tls) = (configured(tls::egress_config)?, configured(tls::http3_config)?);
-        Ok(Self { tls, quic_tls, http3: None, settings: Arc::default() }.with(&terms.settings))
+        Ok(Self { tls, quic_tls, http3: None, settings: Arc::default(), tokens }.with(&terms.settings))
     }
 
     /// The same TLS under other settings.
     fn with(&self, settings: &Settings) -> Self {
         let quic_tls = self.quic_tls.as_ref().filter(|_| settings.http3.enabled);
-        let http3 = quic_tls.map(|tls| Arc::new(server_config(Arc::clone(tls), settings)));
-        Self { tls: self.tls.clone(), quic_tls: self.quic_tls.clone(), http3, settings: Arc::new(settings.clone()) }
+        let http3 = match &self.http3 {
+            // What a client was told before holds for the early data of its next connection: the sessions go with it.
+            // RFC 9000 section 7.4.1, RFC 9114 section 7.2.4.2
+            Some(http3) if quic_tls.is_some() && tells_the_same(&self.settings, settings) => Some(Arc::clone(http3)),
+            _ => quic_tls.map(|tls| Arc::new(server_config(Arc::clone(tls), settings, &self.tokens))),
+        };
+        let (tls, quic_tls, tokens) = (self.tls.clone(), self.quic_tls.clone(), self.tokens.clone());
+        Self { tls, quic_tls, http3, settings: Arc::new(settings.clone()), tokens }
     }
+}
+
+/// Whether clients of HTTP/3 are told the same bounds.
+fn tells_the_same(before: &Settings, after: &Settings) -> bool {
+    before.max_head_bytes == after.max_head_bytes && before.http3 == after.http3
 }
 
 fn in_force(terms: Terms, accepting: Accepting) -> InForce {

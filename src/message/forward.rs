@@ -18,6 +18,10 @@ use crate::message::failure::{Cause, Failure};
 use crate::message::fields::{is_token_byte, strip_hop_by_hop};
 use crate::message::trust::{self, is_claim, is_claim_in_response, is_x_forwarded};
 
+/// Says that a request came before its handshake was done, and may be sent again by somebody else. RFC 8470 section 5.1
+pub const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
+/// Its only value.
+pub const IN_EARLY_DATA: HeaderValue = HeaderValue::from_static("1");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -80,6 +84,11 @@ impl Forms {
 pub fn request(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
     normalise_authority(head, hop)?;
     strip_hop_by_hop(&mut head.headers);
+    if head.headers.contains_key(EARLY_DATA) {
+        // Whoever says so is believed, as it costs nobody else: the target may ask to be asked again. No intermediary removes
+        // it, and anything in it means the same. RFC 8470 section 5.1
+        head.headers.insert(EARLY_DATA, IN_EARLY_DATA);
+    }
     append_via(&mut head.headers, head.version);
     if !hop.is_trusted {
         trust::strip(&mut head.headers, is_claim);
@@ -129,6 +138,7 @@ fn say_anew(fields: &mut HeaderMap) {
 /// a client is no target's to say.
 pub fn response(head: &mut response::Parts) {
     trust::strip(&mut head.headers, is_claim_in_response);
+    head.headers.remove(EARLY_DATA);
     append_via(&mut head.headers, head.version);
 }
 

@@ -8,6 +8,7 @@
 //! Sans-IO: bytes go in as they are read and come out as they may be read on.
 
 pub mod control;
+pub mod early;
 mod frame;
 pub mod request;
 pub mod section;

@@ -82,6 +82,9 @@ pub enum Violation {
     /// An Expect field with something else than `100-continue`.
     #[error("the expectation is not known")]
     Expectation,
+    /// A method that is not safe in early data, which somebody else may send again. RFC 8470 section 5.2
+    #[error("the method is not safe before the handshake is done")]
+    TooEarly,
     /// A chunk size that is not 1 to 16 hexadecimal digits, or one that does not end its line.
     #[error("a chunk size is malformed")]
     ChunkSize,
@@ -106,6 +109,7 @@ impl Violation {
             Self::MethodTooLong | Self::Connect | Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
+            Self::TooEarly => StatusCode::TOO_EARLY,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             _ => StatusCode::BAD_REQUEST,
         }

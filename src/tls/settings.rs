@@ -5,13 +5,16 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use crate::policy::Rules;
 use crate::tls::verify::{ClientVerifier, ServerVerifier};
 use crate::tls::{Credentials, Peer, TlsError, Trust, provider};
+
+/// Sessions that a listener keeps to take early data in them; the oldest go first.
+const MAX_SESSIONS: usize = 4_096;
 
 /// TLS of an initiator.
 #[derive(Debug, Clone)]
@@ -204,11 +207,21 @@ pub fn http3_config(settings: &EgressTls) -> Result<ServerConfig, TlsError> {
     let verifier = client_verifier(Peer::Client, &settings.clients)?;
     let mut config = accepting(&settings.credentials, verifier, &[&TLS13])?;
     config.alpn_protocols = owned(&[b"h3"]);
-    config.max_early_data_size = 0;
     if !matches!(settings.clients, ClientCertificates::NotAsked) {
         refuse_resumption(&mut config);
     }
     Ok(config)
+}
+
+/// The same for early data, where sessions are resumed at all. Each ticket is taken once, as its session is kept here and no
+/// longer then (RFC 8446 section 8.1); tickets of before are not. RFC 9001 section 4.6.1
+pub fn with_early_data(config: &ServerConfig) -> ServerConfig {
+    let mut config = config.clone();
+    if config.send_tls13_tickets > 0 {
+        config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
+        config.max_early_data_size = u32::MAX;
+    }
+    config
 }
 
 fn accepting(

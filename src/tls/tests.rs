@@ -525,6 +525,26 @@ fn an_egress_listener_resumes_only_where_there_is_no_identity_to_restore() {
 }
 
 #[test]
+fn early_data_is_taken_only_where_sessions_are_resumed_and_in_those_of_its_own() {
+    let world = World::new();
+    let serving =
+        |clients| http3_config(&EgressTls { credentials: world.responder.credentials().unwrap(), clients }).unwrap();
+    let open = serving(ClientCertificates::NotAsked);
+    let early = with_early_data(&open);
+    assert_eq!((open.max_early_data_size, early.max_early_data_size), (0, u32::MAX));
+    assert!(!Arc::ptr_eq(&open.session_storage, &early.session_storage), "older tickets were given under other terms");
+    for clients in [ClientCertificates::Required(world.trust()), ClientCertificates::Optional(world.trust())] {
+        assert_eq!(with_early_data(&serving(clients)).max_early_data_size, 0);
+    }
+    assert_eq!(egress_config_of(&world).max_early_data_size, 0, "there is none over TCP");
+}
+
+fn egress_config_of(world: &World) -> ServerConfig {
+    let credentials = world.responder.credentials().unwrap();
+    egress_config(&EgressTls { credentials, clients: ClientCertificates::NotAsked }).unwrap()
+}
+
+#[test]
 fn the_configurations_serve_quic() {
     let world = World::new();
     let initiator = initiator_config(&world.initiator(), ALPN).unwrap();

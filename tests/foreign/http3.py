@@ -22,6 +22,10 @@ Every step prints one line of JSON; a step that waits prints when what it waits 
     goaway   waits for GOAWAY: the id
     closed   waits for the end of the connection: the code
     mark     prints a line, and no more
+    reconnect  ends the connection, and begins another one as a client that was here before: what follows goes out in early
+             data if the server allowed it. anonymous (without the token that proves its address), mute (reads nothing)
+    replay   sends all datagrams of this connection once more, from another port
+    connected  waits until the handshake is done: whether the session was resumed, and early data accepted
 """
 
 import argparse
@@ -141,6 +145,15 @@ class Client(QuicConnectionProtocol):
         self.exchanges, self.streams = {}, {}
         self.changed = asyncio.Condition()
         self.close_code = None
+        self.handshake = None
+        self.is_mute, self.sent = False, []
+
+    def connection_made(self, transport):
+        super().connection_made(Recorded(transport, self.sent))
+
+    def datagram_received(self, data, addr):
+        if not self.is_mute:
+            super().datagram_received(data, addr)
 
     def quic_event_received(self, event):
         if isinstance(event, events.ConnectionTerminated):
@@ -151,6 +164,8 @@ class Client(QuicConnectionProtocol):
             self.streams[event.stream_id].stopped = event.error_code
         elif isinstance(event, events.StreamDataReceived) and event.stream_id % 4 == 3:
             self.one_way.setdefault(event.stream_id, ControlStream()).push(event.data)
+        elif isinstance(event, events.HandshakeCompleted):
+            self.handshake = event
         for happened in self.http.handle_event(event):
             self.on_http(happened)
         asyncio.ensure_future(self.tell())
@@ -286,6 +301,38 @@ class Client(QuicConnectionProtocol):
     async def do_mark(self):
         return {}
 
+    async def do_connected(self):
+        await self.until(lambda: self.handshake is not None or self.close_code is not None)
+        done = self.handshake
+        return {"resumed": done.session_resumed, "early": done.early_data_accepted, "closed": self.close_code}
+
+    async def do_replay(self):
+        again = new_socket()
+        for data, address in self.sent:
+            again.sendto(data, address)
+        return {}
+
+
+class Recorded:
+    """A transport that keeps what it sends."""
+
+    def __init__(self, transport, sent):
+        self.transport, self.sent = transport, sent
+
+    def sendto(self, data, address):
+        self.sent.append((data, address))
+        self.transport.sendto(data, address)
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+
+class Memory:
+    """What a client keeps of a server."""
+
+    def __init__(self):
+        self.tickets, self.tokens = [], []
+
 
 def new_socket():
     found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -293,27 +340,52 @@ def new_socket():
     return found
 
 
-async def connect(address, arguments):
+async def connect(address, arguments, memory, mute=False, anonymous=False):
     configuration = QuicConfiguration(is_client=True, alpn_protocols=[arguments.alpn], server_name=arguments.name)
     configuration.load_verify_locations(cafile=arguments.ca)
     if arguments.cert:
         configuration.load_cert_chain(arguments.cert, arguments.key)
-    create = functools.partial(Client, QuicConnection(configuration=configuration))
+    returns = bool(memory.tickets)
+    if returns:
+        configuration.session_ticket = memory.tickets.pop(0)
+    if memory.tokens and not anonymous:
+        configuration.token = memory.tokens.pop(0)
+    quic = QuicConnection(
+        configuration=configuration, session_ticket_handler=memory.tickets.append, token_handler=memory.tokens.append
+    )
+    create = functools.partial(Client, quic)
     _, client = await asyncio.get_running_loop().create_datagram_endpoint(create, sock=new_socket())
-    client.connect(address)
-    await asyncio.wait_for(client.wait_connected(), PATIENCE)
+    client.is_mute = mute
+    client.connect(address, transmit=not returns)
+    if not returns:
+        await asyncio.wait_for(client.wait_connected(), PATIENCE)
     return client
+
+
+async def reconnect(before, address, arguments, memory, mute=False, anonymous=False):
+    if not before.is_mute:
+        async with asyncio.timeout(PATIENCE):
+            while not memory.tickets:
+                await before.ping()
+        await before.ping()  # tokens come with the tickets, if any come
+        before.close()
+    return await connect(address, arguments, memory, mute, anonymous)
 
 
 async def run(arguments):
     host, port = arguments.address.rsplit(":", 1)
-    client = await connect((host, int(port)), arguments)
+    memory = Memory()
+    client = await connect((host, int(port)), arguments, memory)
     for step in json.loads(arguments.steps):
         kind = step.pop("do")
-        result = await getattr(client, f"do_{kind}")(**step)
+        if kind == "reconnect":
+            client, result = await reconnect(client, (host, int(port)), arguments, memory, **step), {}
+        else:
+            result = await getattr(client, f"do_{kind}")(**step)
         print(json.dumps({"did": kind, "name": step.get("name")} | result), flush=True)
-    client.close()
-    await client.wait_closed()
+    if not client.is_mute:
+        client.close()
+        await client.wait_closed()
 
 
 def main():

@@ -155,9 +155,24 @@ pub(super) const KEYS: &[Key] = &[
         "egress[].http3",
         "Whether HTTP/3 is served over UDP, and answers over TCP say so (`Alt-Svc`). Needs `tls`, and the UDP port open in the \
          firewall.",
-        "false",
+        "{ early_data: true }",
     )
     .absent("true with `tls`, else false"),
+    key(
+        "egress[].http3.early_data",
+        "Whether requests with safe methods are taken before the handshake is done (0-RTT): a round trip less for clients that \
+         come back. Somebody who has seen such a request can send it again; it is marked with `early-data: 1`, and targets \
+         must know that field or not mind (RFC 8470). Other methods get 425, and are sent again. Only where no client is asked \
+         for a certificate. Over TCP there is none.",
+        "true",
+    )
+    .absent("false"),
+    key(
+        "egress[].http3.port",
+        "The UDP port that clients are told, where it is mapped to the one that is listened on.",
+        "443",
+    )
+    .absent("the one that is listened on"),
     key("egress[].tcp", "Not supported yet: a listener for raw TCP.", "").form("nothing yet").absent("none"),
     key("egress[].udp", "Not supported yet: a listener for UDP.", "").form("nothing yet").absent("none"),
     section("egress[].tls", "Takes TLS instead of clear text; ALPN chooses between HTTP/1.1 and HTTP/2, and HTTP/3 is served over UDP."),

@@ -16,6 +16,7 @@ use http_body::Body;
 use tokio::time::timeout;
 
 use super::body::StreamBody;
+use super::early::Early;
 use super::link::{Arrival, Link, Side, Stopped};
 use super::quic::Quic;
 use super::stream::{Receiving, Sending};
@@ -25,6 +26,7 @@ use crate::egress::date::DateCache;
 use crate::egress::{Context, ExchangeService, RequestBody, Serving};
 use crate::message::BoxError;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
+use crate::message::forward::{EARLY_DATA, IN_EARLY_DATA};
 use crate::message::h3::request::Head;
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::length;
@@ -45,6 +47,8 @@ pub(super) struct Served<S> {
     pub(super) quic: quinn::Connection,
     pub(super) link: Arc<Link>,
     pub(super) window: Arc<Window>,
+    /// Where early data is taken.
+    pub(super) early: Option<Arc<Early>>,
 }
 
 /// How an exchange ended, as far as its connection cares.
@@ -95,7 +99,7 @@ async fn serve<S: ExchangeService>(
     resolver: RequestResolver<Quic, Bytes>,
     arrival: Arrival,
 ) -> End {
-    let Arrival { side, stopped } = arrival;
+    let Arrival { stream: id, side, stopped } = arrival;
     let serving = &served.serving;
     let resolved = timeout(serving.settings.head_timeout, resolver.resolve_request()).await;
     let (request, stream) = match resolved {
@@ -110,7 +114,10 @@ async fn serve<S: ExchangeService>(
     let (send, recv) = stream.split();
     let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
     let mut reply = Replying { send, stopped, stall: serving.settings.send_timeout, cut: cut(&side, is_connect) };
-    let request = match admit(request, recv, &side, serving).await {
+    // By now all of its head has come.
+    let is_early = served.early.as_ref().is_some_and(|early| early.has(id));
+    let admitted = admit(request, recv, &side, serving).await;
+    let request = match admitted.and_then(|request| if is_early { mark_early(request) } else { Ok(request) }) {
         Ok(request) => request,
         Err(violation) => {
             refuse(serving, violation);
@@ -191,6 +198,15 @@ async fn admit<S>(
         return Err(Violation::ContentLength);
     }
     Ok(Request::from_parts(parts, if has_body { RequestBody::http3(body) } else { RequestBody::empty() }))
+}
+
+/// A request that somebody else may send again is marked, or not taken. RFC 8470 sections 4 and 5.1
+fn mark_early(mut request: Request<RequestBody>) -> Result<Request<RequestBody>, Violation> {
+    if !request.method().is_safe() {
+        return Err(Violation::TooEarly);
+    }
+    request.headers_mut().insert(EARLY_DATA, IN_EARLY_DATA);
+    Ok(request)
 }
 
 /// Whether there is no body. The end of the stream says so, which may come behind the head.

@@ -88,8 +88,8 @@ impl Link {
         self.next.load(Ordering::Relaxed) > 0
     }
 
-    pub(super) fn arrives(&self, stream: u64, arrival: Arrival) {
-        self.next.fetch_max(stream.saturating_add(NEXT), Ordering::Relaxed);
+    pub(super) fn arrives(&self, arrival: Arrival) {
+        self.next.fetch_max(arrival.stream.saturating_add(NEXT), Ordering::Relaxed);
         lock(&self.arrivals).push_back(arrival);
     }
 
@@ -120,6 +120,8 @@ impl Link {
 
 /// A stream that came in: what is known of it beside what HTTP/3 reads.
 pub(super) struct Arrival {
+    /// Its id.
+    pub(super) stream: u64,
     pub(super) side: Arc<Side>,
     /// Resolves when the client wants no more of the response, when it has got all of it, or when the connection is gone.
     pub(super) stopped: Stopped,
@@ -127,7 +129,7 @@ pub(super) struct Arrival {
 
 impl std::fmt::Debug for Arrival {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Arrival").field("side", &self.side).finish_non_exhaustive()
+        f.debug_struct("Arrival").field("stream", &self.stream).field("side", &self.side).finish_non_exhaustive()
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use h3::error::Code;
-use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::early::{Early, Told};
 use super::link::varint;
 use super::transport::handshake_budgets;
 use crate::egress::budget::ListenerBudget;
@@ -107,10 +107,8 @@ impl Endpoint {
         let (service, end, budget) = (accept.service.clone(), accept.end.clone(), Arc::clone(&accept.budget));
         let arrived = Arrived { incoming, config, settings, seat, local: self.local };
         connections.spawn(async move {
-            match arrived.secure(&budget).await {
-                Ok((quic, info, settings)) => {
-                    super::serve(quic, Serving { info, settings, service, end, budget, alternative: None }).await;
-                }
+            match arrived.open(&budget).await {
+                Ok(opened) => opened.serve(service, end, budget).await,
                 Err(error) => tracing::debug!(%error, "a QUIC connection failed before its first request"),
             }
         });
@@ -139,12 +137,26 @@ enum Failed {
     Tls(#[from] crate::tls::TlsError),
 }
 
+/// A connection on which requests are taken.
+struct Opened {
+    quic: quinn::Connection,
+    info: ConnectionInfo,
+    settings: Arc<Settings>,
+    early: Option<Arc<Early>>,
+    /// Where the handshake is still under way.
+    handshake: Option<Handshake>,
+}
+
+/// A handshake that goes on while requests in early data are served.
+struct Handshake {
+    seat: Seat,
+    done: quinn::ZeroRttAccepted,
+}
+
 impl Arrived {
-    /// Finishes the handshake, in time and while it has its place.
-    async fn secure(
-        self,
-        budget: &ListenerBudget,
-    ) -> Result<(quinn::Connection, ConnectionInfo, Arc<Settings>), Failed> {
+    /// Finishes the handshake, in time and while it has its place; or waits until early data may come, if that is taken and
+    /// the client has proven its address before.
+    async fn open(self, budget: &ListenerBudget) -> Result<Opened, Failed> {
         let Self { incoming, config, settings, mut seat, local } = self;
         let within = settings.head_timeout;
         let gave_way = || {
@@ -152,24 +164,71 @@ impl Arrived {
             Failed::GaveWay
         };
         let (remote, local_ip) = (incoming.remote_address(), incoming.local_ip());
+        let serves_early = settings.http3.early_data && incoming.remote_address_validated();
         let turn = timeout(within, seat.advance(Stage::Tls)).await.map_err(|_| Failed::Late)?;
         turn.map_err(|_| gave_way())?;
         let connecting = incoming.accept_with(config)?;
-        let connected = seat.hold(timeout(within, connecting)).await.map_err(|_| gave_way())?;
-        let quic = connected.map_err(|_| Failed::Late)??;
+        let connected = seat.hold(timeout(within, connect(connecting, serves_early))).await.map_err(|_| gave_way())?;
+        let (quic, done) = connected.map_err(|_| Failed::Late)??;
+        let handshake = done.map(|done| Handshake { seat, done });
+        let told = quic.handshake_data().and_then(Told::read);
+        let (server_name, early) = told.map_or((None, None), |told| (told.server_name, told.early));
         let certificates = quic.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
         let details = ConnectionDetails {
             remote,
             local: SocketAddr::new(local_ip.unwrap_or_else(|| local.ip()), local.port()),
             tls: true,
-            server_name: server_name(&quic),
+            server_name,
             peer: certificates.map(|chain| peer_identity(&chain)).transpose()?,
         };
         let info = ConnectionInfo::paced(details, settings.pace);
-        Ok((quic, info, settings))
+        Ok(Opened { quic, info, settings, early: early.filter(|early| early.is_taken()), handshake })
     }
 }
 
-fn server_name(quic: &quinn::Connection) -> Option<String> {
-    quic.handshake_data()?.downcast::<HandshakeData>().ok()?.server_name
+/// Waits for a connection, or for the handshake to be far enough for early data.
+async fn connect(
+    mut connecting: quinn::Connecting,
+    serves_early: bool,
+) -> Result<(quinn::Connection, Option<quinn::ZeroRttAccepted>), quinn::ConnectionError> {
+    if serves_early {
+        let early = Told::read(connecting.handshake_data().await?).and_then(|told| told.early);
+        if early.is_some_and(|early| early.is_taken()) {
+            match connecting.into_0rtt() {
+                Ok((quic, done)) => return Ok((quic, Some(done))),
+                Err(later) => connecting = later,
+            }
+        }
+    }
+    Ok((connecting.await?, None))
+}
+
+impl Opened {
+    async fn serve<S: ExchangeService>(self, service: S, end: End, budget: Arc<ListenerBudget>) {
+        let Self { quic, info, settings, early, handshake } = self;
+        let within = settings.head_timeout;
+        let serving = Serving { info, settings, service, end, budget: Arc::clone(&budget), alternative: None };
+        let served = super::serve(quic.clone(), early, serving);
+        match handshake {
+            None => served.await,
+            Some(handshake) => drop(tokio::join!(served, handshake.finish(&quic, within, &budget))),
+        }
+    }
+}
+
+impl Handshake {
+    /// Ends the connection whose handshake is not done in time.
+    async fn finish(self, quic: &quinn::Connection, within: Duration, budget: &ListenerBudget) {
+        let Self { seat, done } = self;
+        let why = match seat.hold(timeout(within, done)).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(_)) => Failed::Late,
+            Err(_) => {
+                budget.count(Limit::GaveWay);
+                Failed::GaveWay
+            }
+        };
+        tracing::debug!(error = %why, "a QUIC connection is ended in its handshake");
+        quic.close(varint(Code::H3_EXCESSIVE_LOAD), b"");
+    }
 }

@@ -49,7 +49,7 @@ impl Request {
     pub(super) fn open(link: &Arc<Link>, send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
         let side = Arc::<Side>::default();
         let stopped = Box::pin(send.stopped());
-        link.arrives(id(send.id()), Arrival { side: Arc::clone(&side), stopped });
+        link.arrives(Arrival { stream: id(send.id()), side: Arc::clone(&side), stopped });
         Self {
             send: Sending { stream: send, writing: None, side: Arc::clone(&side), has_written: false, is_over: false },
             recv: Receiving {

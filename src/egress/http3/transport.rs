@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::crypto::rustls::QuicServerConfig;
+use quinn::crypto::{self, rustls::QuicServerConfig};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
+use super::early::{Noting, Tokens};
 use crate::egress::Settings;
 use crate::protocol::budgets::{DEFAULT_MAX_HANDSHAKES, HandshakeBudgets};
+use crate::tls;
 
 /// Streams of one direction that a client may have: its control stream, two of QPACK, and room for those that mean nothing.
 const ONE_WAY: u32 = 8;
@@ -16,9 +18,17 @@ const SILENCE: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(8);
 
 /// The configuration of QUIC under these settings; `tls` is one of [`http3_config`](crate::tls::http3_config).
-pub(in crate::egress) fn server_config(tls: Arc<rustls::ServerConfig>, settings: &Settings) -> quinn::ServerConfig {
-    let tls = QuicServerConfig::try_from(tls).expect("the provider has the cipher suite of initial packets");
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+pub(in crate::egress) fn server_config(
+    tls: Arc<rustls::ServerConfig>,
+    settings: &Settings,
+    tokens: &Tokens,
+) -> quinn::ServerConfig {
+    let takes_early = settings.http3.early_data;
+    let tls = if takes_early { Arc::new(tls::with_early_data(&tls)) } else { tls };
+    let tls = Arc::new(QuicServerConfig::try_from(tls).expect("the provider has the cipher suite of initial packets"));
+    let tls: Arc<dyn crypto::ServerConfig> = if takes_early { Arc::new(Noting(tls)) } else { tls };
+    let mut config = quinn::ServerConfig::with_crypto(tls);
+    tokens.serve(&mut config, takes_early);
     config
         .transport_config(Arc::new(transport(settings)))
         .max_incoming(2 * handshake_budgets().hello.all)

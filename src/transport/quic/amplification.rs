@@ -27,6 +27,7 @@ const MAX_WATCHED: usize = 4_096;
 const LONG_HEADER: u8 = 0x80;
 const TYPE: u8 = 0x30;
 const INITIAL: u8 = 0x00;
+const EARLY_DATA: u8 = 0x10;
 
 /// A socket that does not amplify.
 pub(super) struct Bounded {
@@ -60,10 +61,10 @@ impl fmt::Debug for Bounded {
 }
 
 impl Unproven {
-    /// A datagram came from this address. An Initial is all that a client can make up; who sends anything else has read an
-    /// answer. If it has not, what follows is quinn's to judge.
+    /// A datagram came from this address. An Initial and early data are all that a client can make up; who sends anything
+    /// else has read an answer. If it has not, what follows is quinn's to judge.
     fn received(&mut self, from: SocketAddr, first: u8, length: usize) {
-        let is_initial = first & LONG_HEADER != 0 && first & TYPE == INITIAL;
+        let is_initial = first & LONG_HEADER != 0 && matches!(first & TYPE, INITIAL | EARLY_DATA);
         match self.paths.get_mut(&from) {
             Some(Path::Unproven { received, .. }) if is_initial => *received += length as u64,
             Some(path @ Path::Unproven { .. }) => {
@@ -191,6 +192,7 @@ mod tests {
     use super::*;
 
     const FIRST: u8 = 0xc0;
+    const EARLY: u8 = 0xd0;
     const HANDSHAKE: u8 = 0xe0;
     const SHORT: u8 = 0x40;
 
@@ -230,7 +232,8 @@ mod tests {
         for proof in [HANDSHAKE, SHORT] {
             let mut unproven = Unproven::default();
             unproven.received(address(1), FIRST, 1200);
-            assert_eq!(unproven.watched, 1);
+            unproven.received(address(1), EARLY, 1200);
+            assert_eq!(unproven.watched, 1, "early data needs no answer");
             unproven.received(address(1), proof, 50);
             unproven.received(address(1), FIRST, 1200);
             assert_eq!(sent(&mut unproven, 1, 36_000), 36_000);
