@@ -1,6 +1,7 @@
 //! Envoy's reverse tunnels, with the real Envoy at one end or at both.
 
 mod admission;
+mod carried;
 mod drains;
 mod ends;
 mod envoy_alone;

@@ -3,6 +3,7 @@
     websocket.py server                          prints its port and echoes
     websocket.py client HOST PORT NODE           judges what comes back
     websocket.py client HOST PORT NODE h2        the same over HTTP/2
+    websocket.py client HOST PORT NODE envoy     the same over HTTP/2 where the target is behind an Envoy
     websocket.py client HOST PORT NODE h3 CA     the same over HTTP/3, from a server with a certificate of this CA
 
 Paths of the server: /echo; /close answers the first message with a close frame of 4001; /no answers 403; /reset resets its
@@ -190,6 +191,14 @@ class Stream:
                 self.flush()
 
 
+class BehindEnvoy(Stream):
+    """An Envoy resets a stream whose target closes its connection."""
+
+    async def more(self):
+        await super().more()
+        self.ended = self.ended or self.code is not None
+
+
 async def receive(stream):
     whole = b""
     while True:
@@ -267,6 +276,8 @@ if __name__ == "__main__":
             asyncio.run(judge(Upgrades(host, int(port), node)))
         case ["client", host, port, node, "h2"]:
             asyncio.run(judge(ExtendedConnect(Stream, host, int(port), node)))
+        case ["client", host, port, node, "envoy"]:
+            asyncio.run(judge(ExtendedConnect(BehindEnvoy, host, int(port), node)))
         case ["client", host, port, node, "h3", authority]:
             asyncio.run(judge(ExtendedConnect(websocket_h3.Stream, host, int(port), node, authority)))
         case _:

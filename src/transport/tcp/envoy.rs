@@ -10,6 +10,7 @@ mod http2;
 mod idle;
 mod pings;
 mod retained;
+pub(super) mod websocket;
 
 use std::fmt;
 use std::time::Duration;

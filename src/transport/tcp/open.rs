@@ -32,6 +32,7 @@ use crate::transport::open::{self, AnswerHead, HeadParts, HttpHead, HttpStream, 
 use crate::transport::state::InFlight;
 use crate::transport::tcp::codes::{SOURCE_FAILED, head_rules, lost, reason, send_body, stream_code, trailer_rules};
 use crate::transport::tcp::connection::Connection;
+use crate::transport::tcp::envoy::websocket::Asked;
 use crate::transport::tied::{Started, TiedUpload};
 
 impl Connection {
@@ -47,7 +48,7 @@ impl Connection {
             Box::pin(self.check_switches(&sender)).await?;
         }
         let to_head = parts.get().method == Method::HEAD;
-        let request = self.request(service, parts)?;
+        let (request, asked) = self.request(service, parts)?;
         let sent = sender.send_request(request, end);
         let (response, stream) = sent.map_err(|error| self.not_sent(&error))?;
         let mut answer = Answer {
@@ -55,6 +56,7 @@ impl Connection {
             limits: self.limits,
             in_flight: Some(in_flight),
             to_head,
+            asked,
             sent: None,
             upload: TiedUpload::default(),
         };
@@ -96,7 +98,7 @@ impl Connection {
         if sender.is_extended_connect_protocol_enabled() { Ok(()) } else { Err(OpenError::NoUpgrades) }
     }
 
-    fn request(&self, service: Option<&ServiceName>, mut parts: HeadParts<'_>) -> Result<Request<()>, OpenError> {
+    fn request(&self, service: Option<&ServiceName>, mut parts: HeadParts<'_>) -> Result<Asking, OpenError> {
         let mut fields = parts.take_fields();
         let parts = parts.get();
         strip_hop_by_hop(&mut fields);
@@ -107,6 +109,11 @@ impl Connection {
             let name = HeaderValue::from_str(service.as_str()).expect("a service name is visible ASCII");
             fields.insert(SERVICE_FIELD.clone(), name);
         }
+        let protocol = open::asked_protocol(parts)?;
+        let asked = match self.dialect {
+            Dialect::Envoy => Asked::with(protocol, &mut fields),
+            Dialect::Adit => None,
+        };
         if exceeds(self.state.peer_limits(), parts, &fields) {
             return Err(OpenError::HeadTooLarge);
         }
@@ -115,12 +122,15 @@ impl Connection {
         *request.uri_mut() = parts.uri.clone();
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = fields;
-        if let Some(protocol) = open::asked_protocol(parts)? {
+        if let Some(protocol) = protocol {
             request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
         }
-        Ok(request)
+        Ok((request, asked))
     }
 }
+
+/// A request, and what must come back for it where it asks an Envoy for a WebSocket.
+type Asking = (Request<()>, Option<Box<Asked>>);
 
 /// How long an Envoy may take to say what its HTTP/2 can, and how often that is looked at.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -213,6 +223,7 @@ pub(crate) struct Answer {
     limits: Limits,
     in_flight: Option<InFlight>,
     to_head: bool,
+    asked: Option<Box<Asked>>,
     /// The sending half, where nothing follows the head: to reset the stream with.
     sent: Option<SendStream<Bytes>>,
     upload: TiedUpload,
@@ -254,6 +265,9 @@ impl Answer {
         let (mut parts, stream) = response.into_parts();
         parts.version = Version::HTTP_11;
         parts.extensions = http::Extensions::new();
+        if let Some(asked) = &self.asked {
+            asked.settle(&mut parts)?;
+        }
         let length = of_tunnelled_response(self.to_head, parts.status, &parts.headers);
         let length = length.map_err(|_| StreamError::from(Malformed::Invalid("content-length")))?;
         let body = StreamBody::new(stream, length, trailer_rules(self.limits));

@@ -8,12 +8,14 @@ use h2::{Reason, SendStream};
 use http::header::HOST;
 use http::{HeaderMap, Response, Version, response};
 
+use crate::message::failure::Failure;
 use crate::message::fields;
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::tcp::strip_own_fields;
 use crate::transport::error::{SendError, head_too_large};
 use crate::transport::tcp::codes::{lost, reason};
+use crate::transport::tcp::envoy::websocket::Asking;
 
 /// See [`crate::transport::Responder`].
 #[derive(Debug)]
@@ -21,13 +23,21 @@ pub(crate) struct Responder {
     respond: SendResponse<Bytes>,
     to_head: bool,
     peer_limits: PeerLimits,
+    /// It answers an Envoy that wants to go on in another protocol.
+    asking: Option<Box<Asking>>,
     /// What dropping it tells the peer; `None` once the response has begun or the peer has reset the stream.
     on_drop: Option<Reason>,
 }
 
 impl Responder {
     pub(super) const fn new(respond: SendResponse<Bytes>, to_head: bool, peer_limits: PeerLimits) -> Self {
-        Self { respond, to_head, peer_limits, on_drop: Some(Reason::REFUSED_STREAM) }
+        Self { respond, to_head, peer_limits, asking: None, on_drop: Some(Reason::REFUSED_STREAM) }
+    }
+
+    /// The same for an extended CONNECT of an Envoy.
+    pub(super) fn asked_by_envoy(mut self, asking: Box<Asking>) -> Self {
+        self.asking = Some(asking);
+        self
     }
 
     pub(crate) const fn begin(&mut self) {
@@ -66,10 +76,10 @@ impl Responder {
             self.on_drop = Some(Reason::INTERNAL_ERROR);
             return Err(SendError::Head("it is not final"));
         }
+        let unfit = self.unfit(&mut parts);
         let (mut response, mut end) = (Response::from_parts(parts, ()), end);
-        if self.exceeds(response.headers()) {
-            let fields = response.headers();
-            response = head_too_large(fields::field_bytes(fields), fields.len(), self.peer_limits).bare_response();
+        if let Some(failure) = unfit {
+            response = failure.bare_response();
             *response.version_mut() = Version::HTTP_2;
             end = true;
         }
@@ -77,6 +87,16 @@ impl Responder {
         let sent = self.respond.send_response(response, end);
         let stream = sent.map_err(|error| SendError::Lost(lost(&error)))?;
         Ok((!end).then_some(stream))
+    }
+
+    /// Why the responder gets another head than this one. spec: EV-49, ER-10
+    fn unfit(&mut self, parts: &mut response::Parts) -> Option<Failure> {
+        if let Some(Err(failure)) = self.asking.take().map(|asking| asking.settle(parts)) {
+            return Some(failure);
+        }
+        let fields = &parts.headers;
+        let failure = || head_too_large(fields::field_bytes(fields), fields.len(), self.peer_limits);
+        self.exceeds(fields).then(failure)
     }
 
     /// Whether the responder takes no head with these fields. spec: HS-15, TB-7

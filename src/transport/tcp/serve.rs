@@ -24,6 +24,7 @@ use crate::transport::credit::Ledger;
 use crate::transport::kind::Dialect;
 use crate::transport::state::{InFlight, TunnelState};
 use crate::transport::tcp::codes::{head_rules, reason, trailer_rules};
+use crate::transport::tcp::envoy::websocket::Asking;
 use crate::transport::tcp::respond::Responder;
 use crate::transport::tcp::service::{ServiceArrival, asked_for, has_service_target};
 use crate::transport::tied::TiedUpload;
@@ -48,7 +49,7 @@ pub(super) fn accept_one<A: Accept>(
             Some(stream_type) => return accept_service(stream_type, (request, respond), state, in_flight, accept),
         }
     }
-    let (parts, body, service) = match admit(request, limits, dialect, state.credit()) {
+    let (mut parts, body, service) = match admit(request, limits, dialect, state.credit()) {
         Ok(request) => request,
         Err(code) => {
             debug!(%code, "a request broke the protocol");
@@ -58,6 +59,10 @@ pub(super) fn accept_one<A: Accept>(
         }
     };
     let responder = Responder::new(respond, parts.method == Method::HEAD, state.peer_limits());
+    let responder = match dialect {
+        Dialect::Envoy if parts.method == Method::CONNECT => responder.asked_by_envoy(Asking::of(&mut parts.headers)),
+        _ => responder,
+    };
     let responder = arrival::Responder::tcp(responder, in_flight);
     tokio::spawn(accept.clone().accept(Arrival::Http(HttpArrival { parts, body, service, responder })));
 }

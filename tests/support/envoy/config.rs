@@ -65,6 +65,13 @@ pub(super) fn http_to(cluster: &str, request_timeout: Option<Duration>) -> Value
     })
 }
 
+/// Lets WebSockets through a connection manager, however they are asked for; it takes none by itself.
+pub(super) fn with_websockets(mut manager: Value) -> Value {
+    manager["upgrade_configs"] = json!([{ "upgrade_type": "websocket" }]);
+    manager["http2_protocol_options"] = json!({ "allow_connect": true });
+    manager
+}
+
 /// That connection manager as it is.
 pub(super) fn http_filter(manager: Value) -> Value {
     let kind = "filters.network.http_connection_manager.v3.HttpConnectionManager";

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::config::{bootstrap, duration, extension, fixed_cluster, http_filter, http_options, http_to, set};
+use super::config::{
+    bootstrap, duration, extension, fixed_cluster, http_filter, http_options, http_to, set, with_websockets,
+};
 use super::{Envoy, Flags, Tls, Variant};
 use crate::support::certificates::Node;
 use crate::support::eventually::eventually;
@@ -34,6 +36,10 @@ pub(crate) struct InitiatorOptions {
     pub(crate) maintain_interval: Option<Duration>,
     /// For a whole exchange; zero is without limit.
     pub(crate) request_timeout: Option<Duration>,
+    /// Whether it takes WebSockets, as extended CONNECTs.
+    pub(crate) websockets: bool,
+    /// Whether its target speaks HTTP/2.
+    pub(crate) is_target_http2: bool,
     /// How long `POST /drain_listeners?graceful` takes, in whole seconds.
     pub(crate) drain_time: Duration,
     /// Needed by the variants with TLS.
@@ -54,6 +60,8 @@ impl Default for InitiatorOptions {
             max_reconnect_backoff: None,
             maintain_interval: None,
             request_timeout: None,
+            websockets: false,
+            is_target_http2: false,
             drain_time: Duration::from_secs(2),
             tls: None,
         }
@@ -115,7 +123,10 @@ impl InitiatorOptions {
             responder["transport_socket"] = self.tls().client();
         }
         let mut target = fixed_cluster("target", &[target]);
-        let http = http_options(json!({ "http_protocol_options": { "enable_trailers": true } }));
+        let http = http_options(match self.is_target_http2 {
+            true => json!({ "http2_protocol_options": {} }),
+            false => json!({ "http_protocol_options": { "enable_trailers": true } }),
+        });
         target["typed_extension_protocol_options"] =
             json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http });
         let listeners = json!([self.listener(variant)]);
@@ -146,6 +157,7 @@ impl InitiatorOptions {
 
     fn filter(&self, variant: Variant) -> Value {
         let manager = http_to("target", self.request_timeout);
+        let manager = if self.websockets { with_websockets(manager) } else { manager };
         if !variant.is_drain_aware() {
             return http_filter(manager);
         }

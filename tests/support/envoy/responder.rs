@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::config::{address, bootstrap, duration, extension, http_filter, http_options, http_to, message, set};
+use super::config::{
+    address, bootstrap, duration, extension, http_filter, http_options, http_to, message, set, with_websockets,
+};
 use super::{Envoy, Flags, Tls, Variant};
 use crate::support::eventually::eventually;
 
@@ -40,6 +42,8 @@ pub(crate) struct ResponderOptions {
     pub(crate) max_connections_per_node: Option<u32>,
     /// For a whole exchange; zero is without limit.
     pub(crate) request_timeout: Option<Duration>,
+    /// Whether its egress takes WebSockets.
+    pub(crate) websockets: bool,
     /// How long `POST /drain_listeners?graceful` takes, in whole seconds.
     pub(crate) drain_time: Duration,
     /// Needed by the variants with TLS.
@@ -63,6 +67,7 @@ impl Default for ResponderOptions {
             handshake_timeout: None,
             max_connections_per_node: None,
             request_timeout: None,
+            websockets: false,
             drain_time: Duration::from_secs(2),
             tls: None,
         }
@@ -195,7 +200,8 @@ impl ResponderOptions {
     }
 
     fn egress(&self) -> Value {
-        http_filter(http_to("tunnels", self.request_timeout))
+        let manager = http_to("tunnels", self.request_timeout);
+        http_filter(if self.websockets { with_websockets(manager) } else { manager })
     }
 
     /// The registry, as we would call it.
