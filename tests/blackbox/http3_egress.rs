@@ -4,6 +4,7 @@ mod early_data;
 mod exchanges;
 mod hostile;
 mod lifetime;
+mod ngtcp2;
 mod upgrades;
 
 use crate::support::site::{Cloud, Edge, Site, Transport};
