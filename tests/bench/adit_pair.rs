@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use tempfile::TempDir;
 
 use crate::support::certificates::{Authority, IDENTITY, Node};
@@ -34,12 +35,21 @@ pub(crate) struct Pair {
     files: Files,
 }
 
+/// An egress that HTTP/3 clients can reach.
+#[derive(Debug, Clone)]
+pub(crate) struct Http3Egress {
+    pub(crate) address: SocketAddr,
+    /// Who vouches for it; its name is [`RESPONDER_NAME`](crate::support::certificates::RESPONDER_NAME).
+    pub(crate) roots: RootCertStore,
+}
+
 /// What the two are told, and where they will be.
 pub(crate) struct Files {
     /// The responder's, then the initiator's.
     pub(crate) paths: [PathBuf; 2],
     /// Where requests enter.
     pub(crate) egress: SocketAddr,
+    http3: Http3Egress,
     admins: [SocketAddr; 2],
     tunnels: usize,
     _folder: TempDir,
@@ -56,10 +66,10 @@ impl Files {
     /// For a pair in front of `target`.
     pub(crate) fn write(settings: Settings, target: SocketAddr) -> Self {
         let folder = TempDir::new().unwrap();
-        write_certificates(folder.path());
-        let [tunnels, egress, responder_admin, initiator_admin] = [(); 4].map(|()| free_address());
+        let roots = write_certificates(folder.path());
+        let [tunnels, egress, secure, responder_admin, initiator_admin] = [(); 5].map(|()| free_address());
         let texts = [
-            ("responder.yaml", responder_yaml(tunnels, egress, responder_admin, settings)),
+            ("responder.yaml", responder_yaml(tunnels, [egress, secure], responder_admin, settings)),
             ("initiator.yaml", initiator_yaml(tunnels, target, initiator_admin, settings)),
         ];
         let paths = texts.map(|(name, text)| {
@@ -68,7 +78,8 @@ impl Files {
             path
         });
         let admins = [responder_admin, initiator_admin];
-        Self { paths, egress, admins, tunnels: settings.tunnels, _folder: folder }
+        let http3 = Http3Egress { address: secure, roots };
+        Self { paths, egress, http3, admins, tunnels: settings.tunnels, _folder: folder }
     }
 
     /// Waits until both run and every tunnel is up.
@@ -99,6 +110,11 @@ impl Pair {
         self.files.egress
     }
 
+    /// Where clients of HTTP/3 enter.
+    pub(crate) fn http3(&self) -> Http3Egress {
+        self.files.http3.clone()
+    }
+
     /// Whole header lines that name the node.
     pub(crate) fn fields(&self) -> String {
         fields()
@@ -118,16 +134,17 @@ impl Pair {
     }
 }
 
-fn write_certificates(folder: &Path) {
+fn write_certificates(folder: &Path) -> RootCertStore {
     let authority = Authority::new("bench");
     authority.write(folder, "ca");
     authority.node(NODE).write(folder, "node");
     authority.responder().write(folder, "responder");
+    authority.roots()
 }
 
 /// Paths in a file are relative to it.
-fn responder_yaml(tunnels: SocketAddr, egress: SocketAddr, admin: SocketAddr, settings: Settings) -> String {
-    let transport = settings.transport.label();
+fn responder_yaml(tunnels: SocketAddr, egress: [SocketAddr; 2], admin: SocketAddr, settings: Settings) -> String {
+    let (transport, [clear, secure]) = (settings.transport.label(), egress);
     format!(
         r#"
 responder:
@@ -136,7 +153,12 @@ responder:
   identity: "{IDENTITY}"
   quotas: {{ tunnels_per_node: 1000 }}
 egress:
-  - http: "{egress}"
+  - http: "{clear}"
+    host_id: "%REQ(x-node-id)%"
+    access_log: false
+    tenant: {tenant}
+  - http: "{secure}"
+    tls: {{ cert: responder.pem, key: responder.key }}
     host_id: "%REQ(x-node-id)%"
     access_log: false
     tenant: {tenant}

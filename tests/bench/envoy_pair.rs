@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::adit_pair::Http3Egress;
 use crate::support::envoy::{EnvoyInitiator, EnvoyResponder, InitiatorOptions, ResponderOptions, Tls, Variant};
 use crate::support::site::{Folder, NODE, TO_NODE};
 use crate::support::tools;
@@ -15,7 +16,7 @@ use crate::usage::Process;
 pub(crate) struct EnvoyPair {
     responder: EnvoyResponder,
     initiator: EnvoyInitiator,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl EnvoyPair {
@@ -24,7 +25,8 @@ impl EnvoyPair {
         let folder = Folder::new();
         let request_timeout = Some(Duration::ZERO);
         let tls = variant.has_tls().then(|| Tls::responder(&folder, NODE));
-        let responder = ResponderOptions { request_timeout, tls, ..ResponderOptions::default() };
+        let http3 = Some(Tls::responder(&folder, NODE));
+        let responder = ResponderOptions { request_timeout, tls, http3, ..ResponderOptions::default() };
         let tls = variant.has_tls().then(|| Tls::initiator(&folder, NODE));
         let initiator = InitiatorOptions { request_timeout, tls, tunnels, ..InitiatorOptions::default() };
         block_on(async {
@@ -32,7 +34,7 @@ impl EnvoyPair {
             let initiator = EnvoyInitiator::start(variant, responder.tunnel_address(), target, initiator).await?;
             responder.registered(tunnels).await;
             initiator.connected(tunnels).await;
-            Some(Self { responder, initiator, _folder: folder })
+            Some(Self { responder, initiator, folder })
         })
     }
 }
@@ -40,6 +42,11 @@ impl EnvoyPair {
 impl Ends for EnvoyPair {
     fn egress(&self) -> SocketAddr {
         self.responder.egress()
+    }
+
+    fn http3(&self) -> Http3Egress {
+        let address = self.responder.http3_egress().expect("it was asked for");
+        Http3Egress { address, roots: self.folder.authority.roots() }
     }
 
     fn fields(&self) -> String {

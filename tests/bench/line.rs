@@ -76,8 +76,8 @@ pub(crate) trait Line {
     /// Sends requests until the time of the workload is over. `None`: the line has no such shape.
     fn requests(&self, workload: Workload) -> Option<Sample>;
 
-    /// Moves this many bytes in one exchange and says how long that took.
-    fn bulk(&self, direction: Direction, bytes: usize) -> Duration;
+    /// Moves this many bytes in one exchange and says how long that took. `None`: it failed, and it was said why.
+    fn bulk(&self, direction: Direction, bytes: usize) -> Option<Duration>;
 
     /// Processes that the line consists of, beside this one.
     fn processes(&self) -> &[Process] {

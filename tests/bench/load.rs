@@ -42,7 +42,7 @@ impl Line for HttpLine {
         }
     }
 
-    fn bulk(&self, direction: Direction, bytes: usize) -> Duration {
+    fn bulk(&self, direction: Direction, bytes: usize) -> Option<Duration> {
         let transfer = async {
             let mut client = Client::connect(self.address).await?;
             let start = Instant::now();
@@ -52,7 +52,7 @@ impl Line for HttpLine {
             }
             io::Result::Ok(start.elapsed())
         };
-        block_on(transfer).expect("a bulk transfer failed")
+        Some(block_on(transfer).expect("a bulk transfer failed"))
     }
 
     fn processes(&self) -> &[Process] {

@@ -10,6 +10,7 @@
 mod adit_pair;
 mod envoy_pair;
 mod h2load;
+mod http3_load;
 mod line;
 mod load;
 mod raw_quic;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use http3_load::Http3Line;
 use line::{Direction, Kind, Line, Shape, Workload};
 use load::HttpLine;
 use raw_quic::RawQuic;
@@ -51,8 +53,8 @@ struct Options {
     /// MiB per bulk transfer; 0 leaves it out.
     #[arg(long, default_value_t = 512)]
     bulk: usize,
-    /// Which lines, of direct, raw, quic, tcp, envoy, envoy-tls.
-    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic,tcp,envoy,envoy-tls")]
+    /// Which lines, of direct, raw, quic, tcp, envoy, envoy-tls; http3: those of tunnels with clients of HTTP/3, too.
+    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic,tcp,envoy,envoy-tls,http3")]
     lines: Vec<String>,
     /// How many exchanges at once over HTTP/1.1, or connections x streams over HTTP/2 (by h2load, where it is installed).
     #[arg(long, value_delimiter = ',', default_value = "1,64,256,1000,4x16")]
@@ -132,6 +134,13 @@ fn lines(options: &Options, target: SocketAddr, pairs: &[(tunnels::Kind, Box<dyn
         let (name, fields, processes) = (kind.name(), pair.fields(), pair.processes().to_vec());
         lines.push(Box::new(HttpLine { name, address: pair.egress(), fields, takes_http2: true, processes }));
     }
+    // An earlier build may know no HTTP/3.
+    let now = pairs.iter().filter(|(kind, _)| !matches!(kind, tunnels::Kind::Before(..)));
+    for (kind, pair) in now.filter(|_| wanted(options, "http3")) {
+        let (fields, processes) = (pair.fields(), pair.processes().to_vec());
+        let name = format!("{}; HTTP/3 clients", kind.name());
+        lines.push(Box::new(Http3Line { name, egress: pair.http3(), fields, processes }));
+    }
     lines
 }
 
@@ -165,11 +174,13 @@ fn measure_bulk(lines: &[Box<dyn Line>], options: &Options, report: &mut Report)
         return;
     }
     for line in lines {
-        let [up, down] = [Direction::Up, Direction::Down].map(|direction| {
-            let taken = line.bulk(direction, options.bulk << 20);
-            options.bulk as f64 / taken.as_secs_f64()
-        });
-        report.bulk(line.name(), Bulk { up, down });
+        let rate = |direction| {
+            let taken = line.bulk(direction, options.bulk << 20)?;
+            Some(options.bulk as f64 / taken.as_secs_f64())
+        };
+        if let (Some(up), Some(down)) = (rate(Direction::Up), rate(Direction::Down)) {
+            report.bulk(line.name(), Bulk { up, down });
+        }
     }
 }
 

@@ -66,7 +66,7 @@ impl Line for RawQuic {
         }))
     }
 
-    fn bulk(&self, direction: Direction, bytes: usize) -> Duration {
+    fn bulk(&self, direction: Direction, bytes: usize) -> Option<Duration> {
         let transfer = async {
             let (_endpoint, connection) = self.connect().await;
             let start = Instant::now();
@@ -82,7 +82,7 @@ impl Line for RawQuic {
             assert_eq!(received, request.down);
             Ok::<_, BoxError>(start.elapsed())
         };
-        block_on(transfer).expect("a bulk transfer failed")
+        Some(block_on(transfer).expect("a bulk transfer failed"))
     }
 }
 
@@ -177,7 +177,7 @@ fn endpoint(server: Option<quinn::ServerConfig>) -> Endpoint {
 }
 
 /// The windows and the congestion control of a tunnel.
-fn transport() -> Arc<TransportConfig> {
+pub(crate) fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .congestion_controller_factory(Arc::new(BbrConfig::default()))
@@ -185,10 +185,10 @@ fn transport() -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(2 * MIB))
         .receive_window(VarInt::from_u32(16 * MIB))
         .send_window(u64::from(16 * MIB));
-    Arc::new(transport)
+    transport
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -203,7 +203,7 @@ fn server_config(authority: &Authority) -> quinn::ServerConfig {
         .unwrap();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-    config.transport_config(transport());
+    config.transport_config(Arc::new(transport()));
     config
 }
 
@@ -217,6 +217,6 @@ fn client_config(authority: &Authority) -> quinn::ClientConfig {
         .unwrap();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-    config.transport_config(transport());
+    config.transport_config(Arc::new(transport()));
     config
 }

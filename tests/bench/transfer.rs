@@ -5,6 +5,7 @@
 //! broken. Both ends of every transfer make and hash the content, on the same processor as the tunnel.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "the loopback benchmark uses its own part of it")]
 mod adit_pair;
 mod bulk;
 mod content;

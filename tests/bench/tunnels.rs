@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::adit_pair::{Pair, Settings};
+use crate::adit_pair::{Http3Egress, Pair, Settings};
 use crate::envoy_pair::EnvoyPair;
 use crate::support::envoy::Variant;
 use crate::support::site::Transport;
@@ -13,6 +13,9 @@ use crate::usage::Process;
 pub(crate) trait Ends {
     /// Where requests enter.
     fn egress(&self) -> SocketAddr;
+
+    /// Where clients of HTTP/3 enter.
+    fn http3(&self) -> Http3Egress;
 
     /// Whole header lines that name the node.
     fn fields(&self) -> String;
@@ -91,6 +94,10 @@ impl Kind {
 impl Ends for Pair {
     fn egress(&self) -> SocketAddr {
         self.egress()
+    }
+
+    fn http3(&self) -> Http3Egress {
+        self.http3()
     }
 
     fn fields(&self) -> String {

@@ -101,6 +101,15 @@ impl Tls {
         extension("envoy.transport_sockets.tls", "transport_sockets.tls.v3.DownstreamTlsContext", fields)
     }
 
+    /// As a server of QUIC, to anybody.
+    pub(super) fn quic_server(&self) -> Value {
+        let mut common = self.common();
+        common.as_object_mut().unwrap().remove("validation_context");
+        let tls = json!({ "common_tls_context": common });
+        let kind = "transport_sockets.quic.v3.QuicDownstreamTransport";
+        extension("envoy.transport_sockets.quic", kind, json!({ "downstream_tls_context": tls }))
+    }
+
     /// As a TLS client, which looks at the name of the server.
     pub(super) fn client(&self) -> Value {
         let mut common = self.common();

@@ -48,6 +48,8 @@ pub(crate) struct ResponderOptions {
     pub(crate) drain_time: Duration,
     /// Needed by the variants with TLS.
     pub(crate) tls: Option<Tls>,
+    /// Takes requests over HTTP/3, too, of clients that show no certificate.
+    pub(crate) http3: Option<Tls>,
 }
 
 impl Default for ResponderOptions {
@@ -70,6 +72,7 @@ impl Default for ResponderOptions {
             websockets: false,
             drain_time: Duration::from_secs(2),
             tls: None,
+            http3: None,
         }
     }
 }
@@ -87,12 +90,13 @@ pub(crate) struct EnvoyResponder {
 struct Addresses {
     tunnels: SocketAddr,
     egress: SocketAddr,
+    http3: Option<SocketAddr>,
     admin: SocketAddr,
 }
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-const ANYWHERE: Addresses = Addresses { tunnels: ANY, egress: ANY, admin: ANY };
+const ANYWHERE: Addresses = Addresses { tunnels: ANY, egress: ANY, http3: None, admin: ANY };
 
 impl EnvoyResponder {
     /// Waits until it listens. `None`: there is no Envoy here, and the calling test was recorded as skipped.
@@ -105,7 +109,8 @@ impl EnvoyResponder {
         let flags = Flags { name: "Envoy, responder", concurrency, drain_time };
         let envoy = Envoy::start(flags, &options.config(variant, at)).await?;
         let [tunnels, egress] = [envoy.listener("tunnels").await, envoy.listener("egress").await];
-        let addresses = Addresses { tunnels, egress, admin: envoy.admin() };
+        let http3 = if options.http3.is_some() { Some(envoy.listener("http3").await) } else { None };
+        let addresses = Addresses { tunnels, egress, http3, admin: envoy.admin() };
         Some(Self { envoy, variant, options, addresses })
     }
 
@@ -117,6 +122,11 @@ impl EnvoyResponder {
     /// Where requests enter.
     pub(crate) fn egress(&self) -> SocketAddr {
         self.addresses.egress
+    }
+
+    /// Where requests over HTTP/3 enter.
+    pub(crate) fn http3_egress(&self) -> Option<SocketAddr> {
+        self.addresses.http3
     }
 
     /// How many tunnels it has.
@@ -166,11 +176,14 @@ impl Killed {
 
 impl ResponderOptions {
     fn config(&self, variant: Variant, at: Addresses) -> Value {
-        let listeners = json!([
+        let mut listeners = vec![
             self.listener("tunnels", at.tunnels, &self.tunnels(variant)),
             self.listener("egress", at.egress, &json!({ "filters": [self.egress()] })),
-        ]);
-        bootstrap(at.admin, self.sockets(), listeners, json!([self.cluster(variant)]))
+        ];
+        if let Some(tls) = &self.http3 {
+            listeners.push(self.http3(at.http3.unwrap_or(ANY), tls));
+        }
+        bootstrap(at.admin, self.sockets(), listeners.into(), json!([self.cluster(variant)]))
     }
 
     fn listener(&self, name: &str, at: SocketAddr, chain: &Value) -> Value {
@@ -202,6 +215,17 @@ impl ResponderOptions {
     fn egress(&self) -> Value {
         let manager = http_to("tunnels", self.request_timeout);
         http_filter(if self.websockets { with_websockets(manager) } else { manager })
+    }
+
+    /// The egress for HTTP/3.
+    fn http3(&self, at: SocketAddr, tls: &Tls) -> Value {
+        let mut manager = http_to("tunnels", self.request_timeout);
+        manager["codec_type"] = "HTTP3".into();
+        let chain = json!({ "transport_socket": tls.quic_server(), "filters": [http_filter(manager)] });
+        let mut listener = self.listener("http3", at, &chain);
+        listener["address"]["socket_address"]["protocol"] = "UDP".into();
+        listener["udp_listener_config"] = json!({ "quic_options": {} });
+        listener
     }
 
     /// The registry, as we would call it.
