@@ -21,8 +21,9 @@ use super::hpack::{self, Decoder, Judged, Rules};
 pub const MAX_BLOCK: usize = 128 * 1024;
 /// Most frames of a block.
 const MAX_FRAMES: usize = 64;
-/// Most responses that are remembered as under way. Beyond it all are forgotten, and a pseudo-field in their trailers is
-/// dropped instead of refused.
+/// Most requests, and most responses, that are remembered as under way. Beyond it all are forgotten, and a pseudo-field in
+/// their trailers is dropped instead of refused.
+const MAX_ASKED: usize = 1024;
 const MAX_ANSWERED: usize = 8192;
 /// The first bytes that a client sends.
 const PREFACE_BYTES: usize = 24;
@@ -63,10 +64,9 @@ pub struct Guard {
     decoder: Decoder,
     block: Vec<u8>,
     scan: Scan,
-    /// The highest stream that a client has opened; a head on an older one is trailers.
-    highest: u32,
-    /// Streams whose final response has begun and not ended; a head on one of them is trailers.
-    answered: HashSet<u32>,
+    /// Streams on which the peer has begun its request, or its final response, and not ended it: a head on one of them is
+    /// trailers. On any other that is not new it breaks HTTP/2 itself, which is the reader's to say.
+    begun: HashSet<u32>,
     malformed: u64,
 }
 
@@ -131,8 +131,7 @@ impl Guard {
             decoder: Decoder::default(),
             block: Vec::new(),
             scan: Scan::default(),
-            highest: 0,
-            answered: HashSet::new(),
+            begun: HashSet::new(),
             malformed: 0,
         }
     }
@@ -224,32 +223,28 @@ impl Guard {
 
     /// Whether a block on this stream is a head: a request, or a response that no final one came before.
     fn is_head(&self, stream: u32) -> bool {
-        match self.role {
-            Role::Server => stream > self.highest,
-            Role::Client => !self.answered.contains(&stream),
-        }
+        !self.begun.contains(&stream)
     }
 
     fn follow(&mut self, found: &Found, status: Option<bool>) {
-        self.highest = self.highest.max(found.stream);
-        if self.role == Role::Server {
-            return;
-        }
+        let (begins, most) = match self.role {
+            Role::Server => (true, MAX_ASKED),
+            Role::Client => (status == Some(false), MAX_ANSWERED),
+        };
         if found.ends_stream {
-            self.answered.remove(&found.stream);
-        } else if status == Some(false) {
-            if self.answered.len() >= MAX_ANSWERED {
-                self.answered.clear();
+            self.begun.remove(&found.stream);
+        } else if begins {
+            if self.begun.len() >= most {
+                self.begun.clear();
             }
-            self.answered.insert(found.stream);
+            self.begun.insert(found.stream);
         }
     }
 
-    /// A frame that is no head, but may end a response.
+    /// A frame that is no head, but may end a message.
     fn note(&mut self, frame: Frame) {
-        let is_end = frame.kind == RST_STREAM || (frame.kind == DATA && frame.flags & END_STREAM != 0);
-        if is_end && self.role == Role::Client {
-            self.answered.remove(&frame.stream);
+        if frame.kind == RST_STREAM || (frame.kind == DATA && frame.flags & END_STREAM != 0) {
+            self.begun.remove(&frame.stream);
         }
     }
 }

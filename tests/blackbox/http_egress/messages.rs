@@ -23,6 +23,7 @@ over_each_transport!(
     a_target_that_knows_no_100_is_answered_for,
     a_malformed_head_costs_its_stream_and_no_neighbour,
     pseudo_fields_in_trailers_end_the_request_and_no_neighbour,
+    a_head_on_a_stream_that_was_passed_by_ends_the_connection,
     a_service_is_chosen_by_the_normal_form_of_a_path,
     what_a_listener_takes_fits_the_tunnel_with_what_is_added_to_it,
     what_a_target_wrote_before_it_died_arrives_before_the_cut,
@@ -204,15 +205,21 @@ async fn raw_http2(site: &Site) -> TcpStream {
 /// Reads frames until one of this kind comes on this stream, and returns its payload. GOAWAY must not come.
 async fn until(client: &mut TcpStream, kind: u8, stream: u8) -> Vec<u8> {
     loop {
-        let mut head = [0; 9];
-        client.read_exact(&mut head).await.unwrap();
-        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-        client.read_exact(&mut payload).await.unwrap();
-        assert_ne!(head[3], 7, "GOAWAY: {payload:?}");
-        if (head[3], head[8]) == (kind, stream) {
+        let (of_kind, of_stream, payload) = next_frame(client).await;
+        assert_ne!(of_kind, 7, "GOAWAY: {payload:?}");
+        if (of_kind, of_stream) == (kind, stream) {
             return payload;
         }
     }
+}
+
+/// Kind, stream and payload.
+async fn next_frame(client: &mut TcpStream) -> (u8, u8, Vec<u8>) {
+    let mut head = [0; 9];
+    client.read_exact(&mut head).await.unwrap();
+    let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    client.read_exact(&mut payload).await.unwrap();
+    (head[3], head[8], payload)
 }
 
 // spec: ST-34
@@ -246,6 +253,25 @@ async fn pseudo_fields_in_trailers_end_the_request_and_no_neighbour(transport: T
     body.send_data(Bytes::from_static(b"body"), false).unwrap();
     body.send_trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), "4".parse().unwrap())])).unwrap();
     assert_eq!(whole(response.await.unwrap()).await.unwrap().body().bytes, b"body");
+}
+
+/// RFC 9113 section 5.1.1: a fault of the connection, whatever the head says.
+async fn a_head_on_a_stream_that_was_passed_by_ends_the_connection(transport: Transport) {
+    const GOAWAY: u8 = 7;
+    const PROTOCOL_ERROR: u8 = 1;
+    let site = Site::start(transport).await;
+    let mut client = raw_http2(&site).await;
+    for stream in [5, 3] {
+        client.write_all(&frame(1, 5, stream, &[GET, &field(b"x-node-id", b"edge-1")].concat())).await.unwrap();
+    }
+    let told = loop {
+        let (kind, _, payload) = next_frame(&mut client).await;
+        if kind == GOAWAY {
+            break payload[7];
+        }
+        assert_ne!(kind, 3, "a fault of a stream only");
+    };
+    assert_eq!(told, PROTOCOL_ERROR);
 }
 
 async fn a_service_is_chosen_by_the_normal_form_of_a_path(transport: Transport) {

@@ -90,7 +90,30 @@ fn trailers_are_known_by_what_came_before() {
     let bytes = [interim, frame(HEADERS, END_HEADERS, 1, OK), frame(RST_STREAM, 0, 1, &[0; 4])].concat();
     let mut guard = client();
     assert_eq!(run(&mut guard, &bytes, bytes.len()), bytes);
-    assert!(guard.answered.is_empty(), "a reset ends it");
+    assert!(guard.begun.is_empty(), "a reset ends it");
+}
+
+/// RFC 9113 section 5.1: what is wrong with a head on such a stream is not what it says.
+#[test]
+fn a_head_on_a_stream_that_is_over_or_was_passed_by_is_left_to_the_reader() {
+    let whole = frame(HEADERS, ENDS, 5, GET);
+    let ended = [frame(HEADERS, END_HEADERS, 5, GET), frame(DATA, END_STREAM, 5, b"x")].concat();
+    let reset = [frame(HEADERS, END_HEADERS, 5, GET), frame(RST_STREAM, 0, 5, &[0; 4])].concat();
+    for (before, stream) in [(&whole, 5), (&ended, 5), (&reset, 5), (&whole, 3)] {
+        let bytes = [&before[..], &frame(HEADERS, ENDS, stream, GET)].concat();
+        let mut guard = server();
+        assert_eq!(run(&mut guard, &bytes, bytes.len()), bytes, "{stream}");
+        assert_eq!(guard.malformed(), 0);
+    }
+}
+
+#[test]
+fn a_client_that_ends_no_request_is_not_remembered_without_measure() {
+    let mut guard = server();
+    for stream in (1..).step_by(2).take(3 * MAX_ASKED) {
+        run(&mut guard, &frame(HEADERS, END_HEADERS, stream, GET), 1000);
+    }
+    assert!(guard.begun.len() <= MAX_ASKED);
 }
 
 #[test]
