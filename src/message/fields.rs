@@ -5,6 +5,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use crate::message::trust::is_claim;
 use crate::message::violation::Violation;
 
 /// Fields that speak of one connection (RFC 9110 section 7.6.1), whoever lists them. spec: ST-17
@@ -60,9 +61,10 @@ pub fn is_forbidden_in_trailers(name: &HeaderName, value: &HeaderValue) -> bool 
 }
 
 /// Whether a field must not be inside the trailers of a client's request: also those that a tunnel would let pass, but
-/// that mean nothing behind a body. RFC 9110 section 6.5.1
+/// that mean nothing behind a body, and what is said of who sent it: a target that adds trailers to the fields of the head
+/// would believe it. RFC 9110 section 6.5.1
 pub fn is_forbidden_in_any_trailers(name: &HeaderName, value: &HeaderValue) -> bool {
-    name == TE || name == TRAILER || is_forbidden_in_trailers(name, value)
+    name == TE || name == TRAILER || is_claim(name) || is_forbidden_in_trailers(name, value)
 }
 
 /// Removes from a trailer section what must not be in one. spec: ST-24
@@ -186,6 +188,20 @@ mod tests {
         assert_eq!(judged(&[("host", "a")]), Err(Violation::ConnectionField));
         for value in [" a", "a ", "\ta", "a\t"] {
             assert_eq!(judged(&[("a", value)]), Err(Violation::FieldWhitespace), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_behind_a_body_says_who_sent_it() {
+        let value = HeaderValue::from_static("6.6.6.6");
+        for name in
+            ["forwarded", "x-forwarded-for", "x_forwarded_for", "x-forwarded-client-cert", "x-real-ip", "trailer"]
+        {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            assert!(is_forbidden_in_any_trailers(&name, &value), "{name}");
+        }
+        for name in ["grpc-status", "x-sum", "digest", "x-forward"] {
+            assert!(!is_forbidden_in_any_trailers(&HeaderName::from_static(name), &value), "{name}");
         }
     }
 

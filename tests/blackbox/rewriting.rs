@@ -15,6 +15,7 @@ over_each_transport!(
     a_client_is_told_of_in_the_form_that_is_asked_for,
     what_a_trusted_proxy_says_in_the_other_form_is_not_passed_on,
     a_client_of_ipv6_is_told_of_between_quotes,
+    what_is_said_of_a_client_behind_a_body_reaches_no_target,
     a_request_is_rewritten_as_its_listener_says,
     a_request_goes_where_it_was_sent_and_a_service_matches_what_it_became,
 );
@@ -130,6 +131,33 @@ async fn a_client_of_ipv6_is_told_of_between_quotes(transport: Transport) {
     assert_eq!(first, "for=\"[2001:db8::7]:123\"");
     assert!(own.starts_with("for=\"[::1]\";host="), "{own}");
     assert_eq!(seen.all("x-forwarded-for"), ["::1"]);
+}
+
+/// Some targets add trailers to the fields of the head.
+async fn what_is_said_of_a_client_behind_a_body_reaches_no_target(transport: Transport) {
+    let site = Site::with(listeners(&[]), Edge::new(transport)).await;
+    for (name, passes) in [("x-sum", true), ("x-forwarded-for", false), ("forwarded", false), ("x-real-ip", false)] {
+        let mut client = RawHttp::connect(site.egress()).await.unwrap();
+        let head = format!("POST /sink HTTP/1.1\r\nhost: a\r\n{TO_NODE}\r\ntransfer-encoding: chunked\r\n\r\n");
+        client.send(format!("{head}1\r\na\r\n0\r\n{name}: 6.6.6.6\r\n\r\n").as_bytes()).await.unwrap();
+        assert_eq!(client.response().await.unwrap().status(), if passes { 200 } else { 400 }, "HTTP/1.1: {name}");
+
+        let request = Request::post("http://a/sink").header("x-node-id", NODE.node).body(()).unwrap();
+        let mut client = Http2::connect(site.egress()).await;
+        let (response, mut body) = client.send(request, false).await;
+        body.send_data("a".into(), false).unwrap();
+        body.send_trailers([(name.parse().unwrap(), "6.6.6.6".parse().unwrap())].into_iter().collect()).unwrap();
+        let is_served = response.await.is_ok_and(|response| response.status() == 200);
+        assert_eq!(is_served, passes, "HTTP/2: {name}");
+
+        let asked = json!({ "body": "a", "trailers": [[name, "6.6.6.6"]] });
+        let steps = vec![request_with("a", "POST", "/sink", asked), wait("a")];
+        let secure = site.responder.egress_at(1);
+        if let Some(client) = Http3::start(secure, &site.folder, steps) {
+            let answer = client.answer("a").await;
+            assert_eq!(answer.is_whole() && answer.status() == 200, passes, "HTTP/3: {name}: {answer:?}");
+        }
+    }
 }
 
 async fn a_request_is_rewritten_as_its_listener_says(transport: Transport) {

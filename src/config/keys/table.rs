@@ -250,7 +250,7 @@ pub(super) const KEYS: &[Key] = &[
     section("egress[].rewrite[].set", "One field in the place of all of its name."),
     key("egress[].rewrite[].set.name", "Its name.", "x-region"),
     key("egress[].rewrite[].set.value", "Its value, at most 8 KiB; it is shown nowhere.", "eu").form(SECRET),
-    key("egress[].rewrite[].remove", "No field of this name enters a tunnel.", "x-internal"),
+    key("egress[].rewrite[].remove", "No field of this name in the head enters a tunnel.", "x-internal"),
     section("egress[].limits", "What one client may ask for."),
     key("egress[].limits.head_bytes", "The largest head of a request; a larger one is answered 431.", "64KiB"),
     key("egress[].limits.head_fields", "The most fields in a head; more are answered 431.", "100"),
@@ -371,7 +371,7 @@ pub(super) const KEYS: &[Key] = &[
     section("services[].rewrite[].set", "One field in the place of all of its name."),
     key("services[].rewrite[].set.name", "Its name.", "x-site"),
     key("services[].rewrite[].set.value", "Its value, at most 8 KiB; it is shown nowhere.", "edge-17").form(SECRET),
-    key("services[].rewrite[].remove", "No field of this name reaches the target.", "cookie"),
+    key("services[].rewrite[].remove", "No field of this name in the head reaches the target.", "cookie"),
     key(
         "services[].upgrades",
         "The protocols beside WebSocket that a request may go on in, as it names them in Upgrade; others are answered 501.",
