@@ -23,6 +23,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 mod access;
+mod connect;
 mod document;
 mod egress;
 mod envoy;

@@ -4,7 +4,8 @@
 //! what the service answers. Requests look the same whatever version they came in:
 //!
 //! * the URI is in absolute form, `scheme://authority/path?query`, and there is no Host field; only an HTTP/1.0 request
-//!   without Host has a bare path. `*` is the path of a server-wide OPTIONS;
+//!   without Host has a bare path. `*` is the path of a server-wide OPTIONS. That of a CONNECT is an authority alone, unless
+//!   it asks for another protocol;
 //! * the head passed [`message::validate`](crate::message::validate); hop-by-hop fields are still there for whoever forwards
 //!   it. An `Expect` field is there only where a sender waits for 100 before its body, and is the service's to answer:
 //!   [`InformationalSink::proceed`](crate::message::interim::InformationalSink::proceed);
@@ -73,6 +74,12 @@ pub trait ExchangeService: Clone + Send + Sync + 'static {
         request: http::Request<RequestBody>,
         context: Context,
     ) -> impl Future<Output = http::Response<Self::Body>> + Send;
+
+    /// Whether it answers CONNECT. Where it does, what follows an answer of 2xx is no body but bytes both ways, each direction
+    /// up to its own end; where it does not, which is the default, the codec refuses such requests with 501.
+    fn takes_connect(&self) -> bool {
+        false
+    }
 
     /// The codec has refused what it read on this connection, and answers it itself. By default nobody is told.
     fn refused(&self, connection: &ConnectionInfo, violation: Violation) {

@@ -22,6 +22,7 @@
 
 pub mod authority;
 pub mod chunked;
+pub mod connect;
 pub mod cookie;
 pub mod failure;
 pub mod fields;

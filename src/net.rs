@@ -52,7 +52,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 pub use address_watch::AddressWatch;
@@ -155,6 +155,17 @@ pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// An error means that the connection is gone already, which the first read tells better.
 pub fn no_delay(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
+}
+
+/// How long a connection over which nothing comes is left alone before the kernel asks whether its other end is there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Makes the kernel find out that the other end has vanished, in some minutes, where nothing is said for long.
+///
+/// # Errors
+/// The connection is gone already.
+pub fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
 }
 
 /// How long an accept loop should rest after `error` before it goes on. It always goes on: one connection that died

@@ -5,6 +5,7 @@
 //! it; never chooses a tunnel, never reads configuration.
 
 pub mod body;
+pub mod connect;
 pub mod context;
 pub mod exchange;
 pub mod opener;
@@ -13,6 +14,7 @@ pub mod record;
 
 mod attempts;
 mod deadline;
+mod ending;
 mod upload;
 
 pub use body::ExchangeBody;

@@ -137,6 +137,8 @@ impl AsyncWrite for Wire {
 impl Socket for Wire {
     fn reset_on_drop(&mut self) {}
 
+    fn end_on_drop(&mut self) {}
+
     fn has_left(&self, _: bool) -> bool {
         false
     }

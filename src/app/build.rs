@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -193,6 +194,7 @@ fn egress(
             body_idle: settings.limits.body_idle,
             body_rate: settings.limits.body_rate.into(),
             exchange_idle: settings.limits.exchange_idle,
+            connect_idle: settings.limits.connect_idle.unwrap_or(Duration::MAX),
         },
         http3: Http3Settings {
             enabled: settings.http3.enabled,

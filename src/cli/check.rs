@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use adit::config::{
     self, AdminAddress, Checked, EgressConfig, InitiatorConfig, Inspected, ResponderConfig, ServiceConfig,
 };
-use adit::routing::Tenant;
+use adit::routing::{Connect, Tenant};
 use adit::tls::Utc;
 use adit::transport::TransportChoice;
 use time::OffsetDateTime;
@@ -84,7 +84,14 @@ fn egress(egress: &EgressConfig) -> String {
     };
     let host_id = egress.router.host_id.as_ref().map_or_else(|| "of its route".to_owned(), ToString::to_string);
     let always = if host_id.contains('%') { "" } else { "always " };
-    format!("egress     {} ({security}): host id {always}{host_id}, tenant {tenant}", egress.http)
+    let connect = match &egress.router.connect {
+        Connect::Off => String::new(),
+        Connect::All => ", CONNECT to every service of bytes".to_owned(),
+        Connect::Services(names) => {
+            format!(", CONNECT to {}", names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        }
+    };
+    format!("egress     {} ({security}): host id {always}{host_id}, tenant {tenant}{connect}", egress.http)
 }
 
 fn initiator(initiator: &InitiatorConfig) -> Vec<String> {
@@ -98,6 +105,7 @@ fn initiator(initiator: &InitiatorConfig) -> Vec<String> {
 
 fn service(service: &ServiceConfig) -> String {
     let requests = match &service.matches {
+        None if service.target.is_raw() => "CONNECT that names it".to_owned(),
         None => "requests that name it".to_owned(),
         Some(matches) => {
             let host = matches.host.as_ref().map_or_else(|| "*".to_owned(), ToString::to_string);

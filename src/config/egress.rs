@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::config::access::{self, access_log};
+use crate::config::connect;
 use crate::config::http3::{Http3Config, http3};
 use crate::config::listeners::Protocol;
 use crate::config::reader::{At, Section, alternatives};
@@ -22,7 +23,7 @@ use crate::message::rewrite::Step;
 use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::registry::Balance;
-use crate::routing::{DEFAULT_DEADLINE, DEFAULT_HOLD, Route, RouterSettings, Tenant};
+use crate::routing::{Connect, DEFAULT_DEADLINE, DEFAULT_HOLD, Route, RouterSettings, Tenant};
 use crate::template::Template;
 
 const HOST_ID_FORM: &str = "a template such as \"%REQ(x-node-id?x-cluster-id)%\", or `to`";
@@ -44,7 +45,7 @@ pub struct EgressConfig {
     pub tls: Option<ListenerTls>,
     /// `http3`: whether HTTP/3 is served on the UDP port of the same number, and how; default: with `tls`, yes.
     pub http3: Http3Config,
-    /// Which tunnel a request takes: `host_id`, `tenant`, `service`, `routes`, `affinity`, `hold` (default 2 s, at most
+    /// Which tunnel a request takes: `host_id`, `tenant`, `service`, `connect`, `routes`, `affinity`, `hold` (default 2 s, at most
     /// 5 min; each waiting request holds its connection), `deadline` for a response to begin (default 60 s, 1 ms to
     /// 24 h) and `balance`, how a cluster's node is chosen: `two_choices` (default), `round_robin`, or `hash`, which
     /// needs `affinity`. `to: { node or cluster, service, tenant }` fixes the first three for every request.
@@ -93,6 +94,10 @@ pub struct EgressLimits {
     /// Default 5 min.
     #[serde(serialize_with = "show::duration")]
     pub exchange_idle: Duration,
+    /// `connect_idle`: how long nothing may move in either direction of a CONNECT, 1 s to 24 h; it is cut. Default: as long as
+    /// both ends like.
+    #[serde(serialize_with = "show::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub connect_idle: Option<Duration>,
 }
 
 impl Default for EgressLimits {
@@ -105,6 +110,7 @@ impl Default for EgressLimits {
             body_idle: standard.pace.body_idle,
             body_rate: u32::try_from(standard.pace.body_rate).unwrap_or(u32::MAX),
             exchange_idle: standard.pace.exchange_idle,
+            connect_idle: None,
         }
     }
 }
@@ -174,6 +180,7 @@ fn router(section: &mut Section<'_>) -> Option<RouterSettings> {
     }
     let tenant = section.optional("tenant", |at| tenant(&at));
     let service = section.optional("service", |at| at.parsed());
+    let connect = section.or("connect", Connect::Off, connect::connect);
     let routes = section.or("routes", Vec::new(), |at| at.list(route));
     let affinity = section.optional("affinity", |at| at.checked(Template::parse));
     let hold = section.or("hold", DEFAULT_HOLD, |at| at.duration(Duration::ZERO..=MAX_HOLD));
@@ -185,6 +192,7 @@ fn router(section: &mut Section<'_>) -> Option<RouterSettings> {
         tenant: tenant.or(goal_tenant).unwrap_or_else(|| Tenant::Fixed(TenantId::default())),
         routes,
         service: service.or(goal_service),
+        connect,
         balance,
         affinity,
         hold,
@@ -278,6 +286,7 @@ fn limits(at: At<'_>) -> Option<EgressLimits> {
             body_idle: section.or("body_idle", standard.body_idle, |at| at.duration(IDLE_BOUNDS)),
             body_rate: section.or("body_rate", standard.body_rate, |at| at.count(0..=1_000_000_000)),
             exchange_idle: section.or("exchange_idle", standard.exchange_idle, |at| at.duration(IDLE_BOUNDS)),
+            connect_idle: section.optional("connect_idle", |at| at.duration(IDLE_BOUNDS)),
         })
     })
 }
@@ -305,6 +314,8 @@ fn router_as_written<S: Serializer>(router: &RouterSettings, serializer: S) -> R
         host_id: Option<String>,
         tenant: String,
         service: Option<&'a ServiceName>,
+        #[serde(serialize_with = "connect::as_written")]
+        connect: &'a Connect,
         routes: Vec<ShownRoute<'a>>,
         affinity: Option<String>,
         #[serde(serialize_with = "show::duration")]
@@ -322,6 +333,7 @@ fn router_as_written<S: Serializer>(router: &RouterSettings, serializer: S) -> R
         host_id: router.host_id.as_ref().map(ToString::to_string),
         tenant,
         service: router.service.as_ref(),
+        connect: &router.connect,
         routes: router.routes.iter().map(ShownRoute::from).collect(),
         affinity: router.affinity.as_ref().map(ToString::to_string),
         hold: router.hold,

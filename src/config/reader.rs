@@ -97,6 +97,11 @@ impl<'a> At<'a> {
         matches!(self.node.value, Value::Map(_))
     }
 
+    /// Whether a list stands here, for settings that may be one or a word.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.node.value, Value::List(_))
+    }
+
     /// What this machine calls itself, if that is known.
     pub(super) fn host_name(&self) -> Option<String> {
         self.context.surroundings.host_name()

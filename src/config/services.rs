@@ -25,12 +25,14 @@ pub struct ServiceConfig {
     pub name: ServiceName,
     /// `match`: which requests come here that name no service: those for `host` (a name, or `*.` and a name; any when
     /// absent) below the path `prefix` (in whole segments; `/` when absent). The most specific service takes a
-    /// request. `none`: no such request. The key must be there: a service that forgot it would silently stay idle.
+    /// request. `none`: no such request. The key must be there: a service that forgot it would silently stay idle. For a
+    /// target of bytes only `none` is possible, and may be left out.
     #[serde(rename = "match", serialize_with = "match_as_written")]
     pub matches: Option<Match>,
     /// `target`: where its exchanges go; nothing else can be dialled through a tunnel. `http://host:port` (HTTP/1.1),
     /// `h2c://host:port` (HTTP/2), both with port 80 when absent, the same over TLS as `https://host:port` and
-    /// `h2://host:port` (port 443), `unix:/path` or `unix+h2c:/path`.
+    /// `h2://host:port` (port 443), `unix:/path` or `unix+h2c:/path`. For bytes as they come, `tcp://host:port` or
+    /// `unix+raw:/path`.
     #[serde(serialize_with = "show::text")]
     pub target: Target,
     /// `tls`: which target is genuine, and what it is shown; for `https://` and `h2://`, and needed there.
@@ -71,8 +73,14 @@ pub(super) fn services(at: At<'_>) -> Option<Vec<ServiceConfig>> {
 fn service(at: At<'_>, names: &mut Vec<ServiceName>) -> Option<ServiceConfig> {
     at.section(|section| {
         let name = section.required("name", "a name of 1 to 64 bytes", |at| unique_name(&at, names));
-        let matches = section.required("match", MATCH_FORMS, matches);
         let target = section.required("target", "http://host:port, for example", |at| target(&at));
+        let is_raw = target.as_ref().is_some_and(Target::is_raw);
+        let matches = match &target {
+            Some(_) if is_raw => Some(section.or("match", None, no_match)),
+            // One that cannot be read may be one of bytes.
+            None if section.has("target") => Some(section.or("match", None, matches)),
+            _ => section.required("match", MATCH_FORMS, matches),
+        };
         let upgrades = section.or("upgrades", Vec::new(), |at| at.list(|item| upgrade(&item)));
         let tls = section.optional("tls", target_tls);
         match &target {
@@ -87,6 +95,11 @@ fn service(at: At<'_>, names: &mut Vec<ServiceName>) -> Option<ServiceConfig> {
             _ => {}
         }
         let rewrite = section.or("rewrite", Vec::new(), |at| at.list(rewrite::step));
+        for key in ["upgrades", "rewrite"] {
+            if let Some(at) = section.find(key).filter(|_| is_raw) {
+                at.wrong("is about requests, and the target takes bytes; expected http://host:port, for example, in target");
+            }
+        }
         Some(ServiceConfig { name: name?, matches: matches?, target: target?, tls, rewrite, upgrades })
     })
 }
@@ -117,6 +130,15 @@ fn matches(at: At<'_>) -> Option<Option<Match>> {
     at.understood(MATCH_FORMS, |text| (text == "none").then_some(None))
 }
 
+/// Bytes have neither host nor path.
+fn no_match(at: At<'_>) -> Option<Option<Match>> {
+    if at.is_section() {
+        at.wrong("is about requests, and the target takes bytes; expected none, or no match");
+        return None;
+    }
+    matches(at)
+}
+
 /// `host` and `prefix` of a service or a route.
 pub(super) fn host_and_prefix(section: &mut Section<'_>) -> Match {
     let host = |at: At<'_>| {
@@ -128,12 +150,12 @@ pub(super) fn host_and_prefix(section: &mut Section<'_>) -> Match {
 /// A relative path of a Unix socket counts from the file's directory.
 fn target(at: &At<'_>) -> Option<Target> {
     let text = at.text()?;
-    if let Some((scheme @ ("tcp" | "udp"), _)) = text.split_once("://") {
-        at.wrong(format!("{scheme}:// targets are not supported yet; expected http://host:port, for example"));
+    if text.starts_with("udp://") {
+        at.wrong("udp:// targets are not supported yet; expected http://host:port, for example");
         return None;
     }
     let absolute = match text.split_once(':') {
-        Some((scheme @ ("unix" | "unix+h2c"), path)) if !path.is_empty() => {
+        Some((scheme @ ("unix" | "unix+h2c" | "unix+raw"), path)) if !path.is_empty() => {
             format!("{scheme}:{}", at.resolve(path).display())
         }
         _ => text,

@@ -21,3 +21,11 @@ pub(super) fn list<T: Display, S: Serializer>(values: &[T], serializer: S) -> Re
 pub(super) fn duration<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&scalar::show_duration(*value))
 }
+
+/// The same, where there is one.
+pub(super) fn optional_duration<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => duration(value, serializer),
+        None => serializer.serialize_none(),
+    }
+}

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::http1::Download;
 use crate::egress::error::BodyError;
@@ -29,6 +30,14 @@ enum Kind {
     Http1(Download),
     Http2 { body: StreamBody, progress: Option<Arc<Progress>> },
     Http3(Box<Http3Body>),
+    Told(Box<Told>),
+}
+
+/// A body of which somebody hears when it is gone.
+#[derive(Debug)]
+struct Told {
+    body: RequestBody,
+    _over: DropGuard,
 }
 
 /// A body that can say which rule its sender broke.
@@ -44,6 +53,7 @@ impl Reports for RequestBody {
             Kind::Http1(download) => download.report_to(to),
             Kind::Http2 { progress, .. } => *progress = Some(Arc::clone(to)),
             Kind::Http3(body) => body.report_to(to),
+            Kind::Told(told) => told.body.report_to(to),
         }
     }
 }
@@ -67,6 +77,11 @@ impl RequestBody {
         Self { kind: Kind::Http2 { body, progress: None } }
     }
 
+    /// The same, telling when it is over, or nobody reads it any more.
+    pub(super) fn telling(self, over: CancellationToken) -> Self {
+        Self { kind: Kind::Told(Box::new(Told { body: self, _over: over.drop_guard() })) }
+    }
+
     pub(super) fn http3(body: Http3Body) -> Self {
         Self { kind: Kind::Http3(Box::new(body)) }
     }
@@ -88,6 +103,7 @@ impl Body for RequestBody {
                 error
             }),
             Kind::Http3(body) => body.poll_frame(cx),
+            Kind::Told(told) => Pin::new(&mut told.body).poll_frame(cx),
         }
     }
 
@@ -97,6 +113,7 @@ impl Body for RequestBody {
             Kind::Http1(download) => download.is_end_stream(),
             Kind::Http2 { body, .. } => body.is_end_stream(),
             Kind::Http3(body) => body.is_end_stream(),
+            Kind::Told(told) => told.body.is_end_stream(),
         }
     }
 
@@ -106,6 +123,7 @@ impl Body for RequestBody {
             Kind::Http1(download) => download.remaining(),
             Kind::Http2 { body, .. } => body.remaining(),
             Kind::Http3(body) => body.remaining(),
+            Kind::Told(told) => return told.body.size_hint(),
         };
         known.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

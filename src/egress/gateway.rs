@@ -26,11 +26,13 @@ use crate::egress::find::FindTunnel;
 use crate::egress::terms::{Current, InForce};
 use crate::egress::{ConnectionInfo, Context, ExchangeService, RequestBody};
 use crate::message::BoxError;
+use crate::message::connect::is_plain;
 use crate::message::failure::{Cause, Failure};
 use crate::message::forward;
 use crate::message::interim::InformationalSink;
 use crate::message::upgrade::{DECLINED_FIELD, Declined};
 use crate::message::violation::Violation;
+use crate::proxy::connect::IdleLimit;
 use crate::proxy::exchange::{Exchange, answer};
 use crate::proxy::opener::{Opener, Outgoing};
 use crate::proxy::{Record, Recorder, UnderWay, Upload};
@@ -78,13 +80,23 @@ impl<T: Opener> Gateway<T> {
             let mut record = self.0.recorder.begin_with(now.access_log(), &head, Some(connection.remote));
             let way = Way::new(&now, &RequestAttributes { head: &head, connection }).and_then(|way| {
                 record.asked(&way.to.tenant, &way.to.host_id, way.to.service.as_ref());
-                now.prepare(&mut head, connection).map(|()| way)
+                match way.time {
+                    // No field of it goes any further.
+                    Time::Connect => note_idle_limit(&mut head, connection),
+                    _ => now.prepare(&mut head, connection)?,
+                }
+                Ok(way)
             });
             (record, way)
         };
         let connection = connection.begin();
         let mut body = record.upload(body);
         body.introduce(B::report_to);
+        if way.as_ref().is_ok_and(|way| way.time == Time::Connect)
+            && let Some(upload) = body.progress()
+        {
+            upload.counts_to_its_end();
+        }
         let body = Some(body);
         // What the future holds, it holds once: everything below borrows it.
         let mut request = Received { head, body, connection, interim: context.interim, record };
@@ -115,8 +127,18 @@ impl<T: Opener> Gateway<T> {
         if is_switch {
             settle_switch(&mut answer, exchange.request.head.version)?;
         }
-        forward::response(&mut answer);
+        if !is_plain(exchange.request.head) {
+            forward::response(&mut answer);
+        }
         Ok(Response::from_parts(answer, body))
+    }
+}
+
+/// Says in the head of a CONNECT how long it may rest, where that is not for ever.
+fn note_idle_limit(head: &mut request::Parts, connection: &ConnectionInfo) {
+    let limit = connection.pace().connect_idle;
+    if limit < Duration::MAX {
+        head.extensions.insert(IdleLimit(limit));
     }
 }
 
@@ -155,7 +177,9 @@ struct Way {
 impl Way {
     fn new(now: &InForce, request: &RequestAttributes<'_>) -> Result<Self, Failure> {
         let router = &now.router;
-        let to = router.resolve(request, &request.head.uri)?;
+        let uri = &request.head.uri;
+        let to =
+            if is_plain(request.head) { router.resolve_connect(request, uri) } else { router.resolve(request, uri) }?;
         let (time, deadline) = Time::of(request.head, router.deadline());
         Ok(Self { to, hold: router.hold(), deadline, time })
     }
@@ -177,6 +201,10 @@ impl<T: Opener> ExchangeService for Gateway<T> {
             method = request.method().as_str(),
         );
         self.answer(request, context).instrument(span)
+    }
+
+    fn takes_connect(&self) -> bool {
+        self.0.current.load().router.takes_connect()
     }
 
     fn refused(&self, connection: &ConnectionInfo, violation: Violation) {

@@ -16,9 +16,11 @@
 //! * `head`: bytes → request head, through the validator;
 //! * `chunked`, `upload`: the body of the request, and its way into the service's hands;
 //! * `exchange`: service, response, and what the sender does meanwhile;
+//! * `switch`, `connect`: what is bytes both ways once it was answered;
 //! * `watch`: what an exchange that waits has to look at from time to time;
 //! * `response`, `output`: response head and body → bytes, coalesced.
 
+mod connect;
 mod exchange;
 mod head;
 mod response;
@@ -30,6 +32,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::HeaderValue;
@@ -98,6 +101,10 @@ struct Connection<T> {
     stalled: Option<Stalled>,
     /// What was read from a sender that is held back, or since when it is.
     ahead: Ahead,
+    /// Whether the end of the incoming bytes leaves the other direction as it is.
+    half_close: bool,
+    /// How long what was written may wait for the other end.
+    send_timeout: Duration,
     date: DateCache,
     /// Where the same is served over HTTP/3.
     alternative: Option<HeaderValue>,
@@ -117,6 +124,8 @@ impl<T: Socket> Connection<T> {
             timer: Deadline::new(Instant::now() + serving.settings.head_timeout),
             stalled: None,
             ahead: Ahead::new(serving.budget),
+            half_close: serving.settings.half_close,
+            send_timeout: serving.settings.send_timeout,
             date: DateCache::new(),
             alternative: serving.alternative,
             info: serving.info,

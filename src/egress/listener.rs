@@ -26,8 +26,6 @@ use crate::net;
 use crate::telemetry::{AcceptWatch, Entrance, Metrics};
 use crate::tls::peer_identity;
 
-/// Silence after which the kernel asks whether the other end is still there.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 /// When nobody has connected for so long, nobody waits to be accepted.
 const QUIET: Duration = Duration::from_millis(10);
 /// Room for the first read of a plaintext connection; usually a whole request head.
@@ -280,8 +278,7 @@ struct Proven {
 
 fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
     net::no_delay(stream);
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
-    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
+    net::keep_alive(stream)?;
     stream.local_addr()
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
@@ -11,6 +12,9 @@ use tokio::net::TcpStream;
 pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Makes dropping the connection reset it, so that the other end sees a failure and never an orderly end.
     fn reset_on_drop(&mut self);
+
+    /// Takes that back.
+    fn end_on_drop(&mut self);
 
     /// Whether the other end has gone away, as far as is known without reading: what it sent before stands between it and
     /// a reader. `half_close`: one that only sends no more is still there.
@@ -21,6 +25,12 @@ impl Socket for TcpStream {
     fn reset_on_drop(&mut self) {
         if let Err(error) = self.set_zero_linger() {
             tracing::debug!(%error, "a connection cannot be reset and is closed instead");
+        }
+    }
+
+    fn end_on_drop(&mut self) {
+        if let Err(error) = SockRef::from(&*self).set_linger(None) {
+            tracing::debug!(%error, "a connection cannot be closed in order and is reset instead");
         }
     }
 
@@ -38,6 +48,10 @@ impl Socket for TcpStream {
 impl<T: Socket> Socket for tokio_rustls::server::TlsStream<T> {
     fn reset_on_drop(&mut self) {
         self.get_mut().0.reset_on_drop();
+    }
+
+    fn end_on_drop(&mut self) {
+        self.get_mut().0.end_on_drop();
     }
 
     fn has_left(&self, half_close: bool) -> bool {

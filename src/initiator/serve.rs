@@ -5,6 +5,7 @@
 
 mod arrival;
 mod exported;
+mod raw;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -28,7 +29,7 @@ use crate::message::interim::{InformationalSink, SendInterim};
 use crate::message::path::Readings;
 pub use crate::message::pattern::{HostPattern, Match, PathPrefix, PatternError};
 use crate::message::rewrite::Step;
-use crate::protocol::handshake;
+use crate::protocol::handshake::{self, ServiceKind};
 use crate::proxy::exchange::answer;
 use crate::proxy::{ExchangeBody, Record, Recorder};
 use crate::telemetry::Side;
@@ -111,6 +112,8 @@ impl Services {
             let matches = service.matches.clone();
             let exported = Exported::new(service);
             let exported = Arc::new(exported.map_err(|source| ServiceError::Tls { service: name, source })?);
+            // Bytes have neither host nor path.
+            let matches = matches.filter(|_| !exported.is_raw());
             by_match.extend(matches.map(|matches| (matches, Arc::clone(&exported))));
             if let Some(first) = by_name.insert(exported.name().clone(), exported) {
                 return Err(DuplicateService(first.name().clone()).into());
@@ -122,16 +125,28 @@ impl Services {
 
     /// The list as HELLO and SERVICES announce it.
     pub fn exported(&self) -> Vec<handshake::Service> {
-        let mut names: Vec<_> = self.0.by_name.keys().cloned().collect();
-        names.sort();
-        names.into_iter().map(|name| handshake::Service { name, kind: handshake::ServiceKind::Http }).collect()
+        let kind = |exported: &Exported| if exported.is_raw() { ServiceKind::Tcp } else { ServiceKind::Http };
+        let service =
+            |exported: &Arc<Exported>| handshake::Service { name: exported.name().clone(), kind: kind(exported) };
+        let mut services: Vec<_> = self.0.by_name.values().map(service).collect();
+        services.sort_by(|one, other| one.name.cmp(&other.name));
+        services
+    }
+
+    fn named(&self, name: &ServiceName) -> Result<&Arc<Exported>, Failure> {
+        let unknown = || Failure::new(Cause::UnknownService, format!("no service {name} here"));
+        self.0.by_name.get(name).ok_or_else(unknown)
     }
 
     /// What a request is for: by the service name, else by host and path.
     fn pick(&self, service: Option<&ServiceName>, head: &request::Parts) -> Result<&Arc<Exported>, Failure> {
         if let Some(name) = service {
-            let found = self.0.by_name.get(name);
-            return found.ok_or_else(|| Failure::new(Cause::UnknownService, format!("no service {name} here")));
+            let found = self.named(name)?;
+            if found.is_raw() {
+                let details = format!("the service {name} takes no requests, only bytes: it is asked for with CONNECT");
+                return Err(Failure::new(Cause::UnknownService, details));
+            }
+            return Ok(found);
         }
         let authority = authority(head);
         let covering = |path: &str| self.0.by_match.iter().position(|(matches, _)| matches.covers(authority, path));

@@ -30,7 +30,7 @@ use http::{Request, Response, request};
 use http_body::Body;
 
 pub use self::body::TargetBody;
-use self::connect::Dialer;
+use self::connect::{Dialer, Socket};
 use self::outbound::Outbound;
 pub use self::settings::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_HEAD_BYTES, DEFAULT_HEAD_FIELDS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE,
@@ -54,6 +54,26 @@ pub struct TargetClient(Client);
 enum Client {
     Http1(http1::Client),
     Http2(Arc<http2::Client>),
+    /// Takes bytes, and no requests.
+    Raw(Arc<Dialer>),
+}
+
+/// A new connection to a target of bytes, over which nothing has gone yet.
+pub(crate) struct RawConnection(Socket);
+
+impl RawConnection {
+    /// Sends the target what the body brings, and its end; what the target says is the returned body. Each direction ends by
+    /// itself; a body that fails, and one that is dropped before its end, resets the connection.
+    ///
+    /// # Errors
+    ///
+    /// The body has failed already.
+    pub(crate) fn pass<B>(self, body: B) -> Result<TargetBody, Failure>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        Ok(http1::Switched::begin(self.0, Upload::read(body)?).into())
+    }
 }
 
 impl TargetClient {
@@ -67,7 +87,26 @@ impl TargetClient {
         Ok(Self(match target.speaks {
             Speaks::Http1 => Client::Http1(http1::Client::new(dialer, settings)),
             Speaks::Http2 => Client::Http2(Arc::new(http2::Client::new(dialer, settings))),
+            Speaks::Raw => Client::Raw(Arc::new(dialer)),
         }))
+    }
+
+    /// Connects to a target of bytes.
+    ///
+    /// # Errors
+    ///
+    /// It could not be reached, or speaks HTTP.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the attempt.
+    pub(crate) async fn connect(&self) -> Result<RawConnection, Failure> {
+        let Client::Raw(dialer) = &self.0 else {
+            return Err(Failure::new(Cause::UnknownService, "the target speaks HTTP"));
+        };
+        let socket = dialer.connect().await?;
+        socket.keep_alive();
+        Ok(RawConnection(socket))
     }
 
     /// Sends the request and waits for the head of the final response.
@@ -122,6 +161,7 @@ impl TargetClient {
                     Client::Http2(client) => {
                         Box::pin(client.exchange(outbound, upload, interim)).await?.map(TargetBody::from)
                     }
+                    Client::Raw(_) => return Err(no_requests()),
                 },
             };
             strip_hop_by_hop(response.headers_mut());
@@ -147,6 +187,7 @@ impl TargetClient {
                 outbound.protocol = protocol;
                 client.exchange(outbound, upload, interim).await.map(|response| response.map(TargetBody::from))
             }
+            (Client::Raw(_), _) => Err(no_requests()),
             (Client::Http1(_), None) => Err(Failure::new(Cause::Internal, "no protocol is asked for")),
         }
     }
@@ -172,10 +213,15 @@ impl TargetClient {
                     client.exchange(&mut outbound, upload, Some(interim)).await?.map(TargetBody::from)
                 }
                 Client::Http2(client) => client.exchange(outbound, upload, Some(interim)).await?.map(TargetBody::from),
+                Client::Raw(_) => return Err(no_requests()),
             })
         };
         expectation::answered_for(exchange, interim, patience).await
     }
+}
+
+fn no_requests() -> Failure {
+    Failure::new(Cause::UnknownService, "the target takes bytes, and no requests")
 }
 
 /// A request as a target is to get it.

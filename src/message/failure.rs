@@ -52,7 +52,9 @@ pub enum Cause {
     Deadline,
     /// A response had begun, and then nothing moved any more in either direction.
     Idle,
-    /// The initiator exports no such service.
+    /// The listener does not let anybody ask for this.
+    Denied,
+    /// The initiator exports no such service, or not in the way that it was asked for.
     UnknownService,
     /// The target's name could not be resolved.
     TargetDns,
@@ -86,7 +88,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause: the values of the metric label.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestCut,
@@ -102,6 +104,7 @@ impl Cause {
         Self::NotRead,
         Self::Deadline,
         Self::Idle,
+        Self::Denied,
         Self::UnknownService,
         Self::TargetDns,
         Self::TargetRefused,
@@ -138,6 +141,7 @@ impl Cause {
             Self::NotRead => (S::GATEWAY_TIMEOUT, "connection_write_timeout", "not_read"),
             Self::Deadline => (S::GATEWAY_TIMEOUT, "http_response_timeout", "deadline"),
             Self::Idle => (S::GATEWAY_TIMEOUT, "connection_read_timeout", "idle"),
+            Self::Denied => (S::FORBIDDEN, "http_request_denied", "denied"),
             Self::UnknownService => (S::NOT_FOUND, "destination_not_found", "unknown_service"),
             Self::TargetDns => (S::BAD_GATEWAY, "dns_error", "target_dns"),
             Self::TargetRefused => (S::BAD_GATEWAY, "connection_refused", "target_refused"),
@@ -341,6 +345,7 @@ mod tests {
             (Cause::HeadTooLarge, 431),
             (Cause::BodyTimeout, 408),
             (Cause::TunnelFull, 503),
+            (Cause::Denied, 403),
             (Cause::UnknownService, 404),
             (Cause::Quota, 429),
             (Cause::UnknownHost, 503),

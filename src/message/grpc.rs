@@ -74,6 +74,8 @@ const fn status(cause: Cause) -> HeaderValue {
         C::RequestCut => "1",
         // DEADLINE_EXCEEDED
         C::Deadline | C::BodyTimeout | C::Idle => "4",
+        // PERMISSION_DENIED
+        C::Denied => "7",
         // RESOURCE_EXHAUSTED
         C::HeadTooLarge | C::TunnelFull | C::Quota | C::NotRead | C::TargetHeadTooLarge => "8",
         // UNIMPLEMENTED

@@ -10,6 +10,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Uri, Version};
 
 use crate::message::authority;
+use crate::message::connect;
 use crate::message::cookie;
 use crate::message::fields::{FieldRules, ends_in_space, is_connection_specific, is_forbidden_in_any_trailers};
 use crate::message::length::content_length;
@@ -57,8 +58,12 @@ pub fn request_framing(version: Version, fields: &HeaderMap) -> Result<Framing, 
 /// Builds the URI of an HTTP/1 request in absolute form from its target and the authority in its Host field. Without
 /// an authority (HTTP/1.0 only, see [`require_host`]) the URI has just a path.
 ///
-/// Origin form, absolute form (`http`, `https`) and, for OPTIONS, `*` are accepted. CONNECT is not supported.
+/// Origin form, absolute form (`http`, `https`) and, for OPTIONS, `*` are accepted. That of CONNECT is an authority and
+/// nothing else, see [`connect`].
 pub fn http1_target(method: &Method, target: Bytes, host: Option<Authority>, scheme: Scheme) -> Result<Uri, Violation> {
+    if method == Method::CONNECT {
+        return connect::http1_target(target, host.as_ref());
+    }
     check_method(method)?;
     check_target_bytes(&target)?;
     match target.first() {
@@ -97,7 +102,8 @@ pub fn require_host(version: Version, host: Option<&Authority>) -> Result<(), Vi
 }
 
 /// Checks the head of an HTTP/2 request beyond what its codec does, and brings it into the shape HTTP/1 requests
-/// have: Host removed, the authority in the URI, one Cookie. Returns the declared length.
+/// have: Host removed, the authority in the URI, one Cookie. Returns the declared length. The URI of a CONNECT without a
+/// protocol has an authority only, see [`connect`].
 ///
 /// `scheme` is the connection's: `h2` shows none where the request has no `:authority` but a Host, which RFC 9113 section
 /// 8.3.1 allows.
@@ -111,12 +117,17 @@ pub fn http2_request(
         Some(_) if parts.method != Method::CONNECT => return Err(Violation::Syntax),
         Some(protocol) if protocol.is_websocket() => upgrade::check_version(&parts.headers)?,
         Some(_) => {}
+        None if parts.method == Method::CONNECT => {}
         None => check_method(&parts.method)?,
     }
     if parts.headers.len() > max_fields {
         return Err(Violation::TooManyFields);
     }
     http2_fields(&parts.headers)?;
+    if connect::is_plain(parts) {
+        let host = single_host(&parts.headers)?;
+        return connect::http2_request(parts, host.as_ref()).map(|()| None);
+    }
     parts.uri = http2_target(&parts.method, std::mem::take(&mut parts.uri), scheme, &parts.headers)?;
     parts.headers.remove(HOST);
     if parts.extensions.get::<Protocol>().is_some() {
@@ -136,11 +147,7 @@ pub fn trailers(fields: &HeaderMap, max_fields: usize) -> Result<(), Violation> 
 }
 
 fn check_method(method: &Method) -> Result<(), Violation> {
-    match method {
-        &Method::CONNECT => Err(Violation::Connect),
-        method if method.as_str().len() > MAX_METHOD => Err(Violation::MethodTooLong),
-        _ => Ok(()),
-    }
+    if method.as_str().len() > MAX_METHOD { Err(Violation::MethodTooLong) } else { Ok(()) }
 }
 
 /// Only visible ASCII, and no fragment: a fragment never belongs on the wire, and dropping it would change the request.

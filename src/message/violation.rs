@@ -24,6 +24,12 @@ pub enum Violation {
     /// CONNECT.
     #[error("CONNECT is not supported")]
     Connect,
+    /// A CONNECT whose target is not a host and a port. RFC 9110 section 9.3.6
+    #[error("the target of CONNECT is not host:port with a port from 1 to 65535")]
+    ConnectTarget,
+    /// A CONNECT that says how long its body is: it has none.
+    #[error("CONNECT has neither Content-Length nor Transfer-Encoding: what follows it is no body")]
+    ConnectLength,
     /// An offer to go on in another protocol that cannot be carried. To answer it as if it was not there would be lawful,
     /// and leave the sender with what it did not ask for.
     #[error("the upgrade to another protocol is not supported")]

@@ -2,7 +2,8 @@
 //!
 //! A request is tried again only where that does no harm: it goes to another tunnel when the first did not send or did
 //! not process it, and once more when its tunnel ended before a response began, or is suspect while there is another one,
-//! provided that its method is idempotent and it has no body. Nothing is buffered for this; a body that was begun is never begun again.
+//! provided that its method is idempotent and it has no body, or that it is a CONNECT, of which nothing was sent then but the
+//! name of a service. Nothing is buffered for this; a body that was begun is never begun again.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -19,8 +20,9 @@ use super::record::Record;
 use super::upload::Upload;
 use crate::id::TunnelId;
 use crate::message::BoxError;
+use crate::message::connect::is_plain;
 use crate::message::failure::{Cause, Failure};
-use crate::protocol::code::StreamCode;
+use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::stream::StreamError;
 use crate::transport::{OpenError, TunnelLost};
 
@@ -84,7 +86,8 @@ impl<F: Find> Attempts<'_, '_, F> {
                     self.request.take_time(self.ways.record.age());
                 }
                 let has_fields = !self.request.head.headers.is_empty();
-                tried.may_move = empty && tried.may_lose_one(self.request.head);
+                // The body of a CONNECT is taken when it is open, and not before.
+                tried.may_move = (empty || is_plain(self.request.head)) && tried.may_lose_one(self.request.head);
                 let outcome = Watched {
                     ways: &self.ways,
                     opener: &opener,
@@ -157,23 +160,41 @@ impl Tried {
 
     /// Whether this request may be sent again although it may have been processed.
     fn may_lose_one(&self, head: &request::Parts) -> bool {
-        head.method.is_idempotent() && !self.lost_one && usize::from(self.count) < MAX_ATTEMPTS
+        is_repeatable(head) && !self.lost_one && usize::from(self.count) < MAX_ATTEMPTS
     }
 
     /// Whether a second attempt does no harm to a request of which all is still to be sent.
     fn may_try_again(&mut self, error: &OpenError, head: &request::Parts) -> bool {
         let harmless = match error {
-            OpenError::TunnelLost(_) => head.method.is_idempotent() && !std::mem::replace(&mut self.lost_one, true),
+            OpenError::TunnelLost(_) => is_repeatable(head) && !std::mem::replace(&mut self.lost_one, true),
             error => is_unprocessed(error),
         };
         harmless && usize::from(self.count) < MAX_ATTEMPTS
     }
 }
 
+/// Whether it does no harm to send the request twice, as far as it has been sent without an answer: of a CONNECT that was not
+/// answered no byte has reached a target.
+fn is_repeatable(head: &request::Parts) -> bool {
+    head.method.is_idempotent() || is_plain(head)
+}
+
 /// Whether the other end has certainly not begun with the request.
 fn is_unprocessed(error: &OpenError) -> bool {
     use OpenError as E;
     matches!(error, E::NotSent(_) | E::NoRoom | E::Rejected | E::Reset(StreamCode::Rejected))
+}
+
+/// What the client of a CONNECT is told of an initiator's refusal. spec: ER-9
+const fn refusal(cause: OpenCause) -> Cause {
+    match cause {
+        OpenCause::UnknownService | OpenCause::WrongKind => Cause::UnknownService,
+        OpenCause::TargetRefused => Cause::TargetRefused,
+        OpenCause::TargetUnreachable => Cause::TargetUnreachable,
+        OpenCause::TargetTimedOut => Cause::TargetTimeout,
+        OpenCause::Limit => Cause::TunnelFull,
+        OpenCause::Internal => Cause::PeerReset,
+    }
 }
 
 /// What the client is told of an error on a tunnel.
@@ -193,7 +214,9 @@ fn failure(error: &OpenError) -> Failure {
         OpenError::Request(_) => Cause::BadRequest,
         OpenError::HeadTooLarge => Cause::HeadTooLarge,
         OpenError::NoNamedServices => Cause::UnknownService,
-        OpenError::NoUpgrades => Cause::UpgradeRefused,
+        OpenError::NoUpgrades | OpenError::Unsupported(_) => Cause::UpgradeRefused,
+        OpenError::Refused(refused) => refusal(refused.cause),
+        OpenError::TimedOut => Cause::Deadline,
         _ => Cause::PeerReset,
     };
     Failure::new(cause, error.to_string())

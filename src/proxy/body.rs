@@ -88,8 +88,8 @@ impl<B: Body> ExchangeBody<B> {
     }
 
     fn end(&mut self) {
-        if let Some(mut record) = self.record.take() {
-            record.complete();
+        if let Some(record) = self.record.take() {
+            record.response_complete();
         }
     }
 }

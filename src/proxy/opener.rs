@@ -8,8 +8,10 @@ use bytes::Bytes;
 use http::{Response, request};
 use http_body::Body;
 
+use super::connect::connect;
 use crate::id::{Place, ServiceName, TunnelId};
 use crate::message::BoxError;
+use crate::message::connect::is_plain;
 use crate::message::failure::Failure;
 use crate::message::grpc;
 use crate::message::interim::InformationalSink;
@@ -118,6 +120,9 @@ impl Opener for Tunnel {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
+        if is_plain(request.head) {
+            return Box::pin(connect(self, (request.service, request.head), body)).await;
+        }
         let Outgoing { service, head, interim } = request;
         let end = body.as_ref().is_none_or(Body::is_end_stream);
         // A request whose body has begun is not tried again.

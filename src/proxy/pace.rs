@@ -13,11 +13,15 @@ pub struct Pace {
     pub body_rate: u64,
     /// Once a response has begun: how long nothing may move in either direction. Default 5 min; the response is cut.
     pub exchange_idle: Duration,
+    /// How long nothing may move in either direction of a CONNECT; it is cut. Default [`Duration::MAX`]: as long as both
+    /// ends like.
+    pub connect_idle: Duration,
 }
 
 impl Pace {
     /// No limits: for a program's own requests.
-    pub const NONE: Self = Self { body_idle: Duration::MAX, body_rate: 0, exchange_idle: Duration::MAX };
+    pub const NONE: Self =
+        Self { body_idle: Duration::MAX, body_rate: 0, exchange_idle: Duration::MAX, connect_idle: Duration::MAX };
 
     /// The bytes that must come in each `body_idle` of the sender's time.
     pub(super) fn least_bytes(&self) -> u64 {
@@ -27,6 +31,11 @@ impl Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { body_idle: Duration::from_secs(60), body_rate: 16, exchange_idle: Duration::from_secs(300) }
+        Self {
+            body_idle: Duration::from_secs(60),
+            body_rate: 16,
+            exchange_idle: Duration::from_secs(300),
+            connect_idle: Duration::MAX,
+        }
     }
 }

@@ -233,6 +233,19 @@ impl Record {
         self.counted.complete();
     }
 
+    /// The response was passed on whole. Where both directions count alike, the exchange is over once the upload is.
+    pub(super) fn response_complete(mut self) {
+        let uploads = self.uploads.clone();
+        match uploads.as_ref().and_then(|uploads| uploads.ending()) {
+            None => self.complete(),
+            Some(ending) => ending.after(Box::new(move |whole| {
+                if whole {
+                    self.complete();
+                }
+            })),
+        }
+    }
+
     /// The rule that the client broke in the middle of its body, if it did.
     fn broken_rule(&self) -> Option<Violation> {
         self.uploads.as_ref().and_then(|uploads| uploads.broken())

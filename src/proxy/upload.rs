@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::ending::Ending;
 use crate::message::violation::Violation;
 use crate::telemetry::{Direction, ExchangeMetrics};
 
@@ -91,6 +92,8 @@ pub(crate) struct Progress {
     metrics: ExchangeMetrics,
     /// The rule that the sender broke. Whoever answers may be dropped before it reads that far.
     broken: OnceLock<Violation>,
+    /// Where the exchange is not over before the upload is.
+    ending: OnceLock<Ending>,
 }
 
 /// The sender has yet to deliver.
@@ -114,7 +117,18 @@ impl Progress {
             bytes: AtomicU64::new(0),
             metrics,
             broken: OnceLock::new(),
+            ending: OnceLock::new(),
         }
+    }
+
+    /// From here on the exchange is over with the later of both directions. To be said before anything of it moves.
+    pub(crate) fn counts_to_its_end(&self) {
+        let _ = self.ending.set(Ending::default());
+    }
+
+    /// The end of the upload, where the exchange is not over before.
+    pub(super) fn ending(&self) -> Option<&Ending> {
+        self.ending.get()
     }
 
     /// For how long it has been the turn of the other side: to take more, or, once all is sent, to answer. Zero while
@@ -169,9 +183,23 @@ impl Progress {
         self.turn.store(now << 1 | if delivered { 0 } else { WAITS }, Ordering::Release);
     }
 
+    fn over(&self, whole: bool) {
+        if let Some(ending) = self.ending() {
+            ending.over(whole);
+        }
+    }
+
     fn count(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.metrics.body_bytes(Direction::Request, bytes);
+    }
+}
+
+impl<B> Drop for Upload<B> {
+    fn drop(&mut self) {
+        if let Kind::Streaming { progress, .. } = &self.0 {
+            progress.over(false);
+        }
     }
 }
 
@@ -185,8 +213,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
             Kind::Streaming { body, progress } => {
                 let frame = Pin::new(body).poll_frame(cx);
                 progress.note(frame.is_ready());
-                if let Poll::Ready(Some(Ok(frame))) = &frame {
-                    progress.count(length(frame));
+                match &frame {
+                    Poll::Ready(Some(Ok(frame))) => progress.count(length(frame)),
+                    Poll::Ready(None) => progress.over(true),
+                    _ => {}
                 }
                 frame
             }

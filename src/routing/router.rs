@@ -7,6 +7,7 @@ use http::Uri;
 use http::uri::Authority;
 
 use crate::id::{HostId, IdError, ServiceName, TenantId};
+use crate::message::authority::host_of;
 use crate::message::failure::{Cause, Failure};
 use crate::message::path::Readings;
 use crate::message::pattern::Match;
@@ -32,6 +33,8 @@ pub struct RouterSettings {
     pub routes: Vec<Route>,
     /// The service of requests whose route names none; `None`: the initiator decides by host and path.
     pub service: Option<ServiceName>,
+    /// Which services may be asked for with CONNECT; default: none.
+    pub connect: Connect,
     /// How requests to a cluster are spread over its nodes; default: two choices.
     pub balance: Balance,
     /// What should stick to one node of a cluster when `balance` is hash. `None`: the sender's address without its
@@ -50,6 +53,18 @@ pub enum Tenant {
     Fixed(TenantId),
     /// A formatter. Without a value: 400.
     Template(Template),
+}
+
+/// Which services may be asked for with CONNECT.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Connect {
+    /// None.
+    #[default]
+    Off,
+    /// All that an initiator exports for bytes.
+    All,
+    /// These.
+    Services(Vec<ServiceName>),
 }
 
 /// Which requests go elsewhere than the listener says.
@@ -71,6 +86,7 @@ impl RouterSettings {
             tenant: Tenant::Fixed(TenantId::default()),
             routes: Vec::new(),
             service: None,
+            connect: Connect::default(),
             balance: Balance::default(),
             affinity: None,
             hold: DEFAULT_HOLD,
@@ -124,13 +140,50 @@ impl Router {
     /// identifier, or a field that decides is there twice or is not text: 400.
     pub fn resolve(&self, attributes: &dyn Attributes, uri: &Uri) -> Result<Destination, Failure> {
         let route = self.route(uri)?;
+        let service = route.and_then(|route| route.service.as_ref()).or(self.settings.service.as_ref());
+        self.destination(attributes, route, service.cloned())
+    }
+
+    /// Whether a CONNECT may be asked for at all.
+    pub fn takes_connect(&self) -> bool {
+        self.settings.connect != Connect::Off
+    }
+
+    /// Reads out of a CONNECT where it wants to go. It has no path, so only a route with a host, for all paths of it, can
+    /// cover it; where none does, the host of the authority is the name of the service. Its port has no meaning.
+    /// spec: ST-65
+    ///
+    /// # Errors
+    ///
+    /// As [`Router::resolve`]; also where the host is no name of a service (404), or one of a service that may not be asked
+    /// for here (403).
+    pub fn resolve_connect(&self, attributes: &dyn Attributes, uri: &Uri) -> Result<Destination, Failure> {
+        let authority = uri.authority().map_or("", Authority::as_str);
+        let covers = |route: &&Route| route.matches.host.is_some() && route.matches.covers(authority, "/");
+        let route = self.settings.routes.iter().find(covers);
+        let service = match route.and_then(|route| route.service.as_ref()) {
+            Some(service) => service.clone(),
+            None => named_by(authority)?,
+        };
+        if !self.settings.connect.allows(&service) {
+            let details = format!("this listener takes no CONNECT to the service {service}");
+            return Err(Failure::new(Cause::Denied, details));
+        }
+        self.destination(attributes, route, Some(service))
+    }
+
+    fn destination(
+        &self,
+        attributes: &dyn Attributes,
+        route: Option<&Route>,
+        service: Option<ServiceName>,
+    ) -> Result<Destination, Failure> {
         let host_id = route.and_then(|route| route.host_id.as_ref()).or(self.settings.host_id.as_ref());
         let host_id = host_id.ok_or_else(|| Failure::new(Cause::NoHostId, NO_HOST_ID))?;
-        let service = route.and_then(|route| route.service.as_ref()).or(self.settings.service.as_ref());
         Ok(Destination {
             tenant: self.tenant(attributes)?,
             host_id: render("host id", host_id, attributes, HostId::new)?,
-            service: service.cloned(),
+            service,
             choice: self.choice(attributes)?,
         })
     }
@@ -172,6 +225,22 @@ impl Router {
             Err(unclear) => Err(Failure::new(Cause::BadRequest, format!("the affinity has no value: {unclear}"))),
         }
     }
+}
+
+impl Connect {
+    fn allows(&self, service: &ServiceName) -> bool {
+        match self {
+            Self::Off => false,
+            Self::All => true,
+            Self::Services(names) => names.contains(service),
+        }
+    }
+}
+
+fn named_by(authority: &str) -> Result<ServiceName, Failure> {
+    let host = host_of(authority);
+    ServiceName::new(host)
+        .map_err(|error| Failure::new(Cause::UnknownService, format!("no service has the name {host}: it {error}")))
 }
 
 fn render<I>(
@@ -365,6 +434,40 @@ mod tests {
             assert_eq!((failure.cause(), failure.cause().status().as_u16()), (Cause::NoHostId, 400), "{uri}");
             assert!(failure.details().contains("neither its route nor the listener"), "{failure}");
         }
+    }
+
+    fn connect(settings: &RouterSettings, to: &str) -> Result<Destination, Failure> {
+        let sent = Sent { headers: NODE, from: None };
+        Router::new(settings.clone()).resolve_connect(&sent, &Uri::try_from(to).unwrap())
+    }
+
+    // spec: ST-65
+    #[test]
+    fn the_host_of_a_connect_is_the_service_unless_a_route_has_that_host() {
+        let sites = Route { host_id: Some(template("edge-18")), ..route(Some("ssh.sites.example"), "/", "ssh") };
+        let routes = vec![sites, route(None, "/", "web"), route(Some("*.sites.example"), "/api", "api")];
+        let settings =
+            RouterSettings { routes, service: Some("web".parse().unwrap()), connect: Connect::All, ..settings() };
+        for (to, service, host_id) in [
+            ("db:5432", "db", "edge-17"),
+            ("ssh.sites.example:22", "ssh", "edge-18"),
+            ("db.sites.example:22", "db.sites.example", "edge-17"),
+        ] {
+            let destination = connect(&settings, to).unwrap();
+            let named = destination.service.as_ref().map(ServiceName::as_str);
+            assert_eq!((named, destination.host_id.as_str()), (Some(service), host_id), "{to}");
+        }
+        assert_eq!(connect(&settings, "[::1]:22").unwrap_err().cause(), Cause::UnknownService);
+    }
+
+    #[test]
+    fn a_connect_reaches_only_what_the_listener_allows() {
+        assert!(!Router::new(settings()).takes_connect());
+        assert_eq!(connect(&settings(), "db:5432").unwrap_err().cause(), Cause::Denied);
+        let settings = RouterSettings { connect: Connect::Services(vec!["db".parse().unwrap()]), ..settings() };
+        assert!(Router::new(settings.clone()).takes_connect());
+        assert!(connect(&settings, "db:1").is_ok());
+        assert_eq!(connect(&settings, "ssh:22").unwrap_err().cause(), Cause::Denied);
     }
 
     fn sticky(affinity: Option<&str>) -> RouterSettings {

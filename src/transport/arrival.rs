@@ -102,6 +102,11 @@ impl RawArrival {
         Self { service, half: ServiceHalf::Tcp(arrival), in_flight }
     }
 
+    /// The tunnel that it came through.
+    pub fn tunnel(&self) -> TunnelFacts<'_> {
+        TunnelFacts::new(self.in_flight.tunnel())
+    }
+
     /// Says that the target is connected.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::task::AbortHandle;
 
 use crate::message::h2::recv::StreamBody;
 use crate::protocol::budgets::{HTTP_PATIENCE, UNWATCHED_BODY};
@@ -13,6 +14,7 @@ use crate::protocol::stream::Event;
 use crate::transport::credit::{Ledger, Place, Revoke, Revoked, Terms};
 use crate::transport::error::BodyError;
 use crate::transport::quic::MessageStream;
+use crate::transport::raw::RawRecv;
 use crate::transport::state::InFlight;
 use crate::transport::tied::TiedUpload;
 
@@ -42,6 +44,15 @@ enum Source {
     },
     /// A stream of HTTP/2, which counts by itself.
     Http2 { stream: Place<StreamBody>, upload: TiedUpload },
+    /// What comes on a raw stream.
+    Raw(Box<Raw>),
+}
+
+/// The receiving half of a raw stream, which counts by itself and is watched already.
+#[derive(Debug)]
+struct Raw {
+    recv: RawRecv,
+    upload: TiedUpload,
 }
 
 impl RecvBody {
@@ -71,6 +82,20 @@ impl RecvBody {
         let mut body = Self { source, remaining: None, in_flight };
         body.settle();
         body
+    }
+
+    /// What comes on a raw stream, up to its END.
+    pub fn raw(recv: RawRecv) -> Self {
+        let source = Source::Raw(Box::new(Raw { recv, upload: TiedUpload::default() }));
+        Self { source, remaining: None, in_flight: None }
+    }
+
+    /// Aborts this task, the one that sends on the raw stream, unless END was read before the body is dropped: the other
+    /// direction goes on then.
+    pub fn tie_sender(&mut self, task: AbortHandle) {
+        if let Source::Raw(raw) = &mut self.source {
+            raw.upload.tie(task);
+        }
     }
 
     /// As [`RecvBody::watched`], by the tunnel whose exchange it belongs to.
@@ -136,6 +161,7 @@ impl RecvBody {
                 }
             }
             Source::Http2 { mut upload, .. } => upload.release(),
+            Source::Raw(mut raw) => raw.upload.release(),
             Source::Ended => {}
         }
         self.in_flight = None;
@@ -158,6 +184,10 @@ impl RecvBody {
                 let polled = stream.poll(|stream| Pin::new(stream).poll_frame(cx), frame_bytes);
                 polled.map_or(Poll::Ready(Some(Err(BodyError::HeldBack))), |polled| polled.map_err(BodyError::from))
             }
+            Source::Raw(raw) => raw
+                .recv
+                .poll_data(cx)
+                .map(|data| data.transpose().map(|data| data.map(Frame::data).map_err(BodyError::from))),
             Source::Frames { stream, peeked } => {
                 let ask = |stream: &mut MessageStream| match peeked.take() {
                     Some(event) => Poll::Ready(event),
@@ -227,7 +257,7 @@ impl http_body::Body for RecvBody {
     fn size_hint(&self) -> SizeHint {
         let remaining = match &self.source {
             Source::Ended => Some(0),
-            Source::Frames { .. } => self.remaining,
+            Source::Frames { .. } | Source::Raw(_) => self.remaining,
             Source::Http2 { stream, .. } => stream.look(|stream| stream.remaining()).flatten(),
         };
         remaining.map_or_else(SizeHint::default, SizeHint::with_exact)

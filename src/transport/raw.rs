@@ -63,6 +63,18 @@ impl From<BodyError> for RawError {
     }
 }
 
+impl From<RawError> for BodyError {
+    fn from(error: RawError) -> Self {
+        match error {
+            RawError::Cut => Self::Protocol(StreamError::Truncated),
+            RawError::Reset(code) => Self::Reset(code),
+            RawError::Protocol(error) => Self::Protocol(error),
+            RawError::TunnelLost(lost) => Self::TunnelLost(lost),
+            RawError::HeldBack => Self::HeldBack,
+        }
+    }
+}
+
 impl From<RawError> for io::Error {
     fn from(error: RawError) -> Self {
         let kind = match error {
@@ -152,6 +164,20 @@ impl RawSend {
         match &mut self.half {
             SendKind::Quic(half) => half.poll_finish(cx),
             SendKind::Tcp(half) => Poll::Ready(half.finish()),
+        }
+    }
+
+    /// Whether the receiving half is gone: it has ended, or was dropped.
+    pub fn is_alone(&self) -> bool {
+        Arc::strong_count(&self._in_flight) == 1
+    }
+
+    /// Ready when the peer wants no more of this direction, or the tunnel is gone: what is sent next would fail. For a
+    /// sender that has nothing to send now.
+    pub fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<SendError> {
+        match &mut self.half {
+            SendKind::Quic(half) => half.poll_stopped(cx),
+            SendKind::Tcp(half) => half.poll_stopped(cx),
         }
     }
 

@@ -1,5 +1,6 @@
 //! HTTP/3 in, from a client that we did not write.
 
+mod connect;
 mod early_data;
 mod exchanges;
 mod hostile;

@@ -7,6 +7,7 @@ mod auto;
 mod calls;
 mod certificates;
 mod cli;
+mod connect;
 mod drain;
 mod envoy_interop;
 mod examples;

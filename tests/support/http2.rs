@@ -40,6 +40,11 @@ impl Http2 {
         Self { sender: sender.ready().await.unwrap(), _driver: driver }
     }
 
+    /// Another handle of the connection.
+    pub(crate) fn sender(&self) -> SendRequest<Bytes> {
+        self.sender.clone()
+    }
+
     /// Sends a head; `end`: there is no body.
     pub(crate) async fn send(&mut self, request: Request<()>, end: bool) -> (ResponseFuture, SendStream<Bytes>) {
         self.sender = self.sender.clone().ready().await.unwrap();

@@ -192,6 +192,13 @@ pub(super) const KEYS: &[Key] = &[
         .form(TEMPLATE)
         .absent("default"),
     key("egress[].service", "The service that is asked for.", "api").absent("the initiator chooses by host and path"),
+    key(
+        "egress[].connect",
+        "Which services a client may ask for with CONNECT: all whose target takes bytes (tcp://, unix+raw:), or these. \
+         The host of `CONNECT host:port` is the name of the service, unless a route with that host says another; the port has \
+         no meaning. Another listener answers CONNECT with 501, and another service with 403.",
+        "[ssh]",
+    ),
     section("egress[].to", "One node or cluster for every request, in the place of `host_id`."),
     key("egress[].to.node", "The node; this or `cluster`.", "edge-17"),
     key("egress[].to.cluster", "The cluster; this or `node`.", "stores-eu"),
@@ -273,6 +280,12 @@ pub(super) const KEYS: &[Key] = &[
          upload of an HTTP/1 client, after `body_idle`.",
         "5m",
     ),
+    key(
+        "egress[].limits.connect_idle",
+        "How long nothing may move in either direction of a CONNECT; then it is cut.",
+        "1h",
+    )
+    .absent("as long as both ends like"),
     section("initiator", "Dials responders: the side at the site."),
     key("initiator.node", "The name of this site; an rc:// address may say it instead.", "edge-17").absent("that of the rc:// address"),
     key("initiator.cluster", "The group of sites that it belongs to; an rc:// address may say it instead.", "stores-eu")
@@ -335,15 +348,15 @@ pub(super) const KEYS: &[Key] = &[
     key("services[].name", "How an egress asks for it; unique in the file.", "api"),
     key(
         "services[].match",
-        "Which requests come here that name no service; the most specific service takes a request. It must be said: a \
-         service that forgot it would silently stay idle.",
+        "Which requests come here that name no service; the most specific service takes a request. It must be said, but where \
+         the target takes bytes: a service that forgot it would silently stay idle.",
         "{ prefix: /api }",
     ),
     key("services[].match.host", "The host of the request, or *. and a domain for all hosts below it.", "\"*.example.org\"")
         .absent("any host"),
     key("services[].match.prefix", "The beginning of the path, in whole segments.", "/api"),
     key("services[].target", "Where its exchanges go.", "\"http://127.0.0.1:8080\"")
-        .form("http://host:port (HTTP/1.1), h2c://host:port (HTTP/2), https://host:port and h2://host:port (the same over TLS), unix:/path or unix+h2c:/path"),
+        .form("http://host:port (HTTP/1.1), h2c://host:port (HTTP/2), https://host:port and h2://host:port (the same over TLS), unix:/path or unix+h2c:/path; for bytes, which an egress takes with CONNECT, tcp://host:port or unix+raw:/path"),
     section("services[].tls", "Which target is genuine, and what it is shown; for https:// and h2://, and needed there."),
     key("services[].tls.ca", "The roots that the target's certificate must chain to; this, `pins`, or both. Those of the system are \
          often in /etc/ssl/certs/ca-certificates.crt.", "targets-ca.pem")

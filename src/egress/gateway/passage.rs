@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -32,6 +33,7 @@ pub(in crate::egress) struct Passage<B> {
 #[derive(Debug)]
 enum Watch {
     Paced(Quiet),
+    Connected(Quiet),
     Free,
     Call(Option<(Instant, Option<Pin<Box<Sleep>>>)>),
 }
@@ -41,7 +43,8 @@ impl<B> Passage<B> {
     pub(super) fn new(body: ExchangeBody<B>, under_way: UnderWay, upload: Option<Arc<Progress>>, rest: Rest) -> Self {
         let watch = match rest {
             Rest::Paced => Watch::Paced(Quiet::default()),
-            Rest::Free => Watch::Free,
+            Rest::Connected if under_way.pace().connect_idle < Duration::MAX => Watch::Connected(Quiet::default()),
+            Rest::Connected | Rest::Free => Watch::Free,
             Rest::Call => Watch::Call(None),
             Rest::CallUntil(end) => Watch::Call(Some((end, None))),
         };
@@ -50,10 +53,12 @@ impl<B> Passage<B> {
 
     /// Ready, with what is to be told, when it has rested for too long.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let pace = self.under_way.pace();
+        let limit = if matches!(self.watch, Watch::Paced(_)) { pace.exchange_idle } else { pace.connect_idle };
         match &mut self.watch {
-            Watch::Paced(quiet) => {
+            Watch::Paced(quiet) | Watch::Connected(quiet) => {
                 let uploaded = self.upload.as_ref().map_or(0, |upload| upload.bytes());
-                quiet.poll(self.under_way.pace().exchange_idle, uploaded, cx).map(|()| BodyError::Idle)
+                quiet.poll(limit, uploaded, cx).map(|()| BodyError::Idle)
             }
             Watch::Call(Some((end, sleep))) => {
                 let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(*end)));
@@ -79,7 +84,7 @@ where
         let error = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Err(error))) => error,
             Poll::Ready(frame) => {
-                if let Watch::Paced(quiet) = &mut this.watch {
+                if let Watch::Paced(quiet) | Watch::Connected(quiet) = &mut this.watch {
                     quiet.moves();
                 }
                 return Poll::Ready(frame);
@@ -93,7 +98,7 @@ where
         this.is_over = true;
         Poll::Ready(Some(match this.watch {
             Watch::Call(_) => Ok(Frame::trailers(grpc::trailers(error.cause(), &error))),
-            Watch::Paced(_) | Watch::Free => Err(error),
+            Watch::Paced(_) | Watch::Connected(_) | Watch::Free => Err(error),
         }))
     }
 

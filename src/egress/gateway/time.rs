@@ -4,7 +4,7 @@
 //! A call of gRPC has the time that its client gives it, and no other: either side may be silent in the middle of a stream,
 //! and the head of the response may come with its first message only. An event stream may be silent once it has begun, and
 //! so may what goes on in another protocol, such as a WebSocket. All of them live as long as the connections that they go
-//! over.
+//! over. What CONNECT opened may rest as long as the listener says, by default just as long.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::Way;
 use crate::egress::ConnectionInfo;
+use crate::message::connect::is_plain;
 use crate::message::failure::Failure;
 use crate::message::grpc;
 use crate::message::upgrade::{Declined, Protocol};
@@ -31,6 +32,8 @@ pub(super) enum Time {
     Call,
     /// A wish for another protocol, for whose answer the client waits.
     Switch,
+    /// A wish for bytes both ways, likewise.
+    Connect,
 }
 
 impl Time {
@@ -42,6 +45,7 @@ impl Time {
         }
         match head.extensions.get::<Protocol>() {
             Some(_) => (Self::Switch, deadline),
+            None if is_plain(head) => (Self::Connect, deadline),
             None => (Self::Turns, deadline),
         }
     }
@@ -57,6 +61,8 @@ impl Time {
 pub(super) enum Rest {
     /// As long as the listener allows.
     Paced,
+    /// As long as it allows a CONNECT.
+    Connected,
     /// As long as it likes.
     Free,
     /// The same, for a call: a failure is told in its trailers.
@@ -76,6 +82,7 @@ impl Rest {
             }
             Time::Turns if is_event_stream(response) => Self::Free,
             Time::Switch if switches(response) => Self::Free,
+            Time::Connect => Self::Connected,
             Time::Turns | Time::Switch => Self::Paced,
         }
     }

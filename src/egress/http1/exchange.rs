@@ -19,6 +19,7 @@ use crate::egress::answer::{rejection, unwritable};
 use crate::egress::{Context as ExchangeContext, ExchangeService, RequestBody, Socket, advertise};
 use crate::message::BoxError;
 use crate::message::chunked::{Chunked, Decoder};
+use crate::message::connect;
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::validate;
 use crate::message::violation::Violation;
@@ -53,6 +54,9 @@ impl RequestState {
 impl<T: Socket> Connection<T> {
     /// Serves one request. `Ok`: the connection is ready for the next.
     pub(super) async fn exchange<S: ExchangeService>(&mut self, service: &S, mut head: Head) -> Result<(), Stop> {
+        if connect::is_plain_request(&head.request) {
+            return Box::pin(self.connect(service, head)).await;
+        }
         if let Some(offer) = head.offer.take() {
             // Rare, and apart from the future of every exchange.
             return Box::pin(self.offered(service, head, offer)).await;
@@ -141,7 +145,7 @@ impl<T: Socket> Connection<T> {
                 return Poll::Ready(Stop::Gone);
             }
         }
-        if self.input.eof && !self.settings.half_close { Poll::Ready(Stop::Gone) } else { Poll::Pending }
+        if self.input.eof && !self.half_close { Poll::Ready(Stop::Gone) } else { Poll::Pending }
     }
 
     pub(super) async fn respond<B>(&mut self, response: Response<B>, mut state: RequestState) -> Result<(), Stop>

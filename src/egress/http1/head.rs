@@ -7,6 +7,7 @@ use http::header::TE;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Version};
 
+use crate::message::connect;
 use crate::message::persistence::{has_token, keeps_alive};
 use crate::message::section::{MAX_FIELDS, SectionEnd, append};
 use crate::message::upgrade::{self, Offer};
@@ -135,6 +136,9 @@ fn split_host(bytes: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(Option<A
 
 fn finish(mut request: Request<()>) -> Result<Head, Violation> {
     let version = request.version();
+    if request.method() == Method::CONNECT {
+        connect::check_fields(request.headers())?;
+    }
     let framing = validate::request_framing(version, request.headers())?;
     let offer = offer(&request, framing)?;
     let terms = Terms {

@@ -124,6 +124,16 @@ pub(super) fn write_switch(parts: &response::Parts, protocol: &str, date: &mut D
     out.put(b"\r\n\r\n");
 }
 
+/// Writes the head of an answer to CONNECT, behind which bytes follow: nothing in it speaks of a body. RFC 9110 section 9.3.6
+pub(super) fn write_connected(parts: &response::Parts, date: &mut DateCache, out: &mut Output) {
+    status_line(parts.status, out);
+    fields(&parts.headers, out);
+    if !parts.headers.contains_key(DATE) {
+        field(&DATE, date.now().as_bytes(), out);
+    }
+    out.put(b"\r\n");
+}
+
 fn status_line(status: StatusCode, out: &mut Output) {
     if status == StatusCode::OK {
         return out.put(b"HTTP/1.1 200 OK\r\n");

@@ -64,10 +64,12 @@ impl<T: Socket> Connection<T> {
     }
 
     /// Passes bytes both ways until both directions have ended, or one of them was cut.
-    async fn pass<B>(&mut self, mut body: Pin<&mut B>, upload: Upload) -> Result<(), Stop>
+    pub(super) async fn pass<B>(&mut self, mut body: Pin<&mut B>, upload: Upload) -> Result<(), Stop>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
+        // Whatever closes it before both directions have ended, this process included, must not look like their end.
+        self.io.reset_on_drop();
         let mut ways = Ways { down: Some(BodyWriter::new(Framing::Close, false)), up: Some(upload), is_shut: false };
         poll_fn(|cx| self.poll_pass(cx, body.as_mut(), &mut ways)).await
     }
@@ -82,6 +84,10 @@ impl<T: Socket> Connection<T> {
             sent?;
             ways.down = None;
         }
+        if self.output.len() == 0 {
+            // It may rest for hours.
+            self.output.shrink();
+        }
         if ways.down.is_none() && !ways.is_shut && Pin::new(&mut self.io).poll_shutdown(cx).is_ready() {
             ways.is_shut = true;
         }
@@ -91,10 +97,18 @@ impl<T: Socket> Connection<T> {
             taken?;
             ways.up = None;
         }
-        if ways.is_shut && ways.up.is_none() {
-            return Poll::Ready(Err(Stop::Close));
-        }
-        self.poll_unread(cx).map(Err)
+        let is_blind = match &ways.up {
+            None if ways.is_shut => {
+                self.io.end_on_drop();
+                return Poll::Ready(Err(Stop::Close));
+            }
+            // What it sends is for nobody any more, and nothing comes back.
+            Some(upload) if ways.down.is_none() && upload.is_unwanted() => return Poll::Ready(Err(Stop::Reset)),
+            up => up.as_ref().is_some_and(Upload::is_held_back),
+        };
+        // What was read ahead of the answer is on its way by now.
+        self.ahead.end(&mut self.input);
+        self.poll_both_ways(is_blind, cx).map(Err)
     }
 }
 

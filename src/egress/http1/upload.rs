@@ -112,7 +112,14 @@ impl Upload {
             Coding::Framed(decoder) => input.poll_fill(io, cx, decoder.wanted()),
             // Its end may have been read already.
             Coding::Endless if input.eof => Poll::Ready(Ok(0)),
-            Coding::Endless => input.poll_fill(io, cx, ENDLESS_READ),
+            Coding::Endless => {
+                let filled = input.poll_fill(io, cx, ENDLESS_READ);
+                if filled.is_pending() {
+                    // It may rest for hours.
+                    input.shrink();
+                }
+                filled
+            }
         }
     }
 

@@ -143,19 +143,25 @@ impl<T: Socket> Connection<T> {
         }
     }
 
-    /// Ready when the connection is to end because what was written is not read.
-    pub(super) fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+    /// As [`Self::poll_watch`] while bytes go both ways. Nothing is read on from a sender that is held back (`is_blind`): the
+    /// end of what it sends is not its leaving, and of that the kernel knows.
+    pub(super) fn poll_both_ways(&mut self, is_blind: bool, cx: &mut Context<'_>) -> Poll<Stop> {
         loop {
             let now = Instant::now();
-            let Some(ends) = self.stalls_until(now) else {
-                self.stalled = None;
-                return Poll::Pending;
-            };
-            if ends <= now {
+            if is_blind && self.io.has_left(true) {
+                return Poll::Ready(Stop::Gone);
+            }
+            let stalled = self.stalls_until(now);
+            if stalled.is_some_and(|ends| ends <= now) {
                 self.ahead.budget.count(Limit::Unread);
                 return Poll::Ready(Stop::Reset);
             }
-            self.timer.set(ends);
+            if stalled.is_none() {
+                self.stalled = None;
+            }
+            let look = is_blind.then_some(now + LOOK_INTERVAL);
+            let Some(next) = [look, stalled].into_iter().flatten().min() else { return Poll::Pending };
+            self.timer.set(next);
             ready!(self.timer.poll(cx));
         }
     }
@@ -169,7 +175,7 @@ impl<T: Socket> Connection<T> {
                 Poll::Pending => break,
             }
         }
-        (self.input.eof && !self.settings.half_close) || self.io.has_left(self.settings.half_close)
+        (self.input.eof && !self.half_close) || self.io.has_left(self.half_close)
     }
 
     /// The other end takes nothing now; if that lasts, it is not going to.
@@ -177,7 +183,7 @@ impl<T: Socket> Connection<T> {
         if self.output.len() == 0 {
             return None;
         }
-        let (written, latest) = (self.output.written(), now + self.settings.send_timeout);
+        let (written, latest) = (self.output.written(), now + self.send_timeout);
         let ends = match self.stalled {
             None => latest,
             Some(stalled) => latest.min(stalled.ends + self.earned(written - stalled.written)),
@@ -190,7 +196,7 @@ impl<T: Socket> Connection<T> {
     fn earned(&self, bytes: u64) -> Duration {
         match (bytes, self.settings.pace.body_rate) {
             (0, _) => Duration::ZERO,
-            (_, 0) => self.settings.send_timeout,
+            (_, 0) => self.send_timeout,
             (bytes, rate) => Duration::from_millis(bytes.saturating_mul(1000) / rate),
         }
     }

@@ -12,6 +12,7 @@ use http::header::DATE;
 use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
+use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Piece};
 use super::gate::{Gate, Passed};
@@ -19,6 +20,7 @@ use crate::egress::answer::{rejection, unwritable};
 use crate::egress::date::DateCache;
 use crate::egress::{Context, ExchangeService, RequestBody, Serving, advertise};
 use crate::message::BoxError;
+use crate::message::connect;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
 use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::{ANY_TRAILERS, OnCut, Terms, send_body_through};
@@ -27,6 +29,7 @@ use crate::message::length;
 use crate::message::upgrade::Protocol;
 use crate::message::validate;
 use crate::message::violation::Violation;
+use crate::protocol::budgets::RAW_PATIENCE;
 
 /// A connection, what waits on it, and what waits to begin.
 pub(super) struct Served<S> {
@@ -42,10 +45,10 @@ pub(super) async fn exchange<S: ExchangeService>(
     mut respond: SendResponse<Piece>,
 ) {
     let serving = &served.serving;
-    let is_head = request.method() == Method::HEAD;
+    let kind = Kind::of(&request);
     let informational = Arc::new(Queue::new(true));
-    let request = match admit(request, serving) {
-        Ok(request) => request,
+    let (request, upload) = match admit(request, serving) {
+        Ok(admitted) => admitted,
         Err(violation) => {
             serving.service.refused(&serving.info, violation);
             tracing::debug!(%violation, remote = %serving.info.remote, "a request is rejected");
@@ -61,7 +64,35 @@ pub(super) async fn exchange<S: ExchangeService>(
     for early in informational.close() {
         send_informational(&mut respond, early);
     }
-    deliver(response, respond, is_head, &served).await;
+    let goes_on = response.status().is_success();
+    deliver(response, respond, kind, &served).await;
+    if let Some(upload) = upload.filter(|_| goes_on) {
+        // Until then the connection is not idle.
+        upload.cancelled().await;
+    }
+}
+
+/// What a request says of its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It has no body.
+    Head,
+    /// Where it is 2xx, bytes both ways.
+    Connect,
+    /// Likewise, in another protocol.
+    Switch,
+    Other,
+}
+
+impl Kind {
+    fn of<B>(request: &Request<B>) -> Self {
+        match *request.method() {
+            Method::HEAD => Self::Head,
+            Method::CONNECT if request.extensions().get::<h2::ext::Protocol>().is_none() => Self::Connect,
+            Method::CONNECT => Self::Switch,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// The other end has reset the stream or left.
@@ -82,7 +113,11 @@ async fn begin<'a, S>(served: &'a Served<S>, respond: &mut SendResponse<Piece>) 
     .await
 }
 
-fn admit<S>(mut request: Request<RecvStream>, serving: &Serving<S>) -> Result<Request<RequestBody>, Violation> {
+/// A request in the shape that requests of every version have. Of one that may go on in both directions the second says when
+/// its body is over, or nobody reads it any more.
+type Admitted = (Request<RequestBody>, Option<CancellationToken>);
+
+fn admit<S: ExchangeService>(mut request: Request<RecvStream>, serving: &Serving<S>) -> Result<Admitted, Violation> {
     let has_body = !request.body().is_end_stream();
     validate::expects_continue(&mut request, has_body)?;
     let (mut parts, stream) = request.into_parts();
@@ -93,13 +128,20 @@ fn admit<S>(mut request: Request<RecvStream>, serving: &Serving<S>) -> Result<Re
     let (max_fields, max_bytes) = (serving.settings.max_head_fields, serving.settings.max_head_bytes);
     let scheme = if serving.info.tls { Scheme::HTTPS } else { Scheme::HTTP };
     let length = validate::http2_request(&mut parts, &scheme, max_fields)?;
-    let body = if has_body {
-        let rules = FieldRules { max_fields, max_bytes, forbids: fields::is_forbidden_in_any_trailers };
-        RequestBody::http2(StreamBody::new(stream, length, rules))
-    } else {
-        RequestBody::empty()
+    if connect::is_plain(&parts) && !serving.service.takes_connect() {
+        return Err(Violation::Connect);
+    }
+    if !has_body {
+        return Ok((Request::from_parts(parts, RequestBody::empty()), None));
+    }
+    let rules = FieldRules { max_fields, max_bytes, forbids: fields::is_forbidden_in_any_trailers };
+    let body = RequestBody::http2(StreamBody::new(stream, length, rules));
+    let over = (parts.method == Method::CONNECT).then(CancellationToken::new);
+    let body = match &over {
+        Some(over) => body.telling(over.clone()),
+        None => body,
     };
-    Ok(Request::from_parts(parts, body))
+    Ok((Request::from_parts(parts, body), over))
 }
 
 async fn answer<F: Future>(
@@ -134,7 +176,7 @@ fn conclude(mut respond: SendResponse<Piece>, response: Response<Bytes>, budget:
     }
 }
 
-async fn deliver<B, S>(response: Response<B>, mut respond: SendResponse<Piece>, is_head: bool, served: &Served<S>)
+async fn deliver<B, S>(response: Response<B>, mut respond: SendResponse<Piece>, kind: Kind, served: &Served<S>)
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
@@ -146,7 +188,7 @@ where
     if parts.status.is_informational() {
         return conclude(respond, unwritable(), budget);
     }
-    let bodyless = is_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodyless = kind == Kind::Head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let ended = bodyless || (body.is_end_stream() && declared.unwrap_or(0) == 0);
     parts.version = Version::HTTP_2;
     strip_hop_by_hop(&mut parts.headers);
@@ -156,12 +198,17 @@ where
     if ended {
         return;
     }
-    let stall_timeout = Some(serving.settings.send_timeout);
+    let send_timeout = serving.settings.send_timeout;
+    let (stall_timeout, reason): (_, fn(&_) -> _) = match kind {
+        // RFC 9113 section 8.5
+        Kind::Connect => (send_timeout.max(RAW_PATIENCE), |_| Reason::CONNECT_ERROR),
+        Kind::Head | Kind::Switch | Kind::Other => (send_timeout, |_| Reason::INTERNAL_ERROR),
+    };
     let terms = Terms {
         declared,
-        stall_timeout,
+        stall_timeout: Some(stall_timeout),
         max_trailers: ANY_TRAILERS,
-        reset: |_| Reason::INTERNAL_ERROR,
+        reset: reason,
         on_cut: OnCut::Deliver,
     };
     if let Err(failure) = send_body_through(budget, &mut stream, pin!(body), &terms).await {

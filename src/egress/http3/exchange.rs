@@ -25,6 +25,7 @@ use crate::egress::answer::{rejection, unwritable};
 use crate::egress::date::DateCache;
 use crate::egress::{Context, ExchangeService, RequestBody, Serving};
 use crate::message::BoxError;
+use crate::message::connect;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
 use crate::message::forward::{EARLY_DATA, IN_EARLY_DATA};
 use crate::message::h3::request::Head;
@@ -33,6 +34,7 @@ use crate::message::length;
 use crate::message::upgrade::Protocol;
 use crate::message::validate;
 use crate::message::violation::Violation;
+use crate::protocol::budgets::RAW_PATIENCE;
 
 /// The most of a body that is handed to QUIC at once: what of it a stalled client takes is progress.
 const PIECE: usize = 64 * 1024;
@@ -113,7 +115,9 @@ async fn serve<S: ExchangeService>(
     side.serve();
     let (send, recv) = stream.split();
     let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
-    let mut reply = Replying { send, stopped, stall: serving.settings.send_timeout, cut: cut(&side, is_connect) };
+    let (cut, send_timeout) = (cut(&side, is_connect), serving.settings.send_timeout);
+    let stall = if cut == Code::H3_CONNECT_ERROR { send_timeout.max(RAW_PATIENCE) } else { send_timeout };
+    let mut reply = Replying { send, stopped, stall, cut };
     // By now all of its head has come.
     let is_early = served.early.as_ref().is_some_and(|early| early.has(id));
     let admitted = admit(request, recv, &side, serving).await;
@@ -171,7 +175,7 @@ fn cut(side: &Side, is_connect: bool) -> Code {
 }
 
 /// Brings a request into the shape that requests of every version have, or says which rule it breaks.
-async fn admit<S>(
+async fn admit<S: ExchangeService>(
     mut request: Request<()>,
     recv: RequestStream<Receiving, Bytes>,
     side: &Arc<Side>,
@@ -193,6 +197,9 @@ async fn admit<S>(
     validate::expects_continue(&mut request, has_body)?;
     let (mut parts, ()) = request.into_parts();
     let declared = validate::http2_request(&mut parts, &Scheme::HTTPS, max_fields)?;
+    if connect::is_plain(&parts) && !serving.service.takes_connect() {
+        return Err(Violation::Connect);
+    }
     body.declare(declared);
     if !has_body && declared.unwrap_or(0) > 0 {
         return Err(Violation::ContentLength);

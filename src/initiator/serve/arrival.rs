@@ -7,29 +7,32 @@ use http::Response;
 use tracing::{Instrument, Span, debug};
 
 use super::exported::{Exported, WatchedBody};
-use super::{ServiceBody, Services, answer, span};
+use super::{ServiceBody, Services, answer, raw, span};
 use crate::initiator::targets::Prepared;
 use crate::message::failure::Failure;
 use crate::message::interim::Queue;
 use crate::proxy::Record;
-use crate::transport::{Accept, Arrival, HttpArrival, Refusing, Responder, StreamRefusal, TunnelFacts, http_only};
+use crate::transport::{Accept, Arrival, HttpArrival, Responder, StreamRefusal, TunnelFacts, http_only};
 
 impl Accept for Services {
     fn refused(&self, tunnel: TunnelFacts<'_>, refusal: &StreamRefusal) {
         self.0.recorder.refused_stream(tunnel, refusal);
     }
 
-    /// Answers a request; a failure is an answer, too. Raw streams and flows are refused.
+    /// Answers a request; a failure is an answer, too. Raw streams are taken to their target, flows are refused.
     fn accept(self, arrival: Arrival) -> impl Future<Output = ()> + Send + 'static {
         // Outside the future, which would otherwise hold the arrival twice.
-        let mut taken = match http_only(arrival) {
-            Ok(arrival) => Taken::Http(Serving::new(&self, arrival)),
-            Err(refusing) => Taken::Refused(refusing),
+        let mut taken = match arrival {
+            Arrival::Raw(arrival) => Taken::Other(Box::pin(raw::serve(self, arrival))),
+            arrival => match http_only(arrival) {
+                Ok(arrival) => Taken::Http(Serving::new(&self, arrival)),
+                Err(refusing) => Taken::Other(refusing),
+            },
         };
         async move {
             match &mut taken {
                 Taken::Http(serving) => serving.run().await,
-                Taken::Refused(refusing) => refusing.await,
+                Taken::Other(work) => work.await,
             }
         }
     }
@@ -38,7 +41,7 @@ impl Accept for Services {
 #[allow(clippy::large_enum_variant, reason = "one allocation less per exchange; the large one is the usual one")]
 enum Taken {
     Http(Serving),
-    Refused(Refusing),
+    Other(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 /// One exchange.

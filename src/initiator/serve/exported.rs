@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::id::ServiceName;
 use crate::initiator::serve::ServiceSettings;
-use crate::initiator::targets::{Prepared, TargetBody, TargetClient};
+use crate::initiator::targets::{Prepared, RawConnection, TargetBody, TargetClient};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::SendInterim;
@@ -33,6 +33,7 @@ pub(super) struct Exported {
     steps: Vec<Step>,
     /// The protocols beside WebSocket that a request may go on in.
     upgrades: Vec<String>,
+    is_raw: bool,
     watch: Arc<Watch>,
 }
 
@@ -50,11 +51,32 @@ impl Exported {
     pub(super) fn new(settings: ServiceSettings) -> Result<Self, TlsError> {
         let ServiceSettings { name, target, connections, rewrite: steps, upgrades, .. } = settings;
         let watch = Watch { name, target: target.to_string().into(), warnings: Limiter::new(MAX_WARNINGS, MINUTE) };
-        Ok(Self { client: TargetClient::new(&target, connections)?, steps, upgrades, watch: Arc::new(watch) })
+        let client = TargetClient::new(&target, connections)?;
+        Ok(Self { client, steps, upgrades, is_raw: target.is_raw(), watch: Arc::new(watch) })
     }
 
     pub(super) fn name(&self) -> &ServiceName {
         &self.watch.name
+    }
+
+    /// Whether it is for bytes, and not for requests.
+    pub(super) fn is_raw(&self) -> bool {
+        self.is_raw
+    }
+
+    /// Connects to a target of bytes, and notes for whom. Warns of what the target does wrong.
+    ///
+    /// # Errors
+    ///
+    /// There is no connection, and why.
+    pub(super) async fn connect(&self, record: &mut Record) -> Result<RawConnection, Failure> {
+        record.served(&self.watch.name, &self.watch.target);
+        self.client.connect().await.inspect_err(|failure| self.watch.failed(failure.cause(), &failure.details()))
+    }
+
+    /// What a target of bytes says, watched to its end.
+    pub(super) fn watched(&self, body: TargetBody) -> WatchedBody {
+        WatchedBody { body, watch: Arc::clone(&self.watch) }
     }
 
     /// Makes a request ready for the target: checked, and as the steps of the service want it.
@@ -99,7 +121,7 @@ impl Exported {
         outcome: Result<Response<TargetBody>, Failure>,
     ) -> Result<Response<WatchedBody>, Failure> {
         match outcome {
-            Ok(response) => Ok(response.map(|body| WatchedBody { body, watch: Arc::clone(&self.watch) })),
+            Ok(response) => Ok(response.map(|body| self.watched(body))),
             Err(failure) => {
                 self.watch.failed(failure.cause(), &failure.details());
                 Err(failure)
@@ -158,9 +180,19 @@ fn shown(details: &dyn fmt::Display) -> String {
 #[error("the target's response was cut: {0}")]
 pub struct TargetCut(#[source] BoxError);
 
+impl TargetCut {
+    /// Whether it was the target that cut it, and not the end of those for whom it was.
+    pub(super) fn is_of_target(&self) -> bool {
+        self.cause() == Cause::TargetCut
+    }
+}
+
 impl Cut for TargetCut {
     fn cause(&self) -> Cause {
-        Cause::TargetCut
+        match self.0.downcast_ref::<Failure>() {
+            Some(failure) if failure.cause() == Cause::RequestCut => Cause::RequestCut,
+            _ => Cause::TargetCut,
+        }
     }
 }
 
@@ -178,8 +210,9 @@ impl Body for WatchedBody {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| {
-                self.watch.failed(Cause::TargetCut, &error);
-                TargetCut(error)
+                let error = TargetCut(error);
+                self.watch.failed(error.cause(), &error.0);
+                error
             })
         }))
     }

@@ -18,7 +18,7 @@ use super::settings::TargetSettings;
 use super::target::{Address, Speaks, Target};
 use super::tls::{self, Tls};
 use crate::message::failure::{Cause, Failure};
-use crate::net::{connect_any, in_turns};
+use crate::net::{connect_any, in_turns, keep_alive};
 use crate::tls::{Peer, TlsError};
 
 /// A connection to a target.
@@ -118,6 +118,19 @@ fn refused(error: &io::Error) -> Failure {
 }
 
 impl Socket {
+    /// Lets the kernel look after a connection on which nothing may be said for hours. A target that is gone already is
+    /// found by whoever reads.
+    pub(super) fn keep_alive(&self) {
+        let kept = match self {
+            Self::Tcp(stream) => keep_alive(stream),
+            Self::Tls(stream) => keep_alive(stream.get_ref().0),
+            Self::Unix(_) => Ok(()),
+        };
+        if let Err(error) = kept {
+            tracing::debug!(%error, "a connection to a target is not kept alive");
+        }
+    }
+
     /// The two directions, each for an owner of its own. The connection closes when both are gone.
     pub(super) fn into_split(self) -> (ReadHalf, WriteHalf) {
         match self {

@@ -59,6 +59,15 @@ impl ReadHalf {
         });
     }
 
+    /// Takes that back.
+    pub(super) fn end_on_drop(&self) {
+        tell(match self {
+            Self::Tcp(half) => SockRef::from(half.as_ref()).set_linger(None),
+            Self::Unix(_) => Ok(()),
+            Self::Tls(half) => half.end_on_drop(),
+        });
+    }
+
     /// As [`Self::is_silent`], and wakes the caller once the target says something.
     pub(super) fn stays_silent(&self, cx: &mut Context<'_>) -> bool {
         let ready = |cx: &mut Context<'_>| match self {
@@ -72,13 +81,22 @@ impl ReadHalf {
 }
 
 impl WriteHalf {
-    /// As [`ReadHalf::reset_on_drop`].
-    pub(super) fn reset_on_drop(&self) {
+    /// As [`ReadHalf::end_on_drop`].
+    pub(super) fn end_on_drop(&self) {
         tell(match self {
-            Self::Tcp(half) => half.as_ref().set_zero_linger(),
+            Self::Tcp(half) => SockRef::from(half.as_ref()).set_linger(None),
             Self::Unix(_) => Ok(()),
-            Self::Tls(half) => half.reset_on_drop(),
+            Self::Tls(half) => half.end_on_drop(),
         });
+    }
+
+    /// Drops it without ending its direction: that ends with the connection, whenever the other half is dropped.
+    pub(super) fn abandon(self) {
+        match self {
+            Self::Tcp(half) => half.forget(),
+            Self::Unix(half) => half.forget(),
+            Self::Tls(half) => drop(half),
+        }
     }
 }
 

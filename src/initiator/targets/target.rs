@@ -9,7 +9,7 @@ use http::uri::Authority;
 /// Where a service is, and what it speaks there.
 ///
 /// Written `http://host:port`, `h2c://host:port`, `https://host:port` (HTTP/1.1 over TLS), `h2://host:port` (HTTP/2 over TLS),
-/// `unix:/path` (HTTP/1.1) or `unix+h2c:/path`.
+/// `unix:/path` (HTTP/1.1) or `unix+h2c:/path`; and for bytes as they come `tcp://host:port` or `unix+raw:/path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub(super) address: Address,
@@ -21,6 +21,8 @@ pub struct Target {
 pub(super) enum Speaks {
     Http1,
     Http2,
+    /// Whatever its clients do.
+    Raw,
 }
 
 /// Why a text is not a target.
@@ -29,12 +31,15 @@ pub enum TargetError {
     /// The scheme is unknown or not there yet.
     #[error(
         "{0:?} is not a target; expected http://host:port, h2c://host:port, https://host:port, h2://host:port, unix:/path or \
-         unix+h2c:/path"
+         unix+h2c:/path, or for bytes tcp://host:port or unix+raw:/path"
     )]
     Scheme(String),
     /// What follows the scheme is not a host with an optional port.
     #[error("{0:?} does not name a host; expected host or host:port and nothing behind it")]
     Host(String),
+    /// A target of bytes without a port: there is no usual one.
+    #[error("{0:?} has no port; expected tcp://host:port")]
+    Port(String),
     /// A unix target without an absolute path.
     #[error("{0:?} does not name a socket; expected an absolute path")]
     Path(String),
@@ -43,20 +48,29 @@ pub enum TargetError {
 impl Target {
     /// Reads a target; the error says what would be accepted. A missing port is 80, over TLS 443.
     pub fn parse(text: &str) -> Result<Self, TargetError> {
-        use Speaks::{Http1, Http2};
+        use Speaks::{Http1, Http2, Raw};
         for (scheme, speaks, is_secure) in
             [("http://", Http1, false), ("h2c://", Http2, false), ("https://", Http1, true), ("h2://", Http2, true)]
         {
             if let Some(rest) = text.strip_prefix(scheme) {
-                return Ok(Self { address: tcp(rest, if is_secure { 443 } else { 80 })?, speaks, is_secure });
+                let port = if is_secure { 443 } else { 80 };
+                return Ok(Self { address: tcp(rest, Some(port))?, speaks, is_secure });
             }
         }
-        for (scheme, speaks) in [("unix+h2c:", Http2), ("unix:", Http1)] {
+        if let Some(rest) = text.strip_prefix("tcp://") {
+            return Ok(Self { address: tcp(rest, None)?, speaks: Raw, is_secure: false });
+        }
+        for (scheme, speaks) in [("unix+h2c:", Http2), ("unix+raw:", Raw), ("unix:", Http1)] {
             if let Some(rest) = text.strip_prefix(scheme) {
                 return Ok(Self { address: unix(rest)?, speaks, is_secure: false });
             }
         }
         Err(TargetError::Scheme(text.to_owned()))
+    }
+
+    /// Whether it takes bytes as they come, and no requests.
+    pub fn is_raw(&self) -> bool {
+        self.speaks == Speaks::Raw
     }
 
     /// Whether it is reached over TLS, and so needs [`TargetSettings::tls`](super::TargetSettings::tls).
@@ -65,7 +79,8 @@ impl Target {
     }
 }
 
-fn tcp(rest: &str, port: u16) -> Result<Address, TargetError> {
+/// `port`: the one that is meant where none is said.
+fn tcp(rest: &str, port: Option<u16>) -> Result<Address, TargetError> {
     let wrong = || TargetError::Host(rest.to_owned());
     let authority: Authority = rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|_| wrong())?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -73,7 +88,8 @@ fn tcp(rest: &str, port: u16) -> Result<Address, TargetError> {
     if host.is_empty() || authority.as_str().contains('@') || !port_is_sound {
         return Err(wrong());
     }
-    Ok(Address::Tcp { host: host.to_owned(), port: authority.port_u16().unwrap_or(port) })
+    let port = authority.port_u16().or(port).ok_or_else(|| TargetError::Port(rest.to_owned()))?;
+    Ok(Address::Tcp { host: host.to_owned(), port })
 }
 
 fn unix(rest: &str) -> Result<Address, TargetError> {
@@ -96,6 +112,8 @@ impl fmt::Display for Target {
             (Address::Tcp { .. }, Speaks::Http2) if self.is_secure => write!(f, "h2://{}", self.address),
             (Address::Tcp { .. }, Speaks::Http1) => write!(f, "http://{}", self.address),
             (Address::Tcp { .. }, Speaks::Http2) => write!(f, "h2c://{}", self.address),
+            (Address::Tcp { .. }, Speaks::Raw) => write!(f, "tcp://{}", self.address),
+            (Address::Unix(_), Speaks::Raw) => write!(f, "unix+raw:{}", self.address),
             (Address::Unix(_), Speaks::Http1) => write!(f, "unix:{}", self.address),
             (Address::Unix(_), Speaks::Http2) => write!(f, "unix+h2c:{}", self.address),
         }

@@ -70,6 +70,8 @@ fn targets_read_and_print_the_same() {
         "h2://[::1]:50051",
         "unix:/run/api.sock",
         "unix+h2c:/run/api.sock",
+        "tcp://127.0.0.1:22",
+        "unix+raw:/run/db.sock",
     ] {
         assert_eq!(Target::parse(text).unwrap().to_string(), text);
     }
@@ -80,7 +82,7 @@ fn targets_read_and_print_the_same() {
 
 #[test]
 fn what_is_no_target_is_refused_with_what_would_be() {
-    for bad in ["", "127.0.0.1:80", "tcp://127.0.0.1:22", "ftp://a"] {
+    for bad in ["", "127.0.0.1:80", "udp://127.0.0.1:22", "ftp://a"] {
         let error = Target::parse(bad).unwrap_err();
         assert!(matches!(&error, TargetError::Scheme(_)), "{bad:?}");
         assert!(error.to_string().contains("expected http://host:port"));
@@ -88,7 +90,10 @@ fn what_is_no_target_is_refused_with_what_would_be() {
     for bad in ["http://", "http://a/b", "http://a?b", "http://u@a", "http://a:99999", "http://a:", "http://:80"] {
         assert!(matches!(Target::parse(bad), Err(TargetError::Host(_))), "{bad:?}");
     }
-    for bad in ["unix:", "unix:run/api.sock"] {
+    for bad in ["tcp://a", "tcp://a/"] {
+        assert!(matches!(Target::parse(bad), Err(TargetError::Port(_))), "{bad:?}");
+    }
+    for bad in ["unix:", "unix+raw:", "unix:run/api.sock"] {
         assert!(matches!(Target::parse(bad), Err(TargetError::Path(_))), "{bad:?}");
     }
 }

@@ -132,6 +132,11 @@ impl TlsHalf {
         self.lock().get_ref().0.set_zero_linger()
     }
 
+    /// Takes that back.
+    pub(super) fn end_on_drop(&self) -> io::Result<()> {
+        SockRef::from(self.lock().get_ref().0).set_linger(None)
+    }
+
     /// Ready when the socket is, as far as tokio has heard.
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.lock().get_ref().0.poll_read_ready(cx)
@@ -139,9 +144,9 @@ impl TlsHalf {
 }
 
 impl TlsWriteHalf {
-    /// As [`TlsHalf::reset_on_drop`].
-    pub(super) fn reset_on_drop(&self) -> io::Result<()> {
-        self.0.reset_on_drop()
+    /// As [`TlsHalf::end_on_drop`].
+    pub(super) fn end_on_drop(&self) -> io::Result<()> {
+        self.0.end_on_drop()
     }
 }
 

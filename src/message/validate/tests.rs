@@ -102,7 +102,8 @@ fn a_target_that_is_not_what_its_method_allows_is_rejected() {
     assert_eq!(target(Method::GET, "http://user@h/", Some("h")), Err(Violation::BadHost));
     assert_eq!(target(Method::GET, "http://h/", Some("other")), Err(Violation::HostMismatch));
     assert_eq!(target(Method::GET, "http://h:81/", Some("h")), Err(Violation::HostMismatch));
-    assert_eq!(target(Method::CONNECT, "h:80", Some("h")), Err(Violation::Connect));
+    assert_eq!(target(Method::CONNECT, "h:80", Some("h")), Ok("h:80".to_owned()));
+    assert_eq!(target(Method::CONNECT, "/", Some("h")), Err(Violation::ConnectTarget));
     assert_eq!(target(Method::GET, &format!("/{}", "a".repeat(MAX_TARGET)), Some("h")), Err(Violation::TargetTooLong));
     let long = Method::from_bytes(&[b'A'; MAX_METHOD + 1]).unwrap();
     assert_eq!(target(long, "/", Some("h")), Err(Violation::MethodTooLong));

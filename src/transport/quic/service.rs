@@ -1,6 +1,8 @@
 //! Raw streams over QUIC, and what flows share with them: opening, accepting, refusing. spec: ST-50 to ST-63
 
-use std::future::poll_fn;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -53,17 +55,29 @@ impl ServiceArrival {
 }
 
 /// The sending half of a raw stream.
-#[derive(Debug)]
 pub(crate) struct RawSend {
     send: SendHalf,
     /// A frame that the stream has not taken whole yet.
     pending: Bytes,
     ended: bool,
+    /// Resolves when the peer has stopped this direction; there once somebody has asked.
+    stopped: Option<Pin<Box<dyn Future<Output = SendError> + Send>>>,
+}
+
+impl fmt::Debug for RawSend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawSend").field("send", &self.send).field("ended", &self.ended).finish_non_exhaustive()
+    }
 }
 
 impl RawSend {
     pub(crate) const fn new(send: SendHalf) -> Self {
-        Self { send, pending: Bytes::new(), ended: false }
+        Self { send, pending: Bytes::new(), ended: false, stopped: None }
+    }
+
+    pub(crate) fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<SendError> {
+        let Self { send, stopped, .. } = self;
+        stopped.get_or_insert_with(|| Box::pin(send.stopped())).as_mut().poll(cx)
     }
 
     pub(crate) async fn send(&mut self, bytes: Bytes) -> Result<(), SendError> {

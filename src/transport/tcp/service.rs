@@ -237,6 +237,13 @@ impl RawSend {
         }
     }
 
+    pub(crate) fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<SendError> {
+        self.stream.poll_reset(cx).map(|stopped| match stopped {
+            Ok(code) => SendError::Stopped(stream_code(code)),
+            Err(error) => failed_send(error),
+        })
+    }
+
     /// END_STREAM.
     pub(crate) fn finish(&mut self) -> Result<(), SendError> {
         if std::mem::replace(&mut self.ended, true) {

@@ -3,6 +3,8 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use super::attempt::Failed;
 use super::body::Http1Body;
 use super::connection::{Connection, Sender};
 use super::failure::closed;
+use crate::initiator::targets::connect::Socket;
 use crate::initiator::targets::halves::ReadHalf;
 use crate::initiator::targets::outbound::Outbound;
 use crate::initiator::targets::upload::{Upload, cut};
@@ -79,9 +82,7 @@ fn switched(
     strip_hop_by_hop(response.headers_mut());
     response.headers_mut().remove(CONTENT_LENGTH);
     *response.status_mut() = StatusCode::OK;
-    let Connection { read, input, sender } = connection;
-    let upload = AbortOnDropHandle::new(tokio::spawn(send(upload, sender)));
-    Ok(response.map(|()| Switched { read, input, upload: Some(upload), is_over: false }))
+    Ok(response.map(|()| Switched::new(connection, upload)))
 }
 
 /// What a target says in another protocol. It ends when the target ends its direction; the other one goes on by itself.
@@ -91,11 +92,58 @@ pub(in crate::initiator::targets) struct Switched {
     input: Input,
     upload: Option<AbortOnDropHandle<Result<(), Failure>>>,
     is_over: bool,
+    /// One of the directions has ended in order.
+    ended: Arc<AtomicBool>,
+}
+
+/// The direction to the target. Dropped before its end, it does not look like one.
+struct Open {
+    sender: Option<Sender>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Open {
+    /// Ends the direction.
+    async fn end(mut self) {
+        let Some(mut sender) = self.sender.take() else { return };
+        // A target that is gone is seen by whoever reads from it.
+        let _ = sender.write.shutdown().await;
+        if self.ended.swap(true, Ordering::AcqRel) {
+            sender.write.end_on_drop();
+        }
+        sender.write.abandon();
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            sender.write.abandon();
+        }
+    }
 }
 
 impl Switched {
+    /// Bytes both ways with a target from the first one on.
+    pub(in crate::initiator::targets) fn begin(socket: Socket, upload: Upload) -> Self {
+        Self::new(Connection::new(socket), upload)
+    }
+
+    fn new(connection: Connection, upload: Upload) -> Self {
+        let Connection { read, input, sender } = connection;
+        // Whatever closes it before both directions have ended, this process included, must not look like their end.
+        read.reset_on_drop();
+        let ended = Arc::new(AtomicBool::new(false));
+        let sender = Open { sender: Some(sender), ended: Arc::clone(&ended) };
+        let upload = AbortOnDropHandle::new(tokio::spawn(send(upload, sender)));
+        Self { read, input, upload: Some(upload), is_over: false, ended }
+    }
+
     fn end(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
         self.is_over = true;
+        if self.ended.swap(true, Ordering::AcqRel) {
+            self.read.end_on_drop();
+        }
         // It runs on; its end, or its failure, ends the connection.
         self.upload.take().map(AbortOnDropHandle::detach);
         None
@@ -103,7 +151,6 @@ impl Switched {
 
     fn fail(&mut self, failure: Failure) -> Option<Result<Frame<Bytes>, BoxError>> {
         self.is_over = true;
-        self.read.reset_on_drop();
         self.upload = None;
         Some(Err(failure.into()))
     }
@@ -137,6 +184,8 @@ impl Body for Switched {
                 Poll::Ready(Ok(0)) => return Poll::Ready(this.end()),
                 Poll::Ready(Err(error)) => return Poll::Ready(this.fail(closed(Some(&error), "its end"))),
                 Poll::Pending => {
+                    // It may rest for hours.
+                    this.input.shrink();
                     let failure = ready!(this.poll_upload(cx));
                     return Poll::Ready(this.fail(failure));
                 }
@@ -154,29 +203,25 @@ impl Body for Switched {
     }
 }
 
-impl Drop for Switched {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.read.reset_on_drop();
-        }
-    }
-}
-
 /// Passes on what the sender says, and its end.
-async fn send(mut upload: Upload, mut sender: Sender) -> Result<(), Failure> {
-    loop {
-        match poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx)).await {
-            Some(Ok(frame)) => sender.output.push(frame.into_data().unwrap_or_default()),
-            Some(Err(error)) => {
-                sender.write.reset_on_drop();
-                return Err(cut(&error));
+async fn send(mut upload: Upload, mut open: Open) -> Result<(), Failure> {
+    while let Some(sender) = &mut open.sender {
+        let next = poll_fn(|cx| {
+            let frame = Pin::new(&mut upload).poll_frame(cx);
+            if frame.is_pending() {
+                // It may rest for hours.
+                sender.output.shrink();
             }
+            frame
+        });
+        match next.await {
+            Some(Ok(frame)) => sender.output.push(frame.into_data().unwrap_or_default()),
+            Some(Err(error)) => return Err(cut(&error)),
             None => break,
         }
         let written = poll_fn(|cx| sender.output.poll_write(&mut sender.write, cx)).await;
         written.map_err(|error| closed(Some(&error), "it took what it was sent"))?;
     }
-    // A target that is gone is seen by whoever reads from it.
-    let _ = sender.write.shutdown().await;
+    open.end().await;
     Ok(())
 }

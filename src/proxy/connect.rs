@@ -1,0 +1,135 @@
+//! Bytes both ways over a raw stream: what CONNECT asks for, and what an initiator does for it.
+//!
+//! Each direction is a body that is sent as it comes, and ends by itself. spec: ST-60 to ST-63, ST-65
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, request};
+use http_body::{Body, Frame};
+use tokio::time::timeout;
+
+use crate::id::ServiceName;
+use crate::message::BoxError;
+use crate::protocol::code::StreamCode;
+use crate::transport::{OpenError, RawSend, RawStream, RecvBody, SendError, Tunnel};
+
+/// How long nothing may move in either direction of a CONNECT: an extension of its head. Without it, it may rest for ever.
+#[derive(Debug, Clone, Copy)]
+pub struct IdleLimit(pub Duration);
+
+/// Opens a raw stream to the service that the request names, and sends the body there in a task of its own. The body of the
+/// response is what comes back; dropped before its end, it takes the other direction along.
+pub(super) async fn connect<B>(
+    tunnel: &Tunnel,
+    (service, head): (Option<&ServiceName>, &request::Parts),
+    body: &mut Option<B>,
+) -> Result<Response<RecvBody>, OpenError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    let service = service.ok_or(OpenError::Request("CONNECT names no service"))?;
+    let idle = head.extensions.get::<IdleLimit>().copied();
+    let RawStream { mut send, recv } = tunnel.open_raw(service).await?;
+    let mut answer = RecvBody::raw(recv);
+    match body.take() {
+        Some(body) => {
+            let task = tokio::spawn(async move { drop(send_bytes(body, send, idle, |_| true).await) });
+            answer.tie_sender(task.abort_handle());
+        }
+        // The sender has ended its direction with the head. Whether the other end hears of it, it says.
+        None => drop(send.finish().await),
+    }
+    Ok(Response::new(answer))
+}
+
+/// Sends the data of a body on a raw stream, up to its END. What fails at its source is cut behind what came before, and
+/// what failed of the other direction (not `at_source`) resets the stream. spec: ST-61, ST-62
+///
+/// # Errors
+///
+/// [`SendError`]: the body was not sent to its end.
+///
+/// # Cancel safety
+///
+/// Dropping the future resets the stream.
+pub(crate) async fn send_bytes<B>(
+    mut body: B,
+    mut send: RawSend,
+    idle: Option<IdleLimit>,
+    at_source: impl Fn(&B::Error) -> bool,
+) -> Result<(), SendError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    loop {
+        let next = match idle {
+            None => next(&mut body, &mut send, &at_source).await?,
+            Some(IdleLimit(limit)) => next_within(limit, (&mut body, &mut send), &at_source).await?,
+        };
+        match next {
+            Next::Data(data) => send.send(data).await?,
+            Next::End => return send.finish().await,
+            Next::Failed { at_source: true, error } => {
+                send.cut().await?;
+                return Err(SendError::Source(error));
+            }
+            Next::Failed { at_source: false, error } => {
+                send.reset(StreamCode::Cancelled);
+                return Err(SendError::Source(error));
+            }
+        }
+    }
+}
+
+/// What a body says.
+enum Next {
+    Data(Bytes),
+    End,
+    Failed { at_source: bool, error: BoxError },
+}
+
+impl Next {
+    fn new<E: Into<BoxError>>(frame: Option<Result<Frame<Bytes>, E>>, at_source: impl Fn(&E) -> bool) -> Self {
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            None => Self::End,
+            Some(Ok(Ok(data))) => Self::Data(data),
+            Some(Ok(Err(_))) => Self::Failed { at_source: true, error: "bytes have no trailers".into() },
+            Some(Err(error)) => Self::Failed { at_source: at_source(&error), error: error.into() },
+        }
+    }
+}
+
+/// What comes next. A peer that wants no more is noticed while there is nothing. Cancel safe.
+async fn next<B>(body: &mut B, send: &mut RawSend, at_source: impl Fn(&B::Error) -> bool) -> Result<Next, SendError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(Ok(Next::new(frame, &at_source))),
+        Poll::Pending => send.poll_stopped(cx).map(Err),
+    })
+    .await
+}
+
+/// As [`next`]. Once the other direction has ended, nobody else looks at the clock.
+async fn next_within<B>(
+    limit: Duration,
+    (body, send): (&mut B, &mut RawSend),
+    at_source: impl Fn(&B::Error) -> bool,
+) -> Result<Next, SendError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    let mut was_alone = false;
+    loop {
+        match timeout(limit, next(body, send, &at_source)).await {
+            Ok(next) => return next,
+            Err(_) if was_alone => return Err(SendError::Stopped(StreamCode::Cancelled)),
+            Err(_) => was_alone = send.is_alone(),
+        }
+    }
+}
