@@ -1,7 +1,7 @@
 //! What is done to each request on its way, as a file says: steps, in their order. A listener does its own before a request
 //! enters a tunnel, a service does its own before the target gets it.
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TE, TRAILER};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
 
@@ -43,14 +43,14 @@ pub enum Step {
 pub struct Reserved;
 
 impl Step {
-    /// Whether a step may set or remove this field.
+    /// Whether a step may set or remove this field. spec: ST-17, ST-29, ST-44
     ///
     /// # Errors
     ///
     /// [`Reserved`]; for `Host` there is a step of its own.
     pub fn check_field(name: &HeaderName) -> Result<(), Reserved> {
         let is_reserved = is_connection_specific(name)
-            || [CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER].contains(name)
+            || [CONTENT_LENGTH, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TE, TRAILER].contains(name)
             || name.as_str().starts_with(OWN);
         if is_reserved { Err(Reserved) } else { Ok(()) }
     }
@@ -207,6 +207,7 @@ mod tests {
             "upgrade",
             "adit-service",
             "adit-x",
+            "sec-websocket-key",
         ] {
             assert_eq!(Step::check_field(&HeaderName::from_static(name)), Err(Reserved), "{name}");
         }
