@@ -1,3 +1,4 @@
+mod connect;
 mod rests;
 
 use std::collections::VecDeque;
