@@ -32,6 +32,7 @@ mod deadline;
 mod entrances;
 mod error;
 mod find;
+mod gate;
 mod handle;
 mod quiet;
 mod socket;
@@ -116,7 +117,7 @@ pub struct Settings {
     pub max_head_bytes: usize,
     /// Most fields in a head or trailer section. Default 100, at most 256 for HTTP/1; more is answered 431.
     pub max_head_fields: usize,
-    /// Most connections open at once, over TCP and over QUIC each. Default 16,384; beyond it those over TCP wait in the backlog
+    /// Most connections open at once, over TCP and QUIC together. Default 16,384; beyond it those over TCP wait in the backlog
     /// of the kernel, and those over QUIC are refused.
     pub max_connections: usize,
     /// Ends a connection whose TLS handshake or request head is not complete by then. Default 10 s.

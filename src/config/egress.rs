@@ -81,7 +81,8 @@ pub struct EgressLimits {
     pub head_bytes: usize,
     /// `head_fields`: the most fields in a head, 8 to 256; more is answered 431. Default 100.
     pub head_fields: usize,
-    /// `connections`: how many may be open at once; more wait in the kernel's backlog. Default 16384.
+    /// `connections`: how many may be open at once, over TCP and UDP together; more wait in the kernel's backlog, or are
+    /// refused over UDP. Default 16384.
     pub connections: u32,
     /// `body_idle`: how long the sender of a request may deliver nothing of its body before a response has begun, 1 s to
     /// 24 h; 408. Default 60 s.

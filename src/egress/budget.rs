@@ -1,6 +1,10 @@
 //! What all connections of a listener hold together.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::telemetry::{Limit, LimitMetrics};
 
@@ -15,6 +19,9 @@ pub(super) struct ListenerBudget {
     /// What may be sent over HTTP/3 and not be acknowledged.
     pub(super) unacknowledged: AtomicUsize,
     ahead: AtomicUsize,
+    connections: AtomicUsize,
+    /// One of them has ended.
+    left: Notify,
     limits: Option<LimitMetrics>,
 }
 
@@ -31,6 +38,22 @@ impl ListenerBudget {
         }
     }
 
+    /// Counts a connection as open while what is returned lives.
+    pub(super) fn connect(self: &Arc<Self>) -> Connected {
+        self.connections.fetch_add(1, Ordering::AcqRel);
+        Connected(Arc::clone(self))
+    }
+
+    /// How many connections are open, over TCP and QUIC together.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Acquire)
+    }
+
+    /// Done when a connection has ended since this was called.
+    pub(super) fn left(&self) -> Notified<'_> {
+        self.left.notified()
+    }
+
     /// Takes room for bytes that are read ahead; whether there was any.
     pub(super) fn read_ahead(&self, bytes: usize) -> bool {
         let before = self.ahead.fetch_add(bytes, Ordering::Relaxed);
@@ -44,6 +67,17 @@ impl ListenerBudget {
     /// Gives room back that was taken for bytes that are read ahead.
     pub(super) fn release_ahead(&self, bytes: usize) {
         self.ahead.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A connection of a listener.
+#[derive(Debug)]
+pub(super) struct Connected(Arc<ListenerBudget>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+        self.0.left.notify_waiters();
     }
 }
 

@@ -7,7 +7,6 @@
 
 mod budget;
 mod exchange;
-mod gate;
 mod unread;
 
 use std::future::{Future, poll_fn};
@@ -26,10 +25,10 @@ use crate::net::{Cork, Corked, Guarded, Malformed, Paced};
 use crate::telemetry::Limit;
 
 use super::deadline::Deadline;
+use super::gate::Gate;
 use super::{ExchangeService, Serving, Settings};
 use budget::{Bounds, Budget, Piece};
 use exchange::{Served, exchange};
-use gate::Gate;
 use unread::Unread;
 
 /// How long a stream that this end has reset is remembered, so that what is still under way on it is dropped quietly.

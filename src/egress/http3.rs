@@ -37,6 +37,7 @@ use tokio::time::{Instant, timeout};
 use crate::message::h3::request::Limits;
 
 use super::deadline::Deadline;
+use super::gate::Gate;
 use super::{ExchangeService, Serving, Settings};
 use early::Early;
 use exchange::{Served, exchange};
@@ -75,7 +76,7 @@ async fn serve<S: ExchangeService>(quic: quinn::Connection, early: Option<Arc<Ea
         Ok(Ok(connection)) => {
             let bounds = Bounds { connection: settings.http3.send_budget, listener: settings.send_budget };
             let window = Window::new(bounds, Arc::clone(&serving.budget));
-            drive(connection, Arc::new(Served { serving, quic, link, window, early })).await;
+            drive(connection, Arc::new(Served { serving, quic, link, window, early, gate: Gate::new() })).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, remote = %serving.info.remote, "no HTTP/3 connection"),
         Err(_) => link.close(h3::error::Code::H3_EXCESSIVE_LOAD, "the client takes no control stream"),
@@ -192,5 +193,7 @@ impl<'a> Quiet<'a> {
     }
 }
 
+#[cfg(test)]
+mod flood_tests;
 #[cfg(test)]
 mod tests;

@@ -156,19 +156,20 @@ impl Listener {
         let mut connections = JoinSet::new();
         loop {
             // Before looking: a change in between is not missed.
-            let changed = self.source.changed();
-            let has_room = connections.len() < self.source.accepting().settings.max_connections;
+            let (changed, left) = (self.source.changed(), self.budget.left());
+            let has_room = self.has_room();
             if !has_room {
-                self.watch.is_full(connections.len());
+                self.watch.is_full(self.budget.connections());
             }
             tokio::select! {
                 biased;
                 () = end.drain.cancelled() => break,
                 _ = connections.join_next(), if !connections.is_empty() => {}
                 () = changed, if !has_room => {}
+                () = left, if !has_room => {}
                 accepted = self.tcp.accept(), if has_room => match accepted {
                     Ok((stream, remote)) => {
-                        connections.spawn(self.accepted(remote, service.clone(), end.clone()).serve(stream));
+                        connections.spawn(self.serve(stream, remote, service.clone(), end.clone()));
                     }
                     Err(error) => {
                         self.watch.failed(&error);
@@ -179,13 +180,33 @@ impl Listener {
         }
         // To close over a connection that nobody has accepted yet would reset it, with the request that it brought.
         let closes = Instant::now() + LAST_CALL;
-        while connections.len() < self.source.accepting().settings.max_connections
+        while self.has_room()
             && let Ok(Ok((stream, remote))) = timeout_at(closes.min(Instant::now() + QUIET), self.tcp.accept()).await
         {
-            connections.spawn(self.accepted(remote, service.clone(), end.clone()).serve(stream));
+            connections.spawn(self.serve(stream, remote, service.clone(), end.clone()));
         }
         drop((self.tcp, self.closed));
         while connections.join_next().await.is_some() {}
+    }
+
+    /// Whether there may be another connection, over TCP and QUIC together.
+    fn has_room(&self) -> bool {
+        self.budget.connections() < self.source.accepting().settings.max_connections
+    }
+
+    /// Serves a connection, which counts as one from now on until it has ended.
+    fn serve<S: ExchangeService>(
+        &self,
+        stream: TcpStream,
+        remote: SocketAddr,
+        service: S,
+        end: End,
+    ) -> impl Future<Output = ()> + use<S> {
+        let (accepted, connected) = (self.accepted(remote, service, end), self.budget.connect());
+        async move {
+            accepted.serve(stream).await;
+            drop(connected);
+        }
     }
 
     fn accepted<S>(&self, remote: SocketAddr, service: S, end: End) -> Accepted<S> {

@@ -10,5 +10,6 @@
 pub mod control;
 pub mod early;
 mod frame;
+mod instructions;
 pub mod request;
 pub mod section;

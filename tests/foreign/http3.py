@@ -22,6 +22,7 @@ Every step prints one line of JSON; a step that waits prints when what it waits 
     goaway   waits for GOAWAY: the id
     closed   waits for the end of the connection: the code
     mark     prints a line, and no more
+    flood    asks for far too much so often (times), or until the connection ends: bombs, heads, encoder, resets
     reconnect  ends the connection, and begins another one as a client that was here before: what follows goes out in early
              data if the server allowed it. anonymous (without the token that proves its address), mute (reads nothing)
     replay   sends all datagrams of this connection once more, from another port
@@ -46,6 +47,15 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 PATIENCE = 110
+HEAD = b"\0\0\xd1\xd7\xc1\x50\x09localhost"  # GET, https, /
+HANG = b"\0\0\xd1\xd7\x51\x05/hang\x50\x09localhost\x27\x02x-node-id\x06edge-1"
+FLOODS = {
+    # The longest value of the static table, once a byte: 60,000 bytes stand for megabytes.
+    "bombs": h3.encode_frame(1, HEAD + b"\xf5" * 60_000),
+    # Never whole.
+    "heads": h3.encode_frame(1, HEAD + b"\x27\x01aaaaaaaa" + b"x" * 60_000)[:-100],
+    "resets": h3.encode_frame(1, HANG) + b"\0\x09x",
+}
 SHOWN = 4096
 GOAWAY = 0x7
 REQUEST_CANCELLED = 0x10C
@@ -297,6 +307,24 @@ class Client(QuicConnectionProtocol):
     async def do_closed(self):
         await self.until(lambda: self.close_code is not None)
         return {"code": self.close_code}
+
+    async def do_flood(self, name, kind, times):
+        for _ in range(times):
+            if self.close_code is not None:
+                break
+            if kind == "encoder":
+                self._quic.send_stream_data(self.http._local_encoder_stream_id, b"\x20" * 4096)
+            else:
+                stream = self._quic.get_next_available_stream_id()
+                self._quic.send_stream_data(stream, FLOODS[kind])
+                if kind == "resets":
+                    # aioquic would reset it beyond the limit of streams.
+                    while self._quic._streams[stream].is_blocked and self.close_code is None:
+                        await asyncio.sleep(0.001)
+                    self._quic.reset_stream(stream, REQUEST_CANCELLED)
+            self.transmit()
+            await asyncio.sleep(0)
+        return {}
 
     async def do_mark(self):
         return {}

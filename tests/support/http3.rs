@@ -44,6 +44,11 @@ impl Http3 {
         serde_json::from_str(&self.0.line_with(&format!("{{\"did\": \"{step}\"")).await).unwrap()
     }
 
+    /// What it says first, be it that it could not connect.
+    pub(crate) async fn first(&self) -> Value {
+        serde_json::from_str(&self.0.line_with("{\"did\": ").await).unwrap()
+    }
+
     /// How the exchange of this name ended, as [`wait`] was told.
     pub(crate) async fn answer(&self, name: &str) -> Answer {
         Answer(self.did("wait", name).await)

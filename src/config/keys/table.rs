@@ -261,7 +261,7 @@ pub(super) const KEYS: &[Key] = &[
     section("egress[].limits", "What one client may ask for."),
     key("egress[].limits.head_bytes", "The largest head of a request; a larger one is answered 431.", "64KiB"),
     key("egress[].limits.head_fields", "The most fields in a head; more are answered 431.", "100"),
-    key("egress[].limits.connections", "How many connections may be open at once, fewer where file descriptors are short; more wait in the backlog of the kernel.", "16384"),
+    key("egress[].limits.connections", "How many connections may be open at once, over TCP and UDP together, fewer where file descriptors are short; more wait in the backlog of the kernel, or are refused over UDP.", "16384"),
     key(
         "egress[].limits.body_idle",
         "How long the sender of a request may deliver nothing of its body, while it is its turn and no response has begun; \

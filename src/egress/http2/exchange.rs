@@ -15,9 +15,9 @@ use http_body::Body;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Piece};
-use super::gate::{Gate, Passed};
 use crate::egress::answer::{rejection, unwritable};
 use crate::egress::date::DateCache;
+use crate::egress::gate::{Gate, Passed};
 use crate::egress::{Context, ExchangeService, RequestBody, Serving, advertise};
 use crate::message::BoxError;
 use crate::message::connect;
@@ -105,7 +105,7 @@ async fn begin<'a, S>(served: &'a Served<S>, respond: &mut SendResponse<Piece>) 
         return Ok(passed);
     }
     // Boxed: it is rare, and in the way of every exchange.
-    let mut turn = Box::pin(served.gate.pass(&served.budget));
+    let mut turn = Box::pin(served.gate.pass(|| served.budget.is_full()));
     poll_fn(|cx| match turn.as_mut().poll(cx) {
         Poll::Ready(passed) => Poll::Ready(Ok(passed)),
         Poll::Pending => respond.poll_reset(cx).map(|_| Err(Gone)),

@@ -23,6 +23,7 @@ use super::stream::{Receiving, Sending};
 use super::window::Window;
 use crate::egress::answer::{rejection, unwritable};
 use crate::egress::date::DateCache;
+use crate::egress::gate::{Gate, Passed};
 use crate::egress::{Context, ExchangeService, RequestBody, Serving};
 use crate::message::BoxError;
 use crate::message::connect;
@@ -51,6 +52,7 @@ pub(super) struct Served<S> {
     pub(super) window: Arc<Window>,
     /// Where early data is taken.
     pub(super) early: Option<Arc<Early>>,
+    pub(super) gate: Gate,
 }
 
 /// How an exchange ended, as far as its connection cares.
@@ -91,8 +93,9 @@ pub(super) async fn exchange<S: ExchangeService>(
     resolver: RequestResolver<Quic, Bytes>,
     arrival: Arrival,
 ) {
+    let side = Arc::clone(&arrival.side);
     if Box::pin(serve(&served, resolver, arrival)).await == End::GivenUp {
-        served.link.count_reset();
+        served.link.count_reset(&side);
     }
 }
 
@@ -129,12 +132,14 @@ async fn serve<S: ExchangeService>(
             return End::Answered;
         }
     };
+    let Ok(_passed) = reply.begin(served).await else { return End::GivenUp };
     let informational = Arc::new(Queue::new(true));
     let context =
         Context { connection: serving.info.clone(), interim: InformationalSink::from(Arc::clone(&informational)) };
     let Ok(response) = reply.answer(serving.service.call(request, context), &informational).await else {
         return End::GivenUp;
     };
+    side.answer();
     // Until all of it was acknowledged.
     let _sends = served.window.begin(|bytes| served.quic.set_send_window(bytes));
     for early in informational.close() {
@@ -238,6 +243,20 @@ struct Replying {
 }
 
 impl Replying {
+    /// Waits until another exchange of the connection may begin.
+    async fn begin<'a, S>(&mut self, served: &'a Served<S>) -> Result<Passed<'a>, SendError> {
+        if let Some(passed) = served.gate.try_pass() {
+            return Ok(passed);
+        }
+        // Boxed: it is rare, and in the way of every exchange.
+        let mut turn = Box::pin(served.gate.pass(|| served.link.is_full()));
+        poll_fn(|cx| match turn.as_mut().poll(cx) {
+            Poll::Ready(passed) => Poll::Ready(Ok(passed)),
+            Poll::Pending => self.stopped.as_mut().poll(cx).map(|_| Err(SendError::Stopped)),
+        })
+        .await
+    }
+
     /// Waits for the response and passes on what is said before it.
     async fn answer<F: Future>(&mut self, call: F, informational: &Queue) -> Result<F::Output, SendError> {
         let mut call = pin!(call);

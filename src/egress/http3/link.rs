@@ -26,6 +26,10 @@ const OWN_SECTIONS: usize = 16 * 1024;
 /// Requests that a client may give up before their response begins, at once and a second: the bound on rapid reset.
 const RESETS_BURST: u32 = 512;
 const RESETS_PER_SECOND: u32 = 128;
+/// So many responses that wait have filled what may be sent and not acknowledged, or their own windows.
+const MANY_WAITING: usize = 4;
+/// So many bytes that were taken since the last exchange began are worth another one, even then.
+const WORTH: u64 = 64 * 1024;
 /// The first stream id beyond all.
 const NO_LIMIT: u64 = u64::MAX;
 /// The distance between the ids of two requests. RFC 9000 section 2.1
@@ -47,6 +51,29 @@ pub(super) struct Link {
     sections: AtomicUsize,
     control: Mutex<Allowance>,
     resets: Mutex<Allowance>,
+    outlet: Outlet,
+}
+
+/// How what is sent gets on.
+#[derive(Debug, Default)]
+struct Outlet {
+    /// Responses of which something waits to be taken.
+    waiting: AtomicUsize,
+    /// Bytes that were taken, and how many had been when this was last looked at.
+    taken: AtomicU64,
+    seen: AtomicU64,
+}
+
+impl Outlet {
+    /// Whether too much waits for another exchange to begin.
+    fn is_full(&self) -> bool {
+        let (taken, seen) = (self.taken.load(Ordering::Relaxed), self.seen.load(Ordering::Relaxed));
+        if self.waiting.load(Ordering::Relaxed) >= MANY_WAITING && taken.saturating_sub(seen) < WORTH {
+            return true;
+        }
+        self.seen.store(taken, Ordering::Relaxed);
+        false
+    }
 }
 
 impl Link {
@@ -62,6 +89,7 @@ impl Link {
             sections: AtomicUsize::new(0),
             control: Mutex::new(Allowance::new(now, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND)),
             resets: Mutex::new(Allowance::new(now, RESETS_BURST, RESETS_PER_SECOND)),
+            outlet: Outlet::default(),
         })
     }
 
@@ -105,10 +133,32 @@ impl Link {
         }
     }
 
-    /// Counts a request that its client gave up before it was answered, or that was none; a flood ends the connection.
-    pub(super) fn count_reset(&self) {
+    /// Counts a request that its client gave up before it was answered, or that was none, once; a flood ends the connection.
+    pub(super) fn count_reset(&self, side: &Side) {
+        if side.is_counted.swap(true, Ordering::Relaxed) {
+            return;
+        }
         if !lock(&self.resets).spend(1, Instant::now) {
             self.flood("far more requests are given up than served");
+        }
+    }
+
+    /// Whether no other exchange should begin yet: what those before it bring is not taken. Asked each time before one does.
+    pub(super) fn is_full(&self) -> bool {
+        self.outlet.is_full()
+    }
+
+    /// So many bytes of a response were taken.
+    pub(super) fn took(&self, bytes: usize) {
+        self.outlet.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A response begins to wait until it is taken, or ends to.
+    pub(super) fn waits(&self, does: bool) {
+        if does {
+            self.outlet.waiting.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.outlet.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -147,6 +197,10 @@ pub(super) struct Side {
     has_ended: AtomicBool,
     /// Nobody reads the request any more.
     released: Notify,
+    /// Its response begins: what becomes of the request is nobody's loss any more.
+    is_answered: AtomicBool,
+    /// It was counted as given up.
+    is_counted: AtomicBool,
 }
 
 impl Side {
@@ -182,6 +236,14 @@ impl Side {
 
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn answer(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Relaxed)
     }
 
     pub(super) fn release(&self) {
@@ -250,4 +312,22 @@ impl Drop for Room {
 /// A code of HTTP/3 as QUIC takes it.
 pub(super) fn varint(code: Code) -> VarInt {
     VarInt::from_u64(code.value()).unwrap_or(VarInt::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_exchange_begins_unless_many_wait_and_little_is_taken() {
+        let outlet = Outlet::default();
+        outlet.waiting.store(MANY_WAITING - 1, Ordering::Relaxed);
+        assert!(!outlet.is_full());
+        outlet.waiting.store(MANY_WAITING, Ordering::Relaxed);
+        assert!(outlet.is_full() && outlet.is_full());
+        outlet.taken.store(WORTH - 1, Ordering::Relaxed);
+        assert!(outlet.is_full(), "a byte at a time is worth nothing");
+        outlet.taken.store(WORTH, Ordering::Relaxed);
+        assert!(!outlet.is_full() && outlet.is_full(), "one for what was taken");
+    }
 }

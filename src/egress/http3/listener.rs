@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::early::{Early, Told};
 use super::link::varint;
 use super::transport::handshake_budgets;
-use crate::egress::budget::ListenerBudget;
+use crate::egress::budget::{Connected, ListenerBudget};
 use crate::egress::terms::Accepting;
 use crate::egress::{ConnectionDetails, ConnectionInfo, End, ExchangeService, Serving, Settings};
 use crate::telemetry::{AcceptWatch, Limit, Metrics, Threshold};
@@ -94,8 +94,9 @@ impl Endpoint {
         F: Fn() -> Accepting,
     {
         let Accepting { http3: Some(config), settings, .. } = (accept.accepting)() else { return incoming.refuse() };
-        if connections.len() >= settings.max_connections {
-            accept.watch.is_full(connections.len());
+        let open = accept.budget.connections().max(connections.len());
+        if open >= settings.max_connections {
+            accept.watch.is_full(open);
             return incoming.refuse();
         }
         if self.handshakes.is_under_pressure() && incoming.may_retry() && !incoming.remote_address_validated() {
@@ -131,6 +132,8 @@ enum Failed {
     GaveWay,
     #[error("the handshake took too long")]
     Late,
+    #[error("there are as many connections as there may be")]
+    Full,
     #[error(transparent)]
     Quic(#[from] quinn::ConnectionError),
     #[error(transparent)]
@@ -145,6 +148,7 @@ struct Opened {
     early: Option<Arc<Early>>,
     /// Where the handshake is still under way.
     handshake: Option<Handshake>,
+    connected: Connected,
 }
 
 /// A handshake that goes on while requests in early data are served.
@@ -156,7 +160,7 @@ struct Handshake {
 impl Arrived {
     /// Finishes the handshake, in time and while it has its place; or waits until early data may come, if that is taken and
     /// the client has proven its address before.
-    async fn open(self, budget: &ListenerBudget) -> Result<Opened, Failed> {
+    async fn open(self, budget: &Arc<ListenerBudget>) -> Result<Opened, Failed> {
         let Self { incoming, config, settings, mut seat, local } = self;
         let within = settings.head_timeout;
         let gave_way = || {
@@ -170,6 +174,12 @@ impl Arrived {
         let connecting = incoming.accept_with(config)?;
         let connected = seat.hold(timeout(within, connect(connecting, serves_early))).await.map_err(|_| gave_way())?;
         let (quic, done) = connected.map_err(|_| Failed::Late)??;
+        // Counted from here on: an address that may be forged takes nobody's place.
+        let connected = budget.connect();
+        if budget.connections() > settings.max_connections {
+            quic.close(varint(Code::H3_EXCESSIVE_LOAD), b"");
+            return Err(Failed::Full);
+        }
         let handshake = done.map(|done| Handshake { seat, done });
         let told = quic.handshake_data().and_then(Told::read);
         let (server_name, early) = told.map_or((None, None), |told| (told.server_name, told.early));
@@ -182,7 +192,7 @@ impl Arrived {
             peer: certificates.map(|chain| peer_identity(&chain)).transpose()?,
         };
         let info = ConnectionInfo::paced(details, settings.pace);
-        Ok(Opened { quic, info, settings, early: early.filter(|early| early.is_taken()), handshake })
+        Ok(Opened { quic, info, settings, early: early.filter(|early| early.is_taken()), handshake, connected })
     }
 }
 
@@ -205,7 +215,7 @@ async fn connect(
 
 impl Opened {
     async fn serve<S: ExchangeService>(self, service: S, end: End, budget: Arc<ListenerBudget>) {
-        let Self { quic, info, settings, early, handshake } = self;
+        let Self { quic, info, settings, early, handshake, connected: _connected } = self;
         let within = settings.head_timeout;
         let serving = Serving { info, settings, service, end, budget: Arc::clone(&budget), alternative: None };
         let served = super::serve(quic.clone(), early, serving);

@@ -31,6 +31,9 @@ pub(super) struct Sending {
     stream: quinn::SendStream,
     writing: Option<WriteBuf<Bytes>>,
     side: Arc<Side>,
+    link: Arc<Link>,
+    /// What is written waits to be taken.
+    is_waiting: bool,
     has_written: bool,
     is_over: bool,
 }
@@ -51,7 +54,15 @@ impl Request {
         let stopped = Box::pin(send.stopped());
         link.arrives(Arrival { stream: id(send.id()), side: Arc::clone(&side), stopped });
         Self {
-            send: Sending { stream: send, writing: None, side: Arc::clone(&side), has_written: false, is_over: false },
+            send: Sending {
+                stream: send,
+                writing: None,
+                side: Arc::clone(&side),
+                link: Arc::clone(link),
+                is_waiting: false,
+                has_written: false,
+                is_over: false,
+            },
             recv: Receiving {
                 stream: recv,
                 watcher: request::Watcher::new(link.limits),
@@ -90,6 +101,7 @@ impl h3::quic::RecvStream for Receiving {
                 }
                 Err(error) => {
                     self.is_over = true;
+                    self.gives_up();
                     return Poll::Ready(Err(read_error(error)));
                 }
             }
@@ -118,7 +130,15 @@ impl Receiving {
         Ok(())
     }
 
+    /// A request that is cut after somebody began to work on it costs as much as one that is given up.
+    fn gives_up(&self) {
+        if !self.side.is_answered() {
+            self.room.link().count_reset(&self.side);
+        }
+    }
+
     fn fails(&mut self, fault: request::Fault) -> StreamErrorIncoming {
+        self.gives_up();
         match fault {
             request::Fault::Cut => self.room.link().close(Code::H3_FRAME_ERROR, &fault.to_string()),
             request::Fault::Idle => h3::quic::RecvStream::stop_sending(self, Code::H3_EXCESSIVE_LOAD.value()),
@@ -144,8 +164,14 @@ impl Drop for Receiving {
 impl h3::quic::SendStream<Bytes> for Sending {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         while let Some(writing) = self.writing.as_mut().filter(|writing| writing.has_remaining()) {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, writing.chunk())).map_err(write_error)?;
+            let polled = Pin::new(&mut self.stream).poll_write(cx, writing.chunk());
+            if polled.is_pending() != self.is_waiting {
+                self.is_waiting = !self.is_waiting;
+                self.link.waits(self.is_waiting);
+            }
+            let written = ready!(polled).map_err(write_error)?;
             writing.advance(written);
+            self.link.took(written);
             self.has_written = true;
         }
         self.writing = None;
@@ -178,6 +204,9 @@ impl h3::quic::SendStream<Bytes> for Sending {
 impl Drop for Sending {
     /// What `h3` answers itself, before anybody serves the request, it does not finish.
     fn drop(&mut self) {
+        if self.is_waiting {
+            self.link.waits(false);
+        }
         if self.is_over {
             return;
         }

@@ -25,7 +25,7 @@ use crate::tls::{ClientCertificates, EgressTls};
 use tokio_util::sync::CancellationToken;
 
 /// A listener on loopback for HTTP/3 alone.
-struct Server {
+pub(super) struct Server {
     address: SocketAddr,
     roots: rustls::RootCertStore,
     end: End,
@@ -34,7 +34,7 @@ struct Server {
     task: JoinHandle<()>,
 }
 
-fn start<S: ExchangeService>(service: S, settings: Settings) -> Server {
+pub(super) fn start<S: ExchangeService>(service: S, settings: Settings) -> Server {
     let validity = Validity { from: SystemTime::now(), lifetime: Duration::from_secs(3600) };
     let authority = Authority::create("test", validity).unwrap();
     let credentials = authority.responder(&["edge.test".to_owned()], validity).unwrap().credentials().unwrap();
@@ -57,13 +57,13 @@ fn start<S: ExchangeService>(service: S, settings: Settings) -> Server {
     Server { address, roots, end, current, budget, task: tokio::spawn(endpoint.run(accept)) }
 }
 
-fn serve<S: ExchangeService>(service: S) -> Server {
+pub(super) fn serve<S: ExchangeService>(service: S) -> Server {
     start(service, Settings::default())
 }
 
 /// A client on `h3`, and its QUIC, on which it can break every rule.
-struct Client {
-    quic: quinn::Connection,
+pub(super) struct Client {
+    pub(super) quic: quinn::Connection,
     http: SendRequest<h3_quinn::OpenStreams, Bytes>,
     driver: JoinHandle<h3::error::ConnectionError>,
     _endpoint: quinn::Endpoint,
@@ -71,7 +71,7 @@ struct Client {
 
 impl Server {
     /// A connection on which nothing is said yet.
-    async fn quic(&self) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
+    pub(super) async fn quic(&self) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
         let mut tls = rustls::ClientConfig::builder_with_provider(crate::tls::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
@@ -85,7 +85,7 @@ impl Server {
         Ok((endpoint, quic))
     }
 
-    async fn connect(&self) -> Client {
+    pub(super) async fn connect(&self) -> Client {
         let (endpoint, quic) = self.quic().await.unwrap();
         let (mut driver, http) = h3::client::new(h3_quinn::Connection::new(quic.clone())).await.unwrap();
         let driver = tokio::spawn(async move { poll_fn(|cx| driver.poll_close(cx)).await });
@@ -108,14 +108,14 @@ impl Client {
     }
 
     /// A whole exchange without a request body.
-    async fn get(&mut self, path: &str) -> (Response<()>, Bytes) {
+    pub(super) async fn get(&mut self, path: &str) -> (Response<()>, Bytes) {
         let mut exchange = self.send(get(path)).await;
         exchange.finish().await.unwrap();
         read(&mut exchange).await
     }
 
     /// Sends these bytes on a stream of its own, and its end.
-    async fn raw(&self, bytes: &[u8]) -> (quinn::SendStream, quinn::RecvStream) {
+    pub(super) async fn raw(&self, bytes: &[u8]) -> (quinn::SendStream, quinn::RecvStream) {
         let (mut send, recv) = self.quic.open_bi().await.unwrap();
         send.write_all(bytes).await.unwrap();
         send.finish().unwrap();
@@ -124,7 +124,7 @@ impl Client {
 }
 
 /// The code with which the server ends the connection.
-async fn closed(quic: &quinn::Connection) -> u64 {
+pub(super) async fn closed(quic: &quinn::Connection) -> u64 {
     match timeout(PATIENCE, quic.closed()).await.expect("the connection is ended") {
         quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into(),
         other => panic!("{other}"),
@@ -154,7 +154,7 @@ async fn collect(exchange: &mut Exchange) -> Result<Bytes, h3::error::StreamErro
 }
 
 /// What is left of a stream.
-async fn rest(mut recv: quinn::RecvStream) -> Result<Vec<u8>, quinn::ReadToEndError> {
+pub(super) async fn rest(mut recv: quinn::RecvStream) -> Result<Vec<u8>, quinn::ReadToEndError> {
     timeout(PATIENCE, recv.read_to_end(1 << 20)).await.expect("the stream ends")
 }
 
@@ -173,7 +173,7 @@ fn status(bytes: &[u8]) -> String {
 }
 
 /// HEADERS with GET, https, /, :authority edge.test, and what follows.
-fn head(more: &[u8]) -> Vec<u8> {
+pub(super) fn head(more: &[u8]) -> Vec<u8> {
     let section = [b"\0\0\xd1\xd7\xc1\x50\x09edge.test", more].concat();
     [&[1, 0x40 | (section.len() >> 8) as u8, section.len() as u8][..], &section].concat()
 }

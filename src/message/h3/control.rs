@@ -8,9 +8,12 @@ use crate::message::h3::frame::{
     CANCEL_PUSH, Collector, DATA, GOAWAY, HEADERS, Header, MAX_PUSH_ID, PUSH_PROMISE, RESERVED, SETTINGS, UNEXPECTED,
     frame, varint,
 };
+use crate::message::h3::instructions::{Broken, Instructions, Stream};
 
-/// The type of a control stream. RFC 9114 section 6.2.1
+/// The types of streams that mean something. RFC 9114 section 6.2.1, RFC 9204 section 4.2
 const CONTROL: u64 = 0x0;
+const ENCODER: u64 = 0x2;
+const DECODER: u64 = 0x3;
 /// Longest SETTINGS, bytes: room for some hundred of them.
 const MAX_SETTINGS: u64 = 4 * 1024;
 /// So many bytes that are skipped cost as much as a frame.
@@ -25,6 +28,23 @@ pub enum Fault {
     /// H3_FRAME_ERROR. RFC 9114 section 7.1
     #[error("a frame of the control stream is longer or shorter than what is in it")]
     Length,
+    /// QPACK_ENCODER_STREAM_ERROR. RFC 9204 section 6
+    #[error("the encoder fills a dynamic table that there is not")]
+    Encoder,
+    /// QPACK_DECODER_STREAM_ERROR. RFC 9204 section 6
+    #[error("the decoder acknowledges what was not sent")]
+    Decoder,
+}
+
+/// What a stream is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The client's encoder: nobody but the watcher has to read it.
+    Encoder,
+    /// The client's decoder, likewise.
+    Decoder,
+    /// Anything else, for its reader to judge.
+    Other,
 }
 
 /// Watches one stream of one direction.
@@ -34,6 +54,7 @@ pub struct Watcher {
     header: Collector,
     payload: BytesMut,
     passed: VecDeque<Bytes>,
+    kind: Option<Kind>,
     cost: u32,
     skipped: usize,
 }
@@ -49,7 +70,9 @@ enum State {
     Payload(u64, usize),
     /// So many bytes that nobody reads.
     Skip(u64),
-    /// All goes on: it is no control stream.
+    /// Instructions of QPACK.
+    Qpack(Instructions),
+    /// All goes on: it means nothing.
     Pass,
     /// What comes is thrown away.
     Over,
@@ -66,7 +89,7 @@ impl Watcher {
                 State::Type => match self.header.integer(&mut bytes) {
                     Some((kind, encoded)) => {
                         self.passed.push_back(encoded);
-                        self.state = if kind == CONTROL { State::Header } else { State::Pass };
+                        self.begin_stream(kind);
                     }
                     None => return Ok(()),
                 },
@@ -85,6 +108,11 @@ impl Watcher {
                     bytes.advance(skipped);
                     self.skip(left, skipped);
                 }
+                State::Qpack(mut instructions) => {
+                    let read = instructions.push(&std::mem::take(&mut bytes), &mut self.cost);
+                    self.state = State::Qpack(instructions);
+                    read.map_err(|Broken| self.broken())?;
+                }
                 State::Pass => self.passed.push_back(std::mem::take(&mut bytes)),
                 State::Over => return Ok(()),
             }
@@ -97,9 +125,27 @@ impl Watcher {
         self.passed.pop_front()
     }
 
+    /// What the stream is for, once that is known.
+    pub fn kind(&self) -> Option<Kind> {
+        self.kind
+    }
+
     /// How much work came since this was asked, in frames.
     pub fn take_cost(&mut self) -> u32 {
         std::mem::take(&mut self.cost)
+    }
+
+    fn begin_stream(&mut self, kind: u64) {
+        (self.kind, self.state) = match kind {
+            CONTROL => (Some(Kind::Other), State::Header),
+            ENCODER => (Some(Kind::Encoder), State::Qpack(Instructions::new(Stream::Encoder))),
+            DECODER => (Some(Kind::Decoder), State::Qpack(Instructions::new(Stream::Decoder))),
+            _ => (Some(Kind::Other), State::Pass),
+        };
+    }
+
+    fn broken(&self) -> Fault {
+        if self.kind == Some(Kind::Encoder) { Fault::Encoder } else { Fault::Decoder }
     }
 
     fn begin(&mut self, Header { kind, length }: Header) -> Result<(), Fault> {

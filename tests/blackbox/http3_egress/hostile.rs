@@ -2,14 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::site;
+use super::{cloud, site};
+use crate::support::eventually::eventually;
 use crate::support::http3::{Http3, request, request_with, wait};
-use crate::support::site::{NODE, Transport, over_each_transport};
+use crate::support::raw_target::RawTarget;
+use crate::support::site::{Edge, NODE, Site, Transport, over_each_transport};
 
 over_each_transport!(
     a_bad_request_costs_its_stream_and_never_reaches_the_target,
     host_and_authority_are_reconciled,
     connect_gets_the_answer_that_it_gets_over_http_2,
+    floods_hold_little_and_leave_others_alone,
+    connections_over_tcp_and_udp_are_counted_together,
 );
 
 /// A head that is good but for `more`, which stands behind the pseudo-fields.
@@ -126,4 +130,62 @@ async fn connect_gets_the_answer_that_it_gets_over_http_2(transport: Transport) 
     ];
     let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
     assert_eq!((client.answer("plain").await.status(), client.answer("extended").await.status()), (501, 426));
+}
+
+/// The code of a connection that is cut for what it asks for. RFC 9114 section 8.1
+const EXCESSIVE_LOAD: u64 = 0x107;
+
+async fn floods_hold_little_and_leave_others_alone(transport: Transport) {
+    let site = site(transport).await;
+    let before = site.responder.0.memory();
+    let mut attackers = Vec::new();
+    for (kind, times) in [("bombs", 100), ("heads", 200), ("encoder", 1000), ("resets", 2000)] {
+        let steps = vec![
+            json!({ "do": "flood", "name": kind, "kind": kind, "times": times }),
+            // What is not cut is looked at while it is open.
+            request("beside", "GET", "/bytes/10"),
+            wait("beside"),
+        ];
+        let Some(attacker) = Http3::start(site.egress(), &site.folder, steps) else { return };
+        attackers.push((kind, attacker));
+    }
+    let honest = vec![request("honest", "GET", "/bytes/100000"), wait("honest")];
+    let honest = Http3::start(site.egress(), &site.folder, honest).unwrap();
+    assert!(honest.answer("honest").await.is_whole());
+    for (kind, attacker) in &attackers {
+        let answer = attacker.answer("beside").await;
+        let is_cut = matches!(*kind, "encoder" | "resets");
+        let closed = if is_cut { EXCESSIVE_LOAD.into() } else { Value::Null };
+        assert_eq!((&answer.0["closed"], answer.is_whole()), (&closed, !is_cut), "{kind}: {answer:?}");
+    }
+    let held = site.responder.0.memory().saturating_sub(before);
+    assert!(held < 32 << 20, "{held} bytes");
+}
+
+async fn connections_over_tcp_and_udp_are_counted_together(transport: Transport) {
+    let target = RawTarget::new().await;
+    let service = format!("{{ name: web, match: {{}}, target: \"http://{}\" }}", target.address());
+    let cloud = cloud().egress("limits", "{ connections: 1 }").egress("http3", "true");
+    let site = Site::with(cloud, Edge::new(transport).service(&service)).await;
+    let steps = vec![request("a", "GET", "/udp"), wait("a")];
+    let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
+    let (mut peer, asked) = target.accept().await;
+    assert!(asked.starts_with("get /udp "), "{asked}");
+    // The next one waits, over TCP, until there is room.
+    let waiting = tokio::net::TcpStream::connect(site.egress()).await.unwrap();
+    eventually("the listener to be full", async || {
+        (site.responder.0.metric("adit_listener_limits_total{listener=\"egress\",limit=\"full\"}").await > 0)
+            .then_some(())
+    })
+    .await;
+    peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+    assert_eq!(client.answer("a").await.text(), "hi");
+    // It has left, and its place is taken: one over UDP is refused now.
+    let over_udp = async || {
+        let client = Http3::start(site.egress(), &site.folder, vec![json!({ "do": "mark" })]).unwrap();
+        client.first().await["did"] == "mark"
+    };
+    eventually("the one over TCP to be let in", async || (!over_udp().await).then_some(())).await;
+    drop(waiting);
+    eventually("room over UDP", async || over_udp().await.then_some(())).await;
 }

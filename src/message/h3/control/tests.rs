@@ -25,7 +25,7 @@ fn known_frames_go_on_whole_and_unknown_ones_do_not() {
 
 #[test]
 fn other_streams_go_on_as_they_are() {
-    for kind in [&[2][..], &[3], &[0x40, 0x54], &[0x21]] {
+    for kind in [&[1][..], &[0x40, 0x54], &[0x21]] {
         let stream = [kind, b"\0\0\0anything"].concat();
         assert_eq!(passed(&stream, 3), (stream.clone(), Ok(())));
     }
@@ -53,4 +53,20 @@ fn work_is_counted_by_frames_and_by_what_is_skipped() {
     let mut watcher = Watcher::default();
     watcher.push([&[0][..], &put(4, &[]), &put(0x21, &[0; 4096]), &put(0x40, &[])].concat().into()).unwrap();
     assert_eq!((watcher.take_cost(), watcher.take_cost()), (3 + 4, 0));
+}
+
+#[test]
+fn what_qpack_says_is_read_here_and_only_its_type_goes_on() {
+    let read = |bytes: &[u8]| {
+        let mut watcher = Watcher::default();
+        let pushed = watcher.push(Bytes::copy_from_slice(bytes));
+        (pushed, watcher.kind(), watcher.take_cost(), watcher.pop())
+    };
+    let kind = |kind: &'static [u8]| Some(Bytes::from_static(kind));
+    assert_eq!(read(&[2, 0x20, 0x20]), (Ok(()), Some(Kind::Encoder), 2, kind(&[2])));
+    assert_eq!(read(&[3, 0x44]), (Ok(()), Some(Kind::Decoder), 1, kind(&[3])));
+    assert_eq!(read(&[2, 0xc1, 0]).0, Err(Fault::Encoder));
+    assert_eq!(read(&[3, 0x80]).0, Err(Fault::Decoder));
+    assert_eq!(read(&[0x40]).1, None);
+    assert_eq!(read(&[0]).1, Some(Kind::Other));
 }
