@@ -8,6 +8,7 @@
 
 mod accept;
 mod arrival;
+mod asking;
 mod body;
 mod control;
 mod credit;
@@ -26,6 +27,7 @@ mod state;
 pub mod tcp;
 mod tied;
 mod tunnel;
+mod unwritten;
 
 pub use accept::{AcceptError, Claimant, Incoming, Missing, Pending, Prepared};
 pub use arrival::{Accept, Arrival, FlowArrival, HttpArrival, RawArrival, Responder, StreamRefusal, TunnelFacts};

@@ -98,7 +98,7 @@ async fn drive<T, S>(
         tokio::select! {
             biased;
             _ = exchanges.join_next(), if !is_quiet => {}
-            accepted = cork.run(recording(connection.accept(), &malformed, serving)) => match accepted {
+            accepted = cork.next(recording(connection.accept(), &malformed, serving)) => match accepted {
                 Some(Ok((request, respond))) => {
                     exchanges.spawn(exchange(Arc::clone(&served), request, respond));
                 }

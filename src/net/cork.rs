@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes that are held at most; what goes beyond is written at once. It is what rustls takes in one piece: four full
 /// records.
 const MAX_HELD_BYTES: usize = 64 * 1024;
+/// Bytes that are read before the connection looks at what they bring.
+const MOST_READ_BYTES: usize = 64 * 1024;
 /// A buffer of this size is kept however little passes, bytes.
 const KEPT_BYTES: usize = 4 * 1024;
 
@@ -37,6 +39,8 @@ struct Stream<T> {
     /// What the stream below took so far.
     passed: u64,
     is_corked: bool,
+    /// How much is read before what was read is looked at; `None` while that is not asked for.
+    room: Option<usize>,
     /// Why the last words could not be written; told to the next one who writes.
     failure: Option<io::Error>,
 }
@@ -44,7 +48,8 @@ struct Stream<T> {
 impl<T: AsyncWrite + Unpin> Corked<T> {
     /// Puts a cork on a stream.
     pub fn new(io: T) -> (Self, Cork<T>) {
-        let stream = Stream { io, held: Vec::new(), written: 0, passed: 0, is_corked: false, failure: None };
+        let stream =
+            Stream { io, held: Vec::new(), written: 0, passed: 0, is_corked: false, room: None, failure: None };
         let shared = Arc::new(Mutex::new(stream));
         (Self(Arc::clone(&shared)), Cork(shared))
     }
@@ -74,6 +79,24 @@ impl<T: AsyncWrite + Unpin> Cork<T> {
         })
         .await
     }
+
+    /// As [`Cork::run`], for a future that drives the connection until it has something for its caller. As long as it has
+    /// more of that, nothing is read: a connection as such reads all that there is before it looks at what it has, and of a
+    /// peer that sends without a pause it would gather without bound.
+    pub async fn next<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let next = poll_fn(|cx| {
+            lock(&self.0).room.get_or_insert(MOST_READ_BYTES);
+            loop {
+                let polled = future.as_mut().poll(cx);
+                let was_full = lock(&self.0).make_room(polled.is_pending());
+                if polled.is_ready() || !was_full {
+                    return polled;
+                }
+            }
+        });
+        self.run(next).await
+    }
 }
 
 fn lock<T>(stream: &Mutex<Stream<T>>) -> MutexGuard<'_, Stream<T>> {
@@ -91,6 +114,11 @@ impl<T: AsyncWrite + Unpin> Stream<T> {
             self.failure = Some(error);
             cx.waker().wake_by_ref();
         }
+    }
+
+    /// Lets more be read, if there is nothing to be taken first. Whether it had stopped.
+    fn make_room(&mut self, is_empty: bool) -> bool {
+        self.room.replace(if is_empty { MOST_READ_BYTES } else { 0 }) == Some(0)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -145,7 +173,16 @@ impl<T: AsyncWrite + Unpin> Stream<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut lock(&self.0).io).poll_read(cx, into)
+        let mut stream = lock(&self.0);
+        if stream.room == Some(0) {
+            // Whoever has set it polls again at once.
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        let polled = Pin::new(&mut stream.io).poll_read(cx, into);
+        let read = into.filled().len() - before;
+        stream.room = stream.room.map(|room| room.saturating_sub(read));
+        polled
     }
 }
 

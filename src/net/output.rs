@@ -14,6 +14,8 @@ const MAX_COPIED: usize = 4 * 1024;
 const MAX_SLICES: usize = 32;
 /// A larger buffer is not kept by an idle connection.
 const MAX_KEPT: usize = 16 * 1024;
+/// One that is larger is not kept by a connection whose other end may think for long about what was in it.
+const MAX_KEPT_SENT: usize = 8 * 1024;
 
 #[derive(Debug, Default)]
 pub(crate) struct Output {
@@ -117,6 +119,7 @@ impl Output {
         self.sent += flat;
         if self.sent == self.flat.len() {
             self.flat.clear();
+            self.flat.shrink_to(MAX_KEPT_SENT);
             self.sent = 0;
         }
         self.advance_pieces(length - flat);

@@ -47,6 +47,23 @@ pub const RAW_PATIENCE: Duration = Duration::from_secs(300);
 /// tunnel that hold as much.
 pub const UNWATCHED_BODY: u64 = 4 << 10;
 
+/// Bytes of request heads that an initiator holds for one tunnel, each with [`FIELD_COST`] for each of its fields: those
+/// that are not whole, and those whose answer has not begun. spec: SE-15
+pub const HEADS_OF_TUNNEL: u64 = 12 << 20;
+/// What a field costs beside its bytes, in a table of fields. spec: SE-15
+pub const FIELD_COST: usize = 128;
+/// Exchanges that a new tunnel may make its initiator begin at once. spec: SE-16
+pub const ASKED_AT_ONCE: u32 = 1_024;
+/// The most that begin at once on one whose answers are taken: all that it may have. spec: SE-16
+pub const ASKED_AT_MOST: u32 = 4_096;
+/// Answers of which nothing is taken, beyond which none begins by time alone. spec: SE-16
+pub const UNTAKEN_ANSWERS: u32 = 256;
+/// Exchanges under way on a tunnel from which on heads are copied out of the memory that they were received in, all of
+/// which they keep. spec: SE-15
+pub const HEADS_IN_PLACE: u32 = 256;
+/// Bytes of bodies that wait in HTTP/2 to be written on one tunnel over TCP. spec: SE-17
+pub const UNWRITTEN_BYTES: usize = 8 << 20;
+
 /// Control frames that an HTTP/2 peer may send at once: all that are neither DATA with bytes nor HEADERS. spec: SE-13
 pub const CONTROL_FRAME_BURST: u32 = 10_000;
 /// Control frames a second that it may send for nothing. spec: SE-13

@@ -1,6 +1,8 @@
 //! What arrives on the initiator's end of a tunnel, and the trait of whoever takes it.
 
+mod detached;
 mod origin;
+mod taking;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -19,10 +21,12 @@ use crate::transport::credit::Ledger;
 use crate::transport::error::SendError;
 use crate::transport::flow::Flow;
 use crate::transport::raw::RawStream;
-use crate::transport::state::{FlowCount, InFlight};
+use crate::transport::state::{Arriving, FlowCount, InFlight};
 use crate::transport::{quic, tcp};
 
+use self::detached::hold;
 pub use self::origin::{StreamRefusal, TunnelFacts};
+use self::taking::Taking;
 
 /// Takes what arrives through a tunnel, each arrival in a task of its own.
 pub trait Accept: Clone + Send + Sync + 'static {
@@ -203,13 +207,48 @@ pub struct HttpArrival {
 pub struct Responder {
     half: Half,
     /// Held until the response is out: the exchange counts as under way.
-    in_flight: InFlight,
+    arriving: Arriving,
 }
 
 #[derive(Debug)]
 enum Half {
     Quic(quic::Responder),
     Tcp(tcp::Responder),
+}
+
+impl Half {
+    fn interim(&mut self, response: Response<()>) {
+        let status = response.status();
+        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
+            match self {
+                Self::Quic(responder) => responder.interim(response),
+                Self::Tcp(responder) => responder.interim(response),
+            }
+        }
+    }
+
+    /// From here on the request counts as processed. The future resolves when the responder has stopped the stream.
+    fn begin(&mut self) -> Option<impl Future<Output = SendError> + Send + 'static + use<>> {
+        match self {
+            Self::Quic(responder) => Some(responder.begin()),
+            Self::Tcp(responder) => {
+                responder.begin();
+                None
+            }
+        }
+    }
+
+    /// Ready once the responder does not want the answer any more.
+    fn poll_cancelled(
+        &mut self,
+        stopped: Option<Pin<&mut impl Future<Output = SendError>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        match self {
+            Self::Quic(responder) => responder.poll_cancelled(stopped, cx),
+            Self::Tcp(responder) => responder.poll_cancelled(cx),
+        }
+    }
 }
 
 /// A response of which the head is on its way.
@@ -226,38 +265,37 @@ impl Sending {
 }
 
 impl Responder {
-    pub(super) const fn quic(responder: quic::Responder, in_flight: InFlight) -> Self {
-        Self { half: Half::Quic(responder), in_flight }
+    pub(super) const fn quic(responder: quic::Responder, arriving: Arriving) -> Self {
+        Self { half: Half::Quic(responder), arriving }
     }
 
-    pub(super) const fn tcp(responder: tcp::Responder, in_flight: InFlight) -> Self {
-        Self { half: Half::Tcp(responder), in_flight }
+    pub(super) const fn tcp(responder: tcp::Responder, arriving: Arriving) -> Self {
+        Self { half: Half::Tcp(responder), arriving }
     }
 
     /// The ledger of that tunnel.
     pub(super) fn credit(&self) -> &Ledger {
-        self.in_flight.tunnel().credit()
+        self.arriving.tunnel().credit()
+    }
+
+    /// Counts the head of the request among those that are held. `false`: it has to be refused. spec: SE-15
+    pub(super) fn hold(&mut self, head: &mut request::Parts) -> bool {
+        hold(head, &mut self.arriving)
     }
 
     /// The tunnel that the request came through.
     pub fn tunnel(&self) -> TunnelFacts<'_> {
-        TunnelFacts::new(self.in_flight.tunnel())
+        TunnelFacts::new(self.arriving.tunnel())
     }
 
     /// Sends an interim response (1xx without 101) as soon as the stream takes it; others, and those that a responder who
     /// does not read leaves no room for, are dropped.
     pub fn interim(&mut self, response: Response<()>) {
-        let status = response.status();
-        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
-            match &mut self.half {
-                Half::Quic(responder) => responder.interim(response),
-                Half::Tcp(responder) => responder.interim(response),
-            }
-        }
+        self.half.interim(response);
     }
 
-    /// Does the work on the request, and sends what `interim` brings meanwhile. `None`: the responder has cancelled the
-    /// request or is gone, and the work should be dropped at once.
+    /// Does the work on the request when its turn has come, and sends what `interim` brings meanwhile. `None`: the responder
+    /// has cancelled the request or is gone, and the work should be dropped at once.
     ///
     /// # Cancel safety
     /// Cancel safe, as far as the work is.
@@ -266,33 +304,27 @@ impl Responder {
         mut work: Pin<&mut F>,
         mut interim: impl FnMut(&mut Context<'_>) -> Poll<Response<()>>,
     ) -> Option<F::Output> {
-        let mut stopped = pin!(self.begin());
-        poll_fn(|cx| {
+        let mut stopped = pin!(self.half.begin());
+        let mut turn = self.arriving.ask();
+        let driven = poll_fn(|cx| {
+            if turn.as_mut().is_some_and(|turn| turn.as_mut().as_mut().poll(cx).is_pending()) {
+                return self.half.poll_cancelled(stopped.as_mut().as_pin_mut(), cx).map(|()| None);
+            }
+            if turn.take().is_some() {
+                self.arriving.begin();
+            }
             let done = work.as_mut().poll(cx);
             while let Poll::Ready(response) = interim(cx) {
-                self.interim(response);
+                self.half.interim(response);
             }
             if let Poll::Ready(done) = done {
                 return Poll::Ready(Some(done));
             }
-            match &mut self.half {
-                Half::Quic(responder) => responder.poll_cancelled(stopped.as_mut().as_pin_mut(), cx),
-                Half::Tcp(responder) => responder.poll_cancelled(cx),
-            }
-            .map(|()| None)
+            self.half.poll_cancelled(stopped.as_mut().as_pin_mut(), cx).map(|()| None)
         })
-        .await
-    }
-
-    /// From here on the request counts as processed. The future resolves when the responder has stopped the stream.
-    fn begin(&mut self) -> Option<impl Future<Output = SendError> + Send + 'static + use<>> {
-        match &mut self.half {
-            Half::Quic(responder) => Some(responder.begin()),
-            Half::Tcp(responder) => {
-                responder.begin();
-                None
-            }
-        }
+        .await;
+        self.arriving.drop_head();
+        driven
     }
 
     /// Sends the response to its end, or resets the stream. A body that does not end with the request's task ends with it:
@@ -328,7 +360,7 @@ impl Responder {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let Self { half, in_flight } = self;
+        let Self { half, arriving } = self;
         // Outside the future, which would otherwise hold the head too.
         let mut sending = match half {
             Half::Quic(responder) => {
@@ -339,13 +371,17 @@ impl Responder {
                 Err(error) => Sending::failed(error),
             },
         };
+        let mut taking = Taking::new(body, arriving);
         async move {
-            let _counted = &in_flight;
-            match &mut sending {
-                Sending::Quic(responding) => responding.run(body).await,
-                Sending::Tcp(stream) => tcp::send_response_body(stream, in_flight.tunnel().peer_limits(), body).await,
+            let outcome = match &mut sending {
+                Sending::Quic(responding) => responding.run(Pin::new(&mut taking)).await,
+                Sending::Tcp(stream) => tcp::send_response_body(stream, taking.tunnel(), Pin::new(&mut taking)).await,
                 Sending::Over(outcome) => std::mem::replace(outcome, Ok(())),
+            };
+            if outcome.is_ok() {
+                taking.taken();
             }
+            outcome
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,10 +17,12 @@ use crate::protocol::handshake::{PeerLimits, Service};
 use crate::protocol::limits::DEFAULT_FLOWS;
 use crate::protocol::stream::StreamType;
 use crate::registry::Health;
+use crate::transport::asking::{Asked, Asking};
 use crate::transport::credit::Ledger;
 use crate::transport::error::{OpenError, TunnelLost};
 use crate::transport::kind::TransportKind;
 use crate::transport::settings::MAX_STREAMS;
+use crate::transport::unwritten::Unwritten;
 
 /// How long a new stream waits for room, beside some round trips, while no other gets any.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
@@ -149,6 +151,10 @@ pub(crate) struct TunnelState {
     flows: AtomicU32,
     /// What its streams hold unread.
     credit: Ledger,
+    /// What its peer asks, at an initiator.
+    asking: Asking,
+    /// What waits to be written, over TCP.
+    unwritten: Arc<Unwritten>,
 }
 
 impl TunnelState {
@@ -184,6 +190,8 @@ impl TunnelState {
             refused_types: AtomicU8::new(0),
             flows: AtomicU32::new(0),
             credit: Ledger::default(),
+            asking: Asking::new(),
+            unwritten: Arc::default(),
         };
         state.replace_peer_limits(peer_limits);
         Arc::new(state)
@@ -192,6 +200,16 @@ impl TunnelState {
     /// The ledger of what its streams hold unread.
     pub(super) const fn credit(&self) -> &Ledger {
         &self.credit
+    }
+
+    /// What HTTP/2 takes of answers is taken only when so many bytes are written. spec: SE-16
+    pub(super) fn count_written(&self, written: Arc<AtomicU64>) {
+        self.asking.count_written(written);
+    }
+
+    /// The room for what waits in HTTP/2 to be written.
+    pub(super) const fn unwritten(&self) -> &Arc<Unwritten> {
+        &self.unwritten
     }
 
     /// What the peer takes by now.
@@ -543,6 +561,103 @@ impl Drop for InFlight {
         }
     }
 }
+
+/// The head of an exchange that is not whole.
+#[derive(Debug)]
+pub(super) struct Beginning<'a> {
+    tunnel: &'a TunnelState,
+    asked: Asked,
+}
+
+impl<'a> Beginning<'a> {
+    pub(super) fn new(tunnel: &'a TunnelState) -> Self {
+        Self { tunnel, asked: Asked::default() }
+    }
+
+    /// Counts so many bytes of it in all; `false`: it has to be refused. spec: SE-15
+    pub(super) fn hold(&mut self, bytes: usize) -> bool {
+        self.tunnel.asking.hold_head(&mut self.asked, bytes)
+    }
+}
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        self.tunnel.asking.leave(&mut self.asked);
+    }
+}
+
+/// An exchange under way at an initiator, and what it holds there.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    in_flight: InFlight,
+    asked: Asked,
+}
+
+impl Arriving {
+    pub(super) fn new(in_flight: InFlight) -> Self {
+        Self { in_flight, asked: Asked::default() }
+    }
+
+    /// The tunnel, for somebody who outlives the exchange.
+    pub(super) fn shared(&self) -> Arc<TunnelState> {
+        self.in_flight.shared()
+    }
+
+    /// The tunnel that it arrived through.
+    pub(crate) fn tunnel(&self) -> &TunnelState {
+        self.in_flight.tunnel()
+    }
+
+    /// Counts so many bytes of its head in all; `false`: it has to be refused. spec: SE-15
+    pub(super) fn hold_head(&mut self, bytes: usize) -> bool {
+        self.in_flight.0.asking.hold_head(&mut self.asked, bytes)
+    }
+
+    /// Begins to ask a target. `Some`: it has to wait for its turn. spec: SE-16
+    pub(super) fn ask(&mut self) -> Option<Turn> {
+        if self.in_flight.0.asking.try_ask(&mut self.asked) {
+            return None;
+        }
+        let tunnel = self.shared();
+        // Rare, and apart from the future of every exchange.
+        Some(Box::new(Box::pin(async move { tunnel.asking.turn().await })))
+    }
+
+    /// Its turn has come.
+    pub(super) const fn begin(&mut self) {
+        Asking::begin(&mut self.asked);
+    }
+
+    /// There is an answer, or none will be: the head is not needed any more.
+    pub(super) fn drop_head(&mut self) {
+        self.in_flight.0.asking.drop_head(&mut self.asked);
+    }
+
+    /// The first piece of the answer is there.
+    pub(super) fn given(&mut self) {
+        self.in_flight.0.asking.given(&mut self.asked);
+    }
+
+    /// Whether it waits to be taken.
+    pub(super) fn is_given(&self) -> bool {
+        Asking::is_given(&self.asked)
+    }
+
+    /// The peer has taken it, or an answer without any.
+    pub(super) fn taken(&mut self) {
+        self.in_flight.0.asking.taken(&mut self.asked);
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.in_flight.0.asking.leave(&mut self.asked);
+    }
+}
+
+/// The wait of an exchange that has to ask later.
+#[allow(clippy::type_complexity, reason = "one word in the future of every exchange instead of two")]
+pub(super) type Turn = Box<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 #[cfg(test)]
 mod tests {

@@ -80,6 +80,19 @@ impl ReadHalf {
     }
 }
 
+impl ReadHalf {
+    /// Ready when there may be news of the target, for the caller's next read to find out.
+    pub(super) fn poll_news(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let ready = match self {
+            Self::Tcp(half) => half.as_ref().poll_read_ready(cx),
+            Self::Unix(half) => half.as_ref().poll_read_ready(cx),
+            // What came may wait in TLS already.
+            Self::Tls(_) => return Poll::Ready(()),
+        };
+        ready.map(drop)
+    }
+}
+
 impl WriteHalf {
     /// As [`ReadHalf::end_on_drop`].
     pub(super) fn end_on_drop(&self) {

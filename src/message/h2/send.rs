@@ -92,6 +92,11 @@ pub trait Outlet: Sync {
 
     /// Puts a piece into the room that was taken for it. One without bytes needs none.
     fn put(&self, data: Bytes) -> Self::Data;
+
+    /// The most bytes of names and values, and the most fields, that the peer takes in trailers.
+    fn max_trailers(&self, terms: &Terms) -> (u32, u32) {
+        terms.max_trailers
+    }
 }
 
 /// As much as the windows allow.
@@ -200,7 +205,7 @@ where
             }
             Err(frame) => {
                 let trailers = frame.into_trailers().ok();
-                check_trailers(trailers.as_ref(), terms.max_trailers)?;
+                check_trailers(trailers.as_ref(), outlet.max_trailers(terms))?;
                 return end(outlet, stream, remaining, trailers);
             }
         }

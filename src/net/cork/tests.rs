@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
 
@@ -268,4 +268,33 @@ async fn reads_pass_through() {
     };
     let (answer, ()) = tokio::join!(asked, answered);
     assert_eq!(&answer, b"answer");
+}
+
+/// As a connection of HTTP/2 does: reads on as long as something comes, and hands out a byte only then.
+fn poll_byte(io: &mut Corked<DuplexStream>, read: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<u8> {
+    let mut bytes = [0; 1000];
+    loop {
+        let mut into = ReadBuf::new(&mut bytes);
+        match Pin::new(&mut *io).poll_read(cx, &mut into) {
+            Poll::Ready(read) => read.unwrap(),
+            Poll::Pending => return read.pop().map_or(Poll::Pending, Poll::Ready),
+        }
+        read.extend_from_slice(into.filled());
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_read_than_is_taken_of_a_peer_that_sends_without_a_pause() {
+    let (near, mut far) = duplex(1 << 20);
+    let (mut corked, cork) = Corked::new(near);
+    far.write_all(&[7; 1 << 20]).await.unwrap();
+    let mut read = Vec::new();
+    for _ in 0..1 << 20 {
+        assert_eq!(cork.next(poll_fn(|cx| poll_byte(&mut corked, &mut read, cx))).await, 7);
+        assert!(read.len() < MOST_READ_BYTES + 1000, "{}", read.len());
+    }
+    let waits = tokio::spawn(async move { cork.next(poll_fn(|cx| poll_byte(&mut corked, &mut read, cx))).await });
+    tokio::task::yield_now().await;
+    far.write_all(b"x").await.unwrap();
+    assert_eq!(waits.await.unwrap(), b'x', "it is woken");
 }

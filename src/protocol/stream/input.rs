@@ -77,6 +77,11 @@ impl Input {
         (taken > 0).then(|| self.chunk.split_to(taken))
     }
 
+    /// Bytes that are held of a header or a payload that is not whole.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.len()
+    }
+
     /// What is reserved for a frame that is not whole yet.
     #[cfg(test)]
     pub(super) fn held_capacity(&self) -> usize {

@@ -108,6 +108,11 @@ impl MessageReader {
         }
     }
 
+    /// Bytes that are held of a frame that is not whole.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.input.held_bytes()
+    }
+
     /// Whether the message is whole: its END was read.
     pub fn is_complete(&self) -> bool {
         self.place == Place::Ended

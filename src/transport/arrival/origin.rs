@@ -63,6 +63,11 @@ impl StreamRefusal {
         Self { cause: Cause::Quota, status: None, details: details.into() }
     }
 
+    /// The heads of all its exchanges are more than this end holds. spec: SE-15
+    pub(in crate::transport) fn heads() -> Self {
+        Self::full("the tunnel's requests that wait have heads of more bytes than may be held")
+    }
+
     /// What it sent breaks a rule, so it was reset.
     pub(in crate::transport) fn broken(error: &StreamError) -> Self {
         Self::reset(error.code(), error.to_string())

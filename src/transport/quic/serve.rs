@@ -30,7 +30,7 @@ use crate::transport::quic::service::{ServiceArrival, ServiceRecv};
 use crate::transport::quic::settings::Settings;
 use crate::transport::quic::streams::{MessageStream, SendHalf, poll_chunk};
 use crate::transport::serve::Refusing;
-use crate::transport::state::{InFlight, TunnelState};
+use crate::transport::state::{Arriving, Beginning, InFlight, TunnelState};
 
 /// How long a stream may take to say what it wants.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,7 +79,7 @@ fn take<A: Accept>(
     accept: A,
 ) -> impl Future<Output = ()> + Send + 'static + use<A> {
     async move {
-        let read = timeout(HEAD_TIMEOUT, opening(recv, stream.tunnel.limits)).await;
+        let read = timeout(HEAD_TIMEOUT, opening(recv, &stream.tunnel)).await;
         let arrival = match stream.arrival(read) {
             Ok(arrival) => arrival,
             Err(Some(not_taken)) => {
@@ -98,6 +98,8 @@ fn take<A: Accept>(
 enum Opening {
     Http(MessageStream, RequestHead, bool),
     Service(ServiceRecv, Open),
+    /// A head that there is no room for.
+    Refused,
 }
 
 /// A stream that is refused here.
@@ -127,6 +129,11 @@ impl NewStream {
         match read {
             Ok(Ok(Opening::Http(stream, head, end))) => self.http(stream, head, end),
             Ok(Ok(Opening::Service(recv, open))) => self.service(recv, open),
+            Ok(Ok(Opening::Refused)) => {
+                // Another tunnel may take it. spec: ER-3
+                self.send.reset(StreamCode::Rejected);
+                Err(Some(NotTaken::reset(self.tunnel, StreamRefusal::heads())))
+            }
             Ok(Err(BodyError::Protocol(error))) => {
                 debug!(%error, "a stream broke the protocol");
                 self.send.reset(error.code());
@@ -147,7 +154,7 @@ impl NewStream {
     fn http(self, stream: MessageStream, head: RequestHead, end: bool) -> Arrived {
         let is_head = head.method == http::Method::HEAD;
         let responder = Responder::new(self.send, is_head);
-        let responder = arrival::Responder::quic(responder, self.in_flight);
+        let responder = arrival::Responder::quic(responder, Arriving::new(self.in_flight));
         let protocol = head.protocol.as_deref().and_then(Protocol::new);
         if head.method == http::Method::CONNECT && protocol.is_none() {
             drop(stream);
@@ -186,7 +193,7 @@ impl NewStream {
 }
 
 /// Reads the first of a stream.
-async fn opening(mut recv: quinn::RecvStream, limits: Limits) -> Result<Opening, BodyError> {
+async fn opening(mut recv: quinn::RecvStream, tunnel: &Served) -> Result<Opening, BodyError> {
     let front = first(&mut recv).await?;
     if let Ok(Some(StreamType::Raw | StreamType::Flow)) = StreamType::of(&front) {
         let mut recv = ServiceRecv::behind(front, recv, ServiceReader::of_requests());
@@ -196,9 +203,10 @@ async fn opening(mut recv: quinn::RecvStream, limits: Limits) -> Result<Opening,
             _ => Err(BodyError::Reset(StreamCode::Protocol)),
         };
     }
-    let mut stream = MessageStream::behind(front, recv, Role::Request, limits);
-    let (head, end) = stream.request_head().await?;
-    Ok(Opening::Http(stream, head, end))
+    let mut stream = MessageStream::behind(front, recv, Role::Request, tunnel.limits);
+    let mut beginning = Beginning::new(&tunnel.state);
+    let head = stream.request_head(|held| beginning.hold(held)).await?;
+    Ok(head.map_or(Opening::Refused, |(head, end)| Opening::Http(stream, head, end)))
 }
 
 /// The first bytes of a stream, enough to tell its type unless it ends before.
@@ -225,7 +233,7 @@ fn request(
     (head, asked): (RequestHead, Option<Protocol>),
     end: bool,
     stream: MessageStream,
-    responder: arrival::Responder,
+    mut responder: arrival::Responder,
 ) -> Result<Arrival, StreamRefusal> {
     let RequestHead { method, scheme, authority, path, service, protocol: _, fields } = head;
     let Ok(uri) = uri(scheme, authority, path) else {
@@ -242,6 +250,10 @@ fn request(
     parts.method = method;
     parts.uri = uri;
     parts.headers = fields;
+    if !responder.hold(&mut parts) {
+        responder.reset(StreamCode::Rejected);
+        return Err(StreamRefusal::heads());
+    }
     if let Some(asked) = asked {
         parts.extensions.insert(asked);
     }

@@ -166,12 +166,17 @@ impl MessageStream {
         Poll::Ready(Err(error))
     }
 
-    /// The head of a request, and whether nothing follows. The first of the stream. Cancel safe.
-    pub(super) async fn request_head(&mut self) -> Result<(RequestHead, bool), BodyError> {
+    /// The head of a request, and whether nothing follows. The first of the stream. `hold` is told how much of it is held
+    /// while it is not whole; `None`: it said that this is too much. Cancel safe.
+    pub(super) async fn request_head(
+        &mut self,
+        mut hold: impl FnMut(usize) -> bool,
+    ) -> Result<Option<(RequestHead, bool)>, BodyError> {
         loop {
             match self.reader.request_head() {
-                Ok(Some(head)) => return Ok(head),
-                Ok(None) => {}
+                Ok(Some(head)) => return Ok(Some(head)),
+                Ok(None) if hold(self.reader.held_bytes()) => {}
+                Ok(None) => return Ok(None),
                 Err(error) => {
                     self.refuse(error.code());
                     return Err(error.into());

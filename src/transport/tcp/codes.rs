@@ -1,6 +1,7 @@
 //! What HTTP/2 says, in the words of a tunnel, and the other way round. spec: TB-7, TB-8
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
@@ -9,13 +10,13 @@ use http_body::Body;
 use crate::message::BoxError;
 use crate::message::fields::{FieldRules, is_forbidden, is_forbidden_in_trailers};
 use crate::message::h2::recv::RecvError;
-use crate::message::h2::send::{self, OnCut, Terms};
+use crate::message::h2::send::{self, ANY_TRAILERS, OnCut, Outlet, Terms};
 use crate::protocol::code::StreamCode;
-use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
 use crate::transport::error::{BodyError, SendError, TunnelLost, peer_text};
 use crate::transport::raw::RawError;
+use crate::transport::state::TunnelState;
 
 /// What the fields of a head are held to.
 pub(super) const fn head_rules(limits: Limits) -> FieldRules {
@@ -33,33 +34,67 @@ pub(super) const SOURCE_FAILED: Reason = Reason::INTERNAL_ERROR;
 /// Sends the body of a response to its end, or resets the stream behind what its source gave. spec: ST-38, TB-8
 pub(crate) fn send_response_body<'a, B>(
     stream: &'a mut SendStream<Bytes>,
-    limits: PeerLimits,
+    tunnel: Arc<TunnelState>,
     body: Pin<&'a mut B>,
 ) -> impl Future<Output = Result<(), SendError>> + use<'a, B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    send_body(stream, limits, body, OnCut::Deliver)
+    send_body(stream, tunnel, body, OnCut::Deliver)
+}
+
+/// What a body is held to, apart from trailers. Not in the future of an exchange, where they would be a part of its size.
+const DISCARDED: Terms = Terms {
+    declared: None,
+    stall_timeout: None,
+    max_trailers: ANY_TRAILERS,
+    reset: reset_code,
+    on_cut: OnCut::Discard,
+};
+const DELIVERED: Terms = Terms { on_cut: OnCut::Deliver, ..DISCARDED };
+
+fn reset_code(error: &send::SendError) -> Reason {
+    match error {
+        send::SendError::Trailers => Reason::ENHANCE_YOUR_CALM,
+        _ => SOURCE_FAILED,
+    }
+}
+
+/// Bodies leave through the room that their tunnel has for what is not written. spec: SE-17
+impl Outlet for Arc<TunnelState> {
+    type Data = Bytes;
+
+    fn try_reserve(&self, wanted: usize) -> Option<usize> {
+        self.unwritten().reserve(wanted)
+    }
+
+    fn freed(&self) -> impl Future<Output = ()> + Send {
+        self.unwritten().freed()
+    }
+
+    fn put(&self, data: Bytes) -> Bytes {
+        self.unwritten().put(data)
+    }
+
+    // spec: ER-10
+    fn max_trailers(&self, _: &Terms) -> (u32, u32) {
+        let limits = self.peer_limits();
+        (limits.head_bytes, limits.head_fields)
+    }
 }
 
 /// Sends a body to its end, or resets the stream.
 pub(super) async fn send_body<B>(
     stream: &mut SendStream<Bytes>,
-    limits: PeerLimits,
+    tunnel: Arc<TunnelState>,
     body: Pin<&mut B>,
     on_cut: OnCut,
 ) -> Result<(), SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    // spec: ER-10
-    let max_trailers = (limits.head_bytes, limits.head_fields);
-    let reset = |error: &send::SendError| match error {
-        send::SendError::Trailers => Reason::ENHANCE_YOUR_CALM,
-        _ => SOURCE_FAILED,
-    };
-    let terms = Terms { declared: None, stall_timeout: None, max_trailers, reset, on_cut };
-    Ok(send::send_body(stream, body, &terms).await?)
+    let terms = if on_cut == OnCut::Deliver { &DELIVERED } else { &DISCARDED };
+    Ok(send::send_body_through(&tunnel, stream, body, terms).await?)
 }
 
 impl From<send::SendError> for SendError {

@@ -178,6 +178,7 @@ impl Connected {
             hello.services.clone(),
         );
         state.note_rtt(started.elapsed());
+        state.count_written(meter.sent_counter());
         let (sender, commands) = mpsc::channel(COMMANDS);
         // The initiator opens no streams: nothing ever begins there.
         let (requests, _) = Requests::new();
@@ -277,7 +278,7 @@ impl<A: Accept> Serving<A> {
         loop {
             let accepted = tokio::select! {
                 biased;
-                accepted = cork.run(connection.accept()) => accepted,
+                accepted = cork.next(connection.accept()) => accepted,
                 size = self.wanted.changed() => {
                     connection.set_target_window_size(size);
                     continue;

@@ -1,6 +1,7 @@
 //! The responder's side of an HTTP stream over HTTP/2: a request out, a response back.
 
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use crate::transport::body::RecvBody;
 use crate::transport::error::{OpenError, SendError};
 use crate::transport::kind::Dialect;
 use crate::transport::open::{self, AnswerHead, HeadParts, HttpHead, HttpStream, Upload};
-use crate::transport::state::InFlight;
+use crate::transport::state::{InFlight, TunnelState};
 use crate::transport::tcp::codes::{SOURCE_FAILED, head_rules, lost, reason, send_body, stream_code, trailer_rules};
 use crate::transport::tcp::connection::Connection;
 use crate::transport::tcp::envoy::websocket::Asked;
@@ -64,7 +65,7 @@ impl Connection {
             answer.sent = Some(stream);
             None
         } else {
-            Some(Upload::tcp(HttpUpload { stream, ahead: None, limits: self.state.peer_limits() }))
+            Some(Upload::tcp(HttpUpload { stream, ahead: None, tunnel: Arc::clone(&self.state) }))
         };
         Ok(HttpStream { upload, answer: open::Answer::tcp(answer) })
     }
@@ -146,8 +147,7 @@ pub(crate) struct HttpUpload {
     stream: SendStream<Bytes>,
     /// What was pulled of the body already.
     ahead: Option<Frame<Bytes>>,
-    /// What the peer takes in trailers.
-    limits: PeerLimits,
+    tunnel: Arc<TunnelState>,
 }
 
 impl HttpUpload {
@@ -188,9 +188,9 @@ impl HttpUpload {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let Self { mut stream, ahead, limits } = self;
+        let Self { mut stream, ahead, tunnel } = self;
         // A client that vanished wants nothing any more.
-        send_body(&mut stream, limits, pin!(Continued { ahead, body: pin!(body) }), OnCut::Discard).await
+        send_body(&mut stream, tunnel, pin!(Continued { ahead, body: pin!(body) }), OnCut::Discard).await
     }
 }
 

@@ -22,7 +22,7 @@ use crate::transport::arrival::{
 use crate::transport::body::RecvBody;
 use crate::transport::credit::Ledger;
 use crate::transport::kind::Dialect;
-use crate::transport::state::{InFlight, TunnelState};
+use crate::transport::state::{Arriving, InFlight, TunnelState};
 use crate::transport::tcp::codes::{head_rules, reason, trailer_rules};
 use crate::transport::tcp::envoy::websocket::Asking;
 use crate::transport::tcp::respond::Responder;
@@ -63,7 +63,12 @@ pub(super) fn accept_one<A: Accept>(
         Dialect::Envoy if parts.method == Method::CONNECT => responder.asked_by_envoy(Asking::of(&mut parts.headers)),
         _ => responder,
     };
-    let responder = arrival::Responder::tcp(responder, in_flight);
+    let mut responder = arrival::Responder::tcp(responder, Arriving::new(in_flight));
+    if !responder.hold(&mut parts) {
+        // Another tunnel may take it. spec: ER-3
+        responder.reset(StreamCode::Rejected);
+        return accept.refused(TunnelFacts::new(state), &StreamRefusal::heads());
+    }
     tokio::spawn(accept.clone().accept(Arrival::Http(HttpArrival { parts, body, service, responder })));
 }
 

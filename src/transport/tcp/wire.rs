@@ -37,7 +37,7 @@ pub(super) struct Wire {
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     received: AtomicU64,
-    sent: AtomicU64,
+    sent: Arc<AtomicU64>,
 }
 
 impl Meter {
@@ -47,6 +47,11 @@ impl Meter {
 
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// What [`Meter::sent`] reads.
+    pub(super) fn sent_counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
     }
 }
 

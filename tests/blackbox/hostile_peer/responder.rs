@@ -177,6 +177,55 @@ async fn a_flood_of_streams_is_bounded_and_the_tunnel_works_on() {
     victim.answers().await;
 }
 
+// spec: SE-15
+#[tokio::test]
+async fn heads_that_never_come_to_their_end_are_bounded() {
+    let victim = Victim::start().await;
+    let mut begun = BytesMut::from(&[0x01, 0x01][..]);
+    varint::encode(&mut begun, 65_000);
+    begun.resize(60_000, b'x');
+    let refused = async || {
+        let mut open = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(code) = open.join_next() => if code.unwrap() == number(StreamCode::Rejected) { return },
+                stream = victim.connection.open_bi() => {
+                    let (begun, (mut send, mut recv)) = (begun.clone(), stream.unwrap());
+                    open.spawn(async move {
+                        let _ = send.write_all(&begun).await;
+                        match recv.read_to_end(1024).await {
+                            Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))) => code.into_inner(),
+                            other => panic!("{other:?}"),
+                        }
+                    });
+                }
+            }
+        }
+    };
+    timeout(PATIENCE, refused()).await.expect("some are refused");
+    let growth = victim.initiator.memory().saturating_sub(victim.memory);
+    assert!(growth < MOST_GROWTH, "the initiator grew by {} MiB", growth >> 20);
+    victim.unharmed().await;
+}
+
+/// What a target is asked for nothing does not follow the streams that its responder can open.
+// spec: SE-16
+#[tokio::test]
+async fn streams_that_are_reset_at_once_do_not_all_reach_the_target() {
+    const STREAMS: usize = 5_000;
+    let victim = Victim::start().await;
+    let (hanging, begun) = (request("/hang"), Instant::now());
+    for _ in 0..STREAMS {
+        let (mut send, mut recv) = timeout(PATIENCE, victim.connection.open_bi()).await.expect("a stream").unwrap();
+        send.write_all(&hanging).await.unwrap();
+        send.reset(quinn::VarInt::from_u32(StreamCode::Cancelled.number())).unwrap();
+        recv.stop(quinn::VarInt::from_u32(StreamCode::Cancelled.number())).unwrap();
+    }
+    let (asked, most) = (victim.target.requests().len(), 1_024 + begun.elapsed().as_millis() as usize / 2);
+    assert!(asked <= most, "{asked} of {most}");
+    victim.unharmed().await;
+}
+
 #[tokio::test]
 async fn a_request_body_without_end_is_held_back_by_its_target() {
     let victim = Victim::start().await;

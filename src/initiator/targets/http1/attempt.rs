@@ -128,6 +128,12 @@ impl Attempt {
 
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         let Connection { read, input, .. } = &mut self.connection;
+        if input.buf.capacity() == 0 {
+            // A target may think for long: till then no memory for what it says.
+            ready!(read.poll_news(cx));
+            // Half of the usual: thousands of answers may wait that nobody takes. spec: SE-16
+            input.buf.reserve(HEAD_READ / 2);
+        }
         let error = match ready!(input.poll_fill(read, cx, HEAD_READ)) {
             Ok(1..) => return Poll::Ready(Ok(())),
             Ok(0) => self.refused.take(),

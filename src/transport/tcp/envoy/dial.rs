@@ -173,6 +173,7 @@ impl Connected {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (requests, _) = Requests::new();
         let meter: Arc<Meter> = Arc::default();
+        state.count_written(meter.sent_counter());
         let connection = Connection {
             state: Arc::clone(&state),
             commands: sender,

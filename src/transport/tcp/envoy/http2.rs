@@ -131,7 +131,7 @@ impl<A: Accept> Initiator<'_, A> {
                 connection.graceful_shutdown();
             }
             tokio::select! {
-                accepted = cork.run(connection.accept()) => match accepted {
+                accepted = cork.next(connection.accept()) => match accepted {
                     Some(Ok((request, respond))) => {
                         accept_one(request, respond, state, settings.tunnel.limits, &accept, Dialect::Envoy);
                     }

@@ -1,6 +1,6 @@
 //! A hostile responder towards our initiator.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit::protocol::code::CloseCode;
 use adit::protocol::control::{Close, Frame};
@@ -8,8 +8,8 @@ use adit::protocol::limits::Limits;
 use tokio::time::timeout;
 
 use super::peer::{
-    CONTROL, DATA, END_STREAM, GOAWAY, HEADERS, Http2, Listener, PING, PREFACE, Peer, RST_STREAM, SETTINGS, beginning,
-    control, data, get, headers, http2, post_control,
+    CONTROL, DATA, END_STREAM, GOAWAY, HEADERS, Http2, Listener, PING, PREFACE, Peer, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, beginning, control, data, get, headers, http2, post_control,
 };
 use crate::hostile_peer::raw::{encoded, welcome_bytes};
 use crate::support::eventually::eventually;
@@ -18,6 +18,10 @@ use crate::support::targets::Target;
 
 /// What a process may grow by, whatever its responder does.
 const MOST_GROWTH: u64 = 48 << 20;
+/// Streams that a tunnel may have.
+const MOST_STREAMS: u32 = 4096;
+/// What it may grow by for the heads of their requests.
+const MOST_FOR_HEADS: u64 = 32 << 20;
 /// Whatever takes longer than this is held back.
 const STALLED: Duration = Duration::from_millis(500);
 /// A status of HPACK's static table, which is how the initiator writes it.
@@ -51,8 +55,12 @@ impl Victim {
     }
 
     fn bounded(&self) {
+        self.bounded_by(MOST_GROWTH);
+    }
+
+    fn bounded_by(&self, most: u64) {
         let growth = self.initiator.memory().saturating_sub(self.memory);
-        assert!(growth < MOST_GROWTH, "the initiator grew by {} MiB", growth >> 20);
+        assert!(growth < most, "the initiator grew by {} MiB", growth >> 20);
     }
 
     /// It is dialled again, and that tunnel works.
@@ -327,11 +335,83 @@ async fn ten_thousand_streams_at_once_are_bounded() {
     .await;
 }
 
+/// How many exchanges without an answer begin at the target of a tunnel since then; the constants of the code.
+fn asked_at_most(begun: Instant) -> usize {
+    1_024 + begun.elapsed().as_millis() as usize / 2
+}
+
+/// Blocks that are long for what they say take memory too.
+// spec: SE-15
+#[tokio::test]
+async fn heads_of_thousands_of_requests_are_bounded() {
+    let (value, names) = ("v".repeat(1000), (0..95).map(|number| format!("x{number}")).collect::<Vec<_>>());
+    let long: Vec<_> = names[..20].iter().map(|name| (name.as_str(), value.as_str())).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+    for fields in [long, many] {
+        let (victim, mut requester) = Victim::open().await;
+        for _ in 1..MOST_STREAMS {
+            requester.begin(true, &get("/hang", &fields)).await;
+        }
+        let last = requester.next - 2;
+        assert_eq!(requester.outcome(last).await, Outcome::Reset(7), "REFUSED_STREAM");
+        victim.bounded_by(MOST_FOR_HEADS);
+        requester.peer.send(&control(&Frame::Ping([7; 8]))).await.unwrap();
+        while requester.peer.control_frame().await.expect("the tunnel lives") != Frame::Pong([7; 8]) {}
+        let refused = "adit_exchanges_failed_total{side=\"target\",cause=\"quota\"}";
+        assert!(victim.initiator.metric(refused).await > 0);
+        drop(requester);
+        victim.recovers().await;
+    }
+}
+
+/// One byte of a head keeps the memory of the whole block.
+// spec: SE-15
+#[tokio::test]
+async fn blocks_of_nothing_but_table_sizes_are_bounded() {
+    let (victim, mut requester) = Victim::open().await;
+    let sizes = [0x20, 0x3f, 0xe1, 0x1f].repeat(4_000);
+    let head = headers(3, true, &get("/hang", &[]));
+    let block = [&sizes, &head[9..]].concat();
+    for _ in 1..MOST_STREAMS {
+        requester.peer.send(&http2(HEADERS, 0x5, requester.next, &block)).await.unwrap();
+        requester.next += 2;
+    }
+    eventually("many at the target", async || (victim.target.requests().len() >= 1_024).then_some(())).await;
+    victim.bounded();
+    drop(requester);
+    victim.recovers().await;
+}
+
+/// With windows of nothing, and with the widest there are and nothing that is read.
+// spec: SE-16, SE-17
+#[tokio::test]
+async fn answers_that_nobody_takes_are_bounded() {
+    for (window, path) in [(0, "/bytes/250000"), (u32::MAX >> 1, "/bytes/250000"), (u32::MAX >> 1, "/bytes/8000")] {
+        let (victim, mut requester) = Victim::open().await;
+        let wide = http2(WINDOW_UPDATE, 0, 0, &(u32::MAX >> 2).to_be_bytes());
+        let settings = http2(SETTINGS, 0, 0, &[&[0, 4], &window.to_be_bytes()[..]].concat());
+        requester.peer.send(&[wide, settings].concat()).await.unwrap();
+        for _ in 1..MOST_STREAMS {
+            requester.begin(true, &get(path, &[])).await;
+        }
+        eventually("many at the target", async || (victim.target.requests().len() >= 1_024).then_some(())).await;
+        eventually("answers that wait", async || {
+            let before = victim.initiator.memory();
+            tokio::task::yield_now().await;
+            (victim.initiator.memory() == before).then_some(())
+        })
+        .await;
+        victim.bounded();
+        drop(requester);
+        victim.recovers().await;
+    }
+}
+
 /// Streams that are opened and reset at once cost their sender nothing (CVE-2023-44487).
 #[tokio::test]
 async fn streams_that_are_reset_at_once_are_bounded() {
     let (victim, mut requester) = Victim::open().await;
-    let hanging = get("/hang", &[]);
+    let (hanging, begun) = (get("/hang", &[]), Instant::now());
     for round in 0..50 {
         let reset = |number: u32| {
             let stream = 3 + 2 * (round * 1000 + number);
@@ -342,6 +422,9 @@ async fn streams_that_are_reset_at_once_are_bounded() {
             break;
         }
     }
+    // No target is asked without bound for it, either.
+    let most = asked_at_most(begun);
+    assert!(victim.target.requests().len() <= most, "{} of {most}", victim.target.requests().len());
     victim.bounded();
     drop(requester);
     victim.recovers().await;
