@@ -70,6 +70,11 @@ impl<T: AsyncWrite + Unpin> Cork<T> {
     ///
     /// Cancel safety: that of the future.
     pub async fn run<F: Future>(&self, future: F) -> F::Output {
+        lock(&self.0).room = None;
+        self.drive(future).await
+    }
+
+    async fn drive<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|cx| {
             lock(&self.0).is_corked = true;
@@ -95,7 +100,7 @@ impl<T: AsyncWrite + Unpin> Cork<T> {
                 }
             }
         });
-        self.run(next).await
+        self.drive(next).await
     }
 }
 

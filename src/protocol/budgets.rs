@@ -53,7 +53,7 @@ pub const HEADS_OF_TUNNEL: u64 = 12 << 20;
 /// What a field costs beside its bytes, in a table of fields. spec: SE-15
 pub const FIELD_COST: usize = 128;
 /// Exchanges that a new tunnel may make its initiator begin at once. spec: SE-16
-pub const ASKED_AT_ONCE: u32 = 1_024;
+pub const ASKED_AT_ONCE: u32 = 256;
 /// The most that begin at once on one whose answers are taken: all that it may have. spec: SE-16
 pub const ASKED_AT_MOST: u32 = 4_096;
 /// Answers of which nothing is taken, beyond which none begins by time alone. spec: SE-16

@@ -147,7 +147,7 @@ async fn a_request_that_cannot_be_sent_is_refused_with_the_reason_and_harms_nobo
     }
     let post = || Request::post("http://shop.example/");
     let refused = [
-        (connect, Cause::BadRequest, "CONNECT is not supported"),
+        (connect, Cause::BadRequest, "CONNECT names no service"),
         (Request::post("/a").body(body()).unwrap(), Cause::BadRequest, "names no host"),
         (Request::post("ftp://shop.example/").body(body()).unwrap(), Cause::BadRequest, "target is malformed"),
         (Request::post("http://me@shop.example/").body(body()).unwrap(), Cause::BadRequest, "authority is malformed"),
