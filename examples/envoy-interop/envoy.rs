@@ -38,8 +38,11 @@ impl Envoy {
         let mut envoy = Self { child, admin: SocketAddr::from(([127, 0, 0, 1], 0)) };
         eventually("Envoy is ready", async || {
             ensure!(envoy.child.try_wait()?.is_none(), "Envoy refused its configuration");
-            let Ok(address) = std::fs::read_to_string(&admin_file) else { return Ok(false) };
-            envoy.admin = address.parse()?;
+            // The file is there before the address is in it.
+            let Some(address) = std::fs::read_to_string(&admin_file).ok().and_then(|text| text.parse().ok()) else {
+                return Ok(false);
+            };
+            envoy.admin = address;
             Ok(envoy.ask("/ready").await.is_ok_and(|text| text.starts_with("LIVE")))
         })
         .await?;
