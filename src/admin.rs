@@ -1,4 +1,4 @@
-//! The admin listener: what runs, in text and JSON, and the one thing that can be asked of it, to drain.
+//! The admin listener: what runs, in text and JSON, and what can be asked of it: to drain, and to read its file again.
 //!
 //! | request | answer |
 //! |---|---|
@@ -6,10 +6,12 @@
 //! | `GET /healthz` | 200 while the process answers at all |
 //! | `GET /ready` | 200, or 503 with what is still missing, one per line; `?tunnels=1` asks for so many tunnels as well |
 //! | `GET /tunnels` | [`TunnelsReport`] as JSON; `?node=`, `cluster`, `tenant`, `state` ask for a part ([`Filter`]) |
+//! | `GET /fleet` | [`FleetReport`] as JSON; 404 where the responder is in no fleet |
 //! | `GET /config` | the settings that run, without secrets, as JSON |
 //! | `POST /drain` | 202; the process finishes what runs, then exits |
+//! | `POST /reload` | the settings are read again and put in force: 200 with what changed, one change a line; 422 with every mistake where nothing changed |
 //!
-//! Row 12: sees the data plane only through [`AdminState`]. Whoever reaches the listener may read and drain: bind it to
+//! Row 12: sees the data plane only through [`AdminState`]. Whoever reaches the listener may read, drain and reload: bind it to
 //! loopback or to a Unix socket (mode 0600). A listener that is [read only](Listener::read_only) has the first three alone. A browser of the same machine is kept out by `guard`.
 
 use std::io;
@@ -30,12 +32,18 @@ pub mod client;
 mod connections;
 mod filter;
 mod guard;
+mod reload;
 mod socket;
 
-pub use api::{AcceptedTunnel, DialledTunnel, GoneNode, Readiness, TransportPath, TunnelsReport};
+pub use api::{
+    AcceptedTunnel, DialledTunnel, FleetReport, FleetResponder, GoneNode, Readiness, ServiceReport, TransportPath,
+    TunnelsReport,
+};
 pub use filter::Filter;
+pub use reload::{ReloadFault, Reloading};
 pub use socket::Listener;
 
+use answer::Reply;
 use connections::{Connections, Impatient, Place};
 use socket::Io;
 
@@ -48,7 +56,7 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 /// The largest request head, in bytes.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 
-/// What the admin listener may know and do. Each method is called for each request and must not block.
+/// What the admin listener may know and do. The methods are called for each request and must not block.
 pub trait AdminState: Send + Sync + 'static {
     /// All metrics in Prometheus text format.
     fn metrics(&self) -> String;
@@ -59,6 +67,11 @@ pub trait AdminState: Send + Sync + 'static {
     /// The tunnels of both roles.
     fn tunnels(&self) -> TunnelsReport;
 
+    /// The fleet, if the responder is in one.
+    fn fleet(&self) -> Option<FleetReport> {
+        None
+    }
+
     /// How many tunnels are up, of both roles.
     fn tunnels_up(&self) -> usize;
 
@@ -67,6 +80,11 @@ pub trait AdminState: Send + Sync + 'static {
 
     /// Starts to drain; a second call changes nothing.
     fn drain(&self);
+
+    /// Begins to read the settings again, and to put them in force. By default there is nothing to be read.
+    fn reload(&self) -> Reloading {
+        Box::pin(std::future::ready(Err(ReloadFault::NoSource)))
+    }
 
     /// The listener cut or refused somebody. By default nobody counts it.
     fn limited(&self, limit: Limit) {
@@ -134,11 +152,15 @@ async fn serve_connection(io: Box<dyn Io>, visit: Visit, stop: CancellationToken
             // To make an answer may take a while, and many may ask for one: they take turns, and between two turns whoever
             // asks for the health has his. The semaphore is never closed.
             let turn = if is_about_health { None } else { turns.acquire().await.ok() };
-            let answer = answer::answer(&request, &*state, guard);
+            let reply = answer::answer(&request, &*state, guard);
             if turn.is_some() {
                 tokio::task::yield_now().await;
             }
-            Ok(answer)
+            drop(turn);
+            Ok(match reply {
+                Reply::Now(answer) => answer,
+                Reply::After(reloading) => answer::reloaded(reloading.await),
+            })
         }
     });
     let connection = http1::Builder::new()

@@ -2,53 +2,64 @@
 //!
 //! Row 13: joins the roles; contains no protocol and no policy. Binding happens in [`App::build`], so a bind error fails
 //! start-up and port 0 is known before anything runs.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `load` | settings with what their files hold, and what differs between two of them |
+//! | `terms`, `build` | from those to the terms of each role, and to roles that are bound |
+//! | `roles`, `datagrams` | the roles while they run |
+//! | `apply`, `handle` | other settings while they run: everything that can fail first, then all of it at once |
+//! | `state`, `named`, `certificates`, `memory`, `folder` | what is shown, what outlasts the process |
+//! | `end` | how it ends |
 
+mod apply;
 mod build;
 mod certificates;
+mod datagrams;
 mod end;
+mod error;
+mod fleet;
 mod folder;
+mod handle;
+mod load;
 mod memory;
 mod named;
+mod roles;
 mod state;
+mod terms;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-use tracing::info;
-
-use crate::admin;
-use crate::config::{AdminAddress, Checked};
+use crate::app::datagrams::BoundUdp;
+use crate::config::{AdminAddress, Checked, Source};
 use crate::egress::Egress;
-use crate::initiator::serve::Services;
-use crate::initiator::{Initiator, StatusBoard};
-use crate::lifecycle::{Drain, DrainWatch, ReadyGuard};
+use crate::initiator::StatusBoard;
+use crate::lifecycle::{Drain, Ready};
 use crate::responder::Responder;
 use crate::telemetry::{Metrics, UPKEEP_INTERVAL};
 
-pub use build::AppError;
-use certificates::Certificates;
+pub use error::AppError;
+pub use handle::{ApplyError, Handle, ReloadError};
+
 use end::End;
-use memory::Memory;
+use handle::Core;
+use load::Loaded;
+use roles::{Built, Stage};
 use state::State;
 
 /// The roles of one configuration, bound and ready to run.
 pub struct App {
-    config: Checked,
-    metrics: Metrics,
-    state: Arc<State>,
-    responder: Option<Responder>,
-    egress: Vec<Egress>,
-    initiator: Option<(Initiator<Services>, ReadyGuard)>,
-    memory: Option<Memory>,
-    admin: Option<admin::Listener>,
-    metrics_listener: Option<admin::Listener>,
+    core: Arc<Core>,
+    loaded: Loaded,
+    built: Built,
 }
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("App").field("config", &self.loaded.checked).finish_non_exhaustive()
     }
 }
 
@@ -58,37 +69,65 @@ impl App {
     /// # Errors
     /// [`AppError`] names the file, address or setting at fault.
     pub async fn build(config: Checked) -> Result<Self, AppError> {
-        build::build(config).await
+        let loaded = Loaded::read(config)?;
+        let (metrics, ready) = (Metrics::new(), Ready::new());
+        let built = build::build(&loaded, &metrics, &ready).await?;
+        loaded.certificates.warn();
+        let state = Arc::new(State::new(&metrics, ready));
+        let stage = Stage { entrances: Drain::new(), tunnels: Drain::new(), metrics: metrics.clone(), state };
+        let core = Arc::new(Core::new(Arc::clone(&loaded.checked), metrics, stage));
+        core.take_orders();
+        Ok(Self { core, loaded, built })
+    }
+
+    /// Says where the settings came from, for [`Handle::reload`]. The first one counts.
+    pub fn read_from(self, source: Source) -> Self {
+        self.core.read_from(source);
+        self
+    }
+
+    /// What changes it while it runs.
+    pub fn handle(&self) -> Handle {
+        Handle::new(&self.core)
     }
 
     /// Where requests are taken, in the order of the file.
     pub fn egress_addresses(&self) -> Vec<SocketAddr> {
-        self.egress.iter().map(Egress::local_addr).collect()
+        self.built.egress.iter().map(Egress::local_addr).collect()
+    }
+
+    /// Where datagrams are taken, in the order of the file.
+    pub fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.built.udp.iter().map(BoundUdp::local_addr).collect()
     }
 
     /// Where tunnels are accepted.
     pub fn tunnel_address(&self) -> Option<SocketAddr> {
-        self.responder.as_ref().and_then(|responder| responder.local_addr().ok())
+        self.responder().and_then(|responder| responder.local_addr().ok())
     }
 
     /// Where tunnels over TCP are accepted.
     pub fn tcp_tunnel_address(&self) -> Option<SocketAddr> {
-        self.responder.as_ref().and_then(Responder::tcp_addr)
+        self.responder().and_then(Responder::tcp_addr)
     }
 
     /// Where the admin listener is.
     pub fn admin_address(&self) -> Option<AdminAddress> {
-        self.admin.as_ref().map(|listener| listener.address().clone())
+        self.built.admin.as_ref().map(|listener| listener.address().clone())
     }
 
     /// Where metrics and health can be read, and nothing else.
     pub fn metrics_address(&self) -> Option<AdminAddress> {
-        self.metrics_listener.as_ref().map(|listener| listener.address().clone())
+        self.built.metrics.as_ref().map(|listener| listener.address().clone())
     }
 
     /// What the initiator's tunnels are doing, before and while it runs.
     pub fn initiator_status(&self) -> Option<StatusBoard> {
-        self.initiator.as_ref().map(|(initiator, _)| initiator.status())
+        self.built.initiator.as_ref().map(|(initiator, _)| initiator.status())
+    }
+
+    fn responder(&self) -> Option<&Responder> {
+        self.built.responder.as_ref().map(|(responder, _)| responder)
     }
 
     /// Runs until `drain` begins or an operator asks for it, then ends in three steps: it is a lame duck (not ready, every
@@ -102,86 +141,40 @@ impl App {
     /// # Errors
     /// None so far: what fails while running is retried and reported, not fatal.
     pub async fn run(self, drain: Drain) -> Result<(), AppError> {
-        self.announce();
-        let Self { config, metrics, state, responder, egress, initiator, memory, admin, metrics_listener } = self;
+        let Self { core, loaded, built } = self;
         let (watch, guard) = (drain.watch(), drain.watch().guard());
-        let (entrances, tunnels) = (Drain::new(), Drain::new());
-        let admin_stop = CancellationToken::new();
-        let listeners = [admin, metrics_listener].into_iter().flatten();
-        let admin = listeners.map(|listener| {
-            let state: Arc<dyn admin::AdminState> = state.clone();
-            tokio::spawn(admin::serve(listener, state, admin_stop.clone()))
-        });
-        let admin: Vec<_> = admin.collect();
         // Nothing is owed to a process that ends, so upkeep is the one task that drain does not wait for.
-        let upkeep = tokio::spawn(keep_up(metrics, state.certificates().clone()));
-        let lame_duck = if egress.is_empty() { Duration::ZERO } else { config.lame_duck };
-        if let Some(memory) = memory {
-            memory.keep(watch.clone());
-        }
-        if let Some(responder) = responder {
-            drop(tunnels.watch().spawn(responder.run(tunnels.watch())));
-        }
-        for egress in egress {
-            drop(entrances.watch().spawn(egress.run(entrances.watch())));
-        }
-        if let Some((initiator, ready)) = initiator {
-            drop(tunnels.watch().spawn(first_tunnel(initiator.status(), ready, tunnels.watch())));
-            drop(tunnels.watch().spawn(initiator.run(tunnels.watch())));
-        }
+        let upkeep = tokio::spawn(keep_up(Arc::clone(&core)));
+        core.begin(loaded, built).await;
+        let state = &core.stage.state;
         let limit = tokio::select! {
-            () = watch.announced() => watch.limit(),
-            () = state.drain_requested() => config.drain_timeout,
+            () = watch.announced() => Some(watch.limit()),
+            () = state.drain_requested() => None,
         };
         state.begin_drain();
+        let roles = core.end().await;
+        let settings = core.settings();
+        let takes_nothing = settings.egress.is_empty() && settings.udp.is_empty();
+        let lame_duck = if takes_nothing { Duration::ZERO } else { settings.lame_duck };
+        let limit = limit.unwrap_or(settings.drain_timeout);
         // An operator's order is one for all who watch.
         drain.begin(limit);
+        let (entrances, tunnels) = (core.stage.entrances.clone(), core.stage.tunnels.clone());
         End { entrances, tunnels, lame_duck, limit }.run(&watch).await;
-        admin_stop.cancel();
+        roles.stop_answering().await;
         upkeep.abort();
-        for admin in admin {
-            // A panic there has been reported by the runtime already.
-            let _ = admin.await;
-        }
         drop(guard);
         Ok(())
     }
-
-    fn announce(&self) {
-        let responder = self.responder.as_ref();
-        if let Some(address) = responder.and_then(Responder::quic_addr) {
-            info!(%address, transport = "quic", "accepting tunnels");
-        }
-        if let Some(address) = responder.and_then(Responder::tcp_addr) {
-            info!(%address, transport = "tcp", "accepting tunnels over TCP");
-        }
-        for egress in &self.egress {
-            info!(address = %egress.local_addr(), "taking requests");
-        }
-        if let Some(listener) = &self.metrics_listener {
-            info!(address = %listener.address(), "metrics listener");
-        }
-        if let Some(address) = self.admin_address() {
-            info!(%address, "admin listener");
-        }
-    }
 }
 
-async fn keep_up(metrics: Metrics, certificates: Certificates) {
+async fn keep_up(core: Arc<Core>) {
     let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
     let fold = async {
         loop {
             interval.tick().await;
-            metrics.upkeep();
+            core.metrics.upkeep();
         }
     };
-    tokio::join!(certificates.remind(), fold);
-}
-
-/// Start-up is complete when one tunnel is up; a drain that comes first leaves it incomplete.
-async fn first_tunnel(board: StatusBoard, ready: ReadyGuard, draining: DrainWatch) {
-    tokio::select! {
-        () = board.first_connected() => ready.done(),
-        () = draining.announced() => {}
-    }
+    tokio::join!(certificates::remind(|| core.stage.state.certificates()), fold, core.watch());
 }

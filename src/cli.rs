@@ -11,7 +11,9 @@ use clap::{Parser, Subcommand};
 
 mod check;
 mod demo;
+mod fleet;
 mod pki;
+mod reload;
 mod run;
 mod status;
 mod table;
@@ -42,14 +44,7 @@ enum Command {
         file: PathBuf,
     },
     /// Check a file and print what it would do, or every mistake in it
-    Check {
-        /// The file, YAML
-        #[arg(required_unless_present = "keys")]
-        file: Option<PathBuf>,
-        /// Print every key of the file instead: what it takes, its default, what it is for
-        #[arg(long, conflicts_with = "file")]
-        keys: bool,
-    },
+    Check(check::CheckArgs),
     /// Show one request crossing a tunnel, with certificates, both roles and a service made up for it
     Demo {
         /// Stop after the round trip: exit 0 if it worked
@@ -58,6 +53,10 @@ enum Command {
     },
     /// Show the tunnels of a running adit, what is not well first
     Status(status::StatusArgs),
+    /// Show the responders of a fleet, as one of them sees them
+    Fleet(fleet::FleetArgs),
+    /// Have a running adit read its file again, and print what changed
+    Reload(reload::ReloadArgs),
     /// Make certificates: a CA, and what it signs for nodes and responders
     #[command(subcommand)]
     Pki(pki::Pki),
@@ -78,10 +77,11 @@ pub(crate) fn main() -> ExitCode {
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { file } => run::run(&file),
-        Command::Check { file: Some(file), .. } => Ok(check::check(&file)),
-        Command::Check { file: None, .. } => Ok(keys()),
+        Command::Check(args) => Ok(check::check(&args)),
         Command::Demo { once } => demo::demo(once),
         Command::Status(args) => status::status(args),
+        Command::Fleet(args) => fleet::fleet(&args),
+        Command::Reload(args) => reload::reload(&args),
         Command::Pki(command) => pki::pki(&command),
         Command::Version => Ok(version()),
     }
@@ -90,11 +90,6 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 fn version() -> ExitCode {
     let protocol = String::from_utf8_lossy(adit::protocol::ALPN);
     say(&format!("adit {} (protocol {protocol})\n", env!("CARGO_PKG_VERSION")));
-    ExitCode::SUCCESS
-}
-
-fn keys() -> ExitCode {
-    say(&adit::config::keys());
     ExitCode::SUCCESS
 }
 

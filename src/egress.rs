@@ -1,4 +1,4 @@
-//! Listeners for application traffic, and the HTTP codecs behind them.
+//! Listeners for application traffic: for requests, with the HTTP codecs behind them, for bytes, and for datagrams ([`udp`]).
 //!
 //! A codec turns the bytes of one connection into exchanges: it hands each request to an [`ExchangeService`] and writes
 //! what the service answers. Requests look the same whatever version they came in:
@@ -23,6 +23,7 @@ mod http3;
 pub mod listener;
 
 mod answer;
+mod attributes;
 mod body;
 mod budget;
 mod builder;
@@ -31,12 +32,18 @@ mod date;
 mod deadline;
 mod entrances;
 mod error;
+mod explain;
 mod find;
 mod gate;
 mod handle;
+mod introduction;
+mod judge;
 mod quiet;
 mod socket;
+mod tcp;
 mod terms;
+pub mod udp;
+mod upstream;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,12 +62,17 @@ use self::budget::ListenerBudget;
 pub use crate::proxy::{AccessLog, ConnectionDetails, ConnectionInfo, Context, Pace};
 pub use body::RequestBody;
 pub use builder::{Builder, Egress};
-pub use client::Client;
+pub use client::{Client, ClientBody};
 pub use entrances::Leaving;
 pub use error::BodyError;
-pub use handle::{BuildError, Handle};
+pub use explain::{Explained, ExplainedWay, Refused, explain, explain_connection, explain_flow};
+pub use handle::{BuildError, Handle, Prepared};
+pub use http3::Http3Socket;
+pub use judge::{TrafficRule, TrafficRules};
 pub use socket::Socket;
+pub use tcp::TcpTerms;
 pub use terms::Terms;
+pub use upstream::Upstream;
 
 /// Answers requests. Failing is answering: a service that cannot do what was asked says so with a status.
 ///
@@ -168,7 +180,8 @@ pub struct Http2Settings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http3Settings {
     /// Whether a listener with TLS serves HTTP/3 on the UDP port of its number, and says so (`Alt-Svc`) in its answers over
-    /// TCP. Default true. Decided when the listener is bound; what is said of it follows later changes.
+    /// TCP. Default true. The port is bound with the listener, or by [`Handle::prepare`] later; it stays bound where there is
+    /// no HTTP/3 any more, and refuses who comes.
     pub enabled: bool,
     /// Whether requests with safe methods are taken before the handshake is done. Default false; never where a certificate
     /// is asked for. RFC 8470

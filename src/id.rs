@@ -21,6 +21,8 @@ pub use address::{AddressError, HostPort, MAX_TUNNEL_COUNT, TunnelAddress};
 pub const MAX_ID_BYTES: usize = 128;
 /// The longest service name, in bytes. spec: HS-11
 pub const MAX_SERVICE_NAME_BYTES: usize = 64;
+/// The longest name of a responder, in bytes. spec: FL-2
+pub const MAX_RESPONDER_ID_BYTES: usize = 64;
 /// The tenant of whoever names none. spec: HS-12
 pub const DEFAULT_TENANT: &str = "default";
 
@@ -145,6 +147,30 @@ identifier!(
     /// A service that an initiator exports. 1 to 64 bytes. spec: HS-11
     ServiceName, MAX_SERVICE_NAME_BYTES, RESERVED
 );
+identifier!(
+    /// A responder among its siblings in a fleet. 1 to 64 bytes. spec: FL-2
+    ResponderId, MAX_RESPONDER_ID_BYTES, RESERVED
+);
+
+impl From<&ResponderId> for NodeId {
+    fn from(responder: &ResponderId) -> Self {
+        Self(responder.0.clone())
+    }
+}
+
+/// As if a cluster had the name: for what is shown of a way to whatever has it.
+impl From<&HostId> for ClusterId {
+    fn from(host_id: &HostId) -> Self {
+        Self(host_id.0.clone())
+    }
+}
+
+/// As if a node had the name: for what is shown of a way to whatever has it.
+impl From<&HostId> for NodeId {
+    fn from(host_id: &HostId) -> Self {
+        Self(host_id.0.clone())
+    }
+}
 
 impl From<&NodeId> for HostId {
     fn from(node: &NodeId) -> Self {
@@ -290,6 +316,9 @@ mod tests {
         assert!(NodeId::new(&"n".repeat(128)).is_ok());
         assert_eq!(NodeId::new(""), Err(IdError::Empty { max: 128 }));
         assert_eq!(NodeId::new(&"n".repeat(129)), Err(IdError::TooLong { actual: 129, max: 128 }));
+        // spec: FL-2
+        assert!(ResponderId::new(&"r".repeat(64)).is_ok());
+        assert_eq!(ResponderId::new(&"r".repeat(65)), Err(IdError::TooLong { actual: 65, max: 64 }));
         for bad in [":", "@", "/", "%", "?", "#", " ", "\u{7f}", "\n", "é"] {
             assert!(matches!(NodeId::new(&format!("a{bad}")), Err(IdError::Byte { at: 1, .. })), "{bad:?}");
         }

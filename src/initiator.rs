@@ -8,12 +8,12 @@ pub mod auto;
 mod builder;
 mod dialer;
 mod handle;
+pub mod health;
 pub mod serve;
 mod settings;
 mod snapshot;
 mod status;
 mod supervisor;
-pub mod targets;
 mod terms;
 
 pub use crate::transport::TransportChoice;

@@ -44,6 +44,7 @@
 //!
 //! `examples/embedding` has both ends in one program.
 //! [`config::load`] and [`app::App`] run what a file says instead.
+//! [`app::Handle`] applies other settings while it runs.
 //!
 //! Each role's handle ([`ResponderHandle`], [`InitiatorHandle`], [`EgressHandle`]) changes what it goes by while it runs:
 //! one snapshot, swapped whole. What an embedder needs has a name at the root of the crate; the modules are public for
@@ -64,10 +65,13 @@
 //! | 5 | [`net`] | binding sockets |
 //! | 5 | [`lifecycle`] | drain, readiness, signals, backoff |
 //! | 5 | [`telemetry`] | logs and metrics |
+//! | 6 | [`shares`] | what each tenant and node may have, and whose turn it is |
 //! | 6 | [`tls`] | certificates, pins, verification, a small CA |
 //! | 7 | [`transport`] | a live [`transport::Tunnel`], over [`transport::quic`], [`transport::tcp`], or as [Envoy](transport::tcp::envoy) does it |
 //! | 8 | [`proxy`] | moving things: the exchange with its attempts, deadline and record |
+//! | 9 | [`fleet`] | several responders that act as one: who has which node |
 //! | 9 | [`routing`] | from a request to a tunnel |
+//! | 9 | [`targets`] | servers that take requests, bytes or datagrams: of services of an initiator, and where rules forward to |
 //! | 10 | [`initiator`] | dials, keeps tunnels up, serves what arrives |
 //! | 10 | [`responder`] | accepts, admits, registers |
 //! | 10 | [`egress`] | listeners for HTTP/1.1, HTTP/2 and HTTP/3; the client for requests of the program itself |
@@ -83,7 +87,7 @@
 //! [`message::validate`] must accept. `egress::gateway` asks [`routing::Router`] whom it is for and
 //! [`routing::Directory`] for a tunnel, and opens a stream with [`proxy::exchange`]. On the other side the
 //! stream reaches a [`transport::Serve`]: in the binary [`initiator::serve::Services`], which hands it to one of
-//! [`initiator::targets`].
+//! [`targets`].
 //!
 //! # Where is …?
 //!
@@ -101,10 +105,13 @@
 //! | QUIC or TCP, reconnect delays, and when not to retry | [`initiator::auto`], [`lifecycle::Backoff`] |
 //! | what can be changed while it runs | [`ResponderTerms`], [`InitiatorTerms`], [`EgressTerms`] |
 //! | what SIGTERM does | [`lifecycle::Signals`], then [`app::App::run`] |
+//! | what differs between two settings | [`config::Difference`] |
+//! | who asks for a reload | `cli/run.rs`, `admin/answer.rs`, `app/watch.rs`; what is watched: [`config::Source`] |
+//! | what SIGHUP does, and how settings are applied | [`app::Handle`] |
 //! | a metric's meaning | [`telemetry::Metrics`], `telemetry/metrics/table.rs` |
 //! | the default of a setting | the settings struct of the module that uses it, such as [`transport::TunnelSettings`]; of a limit of the protocol: [`protocol::limits`] |
 //! | a key of the file | the struct of its section, such as [`config::ResponderConfig`] |
-//! | a limit against hostile peers | [`protocol::limits`], [`policy::Quotas`], [`egress::Settings`] |
+//! | a limit against hostile peers | [`protocol::limits`], [`policy::Quotas`], [`egress::Settings`], [`shares::ShareSettings`] |
 //! | every close, reset and refusal code | [`protocol::code`] |
 //! | HTTP header rules | [`message::fields`], [`message::validate`], [`message::forward`] |
 
@@ -112,6 +119,7 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod egress;
+pub mod fleet;
 pub mod id;
 pub mod initiator;
 pub mod lifecycle;
@@ -123,6 +131,8 @@ pub mod proxy;
 pub mod registry;
 pub mod responder;
 pub mod routing;
+pub mod shares;
+pub mod targets;
 pub mod telemetry;
 pub mod template;
 pub mod tls;
@@ -147,6 +157,7 @@ pub use responder::{
     Terms as ResponderTerms, UpdateError as ResponderUpdateError,
 };
 pub use routing::{Directory, Route, RouterSettings};
+pub use shares::{NodeShare, Rate as ShareRate, Share, ShareSettings, TenantShare};
 pub use telemetry::Metrics;
 pub use tls::{ClientCertificates, Credentials, EgressTls, InitiatorTls, ResponderTls, TlsError, Trust, load_roots};
 pub use transport::{

@@ -14,4 +14,4 @@ pub use backoff::{Backoff, MAX_RETRY_AFTER, Schedule, ScheduleError};
 pub use drain::{Drain, DrainGuard, DrainWatch, Drained, LAST_WORDS};
 pub use notify::{NOTIFY_VARIABLE, Stand, notify};
 pub use ready::{Ready, ReadyGuard};
-pub use signal::{Signal, Signals};
+pub use signal::{Hangups, Signal, Signals};

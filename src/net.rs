@@ -38,6 +38,7 @@ macro_rules! forward_writes {
 
 mod address_watch;
 mod addresses;
+pub mod client_hello;
 mod cork;
 mod descriptors;
 mod guarded;
@@ -46,12 +47,15 @@ pub(crate) mod output;
 mod paced;
 mod prefix;
 mod prefixed;
+pub mod proxy_header;
 mod tune;
 
+use std::cell::RefCell;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use bytes::Bytes;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -64,11 +68,15 @@ pub use guarded::{Guarded, Malformed};
 pub use paced::Paced;
 pub use prefix::Prefix;
 pub use prefixed::Prefixed;
-pub use tune::{Tuning, connect_tcp, tune_tcp};
+pub use tune::{Tuning, connect_tcp, tune_client, tune_tcp};
 
 /// The UDP buffer size asked for, in each direction, in bytes. With the usual default of 208 KiB, bulk transfer over
 /// QUIC loses thousands of packets per GiB in the socket.
 pub const UDP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// No datagram of UDP is longer, in bytes.
+const DATAGRAM_BYTES: usize = u16::MAX as usize;
+/// The receive buffer asked for where a socket is of one flow, in bytes.
+const FLOW_BUFFER_BYTES: usize = 512 * 1024;
 /// Connections the kernel may hold that were not accepted yet; the kernel may cap it further (`somaxconn`).
 const TCP_BACKLOG: i32 = 4096;
 /// How long an accept loop rests when the process is out of file descriptors or memory.
@@ -129,6 +137,49 @@ pub fn bind_udp(address: SocketAddr) -> Result<(UdpSocket, Granted), BindError> 
         Ok((socket.into(), granted))
     };
     bind().map_err(|source| BindError { protocol: "udp", address, source })
+}
+
+/// A UDP socket that speaks with one address only, and is told by the system when nobody is there (ICMP). It has a port of
+/// its own, or the address `from`: where several have the same one, the newest is spoken to.
+///
+/// # Errors
+/// The system has no socket left, or no way to that address.
+///
+/// # Panics
+/// Outside a tokio runtime with I/O enabled.
+pub async fn connect_udp(address: SocketAddr, from: Option<SocketAddr>) -> io::Result<tokio::net::UdpSocket> {
+    let any = || match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let own: SocketAddr = from.unwrap_or_else(any);
+    let socket = open(own, Type::DGRAM, Protocol::UDP)?;
+    // What the kernel grants is good enough; it is used only by what waits.
+    let _ = socket.set_recv_buffer_size(FLOW_BUFFER_BYTES);
+    if own.port() != 0 {
+        // The flow before it may not know yet that its tunnel is lost.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&own.into())?;
+    let socket = tokio::net::UdpSocket::from_std(socket.into())?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
+/// What `receive` puts into the room that it is given, which is enough for the longest datagram. The room is the thread's:
+/// of many sockets that wait none holds its own.
+///
+/// # Errors
+/// What `receive` says.
+pub fn take_datagram(receive: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Bytes> {
+    thread_local! {
+        static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    ROOM.with_borrow_mut(|room| {
+        room.resize(DATAGRAM_BYTES, 0);
+        let length = receive(room)?;
+        Ok(Bytes::copy_from_slice(&room[..length]))
+    })
 }
 
 /// Binds a TCP listener. Port 0 takes any free port. An unspecified IPv6 address (`[::]`) takes IPv4 as well. A port

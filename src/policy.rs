@@ -8,7 +8,7 @@
 //! templates are such that no two claims have the same proof (see [`IdentityTemplate`]).
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::id::{Claim, PeerIdentity, Place, SpkiPin};
 use crate::protocol::code::RefusalCode;
@@ -18,6 +18,7 @@ mod identity;
 mod quota;
 mod rule;
 mod secret;
+pub mod traffic;
 
 pub use crate::protocol::limits::MAX_REASON_BYTES;
 pub use identity::{IdentityTemplate, IdentityTemplateError, San};
@@ -42,8 +43,7 @@ pub struct Admitted {
 #[derive(Debug)]
 pub struct Proof {
     identity: PeerIdentity,
-    /// The last one that was accepted.
-    token: Mutex<Option<Token>>,
+    token: Option<Token>,
 }
 
 impl Proof {
@@ -52,22 +52,22 @@ impl Proof {
     /// # Errors
     /// As for [`authorize`].
     pub fn authorize(&self, place: Place, rules: &Rules) -> Result<Admitted, Refusal> {
-        let token = self.token();
-        authorize(place, &self.identity, token.as_deref(), rules)
+        authorize(place, &self.identity, self.token.as_deref(), rules)
     }
 
-    /// Asks again with a fresh token, which counts from now on if the claim at `place` is admitted with it. spec: CT-32
+    /// Asks whether the claim at `place` is admitted with another identity or token in the place of those that were shown.
+    /// spec: CT-55
     ///
     /// # Errors
-    /// As for [`authorize`]; the former token still counts then.
-    pub fn renew(&self, token: Token, place: Place, rules: &Rules) -> Result<(), Refusal> {
-        let _admitted = authorize(place, &self.identity, Some(&token), rules)?;
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
-        Ok(())
-    }
-
-    fn token(&self) -> Option<Token> {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// As for [`authorize`].
+    pub fn authorize_with(
+        &self,
+        (identity, token): (Option<&PeerIdentity>, Option<&Token>),
+        place: Place,
+        rules: &Rules,
+    ) -> Result<Admitted, Refusal> {
+        let token = token.or(self.token.as_ref()).map(|token| &**token);
+        authorize(place, identity.unwrap_or(&self.identity), token, rules)
     }
 
     /// The key that was proven.
@@ -126,7 +126,7 @@ pub fn authorize(
     check_identity(&place.claim, identity, rules)?;
     check_pins(identity, rules)?;
     check_node(&place.claim, identity, token, rules)?;
-    let proof = Proof { identity: identity.clone(), token: Mutex::new(token.and_then(Token::new)) };
+    let proof = Proof { identity: identity.clone(), token: token.and_then(Token::new) };
     let is_named = rules.identity.is_some();
     Ok(Admitted { place, proof: Arc::new(proof), quotas: rules.quotas, generation: rules.generation, is_named })
 }

@@ -15,6 +15,7 @@
 //!   what runs. spec: HS-14
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ mod write;
 pub use conflict::{Conflict, InsertError};
 pub use departed::{MAX_DEPARTED, RECONNECT_WINDOW};
 pub use handle::{Handle, Health};
-pub use pick::{Balance, Choice, NoTunnel, affinity};
+pub use pick::{Balance, Choice, NoTunnel, Wanted, affinity};
 pub use snapshot::LiveTunnel;
 pub use write::Inserted;
 
@@ -43,12 +44,23 @@ use names::Names;
 pub struct Registry<H> {
     names: Names<H>,
     ledger: Mutex<Ledger>,
+    changes: AtomicU64,
 }
 
 impl<H: Handle> Registry<H> {
     /// An empty registry.
     pub fn new() -> Self {
-        Self { names: Names::new(), ledger: Mutex::default() }
+        Self { names: Names::new(), ledger: Mutex::default(), changes: AtomicU64::new(0) }
+    }
+
+    /// Another number after each tunnel that came, left, was removed or showed another proof. Wait-free; a change that it
+    /// tells of is in every snapshot that is taken afterwards.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// The writers' lock. Readers do not take it.

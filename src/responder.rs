@@ -10,13 +10,16 @@ mod gone;
 mod handle;
 mod lifetime;
 mod listener;
+mod listeners;
+mod renewal;
 mod shared;
+mod standing;
 mod terms;
 mod warnings;
 
 pub use builder::{BuildError, Builder, DEFAULT_GRACE, DEFAULT_NAME, Dangerous, Decided, Undecided};
 pub use gone::{Gone, GoneNodes, MAX_GONE};
-pub use handle::Handle;
+pub use handle::{Bound, Handle};
 pub use listener::Responder;
-pub use shared::StartError;
+pub use listeners::{Listen, ListenError, StartError};
 pub use terms::{Terms, UpdateError};

@@ -9,4 +9,4 @@ mod router;
 pub(crate) mod testing;
 
 pub use directory::{Directory, Hold};
-pub use router::{Connect, DEFAULT_DEADLINE, DEFAULT_HOLD, Destination, Route, Router, RouterSettings, Tenant};
+pub use router::{Connect, DEFAULT_DEADLINE, DEFAULT_HOLD, Destination, Meant, Route, Router, RouterSettings, Tenant};

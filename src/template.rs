@@ -24,7 +24,12 @@ enum Part {
     Text(String),
     Request(RequestHeader),
     Attribute(Attribute),
+    /// `%REQUESTED_SERVER_NAME(n)%`: one label of the server name, counted from 1 at its beginning.
+    ServerNameLabel(u8),
 }
+
+/// The labels of a server name that can be asked for.
+const LABELS: std::ops::RangeInclusive<u8> = 1..=16;
 
 /// `%REQ(name?otherwise):max_bytes%`; names are lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +81,7 @@ impl fmt::Display for Part {
             Self::Text(text) => f.write_str(&text.replace('%', "%%")),
             Self::Request(header) => header.fmt(f),
             Self::Attribute(attribute) => write!(f, "%{}%", attribute.operator()),
+            Self::ServerNameLabel(label) => write!(f, "%{}({label})%", Attribute::RequestedServerName.operator()),
         }
     }
 }

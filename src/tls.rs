@@ -12,6 +12,7 @@
 //!   is not looked at), the chain must end at a configured root whose own dates hold, and no certificate in it may be
 //!   revoked.
 //! * **A target, by the initiator.** As the responder, by the rules of its service; an explicit setting takes any.
+//! * **A sibling of a fleet, by another.** The chain both ways; whoever asks compares the names with the sibling's own.
 //! * **The initiator, by the responder.** The chain, as above. Names are read with [`peer_identity`] and compared
 //!   with the claim by policy.
 //! * **Pins** are hashes of the peer's own public key ([`spki_pin`]; never of an issuer's). They restrict: chain *and*
@@ -35,7 +36,9 @@
 mod certificate;
 mod error;
 mod examine;
+mod judge;
 pub mod pki;
+mod possession;
 mod provider;
 mod reject;
 mod roots;
@@ -47,13 +50,15 @@ mod verify;
 
 pub use certificate::{Summary, Utc, peer_identity, spki_pin};
 pub use error::TlsError;
-pub use examine::{examine, names, valid_until};
+pub use examine::{examine, names, next_update, valid_until};
+pub use judge::{InitiatorJudge, ResponderJudge};
+pub use possession::{signature_schemes, verify_signature};
 pub use provider::provider;
 pub use reject::{Fault, Peer, Rejection};
 pub use settings::{
-    ClientCertificates, EgressTls, InitiatorTls, ResponderTls, TargetTls, egress_config, envoy_client_config,
-    envoy_inner_config, envoy_responder_config, http3_config, initiator_config, responder_config, server_name,
-    target_config, with_early_data,
+    ClientCertificates, EgressTls, InitiatorTls, ResponderTls, SiblingTls, TargetTls, egress_config,
+    envoy_client_config, envoy_inner_config, envoy_responder_config, http3_config, initiator_config, responder_config,
+    server_name, sibling_client_config, sibling_server_config, target_config, with_early_data,
 };
 pub use store::{Credentials, load_crls, load_roots, parse_crls, parse_roots};
 pub use trust::Trust;

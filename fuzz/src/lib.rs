@@ -1,7 +1,10 @@
 //! Bodies of the fuzz targets: each takes any bytes and panics when its property does not hold. See `README.md`.
 
+mod beginning;
+mod capsules;
 mod config;
 mod envoy;
+mod fleet_records;
 mod flow_ops;
 mod host_header;
 mod http2_guard;
@@ -14,8 +17,10 @@ mod replay;
 mod request_head;
 mod service_stream;
 mod session_ops;
+mod sibling;
 mod stream;
 mod template;
+mod traffic_rules;
 
 use adit::message::fields as fields_of_hops;
 use adit::protocol::control::{Drain, Frame, FrameError, FrameReader};
@@ -26,8 +31,11 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{HOST, HeaderName, HeaderValue};
 
+pub use self::beginning::{client_hello, proxy_header};
+pub use self::capsules::capsules;
 pub use self::config::config;
 pub use self::envoy::envoy_handshake;
+pub use self::fleet_records::fleet_records;
 pub use self::flow_ops::flow_ops;
 pub use self::host_header::host_header;
 pub use self::http2_guard::http2_guard;
@@ -37,8 +45,10 @@ pub use self::registry_ops::registry_ops;
 pub use self::request_head::request_head;
 pub use self::service_stream::service_stream;
 pub use self::session_ops::session_ops;
+pub use self::sibling::sibling;
 pub use self::stream::stream_header;
 pub use self::template::{template_eval, template_parse};
+pub use self::traffic_rules::traffic_rules;
 
 /// An integer has one encoding, and reading it takes just that.
 pub fn varint(data: &[u8]) {

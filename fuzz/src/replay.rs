@@ -11,7 +11,7 @@ use vector_file::{Vector, load};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 21] = [
+const TARGETS: [(&str, Body); 27] = [
     ("varint", crate::varint),
     ("handshake", crate::handshake),
     ("stream_header", crate::stream_header),
@@ -29,10 +29,16 @@ const TARGETS: [(&str, Body); 21] = [
     ("request_head", crate::request_head),
     ("service_stream", crate::service_stream),
     ("flow_ops", crate::flow_ops),
+    ("capsules", crate::capsules),
     ("http2_guard", crate::http2_guard),
     ("http3_request", crate::http3_request),
     ("http3_control", crate::http3_control),
     ("http3_early", crate::http3_early),
+    ("client_hello", crate::client_hello),
+    ("proxy_header", crate::proxy_header),
+    ("traffic_rules", crate::traffic_rules),
+    ("sibling", crate::sibling),
+    ("fleet_records", crate::fleet_records),
 ];
 
 /// Inputs for the bodies that a vector is good for. Bodies that take a choice from the first byte get several.
@@ -42,6 +48,8 @@ fn inputs(vector: &Vector) -> Vec<(&'static str, Vec<u8>)> {
     match vector.kind.as_str() {
         "varint" => vec![("varint", bytes)],
         "datagram" => vec![("datagram", bytes)],
+        "greeting" => vec![("sibling", after(0))],
+        "route" => vec![("sibling", after(1))],
         // Without the two or more bytes of the frame's header, a message of the handshake is left.
         "control" => vec![
             ("control", after(1)),

@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use adit::id::{Claim, InstanceId, Place, TunnelId};
+use adit::protocol::budgets::CHANGE_BURST;
 use adit::protocol::code::{CloseCode, RefusalCode};
 use adit::protocol::handshake::{Hello, PeerLimits, Refusal, Token, Welcome};
+use adit::protocol::health::Health;
+use adit::protocol::reauth::{ProvenChain, Reauth, Reauthed};
 use adit::protocol::session::{Drain, Event, Output, Session, State, Timing};
 
 /// The first byte says whether the line may carry garbage; then each operation is two bytes: what, and how much.
@@ -38,6 +41,8 @@ struct End {
     state: State,
     suspect: bool,
     closes: usize,
+    /// Frames that it has sent of those that may be few. spec: SE-14
+    changes: u32,
 }
 
 impl Pair {
@@ -50,6 +55,7 @@ impl Pair {
             state: State::Handshaking,
             suspect: false,
             closes: 0,
+            changes: 0,
         });
         let mut pair = Self { ends, now, with_garbage };
         pair.look();
@@ -127,6 +133,13 @@ impl Pair {
 impl End {
     /// A call that the state may not allow: then it must change nothing.
     fn ask(&mut self, now: Instant, call: u8, much: u8) {
+        if (13..=15).contains(&call) {
+            // An honest end keeps within what it may send at once.
+            if self.changes == CHANGE_BURST {
+                return;
+            }
+            self.changes += 1;
+        }
         let session = &mut self.session;
         let before = (session.state(), session.deadline());
         let asked = match call {
@@ -134,9 +147,11 @@ impl End {
             10 => session.refuse(&refusal(much)),
             11 => session.drain(now, Drain { deadline: Duration::from_secs(much.into()), ..Drain::default() }),
             12 => session.drained(now),
-            13 => session.announce(&[]),
+            13 if much.is_multiple_of(2) => session.announce(&[]),
+            13 => session.tell_health(Health::default()),
             14 => session.limit(PeerLimits::default()),
-            15 => Token::new(vec![much; much.into()]).map_or(Ok(()), |token| session.reauth(token)),
+            15 if much.is_multiple_of(2) => session.reauth(reauth(much)),
+            15 => session.reauthed(Reauthed { number: much.into(), refusal: Some(refusal(much)) }),
             16 => session.hurry(now),
             _ => Ok(()),
         };
@@ -195,6 +210,13 @@ fn refusal(much: u8) -> Refusal {
     Refusal { code, reason: "no".repeat(usize::from(much)), retry_after: None }
 }
 
+fn reauth(much: u8) -> Reauth {
+    let bytes = vec![much; usize::from(much) + 1];
+    let certificate =
+        ProvenChain { chain: vec![bytes.clone().into()], scheme: much.into(), signature: bytes.clone().into() };
+    Reauth { number: much.into(), token: Token::new(bytes), certificate: Some(certificate) }
+}
+
 fn welcome(much: u8) -> Welcome {
     let keepalive = Duration::from_millis(10 + u64::from(much) * 20);
     Welcome {
@@ -205,5 +227,6 @@ fn welcome(much: u8) -> Welcome {
         limits: PeerLimits::default(),
         keepalive,
         idle: keepalive * 10,
+        reauth: None,
     }
 }

@@ -7,31 +7,58 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use crate::admin::guard::Guard;
-use crate::admin::{AdminState, Filter};
+use crate::admin::{AdminState, Filter, ReloadFault, Reloading};
+use crate::config::Difference;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// The version of the text format that Prometheus asks for.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-const PATHS: &str = "/metrics, /healthz, /ready, /tunnels, /config and (POST) /drain";
+const PATHS: &str = "/metrics, /healthz, /ready, /tunnels, /fleet, /config and (POST) /drain and /reload";
 
 type Answer = Response<Full<Bytes>>;
 
+/// What becomes of a request.
+pub(super) enum Reply {
+    /// It is answered.
+    Now(Answer),
+    /// It is answered with what comes of this, see [`reloaded`].
+    After(Reloading),
+}
+
 /// What the listener says to this request.
-pub(super) fn answer<B>(request: &Request<B>, state: &dyn AdminState, guard: Guard) -> Answer {
+pub(super) fn answer<B>(request: &Request<B>, state: &dyn AdminState, guard: Guard) -> Reply {
+    match refusal(request, guard) {
+        Some(refusal) => Reply::Now(refusal),
+        None if request.uri().path() == "/reload" => Reply::After(state.reload()),
+        None => Reply::Now(route(request.uri().path(), request.uri().query().unwrap_or_default(), state)),
+    }
+}
+
+/// What is said to a request for nothing that there is, or that may not ask for it.
+fn refusal<B>(request: &Request<B>, guard: Guard) -> Option<Answer> {
     if let Some(reason) = guard.refuse(request) {
-        return plain(StatusCode::FORBIDDEN, reason);
+        return Some(plain(StatusCode::FORBIDDEN, reason));
     }
     let path = request.uri().path();
     let Some(allowed) = allowed_methods(path) else {
-        return plain(StatusCode::NOT_FOUND, &format!("nothing here; there are {PATHS}"));
+        return Some(plain(StatusCode::NOT_FOUND, &format!("nothing here; there are {PATHS}")));
     };
     if !allowed.split(", ").any(|method| method == request.method().as_str()) {
         let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} takes {allowed}"));
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-        return answer;
+        return Some(answer);
     }
-    route(path, request.uri().query().unwrap_or_default(), state)
+    None
+}
+
+/// What changed, or why nothing did.
+pub(super) fn reloaded(outcome: Result<Difference, ReloadFault>) -> Answer {
+    match outcome {
+        Ok(difference) if difference.is_empty() => plain(StatusCode::OK, "nothing changes"),
+        Ok(difference) => plain(StatusCode::OK, &difference.to_string()),
+        Err(fault) => plain(fault.status(), &fault.to_string()),
+    }
 }
 
 /// Whether the path is one that stays answered whoever else is connected.
@@ -46,8 +73,8 @@ pub(super) fn full() -> Answer {
 
 fn allowed_methods(path: &str) -> Option<&'static str> {
     match path {
-        "/metrics" | "/healthz" | "/ready" | "/tunnels" | "/config" => Some("GET, HEAD"),
-        "/drain" => Some("POST"),
+        "/metrics" | "/healthz" | "/ready" | "/tunnels" | "/fleet" | "/config" => Some("GET, HEAD"),
+        "/drain" | "/reload" => Some("POST"),
         _ => None,
     }
 }
@@ -57,6 +84,10 @@ fn route(path: &str, query: &str, state: &dyn AdminState) -> Answer {
         "/metrics" => respond(StatusCode::OK, PROMETHEUS, state.metrics()),
         "/ready" => readiness(query, state),
         "/tunnels" => tunnels(query, state),
+        "/fleet" => match state.fleet() {
+            Some(report) => json(&report),
+            None => plain(StatusCode::NOT_FOUND, "this process is in no fleet; expected fleet: in its file"),
+        },
         "/config" => json(&state.config()),
         "/drain" => {
             state.drain();

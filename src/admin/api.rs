@@ -24,8 +24,79 @@ pub struct TunnelsReport {
     pub accepted: Vec<AcceptedTunnel>,
     /// Tunnels that the initiator keeps or wants, by address and slot.
     pub dialled: Vec<DialledTunnel>,
+    /// What the initiator exports, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceReport>,
     /// Nodes that had a tunnel to this responder and have none now, the one that left last first.
     pub gone: Vec<GoneNode>,
+}
+
+/// The fleet as this responder sees it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FleetReport {
+    /// The name of this responder.
+    pub id: String,
+    /// What the keys of the fleet begin with.
+    pub prefix: String,
+    /// `current`, `stale` (etcd is not heard, and it is what etcd said last) or `empty` (nothing was read yet).
+    pub view: String,
+    /// Since etcd last said that this is all there is.
+    pub view_age_seconds: Option<f64>,
+    /// The revision of etcd up to which it knows everything.
+    pub revision: i64,
+    /// Tunnels of all responders.
+    pub tunnels: usize,
+    /// The member of etcd that it speaks with.
+    pub etcd: Option<String>,
+    /// Why it speaks with none, or why it writes nothing.
+    pub trouble: Option<String>,
+    /// Responders whose lease lives, by name.
+    pub responders: Vec<FleetResponder>,
+}
+
+/// A responder of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FleetResponder {
+    /// Its name.
+    pub id: String,
+    /// Whether it is the one that answers.
+    pub is_this: bool,
+    /// Where it stands.
+    pub region: Option<String>,
+    /// Its share of the work.
+    pub weight: u16,
+    /// Tunnels that it has.
+    pub tunnels: u32,
+    /// Whether it is leaving.
+    pub draining: bool,
+    /// Where siblings reach it.
+    pub siblings_at: Vec<String>,
+    /// Where initiators reach it.
+    pub initiators_at: Vec<String>,
+    /// Rises with each start of it.
+    pub epoch: u64,
+    /// What it runs.
+    pub version: String,
+}
+
+/// A service of the initiator.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceReport {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub target: String,
+    /// `up`, `down`, or `unknown` while nothing was asked of its target.
+    pub state: String,
+    /// Why it is down, in a word.
+    pub cause: Option<String>,
+    /// Since it is so.
+    pub since_seconds: u64,
+    /// Requests refused because a limit of its own was reached.
+    pub refused: u64,
 }
 
 /// A node without any tunnel.
@@ -67,6 +138,9 @@ pub struct AcceptedTunnel {
     /// `opening` (WELCOME has not left yet), `healthy`, `suspect` (also a tunnel of an Envoy that has not shown yet that it
     /// works) or `draining`.
     pub health: String,
+    /// Services of the node that are down, as it says, each with the cause in a word: `api: target_refused`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub down: Vec<String>,
     /// Since it was admitted.
     pub age_seconds: u64,
     /// Smoothed round trip.

@@ -1,4 +1,4 @@
-//! The other end of the admin listener, for `adit status`.
+//! The other end of the admin listener, for `adit status` and `adit reload`.
 
 use std::io;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use crate::config::AdminAddress;
 
 /// How long an answer may take as a whole.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a reload may take, with those that wait for their turn before it.
+pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest answer that is read, in bytes; 10,000 tunnels fit.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -39,10 +41,12 @@ pub enum ClientError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// It took too long.
-    #[error("the admin listener at {address} did not answer within {TIMEOUT:?}")]
+    #[error("the admin listener at {address} did not answer within {timeout:?}")]
     Timeout {
         /// Where.
         address: AdminAddress,
+        /// How long it was waited for.
+        timeout: Duration,
     },
 }
 
@@ -53,9 +57,24 @@ pub enum ClientError {
 ///
 /// Cancel safety: dropping the future closes the connection; a POST may have taken effect.
 pub async fn request(address: &AdminAddress, method: Method, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
-    match tokio::time::timeout(TIMEOUT, exchange(address, method, path)).await {
+    request_within(address, method, path, TIMEOUT).await
+}
+
+/// The same, for what may take longer.
+///
+/// # Errors
+/// No answer came within `timeout`; any status is an answer.
+///
+/// Cancel safety: dropping the future closes the connection; a POST may have taken effect.
+pub async fn request_within(
+    address: &AdminAddress,
+    method: Method,
+    path: &str,
+    timeout: Duration,
+) -> Result<(StatusCode, Bytes), ClientError> {
+    match tokio::time::timeout(timeout, exchange(address, method, path)).await {
         Ok(result) => result,
-        Err(_) => Err(ClientError::Timeout { address: address.clone() }),
+        Err(_) => Err(ClientError::Timeout { address: address.clone(), timeout }),
     }
 }
 

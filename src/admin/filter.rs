@@ -61,6 +61,7 @@ impl Filter {
         report.accepted.retain(|tunnel| self.accepts(tunnel));
         report.dialled.retain(|tunnel| !of_a_node && self.dials(tunnel));
         report.gone.retain(|node| self.misses(node));
+        report.services.retain(|service| !of_a_node && fits(&self.state, &service.state));
     }
 
     fn accepts(&self, tunnel: &AcceptedTunnel) -> bool {
@@ -120,6 +121,7 @@ mod tests {
             ..AcceptedTunnel::default()
         };
         TunnelsReport {
+            services: Vec::new(),
             accepted: vec![
                 tunnel("a", "acme", "healthy"),
                 tunnel("b", "acme", "suspect"),

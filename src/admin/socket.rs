@@ -49,7 +49,8 @@ impl Listener {
         self
     }
 
-    pub(super) fn is_read_only(&self) -> bool {
+    /// Whether it answers for metrics and health only.
+    pub fn is_read_only(&self) -> bool {
         self.read_only
     }
 

@@ -8,12 +8,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::config::AdminAddress;
+use crate::config::{AdminAddress, Difference};
 
 #[derive(Default)]
 struct State {
     missing: Vec<String>,
     drains: AtomicUsize,
+    reloads: AtomicUsize,
+    reloaded: Option<Result<Difference, ReloadFault>>,
 }
 
 impl AdminState for State {
@@ -40,6 +42,15 @@ impl AdminState for State {
 
     fn drain(&self) {
         self.drains.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn reload(&self) -> Reloading {
+        self.reloads.fetch_add(1, Ordering::Relaxed);
+        let outcome = self.reloaded.clone().unwrap_or(Err(ReloadFault::NoSource));
+        Box::pin(async {
+            tokio::task::yield_now().await;
+            outcome
+        })
     }
 }
 
@@ -106,12 +117,17 @@ async fn a_listener_for_reading_has_metrics_and_health_and_nothing_else() {
     for path in ["/metrics", "/healthz", "/ready", "/ready?tunnels=1"] {
         assert_eq!(admin.ask(Method::GET, path).await.0, StatusCode::OK, "{path}");
     }
-    for (method, path) in
-        [(Method::POST, "/drain"), (Method::GET, "/config"), (Method::GET, "/tunnels"), (Method::GET, "/x")]
-    {
+    for (method, path) in [
+        (Method::POST, "/drain"),
+        (Method::POST, "/reload"),
+        (Method::GET, "/config"),
+        (Method::GET, "/tunnels"),
+        (Method::GET, "/x"),
+    ] {
         assert_eq!(admin.ask(method, path).await.0, StatusCode::FORBIDDEN, "{path}");
     }
     assert_eq!(admin.state.drains.load(Ordering::Relaxed), 0);
+    assert_eq!(admin.state.reloads.load(Ordering::Relaxed), 0);
 }
 
 /// Its parameters were ignored, and everything was answered.
@@ -144,6 +160,77 @@ async fn drain_takes_a_post_and_nothing_else() {
     assert_eq!(admin.state.drains.load(Ordering::Relaxed), 0);
     assert_eq!(admin.ask(Method::POST, "/drain").await, (StatusCode::ACCEPTED, "draining\n".to_owned()));
     assert_eq!(admin.state.drains.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_reload_is_answered_with_what_came_of_it() {
+    let mut difference = Difference::default();
+    difference.note("log.level", "another one");
+    let report = "adit.yaml:1: x: is unknown\nadit.yaml:2: y: is unknown".to_owned();
+    for (outcome, status, text) in [
+        (Ok(difference), StatusCode::OK, "~ log.level: another one\n".to_owned()),
+        (Ok(Difference::default()), StatusCode::OK, "nothing changes\n".to_owned()),
+        (Err(ReloadFault::Refused(report.clone())), StatusCode::UNPROCESSABLE_ENTITY, format!("{report}\n")),
+        (Err(ReloadFault::NoSource), StatusCode::CONFLICT, format!("{}\n", ReloadFault::NoSource)),
+        (Err(ReloadFault::NotNow), StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", ReloadFault::NotNow)),
+    ] {
+        let admin = start("127.0.0.1:0", State { reloaded: Some(outcome), ..State::default() }).await;
+        assert_eq!(admin.ask(Method::GET, "/reload").await.0, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(admin.state.reloads.load(Ordering::Relaxed), 0);
+        assert_eq!(admin.ask(Method::POST, "/reload").await, (status, text));
+        assert_eq!(admin.state.reloads.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// Answers are made in turn; this one is made by somebody else.
+#[tokio::test]
+async fn a_reload_that_takes_its_time_holds_nobody_up() {
+    #[derive(Default)]
+    struct Slow(tokio::sync::Notify);
+    impl AdminState for Slow {
+        fn metrics(&self) -> String {
+            "adit_tunnels 1\n".to_owned()
+        }
+
+        fn readiness(&self) -> Readiness {
+            Readiness::default()
+        }
+
+        fn tunnels(&self) -> TunnelsReport {
+            TunnelsReport::default()
+        }
+
+        fn tunnels_up(&self) -> usize {
+            0
+        }
+
+        fn config(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn drain(&self) {}
+
+        fn reload(&self) -> Reloading {
+            self.0.notify_one();
+            Box::pin(std::future::pending())
+        }
+    }
+    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (address, state) = (listener.address().clone(), Arc::<Slow>::default());
+    tokio::spawn(serve(listener, Arc::<Slow>::clone(&state), CancellationToken::new()));
+    let asked = client::request_within(&address, Method::POST, "/reload", Duration::MAX);
+    tokio::pin!(asked);
+    let others = async {
+        state.0.notified().await;
+        for _ in 0..3 {
+            let (status, _) = client::request(&address, Method::GET, "/metrics").await.unwrap();
+            assert_eq!(status, StatusCode::OK);
+        }
+    };
+    tokio::select! {
+        answered = &mut asked => panic!("{answered:?}"),
+        () = others => {}
+    }
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ const REMIND_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 /// What the gauge tells apart.
 const KINDS: [&str; 5] = ["responder", "initiator", "egress", "ca", "service"];
 
-/// The end of each certificate that the file names, as it was read at the start.
-#[derive(Debug, Clone)]
+/// The end of each certificate that the settings name, as it was when they were read.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Certificates(Vec<End>);
 
 #[derive(Debug, Clone)]
@@ -22,19 +22,27 @@ struct End {
     kind: &'static str,
     name: String,
     at: SystemTime,
+    /// What is wrong with it, or may be.
+    remarks: Vec<String>,
 }
 
 impl Certificates {
-    /// Reads them, and warns of what peers will not take and of what deserves a second look.
+    /// Reads them. Blocks.
     pub(super) fn of(config: &Checked) -> Self {
         let end = |inspected: Inspected| {
             let Inspected { key, role: kind, summary, valid_until: at, problems, warnings, .. } = inspected;
-            for text in problems.into_iter().chain(warnings) {
-                warn!(key, certificate = summary.name, "{text}");
-            }
-            End { key, kind, name: summary.name, at }
+            End { key, kind, name: summary.name, at, remarks: problems.into_iter().chain(warnings).collect() }
         };
         Self(inspect(config, SystemTime::now()).into_iter().map(end).collect())
+    }
+
+    /// Warns of what peers will not take and of what deserves a second look.
+    pub(super) fn warn(&self) {
+        for End { key, name, remarks, .. } in &self.0 {
+            for text in remarks {
+                warn!(key, certificate = name, "{text}");
+            }
+        }
     }
 
     /// States how long they last.
@@ -47,16 +55,29 @@ impl Certificates {
         }
     }
 
-    /// Says again and again what is about to end, or has. Does not return.
-    pub(super) async fn remind(&self) {
-        loop {
-            tokio::time::sleep(REMIND_INTERVAL).await;
-            let now = SystemTime::now();
-            for End { key, name, at, .. } in self.0.iter().filter(|end| end.at <= now + WARN_BEFORE) {
-                let days = seconds_until(*at, now) / 86_400.0;
-                warn!(key, certificate = name, days = days.floor(), "this certificate ends soon, or has ended");
-            }
+    /// States of the kinds of which `before` had certificates and these have none that none of them ends.
+    pub(super) fn replace(&self, before: &Self, metrics: &Metrics) {
+        let has = |certificates: &Self, kind| certificates.0.iter().any(|end| end.kind == kind);
+        for kind in KINDS.into_iter().filter(|kind| has(before, *kind) && !has(self, *kind)) {
+            metrics.certificate(kind, f64::INFINITY);
         }
+    }
+
+    /// Says again what is about to end, or has.
+    fn remind(&self) {
+        let now = SystemTime::now();
+        for End { key, name, at, .. } in self.0.iter().filter(|end| end.at <= now + WARN_BEFORE) {
+            let days = seconds_until(*at, now) / 86_400.0;
+            warn!(key, certificate = name, days = days.floor(), "this certificate ends soon, or has ended");
+        }
+    }
+}
+
+/// Says again and again what is about to end, or has, of the certificates that there are then. Does not return.
+pub(super) async fn remind(current: impl Fn() -> Certificates) {
+    loop {
+        tokio::time::sleep(REMIND_INTERVAL).await;
+        current().remind();
     }
 }
 

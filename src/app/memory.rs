@@ -48,7 +48,7 @@ pub(super) struct Memory {
     folder: Option<PathBuf>,
     before: Vec<Claim>,
     grace: Duration,
-    ready: ReadyGuard,
+    ready: Option<ReadyGuard>,
 }
 
 impl Memory {
@@ -57,7 +57,7 @@ impl Memory {
         (directory, gone): (Arc<Directory<Tunnel>>, GoneNodes),
         folder: Option<PathBuf>,
         grace: Duration,
-        ready: ReadyGuard,
+        ready: Option<ReadyGuard>,
     ) -> Self {
         let mut before = Vec::new();
         if let Some(folder) = &folder {
@@ -91,9 +91,11 @@ impl Memory {
                     for claim in before.into_iter().filter(|claim| directory.registry().counts(claim).node == 0) {
                         gone.remember(Gone { claim, since: started, reason: NOT_BACK.to_owned() });
                     }
-                    ready.done();
                 }
                 () = draining.announced() => {}
+            }
+            if let Some(ready) = ready {
+                ready.done();
             }
         }));
     }

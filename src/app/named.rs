@@ -1,5 +1,5 @@
-//! Series that bear names: only where the file asks for them, because each name is a series of its own and is told to
-//! whoever scrapes.
+//! Series that bear names: those of nodes and tenants only where the file asks for them, because each name is a series of its
+//! own and is told to whoever scrapes. An initiator's services are few, and its own.
 //!
 //! They are written from a report of what is there, so a node that is gone leaves none behind.
 
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::admin::{AcceptedTunnel, TunnelsReport};
+use crate::initiator::serve::ServiceStatus;
 
 /// One metric of each tunnel.
 struct Series {
@@ -16,7 +17,7 @@ struct Series {
     value: fn(&AcceptedTunnel) -> f64,
 }
 
-const OF_TUNNELS: [Series; 5] = [
+const OF_TUNNELS: [Series; 6] = [
     Series {
         name: "adit_tunnel_rtt_seconds",
         kind: "gauge",
@@ -46,6 +47,12 @@ const OF_TUNNELS: [Series; 5] = [
         kind: "gauge",
         help: "1 while the tunnel owes a sign of life.",
         value: |tunnel| f64::from(u8::from(tunnel.health == "suspect")),
+    },
+    Series {
+        name: "adit_tunnel_services_down",
+        kind: "gauge",
+        help: "Services that are down, as the site says in this tunnel.",
+        value: |tunnel| tunnel.down.len() as f64,
     },
 ];
 
@@ -77,6 +84,26 @@ fn tenants(text: &mut String, report: &TunnelsReport, past: &BTreeMap<String, u6
     for (tenant, (_, exchanges)) in &tenants {
         let _ = writeln!(text, "adit_tenant_exchanges_total{{tenant=\"{}\"}} {exchanges}", escaped(tenant));
     }
+}
+
+/// The series of an initiator's services.
+pub(super) fn services(services: &[ServiceStatus]) -> String {
+    let mut text = String::new();
+    heading(
+        &mut text,
+        "adit_service_refused_total",
+        "counter",
+        "Exchanges refused because a limit of this service was reached.",
+    );
+    for ServiceStatus { name, refused, .. } in services {
+        let _ = writeln!(text, "adit_service_refused_total{{service=\"{}\"}} {refused}", escaped(name));
+    }
+    heading(&mut text, "adit_service_down", "gauge", "1 while the target of this service cannot be had.");
+    for ServiceStatus { name, standing, .. } in services {
+        let down = u8::from(standing.down().is_some());
+        let _ = writeln!(text, "adit_service_down{{service=\"{}\"}} {down}", escaped(name));
+    }
+    text
 }
 
 fn heading(text: &mut String, name: &str, kind: &str, help: &str) {

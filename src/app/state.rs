@@ -1,45 +1,53 @@
 //! What the admin listener shows of a running app.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{AcceptedTunnel, AdminState, DialledTunnel, GoneNode, Readiness, TransportPath, TunnelsReport};
+use crate::admin::{
+    AcceptedTunnel, AdminState, DialledTunnel, FleetReport, GoneNode, Readiness, ReloadFault, Reloading, ServiceReport,
+    TransportPath, TunnelsReport,
+};
 use crate::app::certificates::Certificates;
+use crate::app::fleet;
 use crate::app::named;
-use crate::config::Checked;
+use crate::fleet::Member;
 use crate::initiator::auto::PathReport;
+use crate::initiator::serve::{ServiceStatus, Services};
 use crate::initiator::{SlotStatus, StatusBoard, UnresolvedStatus};
 use crate::lifecycle::Ready;
 use crate::registry::{Handle as _, Health, LiveTunnel};
-use crate::responder::{Gone, GoneNodes, Responder};
+use crate::responder::{Gone, GoneNodes};
 use crate::routing::Directory;
 use crate::telemetry::{DestinationState, Entrance, Limit, LimitMetrics, Metrics};
 use crate::transport::Tunnel;
 
-/// What is known of an app when it is built.
-pub(super) struct Parts<'a> {
-    pub(super) metrics: &'a Metrics,
-    pub(super) ready: Ready,
-    pub(super) responder: Option<&'a Responder>,
-    pub(super) board: Option<StatusBoard>,
-    pub(super) config: &'a Checked,
-}
-
-/// Handles on everything that can be shown, and on the one thing that can be asked for.
+/// Handles on everything that can be shown, and on what can be asked for.
 pub(super) struct State {
     metrics: Metrics,
     limits: LimitMetrics,
     ready: Ready,
-    directory: Arc<Directory<Tunnel>>,
-    gone: GoneNodes,
-    certificates: Certificates,
-    /// Whether there are series that bear names.
-    names: bool,
-    board: Option<StatusBoard>,
-    config: serde_json::Value,
+    view: ArcSwap<View>,
+    reload: OnceLock<Box<dyn Fn() -> Reloading + Send + Sync>>,
     drain_requested: CancellationToken,
     draining: CancellationToken,
+}
+
+/// What follows from the settings that are in force.
+#[derive(Default)]
+pub(super) struct View {
+    pub(super) directory: Arc<Directory<Tunnel>>,
+    pub(super) gone: GoneNodes,
+    pub(super) certificates: Certificates,
+    /// Its membership in a fleet.
+    pub(super) fleet: Option<Member>,
+    /// Whether there are series that bear names.
+    pub(super) names: bool,
+    pub(super) board: Option<StatusBoard>,
+    /// What the initiator serves.
+    pub(super) services: Option<Services>,
+    pub(super) config: serde_json::Value,
 }
 
 impl std::fmt::Debug for State {
@@ -49,22 +57,27 @@ impl std::fmt::Debug for State {
 }
 
 impl State {
-    /// Reads the certificates of the file, and warns of what is wrong with them.
-    pub(super) fn new(parts: Parts<'_>) -> Self {
-        let Parts { metrics, ready, responder, board, config } = parts;
+    /// Nothing is in force yet.
+    pub(super) fn new(metrics: &Metrics, ready: Ready) -> Self {
         Self {
             metrics: metrics.clone(),
             limits: metrics.limits(Entrance::Admin),
             ready,
-            directory: responder.map(Responder::directory).unwrap_or_default(),
-            gone: responder.map(Responder::gone).unwrap_or_default(),
-            certificates: Certificates::of(config),
-            names: config.metrics.names,
-            board,
-            config: serde_json::to_value(config).unwrap_or_default(),
+            view: ArcSwap::default(),
+            reload: OnceLock::new(),
             drain_requested: CancellationToken::new(),
             draining: CancellationToken::new(),
         }
+    }
+
+    /// Shows this from now on.
+    pub(super) fn show(&self, view: View) {
+        self.view.store(Arc::new(view));
+    }
+
+    /// What an operator's wish to reload begins; the first one counts.
+    pub(super) fn reload_by(&self, reload: impl Fn() -> Reloading + Send + Sync + 'static) {
+        let _ = self.reload.set(Box::new(reload));
     }
 
     /// Resolves when an operator asked for a drain. Cancel safe.
@@ -72,25 +85,38 @@ impl State {
         self.drain_requested.cancelled().await;
     }
 
-    /// What the file names.
-    pub(super) fn certificates(&self) -> &Certificates {
-        &self.certificates
+    /// The certificates that the settings name.
+    pub(super) fn certificates(&self) -> Certificates {
+        self.view.load().certificates.clone()
     }
 
-    /// From here on the process is not ready.
+    /// From here on the process is not ready, and no settings are applied.
     pub(super) fn begin_drain(&self) {
         self.draining.cancel();
+    }
+
+    /// Cancelled when the process begins to drain.
+    pub(super) fn draining(&self) -> &CancellationToken {
+        &self.draining
     }
 }
 
 impl AdminState for State {
     fn metrics(&self) -> String {
         self.metrics.process();
-        self.certificates.measure(&self.metrics);
-        if self.names {
-            return self.metrics.render() + &named::render(&self.tunnels(), &self.gone.past_exchanges());
+        let view = self.view.load();
+        view.certificates.measure(&self.metrics);
+        if let Some(member) = &view.fleet {
+            fleet::measure(member, &self.metrics);
         }
-        self.metrics.render()
+        let mut text = self.metrics.render();
+        if let Some(services) = &view.services {
+            text += &named::services(&services.status());
+        }
+        if view.names {
+            text += &named::render(&self.tunnels(), &view.gone.past_exchanges());
+        }
+        text
     }
 
     fn readiness(&self) -> Readiness {
@@ -102,24 +128,31 @@ impl AdminState for State {
     }
 
     fn tunnels(&self) -> TunnelsReport {
-        let mut live: Vec<_> = self.directory.registry().snapshot().collect();
+        let view = self.view.load();
+        let registry = view.directory.registry();
+        let mut live: Vec<_> = registry.snapshot().collect();
         live.sort_by(|a, b| key(a).cmp(&key(b)));
         let accepted = live.iter().map(|live| accepted(&live.handle)).collect();
-        let nowhere = self.board.iter().flat_map(StatusBoard::unresolved).map(unresolved);
-        let dialled = nowhere.chain(self.board.iter().flat_map(StatusBoard::slots).map(dialled)).collect();
+        let nowhere = view.board.iter().flat_map(StatusBoard::unresolved).map(unresolved);
+        let dialled = nowhere.chain(view.board.iter().flat_map(StatusBoard::slots).map(dialled)).collect();
         // One that just came back may still be in the list.
-        let registry = self.directory.registry();
         let gone =
-            self.gone.list().into_iter().filter(|gone| registry.counts(&gone.claim).node == 0).map(gone).collect();
-        TunnelsReport { accepted, dialled, gone }
+            view.gone.list().into_iter().filter(|gone| registry.counts(&gone.claim).node == 0).map(gone).collect();
+        let services = view.services.iter().flat_map(Services::status).map(service).collect();
+        TunnelsReport { accepted, dialled, services, gone }
+    }
+
+    fn fleet(&self) -> Option<FleetReport> {
+        self.view.load().fleet.as_ref().map(fleet::report)
     }
 
     fn tunnels_up(&self) -> usize {
-        self.directory.registry().len() + self.board.as_ref().map_or(0, StatusBoard::connected)
+        let view = self.view.load();
+        view.directory.registry().len() + view.board.as_ref().map_or(0, StatusBoard::connected)
     }
 
     fn config(&self) -> serde_json::Value {
-        self.config.clone()
+        self.view.load().config.clone()
     }
 
     fn limited(&self, limit: Limit) {
@@ -128,6 +161,13 @@ impl AdminState for State {
 
     fn drain(&self) {
         self.drain_requested.cancel();
+    }
+
+    fn reload(&self) -> Reloading {
+        match self.reload.get() {
+            Some(reload) => reload(),
+            None => Box::pin(std::future::ready(Err(ReloadFault::NotNow))),
+        }
     }
 }
 
@@ -158,6 +198,7 @@ fn accepted(tunnel: &Tunnel) -> AcceptedTunnel {
         transport: tunnel.transport.label().to_owned(),
         remote: tunnel.remote.to_string(),
         health,
+        down: tunnel.down.into_iter().map(|down| format!("{}: {}", down.service, down.cause)).collect(),
         age_seconds: tunnel.age_seconds,
         rtt_ms: tunnel.rtt_ms,
         in_flight: tunnel.in_flight,
@@ -166,6 +207,12 @@ fn accepted(tunnel: &Tunnel) -> AcceptedTunnel {
         sent_bytes: tunnel.bytes_sent,
         received_bytes: tunnel.bytes_received,
     }
+}
+
+fn service(status: ServiceStatus) -> ServiceReport {
+    let ServiceStatus { name, target, standing, since_seconds, refused } = status;
+    let cause = standing.down().map(|cause| cause.label().to_owned());
+    ServiceReport { name, target, state: standing.label().to_owned(), cause, since_seconds, refused }
 }
 
 fn gone(node: Gone) -> GoneNode {

@@ -1,21 +1,108 @@
-//! `adit check`: what a file would do, or every mistake in it.
+//! `adit check`: what a file would do, or every mistake in it; or what would change with it.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use adit::config::{
-    self, AdminAddress, Checked, EgressConfig, InitiatorConfig, Inspected, ResponderConfig, ServiceConfig,
+    self, AdminAddress, Checked, EgressConfig, FleetConfig, HttpEgress, InitiatorConfig, Inspected, Process,
+    ResponderConfig, ServiceConfig, Surroundings, TcpEgress, UdpEgressConfig, UdpGoal, Whom,
 };
-use adit::routing::{Connect, Tenant};
+use adit::message::forward::MAX_PASSES;
+use adit::routing::{Connect, RouterSettings};
+use adit::telemetry::log;
 use adit::tls::Utc;
 use adit::transport::TransportChoice;
+use clap::Args;
 use time::OffsetDateTime;
 
-use super::{FAILED, say};
+use super::{FAILED, MISUSED, say};
 
-pub(super) fn check(file: &Path) -> ExitCode {
-    match config::load(file, &config::Process) {
+mod explain;
+
+use explain::ExplainArgs;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 ok, 1 the file has mistakes, 2 wrong command line;\n\
+                        with --diff: 0 nothing changes, 1 something does, 2 a file has mistakes;\n\
+                        with --explain: 0 it goes somewhere, 1 it is refused, 2 wrong command line or file.\n\
+                        Examples: --explain GET http://shop.example/a -H 'x-node-id: edge-17' cloud.yaml\n\
+                        \x20         --explain tcp 127.0.0.1:2222 --server-name db.example --source 10.1.2.3 cloud.yaml\n\
+                        \x20         --explain udp 127.0.0.1:5353 --source 10.1.2.3 cloud.yaml\n\
+                        \x20         --explain GET http://shop.example/a --initiator edge.yaml")]
+pub(super) struct CheckArgs {
+    /// The file, YAML
+    #[arg(required_unless_present_any = ["keys", "diff"])]
+    file: Option<PathBuf>,
+    /// Print every key of the file instead: what it takes, its default, what it is for
+    #[arg(long, conflicts_with = "file")]
+    keys: bool,
+    /// Print what changes when NEW takes the place of OLD instead; relative paths of both count from the folder of NEW
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with_all = ["file", "keys"])]
+    diff: Option<Vec<PathBuf>>,
+    #[command(flatten)]
+    explain: ExplainArgs,
+}
+
+pub(super) fn check(args: &CheckArgs) -> ExitCode {
+    match (&args.file, args.diff.as_deref()) {
+        (_, Some([old, new])) => diff(old, new),
+        (Some(file), _) if args.explain.explain.is_some() => explain::explain(&args.explain, file),
+        (Some(file), _) => check_one(file),
+        _ => {
+            say(&config::keys());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Files that OLD names may be gone, or have been replaced; that is no mistake any more.
+struct Former;
+
+impl Surroundings for Former {
+    fn variable(&self, name: &str) -> Option<String> {
+        Process.variable(name)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Process.read(path)
+    }
+
+    fn can_read(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn host_name(&self) -> Option<String> {
+        Process.host_name()
+    }
+
+    fn has_files(&self) -> bool {
+        false
+    }
+}
+
+fn diff(old: &Path, new: &Path) -> ExitCode {
+    match (config::load_as(old, new, &Former), config::load(new, &Process)) {
+        (Ok(old), Ok(new)) => {
+            let difference = old.difference(&new);
+            if difference.is_empty() {
+                return ExitCode::SUCCESS;
+            }
+            say(&format!("{difference}\n"));
+            ExitCode::from(FAILED)
+        }
+        (old, new) => {
+            for report in [old.err(), new.err()].into_iter().flatten() {
+                log::say(&format!("{report}\n"));
+            }
+            ExitCode::from(MISUSED)
+        }
+    }
+}
+
+fn check_one(file: &Path) -> ExitCode {
+    match config::load(file, &Process) {
         Ok(checked) => {
             let certificates = config::inspect(&checked, SystemTime::now());
             let problems = certificates.iter().map(|inspected| inspected.problems.len()).sum::<usize>();
@@ -40,6 +127,8 @@ pub(super) fn summary(checked: &Checked) -> String {
     let mut lines: Vec<String> = Vec::new();
     lines.extend(checked.responder.iter().map(responder));
     lines.extend(checked.egress.iter().map(egress));
+    lines.extend(checked.udp.iter().map(datagrams));
+    lines.extend(checked.fleet.iter().map(fleet));
     lines.extend(checked.initiator.iter().flat_map(initiator));
     lines.extend(checked.services.iter().map(service));
     lines.extend(checked.admin.iter().map(|address| format!("admin      {address}")));
@@ -72,18 +161,51 @@ fn responder(responder: &ResponderConfig) -> String {
     format!("responder  {}: tunnels over {listeners} from {proof}", responder.name)
 }
 
+fn fleet(fleet: &FleetConfig) -> String {
+    let etcd = fleet.etcd.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let hop = match &fleet.hop {
+        Some(hop) => format!("asks siblings, and is asked on {} (UDP)", hop.listen),
+        None => "asks no siblings (hop)".to_owned(),
+    };
+    format!("fleet      {}, in {} of etcd at {etcd}; {hop}", fleet.id, fleet.prefix.as_str())
+}
+
 fn egress(egress: &EgressConfig) -> String {
+    match egress {
+        EgressConfig::Http(http) => http_egress(http),
+        EgressConfig::Tcp(tcp) => tcp_egress(tcp),
+    }
+}
+
+/// Whom everything, or what has no route of its own, is for.
+fn goal(router: &RouterSettings) -> String {
+    let host_id = router.host_id.as_ref().map_or_else(|| "of its route".to_owned(), ToString::to_string);
+    let always = if host_id.contains('%') { "" } else { "always " };
+    format!("host id {always}{host_id}, tenant {}", router.tenant)
+}
+
+fn tcp_egress(egress: &TcpEgress) -> String {
+    let router = &egress.router;
+    let mut services: Vec<String> = router
+        .routes
+        .iter()
+        .filter_map(|route| Some(format!("{} to {}", route.matches.host.as_ref()?, route.service.as_ref()?)))
+        .collect();
+    let service = router.service.as_ref().map(ToString::to_string);
+    let service = service.or_else(|| router.service_template.as_ref().map(ToString::to_string));
+    services.extend(service.map(|service| match router.routes.is_empty() {
+        true => format!("everything to {service}"),
+        false => format!("what names no other to {service}"),
+    }));
+    format!("egress     {} (bytes): {}; {}", egress.tcp, goal(router), services.join(", "))
+}
+
+fn http_egress(egress: &HttpEgress) -> String {
     let security = match (&egress.tls, egress.http3.enabled) {
         (Some(_), true) => "TLS; HTTP/3 on the UDP port, too",
         (Some(_), false) => "TLS",
         (None, _) => "clear text",
     };
-    let tenant = match &egress.router.tenant {
-        Tenant::Fixed(tenant) => tenant.to_string(),
-        Tenant::Template(template) => template.to_string(),
-    };
-    let host_id = egress.router.host_id.as_ref().map_or_else(|| "of its route".to_owned(), ToString::to_string);
-    let always = if host_id.contains('%') { "" } else { "always " };
     let connect = match &egress.router.connect {
         Connect::Off => String::new(),
         Connect::All => ", CONNECT to every service of bytes".to_owned(),
@@ -91,7 +213,23 @@ fn egress(egress: &EgressConfig) -> String {
             format!(", CONNECT to {}", names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
         }
     };
-    format!("egress     {} ({security}): host id {always}{host_id}, tenant {tenant}{connect}", egress.http)
+    let connect_udp = match &egress.router.connect_udp {
+        Connect::Off => String::new(),
+        Connect::All => ", CONNECT-UDP to every service of datagrams".to_owned(),
+        Connect::Services(names) => {
+            format!(", CONNECT-UDP to {}", names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        }
+    };
+    format!("egress     {} ({security}): {}{connect}{connect_udp}", egress.http, goal(&egress.router))
+}
+
+fn datagrams(listener: &UdpEgressConfig) -> String {
+    let UdpGoal { whom, service, tenant } = &listener.to;
+    let whom = match whom {
+        Whom::Node(node) => format!("node {node}"),
+        Whom::Cluster(cluster) => format!("cluster {cluster}"),
+    };
+    format!("egress     {} (UDP): to the service {service} of {whom}, tenant {tenant}", listener.udp)
 }
 
 fn initiator(initiator: &InitiatorConfig) -> Vec<String> {
@@ -105,6 +243,7 @@ fn initiator(initiator: &InitiatorConfig) -> Vec<String> {
 
 fn service(service: &ServiceConfig) -> String {
     let requests = match &service.matches {
+        None if service.target.is_udp() => "flows of datagrams".to_owned(),
         None if service.target.is_raw() => "CONNECT that names it".to_owned(),
         None => "requests that name it".to_owned(),
         Some(matches) => {
@@ -130,6 +269,10 @@ fn warnings(checked: &Checked) -> Vec<String> {
             .extend(exposed.map(|exposed| format!("envoy.security {} to {}: {exposed}", security.label(), tunnel.to)));
     }
     warnings.extend(checked.egress.iter().flat_map(egress_warnings));
+    let open = checked.udp.iter().map(|listener| listener.udp).filter(|udp| !udp.ip().is_loopback());
+    warnings.extend(
+        open.map(|udp| format!("egress {udp} takes datagrams from everywhere, which prove nothing of their sender")),
+    );
     for service in
         checked.services.iter().filter(|service| service.tls.as_ref().is_some_and(|tls| tls.insecure_accept_any))
     {
@@ -144,9 +287,9 @@ fn warnings(checked: &Checked) -> Vec<String> {
     if let Some(AdminAddress::Tcp(address)) = &checked.admin
         && !address.ip().is_loopback()
     {
-        warnings.push(format!("admin listens on {address}: whoever reaches it can read everything and drain"));
+        warnings.push(format!("admin listens on {address}: whoever reaches it can read everything, reload and drain"));
     }
-    if checked.responder.is_some() && checked.egress.is_empty() {
+    if checked.responder.is_some() && checked.egress.is_empty() && checked.udp.is_empty() {
         warnings.push("the responder has no egress: tunnels come up, but nothing can enter them".to_owned());
     }
     warnings
@@ -154,20 +297,32 @@ fn warnings(checked: &Checked) -> Vec<String> {
 
 fn egress_warnings(egress: &EgressConfig) -> Vec<String> {
     let mut warnings = Vec::new();
-    let routes = egress.router.routes.iter().filter_map(|route| route.host_id.as_ref());
-    for host_id in egress.router.host_id.iter().chain(routes).map(ToString::to_string) {
+    let (router, address) = (egress.router(), egress.address());
+    let routes = router.routes.iter().filter_map(|route| route.host_id.as_ref());
+    for host_id in router.host_id.iter().chain(routes).map(ToString::to_string) {
         if looks_like_a_field(&host_id) {
             warnings.push(format!(
-                "egress {}: host_id {host_id} is one name for every request; the value of that field is %REQ({host_id})%",
-                egress.http
+                "egress {address}: host_id {host_id} is one name for every request; the value of that field is %REQ({host_id})%"
             ));
         }
     }
-    if egress.tls.is_none() && !egress.http.ip().is_loopback() {
-        warnings.push(format!(
-            "egress {} takes clear text from everywhere: whoever reaches it can read requests and ask any node",
-            egress.http
-        ));
+    if let EgressConfig::Http(http) = egress {
+        warnings.extend(http.possible_circles().map(|(rule, target)| {
+            format!(
+                "egress {address}: {rule} forwards to {target}, which may be this very listener; what comes through adit more than \
+                 {MAX_PASSES} times is answered 502"
+            )
+        }));
+    }
+    if egress.tls().is_none() && !address.ip().is_loopback() {
+        warnings.push(match egress {
+            EgressConfig::Http(_) => format!(
+                "egress {address} takes clear text from everywhere: whoever reaches it can read requests and ask any node"
+            ),
+            EgressConfig::Tcp(_) => {
+                format!("egress {address} takes connections from everywhere: whoever reaches it reaches the services behind it")
+            }
+        });
     }
     warnings
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use adit::app::App;
-use adit::config::{self, Checked};
-use adit::lifecycle::{Drain, Signals, Stand, notify};
+use adit::app::{App, AppError, Handle};
+use adit::config::{Checked, Source};
+use adit::lifecycle::{Drain, DrainWatch, Hangups, Signals, Stand, notify};
 use adit::net;
 use adit::telemetry::log;
 use tokio::runtime::{Builder, Runtime};
@@ -13,7 +13,8 @@ use tokio::runtime::{Builder, Runtime};
 use super::MISUSED;
 
 pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
-    let checked = match config::load(file, &config::Process) {
+    let source = Source::file(file);
+    let checked = match source.load() {
         Ok(checked) => checked,
         Err(report) => {
             log::say(&format!("{report}\n"));
@@ -26,7 +27,7 @@ pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
         tracing::warn!(%error, limit = net::descriptors(), "the limit of open files cannot be raised");
     }
     let runtime = runtime(checked.workers)?;
-    let served = runtime.block_on(serve(checked));
+    let served = runtime.block_on(serve(source, checked));
     // A name that is still being resolved, for one, would hold the end up.
     runtime.shutdown_background();
     served.map(|()| ExitCode::SUCCESS)
@@ -46,27 +47,43 @@ fn start_line(file: &Path, checked: &Checked) {
     );
 }
 
-async fn serve(checked: Checked) -> anyhow::Result<()> {
+async fn serve(source: Source, checked: Checked) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let (drain, limit, lame_duck) = (Drain::new(), checked.drain_timeout, checked.lame_duck);
-    let running = App::build(checked).await?.run(drain.clone());
+    let drain = Drain::new();
+    let app = App::build(checked).await?.read_from(source);
+    let handle = app.handle();
+    let reloading = signals.hangups().map(|hangups| tokio::spawn(reload(hangups, handle.clone(), drain.watch())));
+    let running = app.run(drain.clone());
     tell(Stand::Ready);
     let running = async {
         tokio::pin!(running);
         let drained = drain.watch();
         tokio::select! {
             ended = &mut running => return ended,
-            () = drained.announced() => tell(Stand::Stopping(lame_duck + limit)),
+            () = drained.announced() => tell(Stand::Stopping(handle.settings().lame_duck + drained.limit())),
         }
         running.await
     };
+    let stopped = stop(running, &mut signals, (&drain, &handle)).await;
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
+    stopped
+}
+
+/// Runs until a signal asks to stop, and a second one to stop at once.
+async fn stop(
+    running: impl Future<Output = Result<(), AppError>>,
+    signals: &mut Signals,
+    (drain, handle): (&Drain, &Handle),
+) -> anyhow::Result<()> {
     tokio::pin!(running);
     let signal = tokio::select! {
         ended = &mut running => return Ok(ended?),
         signal = signals.next() => signal,
     };
     tracing::info!(signal = signal.label(), "stopping; once more to stop at once");
-    drain.begin(limit);
+    drain.begin(handle.settings().drain_timeout);
     let signal = tokio::select! {
         ended = &mut running => return Ok(ended?),
         signal = signals.next() => signal,
@@ -75,6 +92,24 @@ async fn serve(checked: Checked) -> anyhow::Result<()> {
     drain.stop();
     running.await?;
     anyhow::bail!("{} while draining: stopped at once, what still ran was cut", signal.label())
+}
+
+/// Reads the file again at each SIGHUP, until the process drains. What comes of it is in the log.
+async fn reload(mut hangups: Hangups, handle: Handle, draining: DrainWatch) {
+    loop {
+        hangups.next().await;
+        tracing::info!(signal = "SIGHUP", "reading the file again");
+        if draining.is_draining() {
+            tracing::info!("the process drains: the file is not read again");
+            continue;
+        }
+        tell(Stand::Reloading);
+        // The handle says it.
+        let _ = handle.reload().await;
+        if !draining.is_draining() {
+            tell(Stand::Ready);
+        }
+    }
 }
 
 /// Tells the service manager how the process stands.

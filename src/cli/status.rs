@@ -14,6 +14,7 @@ use super::say;
 mod accepted;
 mod dialled;
 mod gone;
+mod services;
 mod units;
 
 /// How wide a terminal is taken to be that does not say it.
@@ -92,12 +93,16 @@ pub(super) fn show(report: &TunnelsReport, readiness: &str, view: View) -> Strin
     };
     if !report.accepted.is_empty() {
         text += &accepted::show(report, view);
+        text += &services::down(&report.accepted, view);
     }
     if !report.gone.is_empty() {
         text += &gone::show(&report.gone, view);
     }
     if !report.dialled.is_empty() {
         text += &dialled::show(&report.dialled, view);
+    }
+    if !report.services.is_empty() {
+        text += &services::show(&report.services, view);
     }
     if report.accepted.is_empty() && report.dialled.is_empty() {
         text += "no tunnels\n";

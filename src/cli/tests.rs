@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use adit::admin::{AcceptedTunnel, DialledTunnel, GoneNode, TransportPath, TunnelsReport};
+use adit::admin::{AcceptedTunnel, DialledTunnel, GoneNode, ServiceReport, TransportPath, TunnelsReport};
 use adit::config::{self, Nowhere};
 use clap::CommandFactory as _;
 
@@ -52,7 +52,9 @@ fn a_summary_names_everything_that_would_run() {
                 initiator:\n  tunnels: ['rc://edge-17:stores-eu:acme@cloud.example.com:7843:2']\n  tls: { ca: c }\n\
                 services:\n  - { name: api, match: { host: '*.example.org' }, target: 'http://127.0.0.1:8080' }\n  \
                 - { name: web, match: none, target: 'unix:/run/web.sock' }\n\
-                admin: '0.0.0.0:9901'\n";
+                admin: '0.0.0.0:9901'\n\
+                fleet:\n  etcd: 'http://127.0.0.1:2379'\n  siblings_at: 'adit.internal:7844'\n  hop:\n    listen: '0.0.0.0:7844'\n    \
+                identity: 'spiffe://example.org/responder/{responder}'\n    tls: { cert: c, key: d, ca: e }\n";
     let checked = config::check(file, Path::new("adit.yaml"), &Nowhere).unwrap();
     compare("summary.txt", &check::summary(&checked));
 }
@@ -117,7 +119,17 @@ fn a_status_shows_both_roles() {
         since_seconds: 86_400,
         reason: "idle: no sign of life".into(),
     };
-    let report = TunnelsReport { accepted: vec![accepted], dialled: vec![dialled, over_tcp], gone: vec![gone] };
+    let service = |name: &str, state: &str| ServiceReport {
+        name: name.into(),
+        target: format!("http://{name}.internal"),
+        state: state.into(),
+        since_seconds: 75,
+        ..ServiceReport::default()
+    };
+    let down = ServiceReport { cause: Some("target_refused".into()), ..service("api", "down") };
+    let services = vec![down, ServiceReport { refused: 3, ..service("web", "up") }];
+    let report =
+        TunnelsReport { accepted: vec![accepted], dialled: vec![dialled, over_tcp], gone: vec![gone], services };
     let narrow = View { width: 80, wide: false, all: false };
     let shown = status::show(&report, "the first tunnel\n", narrow);
     let wide = status::show(&report, "the first tunnel\n", View { width: usize::MAX, wide: true, all: true });

@@ -1,36 +1,53 @@
-//! `egress`: listeners for application traffic, and how each finds the tunnel.
+//! `egress`: listeners for application traffic, and how each finds the tunnel. Here those for requests.
+
+mod kind;
+mod tcp;
+mod udp;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::Request;
 use serde::{Serialize, Serializer};
+
+pub use kind::EgressConfig;
+pub use tcp::{TcpEgress, TcpLimits};
+pub use udp::{UdpEgressConfig, UdpGoal, Whom};
 
 use crate::config::access::{self, access_log};
 use crate::config::connect;
 use crate::config::http3::{Http3Config, http3};
 use crate::config::listeners::Protocol;
+use crate::config::policies::circle::{self, Circle};
+use crate::config::policies::{self, About, Around, PolicyConfig, policies};
 use crate::config::reader::{At, Section, alternatives};
 use crate::config::rewrite::{self, StepConfig};
 use crate::config::services::{ShownMatch, host_and_prefix};
 use crate::config::show;
 use crate::config::tls::{ListenerTls, listener_tls};
-use crate::egress::Settings;
+use crate::egress;
+use crate::egress::{ConnectionDetails, Explained, Refused, Settings, Terms, TrafficRules};
 use crate::id::{ClusterId, HostId, IdError, NodeId, ServiceName, TenantId};
 use crate::message::forward::Forms;
 use crate::message::rewrite::Step;
 use crate::message::trust::Trust;
+use crate::policy::traffic::Action;
 use crate::proxy::AccessLog;
 use crate::registry::Balance;
 use crate::routing::{Connect, DEFAULT_DEADLINE, DEFAULT_HOLD, Route, RouterSettings, Tenant};
+use crate::targets::Target;
 use crate::template::Template;
+use crate::tls::TlsError;
 
 const HOST_ID_FORM: &str = "a template such as \"%REQ(x-node-id?x-cluster-id)%\", or `to`";
 const MAX_HOLD: Duration = Duration::from_secs(300);
 const MAX_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 const IDLE_BOUNDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 const LISTENER_KINDS: [&str; 3] = ["http", "tcp", "udp"];
+/// Limits that only a listener for datagrams has.
+const OF_UDP: [&str; 3] = ["flows", "flows_per_prefix", "flow_idle"];
 const BALANCES: [(&str, Balance); 3] =
     [("two_choices", Balance::TwoChoices), ("round_robin", Balance::RoundRobin), ("hash", Balance::Hash)];
 const FORMS: [(&str, Forms); 4] =
@@ -38,14 +55,14 @@ const FORMS: [(&str, Forms); 4] =
 
 /// One listener for HTTP/1.1, HTTP/2 and, with TLS, HTTP/3.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct EgressConfig {
+pub struct HttpEgress {
     /// `http`: where it listens; port 0 takes a free one.
     pub http: SocketAddr,
     /// `tls`: without it, HTTP/1.1 and h2c in clear text; with it, ALPN chooses.
     pub tls: Option<ListenerTls>,
     /// `http3`: whether HTTP/3 is served on the UDP port of the same number, and how; default: with `tls`, yes.
     pub http3: Http3Config,
-    /// Which tunnel a request takes: `host_id`, `tenant`, `service`, `connect`, `routes`, `affinity`, `hold` (default 2 s, at most
+    /// Which tunnel a request takes: `host_id`, `tenant`, `service`, `connect`, `connect_udp`, `routes`, `affinity`, `hold` (default 2 s, at most
     /// 5 min; each waiting request holds its connection), `deadline` for a response to begin (default 60 s, 1 ms to
     /// 24 h) and `balance`, how a cluster's node is chosen: `two_choices` (default), `round_robin`, or `hash`, which
     /// needs `affinity`. `to: { node or cluster, service, tenant }` fixes the first three for every request.
@@ -62,6 +79,10 @@ pub struct EgressConfig {
     /// from anybody else it is removed. Default: nobody.
     #[serde(serialize_with = "trust_as_written")]
     pub trust: Trust,
+    /// `proxy_protocol`: the addresses and prefixes of the proxies in front, each of whose connections over TCP must begin with a
+    /// PROXY header of version 1 or 2; the client is whom that names. Default: nobody. There is none over HTTP/3.
+    #[serde(serialize_with = "trust_as_written")]
+    pub proxy_protocol: Trust,
     /// `forwarded`: in which forms a target is told of the client: `both` (default), `rfc7239` (`Forwarded`), `x`
     /// (`X-Forwarded-For`, `-Proto`) or `none`. A form that is not written is passed on from nobody.
     #[serde(serialize_with = "forms_as_written")]
@@ -70,6 +91,10 @@ pub struct EgressConfig {
     /// came.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rewrite: Vec<StepConfig>,
+    /// `policies`: which requests are denied or go elsewhere; the highest priority is looked at first, the first match
+    /// decides, and what no rule is about goes where the rest of the listener says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicyConfig>,
     /// `limits`: what one client may ask for.
     pub limits: EgressLimits,
 }
@@ -116,19 +141,107 @@ impl Default for EgressLimits {
     }
 }
 
-impl EgressConfig {
+impl HttpEgress {
+    /// A listener for clear text with every default; `host_id` says which node or cluster a request is for.
+    pub fn new(http: SocketAddr, host_id: Template) -> Self {
+        Self {
+            http,
+            tls: None,
+            http3: Http3Config::of(false),
+            router: RouterSettings::new(host_id),
+            half_close: false,
+            access_log: AccessLog::On,
+            trust: Trust::default(),
+            proxy_protocol: Trust::default(),
+            forwarded: Forms::default(),
+            rewrite: Vec::new(),
+            policies: Vec::new(),
+            limits: EgressLimits::default(),
+        }
+    }
+
     /// What the listener does to each request.
     pub fn steps(&self) -> Vec<Step> {
         rewrite::steps(&self.rewrite)
     }
+
+    /// What the listener would do with a request that comes over this connection, if that breaks no rule of HTTP.
+    ///
+    /// # Errors
+    /// As of [`Self::rules`].
+    pub fn explain(
+        &self,
+        request: Request<()>,
+        connection: ConnectionDetails,
+    ) -> Result<Result<Explained, Refused>, TlsError> {
+        let mut terms = Terms { policies: self.rules()?, ..Terms::new(self.router.clone()) };
+        terms.settings.max_head_fields = self.limits.head_fields;
+        Ok(egress::explain(&terms, request, connection))
+    }
+
+    /// Rules that forward to where this very listener may be, which cannot be known here, and where that is.
+    pub fn possible_circles(&self) -> impl Iterator<Item = (String, &Target)> {
+        self.policies.iter().filter_map(|PolicyConfig(rule)| match &rule.action {
+            Action::Forward(to) if circle::between(&to.target, self.http) == Circle::Possible => {
+                Some((rule.to_string(), &to.target))
+            }
+            _ => None,
+        })
+    }
+
+    /// Which requests it denies or sends elsewhere. Loads the files of TLS to upstreams.
+    ///
+    /// # Errors
+    /// What is wrong with those files.
+    pub fn rules(&self) -> Result<TrafficRules, TlsError> {
+        policies::rules(&self.policies)
+    }
 }
 
-/// Reads the whole list.
-pub(super) fn egress(at: At<'_>) -> Option<Vec<EgressConfig>> {
-    at.list(|item| item.section(listener))
+/// One item of the list.
+enum Item {
+    Other(EgressConfig),
+    Udp(UdpEgressConfig),
 }
 
+/// Reads the whole list: the listeners for requests and bytes, and those for datagrams, each in the order of the file.
+pub(super) fn egress(at: At<'_>) -> Option<(Vec<EgressConfig>, Vec<UdpEgressConfig>)> {
+    let (mut others, mut datagrams) = (Vec::new(), Vec::new());
+    for item in at.list(|item| item.section(self::item))? {
+        match item {
+            Item::Other(listener) => others.push(listener),
+            Item::Udp(listener) => datagrams.push(listener),
+        }
+    }
+    Some((others, datagrams))
+}
+
+fn item(section: &mut Section<'_>) -> Option<Item> {
+    if section.has("udp") && !section.has("http") && !section.has("tcp") {
+        return udp::listener(section).map(Item::Udp);
+    }
+    listener(section).map(Item::Other)
+}
+
+/// Exactly one of the kinds of listener, and one that exists already.
 fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
+    let kinds: Vec<&str> = LISTENER_KINDS.into_iter().filter(|kind| section.has(kind)).collect();
+    match kinds[..] {
+        [] => section.at().wrong(format!("has no listener; expected one of {}", alternatives(&LISTENER_KINDS))),
+        [_] => {}
+        _ => section.at().wrong(format!("names several kinds of listener; expected one of {}", alternatives(&kinds))),
+    }
+    let is_tcp = kinds.contains(&"tcp");
+    if kinds.contains(&"udp") {
+        // What is wrong with its keys is told, too.
+        udp::listener(section);
+    }
+    let http = if kinds == ["tcp"] { None } else { http_listener(section) };
+    let tcp = if is_tcp { tcp::listener(section) } else { None };
+    if is_tcp { tcp.map(EgressConfig::from) } else { http.map(EgressConfig::from) }
+}
+
+fn http_listener(section: &mut Section<'_>) -> Option<HttpEgress> {
     let http3 = http3(section);
     let http = address(section, http3.enabled);
     let tls = section.optional("tls", |at| listener_tls(at, false));
@@ -136,10 +249,19 @@ fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
     let half_close = section.or("half_close", false, |at| at.boolean());
     let access_log = section.or("access_log", AccessLog::On, access_log);
     let trust = section.or("trust", Vec::new(), |at| at.list(|item| item.parsed()));
+    let proxy_protocol = proxies(section);
     let forwarded = section.or("forwarded", Forms::default(), |at| at.word(&FORMS));
     let rewrite = section.or("rewrite", Vec::new(), |at| at.list(rewrite::step));
+    let around = Around {
+        knows_peers: tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
+        about: About::Requests,
+        router: router.as_ref(),
+        exports: None,
+        listens: http,
+    };
+    let policies = section.or("policies", Vec::new(), |at| policies(at, &around));
     let limits = section.or("limits", EgressLimits::default(), limits);
-    Some(EgressConfig {
+    Some(HttpEgress {
         http: http?,
         tls,
         http3,
@@ -147,30 +269,22 @@ fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
         half_close,
         access_log,
         trust: Trust::new(trust),
+        proxy_protocol,
         forwarded,
         rewrite,
+        policies,
         limits,
     })
 }
 
-/// Exactly one of the kinds of listener, and one that exists already.
+/// Those who must say who connected to them.
+fn proxies(section: &mut Section<'_>) -> Trust {
+    Trust::new(section.or("proxy_protocol", Vec::new(), |at| at.list(|item| item.parsed())))
+}
+
 fn address(section: &mut Section<'_>, http3: bool) -> Option<SocketAddr> {
-    let http = section.find("http");
-    let others = [section.find("tcp"), section.find("udp")];
-    for (other, kind) in others.iter().zip(["tcp", "udp"]) {
-        if let Some(at) = other {
-            at.wrong(format!("{kind} egress is not supported yet; expected http"));
-        }
-    }
-    match http {
-        Some(at) if http3 => at.listener(&[Protocol::Tcp, Protocol::Udp]),
-        Some(at) => at.listener(&[Protocol::Tcp]),
-        None if others.iter().any(Option::is_some) => None,
-        None => {
-            section.at().wrong(format!("has no listener; expected one of {}", alternatives(&LISTENER_KINDS)));
-            None
-        }
-    }
+    let protocols: &[Protocol] = if http3 { &[Protocol::Tcp, Protocol::Udp] } else { &[Protocol::Tcp] };
+    section.optional("http", |at| at.listener(protocols))
 }
 
 fn router(section: &mut Section<'_>) -> Option<RouterSettings> {
@@ -182,6 +296,7 @@ fn router(section: &mut Section<'_>) -> Option<RouterSettings> {
     let tenant = section.optional("tenant", |at| tenant(&at));
     let service = section.optional("service", |at| at.parsed());
     let connect = section.or("connect", Connect::Off, connect::connect);
+    let connect_udp = section.or("connect_udp", Connect::Off, connect::connect);
     let routes = section.or("routes", Vec::new(), |at| at.list(route));
     let affinity = section.optional("affinity", |at| at.checked(Template::parse));
     let hold = section.or("hold", DEFAULT_HOLD, |at| at.duration(Duration::ZERO..=MAX_HOLD));
@@ -190,10 +305,12 @@ fn router(section: &mut Section<'_>) -> Option<RouterSettings> {
     let Goal { host_id: goal_host_id, service: goal_service, tenant: goal_tenant } = goal.unwrap_or_default();
     Some(RouterSettings {
         host_id: Some(host_id.or(goal_host_id)?),
-        tenant: tenant.or(goal_tenant).unwrap_or_else(|| Tenant::Fixed(TenantId::default())),
+        tenant: tenant.or(goal_tenant).unwrap_or_default(),
         routes,
         service: service.or(goal_service),
+        service_template: None,
         connect,
+        connect_udp,
         balance,
         affinity,
         hold,
@@ -233,8 +350,18 @@ fn goal(section: &mut Section<'_>) -> Option<Goal> {
     })
 }
 
+/// Keys that a listener of another kind has.
+fn elsewhere(section: &mut Section<'_>, keys: &[&'static str], kind: &str, expected: &str) {
+    for key in keys {
+        if let Some(at) = section.find(key) {
+            at.wrong(format!("belongs to a listener of the kind {kind}; expected {expected}"));
+        }
+    }
+}
+
 fn route(at: At<'_>) -> Option<Route> {
     at.section(|section| {
+        elsewhere(section, &["server_name"], "tcp", "host or prefix");
         let matches = host_and_prefix(section);
         if !section.has("host") && !section.has("prefix") {
             section.at().wrong("covers every request; expected host, prefix or both");
@@ -277,6 +404,9 @@ fn balance(section: &mut Section<'_>) -> Balance {
 
 fn limits(at: At<'_>) -> Option<EgressLimits> {
     at.section(|section| {
+        elsewhere(section, &["idle"], "tcp", "exchange_idle or connect_idle");
+        elsewhere(section, &["connections_per_prefix"], "tcp", "connections");
+        elsewhere(section, &OF_UDP, "udp", "exchange_idle or connect_idle");
         let standard = EgressLimits::default();
         Some(EgressLimits {
             head_bytes: section.or("head_bytes", standard.head_bytes, |at| at.size(1 << 10..=1 << 20)),
@@ -317,6 +447,8 @@ fn router_as_written<S: Serializer>(router: &RouterSettings, serializer: S) -> R
         service: Option<&'a ServiceName>,
         #[serde(serialize_with = "connect::as_written")]
         connect: &'a Connect,
+        #[serde(serialize_with = "connect::as_written")]
+        connect_udp: &'a Connect,
         routes: Vec<ShownRoute<'a>>,
         affinity: Option<String>,
         #[serde(serialize_with = "show::duration")]
@@ -326,15 +458,12 @@ fn router_as_written<S: Serializer>(router: &RouterSettings, serializer: S) -> R
         #[serde(serialize_with = "balance_as_written")]
         balance: Balance,
     }
-    let tenant = match &router.tenant {
-        Tenant::Fixed(tenant) => tenant.to_string(),
-        Tenant::Template(template) => template.to_string(),
-    };
     let shown = Shown {
         host_id: router.host_id.as_ref().map(ToString::to_string),
-        tenant,
+        tenant: router.tenant.to_string(),
         service: router.service.as_ref(),
         connect: &router.connect,
+        connect_udp: &router.connect_udp,
         routes: router.routes.iter().map(ShownRoute::from).collect(),
         affinity: router.affinity.as_ref().map(ToString::to_string),
         hold: router.hold,

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::config::reader::{At, Section};
 
-const FORM: &str = "true, false, or { early_data: true }";
+const FORM: &str = "true, false, or { early_data, port }";
 
 /// Whether HTTP/3 is served beside a listener with TLS, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Http3Config {
 
 impl Http3Config {
     /// Without anything that has to be asked for.
-    const fn of(enabled: bool) -> Self {
+    pub(super) const fn of(enabled: bool) -> Self {
         Self { enabled, early_data: false, port: None }
     }
 }

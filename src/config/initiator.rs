@@ -7,13 +7,15 @@ use serde::Serialize;
 use crate::config::access::{self, access_log};
 use crate::config::envoy;
 use crate::config::heads::{HeadLimits, head_limits};
+use crate::config::policies::{self, PolicyConfig};
 use crate::config::reader::{At, Section};
 use crate::config::responder::{congestion, congestion_as_written};
 use crate::config::secret::Secret;
 use crate::config::show;
 use crate::config::tls::{DialerTls, dialer_tls};
-use crate::id::{Claim, ClusterId, HostPort, MAX_TUNNEL_COUNT, NodeId, TenantId, TunnelAddress};
+use crate::id::{Claim, ClusterId, HostPort, MAX_TUNNEL_COUNT, NodeId, ServiceName, TenantId, TunnelAddress};
 use crate::initiator::DEFAULT_PROBE_INTERVAL;
+use crate::initiator::serve::ServiceRules;
 use crate::protocol::limits::MAX_TOKEN_BYTES;
 use crate::protocol::session::Timing;
 use crate::proxy::AccessLog;
@@ -24,6 +26,7 @@ const MIN_KEEPALIVE: Duration = Duration::from_millis(500);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(25);
 const MIN_PROBE_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(600);
+const DEFAULT_COUNT: u32 = 1;
 const TUNNEL_FORM: &str = "a list of { to: host:port } or rc:// addresses";
 
 /// `initiator`: one node and the tunnels that it keeps.
@@ -55,6 +58,10 @@ pub struct InitiatorConfig {
     pub token: Option<Secret>,
     /// `limits`: how large the heads of answers from targets, and of requests for them, may be.
     pub limits: HeadLimits,
+    /// `policies`: which requests and streams that come through the tunnels reach which service; the highest priority is looked
+    /// at first, the first match decides, and what no rule is about reaches the service it asks for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicyConfig>,
 }
 
 /// One responder and how many tunnels are kept to it.
@@ -71,7 +78,35 @@ pub struct TunnelConfig {
     pub transport: TransportChoice,
 }
 
+impl TunnelConfig {
+    /// One tunnel to each address of this name, over what works.
+    pub fn new(to: HostPort) -> Self {
+        Self { to, count: DEFAULT_COUNT, transport: TransportChoice::default() }
+    }
+}
+
 impl InitiatorConfig {
+    /// With every default. It dials nobody yet: `tunnels` must follow, and in `tls` what makes a responder genuine.
+    pub fn new(claim: Claim, tls: DialerTls) -> Self {
+        Self {
+            claim,
+            tunnels: Vec::new(),
+            tls,
+            congestion: CongestionControl::default(),
+            keepalive: Timing::default().keepalive_interval,
+            probe_interval: DEFAULT_PROBE_INTERVAL,
+            access_log: AccessLog::On,
+            token: None,
+            limits: HeadLimits::default(),
+            policies: Vec::new(),
+        }
+    }
+
+    /// Which requests and streams reach which service.
+    pub fn rules(&self) -> ServiceRules {
+        policies::unforwarding(&self.policies)
+    }
+
     /// The settings of its tunnels; how long they may drain is said elsewhere.
     pub fn tunnel(&self) -> TunnelSettings {
         let standard = TunnelSettings::default();
@@ -81,7 +116,7 @@ impl InitiatorConfig {
 }
 
 /// Reads the section.
-pub(super) fn initiator(at: At<'_>) -> Option<InitiatorConfig> {
+pub(super) fn initiator(at: At<'_>, exports: &[ServiceName]) -> Option<InitiatorConfig> {
     at.section(|section| {
         let named = named_claim(section);
         let addresses = section.required("tunnels", TUNNEL_FORM, |at| at.one_or_more(tunnel));
@@ -94,11 +129,23 @@ pub(super) fn initiator(at: At<'_>) -> Option<InitiatorConfig> {
         let access_log = section.or("access_log", AccessLog::On, access_log);
         let token = section.optional("token", |at| at.secret(1..=MAX_TOKEN_BYTES));
         let limits = section.or("limits", HeadLimits::default(), head_limits);
+        let policies = section.or("policies", Vec::new(), |at| policies::of_initiator(at, exports));
         let addresses = addresses?;
         let claim = one_claim(section, named, &addresses);
         let tunnels = addresses.into_iter().map(|address| address.tunnel).collect();
         let (claim, tls) = (claim?, tls?);
-        Some(InitiatorConfig { claim, tunnels, tls, congestion, keepalive, probe_interval, access_log, token, limits })
+        Some(InitiatorConfig {
+            claim,
+            tunnels,
+            tls,
+            congestion,
+            keepalive,
+            probe_interval,
+            access_log,
+            token,
+            limits,
+            policies,
+        })
     })
 }
 
@@ -128,7 +175,7 @@ fn tunnel(at: At<'_>) -> Option<Address<'_>> {
 
 fn tunnel_section(section: &mut Section<'_>) -> Option<TunnelConfig> {
     let to = section.required("to", "host:port", |at| at.parsed());
-    let count = section.or("count", 1, |at| at.count(1..=MAX_TUNNEL_COUNT));
+    let count = section.or("count", DEFAULT_COUNT, |at| at.count(1..=MAX_TUNNEL_COUNT));
     let transport = section.or("transport", TransportChoice::default(), |at| transport(&at));
     let settings = section.optional("envoy", envoy::dial);
     if let Some(at) = section.find("envoy").filter(|_| !matches!(transport, TransportChoice::Envoy(_))) {

@@ -10,10 +10,12 @@ use rustls::pki_types::CertificateDer;
 use crate::config::Checked;
 use crate::id::Claim;
 use crate::policy::{IdentityTemplate, San};
-use crate::tls::{Fault, Peer, Summary, examine, load_roots, names, valid_until};
+use crate::tls::{Fault, Peer, Summary, Utc, examine, load_crls, load_roots, names, next_update, valid_until};
 
 /// How long before its end a certificate is worth a warning.
 pub const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The key of what initiators' certificates are verified by.
+const RESPONDER_CA: &str = "responder.tls.client_ca";
 
 /// A certificate of a file, as its peers will see it.
 #[derive(Debug, Clone)]
@@ -51,7 +53,7 @@ pub fn inspect(checked: &Checked, now: SystemTime) -> Vec<Inspected> {
     let responder = checked.responder.iter().filter_map(|responder| responder.tls.client_ca.as_deref());
     let initiator = checked.initiator.iter().filter_map(|initiator| initiator.tls.ca.as_deref());
     let egress = checked.egress.iter().enumerate().filter_map(|(index, egress)| {
-        let ca = egress.tls.as_ref()?.client_ca.as_deref()?;
+        let ca = egress.tls()?.client_ca.as_deref()?;
         Some((format!("egress[{index}].tls.client_ca"), ca))
     });
     let services = checked.services.iter().enumerate().filter_map(|(index, service)| {
@@ -59,14 +61,28 @@ pub fn inspect(checked: &Checked, now: SystemTime) -> Vec<Inspected> {
         Some((format!("services[{index}].tls.ca"), ca))
     });
     let roots = responder
-        .map(|ca| ("responder.tls.client_ca".to_owned(), ca))
+        .map(|ca| (RESPONDER_CA.to_owned(), ca))
         .chain(initiator.map(|ca| ("initiator.tls.ca".to_owned(), ca)))
         .chain(egress)
         .chain(services);
     for (key, path) in roots {
         found.extend(load_roots(path).unwrap_or_default().iter().filter_map(|root| authority(&key, root, now)));
     }
+    if let Some(ca) = found.iter_mut().find(|found| found.key == RESPONDER_CA) {
+        let lists = checked.responder.iter().flat_map(|responder| &responder.tls.crls);
+        ca.warnings.extend(lists.filter_map(|list| out_of_date(list, now)));
+    }
     found
+}
+
+/// What is said of a file with a revocation list that should have been followed by another one.
+fn out_of_date(path: &Path, now: SystemTime) -> Option<String> {
+    let lists = load_crls(path).ok()?;
+    let due = lists.iter().filter_map(next_update).filter(|due| *due < now).min()?;
+    let (list, due) = (path.display(), Utc(due.into()));
+    Some(format!(
+        "its revocation list {list} was to be renewed by {due}: it counts still, and knows of nobody revoked since"
+    ))
 }
 
 fn shown(checked: &Checked) -> Vec<Shown<'_>> {
@@ -84,7 +100,7 @@ fn shown(checked: &Checked) -> Vec<Shown<'_>> {
         });
     }
     for (index, egress) in checked.egress.iter().enumerate() {
-        let Some(tls) = &egress.tls else { continue };
+        let Some(tls) = egress.tls() else { continue };
         let key = format!("egress[{index}].tls");
         list.push(Shown {
             key,
@@ -139,7 +155,7 @@ fn own(shown: &Shown<'_>, checked: &Checked, now: SystemTime) -> Option<Inspecte
         claim(&initiator.claim, &names, template, &mut problems, &mut warnings);
     }
     warnings.extend(readable_by_others(shown.private_key));
-    let valid_until = valid_until(&chain, &roots)?;
+    let valid_until = valid_until(&chain, &roots, shown.peer)?;
     warnings.extend(soon(valid_until, now));
     let key = format!("{}.cert", shown.key);
     Some(Inspected {
@@ -155,7 +171,7 @@ fn own(shown: &Shown<'_>, checked: &Checked, now: SystemTime) -> Option<Inspecte
 
 fn authority(key: &str, root: &CertificateDer<'static>, now: SystemTime) -> Option<Inspected> {
     let problems = examine(std::slice::from_ref(root), &[], Peer::Responder, now).ok()?;
-    let valid_until = valid_until(std::slice::from_ref(root), &[])?;
+    let valid_until = valid_until(std::slice::from_ref(root), &[], Peer::Responder)?;
     Some(Inspected {
         key: key.to_owned(),
         role: "ca",

@@ -24,8 +24,10 @@ const PROBE: &str = "\u{2603}";
 /// A file with each section and as little in it as it can do with. What stands in it is nobody's default; a test sees to it.
 const SMALL: &str = "responder: { listen: { quic: '127.0.0.1:1', tcp: '127.0.0.1:1' }, tls: { cert: a, key: b }, \
                      insecure_accept_any: true, envoy: {} }\n\
-                     egress: [ { http: '127.0.0.1:2', host_id: a, routes: [ { host: a, service: a } ] } ]\n\
+                     egress: [ { http: '127.0.0.1:2', host_id: a, routes: [ { host: a, service: a } ], \
+                     policies: [ { priority: 1, match: any, action: deny } ] } ]\n\
                      initiator: { node: a, cluster: a, tls: { ca: a }, \
+                     policies: [ { priority: 1, match: any, action: deny } ], \
                      tunnels: [ { to: 'a:1' }, { to: 'a:1', transport: envoy, envoy: {} } ] }\n\
                      services: [ { name: a, match: {}, target: 'http://a' } ]\n";
 /// How wide a line of the page is.

@@ -1,4 +1,4 @@
-//! What concerns the process as a whole: the log, the admin listener, worker threads, the drain deadline.
+//! What concerns the process as a whole: the log, the admin listener, worker threads, the drain deadline, reloads.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -136,6 +136,18 @@ pub struct MetricsConfig {
     /// `names`: whether there are series that bear the names of tenants, clusters and nodes. Default false: names are told
     /// to whoever scrapes, and each one is a series of its own.
     pub names: bool,
+}
+
+/// `reload`: when the file is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+pub struct ReloadConfig {
+    /// `watch`: whether it is read again when it, or a file that it names, has another content. Default false: only when
+    /// somebody asks for it.
+    pub watch: bool,
+}
+
+pub(super) fn reload(at: At<'_>) -> Option<ReloadConfig> {
+    at.section(|section| Some(ReloadConfig { watch: section.or("watch", false, |at| at.boolean()) }))
 }
 
 pub(super) fn metrics(at: At<'_>) -> Option<MetricsConfig> {

@@ -87,6 +87,11 @@ impl<'a> At<'a> {
         self.context.note(self.line, self.key.clone(), problem);
     }
 
+    /// In which line it stands; 0 where there are no lines.
+    pub(super) fn line(&self) -> u64 {
+        self.line
+    }
+
     /// How many mistakes there are in the file so far, to see whether reading something added any.
     pub(super) fn mistakes(&self) -> usize {
         self.context.mistakes.borrow().len()
@@ -270,8 +275,9 @@ impl<'a> At<'a> {
     pub(super) fn listens(&self, protocol: Protocol, address: SocketAddr) {
         let mut listeners = self.context.listeners.borrow_mut();
         if let Some(other) = listeners::clash(&listeners, protocol, address) {
-            let (key, line) = (&other.key, other.line);
-            self.wrong(format!("{address} ({protocol}) is taken by {key} in line {line}; expected another port"));
+            let line = if other.line == 0 { String::new() } else { format!(" in line {}", other.line) };
+            let key = &other.key;
+            self.wrong(format!("{address} ({protocol}) is taken by {key}{line}; expected another port"));
         }
         listeners.push(Listener { protocol, address, line: self.line, key: self.key.clone() });
     }

@@ -11,6 +11,7 @@ use crate::config::heads::{HeadLimits, head_limits};
 use crate::config::listeners::Protocol;
 use crate::config::reader::{At, Section};
 use crate::config::secret::Secret;
+use crate::config::shares::{self, shares};
 use crate::config::show;
 use crate::config::tls::{ListenerTls, listener_tls};
 use crate::id::{Claim, ClusterId, NodeId, SpkiPin, TenantId};
@@ -19,6 +20,7 @@ use crate::policy::{
 };
 use crate::protocol::session::Timing;
 use crate::responder::{DEFAULT_GRACE, DEFAULT_NAME};
+use crate::shares::ShareSettings;
 use crate::transport::TunnelSettings;
 use crate::transport::quic::CongestionControl;
 use crate::transport::tcp::envoy::Security;
@@ -61,13 +63,17 @@ pub struct ResponderConfig {
     pub congestion: CongestionControl,
     /// `state_dir`: the folder, made if missing, of what outlasts a restart: two keys by which a restarted responder tells
     /// its old tunnels at once that they are gone, and the names of the nodes that were connected and of those that are gone
-    /// (since when, and why). Default: the first that there is of `$STATE_DIRECTORY`, `/var/lib/adit`, `$XDG_STATE_HOME/adit` and `~/.local/state/adit`, with a folder of
-    /// its own for each address; none where a listener has port 0.
+    /// (since when, and why). Default: the first that there is of `$STATE_DIRECTORY`, `/var/lib/adit`,
+    /// `$XDG_STATE_HOME/adit` and `~/.local/state/adit`, with a folder of its own for each address; none where a listener has
+    /// port 0.
     pub state_dir: Option<PathBuf>,
     /// `grace`: for how long after the start requests wait (each for `hold` at most) for nodes that are not known, and
     /// `/ready` for those that were connected before. Default 10 s, at most 5 min.
     #[serde(serialize_with = "show::duration")]
     pub grace: Duration,
+    /// `shares`: what each tenant and each node may have of it; default: as much as there is, and all tenants weigh the same.
+    #[serde(serialize_with = "shares::as_written")]
+    pub shares: ShareSettings,
     /// `limits`: how large the heads of answers from sites may be.
     pub limits: HeadLimits,
 }
@@ -106,6 +112,21 @@ pub struct NodeConfig {
     pub token: Option<Secret>,
 }
 
+impl Default for AdmissionConfig {
+    /// Asks for nothing, and so is no rule yet.
+    fn default() -> Self {
+        Self {
+            identity: None,
+            tenant: None,
+            cluster: None,
+            pins: Vec::new(),
+            nodes: Vec::new(),
+            quotas: Quotas::default(),
+            insecure_accept_any: false,
+        }
+    }
+}
+
 impl AdmissionConfig {
     /// The rules that policy applies.
     ///
@@ -135,6 +156,29 @@ impl AdmissionConfig {
 }
 
 impl ResponderConfig {
+    /// With every default. It listens nowhere and admits nobody yet: one of `quic` and `tcp`, and something in `admission`, must
+    /// follow.
+    pub fn new(tls: ListenerTls) -> Self {
+        let standard = TunnelSettings::default();
+        Self {
+            name: DEFAULT_NAME.to_owned(),
+            quic: None,
+            tcp: None,
+            envoy: None,
+            tls,
+            admission: AdmissionConfig::default(),
+            handshake_timeout: standard.timing.handshake_timeout,
+            max_pending_handshakes: u32::try_from(standard.max_handshakes).unwrap_or(u32::MAX),
+            keepalive: standard.timing.keepalive_interval,
+            idle_timeout: standard.timing.idle_timeout,
+            congestion: CongestionControl::default(),
+            state_dir: None,
+            grace: DEFAULT_GRACE,
+            shares: ShareSettings::default(),
+            limits: HeadLimits::default(),
+        }
+    }
+
     /// The settings of its tunnels; how long they may drain is said elsewhere.
     pub fn tunnel(&self) -> TunnelSettings {
         let standard = TunnelSettings::default();
@@ -174,6 +218,7 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
         let state_dir = section.optional("state_dir", |at| at.path());
         let grace = section.or("grace", DEFAULT_GRACE, |at| at.duration(Duration::ZERO..=300 * SECOND));
         let limits = section.or("limits", HeadLimits::default(), head_limits);
+        let shares = section.or("shares", ShareSettings::default(), shares);
         let (quic, tcp) = listen?;
         if let Some(envoy) = &envoy {
             check_envoy(section, envoy, tcp, &admission);
@@ -192,6 +237,7 @@ pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
             congestion,
             state_dir,
             grace,
+            shares,
             limits,
         })
     })

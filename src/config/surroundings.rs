@@ -116,6 +116,14 @@ impl Place {
         Self { base: path.parent().unwrap_or_else(|| Path::new("")).to_owned(), linked: None }
     }
 
+    /// The same for a file that is to be read. What comes out of a pipe, or is redirected by a shell, stands in no folder.
+    pub(super) fn given(path: &Path) -> Self {
+        match can_be_read_again(path) {
+            true => Self { linked: path.read_link().ok(), ..Self::of(path) },
+            false => Self::default(),
+        }
+    }
+
     /// What to say beside a file that is missing; may be empty.
     pub(super) fn note(&self) -> String {
         let to = |linked: &PathBuf| {
@@ -125,22 +133,15 @@ impl Place {
     }
 }
 
-/// A configuration as it was given.
-pub(super) struct GivenFile {
-    pub(super) content: Vec<u8>,
-    pub(super) place: Place,
+/// Whether a file stands there, or could; a pipe, and what a shell redirects, is gone once it was read.
+pub(super) fn can_be_read_again(path: &Path) -> bool {
+    let is_descriptor = path.starts_with("/dev") || path.starts_with("/proc");
+    path.metadata().map_or(true, |found| found.is_dir() || (found.is_file() && !is_descriptor))
 }
 
 /// Reads a file or a pipe, at most `limit` bytes of it; longer is an error. Waits for whoever writes to the pipe.
-pub(super) fn read_given(path: &Path, limit: u64) -> io::Result<GivenFile> {
-    // What a shell redirects stands in no folder either.
-    let is_descriptor = path.starts_with("/dev") || path.starts_with("/proc");
-    let place = if path.metadata()?.is_file() && !is_descriptor {
-        Place { linked: path.read_link().ok(), ..Place::of(path) }
-    } else {
-        Place::default()
-    };
-    Ok(GivenFile { content: bounded(File::open(path)?, limit)?, place })
+pub(super) fn read_given(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    bounded(File::open(path)?, limit)
 }
 
 /// Opens plain files only: a pipe or a device would block or never end.

@@ -112,6 +112,14 @@ fn a_pipe_will_do_for_a_file_and_paths_count_from_the_working_directory() {
     assert!(endless.contains("longer than"), "{endless}");
 }
 
+// Regression: a file that was named by a relative path could not have relative sockets.
+#[test]
+fn the_path_of_a_socket_counts_from_the_file_however_that_is_named() {
+    let text = "services: [{ name: web, match: {}, target: \"unix:web.sock\" }]\n";
+    let report = check(text, Path::new("sub/adit.yaml"), &Process).unwrap_err().to_string();
+    assert!(!report.contains("target"), "{report}");
+}
+
 #[test]
 fn a_missing_file_beside_a_link_says_from_where_paths_count() {
     let folder = tempfile::tempdir().unwrap();
@@ -139,6 +147,106 @@ fn a_secret_from_a_file_has_no_line_break() {
     .initiator
     .unwrap();
     assert_eq!(initiator.token.unwrap().expose(), b"a token with a line break");
+}
+
+/// Each key of a tree, with `[]` for any item of a list.
+fn paths(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(entries) => {
+            for (key, value) in entries {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                found.push(path.clone());
+                paths(value, &path, found);
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| paths(item, &format!("{path}[]"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn settings_are_compared_by_the_keys_of_the_file() {
+    let page = keys();
+    for path in folder("good") {
+        let checked = check_text(&fs::read_to_string(&path).unwrap()).unwrap();
+        let mut found = Vec::new();
+        paths(&written::written(&checked).unwrap(), "", &mut found);
+        let unknown: Vec<_> = found.iter().filter(|key| !page.contains(&format!(" `{key}`\n"))).collect();
+        assert!(unknown.is_empty(), "src/config/written.rs has no name of the file for {unknown:?}");
+    }
+}
+
+#[test]
+fn what_a_file_says_is_found_right_when_it_is_verified() {
+    for path in folder("good") {
+        let checked = check_text(&fs::read_to_string(&path).unwrap()).unwrap();
+        checked.verify().unwrap_or_else(|report| panic!("{}: {report}", path.display()));
+        let context = Context::new(Place::default(), &Nowhere, Vec::new());
+        let again = read(vec![written::as_read(&written::written(&checked).unwrap())], &context).unwrap();
+        // Secrets alone are not read back.
+        let shown = |checked: &Checked| serde_json::to_value(checked).unwrap();
+        assert_eq!(shown(&again), shown(&checked), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_program_makes_what_a_file_says() {
+    let text = "responder: { name: adit, listen: { quic: '127.0.0.1:1' }, tls: { cert: a, key: b }, insecure_accept_any: true }\n\
+                egress: [ { http: '127.0.0.1:2', host_id: '%REQ(x-node-id)%' } ]\n\
+                initiator: { node: a, cluster: b, tunnels: [ { to: 'h:1' } ], tls: { ca: c } }\n\
+                services: [ { name: s, match: none, target: 'http://t' } ]\n";
+    let mut responder = ResponderConfig::new(ListenerTls::new("a", "b"));
+    responder.quic = Some("127.0.0.1:1".parse().unwrap());
+    responder.admission.insecure_accept_any = true;
+    let claim = crate::id::Claim {
+        tenant: crate::id::TenantId::default(),
+        cluster: "b".parse().unwrap(),
+        node: "a".parse().unwrap(),
+    };
+    let tls = DialerTls { ca: Some("c".into()), ..DialerTls::default() };
+    let mut initiator = InitiatorConfig::new(claim, tls);
+    initiator.tunnels.push(TunnelConfig::new("h:1".parse().unwrap()));
+    let made = Checked {
+        responder: Some(responder),
+        initiator: Some(initiator),
+        egress: vec![EgressConfig::new("127.0.0.1:2".parse().unwrap(), "%REQ(x-node-id)%".parse().unwrap())],
+        services: vec![ServiceConfig::new("s".parse().unwrap(), "http://t".parse().unwrap())],
+        ..Checked::default()
+    };
+    assert_eq!(check(text, Path::new("adit.yaml"), &Nowhere).unwrap(), made);
+    made.verify().unwrap();
+}
+
+#[test]
+fn what_a_program_made_wrong_is_said_by_the_keys_of_the_file() {
+    let report = Checked::default().verify().unwrap_err().to_string();
+    assert!(report.starts_with("settings: ") && report.contains("expected responder, initiator or both"), "{report}");
+    let mut responder = ResponderConfig::new(ListenerTls::new("a", "b"));
+    responder.tcp = Some("127.0.0.1:1".parse().unwrap());
+    responder.idle_timeout = Duration::from_secs(7200);
+    let listener = || EgressConfig::new("127.0.0.1:1".parse().unwrap(), "%REQ(x-node-id)%".parse().unwrap());
+    let mut made =
+        Checked { responder: Some(responder), egress: vec![listener(), listener()], workers: 0, ..Checked::default() };
+    made.egress[1].http_mut().unwrap().limits.head_fields = 7;
+    let report = made.verify().unwrap_err().to_string();
+    for mistake in [
+        "settings: egress[0].http: 127.0.0.1:1 (TCP) is taken by responder.listen.tcp",
+        "settings: egress[1].http: 127.0.0.1:1 (TCP) is taken by",
+        "settings: egress[1].limits.head_fields: \"7\" is not accepted; expected a whole number from 8 to 256",
+        "settings: responder.idle_timeout: \"2h\" is not accepted",
+        "settings: workers: \"0\" is not accepted",
+    ] {
+        assert!(report.contains(mistake), "{mistake} is not in:\n{report}");
+    }
+    assert!(report.contains("settings: responder"), "nobody is admitted:\n{report}");
+    let name = std::os::unix::ffi::OsStrExt::from_bytes(&b"\xff"[..]);
+    let name: &std::ffi::OsStr = name;
+    made.responder.as_mut().unwrap().state_dir = Some(name.into());
+    let report = made.verify().unwrap_err().to_string();
+    assert!(report.starts_with("settings: cannot be written") && report.contains("UTF-8"), "{report}");
+    let mut other = made.clone();
+    other.workers = 1;
+    assert!(!made.difference(&other).is_empty() && made.difference(&made).is_empty());
 }
 
 #[test]

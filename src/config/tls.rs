@@ -1,6 +1,6 @@
 //! The `tls` sections: which files hold certificates, keys and trusted roots.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ pub struct ListenerTls {
 }
 
 /// `initiator.tls`: what proves who we are, and whom we accept as responder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct DialerTls {
     /// `cert` and `key`: PEM files; both or neither.
     pub credentials: Option<KeyPairFiles>,
@@ -39,7 +39,7 @@ pub struct DialerTls {
 }
 
 /// `tls` of a service: which target is genuine, and what it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct TargetTlsConfig {
     /// `cert` and `key`: PEM files; both or neither.
     pub credentials: Option<KeyPairFiles>,
@@ -65,7 +65,20 @@ pub struct KeyPairFiles {
     pub key: PathBuf,
 }
 
+impl KeyPairFiles {
+    /// Both files.
+    pub fn new(cert: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+        Self { cert: cert.as_ref().to_owned(), key: key.as_ref().to_owned() }
+    }
+}
+
 impl ListenerTls {
+    /// Shows this certificate, and asks nobody for one.
+    pub fn new(cert: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+        let KeyPairFiles { cert, key } = KeyPairFiles::new(cert, key);
+        Self { cert, key, client_ca: None, crls: Vec::new() }
+    }
+
     /// Loads the certificate and its key.
     ///
     /// # Errors
@@ -141,11 +154,16 @@ pub(super) fn listener_tls(at: At<'_>, with_crl: bool) -> Option<ListenerTls> {
         let client_ca = section.optional("client_ca", roots);
         let crls = if with_crl { revocation_lists(section) } else { Vec::new() };
         let KeyPairFiles { cert, key } = matching_pair(section, cert, key)?;
+        if client_ca.is_none() && section.has("client_ca") {
+            // It cannot be read, which is said; nobody is to say that it is missing, too.
+            return None;
+        }
         Some(ListenerTls { cert, key, client_ca, crls })
     })
 }
 
-fn roots(at: At<'_>) -> Option<PathBuf> {
+/// A file with root certificates.
+pub(super) fn roots(at: At<'_>) -> Option<PathBuf> {
     let path = at.file()?;
     at.verify(|| load_roots(&path));
     Some(path)
@@ -166,7 +184,11 @@ fn revocation_lists(section: &mut Section<'_>) -> Vec<PathBuf> {
 }
 
 /// Both files, if they belong together.
-fn matching_pair(section: &mut Section<'_>, cert: Option<PathBuf>, key: Option<PathBuf>) -> Option<KeyPairFiles> {
+pub(super) fn matching_pair(
+    section: &mut Section<'_>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Option<KeyPairFiles> {
     let files = KeyPairFiles { cert: cert?, key: key? };
     section.find("cert")?.verify(|| Credentials::load(&files.cert, &files.key));
     Some(files)

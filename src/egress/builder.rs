@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::egress::Settings;
 use crate::egress::entrances::Entrances;
 use crate::egress::handle::{BuildError, Handle, Shared};
+use crate::egress::http3::Http3Socket;
 use crate::egress::terms::{Current, Terms};
 use crate::lifecycle::DrainWatch;
 use crate::message::forward::Forms;
@@ -34,6 +35,7 @@ pub struct Builder {
     terms: Terms,
     name: Option<String>,
     metrics: Metrics,
+    left: Vec<Http3Socket>,
 }
 
 /// An egress: bound listeners for application traffic, and who answers there.
@@ -46,7 +48,12 @@ impl Builder {
     /// Sends requests into these tunnels, as `router` says: see
     /// [`Responder::directory`](../responder/struct.Responder.html#method.directory).
     pub fn new(directory: Arc<Directory<Tunnel>>, router: RouterSettings) -> Self {
-        Self { directory, terms: Terms::new(router), name: None, metrics: Metrics::new() }
+        Self { directory, terms: Terms::new(router), name: None, metrics: Metrics::new(), left: Vec::new() }
+    }
+
+    /// All terms at once, in place of those before.
+    pub fn terms(self, terms: Terms) -> Self {
+        Self { terms, ..self }
     }
 
     /// TLS with ALPN; by default the listener speaks HTTP/1.1 and HTTP/2 in clear text.
@@ -95,15 +102,28 @@ impl Builder {
         Self { metrics: metrics.clone(), ..self }
     }
 
+    /// UDP sockets of listeners that leave, and whose connections over HTTP/3 need them still: one at an address that this
+    /// egress binds is taken back, which could not be bound.
+    pub fn take_back(self, left: Vec<Http3Socket>) -> Self {
+        Self { left, ..self }
+    }
+
     /// Binds a TCP address; port 0 takes a free one. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`BuildError`] says which credential or address is at fault.
     pub fn bind(self, address: SocketAddr) -> Result<Egress, BuildError> {
-        let Self { directory, terms, name, metrics } = self;
+        let Self { directory, terms, name, metrics, left } = self;
         let current = Current::new(terms)?;
         let entrances = Entrances::new();
-        let shared = Arc::new(Shared { directory, current: Arc::new(current), name, metrics, entrances });
+        let shared = Arc::new(Shared {
+            directory,
+            current: Arc::new(current),
+            name,
+            metrics,
+            entrances,
+            left: Mutex::new(left),
+        });
         let address = Handle(Arc::clone(&shared)).add(address)?;
         Ok(Egress { shared, address })
     }

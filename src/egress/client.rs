@@ -15,6 +15,7 @@ use http_body::Body;
 use crate::egress::find::FindTunnel;
 use crate::id::{HostId, ServiceName, TenantId};
 use crate::message::BoxError;
+use crate::message::connect::is_plain;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
 use crate::message::interim::InformationalSink;
@@ -22,9 +23,10 @@ use crate::message::validate;
 use crate::message::violation::Violation;
 use crate::proxy::exchange::{Exchange, answer};
 use crate::proxy::opener::{Opener, Outgoing};
-use crate::proxy::{AccessLog, ExchangeBody, Pace, Record, Recorder};
+use crate::proxy::{AccessLog, Charged, ExchangeBody, Pace, Record, Recorder};
 use crate::registry::{Balance, Choice, affinity};
 use crate::routing::{DEFAULT_DEADLINE, DEFAULT_HOLD, Destination, Directory};
+use crate::shares::What;
 use crate::telemetry::{Metrics, Side};
 use crate::transport::Tunnel;
 
@@ -64,6 +66,9 @@ pub struct Client<T = Tunnel> {
     deadline: Duration,
     recorder: Recorder,
 }
+
+/// The body of the responses to a [`Client`].
+pub type ClientBody<T = Tunnel> = ExchangeBody<Charged<<T as Opener>::Body>>;
 
 impl<T> Clone for Client<T> {
     fn clone(&self) -> Self {
@@ -163,17 +168,20 @@ impl<T: Opener> Client<T> {
     ///
     /// # Cancel safety
     /// Dropping the future, or the response's body, cancels the exchange at the target.
-    pub async fn send<B>(&self, request: Request<B>) -> Result<Response<ExchangeBody<T::Body>>, Failure>
+    pub async fn send<B>(&self, request: Request<B>) -> Result<Response<ClientBody<T>>, Failure>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let (head, body) = request.into_parts();
         let mut record = self.recorder.begin(&head, None);
         match self.exchange(head, body, &mut record).await {
-            Ok(response) => Ok(answer(Ok(response), record)),
+            Ok(response) => {
+                let response = response.map(|body| Charged::new(body, record.meter(), T::defer));
+                Ok(answer(Ok(response), record))
+            }
             Err(failure) => {
                 record.fail(&failure);
-                record.responded(failure.cause().status());
+                record.responded(failure.status());
                 Err(failure)
             }
         }
@@ -191,6 +199,8 @@ impl<T: Opener> Client<T> {
         let to = self.destination();
         record.asked(&to.tenant, &to.host_id, to.service.as_ref());
         prepare(&mut head, body.size_hint().exact())?;
+        let what = if is_plain(&head) { What::Stream } else { What::Exchange };
+        record.enter(self.directory.shares().tenant(&to.tenant), what)?;
         let interim = head.extensions.remove().unwrap_or_else(|| InformationalSink::new(|_| {}));
         let mut body = Some(record.upload(body));
         let find = FindTunnel::new(&self.directory, &to, self.hold);
@@ -204,7 +214,7 @@ where
     T: Opener,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    type Response = Response<ExchangeBody<T::Body>>;
+    type Response = Response<ClientBody<T>>;
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
 

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::egress::listener::Listener;
+use crate::egress::http3::Http3Socket;
+use crate::egress::listener::{Listener, Slot};
 use crate::egress::{End, ExchangeService, lock};
 use crate::lifecycle::{Drain, DrainGuard, DrainWatch, Drained};
 
@@ -30,6 +31,7 @@ struct State<S> {
 struct Entrance<S> {
     drain: Drain,
     closed: CancellationToken,
+    http3: Arc<Slot>,
     /// Until it runs.
     waiting: Option<Waiting<S>>,
 }
@@ -73,13 +75,13 @@ impl<S: ExchangeService> Entrances<S> {
     pub(super) fn add(&self, address: SocketAddr, listener: Listener, service: S) -> Result<(), Over> {
         let drain = Drain::new();
         let (watch, guard) = (drain.watch(), drain.watch().guard());
-        let closed = listener.closed();
+        let (closed, http3) = (listener.closed(), listener.http3());
         let waiting = Some(Waiting { listener, service, watch, guard });
         let mut state = self.lock();
         if state.over {
             return Err(Over);
         }
-        state.open.insert(address, Entrance { drain, closed, waiting });
+        state.open.insert(address, Entrance { drain, closed, http3, waiting });
         self.added.notify_one();
         Ok(())
     }
@@ -88,17 +90,30 @@ impl<S: ExchangeService> Entrances<S> {
         self.lock().open.keys().copied().collect()
     }
 
-    /// Takes a listener out, and returns once its socket is closed. `None` if there is none at that address.
+    /// The UDP sockets that there are.
+    pub(super) fn sockets(&self) -> Vec<Http3Socket> {
+        self.lock().open.values().filter_map(|entrance| entrance.http3.socket()).collect()
+    }
+
+    /// Those that have no UDP socket yet, each with where it takes one.
+    pub(super) fn without_http3(&self) -> Vec<(SocketAddr, Arc<Slot>)> {
+        let state = self.lock();
+        let without = state.open.iter().filter(|(_, entrance)| !entrance.http3.is_taken());
+        without.map(|(address, entrance)| (*address, Arc::clone(&entrance.http3))).collect()
+    }
+
+    /// Takes a listener out, and returns once its socket is closed, with the one over UDP. `None` if there is none at that
+    /// address.
     ///
     /// Cancel safe: the listener leaves all the same.
-    pub(super) async fn remove(&self, address: SocketAddr, limit: Duration) -> Option<Leaving> {
-        let Entrance { drain, closed, waiting } = self.lock().open.remove(&address)?;
+    pub(super) async fn remove(&self, address: SocketAddr, limit: Duration) -> Option<(Leaving, Option<Http3Socket>)> {
+        let Entrance { drain, closed, waiting, http3 } = self.lock().open.remove(&address)?;
         drop(waiting);
         drain.begin(limit);
         let enforced = drain.clone();
         tokio::spawn(async move { enforced.drain(limit).await });
         closed.cancelled().await;
-        Some(Leaving(drain))
+        Some((Leaving(drain), http3.socket()))
     }
 
     /// Runs what is in the set, and what is added, until a drain is announced; then until the last connection is done.

@@ -1,5 +1,6 @@
 //! The live tunnels as the ways of one request.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::TunnelId;
@@ -8,6 +9,7 @@ use crate::proxy::UnderWay;
 use crate::proxy::opener::{Find, Opener};
 use crate::registry::NoTunnel;
 use crate::routing::{Destination, Directory, Hold};
+use crate::shares::Account;
 use crate::transport::MAX_STREAMS;
 
 /// When to ask again for a node that was never seen: it has to be installed or started first.
@@ -76,6 +78,15 @@ impl<T: Opener> Find for FindTunnel<'_, T> {
         let tunnel = found.map_err(|reason| self.failure(reason))?;
         self.check_share(&tunnel)?;
         Ok(tunnel)
+    }
+
+    fn account(&self, opener: &T) -> Option<Arc<Account>> {
+        // Whoever has its tunnel has its account.
+        if opener.sibling().is_some() { None } else { self.directory.shares().node(&opener.place().claim) }
+    }
+
+    fn beside(&self, opener: &T) -> Vec<TunnelId> {
+        self.directory.registry().tunnels_of(&opener.place().claim)
     }
 
     fn hurry(&mut self) {

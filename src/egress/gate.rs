@@ -1,14 +1,16 @@
 //! How fast one connection of HTTP/2 or HTTP/3 begins exchanges: as fast as it takes what they bring.
 //!
 //! A response fills the window of its stream in a tunnel before anybody can know whether its client reads. So a connection
-//! begins some exchanges at once, two for each that is over, and beyond that a hundred a second, for those that wait for slow
-//! services. As long as it takes nothing of what waits for it already, it begins no other.
+//! begins some exchanges at once, two for each that is over, and beyond that, when those have had time to be answered, a
+//! hundred a second, for the sake of those that wait for slow services. As long as it takes nothing of what waits for it
+//! already, it begins no other.
 
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 /// Exchanges that begin at once on a new connection.
 const BURST: u32 = 32;
@@ -16,6 +18,9 @@ const BURST: u32 = 32;
 const MOST: u32 = 1_024;
 /// How soon another one begins although none is over.
 const PACE: Duration = Duration::from_millis(10);
+/// How long nothing begins by time alone after the last one that began at once: what those bring shows then whether their
+/// client takes it.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// What the exchanges of one connection pass before they begin.
 #[derive(Debug)]
@@ -25,6 +30,10 @@ pub(super) struct Gate {
     /// How many that may be at most.
     most: AtomicU32,
     freed: Notify,
+    /// When the last of those began that a new connection may begin at once.
+    spent: std::sync::Mutex<Option<Instant>>,
+    /// How many wait for their turn, whom nobody who comes later passes by.
+    queued: AtomicU32,
     /// Held by the one whose turn is next.
     queue: Mutex<()>,
 }
@@ -45,30 +54,63 @@ impl Drop for Passed<'_> {
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self { free: AtomicU32::new(BURST), most: AtomicU32::new(BURST), freed: Notify::new(), queue: Mutex::new(()) }
+        let (free, most) = (AtomicU32::new(BURST), AtomicU32::new(BURST));
+        let (spent, queued) = (std::sync::Mutex::default(), AtomicU32::new(0));
+        Self { free, most, freed: Notify::new(), spent, queued, queue: Mutex::new(()) }
     }
 
     /// Begins an exchange at once, if that may be.
     pub(super) fn try_pass(&self) -> Option<Passed<'_>> {
+        if self.queued.load(Ordering::Acquire) > 0 { None } else { self.take() }
+    }
+
+    fn take(&self) -> Option<Passed<'_>> {
         let taken = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1));
-        taken.ok().map(|_| Passed(self))
+        if taken.ok()? == 1 {
+            self.spent.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        }
+        Some(Passed(self))
+    }
+
+    /// When one may begin by time alone.
+    fn next(&self) -> Instant {
+        let settled = self.spent.lock().unwrap_or_else(PoisonError::into_inner).map(|spent| spent + SETTLE);
+        let soonest = Instant::now() + PACE;
+        settled.map_or(soonest, |settled| settled.max(soonest))
     }
 
     /// Begins an exchange when its turn has come; `is_full` says whether too much waits already to be taken. Cancel safe: it
     /// loses its place among those who wait.
     pub(super) async fn pass(&self, is_full: impl Fn() -> bool) -> Passed<'_> {
+        let _queued = Queued::at(&self.queued);
         let _turn = self.queue.lock().await;
         loop {
-            if let Some(passed) = self.try_pass() {
+            if let Some(passed) = self.take() {
                 return passed;
             }
             tokio::select! {
                 () = self.freed.notified() => {}
-                () = sleep(PACE) => if !is_full() {
+                () = sleep_until(self.next()) => if !is_full() {
                     return Passed(self);
                 }
             }
         }
+    }
+}
+
+/// One who waits.
+struct Queued<'a>(&'a AtomicU32);
+
+impl<'a> Queued<'a> {
+    fn at(queued: &'a AtomicU32) -> Self {
+        queued.fetch_add(1, Ordering::AcqRel);
+        Self(queued)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -88,7 +130,8 @@ mod tests {
         for _ in 0..100 {
             passed.push(gate.pass(|| false).await);
         }
-        assert!((1_000..=1_200).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+        let settled = SETTLE.as_millis() + 990;
+        assert!((settled..=settled + 200).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
         passed.pop();
         let next = [gate.try_pass(), gate.try_pass(), gate.try_pass()];
         assert_eq!(next.iter().flatten().count(), 2, "one is over");

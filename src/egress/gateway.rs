@@ -3,7 +3,6 @@
 //! It joins who decides where a request goes ([`routing`](crate::routing)) to who brings it there
 //! ([`proxy::exchange`](crate::proxy::exchange)), and leaves one record of each exchange.
 
-mod attributes;
 mod passage;
 #[cfg(test)]
 mod tests;
@@ -18,25 +17,30 @@ use http::{Request, Response, Version, request, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use self::attributes::RequestAttributes;
 pub(super) use self::passage::Passage;
 use self::time::{Rest, Time};
+use crate::egress::attributes::RequestAttributes;
 use crate::egress::body::Reports;
 use crate::egress::find::FindTunnel;
+use crate::egress::judge::Going;
 use crate::egress::terms::{Current, InForce};
+use crate::egress::upstream::{Inbound, Upstream};
 use crate::egress::{ConnectionInfo, Context, ExchangeService, RequestBody};
 use crate::message::BoxError;
 use crate::message::connect::is_plain;
 use crate::message::failure::{Cause, Failure};
 use crate::message::forward;
-use crate::message::interim::InformationalSink;
+use crate::message::interim::{InformationalSink, SendInterim};
 use crate::message::upgrade::{DECLINED_FIELD, Declined};
 use crate::message::violation::Violation;
+use crate::protocol::stream::ClientAddresses;
 use crate::proxy::connect::IdleLimit;
-use crate::proxy::exchange::{Exchange, answer};
+use crate::proxy::connect_udp::OverFlow;
+use crate::proxy::exchange::{Exchange, answer, within_limits};
 use crate::proxy::opener::{Opener, Outgoing};
-use crate::proxy::{Record, Recorder, UnderWay, Upload};
+use crate::proxy::{Charged, Record, Recorder, UnderWay, Upload};
 use crate::routing::{Destination, Directory};
+use crate::targets::Prepared;
 
 /// Answers the requests of one listener. Clones are cheap and share everything.
 pub(super) struct Gateway<T>(Arc<Inner<T>>);
@@ -68,7 +72,7 @@ impl<T: Opener> Gateway<T> {
         &self,
         request: Request<B>,
         context: Context,
-    ) -> impl Future<Output = Response<Passage<T::Body>>> + Send
+    ) -> impl Future<Output = Response<Passage<Inbound<T::Body>>>> + Send
     where
         B: Reports + Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
@@ -78,12 +82,22 @@ impl<T: Opener> Gateway<T> {
         let (mut record, way) = {
             let now = self.0.current.load();
             let mut record = self.0.recorder.begin_with(now.access_log(), &head, Some(connection.remote));
-            let way = Way::new(&now, &RequestAttributes { head: &head, connection }).and_then(|way| {
-                record.asked(&way.to.tenant, &way.to.host_id, way.to.service.as_ref());
+            let way = self.way(&now, &RequestAttributes { head: &head, connection }, &mut record).and_then(|way| {
+                way.to.told(&mut record);
                 match way.time {
                     // No field of it goes any further.
-                    Time::Connect => note_idle_limit(&mut head, connection),
+                    Time::Connect => note_connection(&mut head, connection),
+                    _ if way.is_udp => {
+                        let client = ClientAddresses::new(connection.remote, connection.local);
+                        head.extensions.insert(OverFlow { flows: self.0.recorder.flows().clone(), client });
+                    }
                     _ => now.prepare(&mut head, connection)?,
+                }
+                // What enters no tunnel takes nothing of what tenants share.
+                if let Going::Tunnel(to) = &way.to {
+                    let tenant = self.0.directory.shares().tenant(&to.tenant);
+                    connection.is_of(&tenant);
+                    record.enter(tenant, way.time.what())?;
                 }
                 Ok(way)
             });
@@ -102,25 +116,52 @@ impl<T: Opener> Gateway<T> {
         let mut request = Received { head, body, connection, interim: context.interim, record };
         async move {
             let outcome = match &way {
-                Ok(way) => self.exchange(&mut request, way).await,
+                Ok(way) => match &way.to {
+                    Going::Tunnel(to) => self.exchange(&mut request, way, to).await,
+                    // Rare, and apart from the future of every exchange.
+                    Going::Upstream(upstream) => Box::pin(forward_to(upstream, &mut request, way)).await,
+                },
                 Err(failure) => Err(failure.clone()),
             };
             let Received { connection, record, .. } = request;
             let rest = Rest::of(&outcome, &way, &record);
             let upload = record.upload_progress();
+            let outcome = outcome.map(|response| {
+                response.map(|body| {
+                    Charged::new(body, record.meter(), |body, until| {
+                        if let Inbound::Tunnel(body) = body {
+                            T::defer(body, until);
+                        }
+                    })
+                })
+            });
             answer(outcome, record).map(|body| Passage::new(body, connection, upload, rest))
         }
     }
 
-    async fn exchange<B>(&self, request: &mut Received<B>, way: &Way) -> Result<Response<T::Body>, Failure>
+    /// Finds out where a request goes, and notes which rule has decided that.
+    fn way(&self, now: &InForce, request: &RequestAttributes<'_>, record: &mut Record) -> Result<Way, Failure> {
+        let judged = now.judge.judge(request);
+        if let Some(decision) = &judged.decision {
+            now.judge.counters.note(decision, &self.0.recorder, record);
+        }
+        Ok(Way::new(judged.way?, now, request))
+    }
+
+    async fn exchange<B>(
+        &self,
+        request: &mut Received<B>,
+        way: &Way,
+        to: &Destination,
+    ) -> Result<Response<Inbound<T::Body>>, Failure>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
-        let Way { to, hold, deadline, time } = way;
+        let Way { hold, deadline, time, .. } = way;
         // A copy: a reference would be kept while the response is waited for.
         let is_switch = *time == Time::Switch;
         let Received { head, body, connection, interim, record } = request;
-        let find = FindTunnel::new(&self.0.directory, to, *hold).sharing(connection);
+        let find = FindTunnel::new(&self.0.directory, to, Duration::from_millis((*hold).into())).sharing(connection);
         let request = Outgoing { service: to.service.as_ref(), head, interim };
         let mut exchange = Exchange { find, request, deadline, pace: time.pace(connection) };
         let (mut answer, body) = exchange.run(body, record).await?.into_parts();
@@ -130,15 +171,41 @@ impl<T: Opener> Gateway<T> {
         if !is_plain(exchange.request.head) {
             forward::response(&mut answer);
         }
-        Ok(Response::from_parts(answer, body))
+        Ok(Response::from_parts(answer, Inbound::Tunnel(body)))
     }
 }
 
-/// Says in the head of a CONNECT how long it may rest, where that is not for ever.
-fn note_idle_limit(head: &mut request::Parts, connection: &ConnectionInfo) {
+/// Brings a request to an upstream outside of any tunnel, under the limits that hold for a tunnel.
+async fn forward_to<B, T>(
+    upstream: &Upstream,
+    request: &mut Received<B>,
+    way: &Way,
+) -> Result<Response<Inbound<T>>, Failure>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    let Received { head, body, connection, interim, record } = request;
+    record.forwarded(upstream.target());
+    let body = body.take().ok_or_else(|| Failure::new(Cause::Internal, "the body of the request is gone"))?;
+    let progress = body.progress();
+    let prepared = Prepared::new(head.clone(), body)?;
+    let sent = upstream.client.send(prepared, Some(interim as &dyn SendInterim));
+    let pace = way.time.pace(connection);
+    let response = within_limits(sent, progress.as_deref(), &way.deadline, pace).await?;
+    let (mut answer, body) = response.into_parts();
+    if way.time == Time::Switch {
+        settle_switch(&mut answer, head.version)?;
+    }
+    forward::response(&mut answer);
+    Ok(Response::from_parts(answer, Inbound::Upstream(Box::new(body))))
+}
+
+/// Says in the head of a CONNECT who connected, and how long it may rest where that is not for ever.
+fn note_connection(head: &mut request::Parts, connection: &ConnectionInfo) {
+    head.extensions.insert(ClientAddresses::new(connection.remote, connection.local));
     let limit = connection.pace().connect_idle;
     if limit < Duration::MAX {
-        head.extensions.insert(IdleLimit(limit));
+        head.extensions.insert(IdleLimit::new(limit));
     }
 }
 
@@ -168,25 +235,27 @@ struct Received<B> {
 
 /// What the terms say of one request: where it goes, and how long that may take.
 struct Way {
-    to: Destination,
-    hold: Duration,
+    to: Going,
+    /// Milliseconds: it is part of every exchange.
+    hold: u32,
     deadline: Duration,
     time: Time,
+    /// It is for datagrams, and goes over a flow.
+    is_udp: bool,
 }
 
 impl Way {
-    fn new(now: &InForce, request: &RequestAttributes<'_>) -> Result<Self, Failure> {
-        let router = &now.router;
-        let uri = &request.head.uri;
-        let to =
-            if is_plain(request.head) { router.resolve_connect(request, uri) } else { router.resolve(request, uri) }?;
+    fn new(to: Going, now: &InForce, request: &RequestAttributes<'_>) -> Self {
+        let router = &now.judge.router;
+        let is_udp = now.judge.is_udp(request);
         let (time, deadline) = Time::of(request.head, router.deadline());
-        Ok(Self { to, hold: router.hold(), deadline, time })
+        let hold = u32::try_from(router.hold().as_millis()).unwrap_or(u32::MAX);
+        Self { to, hold, deadline, time, is_udp }
     }
 }
 
 impl<T: Opener> ExchangeService for Gateway<T> {
-    type Body = Passage<T::Body>;
+    type Body = Passage<Inbound<T::Body>>;
 
     fn call(
         &self,
@@ -204,7 +273,7 @@ impl<T: Opener> ExchangeService for Gateway<T> {
     }
 
     fn takes_connect(&self) -> bool {
-        self.0.current.load().router.takes_connect()
+        self.0.current.load().judge.router.takes_connect()
     }
 
     fn refused(&self, connection: &ConnectionInfo, violation: Violation) {

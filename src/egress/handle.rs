@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 
 use crate::egress::entrances::{Entrances, Leaving};
 use crate::egress::gateway::Gateway;
-use crate::egress::http3;
-use crate::egress::listener::Listener;
-use crate::egress::terms::{Current, Terms};
+use crate::egress::http3::{self, Http3Socket};
+use crate::egress::listener::{Listener, Slot};
+use crate::egress::lock;
+use crate::egress::terms::{Current, InForce, Terms};
 use crate::net;
 use crate::proxy::{AccessLog, Recorder};
 use crate::routing::Directory;
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub(super) name: Option<String>,
     pub(super) metrics: Metrics,
     pub(super) entrances: Entrances<Gateway<Tunnel>>,
+    /// Of listeners that left: they are taken back at their addresses.
+    pub(super) left: Mutex<Vec<Http3Socket>>,
 }
 
 /// What one listener is bound to.
@@ -40,6 +43,14 @@ struct Sockets {
     /// With its real port.
     address: SocketAddr,
     http3: Option<http3::Endpoint>,
+}
+
+/// Terms that can be put in force, with the sockets that they need.
+#[derive(Debug)]
+#[must_use = "nothing has changed yet"]
+pub struct Prepared {
+    next: InForce,
+    endpoints: Vec<(Arc<Slot>, http3::Endpoint)>,
 }
 
 /// How many free TCP ports are tried for one that is free over UDP, too.
@@ -79,7 +90,8 @@ impl Handle {
     /// Updates wait for each other, so none is lost; `change` must not call this itself.
     ///
     /// A request is routed and logged as the terms say when it was read, and a connection keeps the TLS and the limits that
-    /// held when it came, so nothing that runs is disturbed.
+    /// held when it came, so nothing that runs is disturbed. HTTP/3 is not served where no UDP port was bound for it: see
+    /// [`Handle::prepare`].
     ///
     /// # Errors
     /// The credentials or what is trusted cannot be used: nothing has changed then.
@@ -87,6 +99,38 @@ impl Handle {
         self.0.current.update(change)?;
         tracing::info!("the terms of an egress changed");
         Ok(())
+    }
+
+    /// Makes terms ready to be put in force, and binds what they need that is not there: the UDP ports of HTTP/3. Changes
+    /// nothing. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BuildError`]: credentials, roots or a port cannot be used.
+    pub fn prepare(&self, terms: Terms) -> Result<Prepared, BuildError> {
+        let next = self.0.current.next(terms)?;
+        let mut endpoints = Vec::new();
+        if let Some(config) = &next.accepting().http3 {
+            for (address, slot) in self.0.entrances.without_http3() {
+                endpoints.push((slot, self.http3(address, config)?));
+            }
+        }
+        Ok(Prepared { next, endpoints })
+    }
+
+    /// Puts in force what [`Handle::prepare`] made, unless something else has been put in force since: whoever calls this is
+    /// the only one who changes this egress.
+    pub fn commit(&self, prepared: Prepared) {
+        let Prepared { next, endpoints } = prepared;
+        for (slot, endpoint) in endpoints {
+            slot.hand(endpoint);
+        }
+        self.0.current.put(next);
+    }
+
+    /// The UDP sockets of HTTP/3, which outlast their listeners as long as a connection is left. See
+    /// [`Builder::take_back`](super::Builder::take_back).
+    pub fn http3_sockets(&self) -> Vec<Http3Socket> {
+        self.0.entrances.sockets()
     }
 
     /// Where it listens, with real ports.
@@ -118,29 +162,46 @@ impl Handle {
             let tcp = net::bind_tcp(address)?;
             let bound = tcp.local_addr().map_err(BuildError::Address)?;
             let Some(config) = &http3 else { return Ok(Sockets { tcp, address: bound, http3: None }) };
-            match net::bind_udp(bound) {
-                Ok((udp, _)) => {
-                    let endpoint = http3::Endpoint::new(udp, quinn::ServerConfig::clone(config));
-                    let http3 = Some(endpoint.map_err(BuildError::Endpoint)?.counting(&self.0.metrics));
-                    return Ok(Sockets { tcp, address: bound, http3 });
-                }
+            match self.http3(bound, config) {
+                Ok(http3) => return Ok(Sockets { tcp, address: bound, http3: Some(http3) }),
                 // A free port of TCP need not be one of UDP: another pair may be.
-                Err(_) if address.port() == 0 && last > 0 => {}
-                Err(error) => return Err(BuildError::Http3(error)),
+                Err(BuildError::Http3(_)) if address.port() == 0 && last > 0 => {}
+                Err(error) => return Err(error),
             }
         }
         unreachable!("the last pair is taken or refused")
     }
 
+    /// A socket that listeners which left still need is theirs and this one's.
+    fn http3(&self, address: SocketAddr, config: &quinn::ServerConfig) -> Result<http3::Endpoint, BuildError> {
+        let back = lock(&self.0.left).iter().find(|left| left.address() == address).cloned();
+        if let Some(endpoint) = back.and_then(|left| left.take_back(config.clone())) {
+            return Ok(endpoint.counting(&self.0.metrics));
+        }
+        let (udp, _) = net::bind_udp(address).map_err(BuildError::Http3)?;
+        endpoint(udp, config, &self.0.metrics)
+    }
+
     /// Takes a listener away: one of [`Handle::addresses`]; `None` if it is none of them. Returns once its TCP socket is
-    /// closed, so that the address can be bound again; the UDP port of HTTP/3 is free when [`Leaving::ended`] returns. Its connections finish what they carry, say so to their clients (GOAWAY,
-    /// `Connection: close`), and are cut after `limit`; [`Leaving::ended`] waits for that.
+    /// closed, so that the address can be bound again; the UDP port of HTTP/3 is free for others when [`Leaving::ended`]
+    /// returns, and for this egress at once. Its connections finish what they carry, say so to their clients (GOAWAY, `Connection: close`), and are cut after
+    /// `limit`; [`Leaving::ended`] waits for that.
     ///
     /// # Cancel safety
     /// Cancel safe: once polled, the listener leaves all the same.
     pub async fn remove(&self, address: SocketAddr, limit: Duration) -> Option<Leaving> {
-        self.0.entrances.remove(address, limit).await
+        let (leaving, socket) = self.0.entrances.remove(address, limit).await?;
+        let mut left = lock(&self.0.left);
+        left.retain(Http3Socket::is_there);
+        left.extend(socket);
+        Some(leaving)
     }
+}
+
+/// Serves HTTP/3 on a socket that was bound.
+fn endpoint(udp: UdpSocket, config: &quinn::ServerConfig, metrics: &Metrics) -> Result<http3::Endpoint, BuildError> {
+    let endpoint = http3::Endpoint::new(udp, config.clone()).map_err(BuildError::Endpoint)?;
+    Ok(endpoint.counting(metrics))
 }
 
 impl fmt::Debug for Handle {

@@ -16,10 +16,11 @@
 //! * `head`: bytes → request head, through the validator;
 //! * `chunked`, `upload`: the body of the request, and its way into the service's hands;
 //! * `exchange`: service, response, and what the sender does meanwhile;
-//! * `switch`, `connect`: what is bytes both ways once it was answered;
+//! * `switch`, `connect`: what is bytes both ways once it was answered; `bare`: what is so from its first byte on;
 //! * `watch`: what an exchange that waits has to look at from time to time;
 //! * `response`, `output`: response head and body → bytes, coalesced.
 
+mod bare;
 mod connect;
 mod exchange;
 mod head;
@@ -51,6 +52,7 @@ use crate::net::output::Output;
 use head::{Head, HeadReader};
 use watch::{Ahead, Stalled};
 
+pub(super) use bare::pass;
 pub(super) use upload::Download;
 
 /// Most bytes read and thrown away before a connection is closed.
@@ -135,7 +137,7 @@ impl<T: Socket> Connection<T> {
 
     async fn run<S: ExchangeService>(&mut self, service: &S) -> Stop {
         loop {
-            let head = match poll_fn(|cx| self.poll_head(cx)).await {
+            let head = match self.next_head().await {
                 Ok(head) => head,
                 Err(stop) => {
                     if let Stop::Reject(violation) = stop {
@@ -158,6 +160,30 @@ impl<T: Socket> Connection<T> {
         self.ahead.end(&mut self.input);
         let waits = if self.input.is_empty() { self.settings.idle_timeout } else { self.settings.head_timeout };
         self.timer.set(Instant::now() + waits);
+    }
+
+    /// The next head, when it is the turn of the tenant to which the last one went.
+    async fn next_head(&mut self) -> Result<Head, Stop> {
+        poll_fn(|cx| self.poll_begun(cx)).await?;
+        if let Some(turn) = self.info.turn() {
+            turn.await;
+        }
+        poll_fn(|cx| self.poll_head(cx)).await
+    }
+
+    /// Waits for the first bytes of a request, or for the end.
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        if !self.input.is_empty() || self.input.eof {
+            return Poll::Ready(Ok(()));
+        }
+        match self.input.poll_fill(&mut self.io, cx, input::HEAD_READ) {
+            Poll::Ready(Ok(_)) => {
+                self.timer.set(Instant::now() + self.settings.head_timeout);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::Gone)),
+            Poll::Pending => self.poll_waiting(cx).map(Err),
+        }
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Stop>> {

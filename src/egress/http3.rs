@@ -10,11 +10,12 @@
 //!
 //! * `transport`, `listener`: how QUIC is set up; from UDP packets to connections, with the budgets of the handshake;
 //! * `early`: which requests came before the handshake was done;
-//! * `link`: what a connection and its streams tell each other;
+//! * `link`: what a connection and its streams tell each other; `datagrams`: what comes beside the streams;
 //! * `quic`, `stream`: QUIC as `h3` sees it; `body`: the body of a request; `exchange`: one request and its response;
 //! * `window`: the bound on what is sent and not acknowledged.
 
 mod body;
+mod datagrams;
 mod early;
 mod exchange;
 mod link;
@@ -47,6 +48,7 @@ use window::{Bounds, Window};
 
 pub(super) use body::StreamBody;
 pub(super) use early::Tokens;
+pub use listener::Http3Socket;
 pub(super) use listener::{Accept, Endpoint};
 pub(super) use transport::server_config;
 
@@ -70,7 +72,7 @@ async fn serve<S: ExchangeService>(quic: quinn::Connection, early: Option<Arc<Ea
     let link = Link::new(quic.clone(), limits, Arc::clone(&serving.budget));
     let mut builder = h3::server::builder();
     let most = settings.max_head_bytes.min(MAX_SECTION);
-    builder.max_field_section_size(most as u64).enable_extended_connect(true).send_grease(false);
+    builder.max_field_section_size(most as u64).enable_extended_connect(true).enable_datagram(true).send_grease(false);
     let built = builder.build(Quic::new(quic.clone(), Arc::clone(&link)));
     match timeout(settings.head_timeout, built).await {
         Ok(Ok(connection)) => {
@@ -127,6 +129,11 @@ async fn drive<S: ExchangeService>(mut connection: Driver, served: Arc<Served<S>
                 if quiet.stage == Stage::Closing || close_door(&mut connection, &served.link, &mut quiet).await.is_err() {
                     return;
                 }
+            }
+            // A connection that is lost shows above.
+            Ok(datagram) = served.quic.read_datagram() => {
+                served.take(datagram);
+                tokio::task::coop::consume_budget().await;
             }
         }
     }

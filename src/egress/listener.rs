@@ -1,27 +1,33 @@
 //! Accepts connections and finds out which HTTP they speak: over TCP by ALPN in TLS or by the first bytes without, over QUIC
-//! HTTP/3.
+//! HTTP/3. Or takes their bytes as they are.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use http::HeaderValue;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ConnectionDetails, ConnectionInfo, End, ExchangeService, LAST_CALL, Serving, Settings, http1, http2, http3,
+    ConnectionDetails, ConnectionInfo, End, ExchangeService, LAST_CALL, Serving, Settings, Socket, http1, http2, http3,
+    lock,
 };
 use crate::egress::budget::ListenerBudget;
+use crate::egress::introduction::{self, Unclear};
+use crate::egress::tcp::{self, TcpTerms};
 use crate::egress::terms::{Accepting, Current};
 use crate::id::PeerIdentity;
+use crate::message::trust::Trust;
+use crate::message::violation::Violation;
 use crate::net;
 use crate::telemetry::{AcceptWatch, Entrance, Metrics};
 use crate::tls::peer_identity;
@@ -35,15 +41,53 @@ const FIRST_READ: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
-    http3: Option<http3::Endpoint>,
-    /// The port at which HTTP/3 is served, once it is.
-    alternative: Option<u16>,
+    /// The port of both sockets.
+    port: Option<u16>,
+    http3: Arc<Slot>,
     source: Source,
     /// Dropped right after the socket.
     closed: CancelledOnDrop,
     /// What all its connections hold.
     budget: Arc<ListenerBudget>,
     watch: AcceptWatch,
+}
+
+/// Where a listener gets its UDP socket: at the start, or later.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    handed: OnceLock<http3::Http3Socket>,
+    waiting: Mutex<Option<http3::Endpoint>>,
+    changed: Notify,
+}
+
+impl Slot {
+    /// Hands the socket over; there is one at most.
+    pub(super) fn hand(&self, endpoint: http3::Endpoint) {
+        if self.handed.set(endpoint.socket()).is_ok() {
+            *lock(&self.waiting) = Some(endpoint);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_taken(&self) -> bool {
+        self.handed.get().is_some()
+    }
+
+    /// The socket, if there is one.
+    pub(super) fn socket(&self) -> Option<http3::Http3Socket> {
+        self.handed.get().cloned()
+    }
+
+    /// Waits for the socket. Cancel safe.
+    async fn take(&self) -> http3::Endpoint {
+        loop {
+            if let Some(endpoint) = lock(&self.waiting).take() {
+                return endpoint;
+            }
+            self.changed.notified().await;
+        }
+    }
 }
 
 /// Where it is said what connections are accepted under.
@@ -91,7 +135,7 @@ impl Listener {
     /// plaintext.
     pub fn new(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Self {
         let source = Source::Fixed(Accepting::tcp(tls, settings));
-        Self::of(tcp, None, source, &Metrics::new())
+        Self::of(tcp, source, &Metrics::new())
     }
 
     /// Serves `tcp`, and HTTP/3 if there is an endpoint for it, as the terms say when a connection comes. Counts what cannot
@@ -102,16 +146,20 @@ impl Listener {
         terms: Arc<Current>,
         metrics: &Metrics,
     ) -> Self {
-        Self::of(tcp, http3, Source::Current(terms), metrics)
+        let listener = Self::of(tcp, Source::Current(terms), metrics);
+        if let Some(endpoint) = http3 {
+            listener.http3.hand(endpoint);
+        }
+        listener
     }
 
-    fn of(tcp: TcpListener, http3: Option<http3::Endpoint>, source: Source, metrics: &Metrics) -> Self {
+    fn of(tcp: TcpListener, source: Source, metrics: &Metrics) -> Self {
         let watch = AcceptWatch::new(metrics, Entrance::Egress);
         let budget = ListenerBudget::counting(metrics.limits(Entrance::Egress));
         Self {
+            port: tcp.local_addr().ok().map(|local| local.port()),
             tcp,
-            http3,
-            alternative: None,
+            http3: Arc::default(),
             source,
             closed: CancelledOnDrop::default(),
             budget: Arc::new(budget),
@@ -122,6 +170,11 @@ impl Listener {
     /// Cancelled once the listening TCP socket is closed.
     pub(super) fn closed(&self) -> CancellationToken {
         self.closed.0.clone()
+    }
+
+    /// Where it takes a UDP socket.
+    pub(super) fn http3(&self) -> Arc<Slot> {
+        Arc::clone(&self.http3)
     }
 
     /// The address that is listened on, with its real port.
@@ -135,21 +188,22 @@ impl Listener {
     ///
     /// Cancel safety: dropping the future drops the listening socket and every connection; that is how a drain deadline is
     /// enforced.
-    pub async fn run<S: ExchangeService>(mut self, service: S, end: End) {
-        let Some(endpoint) = self.http3.take() else { return self.run_tcp(service, end).await };
-        let local = self.local_addr().ok();
-        let alternative = local.map(|local| local.port());
+    pub async fn run<S: ExchangeService>(self, service: S, end: End) {
         let (source, budget) = (self.source.clone(), Arc::clone(&self.budget));
-        let watch = self.watch.clone();
+        let (slot, drain) = (self.http3(), end.drain.clone());
         let accept = http3::Accept {
             service: service.clone(),
             end: end.clone(),
             budget,
-            watch,
+            watch: self.watch.clone(),
             accepting: move || source.accepting(),
         };
-        self.alternative = alternative;
-        tokio::join!(self.run_tcp(service, end), endpoint.run(accept));
+        let udp = async move {
+            if let Some(endpoint) = drain.run_until_cancelled(slot.take()).await {
+                endpoint.run(accept).await;
+            }
+        };
+        tokio::join!(self.run_tcp(service, end), udp);
     }
 
     async fn run_tcp<S: ExchangeService>(self, service: S, end: End) {
@@ -210,10 +264,11 @@ impl Listener {
     }
 
     fn accepted<S>(&self, remote: SocketAddr, service: S, end: End) -> Accepted<S> {
-        let Accepting { tls, http3, settings, .. } = self.source.accepting();
-        let own = self.alternative.filter(|_| http3.is_some());
+        let Accepting { tls, http3, settings, tcp, proxies, .. } = self.source.accepting();
+        let own = self.port.filter(|_| http3.is_some() && self.http3.is_taken());
         let alternative = own.and_then(|own| alternative(settings.http3.public_port.unwrap_or(own)));
-        Accepted { remote, tls, alternative, settings, service, end, budget: Arc::clone(&self.budget) }
+        let (budget, deadline) = (Arc::clone(&self.budget), Instant::now() + settings.head_timeout);
+        Accepted { remote, tls, tcp, proxies, alternative, settings, service, end, budget, deadline }
     }
 }
 
@@ -221,30 +276,62 @@ impl Listener {
 struct Accepted<S> {
     remote: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
+    tcp: Option<Arc<TcpTerms>>,
+    proxies: Arc<Trust>,
     alternative: Option<HeaderValue>,
     settings: Arc<Settings>,
     service: S,
     end: End,
     budget: Arc<ListenerBudget>,
+    /// Until when it must have said enough to know what it is.
+    deadline: Instant,
 }
 
 impl<S: ExchangeService> Accepted<S> {
-    async fn serve(self, stream: TcpStream) {
+    async fn serve(mut self, mut stream: TcpStream) {
         let remote = self.remote;
-        let served = match self.tls.clone() {
-            None => self.plaintext(stream).await,
-            Some(config) => self.encrypted(stream, config).await,
+        let served = match prepare(&stream) {
+            Ok(local) => match self.introduced(&mut stream, local).await {
+                Ok(true) => match (self.tcp.clone(), self.tls.clone()) {
+                    (Some(terms), _) => self.bare(stream, local, &terms).await,
+                    (None, None) => self.plaintext(stream, local).await,
+                    (None, Some(config)) => self.encrypted(stream, local, config).await,
+                },
+                Ok(false) => Ok(()),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
         };
         if let Err(error) = served {
             tracing::debug!(%error, %remote, "a connection failed before its first request");
         }
     }
 
-    async fn plaintext(self, mut stream: TcpStream) -> io::Result<()> {
-        let local = prepare(&stream)?;
+    /// Learns from a proxy that is trusted who connected; `false`: the listener ends. A proxy that does not say it is reset.
+    async fn introduced(&mut self, stream: &mut TcpStream, local: SocketAddr) -> io::Result<bool> {
+        if !self.proxies.covers(self.remote.ip()) {
+            return Ok(true);
+        }
+        let read = tokio::select! {
+            read = timeout_at(self.deadline, introduction::read(stream)) => read,
+            () = self.end.clone().last_call() => return Ok(false),
+        };
+        match read.unwrap_or(Err(Unclear::Broken(Violation::BeginTimeout))) {
+            Ok(source) => {
+                self.remote = source.unwrap_or(self.remote);
+                Ok(true)
+            }
+            Err(unclear) => {
+                stream.reset_on_drop();
+                Err(self.unclear(local, unclear))
+            }
+        }
+    }
+
+    async fn plaintext(self, mut stream: TcpStream, local: SocketAddr) -> io::Result<()> {
         let mut received = BytesMut::with_capacity(FIRST_READ);
         let is_http2 = tokio::select! {
-            sniffed = timeout(self.settings.head_timeout, sniff(&mut stream, &mut received)) => sniffed??,
+            sniffed = timeout_at(self.deadline, sniff(&mut stream, &mut received)) => sniffed??,
             () = self.end.clone().last_call() => return Ok(()),
         };
         let serving = self.serving(local, None);
@@ -256,10 +343,14 @@ impl<S: ExchangeService> Accepted<S> {
         Ok(())
     }
 
-    async fn encrypted(self, stream: TcpStream, config: Arc<rustls::ServerConfig>) -> io::Result<()> {
-        let local = prepare(&stream)?;
+    async fn encrypted(
+        self,
+        stream: TcpStream,
+        local: SocketAddr,
+        config: Arc<rustls::ServerConfig>,
+    ) -> io::Result<()> {
         let accept = TlsAcceptor::from(config).accept(stream);
-        let stream = timeout(self.settings.head_timeout, accept).await??;
+        let stream = timeout_at(self.deadline, accept).await??;
         let session = stream.get_ref().1;
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let proven = Proven {
@@ -275,10 +366,58 @@ impl<S: ExchangeService> Accepted<S> {
         Ok(())
     }
 
+    /// Bytes as they come. What cannot be brought anywhere is reset.
+    async fn bare(self, mut stream: TcpStream, local: SocketAddr, terms: &TcpTerms) -> io::Result<()> {
+        stream.reset_on_drop();
+        let most = terms.max_per_prefix.unwrap_or(usize::MAX);
+        let Some(_of_prefix) = self.budget.enter(self.remote.ip(), most) else {
+            return Err(io::Error::other("sources of this address prefix have as many connections as they may"));
+        };
+        let mut received = BytesMut::new();
+        let mut server_name = None;
+        if terms.server_name {
+            let named = tokio::select! {
+                named = timeout_at(self.deadline, tcp::server_name(&mut stream, &mut received)) => named,
+                () = self.end.clone().last_call() => return Ok(()),
+            };
+            match named.unwrap_or(Err(Unclear::Broken(Violation::BeginTimeout))) {
+                Ok(named) => server_name = named,
+                Err(unclear) => return Err(self.unclear(local, unclear)),
+            }
+        }
+        let head = tcp::head(local, server_name.as_deref());
+        let serving = self.named(local, server_name);
+        http1::pass(stream, received, head, serving).await;
+        Ok(())
+    }
+
+    /// Has it recorded what a connection that goes nowhere has done wrong.
+    fn unclear(&self, local: SocketAddr, unclear: Unclear) -> io::Error {
+        match unclear {
+            Unclear::Broken(violation) => {
+                let (remote, server_name, peer) = (self.remote, None, None);
+                let details = ConnectionDetails { remote, local, tls: false, server_name, peer };
+                self.service.refused(&ConnectionInfo::paced(details, self.settings.pace), violation);
+                io::Error::other(violation)
+            }
+            Unclear::Ended => io::ErrorKind::UnexpectedEof.into(),
+            Unclear::Failed(error) => error,
+        }
+    }
+
+    fn named(self, local: SocketAddr, server_name: Option<String>) -> Serving<S> {
+        let details = ConnectionDetails { remote: self.remote, local, tls: false, server_name, peer: None };
+        self.serving_of(details)
+    }
+
     fn serving(self, local: SocketAddr, proven: Option<Proven>) -> Serving<S> {
         let tls = proven.is_some();
         let Proven { server_name, peer } = proven.unwrap_or_default();
         let details = ConnectionDetails { remote: self.remote, local, tls, server_name, peer };
+        self.serving_of(details)
+    }
+
+    fn serving_of(self, details: ConnectionDetails) -> Serving<S> {
         let info = ConnectionInfo::paced(details, self.settings.pace);
         let Self { alternative, settings, service, end, budget, .. } = self;
         Serving { info, settings, service, end, alternative, budget }
@@ -298,7 +437,7 @@ struct Proven {
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
-    net::no_delay(stream);
+    net::tune_client(stream);
     net::keep_alive(stream)?;
     stream.local_addr()
 }

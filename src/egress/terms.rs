@@ -8,13 +8,15 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::egress::http3::{Tokens, server_config};
+use crate::egress::judge::{Judge, TrafficRules};
+use crate::egress::tcp::TcpTerms;
 use crate::egress::{ConnectionDetails, ConnectionInfo, Settings};
 use crate::message::failure::Failure;
 use crate::message::forward::{self, Forms, Hop};
 use crate::message::rewrite::{self, Step};
 use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
-use crate::routing::{Router, RouterSettings};
+use crate::routing::RouterSettings;
 use crate::tls::{self, EgressTls, TlsError};
 
 /// What an egress goes by. All of it can be changed while it runs, see [`Handle::update`](super::Handle::update).
@@ -25,6 +27,13 @@ pub struct Terms {
     /// TLS with ALPN; `None`: clear text. Holds for connections that come from now on. The same `Arc` keeps what was made
     /// of it, so that clients can resume their TLS sessions.
     pub tls: Option<Arc<EgressTls>>,
+    /// Takes each connection as bytes for a service, and no requests; `tls` and what is about requests has no meaning then.
+    /// `None`: HTTP. Holds for connections that come from now on.
+    pub tcp: Option<TcpTerms>,
+    /// Who begins each connection over TCP with a PROXY header (version 1 or 2) that says who connected, and must do so. What
+    /// anybody else sends is for the target, or no request, whatever it looks like. Default: nobody. Holds for connections that
+    /// come from now on.
+    pub proxies: Trust,
     /// Limits and timeouts of connections that come from now on. A smaller number of connections ends none of them.
     pub settings: Settings,
     /// Whether each exchange is logged. Holds for requests that are read from now on.
@@ -37,6 +46,8 @@ pub struct Terms {
     /// What is done to each request before it enters a tunnel, in this order; where it goes is decided by what came. Holds
     /// for requests that are read from now on.
     pub rewrite: Vec<Step>,
+    /// Which requests are denied or go elsewhere; default: none. Holds for requests that are read from now on.
+    pub policies: TrafficRules,
 }
 
 impl Terms {
@@ -45,11 +56,14 @@ impl Terms {
         Self {
             router,
             tls: None,
+            tcp: None,
+            proxies: Trust::default(),
             settings: Settings::default(),
             access_log: AccessLog::Off,
             trust: Trust::default(),
             forwarded: Forms::default(),
             rewrite: Vec::new(),
+            policies: TrafficRules::default(),
         }
     }
 }
@@ -58,7 +72,7 @@ impl Terms {
 #[derive(Debug)]
 pub(super) struct InForce {
     terms: Terms,
-    pub(super) router: Router,
+    pub(super) judge: Judge,
     accepting: Accepting,
 }
 
@@ -71,6 +85,10 @@ pub(super) struct Accepting {
     /// For HTTP/3, if there is any.
     pub(super) http3: Option<Arc<quinn::ServerConfig>>,
     pub(super) settings: Arc<Settings>,
+    /// For bytes, and no requests.
+    pub(super) tcp: Option<Arc<TcpTerms>>,
+    /// See [`Terms::proxies`].
+    pub(super) proxies: Arc<Trust>,
     tokens: Tokens,
 }
 
@@ -134,40 +152,52 @@ impl Current {
     /// Puts changed terms in force, all at once. Waits for another update to be done, so that none is lost.
     pub(super) fn update(&self, change: impl FnOnce(&mut Terms)) -> Result<(), TlsError> {
         let _lock = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.in_force.load();
-        let mut terms = before.terms.clone();
+        let mut terms = self.terms();
         change(&mut terms);
+        self.put(self.next(terms)?);
+        Ok(())
+    }
+
+    /// Makes terms ready to follow those that hold, from which is taken over what has not changed.
+    pub(super) fn next(&self, terms: Terms) -> Result<InForce, TlsError> {
+        let before = self.in_force.load();
         let same = match (&before.terms.tls, &terms.tls) {
-            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after) && terms.tcp.is_none(),
             _ => false,
         };
-        let accepting = if same {
-            before.accepting.with(&terms.settings)
-        } else {
-            Accepting::new(&terms, before.accepting.tokens.clone())?
-        };
-        self.in_force.store(Arc::new(in_force(terms, accepting)));
+        let accepting =
+            if same { before.accepting.with(&terms) } else { Accepting::new(&terms, before.accepting.tokens.clone())? };
+        Ok(in_force(terms, accepting))
+    }
+
+    /// Puts them in force.
+    pub(super) fn put(&self, next: InForce) {
+        self.in_force.store(Arc::new(next));
         self.changed.notify_waiters();
-        Ok(())
     }
 }
 
 impl Accepting {
     /// Connections over TCP only.
     pub(super) fn tcp(tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Self {
-        Self { tls, quic_tls: None, http3: None, settings: Arc::new(settings), tokens: Tokens::new() }
+        let settings = Arc::new(settings);
+        let proxies = Arc::default();
+        Self { tls, quic_tls: None, http3: None, settings, tcp: None, proxies, tokens: Tokens::new() }
     }
 
     fn new(terms: &Terms, tokens: Tokens) -> Result<Self, TlsError> {
         let configured = |config: fn(&EgressTls) -> Result<rustls::ServerConfig, TlsError>| {
-            terms.tls.as_deref().map(config).transpose().map(|config| config.map(Arc::new))
+            let tls = terms.tls.as_deref().filter(|_| terms.tcp.is_none());
+            tls.map(config).transpose().map(|config| config.map(Arc::new))
         };
         let (tls, quic_tls) = (configured(tls::egress_config)?, configured(tls::http3_config)?);
-        Ok(Self { tls, quic_tls, http3: None, settings: Arc::default(), tokens }.with(&terms.settings))
+        let (settings, proxies) = (Arc::default(), Arc::default());
+        Ok(Self { tls, quic_tls, http3: None, settings, tcp: None, proxies, tokens }.with(terms))
     }
 
-    /// The same TLS under other settings.
-    fn with(&self, settings: &Settings) -> Self {
+    /// The same TLS under other terms.
+    fn with(&self, terms: &Terms) -> Self {
+        let settings = &terms.settings;
         let quic_tls = self.quic_tls.as_ref().filter(|_| settings.http3.enabled);
         let http3 = match &self.http3 {
             // What a client was told before holds for the early data of its next connection: the sessions go with it.
@@ -176,7 +206,9 @@ impl Accepting {
             _ => quic_tls.map(|tls| Arc::new(server_config(Arc::clone(tls), settings, &self.tokens))),
         };
         let (tls, quic_tls, tokens) = (self.tls.clone(), self.quic_tls.clone(), self.tokens.clone());
-        Self { tls, quic_tls, http3, settings: Arc::new(settings.clone()), tokens }
+        let tcp = terms.tcp.clone().map(Arc::new);
+        let (settings, proxies) = (Arc::new(settings.clone()), Arc::new(terms.proxies.clone()));
+        Self { tls, quic_tls, http3, settings, tcp, proxies, tokens }
     }
 }
 
@@ -186,5 +218,5 @@ fn tells_the_same(before: &Settings, after: &Settings) -> bool {
 }
 
 fn in_force(terms: Terms, accepting: Accepting) -> InForce {
-    InForce { router: Router::new(terms.router.clone()), accepting, terms }
+    InForce { judge: Judge::new(terms.router.clone(), terms.policies.clone()), accepting, terms }
 }

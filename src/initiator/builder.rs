@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{Claim, InstanceId, ServiceName, TunnelAddress};
+use crate::initiator::health::HealthBoard;
 use crate::initiator::snapshot::Fixed;
 use crate::initiator::{DEFAULT_PROBE_INTERVAL, Destination, Initiator, Terms, UpdateError};
 use crate::net;
@@ -32,6 +33,7 @@ pub struct Builder {
     tls: InitiatorTls,
     token: Option<Token>,
     services: Vec<Service>,
+    health: HealthBoard,
     probe_interval: Duration,
     tunnel: TunnelSettings,
     quic: QuicSettings,
@@ -70,6 +72,7 @@ impl Builder {
             tls: InitiatorTls { credentials: None, responder },
             token: None,
             services: Vec::new(),
+            health: HealthBoard::default(),
             probe_interval: DEFAULT_PROBE_INTERVAL,
             tunnel: TunnelSettings::default(),
             quic: QuicSettings::default(),
@@ -118,6 +121,11 @@ impl Builder {
         Self { services, ..self }
     }
 
+    /// Where it says which of them are down, for responders to be told; by default none ever is.
+    pub fn health(self, health: HealthBoard) -> Self {
+        Self { health, ..self }
+    }
+
     /// How long a tunnel that fell back to TCP waits before QUIC is probed; by default [`DEFAULT_PROBE_INTERVAL`].
     pub fn probe_interval(self, probe_interval: Duration) -> Self {
         Self { probe_interval, ..self }
@@ -157,11 +165,12 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] says which setting or credential is at fault.
     pub fn accept<A: Accept>(self, accept: A) -> Result<Initiator<A>, BuildError> {
-        let Self { claim, token, tls, services, destinations, probe_interval, tunnel, quic, tcp, metrics } = self;
+        let Self { claim, token, tls, services, health, destinations, probe_interval, tunnel, quic, tcp, metrics } =
+            self;
         let endpoint = quic::bind(dialling_socket(&metrics)?, &Keys::ephemeral(), None)?;
         let tls = Arc::new(tls);
-        let terms = Terms { tls, token, destinations, services, accept, probe_interval, tunnel };
-        let fixed = Fixed { claim, instance: InstanceId(rand::random()), endpoint, quic, tcp };
+        let terms = Terms { tls, token, destinations, services, health, accept, probe_interval, tunnel, quic, tcp };
+        let fixed = Fixed { claim, instance: InstanceId(rand::random()), endpoint };
         Ok(Initiator::new(terms, fixed, &metrics)?)
     }
 }

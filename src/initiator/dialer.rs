@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::initiator::handle::Handle;
 use crate::initiator::snapshot::{Fixed, Key, Prepared, State};
 use crate::initiator::status::{StatusBoard, UNRESOLVED_ADVICE};
-use crate::initiator::supervisor::{Shared, Slot, Until, keep};
+use crate::initiator::supervisor::{Outdated, Shared, Slot, Until, keep};
 use crate::initiator::terms::{Terms, UpdateError};
 use crate::lifecycle::{Backoff, DrainWatch, LAST_WORDS};
 use crate::protocol::code::CloseCode;
@@ -43,6 +43,8 @@ struct Started {
     number: u32,
     /// Of its destination when it was started.
     since: u64,
+    /// Whether another one is to take over for another reason.
+    outdated: Arc<Outdated>,
     /// Drains its tunnel.
     stop: CancellationToken,
     /// The slots that it takes over from.
@@ -68,6 +70,8 @@ struct Slots<A> {
     until: Until,
     /// Told of each failure, so that the name is resolved again.
     failed: Arc<Notify>,
+    /// Told when a slot is outdated.
+    outdated: Arc<Notify>,
     by_address: BTreeMap<SocketAddr, Vec<Started>>,
 }
 
@@ -154,7 +158,7 @@ impl<A: Accept> Initiator<A> {
 
 impl<A: Accept> Slots<A> {
     fn new(initiator: Initiator<A>, until: Until) -> Self {
-        Self { initiator, until, failed: Arc::default(), by_address: BTreeMap::new() }
+        Self { initiator, until, failed: Arc::default(), outdated: Arc::default(), by_address: BTreeMap::new() }
     }
 
     /// Keeps them up until they are to stop; each then drains by itself.
@@ -170,6 +174,7 @@ impl<A: Accept> Slots<A> {
             tokio::select! {
                 () = self.until.stop.cancelled() => return self.initiator.shared.board.resolved(&key.target),
                 _ = changes.changed() => {}
+                () = self.outdated.notified() => {}
                 resolved = self.resolve_after(pause, &key.target) => match resolved {
                     Ok(addresses) => {
                         found = addresses;
@@ -236,23 +241,26 @@ impl<A: Accept> Slots<A> {
 
     /// The slot, or the one that takes over from it.
     fn renewed(&self, slot: Started, prepared: &Arc<Prepared>, address: SocketAddr) -> Started {
-        if slot.since == prepared.since { slot } else { self.start(prepared, address, slot.with_replaced()) }
+        let may_stay = slot.since == prepared.since && !slot.outdated.is();
+        if may_stay { slot } else { self.start(prepared, address, slot.with_replaced()) }
     }
 
     fn start(&self, prepared: &Arc<Prepared>, address: SocketAddr, replaces: Vec<CancellationToken>) -> Started {
         let numbers = Slot::numbers(&prepared.destination.transport);
+        let outdated = Outdated::new(Arc::clone(&self.outdated));
         let slot = Slot {
             number: self.initiator.next_slot.fetch_add(numbers, Ordering::Relaxed),
             address,
             prepared: Arc::clone(prepared),
             failed: Arc::clone(&self.failed),
+            outdated: Arc::clone(&outdated),
             replaces: replaces.clone(),
         };
         let (number, since, stop) = (slot.number, prepared.since, self.until.stop.child_token());
         let until = Until { stop: stop.clone(), drain: self.until.drain.clone() };
         let shared = &self.initiator.shared;
         shared.tasks.spawn(keep(shared.clone(), slot, until));
-        Started { number, since, stop, replaces }
+        Started { number, since, outdated, stop, replaces }
     }
 }
 

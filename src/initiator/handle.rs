@@ -28,15 +28,27 @@ impl<A> Handle<A> {
 }
 
 impl<A: Clone> Handle<A> {
+    /// Whether [`Handle::update`] would take the change; changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Handle::update`].
+    pub fn check(&self, change: impl FnOnce(&mut Terms<A>)) -> Result<(), UpdateError> {
+        self.state.check(change)
+    }
+
     /// Changes the terms, all at once: `change` is applied to a copy of those that hold, which is then put in force.
     /// Updates wait for each other, so none is lost; `change` must not call this itself. Returns before the tunnels have
     /// followed, see [`Handle::status`].
     ///
-    /// Only what changed is touched. Who is no longer to be dialled, or less often, has tunnels drained. A tunnel that was
-    /// dialled with other credentials, to another server name or over another transport stays until one that is dialled
-    /// anew has come up beside it, and is then drained; it is drained first where the responder refuses a second tunnel
-    /// beside it (quota, or another key of the same node). It is not dialled again, and an attempt that had begun before
-    /// the change never takes its place.
+    /// Only what changed is touched. Who is no longer to be dialled, or less often, has tunnels drained. Another certificate or
+    /// token is shown on live tunnels, which stay (spec: CT-57). Other trust is asked about the responder of each live
+    /// tunnel, which stays if it is trusted still (spec: SE-43).
+    ///
+    /// Where that is not possible (the responder does not take it, refuses or does not answer, a credential is taken away, a
+    /// tunnel to an Envoy, a responder that is not trusted any more), and after a change of server name or transport, a
+    /// tunnel stays until one that is dialled anew has come up beside it, and is then drained; it is drained first where the
+    /// responder refuses a second tunnel beside it (quota, or another key of the same node), and within seconds where it
+    /// is not trusted. It is not dialled again, and an attempt that had begun before the change never takes its place.
     ///
     /// # Errors
     /// [`UpdateError`] if the credentials or what is trusted cannot be used: nothing has changed then.

@@ -4,8 +4,15 @@
 //! target from this list or at 404; nothing in a request can name another place. spec: ST-30
 
 mod arrival;
+mod checks;
+mod explain;
 mod exported;
+mod flow;
+mod governed;
+mod places;
 mod raw;
+mod status;
+mod wellness;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,24 +24,37 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::{Method, Request, Response, request};
 use http_body::Body;
+use tokio::sync::Semaphore;
 use tracing::{Instrument, Span};
 
+use self::checks::{Asked as _, begin as begin_checks};
+pub use self::checks::{Asks, HealthCheck};
+pub use self::explain::{ExplainedService, Taken};
 use self::exported::Exported;
 pub use self::exported::{TargetCut, WatchedBody};
+use self::governed::{Governed, Judged};
+pub use self::governed::{ServiceRules, Through};
+pub use self::places::{CONNECTION_WAIT, ServiceLimits};
+pub use self::status::ServiceStatus;
 use crate::id::ServiceName;
-use crate::initiator::targets::{Prepared, Target, TargetSettings};
+use crate::initiator::health::HealthBoard;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::{InformationalSink, SendInterim};
 use crate::message::path::Readings;
 pub use crate::message::pattern::{HostPattern, Match, PathPrefix, PatternError};
 use crate::message::rewrite::Step;
+use crate::net;
 use crate::protocol::handshake::{self, ServiceKind};
 use crate::proxy::exchange::answer;
 use crate::proxy::{ExchangeBody, Record, Recorder};
+use crate::targets::{Prepared, Target, TargetSettings};
 use crate::telemetry::Side;
 use crate::tls::TlsError;
 use crate::transport::TunnelFacts;
+
+/// Sockets that all flows of datagrams of a process have at most, fewer where descriptors are short.
+const MAX_FLOW_SOCKETS: usize = 16_384;
 
 /// A service as the configuration describes it.
 #[derive(Debug, Clone)]
@@ -47,10 +67,17 @@ pub struct ServiceSettings {
     pub target: Target,
     /// How its target is connected to.
     pub connections: TargetSettings,
+    /// What it may have under way.
+    pub limits: ServiceLimits,
+    /// How its target is checked; `None`: it is what its requests meet that decides, and while it is down whether it takes a
+    /// connection.
+    pub health: Option<HealthCheck>,
     /// What is done to each request before the target gets it, in this order.
     pub rewrite: Vec<Step>,
     /// The protocols beside WebSocket that a request may go on in (Upgrade), by the name that stands in the request.
     pub upgrades: Vec<String>,
+    /// Whether a target of bytes is told who connected: each connection begins with a PROXY header of version 2 then.
+    pub proxy_header: bool,
 }
 
 /// Two services of one name.
@@ -80,10 +107,23 @@ pub enum ServiceError {
 pub struct Services(Arc<Inner>);
 
 struct Inner {
-    by_name: HashMap<ServiceName, Arc<Exported>>,
+    by_name: HashMap<ServiceName, Arc<Kept>>,
     /// Most specific first, so that the first that covers a request is meant.
     by_match: Vec<(Match, Arc<Exported>)>,
     recorder: Recorder,
+    board: HealthBoard,
+    governed: Governed,
+    /// How many more flows of datagrams may have a socket; those before and after a change share it.
+    sockets: Arc<Semaphore>,
+}
+
+/// A service as long as any list has it; what runs may outlast that.
+struct Kept(Arc<Exported>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.wellness().retire();
+    }
 }
 
 /// The body of a service's response: the target's, or the text of a failure. Closes the record of its exchange.
@@ -105,29 +145,76 @@ impl Services {
     ///
     /// As for [`Services::new`].
     pub fn recorded(list: Vec<ServiceSettings>, recorder: Recorder) -> Result<Self, ServiceError> {
+        let most = net::for_clients(net::descriptors()) / 2;
+        let sockets = Arc::new(Semaphore::new(most.clamp(1, MAX_FLOW_SOCKETS)));
+        Self::build(list, (recorder, HealthBoard::default(), sockets), |_| None)
+    }
+
+    /// Other services, which share the connections of those for which `is_same` says that nothing but `matches` may differ, and
+    /// the board of all.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Services::new`].
+    pub fn renewed(
+        &self,
+        list: Vec<ServiceSettings>,
+        recorder: Recorder,
+        is_same: impl Fn(&ServiceName) -> bool,
+    ) -> Result<Self, ServiceError> {
+        let (board, sockets) = (self.0.board.clone(), Arc::clone(&self.0.sockets));
+        let former = |name: &ServiceName| self.0.by_name.get(name).filter(|_| is_same(name)).cloned();
+        Self::build(list, (recorder, board, sockets), former)
+    }
+
+    fn build(
+        list: Vec<ServiceSettings>,
+        (recorder, board, sockets): (Recorder, HealthBoard, Arc<Semaphore>),
+        former: impl Fn(&ServiceName) -> Option<Arc<Kept>>,
+    ) -> Result<Self, ServiceError> {
         let mut by_name = HashMap::with_capacity(list.len());
         let mut by_match = Vec::new();
         for service in list {
             let name = service.name.clone();
             let matches = service.matches.clone();
-            let exported = Exported::new(service);
-            let exported = Arc::new(exported.map_err(|source| ServiceError::Tls { service: name, source })?);
+            let kept = match former(&name) {
+                Some(former) => former,
+                None => {
+                    let exported = Exported::new(service, board.clone());
+                    let exported = exported.map_err(|source| ServiceError::Tls { service: name.clone(), source })?;
+                    Arc::new(Kept(Arc::new(exported)))
+                }
+            };
             // Bytes have neither host nor path.
-            let matches = matches.filter(|_| !exported.is_raw());
-            by_match.extend(matches.map(|matches| (matches, Arc::clone(&exported))));
-            if let Some(first) = by_name.insert(exported.name().clone(), exported) {
-                return Err(DuplicateService(first.name().clone()).into());
+            let matches = matches.filter(|_| kept.0.kind() == ServiceKind::Http);
+            by_match.extend(matches.map(|matches| (matches, Arc::clone(&kept.0))));
+            if by_name.insert(name.clone(), kept).is_some() {
+                return Err(DuplicateService(name).into());
             }
         }
         by_match.sort_by_key(|(matches, _)| std::cmp::Reverse(matches.specificity()));
-        Ok(Self(Arc::new(Inner { by_name, by_match, recorder })))
+        by_name.values().for_each(|kept| begin_checks(&kept.0));
+        let governed = Governed::new(ServiceRules::default());
+        Ok(Self(Arc::new(Inner { by_name, by_match, recorder, board, governed, sockets })))
+    }
+
+    /// The same services, to which these rules let go what may.
+    pub fn governed(&self, rules: ServiceRules) -> Self {
+        let Inner { by_name, by_match, recorder, board, sockets, .. } = &*self.0;
+        let (by_name, by_match) = (by_name.clone(), by_match.clone());
+        let (recorder, board, sockets) = (recorder.clone(), board.clone(), Arc::clone(sockets));
+        let governed = Governed::new(rules);
+        Self(Arc::new(Inner { by_name, by_match, recorder, board, governed, sockets }))
+    }
+
+    /// Which of them are down, for the tunnels that tell of it; what [`Services::renewed`] makes has the same board.
+    pub fn health(&self) -> HealthBoard {
+        self.0.board.clone()
     }
 
     /// The list as HELLO and SERVICES announce it.
     pub fn exported(&self) -> Vec<handshake::Service> {
-        let kind = |exported: &Exported| if exported.is_raw() { ServiceKind::Tcp } else { ServiceKind::Http };
-        let service =
-            |exported: &Arc<Exported>| handshake::Service { name: exported.name().clone(), kind: kind(exported) };
+        let service = |kept: &Arc<Kept>| handshake::Service { name: kept.0.name().clone(), kind: kept.0.kind() };
         let mut services: Vec<_> = self.0.by_name.values().map(service).collect();
         services.sort_by(|one, other| one.name.cmp(&other.name));
         services
@@ -135,18 +222,13 @@ impl Services {
 
     fn named(&self, name: &ServiceName) -> Result<&Arc<Exported>, Failure> {
         let unknown = || Failure::new(Cause::UnknownService, format!("no service {name} here"));
-        self.0.by_name.get(name).ok_or_else(unknown)
+        self.0.by_name.get(name).map(|kept| &kept.0).ok_or_else(unknown)
     }
 
     /// What a request is for: by the service name, else by host and path.
     fn pick(&self, service: Option<&ServiceName>, head: &request::Parts) -> Result<&Arc<Exported>, Failure> {
         if let Some(name) = service {
-            let found = self.named(name)?;
-            if found.is_raw() {
-                let details = format!("the service {name} takes no requests, only bytes: it is asked for with CONNECT");
-                return Err(Failure::new(Cause::UnknownService, details));
-            }
-            return Ok(found);
+            return for_requests(self.named(name)?);
         }
         let authority = authority(head);
         let covering = |path: &str| self.0.by_match.iter().position(|(matches, _)| matches.covers(authority, path));
@@ -157,12 +239,20 @@ impl Services {
     }
 
     /// Begins the record of a request, and finds out who answers it.
-    fn begin<B>(&self, service: Option<&ServiceName>, head: request::Parts, body: B) -> (Record, Begun)
+    fn begin<B>(
+        &self,
+        tunnel: Option<TunnelFacts<'_>>,
+        service: Option<&ServiceName>,
+        head: request::Parts,
+        body: B,
+    ) -> (Record, Begun)
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let mut record = self.0.recorder.begin(&head, None);
-        let begun = self.pick(service, &head).and_then(|exported| {
+        let Judged { decision, taker } = self.judge(service, &head, tunnel.map(Through::from));
+        self.note(decision.as_ref(), &mut record);
+        let begun = taker.and_then(|exported| {
             let prepared = exported.prepare(head, body, &mut record)?;
             Ok((Arc::clone(exported), prepared))
         });
@@ -181,7 +271,7 @@ impl Services {
         let (mut head, body) = request.into_parts();
         let service = head.extensions.remove::<ServiceName>();
         let interim = head.extensions.remove::<InformationalSink>();
-        let (record, begun) = self.begin(service.as_ref(), head, body);
+        let (record, begun) = self.begin(None, service.as_ref(), head, body);
         let outcome = match begun {
             Ok((exported, prepared)) => {
                 let interim = interim.as_ref().map(|interim| interim as &dyn SendInterim);
@@ -195,6 +285,19 @@ impl Services {
 
 /// Who answers a request, and what he is sent; or why nobody does.
 type Begun = Result<(Arc<Exported>, Prepared), Failure>;
+
+/// One that takes requests.
+fn for_requests(found: &Arc<Exported>) -> Result<&Arc<Exported>, Failure> {
+    let name = found.name();
+    let details = match found.kind() {
+        ServiceKind::Http => return Ok(found),
+        ServiceKind::Tcp => format!("the service {name} takes no requests, only bytes: it is asked for with CONNECT"),
+        ServiceKind::Udp => {
+            format!("the service {name} takes no requests, only datagrams: a udp listener of the responder asks for it")
+        }
+    };
+    Err(Failure::new(Cause::UnknownService, details))
+}
 
 fn authority(head: &request::Parts) -> &str {
     let host = || head.headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -245,8 +348,11 @@ mod tests {
             }),
             target: target.parse().unwrap(),
             connections: TargetSettings::default(),
+            limits: ServiceLimits::default(),
+            health: None,
             rewrite: Vec::new(),
             upgrades: Vec::new(),
+            proxy_header: false,
         }
     }
 

@@ -12,9 +12,9 @@ use crate::id::{Claim, InstanceId};
 use crate::initiator::settings::Destination;
 use crate::initiator::terms::{Terms, UpdateError};
 use crate::protocol::ALPN;
-use crate::tls::{self, TlsError};
-use crate::transport::quic::{self, QuicSettings};
-use crate::transport::tcp::{self, TcpSettings, envoy};
+use crate::tls::{self, InitiatorTls, ResponderJudge, TlsError};
+use crate::transport::quic;
+use crate::transport::tcp::{self, envoy};
 use crate::transport::{Accept, Arrival, Dialer, StreamRefusal, TransportChoice, TunnelFacts};
 
 /// What stays as it was at the start.
@@ -26,8 +26,6 @@ pub(super) struct Fixed {
     pub(super) instance: InstanceId,
     /// What dials over QUIC.
     pub(super) endpoint: quinn::Endpoint,
-    pub(super) quic: QuicSettings,
-    pub(super) tcp: TcpSettings,
 }
 
 /// Which destination it is, among those of all terms: the target, and how many of the same target come before it.
@@ -43,9 +41,21 @@ pub(super) struct Prepared {
     pub(super) key: Key,
     pub(super) destination: Destination,
     pub(super) dialer: Dialer,
-    /// The generation of the first terms since which its tunnels are dialled with the same credentials, to the same name,
-    /// over the same transport. A tunnel of an earlier one is to be replaced.
+    /// The generation of the first terms since which its tunnels are dialled to the same name, over the same transport. A
+    /// tunnel of an earlier one is to be replaced.
     pub(super) since: u64,
+    /// What `dialer` shows, and whom it trusts.
+    pub(super) tls: Arc<InitiatorTls>,
+    pub(super) standing: Standing,
+}
+
+/// Since when what concerns tunnels that are up is as it is, by the generation of the first such terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The same certificate and token are shown.
+    pub(super) shows: u64,
+    /// The same responders are trusted.
+    pub(super) trusts: u64,
 }
 
 /// Terms in force.
@@ -53,6 +63,9 @@ pub(super) struct Prepared {
 pub(super) struct Snapshot<A> {
     pub(super) terms: Arc<Terms<A>>,
     pub(super) destinations: Vec<Arc<Prepared>>,
+    /// What judges the responders of tunnels that are up.
+    pub(super) judge: ResponderJudge,
+    pub(super) standing: Standing,
     /// What dials all but Envoys.
     dialer: Dialer,
     generation: u64,
@@ -76,22 +89,33 @@ impl<A> Snapshot<A> {
     /// The first terms.
     fn first(terms: Terms<A>, fixed: &Fixed) -> Result<Self, UpdateError> {
         let dialer = base(&terms, fixed)?;
-        let mut first = Self { terms: Arc::new(terms), destinations: Vec::new(), dialer, generation: 0 };
-        first.destinations = first.prepare(None, fixed)?;
+        let judge = ResponderJudge::new(&terms.tls.responder)?;
+        let standing = Standing { shows: 0, trusts: 0 };
+        let terms = Arc::new(terms);
+        let mut first = Self { terms, destinations: Vec::new(), judge, standing, dialer, generation: 0 };
+        first.destinations = first.prepare(None)?;
         Ok(first)
     }
 
     /// The terms that follow these. What has not changed is taken over.
     fn next(&self, terms: Terms<A>, fixed: &Fixed) -> Result<Self, UpdateError> {
-        let unchanged = Arc::ptr_eq(&terms.tls, &self.terms.tls) && terms.tunnel == self.terms.tunnel;
+        let unchanged = terms.tls == self.terms.tls && sends_like(&self.terms, &terms);
         let dialer = if unchanged { self.dialer.clone() } else { base(&terms, fixed)? };
-        let (terms, generation) = (Arc::new(terms), self.generation + 1);
-        let mut next = Self { terms, destinations: Vec::new(), dialer, generation };
-        next.destinations = next.prepare(Some(self), fixed)?;
+        let generation = self.generation + 1;
+        let shows_same = terms.tls.credentials == self.terms.tls.credentials && terms.token == self.terms.token;
+        let trusts_same = terms.tls.responder == self.terms.tls.responder;
+        let standing = Standing {
+            shows: if shows_same { self.standing.shows } else { generation },
+            trusts: if trusts_same { self.standing.trusts } else { generation },
+        };
+        let judge = if trusts_same { self.judge.clone() } else { ResponderJudge::new(&terms.tls.responder)? };
+        let terms = Arc::new(terms);
+        let mut next = Self { terms, destinations: Vec::new(), judge, standing, dialer, generation };
+        next.destinations = next.prepare(Some(self))?;
         Ok(next)
     }
 
-    fn prepare(&self, before: Option<&Self>, fixed: &Fixed) -> Result<Vec<Arc<Prepared>>, UpdateError> {
+    fn prepare(&self, before: Option<&Self>) -> Result<Vec<Arc<Prepared>>, UpdateError> {
         let all = &self.terms.destinations;
         let prepared = all.iter().enumerate().map(|(at, destination)| {
             let nth = all[..at].iter().filter(|other| other.target == destination.target).count();
@@ -99,29 +123,33 @@ impl<A> Snapshot<A> {
             let same = before.and_then(|before| Some((before, before.find(&key)?)));
             let same = same.filter(|(before, prepared)| self.dials_like(before, &prepared.destination, destination));
             let dialer = match same {
-                Some((before, prepared)) if before.terms.tunnel == self.terms.tunnel => prepared.dialer.clone(),
-                _ => self.dialer_for(destination, fixed)?,
+                Some((before, prepared))
+                    if before.terms.tls == self.terms.tls && sends_like(&before.terms, &self.terms) =>
+                {
+                    prepared.dialer.clone()
+                }
+                _ => self.dialer_for(destination)?,
             };
             let since = same.map_or(self.generation, |(_, prepared)| prepared.since);
-            Ok(Arc::new(Prepared { key, destination: destination.clone(), dialer, since }))
+            let (destination, tls) = (destination.clone(), Arc::clone(&self.terms.tls));
+            Ok(Arc::new(Prepared { key, destination, dialer, since, tls, standing: self.standing }))
         });
         prepared.collect()
     }
 
-    /// Whether a tunnel that was dialled as `former` under `before` is as good as one dialled now.
+    /// Whether a tunnel that was dialled as `former` under `before` may stay: an Envoy can be shown nothing while it is up.
     fn dials_like(&self, before: &Self, former: &Destination, now: &Destination) -> bool {
-        Arc::ptr_eq(&before.terms.tls, &self.terms.tls)
-            && before.terms.token == self.terms.token
-            && former.transport == now.transport
+        former.transport == now.transport
             && former.server_name == now.server_name
+            && (!matches!(now.transport, TransportChoice::Envoy(_)) || before.standing == self.standing)
     }
 
     /// The dialer, which can dial an Envoy as well where `destination` is one.
-    fn dialer_for(&self, destination: &Destination, fixed: &Fixed) -> Result<Dialer, TlsError> {
+    fn dialer_for(&self, destination: &Destination) -> Result<Dialer, TlsError> {
         let dialer = self.dialer.clone();
         let TransportChoice::Envoy(dial) = &destination.transport else { return Ok(dialer) };
-        let Terms { tls, tunnel, .. } = &*self.terms;
-        Ok(dialer.with_envoy(envoy::Dialer::new(tls, dial.as_ref().clone(), *tunnel, fixed.tcp.clone())?))
+        let Terms { tls, tunnel, tcp, .. } = &*self.terms;
+        Ok(dialer.with_envoy(envoy::Dialer::new(tls, dial.as_ref().clone(), *tunnel, tcp.clone())?))
     }
 
     /// A destination of these terms.
@@ -135,11 +163,16 @@ impl<A> Snapshot<A> {
     }
 }
 
+/// Whether tunnels that are dialled under both are of the same settings.
+fn sends_like<A>(before: &Terms<A>, now: &Terms<A>) -> bool {
+    before.tunnel == now.tunnel && before.quic == now.quic && before.tcp == now.tcp
+}
+
 /// What dials over QUIC and TCP under these terms.
 fn base<A>(terms: &Terms<A>, fixed: &Fixed) -> Result<Dialer, UpdateError> {
     let config = tls::initiator_config(&terms.tls, &[ALPN])?;
-    let quic = quic::Dialer::new(fixed.endpoint.clone(), config.clone(), terms.tunnel, fixed.quic.clone())?;
-    let tcp = tcp::Dialer::new(config, terms.tunnel, fixed.tcp.clone());
+    let quic = quic::Dialer::new(fixed.endpoint.clone(), config.clone(), terms.tunnel, terms.quic.clone())?;
+    let tcp = tcp::Dialer::new(config, terms.tunnel, terms.tcp.clone());
     Ok(Dialer::new(Some(quic), Some(tcp)))
 }
 
@@ -161,6 +194,14 @@ impl<A> State<A> {
 }
 
 impl<A: Clone> State<A> {
+    /// Whether an update would take the change; changes nothing.
+    pub(super) fn check(&self, change: impl FnOnce(&mut Terms<A>)) -> Result<(), UpdateError> {
+        let before = self.current();
+        let mut terms = Terms::clone(&before.terms);
+        change(&mut terms);
+        before.next(terms, &self.fixed).map(drop)
+    }
+
     /// Puts changed terms in force; nothing has changed when it fails.
     pub(super) fn update(&self, change: impl FnOnce(&mut Terms<A>)) -> Result<(), UpdateError> {
         let _lock = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,9 +4,12 @@
 //! attempt is a task of its own that reports to one inbox.
 
 mod attempt;
+mod credential;
+mod renewal;
 mod report;
 mod retire;
 mod slot;
+mod told;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,13 +20,14 @@ use tokio::time::sleep_until;
 
 use self::attempt::{Candidate, Happened, Opened, Report, Stage, Way};
 use self::report::Cause;
-pub(super) use self::slot::{Shared, Slot, Until};
+pub(super) use self::slot::{Outdated, Shared, Slot, Until};
 use crate::id::Place;
 use crate::initiator::auto::{Action, Attempt, Auto, AutoSettings, ClaimPlace, Event};
-use crate::initiator::snapshot::{Prepared, Snapshot};
+use crate::initiator::snapshot::{Prepared, Snapshot, Standing};
 use crate::initiator::status::Change;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::{Hello, PeerLimits};
+use crate::protocol::health::Health;
 use crate::registry::Handle;
 use crate::transport::{Accept, CloseReason, DialError};
 
@@ -51,8 +55,16 @@ struct Supervisor<A> {
     /// Its destination under these.
     prepared: Arc<Prepared>,
     changes: watch::Receiver<u64>,
-    /// When a tunnel is to be told once more what is exported.
+    /// Which services are down.
+    health: watch::Receiver<Arc<Health>>,
+    /// When a tunnel is to be told once more what is exported, or what is down.
     announce_at: Option<Instant>,
+    /// When to look again whether a tunnel has been shown what it should be.
+    renew_at: Option<Instant>,
+    /// What the slot goes by, as far as its tunnel has followed.
+    standing: Standing,
+    /// Its responder is not trusted any more.
+    distrusted: bool,
     auto: Arc<Mutex<Auto>>,
     /// What the machine knows of, by its names.
     candidates: HashMap<Attempt, Candidate>,
@@ -89,10 +101,14 @@ impl<A: Accept> Supervisor<A> {
         let (reports, inbox) = mpsc::channel(INBOX);
         Self {
             shared,
+            health: snapshot.terms.health.watch(),
             snapshot,
             prepared: Arc::clone(&slot.prepared),
             changes,
             announce_at: None,
+            renew_at: None,
+            standing: slot.prepared.standing,
+            distrusted: false,
             auto,
             candidates: HashMap::new(),
             generation: 0,
@@ -113,8 +129,10 @@ impl<A: Accept> Supervisor<A> {
             let woken = tokio::select! {
                 () = until.stop.cancelled() => return self.stop(until).await,
                 _ = self.changes.changed() => Woken::Changed,
+                _ = self.health.changed() => Woken::Changed,
                 Some(report) = self.inbox.recv() => Woken::Report(report),
                 () = due(self.announce_at) => Woken::Changed,
+                () = due(self.renew_at) => Woken::Changed,
                 () = due(deadline) => Woken::Due,
             };
             // What comes to pass under the former terms must not count under the present ones.
@@ -129,25 +147,59 @@ impl<A: Accept> Supervisor<A> {
                     self.perform(actions);
                 }
             }
-        }
-    }
-
-    /// Goes by the terms that hold now. Returns whether they want what this slot dials.
-    fn follow(&mut self) -> bool {
-        self.snapshot = self.shared.state.current();
-        self.announce();
-        match self.snapshot.keeps(&self.slot.prepared.key, self.slot.prepared.since) {
-            Some(prepared) => {
-                self.prepared = Arc::clone(prepared);
-                true
+            // What has come up, or was answered, may have to be shown something.
+            if !self.renew() {
+                return self.retire(Woken::Changed, until).await;
             }
-            None => false,
         }
     }
 
-    /// Tells the responder what is exported, where it was told otherwise.
+    /// Goes by the terms that hold now. Returns whether this slot can: they want what it dials, and its tunnel follows.
+    fn follow(&mut self) -> bool {
+        self.refresh();
+        let Some(prepared) = self.snapshot.keeps(&self.slot.prepared.key, self.slot.prepared.since) else {
+            return false;
+        };
+        self.prepared = Arc::clone(prepared);
+        self.renew()
+    }
+
+    /// Takes note of the terms that hold now, and of what they export.
+    fn refresh(&mut self) {
+        let former = std::mem::replace(&mut self.snapshot, self.shared.state.current());
+        if !former.terms.health.is(&self.snapshot.terms.health) {
+            self.health = self.snapshot.terms.health.watch();
+        }
+        self.announce();
+    }
+
+    /// Tells the responder what is exported, and what of that is down, where it was told otherwise.
     fn announce(&mut self) {
         self.announce_at = None;
+        self.announce_services();
+        self.announce_health();
+    }
+
+    /// Of what changes often the latest is told. spec: CT-60
+    fn announce_health(&mut self) {
+        let (health, now) = (Arc::clone(&self.health.borrow_and_update()), Instant::now());
+        for candidate in self.candidates.values_mut() {
+            let (Stage::Up(tunnel), Some(due)) = (&candidate.stage, candidate.health.due(&health, now)) else {
+                continue;
+            };
+            let later = if due > now {
+                due
+            } else if tunnel.tell_health(Health::clone(&health)) {
+                candidate.health.note(&health, now);
+                continue;
+            } else {
+                now + ANNOUNCE_AGAIN
+            };
+            self.announce_at = Some(self.announce_at.map_or(later, |at| at.min(later)));
+        }
+    }
+
+    fn announce_services(&mut self) {
         let services = &self.snapshot.terms.services;
         for candidate in self.candidates.values_mut().filter(|candidate| candidate.services != *services) {
             let Stage::Up(tunnel) = &candidate.stage else { continue };
@@ -191,6 +243,7 @@ impl<A: Accept> Supervisor<A> {
             }
             Happened::Opened(opened) => self.opened(attempt, *opened),
             Happened::Failed(error) => self.failed(attempt, &error),
+            Happened::Reauthed(reauthed) => self.reauthed(attempt, reauthed),
             Happened::Suspect => {
                 self.note_rtt(attempt);
                 let actions = self.tell(Event::Suspect(attempt));
@@ -214,13 +267,14 @@ impl<A: Accept> Supervisor<A> {
     }
 
     fn opened(&mut self, attempt: Attempt, opened: Opened) {
-        let Opened { tunnel, responder, observed } = opened;
+        let Opened { tunnel, responder, observed, schemes } = opened;
         report::up(&self.slot, &tunnel, &responder, observed.as_deref());
         if let Some(candidate) = self.candidates.get_mut(&attempt) {
             if let Stage::Claiming { number } = candidate.stage {
                 self.number = number;
             }
             candidate.stage = Stage::Up(tunnel.clone());
+            candidate.credential.schemes = schemes;
         }
         let actions = self.tell(Event::Admitted(attempt));
         self.perform(actions);

@@ -3,22 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::initiator::health::HealthBoard;
 use crate::initiator::settings::Destination;
 use crate::protocol::handshake::{Service, Token};
 use crate::tls::{InitiatorTls, TlsError};
+use crate::transport::quic::QuicSettings;
+use crate::transport::tcp::TcpSettings;
 use crate::transport::{DialError, TunnelSettings};
 
 /// What an initiator goes by. All of it can be changed while it runs, see [`Handle::update`](super::Handle::update).
 #[derive(Debug, Clone)]
 pub struct Terms<A> {
-    /// What it shows, and which responders are genuine. Another `Arc` means other settings: every tunnel is replaced.
+    /// What it shows, and which responders are genuine. Other credentials are shown on live tunnels.
     pub tls: Arc<InitiatorTls>,
-    /// A credential beside TLS. With another one every tunnel is replaced.
+    /// A credential beside TLS. Another one is shown on live tunnels.
     pub token: Option<Token>,
     /// Where to. One that stays keeps its tunnels, unless its transport or server name is another.
     pub destinations: Vec<Destination>,
     /// What it exports; a change is announced on live tunnels.
     pub services: Vec<Service>,
+    /// Which of them are down; what changes there is told on live tunnels. spec: CT-60
+    pub health: HealthBoard,
     /// What serves them. What arrived before a change is finished by the former one.
     pub accept: A,
     /// How long a tunnel that fell back to TCP waits before QUIC is probed; up to three times that while probes fail.
@@ -27,6 +32,10 @@ pub struct Terms<A> {
     pub probe_interval: Duration,
     /// Times and limits of tunnels that are dialled from now on, and how tunnels are drained.
     pub tunnel: TunnelSettings,
+    /// What only QUIC knows, for tunnels that are dialled from now on.
+    pub quic: QuicSettings,
+    /// What only TCP knows, for tunnels that are dialled from now on.
+    pub tcp: TcpSettings,
 }
 
 /// Why terms could not be put in force; those before are.

@@ -65,6 +65,36 @@ impl Drain {
         Self::default()
     }
 
+    /// A drain for one part of what `outer` drains: it begins when that begins at the latest, with what is left of its time,
+    /// and may begin before. `outer` waits for it. Its deadline is enforced whoever began it.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn within(outer: &DrainWatch) -> Self {
+        let inner = Self::new();
+        drop(outer.spawn(inner.clone().follow(outer.clone())));
+        inner
+    }
+
+    async fn follow(self, outer: DrainWatch) {
+        let (own, leaving) = (self.watch(), outer.leaving());
+        tokio::select! {
+            () = leaving.cancelled() => self.leave(),
+            () = own.announced() => {}
+        }
+        tokio::select! {
+            () = outer.announced() => self.begin(outer.remaining()),
+            () = own.announced() => {}
+        }
+        tokio::select! {
+            _ = self.drain(own.remaining()) => {}
+            () = outer.expired() => {
+                self.stop();
+                self.drain(Duration::ZERO).await;
+            }
+        }
+    }
+
     /// A handle for a role or task.
     pub fn watch(&self) -> DrainWatch {
         DrainWatch { state: Arc::clone(&self.state) }
@@ -321,5 +351,42 @@ mod tests {
         assert!(first.watch().leaving().is_cancelled() && !first.watch().is_draining());
         second.begin(LIMIT);
         assert!(second.watch().leaving().is_cancelled() && second.watch().is_draining());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_within_another_may_begin_before_it_and_begins_with_it_at_the_latest() {
+        let outer = Drain::new();
+        let (early, late) = (Drain::within(&outer.watch()), Drain::within(&outer.watch()));
+        let slow = |drain: &Drain, seconds: u64| {
+            let watch = drain.watch();
+            drain.watch().spawn(async move {
+                watch.announced().await;
+                sleep(Duration::from_secs(seconds)).await;
+            })
+        };
+        let (stuck, left) = (slow(&early, 3600), slow(&late, 7));
+        early.begin(LIMIT);
+        let start = Instant::now();
+        assert!(stuck.await.unwrap().is_none(), "its deadline is enforced though nobody waits for it");
+        assert_eq!(start.elapsed().as_secs(), 30);
+        assert!(!outer.watch().is_draining() && !late.watch().is_draining());
+
+        outer.leave();
+        late.watch().leaving().cancelled().await;
+        let start = Instant::now();
+        assert_eq!(outer.drain(LIMIT).await, Drained::Complete);
+        assert_eq!(start.elapsed().as_secs(), 7);
+        left.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_the_outer_drain_is_that_of_the_inner_one() {
+        let outer = Drain::new();
+        let inner = Drain::within(&outer.watch());
+        let task = inner.watch().spawn(std::future::pending::<()>());
+        tokio::task::yield_now().await;
+        outer.stop();
+        assert_eq!(outer.drain(LIMIT).await, Drained::Expired(1));
+        assert!(task.await.unwrap().is_none());
     }
 }

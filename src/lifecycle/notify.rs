@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Names the socket of the manager; without it nobody wants to be told.
 pub const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
 
@@ -14,6 +16,8 @@ pub const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
 pub enum Stand {
     /// Everything is bound and runs. A tunnel is not waited for: a site whose responder is away has started all the same.
     Ready,
+    /// It reads its settings again; [`Stand::Ready`] follows, whatever comes of it.
+    Reloading,
     /// It drains, for so long at most; the manager waits that long before it kills.
     Stopping(Duration),
 }
@@ -22,6 +26,12 @@ impl Stand {
     fn message(self) -> String {
         match self {
             Self::Ready => "READY=1\nSTATUS=running\n".to_owned(),
+            Self::Reloading => {
+                // The manager tells by the time whether it had asked before.
+                let now = clock_gettime(ClockId::Monotonic);
+                let micros = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1_000);
+                format!("RELOADING=1\nSTATUS=reloading\nMONOTONIC_USEC={micros}\n")
+            }
             Self::Stopping(limit) => {
                 // What follows the deadline has its own short limits.
                 let micros = limit.saturating_add(Duration::from_secs(5)).as_micros();
@@ -77,6 +87,11 @@ mod tests {
         let manager = UnixDatagram::bind(&path).unwrap();
         send(path.as_os_str(), &Stand::Ready.message()).unwrap();
         assert!(received(&manager).lines().any(|line| line == "READY=1"));
+        send(path.as_os_str(), &Stand::Reloading.message()).unwrap();
+        let reloading = received(&manager);
+        assert!(reloading.contains("RELOADING=1\n"), "{reloading}");
+        let micros = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+        assert!(micros.parse::<u64>().unwrap() > 0);
         send(path.as_os_str(), &Stand::Stopping(Duration::from_secs(30)).message()).unwrap();
         let stopping = received(&manager);
         assert!(stopping.contains("STOPPING=1\n") && stopping.contains("EXTEND_TIMEOUT_USEC=35000000\n"), "{stopping}");

@@ -30,7 +30,21 @@ impl Signal {
 pub struct Signals {
     terminate: Stream,
     interrupt: Stream,
-    ignored: [(Stream, &'static str); 3],
+    hangup: Option<Stream>,
+    user: [(Stream, &'static str); 2],
+}
+
+/// SIGHUP, by which operators ask a daemon to read its files again.
+#[derive(Debug)]
+pub struct Hangups(Stream);
+
+impl Hangups {
+    /// The next one; several that come at once may be one. Never, if the operating system gives none any more. Cancel safe.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
 }
 
 impl Signals {
@@ -42,27 +56,41 @@ impl Signals {
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
     pub fn new() -> io::Result<Self> {
-        let ignored = [
-            (signal(SignalKind::hangup())?, "SIGHUP"),
-            (signal(SignalKind::user_defined1())?, "SIGUSR1"),
-            (signal(SignalKind::user_defined2())?, "SIGUSR2"),
-        ];
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, ignored })
+        let user =
+            [(signal(SignalKind::user_defined1())?, "SIGUSR1"), (signal(SignalKind::user_defined2())?, "SIGUSR2")];
+        let hangup = Some(signal(SignalKind::hangup())?);
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup,
+            user,
+        })
+    }
+
+    /// SIGHUP apart, for whoever can read files again; `None` a second time. Without it, [`Signals::next`] ignores SIGHUP.
+    pub fn hangups(&mut self) -> Option<Hangups> {
+        self.hangup.take().map(Hangups)
     }
 
     /// The next signal that asks to stop. Call it again while draining: a second one means "now". One that means nothing
     /// to adit is logged. Cancel safe.
     pub async fn next(&mut self) -> Signal {
         loop {
-            let [hangup, first, second] = &mut self.ignored;
+            let [first, second] = &mut self.user;
+            let hangup = async {
+                match &mut self.hangup {
+                    Some(hangup) => drop(hangup.recv().await),
+                    None => std::future::pending().await,
+                }
+            };
             let name = tokio::select! {
                 _ = self.terminate.recv() => return Signal::Terminate,
                 _ = self.interrupt.recv() => return Signal::Interrupt,
-                _ = hangup.0.recv() => hangup.1,
+                () = hangup => "SIGHUP",
                 _ = first.0.recv() => first.1,
                 _ = second.0.recv() => second.1,
             };
-            tracing::warn!(signal = name, "ignored: a file is read at the start only; start anew to apply a change");
+            tracing::warn!(signal = name, "ignored: it means nothing here");
         }
     }
 }
@@ -88,5 +116,9 @@ mod tests {
         send("-INT");
         assert_eq!(signals.next().await, Signal::Interrupt);
         assert_eq!(Signal::Terminate.label(), "SIGTERM");
+        let mut hangups = signals.hangups().unwrap();
+        send("-HUP");
+        hangups.next().await;
+        assert!(signals.hangups().is_none());
     }
 }

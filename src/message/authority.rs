@@ -1,5 +1,6 @@
 //! `host` or `host:port`: what is one, what names the host in it, and when two are the same.
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
@@ -40,6 +41,16 @@ pub fn host_of(authority: &str) -> &str {
     match split(authority) {
         Some((host, port)) if is_port(port) => host,
         _ => authority,
+    }
+}
+
+/// The host of an authority in the spelling that is compared: without the dot that ends a name in the DNS, and an IPv6 literal
+/// as RFC 5952 writes it. In the case in which it came.
+pub fn host_name(authority: &str) -> Cow<'_, str> {
+    let host = host_of(authority);
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()) {
+        Some(literal) => Cow::Owned(format!("[{literal}]")),
+        None => Cow::Borrowed(host.strip_suffix('.').unwrap_or(host)),
     }
 }
 

@@ -54,6 +54,8 @@ pub enum Cause {
     Idle,
     /// The listener does not let anybody ask for this.
     Denied,
+    /// The service has no room at this initiator: a limit of its own is reached.
+    ServiceFull,
     /// The initiator exports no such service, or not in the way that it was asked for.
     UnknownService,
     /// The target's name could not be resolved.
@@ -82,13 +84,15 @@ pub enum Cause {
     UpgradeRefused,
     /// The target did not switch to the protocol that it was asked for, as it should have done or said.
     UpgradeFailed,
+    /// The request has come through adit so often that it must be going round in circles.
+    Loop,
     /// A fault of adit itself.
     Internal,
 }
 
 impl Cause {
     /// Every cause: the values of the metric label.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestCut,
@@ -105,6 +109,7 @@ impl Cause {
         Self::Deadline,
         Self::Idle,
         Self::Denied,
+        Self::ServiceFull,
         Self::UnknownService,
         Self::TargetDns,
         Self::TargetRefused,
@@ -119,6 +124,7 @@ impl Cause {
         Self::TargetCut,
         Self::UpgradeRefused,
         Self::UpgradeFailed,
+        Self::Loop,
         Self::Internal,
     ];
 
@@ -142,6 +148,7 @@ impl Cause {
             Self::Deadline => (S::GATEWAY_TIMEOUT, "http_response_timeout", "deadline"),
             Self::Idle => (S::GATEWAY_TIMEOUT, "connection_read_timeout", "idle"),
             Self::Denied => (S::FORBIDDEN, "http_request_denied", "denied"),
+            Self::ServiceFull => (S::SERVICE_UNAVAILABLE, "connection_limit_reached", "service_full"),
             Self::UnknownService => (S::NOT_FOUND, "destination_not_found", "unknown_service"),
             Self::TargetDns => (S::BAD_GATEWAY, "dns_error", "target_dns"),
             Self::TargetRefused => (S::BAD_GATEWAY, "connection_refused", "target_refused"),
@@ -156,6 +163,7 @@ impl Cause {
             Self::TargetCut => (S::BAD_GATEWAY, "http_response_incomplete", "target_cut"),
             Self::UpgradeRefused => (S::NOT_IMPLEMENTED, "http_upgrade_failed", "upgrade_refused"),
             Self::UpgradeFailed => (S::BAD_GATEWAY, "http_upgrade_failed", "upgrade_failed"),
+            Self::Loop => (S::BAD_GATEWAY, "proxy_loop_detected", "loop"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "proxy_internal_error", "internal"),
         }
     }
@@ -211,18 +219,31 @@ pub struct Failure {
     cause: Cause,
     details: Cow<'static, str>,
     retry_after: Option<Duration>,
+    /// Where it is another one than that of the cause.
+    status: Option<StatusCode>,
 }
 
 impl Failure {
     /// A failure that a retry without change would meet again, or whose end nobody knows.
     pub fn new(cause: Cause, details: impl Into<Cow<'static, str>>) -> Self {
-        Self { cause, details: details.into(), retry_after: None }
+        Self { cause, details: details.into(), retry_after: None, status: None }
     }
 
     /// Asks the client to come back no earlier than this; told in whole seconds, rounded up.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
+    }
+
+    /// Answers with another status than that of the cause.
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        self.status.unwrap_or_else(|| self.cause.status())
     }
 
     /// What went wrong.
@@ -240,7 +261,7 @@ impl Failure {
         let details = printable(&self.details);
         let text = format!("adit: {details} ({})\n", self.cause.error_type());
         let mut response = Response::new(Bytes::from(text));
-        *response.status_mut() = self.cause.status();
+        *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(PROXY_STATUS, self.proxy_status(&details));
@@ -345,6 +366,7 @@ mod tests {
             (Cause::HeadTooLarge, 431),
             (Cause::BodyTimeout, 408),
             (Cause::TunnelFull, 503),
+            (Cause::ServiceFull, 503),
             (Cause::Denied, 403),
             (Cause::UnknownService, 404),
             (Cause::Quota, 429),

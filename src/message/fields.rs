@@ -8,6 +8,9 @@ use http::header::{
 use crate::message::trust::is_claim;
 use crate::message::violation::Violation;
 
+/// Says that a request came before its handshake was done, and may be sent again by somebody else. RFC 8470 section 5.1
+pub const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
+
 /// Fields that speak of one connection (RFC 9110 section 7.6.1), whoever lists them. spec: ST-17
 static CONNECTION_SPECIFIC: [HeaderName; 5] = [
     CONNECTION,
@@ -64,7 +67,7 @@ pub fn is_forbidden_in_trailers(name: &HeaderName, value: &HeaderValue) -> bool 
 /// that mean nothing behind a body, and what is said of who sent it: a target that adds trailers to the fields of the head
 /// would believe it. RFC 9110 section 6.5.1
 pub fn is_forbidden_in_any_trailers(name: &HeaderName, value: &HeaderValue) -> bool {
-    name == TE || name == TRAILER || is_claim(name) || is_forbidden_in_trailers(name, value)
+    name == TE || name == TRAILER || name == EARLY_DATA || is_claim(name) || is_forbidden_in_trailers(name, value)
 }
 
 /// Removes from a trailer section what must not be in one. spec: ST-24

@@ -15,16 +15,18 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version, request, response};
 
 use crate::message::failure::{Cause, Failure};
-use crate::message::fields::{is_token_byte, strip_hop_by_hop};
-use crate::message::trust::{self, is_claim, is_claim_in_response, is_x_forwarded};
+use crate::message::fields::{EARLY_DATA, is_token_byte, strip_hop_by_hop};
+use crate::message::trust::{self, is_claim, is_claim_in_response, is_disguised_claim, is_x_forwarded};
 
-/// Says that a request came before its handshake was done, and may be sent again by somebody else. RFC 8470 section 5.1
-pub const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 /// Its only value.
 pub const IN_EARLY_DATA: HeaderValue = HeaderValue::from_static("1");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// How often a request may have come through adit before, by its `Via`.
+pub const MAX_PASSES: usize = 16;
+/// The most addresses that are said anew: those nearest to us. One byte of a list is up to eleven of the other form.
+const MAX_SAID_ANEW: usize = 64;
 /// How much memory the elements of a thread's requests share; it is used again once they are all gone.
 const ELEMENTS_BYTES: usize = 4 * 1024;
 /// How long an element is at most, apart from its host, unless that is quoted.
@@ -53,7 +55,8 @@ pub struct Hop {
 /// In which forms a target is told on whose behalf a request comes.
 ///
 /// A form that is not written is not passed on either, whoever wrote it: a proxy in front that speaks one form often hands
-/// on the other one as its clients wrote it. What a trusted sender says in the older form alone is said anew in the other
+/// on the other one as its clients wrote it. So the form has to be one that every trusted sender writes or removes: what is
+/// passed on of it is believed. What a trusted sender says in the older form alone is said anew in the other
 /// one (RFC 7239 section 7.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Forms {
@@ -81,6 +84,10 @@ impl Forms {
 /// Prepares a received request head for the tunnel.
 ///
 /// Afterwards the URI has scheme, authority and path, `Host` is gone, and no field concerns this hop only.
+///
+/// # Errors
+///
+/// The request names no authority that can be read, or goes round in circles: [`MAX_PASSES`].
 pub fn request(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
     normalise_authority(head, hop)?;
     strip_hop_by_hop(&mut head.headers);
@@ -89,10 +96,10 @@ pub fn request(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
         // it, and anything in it means the same. RFC 8470 section 5.1
         head.headers.insert(EARLY_DATA, IN_EARLY_DATA);
     }
+    refuse_loop(&head.headers)?;
     append_via(&mut head.headers, head.version);
-    if !hop.is_trusted {
-        trust::strip(&mut head.headers, is_claim);
-    }
+    // A trusted proxy may hand on what its clients wrote with `_` in place of `-`, which many targets take for the same.
+    trust::strip(&mut head.headers, if hop.is_trusted { is_disguised_claim } else { is_claim });
     tell(head, hop);
     Ok(())
 }
@@ -121,16 +128,25 @@ fn tell(head: &mut request::Parts, hop: &Hop) {
 /// Says in `Forwarded` what a trusted sender has said in `X-Forwarded-For` only. RFC 7239 section 7.4; what is no address is
 /// `unknown` (section 6.2).
 fn say_anew(fields: &mut HeaderMap) {
-    let said: Vec<_> = fields.get_all(X_FORWARDED_FOR).iter().cloned().collect();
-    for value in said {
-        for element in value.as_bytes().split(|byte| *byte == b',') {
-            let element = str::from_utf8(element).unwrap_or_default().trim();
+    let said = fields.get_all(X_FORWARDED_FOR);
+    let elements = said.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let elements = elements.map(|element| str::from_utf8(element).unwrap_or("?").trim());
+    // Empty ones say nothing. RFC 9110 section 5.6.1.2
+    let mut last: Vec<&str> = elements.rev().filter(|element| !element.is_empty()).take(MAX_SAID_ANEW).collect();
+    last.reverse();
+    if last.is_empty() {
+        return;
+    }
+    let value = written(USUAL_ELEMENT_BYTES * last.len(), |room| {
+        for (at, element) in last.iter().enumerate() {
+            room.write_str(if at == 0 { "" } else { ", " })?;
             let node = element.trim_start_matches('[').trim_end_matches(']').parse().ok();
             let node = node.or_else(|| element.parse().ok().map(|address: SocketAddr| address.ip()));
-            let value = written(USUAL_ELEMENT_BYTES, |room| write_node(room, node));
-            fields.append(FORWARDED, value);
+            write_node(room, node)?;
         }
-    }
+        Ok(())
+    });
+    fields.insert(FORWARDED, value);
 }
 
 /// Prepares a response head that came out of a tunnel for the client. It has no field of a hop: the tunnel refuses such
@@ -165,6 +181,18 @@ fn authority_of(host: Option<&HeaderValue>, local: SocketAddr) -> Result<Authori
         None => Authority::try_from(local.to_string()),
     };
     authority.map_err(|_| Failure::new(Cause::BadRequest, "Host is not an authority"))
+}
+
+/// A request that leads back to where it came from, by a rule or a target, would do so until its head is too large. Every
+/// adit has the same name in `Via`; several in a row are no loop, so many are.
+fn refuse_loop(fields: &HeaderMap) -> Result<(), Failure> {
+    let elements = fields.get_all(VIA).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let ours = elements.filter(|element| element.trim_ascii().ends_with(b" adit")).count();
+    if ours < MAX_PASSES {
+        return Ok(());
+    }
+    let details = format!("the request has come through adit {ours} times: it goes round in circles");
+    Err(Failure::new(Cause::Loop, details))
 }
 
 /// Appends ourselves to `Via`, with the version the message was received in. RFC 9110 sections 7.6.3 and 2.5: a

@@ -77,11 +77,17 @@ const fn status(cause: Cause) -> HeaderValue {
         // PERMISSION_DENIED
         C::Denied => "7",
         // RESOURCE_EXHAUSTED
-        C::HeadTooLarge | C::TunnelFull | C::Quota | C::NotRead | C::TargetHeadTooLarge => "8",
+        C::HeadTooLarge | C::TunnelFull | C::ServiceFull | C::Quota | C::NotRead | C::TargetHeadTooLarge => "8",
         // UNIMPLEMENTED
         C::UnknownService | C::UpgradeRefused => "12",
         // INTERNAL
-        C::BadRequest | C::NoHostId | C::PeerProtocol | C::TargetProtocol | C::UpgradeFailed | C::Internal => "13",
+        C::BadRequest
+        | C::NoHostId
+        | C::PeerProtocol
+        | C::TargetProtocol
+        | C::UpgradeFailed
+        | C::Loop
+        | C::Internal => "13",
         // UNAVAILABLE
         C::UnknownHost
         | C::NoTunnel

@@ -57,6 +57,20 @@ impl<'a> Readings<'a> {
             _ => Ok(found),
         }
     }
+
+    /// As [`agree`](Self::agree), and with whoever takes what follows a `;` for no part of a segment's name, too, as servers of
+    /// Java do. For what a path must not get around: `/admin;x` is `/admin` to some.
+    ///
+    /// # Errors
+    /// [`Ambiguous`]: the readings mean different things.
+    pub fn agree_strictly<T: PartialEq>(&self, find: impl Fn(&str) -> T) -> Result<T, Ambiguous> {
+        let found = self.agree(&find)?;
+        let named = self.divided.as_deref().unwrap_or(&self.normal);
+        if named.contains(';') && find(&resolve(&without_parameters(named), |segment| segment)) != found {
+            return Err(Ambiguous);
+        }
+        Ok(found)
+    }
 }
 
 /// Whether a path certainly reads the same for everybody.
@@ -148,6 +162,10 @@ fn before_parameters(segment: &str) -> &str {
     segment.split(';').next().unwrap_or(segment)
 }
 
+fn without_parameters(path: &str) -> String {
+    path.split('/').map(before_parameters).collect::<Vec<_>>().join("/")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,5 +222,16 @@ mod tests {
         assert_eq!(Readings::of("/h2%2f../x").agree(service), Err(Ambiguous));
         assert_eq!(Readings::of("/h2/../x").agree(service), Ok(false));
         assert_eq!(Readings::of("/x\\..\\h2").agree(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn parameters_hide_no_name_from_a_strict_reader() {
+        let admin = |path: &str| path == "/admin" || path.starts_with("/admin/");
+        for hidden in ["/admin;x", "/admin;x/y", "/a/..;/admin;x", "/%61dmin;/x", "/a%2f..%2fadmin;x"] {
+            assert_eq!(Readings::of(hidden).agree_strictly(admin), Err(Ambiguous), "{hidden}");
+        }
+        for (path, is_admin) in [("/admin/x;y", true), ("/a;admin", false), ("/admin", true), ("/b;c/d", false)] {
+            assert_eq!(Readings::of(path).agree_strictly(admin), Ok(is_admin), "{path}");
+        }
     }
 }

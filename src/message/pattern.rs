@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::message::authority::host_of;
+use crate::message::authority::host_name;
 use crate::message::path::Readings;
 
 /// Why a text is not a pattern.
@@ -43,7 +43,7 @@ impl Match {
     }
 }
 
-/// A host name, or every name below a suffix. Compared without case and without port.
+/// A host name, or every name below a suffix. Compared without case, without port, and as [`host_name`] writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostPattern {
     /// Exactly this name, in lower case.
@@ -55,7 +55,7 @@ pub enum HostPattern {
 impl HostPattern {
     /// Whether a request for this authority (host, maybe with a port) is meant.
     pub fn matches(&self, authority: &str) -> bool {
-        let host = host_of(authority);
+        let host = &*host_name(authority);
         match self {
             Self::Exact(name) => host.eq_ignore_ascii_case(name),
             Self::Below(suffix) => {
@@ -84,7 +84,7 @@ impl FromStr for HostPattern {
         if name.is_empty() || name.starts_with('.') || !name.bytes().all(allowed) {
             return Err(PatternError::Host(text.to_owned()));
         }
-        let name = name.to_ascii_lowercase();
+        let name = host_name(name).to_ascii_lowercase();
         Ok(if text.starts_with("*.") { Self::Below(format!(".{name}")) } else { Self::Exact(name) })
     }
 }
@@ -193,6 +193,18 @@ mod tests {
         assert!(!below.matches(".example.com"));
         assert!(!below.matches("badexample.com"));
         assert!(!below.matches("é.example.co"));
+    }
+
+    #[test]
+    fn another_spelling_is_the_same_host() {
+        let (exact, below) = (host("a.example.com."), host("*.example.com"));
+        assert!(
+            exact.matches("a.example.com") && exact.matches("a.example.com.:80") && below.matches("A.example.com.")
+        );
+        assert!(!exact.matches("a.example.com.."), "that is no name");
+        let literal = host("[2001:DB8::1]");
+        assert!(literal.matches("[2001:db8:0:0::1]:80") && !literal.matches("[2001:db8::2]"));
+        assert_eq!(literal.to_string(), "[2001:db8::1]");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
 
 use crate::message::failure::{Cause, Failure};
-use crate::message::fields::is_connection_specific;
+use crate::message::fields::{EARLY_DATA, is_connection_specific};
 use crate::message::path::{Ambiguous, Readings};
 use crate::message::pattern::PathPrefix;
 use crate::message::upgrade::OWN;
@@ -37,7 +37,8 @@ pub enum Step {
     Remove(HeaderName),
 }
 
-/// A field that no step may touch: it says where a message ends, or speaks of one connection.
+/// A field that no step may touch: it says where a message ends, speaks of one connection, or marks what somebody else may
+/// have sent again (RFC 8470 section 5.1).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("is a field that says how a message travels; expected another one")]
 pub struct Reserved;
@@ -49,9 +50,9 @@ impl Step {
     ///
     /// [`Reserved`]; for `Host` there is a step of its own.
     pub fn check_field(name: &HeaderName) -> Result<(), Reserved> {
-        let is_reserved = is_connection_specific(name)
-            || [CONTENT_LENGTH, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TE, TRAILER].contains(name)
-            || name.as_str().starts_with(OWN);
+        const RESERVED: [HeaderName; 8] =
+            [CONTENT_LENGTH, EARLY_DATA, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TE, TRAILER];
+        let is_reserved = is_connection_specific(name) || RESERVED.contains(name) || name.as_str().starts_with(OWN);
         if is_reserved { Err(Reserved) } else { Ok(()) }
     }
 
@@ -139,6 +140,14 @@ mod tests {
 
     fn path(uri: &str, step: &Step) -> Result<String, Cause> {
         after(uri, std::slice::from_ref(step)).map(|head| head.uri.path_and_query().unwrap().to_string())
+    }
+
+    #[test]
+    fn no_step_says_how_a_message_travels() {
+        for name in ["early-data", "te", "content-length", "connection", "host", "sec-websocket-key"] {
+            assert_eq!(Step::check_field(&name.parse().unwrap()), Err(Reserved), "{name}");
+        }
+        assert_eq!(Step::check_field(&"x-early-data".parse().unwrap()), Ok(()));
     }
 
     #[test]

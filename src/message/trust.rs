@@ -113,6 +113,12 @@ pub fn is_claim(name: &HeaderName) -> bool {
         || OTHERS.iter().any(|other| is_same(name, other))
 }
 
+/// Whether a field is such a one with `_` for `-`: no proxy writes it, and targets that make variables of names take it for
+/// the real one.
+pub fn is_disguised_claim(name: &HeaderName) -> bool {
+    name.as_str().contains('_') && is_claim(name)
+}
+
 /// Whether a field says in the older form, `X-Forwarded-*`, what `Forwarded` says, too.
 pub fn is_x_forwarded(name: &HeaderName) -> bool {
     const PREFIX: &str = "x-forwarded-";

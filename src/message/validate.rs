@@ -12,7 +12,9 @@ use http::{HeaderMap, Method, Uri, Version};
 use crate::message::authority;
 use crate::message::connect;
 use crate::message::cookie;
-use crate::message::fields::{FieldRules, ends_in_space, is_connection_specific, is_forbidden_in_any_trailers};
+use crate::message::fields::{
+    FieldRules, ends_in_space, is_connection_specific, is_forbidden_in_any_trailers, strip_hop_by_hop,
+};
 use crate::message::length::content_length;
 use crate::message::upgrade::{self, Protocol};
 use crate::message::violation::Violation;
@@ -135,6 +137,21 @@ pub fn http2_request(
     }
     cookie::join(&mut parts.headers);
     content_length(&parts.headers)
+}
+
+/// Does with the head of a request that nobody sent, whose URI is absolute, what a codec does with one that it has read.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn unsent_request(head: &mut http::request::Parts, scheme: &Scheme, max_fields: usize) -> Result<(), Violation> {
+    if head.method == Method::GET
+        && let Some(offer) = upgrade::offered(&head.headers)?
+    {
+        head.method = Method::CONNECT;
+        head.extensions.insert(offer.protocol);
+    }
+    strip_hop_by_hop(&mut head.headers);
+    http2_request(head, scheme, max_fields).map(drop)
 }
 
 /// Checks a trailer section: nothing in it may change how the message is framed, routed or kept connected.

@@ -100,6 +100,15 @@ pub enum Violation {
     /// Something else than CR LF after the data of a chunk.
     #[error("chunk data does not end where its size says")]
     ChunkEnd,
+    /// What a connection of bytes begins with, and tells where it goes, did not arrive in time.
+    #[error("the beginning of the connection, which tells where it goes, took too long")]
+    BeginTimeout,
+    /// A proxy that is trusted does not say who connected to it.
+    #[error("the connection does not begin with a PROXY header, or with a malformed one")]
+    ProxyHeader,
+    /// A connection that begins as TLS does, and then is not.
+    #[error("the connection begins as TLS does, and has no ClientHello that can be read")]
+    ClientHello,
     /// A trailer section that cannot be read, or one with framing or routing fields.
     #[error("the trailer section is malformed")]
     Trailers,
@@ -110,7 +119,7 @@ impl Violation {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTimeout | Self::BeginTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::MethodTooLong | Self::Connect | Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,

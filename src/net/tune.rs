@@ -16,6 +16,10 @@ use super::no_delay;
 /// small requests beside bulk are 30 to 75 % faster than with the megabytes that the kernel would take.
 const UNSENT_BYTES: u32 = 64 * 1024;
 
+/// The same for a client of the egress. The kernel would take megabytes for a client that reads nothing, and each answer that
+/// it takes whole looks like one that was taken.
+const UNSENT_BYTES_OF_CLIENT: u32 = 128 * 1024;
+
 /// What to ask for one connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Tuning {
@@ -55,6 +59,16 @@ pub fn tune_tcp(stream: &TcpStream, tuning: &Tuning) {
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = (tuning, UNSENT_BYTES);
+}
+
+/// What every client's TCP connection gets: small writes go out at once, and what cannot be sent yet waits here rather than
+/// in the kernel. Errors mean what they mean in [`tune_tcp`].
+pub fn tune_client(stream: &TcpStream) {
+    no_delay(stream);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_OF_CLIENT);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = UNSENT_BYTES_OF_CLIENT;
 }
 
 /// Whether it is the kernel that does not have it, or not for this process, rather than a connection that is gone.

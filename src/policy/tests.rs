@@ -190,7 +190,7 @@ fn reasons_keep_their_bound_whatever_the_names() {
     assert!((1..=MAX_REASON_BYTES).contains(&refusal.reason.len()), "{}", refusal.reason.len());
 }
 
-// spec: CT-32
+// spec: CT-32, CT-55
 #[test]
 fn a_fresh_token_takes_the_place_of_the_former_one_only_if_it_admits() {
     let old = rules(RuleSettings { nodes: vec![node_rule(&[], Some(TOKEN))], ..RuleSettings::default() });
@@ -198,10 +198,11 @@ fn a_fresh_token_takes_the_place_of_the_former_one_only_if_it_admits() {
     let new = rules(RuleSettings { nodes: vec![node_rule(&[], Some(fresh))], ..RuleSettings::default() });
     let admitted = ask(edge(), &PeerIdentity::default(), Some(TOKEN), &old).unwrap();
     let (place, proof) = (admitted.place().clone(), admitted.proof());
-    let token = |bytes: &[u8]| Token::new(bytes).unwrap();
-    let refused = proof.renew(token(fresh), place.clone(), &old).unwrap_err();
+    let token = Token::new(&fresh[..]).unwrap();
+    let refused = proof.authorize_with((None, Some(&token)), place.clone(), &old).unwrap_err();
     assert_eq!(refused.code, RefusalCode::Unauthenticated);
     assert!(proof.authorize(place.clone(), &old).is_ok(), "the former one still counts");
-    proof.renew(token(fresh), place.clone(), &new).unwrap();
+    let renewed = proof.authorize_with((None, Some(&token)), place.clone(), &new).unwrap();
+    let proof = renewed.proof();
     assert!(proof.authorize(place.clone(), &new).is_ok() && proof.authorize(place, &old).is_err());
 }

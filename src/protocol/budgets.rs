@@ -23,6 +23,11 @@ pub const HELD_BYTES: u64 = 20 * STREAM_WINDOW as u64;
 /// Bytes that all held-back streams of one tunnel may hold, steady readers included: the most that its credit grows for.
 /// spec: SE-9
 pub const COVERED_BYTES: u64 = 128 * STREAM_WINDOW as u64;
+/// Bytes that streams of one tunnel may hold of which this end itself keeps something waiting for a rate: as long, their
+/// readers count as steady. 64 streams without a declared length. spec: SE-11
+pub const DEFERRED_BYTES: u64 = 64 * STREAM_WINDOW as u64;
+/// As [`DEFERRED_BYTES`], of all tunnels of a process. spec: SE-11
+pub const DEFERRED_BYTES_OF_PROCESS: u64 = 256 * STREAM_WINDOW as u64;
 /// As [`HELD_BYTES`], of all tunnels of a process. spec: SE-11
 pub const HELD_BYTES_OF_PROCESS: u64 = 256 * STREAM_WINDOW as u64;
 /// How long a stream whose reader is not steady may stand still before it can be ended for the sake of others. spec: SE-11
@@ -56,13 +61,16 @@ pub const FIELD_COST: usize = 128;
 pub const ASKED_AT_ONCE: u32 = 256;
 /// The most that begin at once on one whose answers are taken: all that it may have. spec: SE-16
 pub const ASKED_AT_MOST: u32 = 4_096;
+/// How soon another exchange begins although no answer was taken. spec: SE-16
+pub const ASKED_EVERY: Duration = Duration::from_millis(2);
 /// Answers of which nothing is taken, beyond which none begins by time alone. spec: SE-16
 pub const UNTAKEN_ANSWERS: u32 = 256;
 /// Exchanges under way on a tunnel from which on heads are copied out of the memory that they were received in, all of
 /// which they keep. spec: SE-15
 pub const HEADS_IN_PLACE: u32 = 256;
-/// Bytes of bodies that wait in HTTP/2 to be written on one tunnel over TCP. spec: SE-17
-pub const UNWRITTEN_BYTES: usize = 8 << 20;
+/// Bytes of bodies and raw streams that wait in HTTP/2 to be written on one tunnel over TCP: twice as many for pieces of at
+/// most 16 KiB, three times for those of at most 1 KiB. spec: SE-17
+pub const UNWRITTEN_BYTES: usize = 2 << 20;
 
 /// Control frames that an HTTP/2 peer may send at once: all that are neither DATA with bytes nor HEADERS. spec: SE-13
 pub const CONTROL_FRAME_BURST: u32 = 10_000;
@@ -76,9 +84,9 @@ pub const CONTROL_FRAMES_PER_MESSAGE_FRAME: u32 = 4;
 pub const FRAMES_BEHIND: u32 = 32_768;
 /// The shortest such answer, bytes: RST_STREAM. As many as are taken pay for one frame. spec: SE-13
 pub const ANSWER_BYTES: usize = 13;
-/// LIMITS, SERVICES and REAUTH frames that a peer may send at once on the control stream. spec: SE-14
+/// LIMITS, SERVICES, HEALTH and REAUTH frames that a peer may send at once on the control stream. spec: SE-14
 pub const CHANGE_BURST: u32 = 64;
-/// LIMITS, SERVICES and REAUTH frames a second that it may send for longer. spec: SE-14
+/// LIMITS, SERVICES, HEALTH and REAUTH frames a second that it may send for longer. spec: SE-14
 pub const CHANGES_PER_SECOND: u32 = 4;
 /// Other frames, known and skipped, that a peer may send at once on the control stream. spec: SE-14
 pub const FRAME_BURST: u32 = 4_096;

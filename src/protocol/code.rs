@@ -161,6 +161,16 @@ wire_codes!(
         Limit = 0x06, "limit";
         /// The message was cut at its source: a truncated body, a failed read.
         Truncated = 0x07, "truncated";
+        /// Between siblings: there is no tunnel to the node here. Nothing was handed to one. spec: FL-44
+        NotHere = 0x08, "not_here";
+        /// Between siblings: the tunnel was lost with the stream under way. spec: FL-45
+        TunnelLost = 0x09, "tunnel_lost";
+        /// Between siblings: the head is larger than the node takes. spec: FL-45
+        HeadTooLarge = 0x0a, "head_too_large";
+        /// Between siblings: no tunnel of the node has room for another stream. spec: FL-45
+        TunnelFull = 0x0b, "tunnel_full";
+        /// Between siblings: the tenant or the node has as much as it may there. spec: FL-45
+        Quota = 0x0c, "quota";
     }
 );
 
@@ -181,6 +191,26 @@ wire_codes!(
         TargetTimedOut = 0x06, "target_timed_out";
         /// Too many flows, streams or connections.
         Limit = 0x07, "limit";
+        /// The rules of the initiator do not let it in.
+        Denied = 0x08, "denied";
+    }
+);
+
+wire_codes!(
+    /// Why a service is down, in HEALTH. spec: CT-59
+    DownCause {
+        /// Another cause; what an unknown one means too.
+        Failed = 0x01, "failed";
+        /// The target refuses connections.
+        TargetRefused = 0x04, "target_refused";
+        /// There is no way to the target, or its name is unknown.
+        TargetUnreachable = 0x05, "target_unreachable";
+        /// The target does not answer in time.
+        TargetTimedOut = 0x06, "target_timed_out";
+        /// The target closes connections instead of answering.
+        TargetClosed = 0x08, "target_closed";
+        /// The target answers its health check, and not as it should.
+        CheckFailed = 0x09, "check_failed";
     }
 );
 
@@ -193,6 +223,7 @@ impl OpenCause {
             Self::TargetRefused | Self::TargetUnreachable => http::StatusCode::BAD_GATEWAY,
             Self::TargetTimedOut => http::StatusCode::GATEWAY_TIMEOUT,
             Self::Limit => http::StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied => http::StatusCode::FORBIDDEN,
         }
     }
 }

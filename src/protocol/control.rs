@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::protocol::handshake::{Hello, HelloError, PeerLimits, Refusal, Service, Token, Welcome};
+use crate::protocol::handshake::{Hello, HelloError, PeerLimits, Refusal, Service, Welcome};
 use crate::protocol::handshake::{put_services, read_services};
+use crate::protocol::health::Health;
 use crate::protocol::limits;
+use crate::protocol::reauth::{Reauth, Reauthed};
 use crate::protocol::varint;
 use crate::protocol::wire::{Cursor, Fields, Malformed, millis_of, printable, put_field, text, unknown_field, whole};
 
@@ -26,8 +28,10 @@ pub enum Frame {
     Drain(Drain),
     /// Responder, after a DRAIN of either end: nothing runs, nothing will. spec: CT-22
     Drained,
-    /// Initiator: a fresh credential. spec: CT-32
-    Reauth(Token),
+    /// Initiator: another credential. spec: CT-32
+    Reauth(Box<Reauth>),
+    /// Responder: whether that counts. spec: CT-56
+    Reauthed(Reauthed),
     /// Either end: say something. spec: CT-10
     Ping([u8; 8]),
     /// The answer to PING, with its bytes. spec: CT-11
@@ -36,6 +40,8 @@ pub enum Frame {
     Services(Vec<Service>),
     /// Either end: what it takes from now on. spec: CT-31
     Limits(PeerLimits),
+    /// Initiator: which of its services are down now. spec: CT-58
+    Health(Health),
     /// Either end, last, where the transport itself cannot say why a tunnel ends. spec: CT-34
     Close(Close),
 }
@@ -91,8 +97,12 @@ pub enum FrameType {
     Drained,
     /// 0x0b
     Reauth,
+    /// 0x0c
+    Health,
     /// 0x0d
     Close,
+    /// 0x11
+    Reauthed,
 }
 
 /// Why the bytes of a control stream are not frames.
@@ -126,7 +136,7 @@ pub enum FrameError {
 
 impl FrameType {
     /// Every type, in wire order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Hello,
         Self::Ping,
         Self::Welcome,
@@ -137,7 +147,9 @@ impl FrameType {
         Self::Limits,
         Self::Drained,
         Self::Reauth,
+        Self::Health,
         Self::Close,
+        Self::Reauthed,
     ];
 
     /// The number on the wire.
@@ -153,7 +165,9 @@ impl FrameType {
             Self::Limits => 0x08,
             Self::Drained => 0x09,
             Self::Reauth => 0x0b,
+            Self::Health => 0x0c,
             Self::Close => 0x0d,
+            Self::Reauthed => 0x11,
         }
     }
 
@@ -175,7 +189,9 @@ impl FrameType {
             Self::Limits => "LIMITS",
             Self::Drained => "DRAINED",
             Self::Reauth => "REAUTH",
+            Self::Health => "HEALTH",
             Self::Close => "CLOSE",
+            Self::Reauthed => "REAUTHED",
         }
     }
 }
@@ -190,10 +206,12 @@ impl Frame {
             Self::Drain(_) => FrameType::Drain,
             Self::Drained => FrameType::Drained,
             Self::Reauth(_) => FrameType::Reauth,
+            Self::Reauthed(_) => FrameType::Reauthed,
             Self::Ping(_) => FrameType::Ping,
             Self::Pong(_) => FrameType::Pong,
             Self::Services(_) => FrameType::Services,
             Self::Limits(_) => FrameType::Limits,
+            Self::Health(_) => FrameType::Health,
             Self::Close(_) => FrameType::Close,
         }
     }
@@ -207,10 +225,12 @@ impl Frame {
             Self::Refuse(refusal) => refusal.encode(&mut payload),
             Self::Drain(drain) => drain.encode(&mut payload),
             Self::Drained => {}
-            Self::Reauth(token) => payload.put_slice(token),
+            Self::Reauth(reauth) => reauth.encode(&mut payload),
+            Self::Reauthed(reauthed) => reauthed.encode(&mut payload),
             Self::Ping(echo) | Self::Pong(echo) => payload.put_slice(echo),
             Self::Services(services) => put_services(&mut payload, services),
             Self::Limits(limits) => limits.encode(&mut payload),
+            Self::Health(health) => health.encode(&mut payload),
             Self::Close(close) => close.encode(&mut payload),
         }
         varint::encode(out, self.frame_type().number());
@@ -227,12 +247,14 @@ impl Frame {
             FrameType::Drain => Drain::decode(payload).map(Self::Drain),
             FrameType::Drained if payload.is_empty() => Ok(Self::Drained),
             FrameType::Drained => Err(Malformed::Excess),
-            FrameType::Reauth => Token::decode(payload).map(Self::Reauth),
+            FrameType::Reauth => Reauth::decode(payload).map(|reauth| Self::Reauth(Box::new(reauth))),
+            FrameType::Reauthed => Reauthed::decode(payload).map(Self::Reauthed),
             FrameType::Ping => echo(payload).map(Self::Ping),
             FrameType::Pong => echo(payload).map(Self::Pong),
             FrameType::Services if payload.is_empty() => Ok(Self::Services(Vec::new())),
             FrameType::Services => read_services(payload).map(Self::Services),
             FrameType::Limits => PeerLimits::decode(payload).map(Self::Limits),
+            FrameType::Health => Health::decode(payload).map(Self::Health),
             FrameType::Close => Close::decode(payload).map(Self::Close),
         };
         frame.map_err(|cause| FrameError::Payload(frame_type.name(), cause))

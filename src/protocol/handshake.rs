@@ -86,6 +86,9 @@ pub struct Welcome {
     pub keepalive: Duration,
     /// After how much silence either end gives up; longer than `keepalive`, at most a day.
     pub idle: Duration,
+    /// The responder takes REAUTH, with signatures of these numbers of TLS' SignatureScheme; at most 64, none for tokens alone.
+    /// `None`: it does not. spec: HS-25
+    pub reauth: Option<Vec<u16>>,
 }
 
 /// The responder's no. spec: HS-3

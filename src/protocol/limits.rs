@@ -10,6 +10,10 @@ use crate::message::length;
 pub const MAX_CONTROL_PAYLOAD: usize = 65_536;
 /// The longest payload of a stream frame that is skipped because its even type is unknown. spec: ST-5
 pub const MAX_SKIPPED_PAYLOAD: u64 = 65_536;
+/// The most certificates of REAUTH. spec: CT-32
+pub const MAX_CERTIFICATES: usize = 16;
+/// The most signature schemes of WELCOME. spec: HS-25
+pub const MAX_SIGNATURE_SCHEMES: usize = 64;
 /// The longest token of HELLO and REAUTH. spec: HS-16
 pub const MAX_TOKEN_BYTES: usize = 8_192;
 /// The most services of HELLO and SERVICES. spec: HS-17

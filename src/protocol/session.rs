@@ -28,9 +28,11 @@ use bytes::{Bytes, BytesMut};
 
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::control::{Begun, Frame, FrameError, FrameReader, FrameType, NOT_HEARD};
-use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Token, Welcome};
+use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Welcome};
+use crate::protocol::health::Health;
 use crate::protocol::limits;
-use crate::protocol::wire::printable;
+use crate::protocol::reauth::{Reauth, Reauthed};
+use crate::protocol::wire::{Malformed, printable};
 
 use self::activity::{Activity, INITIATOR_LOOK_INTERVAL, RESPONDER_LOOK_INTERVAL};
 use self::pace::Pace;
@@ -64,6 +66,8 @@ pub struct Session {
     /// Whether CLOSE exists on this transport.
     closes: bool,
     pace: Pace,
+    /// The number of the latest REAUTH, of whichever end sends them.
+    reauth: Option<u64>,
 }
 
 /// Which probes were sent.
@@ -87,6 +91,15 @@ impl Session {
         Self::new(now, Phase::AwaitHello, timing)
     }
 
+    /// The control stream of two siblings behind their greetings, open at once. `asks`: this end opens the streams, as a
+    /// responder does. spec: FL-35
+    pub fn between_siblings(now: Instant, asks: bool, timing: Timing) -> Self {
+        let side = if asks { Side::Responder } else { Side::Initiator };
+        let mut session = Self::new(now, Phase::Open(side), timing);
+        session.open(now, side);
+        session
+    }
+
     fn new(now: Instant, phase: Phase, mut timing: Timing) -> Self {
         // A probe that is due again at once would never let `timeout` return.
         timing.suspect_timeout = timing.suspect_timeout.max(limits::MIN_KEEPALIVE);
@@ -107,6 +120,7 @@ impl Session {
             activity: Activity::default(),
             closes: false,
             pace: Pace::new(now),
+            reauth: None,
         }
     }
 
@@ -226,7 +240,14 @@ impl Session {
             }
             Frame::Services(services) => self.event(Event::Services(services)),
             Frame::Limits(limits) => self.event(Event::Limits(limits)),
-            Frame::Reauth(token) => self.event(Event::Reauth(token)),
+            Frame::Health(health) => self.event(Event::Health(health)),
+            Frame::Reauth(reauth) => self.on_reauth(reauth)?,
+            Frame::Reauthed(reauthed) => {
+                if self.reauth < Some(reauthed.number) {
+                    return Err(SessionError::UnknownReauth);
+                }
+                self.event(Event::Reauthed(reauthed));
+            }
             Frame::Close(close) => {
                 let code = CloseCode::from_number(close.code).unwrap_or(CloseCode::Internal);
                 self.finish(code, &close.reason, true);
@@ -369,6 +390,13 @@ impl Session {
         Ok(())
     }
 
+    /// Initiator: says which of its services are down now. spec: CT-58
+    pub fn tell_health(&mut self, health: Health) -> Result<(), IllegalCall> {
+        self.allow("tell_health", self.phase.is_live_as(Side::Initiator))?;
+        self.send(&Frame::Health(health));
+        Ok(())
+    }
+
     /// Either end: replaces what it takes. spec: CT-31
     pub fn limit(&mut self, limits: PeerLimits) -> Result<(), IllegalCall> {
         self.allow("limit", self.phase.is_live())?;
@@ -376,10 +404,19 @@ impl Session {
         Ok(())
     }
 
-    /// Initiator: shows a fresh credential. spec: CT-32
-    pub fn reauth(&mut self, token: Token) -> Result<(), IllegalCall> {
-        self.allow("reauth", self.phase.is_live_as(Side::Initiator))?;
-        self.send(&Frame::Reauth(token));
+    /// Initiator: shows another credential, under a higher number than before. spec: CT-32
+    pub fn reauth(&mut self, reauth: Reauth) -> Result<(), IllegalCall> {
+        self.allow("reauth", self.phase.is_live_as(Side::Initiator) && self.reauth < Some(reauth.number))?;
+        self.reauth = Some(reauth.number);
+        self.send(&Frame::Reauth(Box::new(reauth)));
+        Ok(())
+    }
+
+    /// Responder, after [`Event::Reauth`]: says whether it counts. An answer to a later one stands for those before.
+    /// spec: CT-56
+    pub fn reauthed(&mut self, reauthed: Reauthed) -> Result<(), IllegalCall> {
+        self.allow("reauthed", self.phase.is_live_as(Side::Responder) && self.reauth >= Some(reauthed.number))?;
+        self.send(&Frame::Reauthed(reauthed));
         Ok(())
     }
 
@@ -446,6 +483,16 @@ impl Session {
         self.timers.stop(Timer::Handshake);
         self.reader.opened();
         self.heard(now);
+    }
+
+    /// Numbers rise, so that none can be shown twice. spec: CT-32
+    fn on_reauth(&mut self, reauth: Box<Reauth>) -> Result<(), SessionError> {
+        if self.reauth >= Some(reauth.number) {
+            return Err(FrameError::Payload("REAUTH", Malformed::Invalid("number")).into());
+        }
+        self.reauth = Some(reauth.number);
+        self.event(Event::Reauth(reauth));
+        Ok(())
     }
 
     /// A PONG for the newest probe tells the round trip; one for an older probe is only a sign of life. spec: CT-13

@@ -30,7 +30,7 @@ use crate::protocol::wire::Malformed;
 pub use self::head::{HEAD_FLAGS, METHODS, check_http_target, content_length as check_content_length};
 pub use self::names::NAMES;
 pub use self::reader::{Event, MessageReader, Role};
-pub use self::service::{Open, Refused, ServiceFrame};
+pub use self::service::{CLIENT_OPTION, ClientAddresses, ClientError, Open, Refused, ServiceFrame};
 pub use self::service::{encode_datagram_header, encode_open, encode_opened, encode_refused};
 pub use self::service_reader::{ServiceEvent, ServiceReader};
 pub use self::text::Text;

@@ -54,6 +54,14 @@ pub const fn size(value: u64) -> usize {
     }
 }
 
+/// An integer from the front in any of its forms, which others may write (RFC 9000 section 16), and how many bytes it takes.
+pub fn decode_any(bytes: &[u8]) -> Option<(u64, usize)> {
+    let first = *bytes.first()?;
+    let size = 1 << (first >> 6);
+    let rest = bytes.get(1..size)?;
+    Some((rest.iter().fold(u64::from(first & 0x3f), |value, byte| value << 8 | u64::from(*byte)), size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,8 @@
 //! A request is tried again only where that does no harm: it goes to another tunnel when the first did not send or did
 //! not process it, and once more when its tunnel ended before a response began, or is suspect while there is another one,
 //! provided that its method is idempotent and it has no body, or that it is a CONNECT, of which nothing was sent then but the
-//! name of a service. Nothing is buffered for this; a body that was begun is never begun again.
+//! name of a service. A node that has no room, or whose target cannot be had, has not begun with it: another node of the cluster
+//! is asked then, and that does not count as one of its attempts. Nothing is buffered for this; a body that was begun is never begun again.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -17,6 +18,7 @@ use http_body::Body;
 use super::deadline::SLOW;
 use super::opener::{Find, Opener, Outgoing};
 use super::record::Record;
+use super::refused;
 use super::upload::Upload;
 use crate::id::TunnelId;
 use crate::message::BoxError;
@@ -24,12 +26,16 @@ use crate::message::connect::is_plain;
 use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::stream::StreamError;
-use crate::transport::{OpenError, TunnelLost};
+use crate::transport::{OpenError, TransportKind, TunnelLost};
 
 /// On how many tunnels a request is tried at most. Those beyond would not be any better.
-const MAX_ATTEMPTS: usize = 4;
+pub(crate) const MAX_ATTEMPTS: usize = 4;
+/// How many nodes of a cluster are asked that have no room, or no target.
+const MAX_FULL_NODES: u8 = 4;
 /// When to ask again for a node whose tunnels took no request.
 const RECONNECT_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When to ask again for a service that has no room.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a request leaves a tunnel that may still be there.
 const OVERTAKEN: &str = "it is not heard any more, and there is another one";
@@ -49,10 +55,37 @@ pub(super) struct Ways<'a, F> {
 /// The body of the responses that come over what `F` finds.
 pub(super) type FoundBody<F> = <<F as Find>::Opener as Opener>::Body;
 
+/// What came of it last, and where it is of no use to try again.
+struct Last<B> {
+    /// What the client gets if nothing better comes: a failure, or what an initiator said of its target.
+    outcome: Result<Response<B>, Failure>,
+    avoid: Vec<TunnelId>,
+    /// How many nodes had no room, or no target.
+    nodes: u8,
+}
+
+impl<B> Last<B> {
+    /// What was tried so far.
+    fn new(tried: &Tried) -> Box<Self> {
+        let failure = Failure::new(Cause::NoTunnel, "no tunnel takes the request");
+        Box::new(Self { outcome: Err(failure), avoid: tried.ids().to_vec(), nodes: 0 })
+    }
+
+    /// A node cannot do it, over whichever of these tunnels; `false`: it was asked of so many that it is not asked of another.
+    fn pass_over(&mut self, outcome: Result<Response<B>, Failure>, tunnels: Vec<TunnelId>) -> bool {
+        self.nodes += 1;
+        self.outcome = outcome;
+        self.avoid.extend(tunnels);
+        self.nodes < MAX_FULL_NODES
+    }
+}
+
 /// The tunnels that were tried, without an allocation.
 struct Tried {
     ids: [TunnelId; MAX_ATTEMPTS],
     count: u8,
+    /// Milliseconds that were taken from the time that the client gives.
+    taken: u32,
     lost_one: bool,
     /// The latest attempt may be left for another tunnel.
     may_move: bool,
@@ -69,21 +102,38 @@ impl<F: Find> Attempts<'_, '_, F> {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let empty = body.as_ref().is_none_or(Upload::is_empty);
-        let mut tried = Tried { ids: [TunnelId(0); MAX_ATTEMPTS], count: 0, lost_one: false, may_move: false };
+        let mut tried =
+            Tried { ids: [TunnelId(0); MAX_ATTEMPTS], count: 0, taken: 0, lost_one: false, may_move: false };
         // Boxed: it is rare, and in the way of every exchange.
-        let mut last: Option<Box<Failure>> = None;
+        let mut last: Option<Box<Last<FoundBody<F>>>> = None;
         async move {
+            if let Some(turn) = self.ways.record.turn() {
+                // Boxed, as it is rare.
+                Box::pin(turn).await;
+            }
             loop {
-                let opener = match self.ways.find.find(tried.ids()).await {
+                let avoid = last.as_ref().map_or_else(|| tried.ids(), |last| &last.avoid);
+                let opener = match self.ways.find.find(avoid).await {
                     Ok(opener) => opener,
                     // What went wrong on the tunnels that there were says more than that there is no other.
-                    Err(reason) => return Err(last.map_or(reason, |last| *last)),
+                    Err(reason) => return last.map_or(Err(reason), |last| last.outcome),
                 };
+                if let Err(failure) = self.ways.record.go_to(self.ways.find.account(&opener)) {
+                    // Another node of the cluster may have room; for this one nobody waits.
+                    self.ways.find.hurry();
+                    let tunnels = self.ways.ways_to_node(&opener);
+                    let mut full = last.take().unwrap_or_else(|| Last::new(&tried));
+                    if !full.pass_over(Err(failure), tunnels) {
+                        return full.outcome;
+                    }
+                    last = Some(full);
+                    continue;
+                }
                 tried.add(opener.id());
                 self.ways.record.attempt(&opener);
                 if tried.count == 1 {
-                    // Waiting for a tunnel may have taken long; another attempt comes at once.
-                    self.request.take_time(self.ways.record.age());
+                    // Waiting for a tunnel may have taken long, and each node that had no room; another attempt comes at once.
+                    tried.take_time(self.ways.record.age(), |passed| self.request.take_time(passed));
                 }
                 let has_fields = !self.request.head.headers.is_empty();
                 // The body of a CONNECT is taken when it is open, and not before.
@@ -91,33 +141,96 @@ impl<F: Find> Attempts<'_, '_, F> {
                 let outcome = Watched {
                     ways: &self.ways,
                     opener: &opener,
-                    tried: &tried,
+                    may_move: tried.may_move,
+                    avoid: last.as_ref().map_or_else(|| tried.ids(), |last| &last.avoid),
                     exchange: pin!(opener.exchange(self.request, body)),
                     overtaken: None,
                 }
                 .await;
-                let error = match outcome {
+                let unserved = match outcome.map(|outcome| unserved(&opener, outcome)) {
                     Some(Ok(response)) => return Ok(response),
-                    Some(Err(error)) => error,
-                    None => OpenError::TunnelLost(TunnelLost(OVERTAKEN.into())),
+                    Some(Err(unserved)) => unserved,
+                    None => Unserved::Failed(OpenError::TunnelLost(TunnelLost(OVERTAKEN.into()))),
                 };
                 if empty {
                     *body = Some(Upload::empty());
                 }
+                // A head that was given away cannot be sent again.
+                let is_spent = has_fields && self.request.head.headers.is_empty();
+                let is_whole = body.is_some() && !is_spent;
+                let error = match unserved {
+                    Unserved::ByNode(outcome) if !is_whole => return outcome,
+                    Unserved::ByNode(outcome) => {
+                        // No fault of its tunnel, and nobody has begun with it: this is none of its attempts.
+                        tried.forget();
+                        self.ways.find.hurry();
+                        let tunnels = self.ways.ways_to_node(&opener);
+                        let mut passed = last.take().unwrap_or_else(|| Last::new(&tried));
+                        if !passed.pass_over(outcome, tunnels) {
+                            return passed.outcome;
+                        }
+                        last = Some(passed);
+                        continue;
+                    }
+                    Unserved::Failed(error) => error,
+                };
+                opener.note(&error);
                 if matches!(error, OpenError::NoRoom) {
                     // A tunnel that is full is there: waiting for another is not what a hold is for.
                     self.ways.find.hurry();
                 }
                 let failure = failure(&error);
-                // A head that was given away cannot be sent again.
-                let is_spent = has_fields && self.request.head.headers.is_empty();
-                if body.is_none() || is_spent || !tried.may_try_again(&error, self.request.head) {
+                if !is_whole || !tried.may_try_again(&error, self.request.head) {
                     return Err(failure);
                 }
                 tracing::debug!(tunnel = %opener.id(), cause = failure.cause().label(), "trying another tunnel");
-                last = Some(Box::new(failure));
+                let again = last.get_or_insert_with(|| Last::new(&tried));
+                again.outcome = Err(failure);
+                again.avoid.push(opener.id());
             }
         }
+    }
+}
+
+impl<F: Find> Ways<'_, F> {
+    /// All tunnels of the node to which this one leads.
+    fn ways_to_node(&self, opener: &F::Opener) -> Vec<TunnelId> {
+        let mut tunnels = self.find.beside(opener);
+        tunnels.push(opener.id());
+        tunnels
+    }
+}
+
+/// An attempt that has not served the request.
+enum Unserved<B> {
+    /// The node cannot, and nobody there has begun with it: what the client gets if no other node can.
+    ByNode(Result<Response<B>, Failure>),
+    Failed(OpenError),
+}
+
+/// What came of an attempt. What initiators say to responders only is taken out of it. spec: ST-45, ER-9
+fn unserved<O: Opener>(
+    opener: &O,
+    outcome: Result<Response<O::Body>, OpenError>,
+) -> Result<Response<O::Body>, Unserved<O::Body>> {
+    match outcome {
+        Ok(mut response) => match refused::take(response.headers_mut()) {
+            None => Ok(response),
+            // An Envoy passes on whatever its target says.
+            Some(_) if opener.transport() == TransportKind::Envoy => Ok(response),
+            Some(OpenCause::Limit) => {
+                let details = format!("the service has no room at {}", opener.place().claim.node);
+                let failure = Failure::new(Cause::ServiceFull, details).retry_after(FULL_RETRY_AFTER);
+                Err(Unserved::ByNode(Err(failure)))
+            }
+            Some(_) => Err(Unserved::ByNode(Ok(response))),
+        },
+        Err(error) => match &error {
+            OpenError::Refused(told) if refused::may_go_elsewhere(told.cause) => {
+                Err(Unserved::ByNode(Err(failure(&error))))
+            }
+            _ => Err(Unserved::Failed(error)),
+        },
     }
 }
 
@@ -125,7 +238,9 @@ impl<F: Find> Attempts<'_, '_, F> {
 struct Watched<'a, 'w, F: Find, E> {
     ways: &'a Ways<'w, F>,
     opener: &'a F::Opener,
-    tried: &'a Tried,
+    may_move: bool,
+    /// Tunnels that are none to move to.
+    avoid: &'a [TunnelId],
     exchange: Pin<&'a mut E>,
     /// Only what is slow pays for it, and for its second box.
     overtaken: Option<Box<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>>,
@@ -138,12 +253,12 @@ impl<F: Find, E: Future> Future for Watched<'_, '_, F, E> {
         if let Poll::Ready(outcome) = self.exchange.as_mut().poll(cx) {
             return Poll::Ready(Some(outcome));
         }
-        if !self.tried.may_move || self.ways.record.age() < SLOW {
+        if !self.may_move || self.ways.record.age() < SLOW {
             return Poll::Pending;
         }
-        let Self { ways, opener, tried, .. } = *self;
+        let Self { ways, opener, avoid, .. } = *self;
         let overtaken =
-            || Box::new(Box::pin(ways.find.overtaken(opener, tried.ids())) as Pin<Box<dyn Future<Output = ()> + Send>>);
+            || Box::new(Box::pin(ways.find.overtaken(opener, avoid)) as Pin<Box<dyn Future<Output = ()> + Send>>);
         Pin::new(self.overtaken.get_or_insert_with(overtaken)).poll(cx).map(|()| None)
     }
 }
@@ -153,14 +268,30 @@ impl Tried {
         &self.ids[..usize::from(self.count)]
     }
 
+    fn is_full(&self) -> bool {
+        usize::from(self.count) >= MAX_ATTEMPTS
+    }
+
     fn add(&mut self, id: TunnelId) {
         self.ids[usize::from(self.count)] = id;
         self.count += 1;
     }
 
+    /// Lets `take` have what has passed of this age and was not taken before.
+    fn take_time(&mut self, age: Duration, take: impl FnOnce(Duration) -> bool) {
+        if take(age.saturating_sub(Duration::from_millis(self.taken.into()))) {
+            self.taken = u32::try_from(age.as_millis()).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// The latest attempt does not count.
+    fn forget(&mut self) {
+        self.count -= 1;
+    }
+
     /// Whether this request may be sent again although it may have been processed.
     fn may_lose_one(&self, head: &request::Parts) -> bool {
-        is_repeatable(head) && !self.lost_one && usize::from(self.count) < MAX_ATTEMPTS
+        is_repeatable(head) && !self.lost_one && !self.is_full()
     }
 
     /// Whether a second attempt does no harm to a request of which all is still to be sent.
@@ -169,7 +300,7 @@ impl Tried {
             OpenError::TunnelLost(_) => is_repeatable(head) && !std::mem::replace(&mut self.lost_one, true),
             error => is_unprocessed(error),
         };
-        harmless && usize::from(self.count) < MAX_ATTEMPTS
+        harmless && !self.is_full()
     }
 }
 
@@ -180,9 +311,9 @@ fn is_repeatable(head: &request::Parts) -> bool {
 }
 
 /// Whether the other end has certainly not begun with the request.
-fn is_unprocessed(error: &OpenError) -> bool {
+pub(crate) fn is_unprocessed(error: &OpenError) -> bool {
     use OpenError as E;
-    matches!(error, E::NotSent(_) | E::NoRoom | E::Rejected | E::Reset(StreamCode::Rejected))
+    matches!(error, E::NotSent(_) | E::NoRoom | E::NotHere | E::Rejected | E::Reset(StreamCode::Rejected))
 }
 
 /// What the client of a CONNECT is told of an initiator's refusal. spec: ER-9
@@ -192,13 +323,14 @@ const fn refusal(cause: OpenCause) -> Cause {
         OpenCause::TargetRefused => Cause::TargetRefused,
         OpenCause::TargetUnreachable => Cause::TargetUnreachable,
         OpenCause::TargetTimedOut => Cause::TargetTimeout,
-        OpenCause::Limit => Cause::TunnelFull,
+        OpenCause::Limit => Cause::ServiceFull,
+        OpenCause::Denied => Cause::Denied,
         OpenCause::Internal => Cause::PeerReset,
     }
 }
 
 /// What the client is told of an error on a tunnel.
-fn failure(error: &OpenError) -> Failure {
+pub(crate) fn failure(error: &OpenError) -> Failure {
     if matches!(error, OpenError::NoRoom) {
         return Failure::new(Cause::TunnelFull, error.to_string()).retry_after(RECONNECT_RETRY_AFTER);
     }
@@ -217,7 +349,10 @@ fn failure(error: &OpenError) -> Failure {
         OpenError::NoUpgrades | OpenError::Unsupported(_) => Cause::UpgradeRefused,
         OpenError::Refused(refused) => refusal(refused.cause),
         OpenError::TimedOut => Cause::Deadline,
+        OpenError::Share(_) | OpenError::SiblingQuota => Cause::Quota,
+        OpenError::Flows(_) => Cause::TunnelFull,
         _ => Cause::PeerReset,
     };
-    Failure::new(cause, error.to_string())
+    let failure = Failure::new(cause, error.to_string());
+    if cause == Cause::ServiceFull { failure.retry_after(FULL_RETRY_AFTER) } else { failure }
 }

@@ -26,6 +26,8 @@ impl Cut for BodyError {
             Self::Protocol(StreamError::Truncated) | Self::Reset(_) | Self::Source(_) => Cause::PeerReset,
             Self::Protocol(_) | Self::Length => Cause::PeerProtocol,
             Self::HeldBack => Cause::NotRead,
+            Self::Upstream(_) => Cause::TargetCut,
+            Self::Failed(failure) => failure.cause(),
             Self::Idle => Cause::Idle,
             Self::Late => Cause::Deadline,
         }
@@ -61,6 +63,14 @@ impl<B: Body> ExchangeBody<B> {
         let mut body = Self { source, record: Some(record) };
         body.settle();
         body
+    }
+
+    /// What came from the other side, if that is what this is.
+    pub(crate) fn source(&self) -> Option<&B> {
+        match &self.source {
+            Source::Passed(body) => Some(body),
+            Source::Told(_) => None,
+        }
     }
 
     /// Closes the record with this error, which is the end of the body.

@@ -3,7 +3,8 @@
 //! Each direction is a body that is sent as it comes, and ends by itself. spec: ST-60 to ST-63, ST-65
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,14 +13,39 @@ use http::{Response, request};
 use http_body::{Body, Frame};
 use tokio::time::timeout;
 
+use super::upload::Progress;
 use crate::id::ServiceName;
 use crate::message::BoxError;
 use crate::protocol::code::StreamCode;
+use crate::protocol::stream::ClientAddresses;
 use crate::transport::{OpenError, RawSend, RawStream, RecvBody, SendError, Tunnel};
 
+/// Of what is sent at once under a limit, so that a peer which takes large pieces slowly is not taken for one that rests.
+const PIECE: usize = 16 * 1024;
+
 /// How long nothing may move in either direction of a CONNECT: an extension of its head. Without it, it may rest for ever.
-#[derive(Debug, Clone, Copy)]
-pub struct IdleLimit(pub Duration);
+#[derive(Debug, Clone)]
+pub struct IdleLimit {
+    limit: Duration,
+    /// Tells of the upload whether it waits for a rate, which is nobody's rest.
+    upload: Option<Arc<Progress>>,
+}
+
+impl IdleLimit {
+    /// So long.
+    pub const fn new(limit: Duration) -> Self {
+        Self { limit, upload: None }
+    }
+
+    /// What waits for its rate in this upload does not rest.
+    pub(super) fn follow(&mut self, upload: Option<Arc<Progress>>) {
+        self.upload = upload;
+    }
+
+    fn is_over(&self) -> bool {
+        !self.upload.as_ref().is_some_and(|upload| upload.is_held())
+    }
+}
 
 /// Opens a raw stream to the service that the request names, and sends the body there in a task of its own. The body of the
 /// response is what comes back; dropped before its end, it takes the other direction along.
@@ -32,8 +58,9 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     let service = service.ok_or(OpenError::Request("CONNECT names no service"))?;
-    let idle = head.extensions.get::<IdleLimit>().copied();
-    let RawStream { mut send, recv } = tunnel.open_raw(service).await?;
+    let idle = head.extensions.get::<IdleLimit>().cloned();
+    let client = head.extensions.get::<ClientAddresses>().copied();
+    let RawStream { mut send, recv } = tunnel.open_raw_for(service, client).await?;
     let mut answer = RecvBody::raw(recv);
     match body.take() {
         Some(body) => {
@@ -66,12 +93,15 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     loop {
-        let next = match idle {
+        let next = match &idle {
             None => next(&mut body, &mut send, &at_source).await?,
-            Some(IdleLimit(limit)) => next_within(limit, (&mut body, &mut send), &at_source).await?,
+            Some(idle) => next_within(idle, (&mut body, &mut send), &at_source).await?,
         };
         match next {
-            Next::Data(data) => send.send(data).await?,
+            Next::Data(data) => match &idle {
+                None => send.send(data).await?,
+                Some(idle) => send_within(idle.limit, &mut send, data).await?,
+            },
             Next::End => return send.finish().await,
             Next::Failed { at_source: true, error } => {
                 send.cut().await?;
@@ -115,9 +145,28 @@ where
     .await
 }
 
-/// As [`next`]. Once the other direction has ended, nobody else looks at the clock.
+/// As [`RawSend::send`]; a peer that takes next to nothing ends it. Once the other direction has ended, nobody else looks at
+/// the clock.
+async fn send_within(limit: Duration, send: &mut RawSend, mut data: Bytes) -> Result<(), SendError> {
+    while !data.is_empty() {
+        let piece = data.split_to(data.len().min(PIECE));
+        let other = send.other_half();
+        let mut was_alone = false;
+        let mut sending = pin!(send.send(piece));
+        loop {
+            match timeout(limit, sending.as_mut()).await {
+                Ok(sent) => break sent?,
+                Err(_) if was_alone => return Err(SendError::Stopped(StreamCode::Cancelled)),
+                Err(_) => was_alone = other.is_gone(),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As [`next`], with the same clock.
 async fn next_within<B>(
-    limit: Duration,
+    idle: &IdleLimit,
     (body, send): (&mut B, &mut RawSend),
     at_source: impl Fn(&B::Error) -> bool,
 ) -> Result<Next, SendError>
@@ -126,8 +175,9 @@ where
 {
     let mut was_alone = false;
     loop {
-        match timeout(limit, next(body, send, &at_source)).await {
+        match timeout(idle.limit, next(body, send, &at_source)).await {
             Ok(next) => return next,
+            Err(_) if !idle.is_over() => was_alone = false,
             Err(_) if was_alone => return Err(SendError::Stopped(StreamCode::Cancelled)),
             Err(_) => was_alone = send.is_alone(),
         }

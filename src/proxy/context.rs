@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::id::{PeerIdentity, TunnelId};
 use crate::message::interim::InformationalSink;
 use crate::proxy::pace::Pace;
+use crate::shares::{Account, Wait};
 
 /// What comes with a request into an egress listener. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ struct Shared {
     /// Its exchanges on the tunnels that fall to each place. Two tunnels may fall to one, which a connection that has a
     /// whole share on neither does not feel.
     on_tunnels: [AtomicU32; PLACES],
+    /// Whose the request was that was read last.
+    tenant: Mutex<Weak<Account>>,
 }
 
 /// Over how many places the tunnels are spread that one connection uses; their ids are random.
@@ -93,7 +96,7 @@ impl ConnectionInfo {
 
     /// The same, with how long its exchanges may rest.
     pub fn paced(details: ConnectionDetails, pace: Pace) -> Self {
-        Self(Arc::new(Shared { details, pace, on_tunnels: Default::default() }))
+        Self(Arc::new(Shared { details, pace, on_tunnels: Default::default(), tenant: Mutex::default() }))
     }
 
     /// How long its exchanges may rest.
@@ -104,6 +107,20 @@ impl ConnectionInfo {
     /// An exchange that is on no tunnel yet; it counts until the returned guard drops.
     pub(crate) fn begin(&self) -> UnderWay {
         UnderWay { connection: self.clone(), place: AtomicU8::new(NOWHERE) }
+    }
+
+    /// Its requests are this tenant's, as far as is known.
+    pub(crate) fn is_of(&self, tenant: &Arc<Account>) {
+        *self.tenant() = Arc::downgrade(tenant);
+    }
+
+    /// The turn of reading its next request, where it has to wait for that.
+    pub(crate) fn turn(&self) -> Option<Wait> {
+        Wait::to_read(&*self.tenant().upgrade()?)
+    }
+
+    fn tenant(&self) -> MutexGuard<'_, Weak<Account>> {
+        self.0.tenant.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leave(&self, place: u8) {
@@ -123,6 +140,8 @@ impl Deref for ConnectionInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::TenantId;
+    use crate::shares::{Shares, Stake, What};
 
     fn connection() -> ConnectionInfo {
         let address = SocketAddr::from(([192, 0, 2, 1], 80));
@@ -140,5 +159,21 @@ mod tests {
         drop((first, second, connection.begin()));
         let next = connection.begin();
         assert_eq!([next.on(TunnelId(7)), next.on(TunnelId(8))], [1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_request_is_read_in_the_turn_of_the_tenant_that_the_last_one_was_for() {
+        let (shares, greedy, modest) = (Shares::new(), connection(), connection());
+        assert!(greedy.turn().is_none(), "nobody knows yet whose it is");
+        let under_way = ["acme", "other"].map(|name: &str| {
+            let account = shares.tenant(&name.parse::<TenantId>().unwrap());
+            [&greedy, &modest][usize::from(name == "other")].is_of(&account);
+            Stake::of_tenant(account, What::Exchange).unwrap()
+        });
+        let at_once = (0..1_000).take_while(|_| greedy.turn().is_none()).count();
+        assert!((8..=32).contains(&at_once), "{at_once}");
+        assert!(modest.turn().is_none(), "another tenant's connection is read at once");
+        drop((shares, under_way));
+        assert!(greedy.turn().is_none(), "the tenant has nothing under way any more");
     }
 }

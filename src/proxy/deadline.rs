@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn upload<B: Body>(body: B) -> Upload<B> {
-        Upload::new(body, &Metrics::new().exchanges(Side::Egress, &[]))
+        Upload::new(body, &Metrics::new().exchanges(Side::Egress, &[]), None)
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,11 +9,12 @@ use http_body::Body;
 
 use super::attempts::{Attempts, FoundBody, Ways};
 use super::body::ExchangeBody;
+use super::connect::IdleLimit;
 use super::deadline::{Late, Limits, within};
 use super::opener::{Find, Outgoing};
 use super::pace::Pace;
 use super::record::Record;
-use super::upload::Upload;
+use super::upload::{Progress, Upload};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::grpc;
@@ -50,6 +51,9 @@ impl<F: Find> Exchange<'_, F> {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
+        if let Some(idle) = self.request.head.extensions.get_mut::<IdleLimit>() {
+            idle.follow(body.as_ref().and_then(Upload::progress));
+        }
         let progress = self.pace.and(body.as_ref()).and_then(Upload::progress);
         let limits = Limits { answer: self.deadline, pace: self.pace.unwrap_or(&Pace::NONE) };
         let ways = Ways { find: &mut self.find, record };
@@ -58,6 +62,27 @@ impl<F: Find> Exchange<'_, F> {
         let response = outcome.unwrap_or_else(|late| Err(failure(late, limits)))?;
         Ok(note_told(response, record))
     }
+}
+
+/// Waits for an answer that needs no tunnel, under the limits of an [`Exchange`]: `deadline` for the other side, `pace` for the
+/// sender of the body that `progress` tells of.
+///
+/// # Errors
+///
+/// Somebody was late, or what `work` failed with.
+///
+/// # Cancel safety
+///
+/// As that of `work`.
+pub(crate) async fn within_limits<R>(
+    work: impl Future<Output = Result<R, Failure>>,
+    progress: Option<&Progress>,
+    deadline: &Duration,
+    pace: Option<&Pace>,
+) -> Result<R, Failure> {
+    let progress = pace.and(progress);
+    let limits = Limits { answer: deadline, pace: pace.unwrap_or(&Pace::NONE) };
+    within(limits, progress, pin!(work)).await.unwrap_or_else(|late| Err(failure(late, limits)))
 }
 
 /// A failure that the initiator has put into words is one in the record, too.

@@ -2,25 +2,28 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Response, request};
 use http_body::Body;
 
 use super::connect::connect;
-use crate::id::{Place, ServiceName, TunnelId};
+use super::connect_udp::{self, OverFlow};
+use crate::id::{Place, ResponderId, ServiceName, TunnelId};
 use crate::message::BoxError;
 use crate::message::connect::is_plain;
 use crate::message::failure::Failure;
 use crate::message::grpc;
 use crate::message::interim::InformationalSink;
 use crate::registry::Handle;
+use crate::shares::Account;
 use crate::transport::{
     Answer, AnswerHead, BodyError, HeadParts, HttpHead, HttpStream, OpenError, RecvBody, Started, TransportKind, Tunnel,
 };
 
-/// A way to a node: a tunnel, later also a sibling that has one.
+/// A way to a node: a tunnel, or a sibling that has one.
 pub trait Opener: Handle {
     /// The body of its responses. Its error means that the response was cut.
     type Body: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static;
@@ -33,6 +36,16 @@ pub trait Opener: Handle {
 
     /// What carries it.
     fn transport(&self) -> TransportKind;
+
+    /// The sibling that it leads through; by default none.
+    fn sibling(&self) -> Option<&ResponderId> {
+        None
+    }
+
+    /// An exchange on it has failed so.
+    fn note(&self, error: &OpenError) {
+        let _ = error;
+    }
 
     /// Sends a request and waits for the head of the final response.
     ///
@@ -49,6 +62,11 @@ pub trait Opener: Handle {
     ) -> impl Future<Output = Result<Response<Self::Body>, OpenError>> + Send
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static;
+
+    /// Says whether what was read last of a response is kept waiting for a rate: whoever reads it is not slow then.
+    fn defer(body: &mut Self::Body, until: Instant) {
+        let _ = (body, until);
+    }
 }
 
 /// The head of a request on its way, and who is told of its interim responses.
@@ -64,13 +82,13 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Takes the time that has passed since the head was read from the time that its client gives a call.
-    pub(super) fn take_time(&mut self, passed: Duration) {
-        if passed >= WORTH_TELLING
-            && let Some(allowed) = grpc::timeout(&self.head.headers)
-        {
+    /// Takes time that has passed from the time that the client gives a call; says whether it was worth it.
+    pub(super) fn take_time(&mut self, passed: Duration) -> bool {
+        let is_worth = passed >= WORTH_TELLING;
+        if is_worth && let Some(allowed) = grpc::timeout(&self.head.headers) {
             grpc::set_timeout(&mut self.head.headers, allowed.saturating_sub(passed));
         }
+        is_worth
     }
 }
 
@@ -88,6 +106,17 @@ pub trait Find: Send + Sync {
     ///
     /// There is none, and why; the client is told so unless an earlier way failed.
     fn find(&mut self, avoid: &[TunnelId]) -> impl Future<Output = Result<Self::Opener, Failure>> + Send;
+
+    /// The account of the node to which a way leads, if that has one. By default none has.
+    fn account(&self, opener: &Self::Opener) -> Option<Arc<Account>> {
+        let _ = opener;
+        None
+    }
+
+    /// All ways to the node to which this one leads, itself among them.
+    fn beside(&self, opener: &Self::Opener) -> Vec<TunnelId> {
+        vec![opener.id()]
+    }
 
     /// From here on nothing is waited for.
     fn hurry(&mut self);
@@ -112,6 +141,18 @@ impl Opener for Tunnel {
         Self::transport(self)
     }
 
+    fn sibling(&self) -> Option<&ResponderId> {
+        Self::sibling(self)
+    }
+
+    fn note(&self, error: &OpenError) {
+        Self::note(self, error);
+    }
+
+    fn defer(body: &mut RecvBody, until: Instant) {
+        body.defer(until);
+    }
+
     async fn exchange<B>(
         &self,
         request: &mut Outgoing<'_>,
@@ -122,6 +163,9 @@ impl Opener for Tunnel {
     {
         if is_plain(request.head) {
             return Box::pin(connect(self, (request.service, request.head), body)).await;
+        }
+        if let Some(over) = request.head.extensions.get::<OverFlow>() {
+            return Box::pin(connect_udp::connect(self, (request.service, over.clone()), body)).await;
         }
         let Outgoing { service, head, interim } = request;
         let end = body.as_ref().is_none_or(Body::is_end_stream);

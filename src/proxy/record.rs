@@ -22,7 +22,10 @@ use crate::id::{HostId, ServiceName, TenantId};
 use crate::message::failure::{Cause, Failure};
 use crate::message::grpc;
 use crate::message::violation::Violation;
-use crate::telemetry::{Direction, ExchangeMetrics, ExchangeRecord, Limiter, Metrics, Outcome, Side};
+use crate::shares::{Account, Meter, Stake, Wait, What};
+use crate::telemetry::{
+    Direction, ExchangeMetrics, ExchangeRecord, FlowMetrics, Limiter, Metrics, Outcome, RuleCounter, Side,
+};
 use crate::transport::{StreamRefusal, TunnelFacts};
 
 pub use self::line::{AccessLog, TARGET};
@@ -36,6 +39,7 @@ pub struct Recorder {
     log: AccessLog,
     /// Bounds the lines of what was refused: whoever is refused may try a thousand times a second.
     refusals: Arc<Limiter>,
+    flows: FlowMetrics,
 }
 
 /// How many lines of refused messages are written in a minute; all of them are counted.
@@ -47,12 +51,30 @@ impl Recorder {
     pub fn new(metrics: &Metrics, side: Side, listener: Option<String>, log: AccessLog) -> Self {
         let causes = Cause::ALL.map(Cause::label);
         let refusals = Arc::new(Limiter::new(MAX_REFUSALS, MINUTE));
-        Self { metrics: metrics.exchanges(side, &causes), side, listener: listener.map(Arc::from), log, refusals }
+        let flows = metrics.flows(side);
+        Self {
+            metrics: metrics.exchanges(side, &causes),
+            side,
+            listener: listener.map(Arc::from),
+            log,
+            refusals,
+            flows,
+        }
+    }
+
+    /// What counts the flows of this side.
+    pub fn flows(&self) -> &FlowMetrics {
+        &self.flows
     }
 
     /// A recorder of this side whose counts nobody reads, and that writes no lines.
     pub fn silent(side: Side) -> Self {
         Self::new(&Metrics::new(), side, None, AccessLog::Off)
+    }
+
+    /// What counts the decisions of a rule of this name.
+    pub fn of_rule(&self, rule: String, action: &'static str) -> RuleCounter {
+        self.metrics.policies().rule(rule, action)
     }
 
     /// The name of the listener, if it has one.
@@ -69,10 +91,10 @@ impl Recorder {
     pub fn begin_with(&self, log: AccessLog, head: &request::Parts, remote: Option<SocketAddr>) -> Record {
         let line = log.is_wanted().then(|| Box::new(Line::new(self.origin(log), head, remote)));
         // What came through a tunnel has no version of its own; a client of HTTP/1 has no use for an answer of gRPC.
-        let may_call = self.side == Side::Target || head.version >= Version::HTTP_2;
+        let may_call = self.side != Side::Egress || head.version >= Version::HTTP_2;
         let mut counted = self.metrics.begin();
         counted.is_call = may_call && grpc::is_call(head);
-        Record { counted, uploads: None, line }
+        Record { counted, uploads: None, line, stake: None }
     }
 
     fn origin(&self, log: AccessLog) -> Origin {
@@ -115,7 +137,7 @@ impl Recorder {
     /// Of what never became a request.
     fn unread(&self, log: AccessLog, remote: Option<SocketAddr>) -> Record {
         let line = log.is_wanted().then(|| Box::new(Line::refused(self.origin(log), remote)));
-        Record { counted: self.metrics.begin(), uploads: None, line }
+        Record { counted: self.metrics.begin(), uploads: None, line, stake: None }
     }
 }
 
@@ -126,9 +148,46 @@ pub struct Record {
     counted: ExchangeRecord,
     uploads: Option<Arc<Progress>>,
     line: Option<Box<Line>>,
+    /// What it holds of the shares of its tenant and node, at a responder.
+    stake: Option<Stake>,
 }
 
 impl Record {
+    /// It counts as something that this tenant has under way, from now until the record is closed.
+    ///
+    /// # Errors
+    ///
+    /// The tenant's share is used up, as the client is to be told.
+    pub(crate) fn enter(&mut self, tenant: Arc<Account>, what: What) -> Result<(), Failure> {
+        self.stake = Some(Stake::of_tenant(tenant, what)?);
+        Ok(())
+    }
+
+    /// It is about to go to a node whose account is this, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// The node's share is used up.
+    pub(crate) fn go_to(&mut self, node: Option<Arc<Account>>) -> Result<(), Failure> {
+        if let Some(stake) = &mut self.stake {
+            stake.go_to(node)?;
+            if let Some(meter) = self.uploads.as_ref().and_then(|uploads| uploads.meter()) {
+                stake.tell(meter);
+            }
+        }
+        Ok(())
+    }
+
+    /// The turn of its begin, where it has to wait for that.
+    pub(super) fn turn(&self) -> Option<Wait> {
+        self.stake.as_ref()?.begin()
+    }
+
+    /// What charges the bytes of one direction, if anything does.
+    pub(crate) fn meter(&self) -> Option<Meter> {
+        self.stake.as_ref().map(Stake::meter)
+    }
+
     /// Whether the client waits for an answer of gRPC.
     pub(crate) fn is_call(&self) -> bool {
         self.counted.is_call
@@ -137,6 +196,13 @@ impl Record {
     /// How long ago the request was read.
     pub(crate) fn age(&self) -> Duration {
         self.counted.elapsed()
+    }
+
+    /// This rule has decided what becomes of the request.
+    pub fn ruled(&mut self, rule: &dyn fmt::Display) {
+        if let Some(line) = &mut self.line {
+            line.ruled(rule);
+        }
     }
 
     /// Whom the request asks for.
@@ -153,6 +219,13 @@ impl Record {
         }
     }
 
+    /// The request goes to this upstream, outside of any tunnel.
+    pub fn forwarded(&mut self, target: &str) {
+        if let Some(line) = &mut self.line {
+            line.forwarded(target);
+        }
+    }
+
     /// The exchange came through this tunnel.
     pub fn through(&mut self, tunnel: TunnelFacts<'_>) {
         if let Some(line) = &mut self.line {
@@ -161,17 +234,18 @@ impl Record {
     }
 
     /// The request is tried on one more tunnel.
-    pub(super) fn attempt(&mut self, opener: &impl Opener) {
+    pub(crate) fn attempt(&mut self, opener: &impl Opener) {
         self.counted.attempt();
         if let Some(line) = &mut self.line {
             line.through(opener.id(), opener.place(), opener.transport());
+            line.through_sibling(opener.sibling());
             line.count_attempt();
         }
     }
 
     /// The body of the request, counted.
     pub fn upload<B: Body>(&mut self, body: B) -> Upload<B> {
-        let upload = Upload::new(body, self.counted.metrics());
+        let upload = Upload::new(body, self.counted.metrics(), self.meter());
         self.uploads = upload.progress();
         upload
     }
@@ -202,6 +276,18 @@ impl Record {
         self.counted.metrics().body_bytes(Direction::Response, bytes);
         if let Some(line) = &mut self.line {
             line.response_bytes(bytes);
+        }
+    }
+
+    /// What counts the bytes of both directions while they pass.
+    pub(crate) fn bytes(&self) -> ExchangeMetrics {
+        self.counted.metrics().clone()
+    }
+
+    /// So many bytes of datagrams have passed in all, which were counted while they did.
+    pub(crate) fn passed(&mut self, request: u64, response: u64) {
+        if let Some(line) = &mut self.line {
+            line.datagram_bytes(request, response);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The request's body on its way into a tunnel: what a retry needs to know of it, whose turn it is, how much passed.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,7 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::ending::Ending;
+use super::held::{Held, length, with_held};
 use crate::message::violation::Violation;
+use crate::shares::Meter;
 use crate::telemetry::{Direction, ExchangeMetrics};
 
 /// A request's body. Without a body there is nothing to lose, and a second one is as good as the first.
@@ -24,6 +26,7 @@ enum Kind<B> {
     Streaming {
         body: B,
         progress: Arc<Progress>,
+        held: Held,
     },
     /// Nobody asks how it is getting on.
     Counted {
@@ -37,15 +40,16 @@ impl<B> Upload<B> {
     pub(super) const fn empty() -> Self {
         Self(Kind::Empty)
     }
-    /// Wraps a body whose bytes are counted into `metrics`.
-    pub(super) fn new(body: B, metrics: &ExchangeMetrics) -> Self
+    /// Wraps a body whose bytes are counted into `metrics`, and charged where there is a meter.
+    pub(super) fn new(body: B, metrics: &ExchangeMetrics, meter: Option<Meter>) -> Self
     where
         B: Body,
     {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self(Kind::Streaming { body, progress: Arc::new(Progress::new(metrics.clone())) })
+        let progress = Arc::new(Progress::new(metrics.clone(), meter));
+        Self(Kind::Streaming { body, progress, held: Held::default() })
     }
 
     /// Wraps a body whose bytes are counted, and no more than that.
@@ -69,7 +73,7 @@ impl<B> Upload<B> {
 
     /// Lets the body know where it can say what is wrong with it, see [`Progress::break_rule`].
     pub(crate) fn introduce(&mut self, introduce: impl FnOnce(&mut B, &Arc<Progress>)) {
-        if let Kind::Streaming { body, progress } = &mut self.0 {
+        if let Kind::Streaming { body, progress, .. } = &mut self.0 {
             introduce(body, progress);
         }
     }
@@ -94,6 +98,10 @@ pub(crate) struct Progress {
     broken: OnceLock<Violation>,
     /// Where the exchange is not over before the upload is.
     ending: OnceLock<Ending>,
+    /// Who is charged for it.
+    meter: Option<Meter>,
+    /// A piece waits for its rate or its turn: neither the sender nor the other end is waited for.
+    is_held: AtomicBool,
 }
 
 /// The sender has yet to deliver.
@@ -109,7 +117,7 @@ pub(super) struct Waited {
 }
 
 impl Progress {
-    fn new(metrics: ExchangeMetrics) -> Self {
+    fn new(metrics: ExchangeMetrics, meter: Option<Meter>) -> Self {
         Self {
             start: Instant::now(),
             turn: AtomicU64::new(0),
@@ -118,6 +126,24 @@ impl Progress {
             metrics,
             broken: OnceLock::new(),
             ending: OnceLock::new(),
+            meter,
+            is_held: AtomicBool::new(false),
+        }
+    }
+
+    /// Who is charged for it, if anybody is.
+    pub(super) fn meter(&self) -> Option<&Meter> {
+        self.meter.as_ref()
+    }
+
+    /// Whether a piece waits for its rate or its turn.
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
+    }
+
+    fn hold(&self, is_held: bool) {
+        if self.is_held() != is_held {
+            self.is_held.store(is_held, Ordering::Relaxed);
         }
     }
 
@@ -132,10 +158,10 @@ impl Progress {
     }
 
     /// For how long it has been the turn of the other side: to take more, or, once all is sent, to answer. Zero while
-    /// the sender has yet to deliver.
+    /// the sender has yet to deliver, and while a piece waits for its rate.
     pub(super) fn waiting_for_answer(&self) -> Duration {
         let turn = self.turn.load(Ordering::Relaxed);
-        if turn & WAITS == 0 { self.since(turn) } else { Duration::ZERO }
+        if turn & WAITS == 0 && !self.is_held() { self.since(turn) } else { Duration::ZERO }
     }
 
     /// How long it was the sender's turn.
@@ -198,6 +224,8 @@ impl Progress {
 impl<B> Drop for Upload<B> {
     fn drop(&mut self) {
         if let Kind::Streaming { progress, .. } = &self.0 {
+            // What was held is not waited for any more.
+            progress.hold(false);
             progress.over(false);
         }
     }
@@ -210,15 +238,23 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match &mut self.get_mut().0 {
             Kind::Empty => Poll::Ready(None),
-            Kind::Streaming { body, progress } => {
+            Kind::Streaming { body, progress, held } => {
+                if held.is_some() {
+                    return pass(held.poll(cx), progress);
+                }
                 let frame = Pin::new(body).poll_frame(cx);
                 progress.note(frame.is_ready());
-                match &frame {
-                    Poll::Ready(Some(Ok(frame))) => progress.count(length(frame)),
-                    Poll::Ready(None) => progress.over(true),
-                    _ => {}
+                match frame {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        let wait = progress.meter.as_ref().and_then(|meter| meter.charge(length(&frame)));
+                        pass(held.hold(frame, wait, cx), progress)
+                    }
+                    Poll::Ready(None) => {
+                        progress.over(true);
+                        Poll::Ready(None)
+                    }
+                    other => other,
                 }
-                frame
             }
             Kind::Counted { body, metrics } => {
                 let frame = Pin::new(body).poll_frame(cx);
@@ -233,19 +269,67 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Empty => true,
-            Kind::Streaming { body, .. } | Kind::Counted { body, .. } => body.is_end_stream(),
+            Kind::Streaming { body, held, .. } => !held.is_some() && body.is_end_stream(),
+            Kind::Counted { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Streaming { body, .. } | Kind::Counted { body, .. } => body.size_hint(),
+            Kind::Streaming { body, held, .. } => with_held(body.size_hint(), held),
+            Kind::Counted { body, .. } => body.size_hint(),
         }
     }
 }
 
-/// Bytes of the body that a frame carries.
-fn length(frame: &Frame<Bytes>) -> u64 {
-    frame.data_ref().map_or(0, |data| data.len() as u64)
+/// Passes on what may move.
+fn pass<E>(piece: Poll<Frame<Bytes>>, progress: &Progress) -> Poll<Option<Result<Frame<Bytes>, E>>> {
+    progress.hold(piece.is_pending());
+    piece.map(|frame| {
+        progress.count(length(&frame));
+        Some(Ok(frame))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::BodyExt;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::id::TenantId;
+    use crate::shares::{Rate, Share, ShareSettings, Shares, Stake, What};
+    use crate::telemetry::{Metrics, Side};
+
+    /// Without end.
+    struct Pieces;
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[7; 1_000])))))
+        }
+    }
+
+    // Regression: nobody's turn, for ever, where a tunnel gave up what waited for its rate.
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_was_given_up_waits_for_no_rate() {
+        let shares = Shares::new();
+        let per_tenant = Share { bytes: Some(Rate::new(1)), ..Share::default() };
+        shares.update(ShareSettings { per_tenant, ..ShareSettings::default() });
+        let stake = Stake::of_tenant(shares.tenant(&TenantId::default()), What::Exchange).unwrap();
+        let mut upload = Upload::new(Pieces, &Metrics::new().exchanges(Side::Egress, &[]), Some(stake.meter()));
+        let progress = upload.progress().unwrap();
+        assert!(upload.frame().await.is_some());
+        assert!(timeout(Duration::from_secs(9), upload.frame()).await.is_err());
+        assert!(progress.is_held() && progress.waiting_for_answer().is_zero());
+        drop(upload);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!progress.is_held() && !progress.waiting_for_answer().is_zero(), "the other end is to answer");
+    }
 }

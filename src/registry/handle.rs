@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::id::ServiceName;
+
 /// A cheap handle of one tunnel.
 ///
-/// The three questions are asked on the path of every request: each should be a few atomic loads, never a lock.
+/// The questions are asked on the path of every request: each should be a few atomic loads, never a lock.
 pub trait Handle: Clone + Send + Sync + 'static {
     /// Whether it should get requests.
     fn health(&self) -> Health;
@@ -12,6 +14,11 @@ pub trait Handle: Clone + Send + Sync + 'static {
     fn in_flight(&self) -> u32;
     /// Its current estimate of the round trip.
     fn rtt(&self) -> Duration;
+    /// Whether its initiator says that this service is down; `None`: all that a request which names none could mean.
+    fn is_down(&self, service: Option<&ServiceName>) -> bool {
+        let _ = service;
+        false
+    }
     /// Asks for a sign of life, because there is a reason to doubt that one would come. Not on the path of a request.
     fn doubt(&self) {}
 }

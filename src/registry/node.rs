@@ -124,6 +124,17 @@ impl<H: Handle> NodeState<H> {
         (self.with_tunnels(kept), gone.pop())
     }
 
+    /// The node whose tunnel has another proof. Its key is the node's from now on, unless it is leaving. spec: CT-55
+    pub(super) fn renewed(&self, id: TunnelId, proof: &Arc<Proof>) -> Self {
+        let is_it = |tunnel: &&Member<H>| tunnel.id == id && !tunnel.leaving;
+        let key = if self.tunnels.iter().any(|tunnel| is_it(&tunnel)) { proof.key() } else { self.key };
+        let renew = |tunnel: &Member<H>| match tunnel.id == id {
+            true => Member { proof: Arc::clone(proof), ..tunnel.clone() },
+            false => tunnel.clone(),
+        };
+        Self { key, ..self.with_tunnels(self.tunnels.iter().map(renew).collect()) }
+    }
+
     /// The node with this tunnel leaving.
     pub(super) fn leaving(&self, id: TunnelId) -> Self {
         let mark = |tunnel: &Member<H>| Member { leaving: tunnel.leaving || tunnel.id == id, ..tunnel.clone() };

@@ -7,7 +7,7 @@ use super::departed::is_recent;
 use super::names::Held;
 use super::node::{Member, Node, NodeState};
 use super::{Handle, Health, RTT_FLOOR, Registry};
-use crate::id::{HostId, TenantId, TunnelId};
+use crate::id::{HostId, ServiceName, TenantId, TunnelId};
 
 /// How the requests of a cluster are spread over its nodes. Within a node the best tunnel is taken, see
 /// [`Registry::pick`]. A node without a healthy tunnel is passed over as long as another has one.
@@ -31,6 +31,27 @@ pub struct Choice {
     /// A fresh random number, or for [`Balance::Hash`] the hash of what should stick; [`Balance::RoundRobin`] ignores
     /// it.
     pub entropy: u64,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// In whose world.
+    pub tenant: &'a TenantId,
+    /// Which node or cluster.
+    pub host_id: &'a HostId,
+    /// Which service there; `None`: the initiator decides.
+    pub service: Option<&'a ServiceName>,
+    /// Which of a cluster's nodes.
+    pub choice: Choice,
+}
+
+/// What a tunnel is wanted for.
+#[derive(Clone, Copy)]
+struct For<'a> {
+    /// `None`: whatever is down does not matter.
+    service: Option<Option<&'a ServiceName>>,
+    avoid: &'a [TunnelId],
 }
 
 /// Why there is no tunnel for a host id.
@@ -67,10 +88,22 @@ impl<H: Handle> Registry<H> {
         avoid: &[TunnelId],
         now: Instant,
     ) -> Result<H, NoTunnel> {
+        let wanted = Wanted { tenant, host_id, service: None, choice };
+        self.pick_from(wanted, For { service: None, avoid }, now)
+    }
+
+    /// As [`Registry::pick`], for a service: a node of a cluster where that is down is taken only where there is no other.
+    /// spec: CT-61
+    pub fn pick_for(&self, wanted: Wanted<'_>, avoid: &[TunnelId], now: Instant) -> Result<H, NoTunnel> {
+        self.pick_from(wanted, For { service: Some(wanted.service), avoid }, now)
+    }
+
+    fn pick_from(&self, wanted: Wanted<'_>, what: For<'_>, now: Instant) -> Result<H, NoTunnel> {
+        let Wanted { tenant, host_id, choice, .. } = wanted;
         let hash = self.names.hash(tenant, host_id);
         match self.names.shard(hash).find(hash, tenant, host_id) {
-            Some(Held::Node(node)) => pick_of_node(node, avoid),
-            Some(Held::Cluster(cluster)) => pick_of_cluster(cluster, choice, avoid),
+            Some(Held::Node(node)) => pick_of_node(node, what),
+            Some(Held::Cluster(cluster)) => pick_of_cluster(cluster, choice, what),
             Some(Held::Left(at)) if is_recent(*at, now) => Err(NoTunnel::Reconnecting),
             Some(Held::Left(_)) | None => Err(NoTunnel::Unknown),
         }
@@ -83,29 +116,42 @@ pub fn affinity(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// How good a tunnel is whatever it carries; less is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Grade {
+    /// What goes into it may never be answered, by anybody.
+    is_suspect: bool,
+    /// The service that is wanted is down there.
+    is_down: bool,
+    health: Health,
+}
+
 /// A tunnel and how good it is; less is better.
 struct Candidate<'a, H> {
-    rank: (Health, u64),
+    rank: (Grade, u64),
     handle: &'a H,
 }
 
 impl<H: Handle> Candidate<'_, H> {
-    fn is_healthy(&self) -> bool {
-        self.rank.0 == Health::Healthy
+    fn is_good(&self) -> bool {
+        let Grade { is_down, health, .. } = self.rank.0;
+        health == Health::Healthy && !is_down
     }
 }
 
 /// The best tunnel of a node. The freshest come first, and of equals the first is taken.
-fn best<'a, H: Handle>(state: &'a NodeState<H>, avoid: &[TunnelId]) -> Option<Candidate<'a, H>> {
-    let usable = state.tunnels.iter().rev().filter(|tunnel| !tunnel.leaving && !avoid.contains(&tunnel.id));
-    usable.filter_map(candidate).min_by_key(|candidate| candidate.rank)
+fn best<'a, H: Handle>(state: &'a NodeState<H>, what: For<'_>) -> Option<Candidate<'a, H>> {
+    let usable = state.tunnels.iter().rev().filter(|tunnel| !tunnel.leaving && !what.avoid.contains(&tunnel.id));
+    usable.filter_map(|tunnel| candidate(tunnel, what)).min_by_key(|candidate| candidate.rank)
 }
 
-fn candidate<H: Handle>(tunnel: &Member<H>) -> Option<Candidate<'_, H>> {
+fn candidate<'a, H: Handle>(tunnel: &'a Member<H>, what: For<'_>) -> Option<Candidate<'a, H>> {
     let handle = &tunnel.handle;
     let health = handle.health();
     let rtt = u64::try_from(handle.rtt().max(RTT_FLOOR).as_nanos()).unwrap_or(u64::MAX);
-    let rank = (health, rtt.saturating_mul(u64::from(handle.in_flight()) + 1));
+    let is_down = what.service.is_some_and(|service| handle.is_down(service));
+    let grade = Grade { is_suspect: health >= Health::Suspect, is_down, health };
+    let rank = (grade, rtt.saturating_mul(u64::from(handle.in_flight()) + 1));
     (health < Health::Opening).then_some(Candidate { rank, handle })
 }
 
@@ -129,34 +175,34 @@ fn none_because(any_opens: bool, any_avoided: bool) -> NoTunnel {
     }
 }
 
-fn pick_of_node<H: Handle>(node: &Node<H>, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
-    match best(&node.state(), avoid) {
+fn pick_of_node<H: Handle>(node: &Node<H>, what: For<'_>) -> Result<H, NoTunnel> {
+    match best(&node.state(), what) {
         Some(candidate) => Ok(candidate.handle.clone()),
-        None => Err(none_because(has_opening(node, avoid), has_avoided(node, avoid))),
+        None => Err(none_because(has_opening(node, what.avoid), has_avoided(node, what.avoid))),
     }
 }
 
-fn pick_of_cluster<H: Handle>(cluster: &Cluster<H>, choice: Choice, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
+fn pick_of_cluster<H: Handle>(cluster: &Cluster<H>, choice: Choice, what: For<'_>) -> Result<H, NoTunnel> {
     let members = cluster.members();
     let picked = match choice.balance {
-        Balance::TwoChoices => two_choices(&members, choice.entropy, avoid),
-        Balance::RoundRobin => first_from(&members, cluster.turn(), avoid),
-        Balance::Hash => preferred(&members, choice.entropy, avoid),
+        Balance::TwoChoices => two_choices(&members, choice.entropy, what),
+        Balance::RoundRobin => first_from(&members, cluster.turn(), what),
+        Balance::Hash => preferred(&members, choice.entropy, what),
     };
     picked.ok_or_else(|| {
-        let any_opens = members.seats().any(|seat| has_opening(&seat.node, avoid));
-        none_because(any_opens, members.seats().any(|seat| has_avoided(&seat.node, avoid)))
+        let any_opens = members.seats().any(|seat| has_opening(&seat.node, what.avoid));
+        none_because(any_opens, members.seats().any(|seat| has_avoided(&seat.node, what.avoid)))
     })
 }
 
-/// The better of two random nodes; if neither is healthy, whoever is, looked for from the first of them.
-fn two_choices<H: Handle>(members: &Members<H>, entropy: u64, avoid: &[TunnelId]) -> Option<H> {
+/// The better of two random nodes; if neither is good, whoever is, looked for from the first of them.
+fn two_choices<H: Handle>(members: &Members<H>, entropy: u64, what: For<'_>) -> Option<H> {
     let [one, other] = two_seats(members.len(), entropy)?;
     let (one_state, other_state) = (members.node(one).state(), members.node(other).state());
-    let candidates = [best(&one_state, avoid), best(&other_state, avoid)];
+    let candidates = [best(&one_state, what), best(&other_state, what)];
     match candidates.into_iter().flatten().min_by_key(|candidate| candidate.rank) {
-        Some(candidate) if candidate.is_healthy() => Some(candidate.handle.clone()),
-        _ => first_from(members, one, avoid),
+        Some(candidate) if candidate.is_good() => Some(candidate.handle.clone()),
+        _ => first_from(members, one, what),
     }
 }
 
@@ -174,18 +220,16 @@ fn two_seats(seats: usize, entropy: u64) -> Option<[usize; 2]> {
     }
 }
 
-/// The first healthy node from this seat on, else the first of those that are best.
-fn first_from<H: Handle>(members: &Members<H>, start: usize, avoid: &[TunnelId]) -> Option<H> {
+/// The first good node from this seat on, else the first of those that are best.
+fn first_from<H: Handle>(members: &Members<H>, start: usize, what: For<'_>) -> Option<H> {
     let seats = members.len();
-    let mut fallback: Option<(Health, H)> = None;
+    let mut fallback: Option<(Grade, H)> = None;
     for offset in 0..seats {
         let state = members.node((start % seats + offset) % seats).state();
-        match best(&state, avoid) {
-            Some(candidate) if candidate.is_healthy() => return Some(candidate.handle.clone()),
-            Some(Candidate { rank: (health, _), handle })
-                if fallback.as_ref().is_none_or(|(best, _)| health < *best) =>
-            {
-                fallback = Some((health, handle.clone()));
+        match best(&state, what) {
+            Some(candidate) if candidate.is_good() => return Some(candidate.handle.clone()),
+            Some(Candidate { rank: (grade, _), handle }) if fallback.as_ref().is_none_or(|(best, _)| grade < *best) => {
+                fallback = Some((grade, handle.clone()));
             }
             _ => {}
         }
@@ -193,29 +237,29 @@ fn first_from<H: Handle>(members: &Members<H>, start: usize, avoid: &[TunnelId])
     fallback.map(|(_, handle)| handle)
 }
 
-/// The healthy node with the highest score for `key`, else of those that are best the one. A node is looked at only when its score
+/// The good node with the highest score for `key`, else of those that are best the one. A node is looked at only when its score
 /// beats the best so far, which after the first few is rare.
-fn preferred<H: Handle>(members: &Members<H>, key: u64, avoid: &[TunnelId]) -> Option<H> {
-    let mut healthy = None;
-    let mut fallback: Option<(Health, u64, H)> = None;
+fn preferred<H: Handle>(members: &Members<H>, key: u64, what: For<'_>) -> Option<H> {
+    let mut good = None;
+    let mut fallback: Option<(Grade, u64, H)> = None;
     for seat in members.seats() {
         let score = mix(key ^ seat.affinity);
         let beats = |best: &Option<(u64, H)>| best.as_ref().is_none_or(|(best, _)| score > *best);
-        if !beats(&healthy) {
+        if !beats(&good) {
             continue;
         }
         let state = seat.node.state();
-        match best(&state, avoid) {
-            Some(candidate) if candidate.is_healthy() => healthy = Some((score, candidate.handle.clone())),
-            Some(Candidate { rank: (health, _), handle })
-                if fallback.as_ref().is_none_or(|(best, high, _)| (health, *high) < (*best, score)) =>
+        match best(&state, what) {
+            Some(candidate) if candidate.is_good() => good = Some((score, candidate.handle.clone())),
+            Some(Candidate { rank: (grade, _), handle })
+                if fallback.as_ref().is_none_or(|(best, high, _)| (grade, *high) < (*best, score)) =>
             {
-                fallback = Some((health, score, handle.clone()));
+                fallback = Some((grade, score, handle.clone()));
             }
             _ => {}
         }
     }
-    healthy.map(|(_, handle)| handle).or_else(|| fallback.map(|(_, _, handle)| handle))
+    good.map(|(_, handle)| handle).or_else(|| fallback.map(|(_, _, handle)| handle))
 }
 
 /// The finalizer of SplitMix64: every bit of the input moves every bit of the output.

@@ -30,6 +30,12 @@ impl<H: Handle> Registry<H> {
         self.names.shards().flat_map(|shard| tunnels(&shard))
     }
 
+    /// The tunnels of one node. Takes no lock.
+    pub fn tunnels_of(&self, claim: &Claim) -> Vec<TunnelId> {
+        let node = self.node(&claim.tenant, &claim.node);
+        node.map_or_else(Vec::new, |node| node.state().tunnels.iter().map(|member| member.id).collect())
+    }
+
     /// How many tunnels count against the quotas of this claim.
     pub fn counts(&self, claim: &Claim) -> Counts {
         let ledger = self.ledger();

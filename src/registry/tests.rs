@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use proptest::collection::vec;
@@ -8,7 +8,7 @@ use proptest::prelude::{ProptestConfig, any, proptest};
 use super::*;
 // The model names the crate as a stranger would, so that the fuzz package can run it too.
 use crate as adit;
-use crate::id::{Claim, HostId, InstanceId, Issued, PeerIdentity, Place, SpkiPin, TenantId, TunnelId};
+use crate::id::{Claim, HostId, InstanceId, Issued, PeerIdentity, Place, ServiceName, SpkiPin, TenantId, TunnelId};
 use crate::policy::{Admitted, Quotas, RuleSettings, Rules, authorize};
 
 mod conflict;
@@ -28,6 +28,7 @@ struct State {
     health: AtomicU32,
     in_flight: AtomicU32,
     rtt_micros: AtomicU64,
+    is_down: AtomicBool,
 }
 
 impl Fake {
@@ -47,6 +48,11 @@ impl Fake {
 
     fn turn(&self, health: Health) {
         self.0.health.store(health as u32, Ordering::Relaxed);
+    }
+
+    /// Its only service is down, or not.
+    fn down(&self, is_down: bool) {
+        self.0.is_down.store(is_down, Ordering::Relaxed);
     }
 
     fn handles(&self) -> usize {
@@ -75,6 +81,9 @@ impl Handle for Fake {
     }
     fn rtt(&self) -> Duration {
         Duration::from_micros(self.0.rtt_micros.load(Ordering::Relaxed))
+    }
+    fn is_down(&self, _: Option<&ServiceName>) -> bool {
+        self.0.is_down.load(Ordering::Relaxed)
     }
 }
 

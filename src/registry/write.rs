@@ -11,7 +11,7 @@ use super::names::Held;
 use super::node::{Member, Node, NodeState};
 use super::pick::affinity;
 use super::{Handle, Registry};
-use crate::id::{Claim, ClusterId, HostId, NodeId, TenantId, TunnelId};
+use crate::id::{Claim, ClusterId, HostId, NodeId, Place, TenantId, TunnelId};
 use crate::policy::{Admitted, Counts, Proof};
 
 /// A tunnel was registered.
@@ -61,7 +61,35 @@ impl<H: Handle> Registry<H> {
             Some(node) => self.update(&claim, &node, state),
             None => self.create(&claim, state),
         }
+        self.changed();
         Ok(Inserted { superseded: superseded.into_iter().map(|tunnel| tunnel.handle).collect() })
+    }
+
+    /// What a registered tunnel showed, and where it is.
+    pub fn proof(&self, id: TunnelId) -> Option<(Place, Arc<Proof>)> {
+        let ledger = self.ledger();
+        let (tenant, node) = ledger.owner(id)?;
+        let node = self.node(tenant, node)?;
+        let state = node.state();
+        let member = state.tunnels.iter().find(|member| member.id == id)?;
+        Some((member.place.clone(), Arc::clone(&member.proof)))
+    }
+
+    /// A registered tunnel has shown another credential: what it was admitted with now takes the place of what it showed before.
+    /// False when there is none with this id. spec: CT-55
+    ///
+    /// # Errors
+    /// [`InsertError::Outdated`], and nothing has changed.
+    pub fn renew(&self, admitted: &Admitted, id: TunnelId) -> Result<bool, InsertError> {
+        let ledger = self.ledger();
+        if admitted.generation() < ledger.generation {
+            return Err(InsertError::Outdated);
+        }
+        let Some(node) = ledger.owner(id).and_then(|(tenant, node)| self.node(tenant, node)) else { return Ok(false) };
+        let state = node.state().renewed(id, admitted.proof());
+        node.store(state);
+        self.changed();
+        Ok(true)
     }
 
     /// From now on refuses what was admitted under rules of an earlier generation. Whatever was registered before this
@@ -77,6 +105,7 @@ impl<H: Handle> Registry<H> {
         let Some(node) = ledger.owner(id).and_then(|(tenant, node)| self.node(tenant, node)) else { return false };
         let state = node.state().leaving(id);
         node.store(state);
+        self.changed();
         true
     }
 
@@ -97,6 +126,7 @@ impl<H: Handle> Registry<H> {
         }
         node.store(state);
         self.forget_departed(&mut ledger, now);
+        self.changed();
         gone.map(|tunnel| tunnel.handle)
     }
 

@@ -11,18 +11,25 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
 
-use crate::id::{PeerIdentity, Place, TunnelId};
+use crate::fleet::View;
+use crate::id::{PeerIdentity, Place, SpkiPin, TunnelId};
 use crate::policy::{Admitted, Rules, authorize};
 use crate::protocol::code::RefusalCode;
 use crate::protocol::handshake::{Refusal, Token};
 use crate::registry::{Conflict, Handle, InsertError, Inserted, LiveTunnel};
 use crate::responder::terms::Terms;
 use crate::routing::Directory;
+use crate::tls::{InitiatorJudge, TlsError};
 
 /// How long who was refused by a draining responder should stay away, or as long as its tunnels were asked to.
 const DRAINING_RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// How long who has another key than a live node elsewhere should stay away: about as long as a dead one is known there.
+const FLEET_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// One returns in so much time: a responder does about twice as many handshakes with two cores.
 const RECONNECT_PACE: Duration = Duration::from_micros(500);
@@ -34,10 +41,22 @@ const MAX_RECONNECT_SPREAD: Duration = Duration::from_secs(4);
 pub(super) struct Admission<H> {
     directory: Arc<Directory<H>>,
     terms: ArcSwap<Terms>,
+    /// Tells who is inside when other initiators are trusted. spec: SE-42
+    trust: watch::Sender<u64>,
     /// Held by whoever swaps, from reading the old terms to the end of those who no longer fit.
     swapping: Mutex<()>,
     /// While it drains: how long who is refused should stay away.
     draining: OnceLock<Duration>,
+    /// What the other responders of its fleet have, if it is in one.
+    fleet: ArcSwapOption<View>,
+}
+
+/// A credential that a live tunnel shows; the key of the chain is proven.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// Its owner's certificate first.
+    pub(super) chain: Option<Vec<CertificateDer<'static>>>,
+    pub(super) token: Option<Token>,
 }
 
 /// The right to swap the terms, one at a time.
@@ -62,7 +81,15 @@ impl<H> From<Refusal> for NotEntered<H> {
 
 impl<H: Handle> Admission<H> {
     pub(super) fn new(directory: Arc<Directory<H>>, terms: Terms) -> Self {
-        Self { directory, terms: ArcSwap::from_pointee(terms), swapping: Mutex::default(), draining: OnceLock::new() }
+        directory.shares().update(terms.shares.clone());
+        Self {
+            directory,
+            terms: ArcSwap::from_pointee(terms),
+            trust: watch::Sender::new(0),
+            swapping: Mutex::default(),
+            draining: OnceLock::new(),
+            fleet: ArcSwapOption::empty(),
+        }
     }
 
     pub(super) fn directory(&self) -> &Arc<Directory<H>> {
@@ -72,6 +99,12 @@ impl<H: Handle> Admission<H> {
     /// The terms as they are now.
     pub(super) fn terms(&self) -> Arc<Terms> {
         self.terms.load_full()
+    }
+
+    /// Tells from now on when other initiators are trusted. Who asks before its handshake misses no change: one that comes
+    /// before it is registered refuses it, and one that comes later is told here.
+    pub(super) fn trust(&self) -> watch::Receiver<u64> {
+        self.trust.subscribe()
     }
 
     /// Decides about a claim that was heard over a connection of this generation.
@@ -97,6 +130,7 @@ impl<H: Handle> Admission<H> {
         handle: H,
     ) -> Result<Inserted<H>, NotEntered<H>> {
         let (place, proof) = (admitted.place().clone(), Arc::clone(admitted.proof()));
+        self.check_fleet(&place, proof.key())?;
         let inserted = loop {
             match self.directory.insert(admitted, id, handle.clone()) {
                 Ok(inserted) => break inserted,
@@ -121,11 +155,19 @@ impl<H: Handle> Admission<H> {
         Ok(inserted)
     }
 
-    /// A registered tunnel shows a fresh token. One that is gone already needs none.
-    pub(super) fn reauthorize(&self, id: TunnelId, token: Token) -> Result<(), Refusal> {
-        match self.directory.registry().snapshot().find(|live| live.id == id) {
-            Some(live) => live.proof.renew(token, live.place, &self.terms.load().rules),
-            None => Ok(()),
+    /// A registered tunnel shows another credential. If it is admitted with that, it counts from now on in the place of the
+    /// former one, under the terms in the answer; else nothing has changed. One that is gone already needs none. spec: CT-55
+    pub(super) fn renew(&self, id: TunnelId, shown: &Shown) -> Result<Arc<Terms>, Refusal> {
+        let registry = self.directory.registry();
+        loop {
+            let terms = self.terms();
+            let Some((place, proof)) = registry.proof(id) else { return Ok(terms) };
+            let identity = shown.chain.as_deref().map(|chain| terms.identify(chain)).transpose()?;
+            let admitted = proof.authorize_with((identity.as_ref(), shown.token.as_ref()), place, &terms.rules)?;
+            // If the terms changed meanwhile, it is judged by those that hold now.
+            if registry.renew(&admitted, id).is_ok() {
+                return Ok(terms);
+            }
         }
     }
 
@@ -135,6 +177,18 @@ impl<H: Handle> Admission<H> {
             true => Ok(()),
             false => Err(unavailable("the responder's TLS settings changed during this handshake", None)),
         }
+    }
+
+    /// From now on refuses what does not fit to what the siblings have; nothing of that without a view.
+    pub(super) fn join(&self, fleet: Option<Arc<View>>) {
+        self.fleet.store(fleet);
+    }
+
+    /// spec: FL-16
+    fn check_fleet(&self, place: &Place, key: Option<SpkiPin>) -> Result<(), Refusal> {
+        let Some(taken) = self.fleet.load().as_ref().and_then(|view| view.taken(place, key)) else { return Ok(()) };
+        let retry_after = Some(FLEET_RETRY_AFTER);
+        Err(Refusal { code: RefusalCode::Conflict, reason: taken.to_string(), retry_after })
     }
 
     fn check_drain(&self) -> Result<(), Refusal> {
@@ -162,22 +216,33 @@ impl<H: Handle> Admission<H> {
 
 impl<H: Handle> Swap<'_, H> {
     /// The terms that hold, changed, under the next generation.
-    pub(super) fn changed(&self, change: impl FnOnce(&mut Terms)) -> Terms {
+    ///
+    /// # Errors
+    /// [`TlsError`] if what is trusted cannot be used.
+    pub(super) fn changed(&self, change: impl FnOnce(&mut Terms)) -> Result<Terms, TlsError> {
         let before = self.admission.terms.load();
         let generation = before.rules.generation() + 1;
         let mut terms = Terms::clone(&before);
         change(&mut terms);
         terms.rules = terms.rules.with_generation(generation);
         terms.tls_since = if Arc::ptr_eq(&before.tls, &terms.tls) { before.tls_since } else { generation };
-        terms
+        if before.tls.initiators != terms.tls.initiators {
+            terms.judge = InitiatorJudge::new(&terms.tls.initiators)?;
+            terms.trust_since = generation;
+        }
+        Ok(terms)
     }
 
     /// Puts other terms in force and returns the live tunnels that they do not admit, to be ended by the caller.
     pub(super) fn put(self, terms: Terms) -> Vec<LiveTunnel<H>> {
-        let Admission { directory, terms: current, .. } = self.admission;
+        let Admission { directory, terms: current, trust, .. } = self.admission;
         let (generation, terms) = (terms.rules.generation(), Arc::new(terms));
         current.store(Arc::clone(&terms));
+        directory.shares().update(terms.shares.clone());
         directory.registry().require_generation(generation);
+        if terms.trust_since == generation {
+            trust.send_replace(generation);
+        }
         let admits = |live: &LiveTunnel<H>, rules: &Rules| live.proof.authorize(live.place.clone(), rules).is_ok();
         directory.registry().snapshot().filter(|live| !admits(live, &terms.rules)).collect()
     }

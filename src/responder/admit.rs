@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use tokio::sync::watch;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::policy::Admitted;
@@ -12,8 +13,9 @@ use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{Refusal, Welcome};
 use crate::responder::admission::NotEntered;
-use crate::responder::lifetime;
+use crate::responder::renewal::renew;
 use crate::responder::shared::Shared;
+use crate::responder::standing::{Fall, Standing};
 use crate::responder::terms::Terms;
 use crate::telemetry::HandshakeFailure;
 use crate::tls;
@@ -25,7 +27,8 @@ use crate::transport::{
 /// Runs one connection to its end.
 pub(super) async fn admit(shared: Arc<Shared>, incoming: Incoming) {
     let (remote, transport) = (incoming.remote(), incoming.transport());
-    let begun = Begun { generation: incoming.generation(), terms: shared.admission.terms() };
+    let trust = shared.admission.trust();
+    let begun = Begun { generation: incoming.generation(), terms: shared.admission.terms(), trust };
     let pending = match incoming.handshake().await {
         Ok(pending) => pending,
         Err(error) => return turned_away(&shared, remote, transport, &error),
@@ -41,13 +44,15 @@ struct Begun {
     /// Of what it was accepted with.
     generation: u64,
     terms: Arc<Terms>,
+    /// Tells of other trust than that of `terms`.
+    trust: watch::Receiver<u64>,
 }
 
 async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
     let remote = pending.claimant.remote;
     let slot = pending.claimant.hello.place.slot;
     let is_envoy = pending.transport() == TransportKind::Envoy;
-    let ends_at = lifetime::ends_at(&begun.terms, &pending.claimant.certificates);
+    let standing = Standing::new(pending.claimant.certificates.clone(), &begun.terms, begun.trust.clone());
     match register(&shared, pending, begun) {
         Ok((prepared, welcome)) => {
             let tunnel = prepared.tunnel().clone();
@@ -55,11 +60,12 @@ async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
             info!(%remote, slot, tunnel = %tunnel.id(), gone_for = gone_for.as_ref().map(tracing::field::debug), "tunnel up");
             let record = shared.metrics.opened(tunnel.transport().label());
             tunnel.count_streams(shared.metrics.streams());
+            tunnel.share(Arc::clone(shared.admission.directory().shares()));
             if is_envoy {
                 shared.metrics.envoy_handshake(Counter::Accepted);
             }
             let driver = prepared.welcome(welcome);
-            let reason = attend(&shared, &tunnel, ends_at, driver).await;
+            let reason = attend(&shared, &tunnel, standing, driver).await;
             let registry = shared.admission.directory().registry();
             registry.remove(tunnel.id(), Instant::now());
             record.closed(reason.code);
@@ -179,21 +185,33 @@ fn welcome(terms: &Terms, tunnel: &Tunnel, observed: String) -> Welcome {
         limits: limits.into(),
         keepalive: timing.keepalive_interval,
         idle: timing.idle_timeout,
+        reauth: Some(tls::signature_schemes()),
     }
 }
 
+/// Drains a tunnel that was admitted and would not be now. Nobody waits for its end: what runs has its time.
+fn let_go(shared: &Shared, tunnel: &Tunnel, fall: &Fall) {
+    match fall {
+        Fall::Ended => {
+            warn!(tunnel = %tunnel.id(), "the certificate that admitted this tunnel has ended: draining it");
+        }
+        Fall::NotAccepted(reason) => {
+            shared.metrics.refused(RefusalCode::Forbidden);
+            warn!(tunnel = %tunnel.id(), reason, "the certificate that admitted this tunnel is not accepted any more: draining it");
+        }
+    }
+    tunnel.retire(shared.admission.terms().tunnel.drain_timeout);
+}
+
 /// Drives the tunnel to its end, and says why it ended. Meanwhile it is taken out of the choice as soon as it drains, drained
-/// when what admitted it has ended (spec: SE-40), and closed when a fresh token does not admit it any more (spec: CT-32);
-/// requests that wait for it are woken when it opens, is suspect or lives again. Dropped, it leaves the tunnel undriven.
+/// when what admitted it has ended or is not accepted any more (spec: SE-40, SE-42), and asked again when it shows another
+/// credential (spec: CT-55); requests that wait for it are woken when it opens, is suspect or lives again. Dropped, it leaves the tunnel undriven.
 async fn attend(
     shared: &Shared,
     tunnel: &Tunnel,
-    ends_at: Option<SystemTime>,
+    mut standing: Standing,
     driver: impl Future<Output = CloseReason>,
 ) -> CloseReason {
-    let mut expiry = std::pin::pin!(lifetime::ended(ends_at));
-    let mut is_current = true;
-    let mut tokens = tunnel.tokens();
     let mut driver = std::pin::pin!(driver);
     let mut phase = tunnel.phase();
     // A tunnel of an Envoy begins as suspect, and its proof is nothing to tell anybody.
@@ -203,20 +221,8 @@ async fn attend(
     loop {
         tokio::select! {
             reason = &mut driver => return reason,
-            () = &mut expiry, if is_current => {
-                is_current = false;
-                warn!(tunnel = %tunnel.id(), "the certificate that admitted this tunnel has ended: draining it");
-                // Nobody waits for its end: what runs has its time.
-                tunnel.retire(shared.admission.terms().tunnel.drain_timeout);
-            }
-            Ok(()) = tokens.changed() => {
-                let token = tokens.borrow_and_update().clone();
-                if let Some(Err(refusal)) = token.map(|token| shared.admission.reauthorize(tunnel.id(), token)) {
-                    shared.metrics.refused(refusal.code);
-                    warn!(tunnel = %tunnel.id(), reason = refusal.reason, "a fresh token does not admit the tunnel any more");
-                    tunnel.close(CloseCode::Revoked, &refusal.reason);
-                }
-            }
+            fall = standing.fallen(&shared.admission) => let_go(shared, tunnel, &fall),
+            reauth = tunnel.shown() => renew(shared, tunnel, &mut standing, reauth),
             // Requests may have come while it was registered and not open. spec: HS-38
             () = &mut welcomed, if !is_open => {
                 is_open = true;

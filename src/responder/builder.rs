@@ -8,13 +8,14 @@ use rustls::pki_types::CertificateDer;
 
 use crate::net;
 use crate::policy::{RuleError, RuleSettings, Rules};
-use crate::responder::listener::Responder;
-use crate::responder::shared::{Fixed, Sockets, StartError};
-use crate::responder::terms::Terms;
-use crate::telemetry::{Metrics, Role};
-use crate::tls::{ClientCertificates, Credentials, ResponderTls, Trust};
+use crate::responder::listener::{Fixed, Responder};
+use crate::responder::listeners::{Sockets, StartError};
+use crate::responder::terms::{Terms, UpdateError};
+use crate::shares::ShareSettings;
+use crate::telemetry::Metrics;
+use crate::tls::{ClientCertificates, Credentials, InitiatorJudge, ResponderTls, Trust};
 use crate::transport::TunnelSettings;
-use crate::transport::quic::{Keys, QuicSettings, listening_socket};
+use crate::transport::quic::{Keys, QuicSettings};
 use crate::transport::tcp::TcpSettings;
 use crate::transport::tcp::envoy::AcceptSettings;
 
@@ -23,8 +24,6 @@ pub const DEFAULT_NAME: &str = "adit";
 /// For how long after its start a responder takes a node that it does not know for one that has not come back yet: 10 s,
 /// in which an initiator notices the restart and dials again, over either transport.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-/// How often a free UDP port is tried whose TCP port turns out to be taken.
-const PORT_PAIRS: usize = 16;
 
 /// Builds a [`Responder`]. There is no `bind` before somebody decided who may open a tunnel:
 ///
@@ -55,6 +54,7 @@ pub struct Builder<Peers = Undecided> {
     tcp: Option<SocketAddr>,
     envoy: Option<AcceptSettings>,
     grace: Duration,
+    shares: ShareSettings,
     metrics: Metrics,
     peers: Peers,
 }
@@ -106,6 +106,7 @@ impl Builder<Undecided> {
             tcp: None,
             envoy: None,
             grace: DEFAULT_GRACE,
+            shares: ShareSettings::default(),
             metrics: Metrics::new(),
             peers: Undecided(()),
         }
@@ -146,8 +147,8 @@ impl Builder<Undecided> {
     }
 
     fn decided(self, peers: Decided) -> Builder<Decided> {
-        let Self { credentials, name, keys, tunnel, quic, tcp_settings, tcp, envoy, grace, metrics, .. } = self;
-        Builder { credentials, name, keys, tunnel, quic, tcp_settings, tcp, envoy, grace, metrics, peers }
+        let Self { credentials, name, keys, tunnel, quic, tcp_settings, tcp, envoy, grace, shares, metrics, .. } = self;
+        Builder { credentials, name, keys, tunnel, quic, tcp_settings, tcp, envoy, grace, shares, metrics, peers }
     }
 }
 
@@ -198,6 +199,11 @@ impl<Peers> Builder<Peers> {
         Self { grace, ..self }
     }
 
+    /// What each tenant and node may have of it; by default as much as there is, and all tenants weigh the same.
+    pub fn shares(self, shares: ShareSettings) -> Self {
+        Self { shares, ..self }
+    }
+
     /// Listens for tunnels over TCP as well; usually on the same port number. Port 0 on the address of QUIC takes the
     /// number that QUIC gets.
     pub fn tcp(self, address: SocketAddr) -> Self {
@@ -216,7 +222,7 @@ impl Builder<Decided> {
     /// # Errors
     /// [`BuildError`] says which setting, credential or address is at fault.
     pub fn bind(self, address: SocketAddr) -> Result<Responder, BuildError> {
-        let sockets = sockets(address, self.tcp, &self.metrics)?;
+        let sockets = Sockets::bind(Some(address), self.tcp, &self.metrics)?;
         self.finish(sockets)
     }
 
@@ -225,32 +231,18 @@ impl Builder<Decided> {
     /// # Errors
     /// As for [`Builder::bind`].
     pub fn bind_tcp(self, address: SocketAddr) -> Result<Responder, BuildError> {
-        let sockets = Sockets { quic: None, tcp: Some(net::bind_tcp(address)?) };
+        let sockets = Sockets::bind(None, Some(address), &self.metrics)?;
         self.finish(sockets)
     }
 
     fn finish(self, sockets: Sockets) -> Result<Responder, BuildError> {
         let Self { credentials, name, tunnel, envoy, metrics, peers: Decided { rules, initiators }, .. } = self;
         let tls = Arc::new(ResponderTls { credentials, initiators });
-        let fixed = Fixed { keys: self.keys, quic: self.quic, tcp: self.tcp_settings, grace: self.grace };
-        let terms = Terms { name, rules, tls, envoy, tunnel, tls_since: 0 };
+        let fixed = Fixed { keys: self.keys, grace: self.grace };
+        let judge = InitiatorJudge::new(&tls.initiators).map_err(|error| StartError::from(UpdateError::Tls(error)))?;
+        let (quic, tcp, shares) = (self.quic, self.tcp_settings, self.shares);
+        let terms = Terms { name, rules, tls, envoy, tunnel, quic, tcp, shares, tls_since: 0, judge, trust_since: 0 };
         Ok(Responder::bind(sockets, fixed, terms, &metrics)?)
-    }
-}
-
-/// Binds a UDP and perhaps a TCP address. Two free ports on one address are the same number.
-fn sockets(quic: SocketAddr, tcp: Option<SocketAddr>, metrics: &Metrics) -> Result<Sockets, BuildError> {
-    let pair = tcp == Some(quic) && quic.port() == 0;
-    let mut tries = if pair { PORT_PAIRS } else { 1 };
-    loop {
-        tries -= 1;
-        let socket = listening_socket(quic, Role::Responder, metrics)?;
-        let same = socket.local_addr().ok().filter(|_| pair);
-        match tcp.map(|address| net::bind_tcp(same.unwrap_or(address))).transpose() {
-            Ok(tcp) => return Ok(Sockets { quic: Some(socket), tcp }),
-            Err(error) if tries == 0 => return Err(error.into()),
-            Err(_) => {}
-        }
     }
 }
 

@@ -1,14 +1,47 @@
 //! What stays of a responder while it runs, to look at it and to change it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tracing::info;
+use tokio::time::timeout;
+use tracing::{error, info};
 
+use crate::fleet::View;
 use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::responder::admit;
+use crate::responder::listeners::{Listen, ListenError, Made};
 use crate::responder::shared::Shared;
 use crate::responder::terms::{Terms, UpdateError};
 use crate::routing::Directory;
-use crate::transport::Tunnel;
+use crate::transport::{Tunnel, quic};
+
+/// When nobody has connected for so long, nobody waits to be accepted.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// For how long who waits at a listener that was left is taken, at most.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// Listeners that are bound, and from which nobody accepts before [`Handle::listen`].
+#[derive(Debug)]
+#[must_use = "nobody accepts there before it is handed back"]
+pub struct Bound {
+    quic: Listen,
+    tcp: Listen,
+    made: Made,
+}
+
+impl Bound {
+    /// Where it will listen for tunnels over QUIC, if that changes.
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.made.quic.as_ref().and_then(|quic| quic.endpoint.local_addr().ok())
+    }
+
+    /// Where it will listen for tunnels over TCP, if that changes.
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        self.made.tcp.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+}
 
 /// Changes a responder while it runs. Cheap to clone; of no effect once the responder is gone.
 #[derive(Debug, Clone)]
@@ -18,6 +51,12 @@ impl Handle {
     /// The tunnels that it admitted.
     pub fn directory(&self) -> Arc<Directory<Tunnel>> {
         Arc::clone(self.0.admission.directory())
+    }
+
+    /// It is one of a fleet from now on, or not any more: names that do not fit to what its siblings have are refused. Who is
+    /// connected stays.
+    pub fn join(&self, fleet: Option<Arc<View>>) {
+        self.0.admission.join(fleet);
     }
 
     /// The terms that hold now.
@@ -30,15 +69,19 @@ impl Handle {
     ///
     /// Every live tunnel, those that drain included, is decided about again; those that the new rules do not admit are
     /// closed with `revoked`, and so is a handshake that they refuse, however far it came. Returns how many tunnels were
-    /// closed. Quotas are not asked again: they bound who comes, not who is there. Neither is TLS: to end the tunnel of a
-    /// key that is no longer trusted, change the rules.
+    /// closed. Quotas are not asked again: they bound who comes, not who is there.
+    ///
+    /// Where other initiators are trusted (roots, revocation lists, pins), the chain that each live tunnel showed is verified
+    /// again, soon after this returns: one that is not accepted any more is drained, however its initiator is heard, and ends
+    /// with the drain's deadline at the latest. All others are untouched. Another certificate of the responder is shown in
+    /// the next handshake; no live tunnel sees it. spec: SE-42
     ///
     /// # Errors
     /// [`UpdateError`] if the credentials or what is trusted cannot be used: nothing has changed then.
     pub fn update(&self, change: impl FnOnce(&mut Terms)) -> Result<usize, UpdateError> {
         let shared = &self.0;
         let swap = shared.admission.swap();
-        let terms = swap.changed(change);
+        let terms = swap.changed(change)?;
         shared.listeners.reconfigure(&terms)?;
         let revoked = swap.put(terms);
         for live in &revoked {
@@ -48,4 +91,76 @@ impl Handle {
         info!(revoked = revoked.len(), "the terms of the responder changed");
         Ok(revoked.len())
     }
+
+    /// Whether [`Handle::update`] would take the change; changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Handle::update`].
+    pub fn check(&self, change: impl FnOnce(&mut Terms)) -> Result<(), UpdateError> {
+        let terms = self.0.admission.swap().changed(change)?;
+        let config = terms.configured()?.adit;
+        quic::Listener::server_config(config, &terms.tunnel, &terms.quic)?;
+        Ok(())
+    }
+
+    /// Where it listens for tunnels over QUIC, if it does.
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.0.listeners.quic_addr()
+    }
+
+    /// Where it listens for tunnels over TCP, if it does.
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        self.0.listeners.tcp_addr()
+    }
+
+    /// Binds other addresses to listen at, and changes nothing yet: [`Handle::listen`] does. Two free ports on one address
+    /// are the same number. An address over QUIC that was left, and whose tunnels live on, is taken back. Needs a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`ListenError`]: an address cannot be bound.
+    pub fn bind(&self, quic: Listen, tcp: Listen) -> Result<Bound, ListenError> {
+        let made = self.0.listeners.bind(quic.address(), tcp.address(), &self.terms())?;
+        Ok(Bound { quic, tcp, made })
+    }
+
+    /// Listens elsewhere from now on, under the terms that hold. Tunnels that are up stay, those over QUIC on their socket;
+    /// handshakes that have begun go on; nobody is accepted any more where it listened before. Needs a tokio runtime.
+    ///
+    /// Who connected to the former socket and was not accepted yet, is, for a second at most: his connection would be reset.
+    pub fn listen(&self, bound: Bound) {
+        let Bound { quic, tcp, made } = bound;
+        let (shared, swap) = (&self.0, self.0.admission.swap());
+        // They were made under earlier terms, perhaps. What follows from those that hold was made once already.
+        if let Err(error) = made.reconfigure(&self.terms()) {
+            error!(%error, "the terms that hold cannot be put in force at another address");
+        }
+        let left = shared.listeners.exchange(quic, tcp, made);
+        drop(swap);
+        let leaving = leave(Arc::clone(shared), left);
+        shared.tasks.spawn(leaving);
+    }
+}
+
+/// Takes those who wait at listeners that were left, and keeps the endpoint until its last tunnel has ended.
+async fn leave(shared: Arc<Shared>, left: Made) {
+    let taking = async {
+        while let Ok(Some(incoming)) = timeout(QUIET, left.accept()).await {
+            shared.tasks.spawn(admit::admit(Arc::clone(&shared), incoming));
+        }
+    };
+    // Others may connect without end.
+    let _ = timeout(LEAVING, taking).await;
+    let Made { quic, tcp } = left;
+    drop(tcp);
+    let Some(quic) = quic else { return };
+    {
+        // Nobody takes it back meanwhile.
+        let _swap = shared.admission.swap();
+        if !shared.listeners.listens_with(&quic) {
+            quic.endpoint.set_server_config(None);
+        }
+    }
+    drop(shared);
+    quic.endpoint.wait_idle().await;
 }

@@ -5,19 +5,19 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 
 use crate::responder::terms::Terms;
-use crate::tls::{ClientCertificates, valid_until};
+use crate::tls::{ClientCertificates, Peer, valid_until};
 
 /// How often the clock is looked at: it may be set meanwhile.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// When the certificates of a tunnel stop to prove who it is; never where nobody looks at their dates: without roots a
 /// pinned key is the whole proof.
-pub(super) fn ends_at(terms: &Terms, chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
+pub(super) fn ends_at(terms: &Terms, chain: &[CertificateDer<'static>]) -> Option<SystemTime> {
     let (ClientCertificates::Required(trust) | ClientCertificates::Optional(trust)) = &terms.tls.initiators else {
         return None;
     };
     // A certificate holds through its last second: who is sent away within it would come back at once, again and again.
-    let end = || valid_until(chain, &trust.roots).map(|last| last + Duration::from_secs(1));
+    let end = || valid_until(chain, &trust.roots, Peer::Initiator).map(|last| last + Duration::from_secs(1));
     if trust.roots.is_empty() { None } else { end() }
 }
 

@@ -16,11 +16,13 @@ use crate::responder::admission::{Admission, reconnect_spread};
 use crate::responder::admit;
 use crate::responder::gone::GoneNodes;
 use crate::responder::handle::Handle;
-use crate::responder::shared::{Fixed, Listeners, Shared, Sockets, StartError};
+use crate::responder::listeners::{Listeners, Sockets, StartError};
+use crate::responder::shared::Shared;
 use crate::responder::terms::Terms;
 use crate::responder::warnings::Warnings;
 use crate::routing::Directory;
 use crate::telemetry::{Metrics, Role};
+use crate::transport::quic::Keys;
 use crate::transport::{Incoming, Tunnel};
 
 /// How long the last words of tunnels over TCP may take, and whatever else has no tunnel.
@@ -30,6 +32,15 @@ const FAREWELL: Duration = Duration::from_millis(20);
 /// For how long a responder that begins to drain leaves whoever dials without an answer. Most drains are over by then, and
 /// the next process takes the dial; a refusal would send it away for longer.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// What stays as it was at the start.
+#[derive(Debug)]
+pub(super) struct Fixed {
+    /// Reset and connection-id keys.
+    pub(super) keys: Keys,
+    /// For how long after the start requests wait for nodes that nobody knows.
+    pub(super) grace: Duration,
+}
 
 /// The responder role: bound, and ready to run.
 #[derive(Debug)]
@@ -42,8 +53,9 @@ impl Responder {
     pub(super) fn bind(sockets: Sockets, fixed: Fixed, terms: Terms, metrics: &Metrics) -> Result<Self, StartError> {
         let directory = Arc::new(Directory::new());
         directory.begin(fixed.grace);
+        directory.shares().count_with(metrics.shares());
         let shared = Shared {
-            listeners: Listeners::new(sockets, fixed, &terms, metrics)?,
+            listeners: Listeners::new(sockets, fixed.keys, &terms, metrics)?,
             admission: Admission::new(directory, terms),
             metrics: metrics.tunnels(Role::Responder),
             gone: GoneNodes::default(),
@@ -64,12 +76,12 @@ impl Responder {
 
     /// Where it listens for tunnels over QUIC, if it does.
     pub fn quic_addr(&self) -> Option<SocketAddr> {
-        self.shared.listeners.quic.as_ref().and_then(|(_, endpoint)| endpoint.local_addr().ok())
+        self.shared.listeners.quic_addr()
     }
 
     /// Where it listens for tunnels over TCP, if it does.
     pub fn tcp_addr(&self) -> Option<SocketAddr> {
-        self.shared.listeners.tcp.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.shared.listeners.tcp_addr()
     }
 
     /// Accepts tunnels until a drain is announced; then refuses new ones, drains those there are and is done when the
@@ -90,7 +102,7 @@ impl Responder {
         loop {
             tokio::select! {
                 () = drain.announced() => return,
-                incoming = self.shared.accept() => match incoming {
+                incoming = self.shared.listeners.accept() => match incoming {
                     Some(incoming) => self.admit(incoming),
                     None => return,
                 }
@@ -113,7 +125,7 @@ impl Responder {
         let refusing = async {
             tokio::time::sleep(SILENCE).await;
             // Whoever dials a draining responder is told so, rather than left to time out.
-            while let Some(incoming) = self.shared.accept().await {
+            while let Some(incoming) = self.shared.listeners.accept().await {
                 self.admit(incoming);
             }
         };
@@ -130,7 +142,7 @@ impl Responder {
             () = refusing => {}
             () = drain.expired() => self.cut().await,
         }
-        if let Some((_, endpoint)) = &self.shared.listeners.quic {
+        if let Some(endpoint) = self.shared.listeners.endpoint() {
             endpoint.close(quinn::VarInt::from_u32(CloseCode::Done.number()), b"stopped");
             // Every tunnel has ended by itself, or has had its time: what is left is to answer late packets.
             let _ = timeout(FAREWELL, endpoint.wait_idle()).await;

@@ -1,11 +1,20 @@
 //! What a responder goes by: one snapshot of everything that can be changed while it runs.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use crate::policy::Rules;
+use rustls::pki_types::CertificateDer;
+
+use crate::id::PeerIdentity;
+use crate::policy::{Rules, refuse};
 use crate::protocol::ALPN;
-use crate::tls::{self, ResponderTls, TlsError};
+use crate::protocol::code::RefusalCode;
+use crate::protocol::handshake::Refusal;
+use crate::shares::ShareSettings;
+use crate::tls::{self, InitiatorJudge, ResponderTls, TlsError};
 use crate::transport::TunnelSettings;
+use crate::transport::quic::QuicSettings;
+use crate::transport::tcp::TcpSettings;
 use crate::transport::tcp::envoy::AcceptSettings;
 
 /// What a responder goes by. All of it can be changed while it runs, see [`Handle::update`](super::Handle::update).
@@ -22,8 +31,18 @@ pub struct Terms {
     pub envoy: Option<AcceptSettings>,
     /// Times, limits and the admission of handshakes, for tunnels that are accepted from now on.
     pub tunnel: TunnelSettings,
+    /// What only QUIC knows, for tunnels that are accepted from now on.
+    pub quic: QuicSettings,
+    /// What only TCP knows, for tunnels that are accepted from now on.
+    pub tcp: TcpSettings,
+    /// What each tenant and node may have. Holds at once: what is under way stays, and what is left of each rate.
+    pub shares: ShareSettings,
     /// The generation of the first terms with this `tls`; connections of an earlier one come under another.
     pub(super) tls_since: u64,
+    /// What follows from `tls` for the chains of initiators.
+    pub(super) judge: InitiatorJudge,
+    /// The generation of the first terms that trust the same initiators.
+    pub(super) trust_since: u64,
 }
 
 /// Why terms could not be put in force; those before are.
@@ -45,6 +64,16 @@ pub(super) struct Configured {
 }
 
 impl Terms {
+    /// What a chain proves that a live tunnel shows, judged as in a handshake. spec: CT-55
+    pub(super) fn identify(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, Refusal> {
+        let refuse = |reason: String| refuse(RefusalCode::Unauthenticated, reason);
+        if !self.judge.asks() {
+            return Err(refuse("no certificate is asked for here".to_owned()));
+        }
+        self.judge.judge(chain, SystemTime::now()).map_err(|rejection| refuse(rejection.to_string()))?;
+        tls::peer_identity(chain).map_err(|error| refuse(error.to_string()))
+    }
+
     pub(super) fn configured(&self) -> Result<Configured, TlsError> {
         let envoy = match &self.envoy {
             Some(accept) => Some((tls::envoy_responder_config(&self.tls)?, accept.clone())),

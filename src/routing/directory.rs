@@ -2,21 +2,28 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 
+use crate::fleet::hop::{Elsewhere, LocalTunnels, Way};
 use crate::id::{Claim, TunnelId};
 use crate::policy::Admitted;
-use crate::registry::{Handle, Health, InsertError, Inserted, NoTunnel, Registry};
+use crate::registry::{Handle, Health, InsertError, Inserted, NoTunnel, Registry, Wanted};
 use crate::routing::Destination;
+use crate::shares::Shares;
+use crate::transport::Tunnel;
 
 /// Over how many bells the names are spread. An arrival wakes whoever waits for its names, and one in this many others.
 const BELLS: usize = 64;
+
+/// How often a request that waits looks whether a sibling has by now what it waits for.
+const SIBLINGS_LOOK: Duration = Duration::from_millis(50);
 
 /// How long a tunnel that is registered is waited for to be open. spec: HS-38
 const WELCOME_WAIT: Duration = Duration::from_secs(2);
@@ -29,6 +36,9 @@ pub struct Directory<H> {
     young_until: OnceLock<tokio::time::Instant>,
     /// Nobody will come any more.
     closing: AtomicBool,
+    shares: Arc<Shares>,
+    /// Who else has tunnels, if anybody.
+    elsewhere: ArcSwapOption<Arc<dyn Elsewhere<H>>>,
 }
 
 /// How long a request may still wait for tunnels; starts to run when it first has to.
@@ -61,12 +71,24 @@ impl<H: Handle> Directory<H> {
     /// A directory without tunnels.
     pub fn new() -> Self {
         let (young_until, closing) = (OnceLock::new(), AtomicBool::new(false));
-        Self { registry: Registry::new(), arrivals: std::array::from_fn(|_| Notify::new()), young_until, closing }
+        let arrivals = std::array::from_fn(|_| Notify::new());
+        let (shares, elsewhere) = (Arc::default(), ArcSwapOption::empty());
+        Self { registry: Registry::new(), arrivals, young_until, closing, shares, elsewhere }
+    }
+
+    /// Looks there from now on for what has no tunnel here that can be used, or nowhere else. spec: FL-50
+    pub fn look_elsewhere(&self, elsewhere: Option<Arc<dyn Elsewhere<H>>>) {
+        self.elsewhere.store(elsewhere.map(Arc::new));
     }
 
     /// The table itself: to look at, to count, and to take tunnels out.
     pub fn registry(&self) -> &Registry<H> {
         &self.registry
+    }
+
+    /// What each tenant and node may have of these tunnels.
+    pub fn shares(&self) -> &Arc<Shares> {
+        &self.shares
     }
 
     /// Registers a tunnel, see [`Registry::insert`], and wakes the requests that wait for its node or cluster. Whoever enters
@@ -107,15 +129,14 @@ impl<H: Handle> Directory<H> {
     ///
     /// Nothing is lost when the future is dropped.
     pub async fn find(&self, to: &Destination, avoid: &[TunnelId], hold: &mut Hold) -> Result<H, NoTunnel> {
-        match self.pick(to, avoid) {
-            Err(NoTunnel::Opening) => {
-                // However short the hold: it is there, and usually open in a moment. spec: HS-38
-                let opens = tokio::time::Instant::now() + WELCOME_WAIT;
-                self.wait(to, avoid, hold.ends().max(opens)).await
-            }
-            Err(reason) if self.is_worth_waiting(reason) => self.wait(to, avoid, hold.ends()).await,
-            outcome => outcome,
-        }
+        let ends = match self.pick(to, avoid) {
+            // However short the hold: it is there, and usually open in a moment. spec: HS-38
+            Err(NoTunnel::Opening) => hold.ends().max(tokio::time::Instant::now() + WELCOME_WAIT),
+            Err(reason) if self.is_worth_waiting(reason) => hold.ends(),
+            outcome => return outcome,
+        };
+        // Rare, and apart from the future of every exchange.
+        Box::pin(self.wait(to, avoid, ends)).await
     }
 
     /// Resolves when a tunnel is suspect and there is another one for the same request, which is not among those to
@@ -138,13 +159,26 @@ impl<H: Handle> Directory<H> {
 
     async fn wait(&self, to: &Destination, avoid: &[TunnelId], ends: tokio::time::Instant) -> Result<H, NoTunnel> {
         let bell = self.bell(to.tenant.as_str(), to.host_id.as_str());
+        let elsewhere = self.elsewhere.load_full();
         loop {
             let mut arrival = pin!(bell.notified());
             // Listening before looking: an arrival in between is not missed.
             Notified::enable(arrival.as_mut());
+            let dialled = elsewhere.as_ref().map(|elsewhere| elsewhere.changed().notified());
             match self.pick(to, avoid) {
                 Err(reason) if self.is_worth_waiting(reason) => {
-                    timeout_at(ends, arrival).await.map_err(|_| reason)?;
+                    let Some(dialled) = dialled else {
+                        timeout_at(ends, arrival).await.map_err(|_| reason)?;
+                        continue;
+                    };
+                    let change = async {
+                        tokio::select! {
+                            () = arrival => {}
+                            () = dialled => {}
+                            () = sleep(SIBLINGS_LOOK) => {}
+                        }
+                    };
+                    timeout_at(ends, change).await.map_err(|_| reason)?;
                 }
                 outcome => return outcome,
             }
@@ -160,14 +194,44 @@ impl<H: Handle> Directory<H> {
     }
 
     fn pick(&self, to: &Destination, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
-        let tunnel = self.registry.pick(&to.tenant, &to.host_id, to.choice, avoid, Instant::now())?;
+        let Destination { tenant, host_id, service, choice } = to;
+        let wanted = Wanted { tenant, host_id, service: service.as_ref(), choice: *choice };
+        self.pick_here(wanted, avoid).or_else(|reason| self.pick_elsewhere(wanted, avoid, reason))
+    }
+
+    fn pick_here(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
+        let tunnel = self.registry.pick_for(wanted, avoid, Instant::now())?;
         if tunnel.health() == Health::Suspect { Err(NoTunnel::Suspect) } else { Ok(tunnel) }
+    }
+
+    /// A way through somebody else, where there is none here for this reason.
+    fn pick_elsewhere(&self, wanted: Wanted<'_>, avoid: &[TunnelId], reason: NoTunnel) -> Result<H, NoTunnel> {
+        match self.elsewhere.load().as_ref().map(|elsewhere| elsewhere.way(wanted, avoid)) {
+            Some(Way::Open(tunnel)) => Ok(tunnel),
+            Some(Way::Soon) => Err(NoTunnel::Opening),
+            Some(Way::None) | None => Err(reason),
+        }
     }
 
     fn bell(&self, tenant: &str, name: &str) -> &Notify {
         let mut hasher = DefaultHasher::new();
         (tenant, name).hash(&mut hasher);
         &self.arrivals[hasher.finish() as usize % BELLS]
+    }
+}
+
+/// What ends here, for siblings that ask: never what would go on from here. spec: FL-42
+impl LocalTunnels for Directory<Tunnel> {
+    fn pick(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Result<Tunnel, NoTunnel> {
+        self.pick_here(wanted, avoid)
+    }
+
+    fn beside(&self, tunnel: &Tunnel) -> Vec<TunnelId> {
+        self.registry.tunnels_of(&tunnel.place().claim)
+    }
+
+    fn shares(&self) -> &Arc<Shares> {
+        &self.shares
     }
 }
 
@@ -179,8 +243,6 @@ impl<H: Handle> Default for Directory<H> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::id::{HostId, TenantId};
     use crate::registry::{Balance, Choice};

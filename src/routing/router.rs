@@ -1,6 +1,7 @@
 //! What a listener makes of a request: tenant, host id, service.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use http::Uri;
@@ -19,6 +20,9 @@ pub const DEFAULT_HOLD: Duration = Duration::from_secs(2);
 /// How long a response may take to begin.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Where the path of a CONNECT-UDP begins. RFC 9298 section 3.4
+const UDP_PREFIX: &str = "/.well-known/masque/udp/";
+
 /// Told when there is nothing to read the host id from.
 const NO_HOST_ID: &str = "the request has no host id; neither its route nor the listener names one";
 
@@ -33,8 +37,13 @@ pub struct RouterSettings {
     pub routes: Vec<Route>,
     /// The service of requests whose route names none; `None`: the initiator decides by host and path.
     pub service: Option<ServiceName>,
+    /// Of connections of bytes: a formatter for the service of those that no route covers, in the place of `service`. Without a
+    /// value, or with one that is no name: 404.
+    pub service_template: Option<Template>,
     /// Which services may be asked for with CONNECT; default: none.
     pub connect: Connect,
+    /// Which services may be asked for with CONNECT-UDP (RFC 9298); default: none.
+    pub connect_udp: Connect,
     /// How requests to a cluster are spread over its nodes; default: two choices.
     pub balance: Balance,
     /// What should stick to one node of a cluster when `balance` is hash. `None`: the sender's address without its
@@ -53,6 +62,23 @@ pub enum Tenant {
     Fixed(TenantId),
     /// A formatter. Without a value: 400.
     Template(Template),
+}
+
+impl Default for Tenant {
+    /// The tenant `default`.
+    fn default() -> Self {
+        Self::Fixed(TenantId::default())
+    }
+}
+
+/// As it is written in a file.
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(tenant) => tenant.fmt(f),
+            Self::Template(template) => template.fmt(f),
+        }
+    }
 }
 
 /// Which services may be asked for with CONNECT.
@@ -86,7 +112,9 @@ impl RouterSettings {
             tenant: Tenant::Fixed(TenantId::default()),
             routes: Vec::new(),
             service: None,
+            service_template: None,
             connect: Connect::default(),
+            connect_udp: Connect::default(),
             balance: Balance::default(),
             affinity: None,
             hold: DEFAULT_HOLD,
@@ -106,6 +134,18 @@ pub struct Destination {
     pub service: Option<ServiceName>,
     /// By which of the cluster's nodes.
     pub choice: Choice,
+}
+
+/// What a request means by its host and path, before it is asked whose node it wants.
+#[derive(Debug)]
+pub struct Meant<'a> {
+    route: Option<&'a Route>,
+    /// Which service; `None`: the initiator decides. Of a CONNECT that names none: why not.
+    pub service: Result<Option<ServiceName>, Failure>,
+    /// Whether it wants bytes both ways.
+    is_connect: bool,
+    /// Whether it wants datagrams.
+    is_udp: bool,
 }
 
 /// The settings of a listener, ready for use.
@@ -132,60 +172,106 @@ impl Router {
         self.settings.deadline
     }
 
-    /// Reads out of a request where it wants to go.
-    ///
-    /// # Errors
-    ///
-    /// Neither the route nor the listener names a host id, host id or tenant have no value, or one that is no
-    /// identifier, or a field that decides is there twice or is not text: 400.
-    pub fn resolve(&self, attributes: &dyn Attributes, uri: &Uri) -> Result<Destination, Failure> {
-        let route = self.route(uri)?;
-        let service = route.and_then(|route| route.service.as_ref()).or(self.settings.service.as_ref());
-        self.destination(attributes, route, service.cloned())
-    }
-
     /// Whether a CONNECT may be asked for at all.
     pub fn takes_connect(&self) -> bool {
         self.settings.connect != Connect::Off
     }
 
-    /// Reads out of a CONNECT where it wants to go. It has no path, so only a route with a host, for all paths of it, can
-    /// cover it; where none does, the host of the authority is the name of the service. Its port has no meaning.
-    /// spec: ST-65
+    /// What a request means by its host and path.
     ///
     /// # Errors
     ///
-    /// As [`Router::resolve`]; also where the host is no name of a service (404), or one of a service that may not be asked
-    /// for here (403).
-    pub fn resolve_connect(&self, attributes: &dyn Attributes, uri: &Uri) -> Result<Destination, Failure> {
+    /// The path can be read in two ways that mean different routes: 400.
+    pub fn meant(&self, uri: &Uri) -> Result<Meant<'_>, Failure> {
+        let route = self.route(uri)?;
+        let service = route.and_then(|route| route.service.as_ref()).or(self.settings.service.as_ref());
+        Ok(Meant { route, service: Ok(service.cloned()), is_connect: false, is_udp: false })
+    }
+
+    /// What a CONNECT means. It has no path, so only a route with a host, for all paths of it, can cover it; where none does,
+    /// the host of the authority is the name of the service. Its port has no meaning. spec: ST-65
+    pub fn meant_by_connect(&self, uri: &Uri) -> Meant<'_> {
         let authority = uri.authority().map_or("", Authority::as_str);
         let covers = |route: &&Route| route.matches.host.is_some() && route.matches.covers(authority, "/");
         let route = self.settings.routes.iter().find(covers);
         let service = match route.and_then(|route| route.service.as_ref()) {
-            Some(service) => service.clone(),
-            None => named_by(authority)?,
+            Some(service) => Ok(Some(service.clone())),
+            None => named_by(authority).map(Some),
         };
-        if !self.settings.connect.allows(&service) {
+        Meant { route, service, is_connect: true, is_udp: false }
+    }
+
+    /// Where what is meant goes; to `instead` if a rule says so, whatever the request and its route say.
+    ///
+    /// # Errors
+    ///
+    /// Neither the route nor the listener names a host id, host id or tenant have no value, or one that is no identifier, or
+    /// a field that decides is there twice or is not text: 400. Of a CONNECT also: its host is no name of a service (404),
+    /// or one of a service that may not be asked for here (403).
+    pub fn destination(
+        &self,
+        attributes: &dyn Attributes,
+        meant: Meant<'_>,
+        instead: Option<&HostId>,
+    ) -> Result<Destination, Failure> {
+        let Meant { route, service, is_connect, is_udp } = meant;
+        let service = service?;
+        if is_connect && !service.as_ref().is_some_and(|service| self.settings.connect.allows(service)) {
+            let service = service.as_ref().map_or("", ServiceName::as_str);
             let details = format!("this listener takes no CONNECT to the service {service}");
             return Err(Failure::new(Cause::Denied, details));
         }
-        self.destination(attributes, route, Some(service))
+        if is_udp && !service.as_ref().is_some_and(|service| self.settings.connect_udp.allows(service)) {
+            let service = service.as_ref().map_or("", ServiceName::as_str);
+            let details = format!("this listener takes no CONNECT-UDP to the service {service}");
+            return Err(Failure::new(Cause::Denied, details));
+        }
+        let host_id = match instead {
+            Some(host_id) => host_id.clone(),
+            None => self.host_id(attributes, route)?,
+        };
+        Ok(Destination { tenant: self.tenant(attributes)?, host_id, service, choice: self.choice(attributes)? })
     }
 
-    fn destination(
-        &self,
-        attributes: &dyn Attributes,
-        route: Option<&Route>,
-        service: Option<ServiceName>,
-    ) -> Result<Destination, Failure> {
+    /// What a connection of bytes means: the route that has the name that it asks for in its TLS, or else the service of the
+    /// listener. Where neither is there, that is said by [`Router::destination`] (404).
+    pub fn meant_by_bytes(&self, attributes: &dyn Attributes) -> Meant<'_> {
+        let name = attributes.server_name();
+        let route = name.and_then(|name| self.settings.routes.iter().find(|route| route.matches.covers(name, "/")));
+        let service = route.and_then(|route| route.service.as_ref()).or(self.settings.service.as_ref());
+        let rendered = self.settings.service_template.as_ref().filter(|_| service.is_none());
+        if let Some(template) = rendered {
+            let service = service_of(template, attributes).map(Some);
+            return Meant { route, service, is_connect: false, is_udp: false };
+        }
+        let service = service.cloned().ok_or_else(|| {
+            let asked = name.map_or_else(|| "names no server".to_owned(), |name| format!("asks for {name}"));
+            let details = format!("the connection {asked}, for which the listener has no service");
+            Failure::new(Cause::UnknownService, details)
+        });
+        Meant { route, service: service.map(Some), is_connect: false, is_udp: false }
+    }
+
+    /// Whether CONNECT-UDP may be asked for at all. Where it may not, a request for it is one like any other.
+    pub fn takes_connect_udp(&self) -> bool {
+        self.settings.connect_udp != Connect::Off
+    }
+
+    /// What a CONNECT-UDP means: its path has a host, which is the name of the service, and a port, which has no meaning.
+    /// spec: ST-79
+    ///
+    /// # Errors
+    ///
+    /// The path has another form: 400.
+    pub fn meant_by_connect_udp(&self, uri: &Uri) -> Result<Meant<'_>, Failure> {
+        let service = named_by(udp_host(uri.path())?).map(Some);
+        Ok(Meant { route: None, service, is_connect: false, is_udp: true })
+    }
+
+    fn host_id(&self, attributes: &dyn Attributes, route: Option<&Route>) -> Result<HostId, Failure> {
         let host_id = route.and_then(|route| route.host_id.as_ref()).or(self.settings.host_id.as_ref());
         let host_id = host_id.ok_or_else(|| Failure::new(Cause::NoHostId, NO_HOST_ID))?;
-        Ok(Destination {
-            tenant: self.tenant(attributes)?,
-            host_id: render("host id", host_id, attributes, HostId::new)?,
-            service,
-            choice: self.choice(attributes)?,
-        })
+        render("host id", host_id, attributes, HostId::new)
     }
 
     fn route(&self, uri: &Uri) -> Result<Option<&Route>, Failure> {
@@ -200,7 +286,12 @@ impl Router {
         Ok(found.map(|index| &routes[index]))
     }
 
-    fn tenant(&self, attributes: &dyn Attributes) -> Result<TenantId, Failure> {
+    /// In whose world a request is looked up.
+    ///
+    /// # Errors
+    ///
+    /// The tenant has no value, or one that is no identifier: 400.
+    pub fn tenant(&self, attributes: &dyn Attributes) -> Result<TenantId, Failure> {
         match &self.settings.tenant {
             Tenant::Fixed(tenant) => Ok(tenant.clone()),
             Tenant::Template(template) => render("tenant", template, attributes, TenantId::new),
@@ -235,6 +326,28 @@ impl Connect {
             Self::Services(names) => names.contains(service),
         }
     }
+}
+
+/// The host in a path of the default template of RFC 9298.
+fn udp_host(path: &str) -> Result<&str, Failure> {
+    let rest = path.strip_prefix(UDP_PREFIX).map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let found = rest.and_then(|rest| rest.split_once('/'));
+    let is_port =
+        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    match found {
+        Some((host, port)) if !host.is_empty() && is_port(port) => Ok(host),
+        _ => Err(Failure::new(Cause::BadRequest, format!("the path of CONNECT-UDP is {UDP_PREFIX} and host/port/"))),
+    }
+}
+
+/// The service that a formatter names.
+fn service_of(template: &Template, attributes: &dyn Attributes) -> Result<ServiceName, Failure> {
+    let unknown = |why: String| Failure::new(Cause::UnknownService, format!("the connection names no service: {why}"));
+    let text = template.render(attributes).map_err(|why| match why {
+        NoValue::Absent => unknown(format!("{template} has no value")),
+        unclear => unknown(unclear.to_string()),
+    })?;
+    ServiceName::new(&text).map_err(|error| unknown(format!("{text} {error}")))
 }
 
 fn named_by(authority: &str) -> Result<ServiceName, Failure> {
@@ -306,7 +419,8 @@ mod tests {
     }
 
     fn resolve(settings: RouterSettings, headers: &[(&str, &str)], uri: &str) -> Result<Destination, Failure> {
-        Router::new(settings).resolve(&Sent { headers, from: None }, &uri.parse().unwrap())
+        let (router, uri) = (Router::new(settings), uri.parse().unwrap());
+        router.destination(&Sent { headers, from: None }, router.meant(&uri)?, None)
     }
 
     const NODE: &[(&str, &str)] = &[("x-node-id", "edge-17"), ("x-session", "s1")];
@@ -438,7 +552,8 @@ mod tests {
 
     fn connect(settings: &RouterSettings, to: &str) -> Result<Destination, Failure> {
         let sent = Sent { headers: NODE, from: None };
-        Router::new(settings.clone()).resolve_connect(&sent, &Uri::try_from(to).unwrap())
+        let (router, uri) = (Router::new(settings.clone()), Uri::try_from(to).unwrap());
+        router.destination(&sent, router.meant_by_connect(&uri), None)
     }
 
     // spec: ST-65
@@ -476,7 +591,8 @@ mod tests {
 
     fn entropy(settings: &RouterSettings, headers: &[(&str, &str)], from: Option<&str>) -> u64 {
         let sent = Sent { headers, from: from.map(|from| from.parse().unwrap()) };
-        let destination = Router::new(settings.clone()).resolve(&sent, &Uri::from_static("http://h/")).unwrap();
+        let (router, uri) = (Router::new(settings.clone()), Uri::from_static("http://h/"));
+        let destination = router.destination(&sent, router.meant(&uri).unwrap(), None).unwrap();
         assert_eq!(destination.choice.balance, settings.balance);
         destination.choice.entropy
     }

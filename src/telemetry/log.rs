@@ -15,8 +15,8 @@ use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, registry, reload};
 
 mod limits;
 mod queue;
@@ -30,6 +30,8 @@ const TARGET: &str = "adit::log";
 const LAST_LINES: Duration = Duration::from_secs(1);
 /// What leads to standard error, once somebody wrote.
 static STDERR: OnceLock<Queue> = OnceLock::new();
+/// What decides which lines are written, once there is a logger whose level the settings say.
+static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// The environment variable that overrides the level: any filter that `tracing_subscriber::EnvFilter` takes, such as
 /// `adit=debug,quinn=info`.
@@ -101,7 +103,8 @@ pub enum LogError {
 /// # Errors
 /// [`LogError`] if the level or the variable cannot be read, or there is a logger already.
 pub fn init(format: Format, level: &str) -> Result<(), LogError> {
-    let filter = filter(level, std::env::var(LOG_VARIABLE).ok().as_deref())?;
+    let variable = std::env::var(LOG_VARIABLE).ok().filter(|value| !value.is_empty());
+    let (filter, handle) = reload::Layer::new(filter(level, variable.as_deref())?);
     let terminal = io::stderr().is_terminal();
     let text = match format {
         Format::Auto => terminal,
@@ -113,8 +116,21 @@ pub fn init(format: Format, level: &str) -> Result<(), LogError> {
     STDERR.set(queue.clone()).map_err(|_| LogError::Taken)?;
     queue.start(stderr(), report(limits)).map_err(|source| LogError::Writer { source })?;
     subscriber.try_init().map_err(|_| LogError::Taken)?;
+    if variable.is_none() {
+        let _ = LEVEL.set(handle);
+    }
     panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Writes lines of another level from now on. Returns whether it does: where [`LOG_VARIABLE`] says what is written, and in a
+/// program with a logger of its own, nothing changes.
+///
+/// # Errors
+/// [`LogError::Level`]; nothing has changed then.
+pub fn set_level(level: &str) -> Result<bool, LogError> {
+    let filter = filter(level, None)?;
+    Ok(LEVEL.get().is_some_and(|handle| handle.reload(filter).is_ok()))
 }
 
 /// Writes text to standard error behind the lines that wait for it, without waiting. Before [`init`], or without it, at
@@ -195,7 +211,7 @@ fn filter(level: &str, variable: Option<&str>) -> Result<EnvFilter, LogError> {
 fn subscriber<W>(
     text: bool,
     colours: bool,
-    filter: EnvFilter,
+    filter: reload::Layer<EnvFilter, Registry>,
     limits: Limits,
     writer: W,
 ) -> impl Subscriber + Send + Sync
@@ -233,8 +249,8 @@ mod tests {
     fn logged(text: bool, level: &str, variable: Option<&str>) -> String {
         let page = Page::default();
         let writer = page.clone();
-        let subscriber =
-            subscriber(text, false, filter(level, variable).unwrap(), Limits::default(), move || writer.clone());
+        let (filter, _) = reload::Layer::new(filter(level, variable).unwrap());
+        let subscriber = subscriber(text, false, filter, Limits::default(), move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
             let span = tracing::info_span!("tunnel", node = "edge-17");
             let _entered = span.enter();
@@ -274,6 +290,21 @@ mod tests {
         assert!(lines.contains("a detail") && lines.contains("trouble") && !lines.contains("chatter"), "{lines}");
         let lines = logged(true, "error", None);
         assert_eq!(lines, "", "a level above warn silences others too");
+    }
+
+    #[test]
+    fn another_level_holds_for_the_next_line() {
+        let (page, (filter, level)) = (Page::default(), reload::Layer::new(filter("info", None).unwrap()));
+        let writer = page.clone();
+        let subscriber = subscriber(true, false, filter, Limits::default(), move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let say = |text: &str| tracing::debug!("{text}");
+            say("first");
+            level.reload(super::filter("debug", None).unwrap()).unwrap();
+            say("second");
+        });
+        let lines = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert!(!lines.contains("first") && lines.contains("second"), "{lines}");
     }
 
     #[test]

@@ -4,8 +4,14 @@
 
 pub(super) mod destination;
 pub(super) mod exchange;
+pub(super) mod fleet;
+pub(super) mod flow;
+pub(super) mod hop;
 pub(super) mod limits;
+pub(super) mod policy;
 mod process;
+pub(super) mod reload;
+pub(super) mod share;
 pub(super) mod stage;
 pub(super) mod stream;
 mod table;
@@ -20,8 +26,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 
 use crate::telemetry::metrics::destination::DestinationMetrics;
 use crate::telemetry::metrics::exchange::{ExchangeMetrics, Side};
+use crate::telemetry::metrics::flow::FlowMetrics;
+use crate::telemetry::metrics::hop::HopMetrics;
 use crate::telemetry::metrics::limits::{Entrance, LimitMetrics};
-use crate::telemetry::metrics::stage::{StageMetrics, Threshold};
+use crate::telemetry::metrics::share::ShareMetrics;
+use crate::telemetry::metrics::stage::{HandshakeListener, StageMetrics};
 use crate::telemetry::metrics::table::{
     DURATION_BUCKETS, EXCHANGE_DURATION, EXCHANGE_FIRST_BYTE, Kind, Metric, TABLE, UDP_BUFFER,
 };
@@ -80,6 +89,11 @@ impl Metrics {
         ExchangeMetrics::new(self, side, causes)
     }
 
+    /// Counts flows of datagrams on one side.
+    pub fn flows(&self, side: Side) -> FlowMetrics {
+        FlowMetrics::new(self, side)
+    }
+
     /// Counts the destinations of an initiator by state.
     pub fn destinations(&self) -> DestinationMetrics {
         DestinationMetrics::new(self)
@@ -90,9 +104,19 @@ impl Metrics {
         LimitMetrics::new(self, entrance)
     }
 
+    /// Counts what is refused and held up because a share is used up.
+    pub fn shares(&self) -> ShareMetrics {
+        ShareMetrics::new(self)
+    }
+
+    /// Counts what goes between this responder and its siblings.
+    pub fn hops(&self) -> HopMetrics {
+        HopMetrics::new(self)
+    }
+
     /// Counts connections of a listener that are in handshake, by stage.
-    pub fn stages(&self, threshold: Threshold) -> StageMetrics {
-        StageMetrics::new(self, threshold)
+    pub fn stages(&self, listener: HandshakeListener) -> StageMetrics {
+        StageMetrics::new(self, listener)
     }
 
     /// States the UDP socket buffers that the kernel granted, in usable bytes.

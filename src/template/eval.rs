@@ -94,6 +94,10 @@ impl Part {
             Self::Text(own) => text.push_str(own),
             Self::Request(header) => text.push_str(header.value(attributes)?),
             Self::Attribute(attribute) => attribute.append(attributes, text).ok_or(NoValue::Absent)?,
+            Self::ServerNameLabel(label) => {
+                let name = attributes.server_name().ok_or(NoValue::Absent)?;
+                text.push_str(name.split('.').nth(usize::from(*label) - 1).ok_or(NoValue::Absent)?);
+            }
         }
         Ok(())
     }
@@ -185,6 +189,18 @@ mod tests {
         assert_eq!(render("%REQ(x-node-id?x-cluster-id)%", &second).as_deref(), Some("stores"));
         assert_eq!(render("%REQ(x-node-id?x-cluster-id)%", &headers(&[])), None);
         assert_eq!(render("%REQ(x-node-id)%", &second), None);
+    }
+
+    #[test]
+    fn a_label_of_the_server_name_is_there_or_the_template_has_no_value() {
+        let named = |server_name| Request { server_name, ..Request::default() };
+        let name = named(Some("db.edge-17.example.org"));
+        assert_eq!(render("%REQUESTED_SERVER_NAME(1)%", &name).as_deref(), Some("db"));
+        assert_eq!(render("x-%REQUESTED_SERVER_NAME(2)%", &name).as_deref(), Some("x-edge-17"));
+        assert_eq!(render("%REQUESTED_SERVER_NAME(4)%", &name).as_deref(), Some("org"));
+        assert_eq!(render("%REQUESTED_SERVER_NAME(5)%", &name), None);
+        assert_eq!(render("%REQUESTED_SERVER_NAME(2)%", &named(Some("a..b"))), None, "an empty one names nobody");
+        assert_eq!(render("%REQUESTED_SERVER_NAME(1)%", &named(None)), None);
     }
 
     #[test]

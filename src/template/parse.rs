@@ -2,11 +2,11 @@
 
 use std::str::FromStr;
 
-use super::{Attribute, Part, RequestHeader, Template};
+use super::{Attribute, LABELS, Part, RequestHeader, Template};
 
 /// What is accepted, for messages.
 const OPERATORS: &str = "REQ(name?otherwise):length, DOWNSTREAM_REMOTE_ADDRESS, DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT, \
-                         REQUESTED_SERVER_NAME, DOWNSTREAM_PEER_URI_SAN, DOWNSTREAM_PEER_DNS_SAN, or %% for a percent sign";
+                         REQUESTED_SERVER_NAME, REQUESTED_SERVER_NAME(label), DOWNSTREAM_PEER_URI_SAN, DOWNSTREAM_PEER_DNS_SAN, or %% for a percent sign";
 /// Envoy operators that need a filter chain to fill them; ours has none so far.
 const NOT_SUPPORTED: [&str; 2] = ["DYNAMIC_METADATA", "FILTER_STATE"];
 /// The parts of a request line that `%REQ()%` reaches by HTTP/2 name.
@@ -48,6 +48,12 @@ pub enum TemplateProblem {
     Argument {
         /// The operator.
         operator: &'static str,
+    },
+    /// Not the number of a label.
+    #[error("{text:?} is no label; expected REQUESTED_SERVER_NAME or, from the beginning of the name, REQUESTED_SERVER_NAME({}) to ({})", LABELS.start(), LABELS.end())]
+    Label {
+        /// What stands there, cut to 64 characters.
+        text: String,
     },
     /// `%REQ` without a header in parentheses.
     #[error("REQ needs a header in parentheses; expected %REQ(name)%, %REQ(name?otherwise)% or %REQ(name):length%")]
@@ -121,6 +127,9 @@ fn parse_command(command: &str) -> Result<Part, TemplateProblem> {
     if let Some(attribute) = Attribute::ALL.into_iter().find(|attribute| attribute.operator() == name) {
         return match rest {
             "" => Ok(Part::Attribute(attribute)),
+            label if attribute == Attribute::RequestedServerName && label.starts_with('(') => {
+                parse_label(label).map(Part::ServerNameLabel)
+            }
             _ => Err(TemplateProblem::Argument { operator: attribute.operator() }),
         };
     }
@@ -143,6 +152,14 @@ fn parse_request(rest: &str) -> Result<RequestHeader, TemplateProblem> {
         otherwise: otherwise.map(parse_header).transpose()?,
         max_bytes: parse_length(length)?,
     })
+}
+
+/// Reads `(2)`.
+fn parse_label(text: &str) -> Result<u8, TemplateProblem> {
+    let digits = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+    let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0'));
+    let label = digits.and_then(|digits| digits.parse().ok()).filter(|label| LABELS.contains(label));
+    label.ok_or_else(|| TemplateProblem::Label { text: excerpt(text) })
 }
 
 /// Header names are case-insensitive; the lower-case form is kept.
@@ -182,6 +199,14 @@ mod tests {
     }
 
     #[test]
+    fn a_label_has_a_number_from_1_to_16() {
+        for wrong in ["(0)", "(17)", "(01)", "(+1)", "()", "(1", "(1):2", "(a)"] {
+            let (at, problem) = problem(&format!("%REQUESTED_SERVER_NAME{wrong}%"));
+            assert_eq!((at, problem), (0, TemplateProblem::Label { text: wrong.to_owned() }));
+        }
+    }
+
+    #[test]
     fn printing_and_parsing_are_inverse() {
         for text in [
             "plain",
@@ -191,6 +216,7 @@ mod tests {
             "%REQ(x-node-id?:authority):17%",
             "a%DOWNSTREAM_REMOTE_ADDRESS%b%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%%REQUESTED_SERVER_NAME%",
             "%DOWNSTREAM_PEER_URI_SAN%%%%DOWNSTREAM_PEER_DNS_SAN%",
+            "%REQUESTED_SERVER_NAME(1)%.%REQUESTED_SERVER_NAME(16)%",
         ] {
             let template = Template::parse(text).unwrap();
             assert_eq!(template.to_string(), text);
@@ -220,7 +246,8 @@ mod tests {
             ("ab%FOO%", 2, P::Unknown { name: "FOO".into() }),
             ("%DYNAMIC_METADATA(ns:key)%", 0, P::NotSupported { name: "DYNAMIC_METADATA" }),
             ("%FILTER_STATE(key)%", 0, P::NotSupported { name: "FILTER_STATE" }),
-            ("%REQUESTED_SERVER_NAME(x)%", 0, P::Argument { operator: "REQUESTED_SERVER_NAME" }),
+            ("%DOWNSTREAM_PEER_URI_SAN(x)%", 0, P::Argument { operator: "DOWNSTREAM_PEER_URI_SAN" }),
+            ("%REQUESTED_SERVER_NAME(x)%", 0, P::Label { text: "(x)".into() }),
             ("%REQUESTED_SERVER_NAME:3%", 0, P::Argument { operator: "REQUESTED_SERVER_NAME" }),
             ("%REQ%", 0, P::Request),
             ("%REQ:3%", 0, P::Request),

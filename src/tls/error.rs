@@ -54,6 +54,12 @@ pub enum TlsError {
         /// What rustls says.
         reason: String,
     },
+    /// A text was not signed as it should have been.
+    #[error("the text is not signed by the key of the certificate: {reason}")]
+    Signature {
+        /// What is wrong.
+        reason: String,
+    },
     /// Certificate and key do not belong together.
     #[error(
         "the private key in {key} does not belong to the first certificate in {certificate}, which is {subject}; the \

@@ -1,13 +1,16 @@
 //! Looking at a certificate of this end as its peers will: would they take it, and until when?
 
-use std::time::SystemTime;
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::ServerCertVerifier as _;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier as _;
 use time::OffsetDateTime;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
 
-use crate::tls::certificate::{Summary, hosts, peer_identity, subject_and_issuer};
+use crate::tls::certificate::{Summary, hosts, peer_identity};
 use crate::tls::reject::{Fault, Peer, Rejection};
 use crate::tls::trust::Trust;
 use crate::tls::verify::{ClientVerifier, ServerVerifier};
@@ -38,7 +41,7 @@ pub fn examine(
             let verified = ServerVerifier::new(role, &trust)?.verify_server_cert(own, issuers, &name, &[], at);
             verified.map(drop).or_else(tolerate_name)
         }
-        Peer::Initiator | Peer::Client => {
+        Peer::Initiator | Peer::Client | Peer::Sibling => {
             ClientVerifier::new(role, &trust, true)?.verify_client_cert(own, issuers, at).map(drop)
         }
     };
@@ -80,24 +83,34 @@ pub fn names(certificate: &CertificateDer<'static>) -> Result<Vec<String>, TlsEr
     Ok(identity.uri_sans.into_iter().chain(identity.dns_sans).chain(addresses).collect())
 }
 
-/// When a chain stops to prove anything: at the end of the first of its certificates, or of the root that vouches for it.
-/// `None` without certificates that can be read.
-pub fn valid_until(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) -> Option<SystemTime> {
-    let end = |certificate: &CertificateDer<'_>| Summary::of(certificate).ok().map(|summary| summary.not_after);
-    let shown = chain.iter().filter_map(end).min()?;
-    let issuers: Vec<_> =
-        chain.iter().filter_map(|own| subject_and_issuer(own).ok()).map(|(_, issuer)| issuer).collect();
-    let vouches =
-        |root: &&CertificateDer<'_>| subject_and_issuer(root).is_ok_and(|(subject, _)| issuers.contains(&subject));
-    // Of two roots of one name, one being replaced, the longer one counts.
-    let root = roots.iter().filter(vouches).filter_map(end).max();
-    Some(SystemTime::from(root.map_or(shown, |root| shown.min(root))))
+/// When a chain that this end shows as `role`, or a peer does, stops to prove anything: at the end of its first certificate,
+/// or at an earlier one behind which the roots no longer vouch for it. What is shown beside and not needed does not count.
+/// Without roots, at the first end of all that is shown. `None` without certificates that can be read.
+pub fn valid_until(
+    chain: &[CertificateDer<'static>],
+    roots: &[CertificateDer<'static>],
+    role: Peer,
+) -> Option<SystemTime> {
+    let end = |certificate: &CertificateDer<'_>| {
+        Summary::of(certificate).ok().map(|summary| SystemTime::from(summary.not_after))
+    };
+    let own = end(chain.first()?)?;
+    let earlier: BTreeSet<_> = chain.iter().chain(roots).filter_map(end).filter(|end| *end < own).collect();
+    let vouches = |at| matches!(examine(chain, roots, role, at), Ok(None));
+    // A certificate holds through its last second.
+    let counts = |end: &SystemTime| roots.is_empty() || (vouches(*end) && !vouches(*end + Duration::from_secs(1)));
+    Some(earlier.into_iter().find(counts).unwrap_or(own))
+}
+
+/// When a revocation list should have been followed by another one; `None` if it does not say, or cannot be read. It counts
+/// still: what was revoked since is not known.
+pub fn next_update(list: &CertificateRevocationListDer<'_>) -> Option<SystemTime> {
+    let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+    Some(SystemTime::from(list.next_update()?.to_datetime()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::policy::San;
     use crate::tls::pki::{Authority, Validity};
@@ -136,15 +149,35 @@ mod tests {
         assert_eq!(names(responder).unwrap(), ["cloud.example.com", "10.0.0.1"]);
     }
 
+    fn until(chain: &[CertificateDer<'static>], roots: &[&Authority]) -> Option<u32> {
+        let roots: Vec<_> = roots.iter().map(|ca| ca.certificate().clone()).collect();
+        let until = valid_until(chain, &roots, Peer::Initiator)?;
+        Some((until.duration_since(now()).unwrap().as_secs() / DAY.as_secs()) as u32)
+    }
+
     #[test]
     fn a_chain_ends_with_its_first_certificate_or_its_root() {
         let ca = Authority::create("ca", days(5)).unwrap();
         let long = ca.node(&[San::Uri("spiffe://x/n".into())], days(10)).unwrap();
         let chain = [long.certificate().clone()];
-        assert_eq!(valid_until(&chain, &[]), Some(now() + 10 * DAY));
-        assert_eq!(valid_until(&chain, &[ca.certificate().clone()]), Some(now() + 5 * DAY));
+        assert_eq!(until(&chain, &[]), Some(10));
+        assert_eq!(until(&chain, &[&ca]), Some(5));
         let stranger = Authority::create("stranger", days(1)).unwrap();
-        assert_eq!(valid_until(&chain, &[stranger.certificate().clone()]), Some(now() + 10 * DAY));
-        assert_eq!(valid_until(&[], &[ca.certificate().clone()]), None);
+        assert_eq!(until(&chain, &[&stranger, &ca]), Some(5));
+        assert_eq!(until(&[], &[&ca]), None);
+    }
+
+    // Regression: of two roots of one name the longer one counted, whichever had signed; and a certificate that was shown
+    // for nothing ended what did not need it, again at each dial.
+    #[test]
+    fn what_vouches_for_a_chain_ends_it_and_nothing_else_does() {
+        let (old, new) = (Authority::create("ca", days(5)).unwrap(), Authority::create("ca", days(100)).unwrap());
+        let identity = [San::Uri("spiffe://x/n".into())];
+        let [by_old, by_new] = [&old, &new].map(|ca| [ca.node(&identity, days(10)).unwrap().certificate().clone()]);
+        assert_eq!(until(&by_old, &[&old, &new]), Some(5));
+        assert_eq!(until(&by_new, &[&old, &new]), Some(10));
+        let beside = Authority::create("not needed", days(1)).unwrap();
+        let [own] = by_new;
+        assert_eq!(until(&[own, beside.certificate().clone()], &[&new]), Some(10));
     }
 }

@@ -26,6 +26,8 @@ pub enum Peer {
     Client,
     /// A target's, seen by an initiator.
     Target,
+    /// Another responder's of the same fleet.
+    Sibling,
 }
 
 impl Peer {
@@ -36,6 +38,7 @@ impl Peer {
             Self::Initiator => "initiator",
             Self::Client => "client",
             Self::Target => "target",
+            Self::Sibling => "sibling",
         }
     }
 }
@@ -225,7 +228,11 @@ impl fmt::Display for Rejection {
             Fault::WrongPurpose => write!(
                 f,
                 "may not be used by this role; expected extended key usage {} or none",
-                if matches!(self.peer, Peer::Responder | Peer::Target) { "serverAuth" } else { "clientAuth" }
+                match self.peer {
+                    Peer::Responder | Peer::Target => "serverAuth",
+                    Peer::Initiator | Peer::Client => "clientAuth",
+                    Peer::Sibling => "serverAuth and clientAuth",
+                }
             ),
             Fault::Other(reason) => write!(f, "is not acceptable: {reason}"),
         }

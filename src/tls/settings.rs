@@ -10,6 +10,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use crate::policy::Rules;
+use crate::protocol::fleet;
 use crate::tls::verify::{ClientVerifier, ServerVerifier};
 use crate::tls::{Credentials, Peer, TlsError, Trust, provider};
 
@@ -17,7 +18,7 @@ use crate::tls::{Credentials, Peer, TlsError, Trust, provider};
 const MAX_SESSIONS: usize = 4_096;
 
 /// TLS of an initiator.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitiatorTls {
     /// What it shows when the responder asks. `None`: nothing (a token must prove the claim then).
     pub credentials: Option<Credentials>,
@@ -37,7 +38,7 @@ pub struct TargetTls {
 }
 
 /// Whether the connecting side must show a certificate.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientCertificates {
     /// It must, and it must be genuine. The only choice that proves an identity by TLS.
     Required(Trust),
@@ -82,6 +83,15 @@ pub struct EgressTls {
     pub clients: ClientCertificates,
 }
 
+/// TLS between the responders of a fleet, whichever of two dials. spec: FL-31
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiblingTls {
+    /// What it shows, to whoever it dials and to whoever dials it: for both uses.
+    pub credentials: Credentials,
+    /// Which siblings are genuine. Which of them one is, its names say.
+    pub siblings: Trust,
+}
+
 /// The name to verify for a configured host: a DNS name, or an IP address with or without brackets.
 ///
 /// # Errors
@@ -110,6 +120,30 @@ pub fn target_config(settings: &TargetTls, alpn: &[u8]) -> Result<ClientConfig, 
         None => ServerVerifier::unverified(Peer::Target),
     };
     dialling(settings.credentials.as_ref(), Arc::new(verifier), &[&TLS13, &TLS12], &[alpn])
+}
+
+/// The configuration with which a responder dials a sibling: TLS 1.3 only, nothing is resumed. The name of the certificate is
+/// not compared with what was dialled, which is an address that the directory tells: whoever dials must compare it with the
+/// sibling's own, see [`peer_identity`](crate::tls::peer_identity). spec: FL-31, FL-32
+///
+/// # Errors
+/// As for [`initiator_config`].
+pub fn sibling_client_config(settings: &SiblingTls) -> Result<ClientConfig, TlsError> {
+    let verifier = Arc::new(ServerVerifier::of_any_name(Peer::Sibling, &settings.siblings)?);
+    dialling(Some(&settings.credentials), verifier, &[&TLS13], &[fleet::ALPN])
+}
+
+/// The configuration with which a responder is dialled by its siblings: TLS 1.3 only, a certificate is required, nothing is
+/// resumed. spec: FL-31
+///
+/// # Errors
+/// As for [`responder_config`].
+pub fn sibling_server_config(settings: &SiblingTls) -> Result<ServerConfig, TlsError> {
+    let verifier = Arc::new(ClientVerifier::new(Peer::Sibling, &settings.siblings, true)?);
+    let mut config = accepting(&settings.credentials, verifier, &[&TLS13])?;
+    config.alpn_protocols = owned(&[fleet::ALPN]);
+    refuse_resumption(&mut config);
+    Ok(config)
 }
 
 fn dialling(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::InconsistentKeys;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 
 use crate::tls::certificate::Summary;
 use crate::tls::{TlsError, provider};
@@ -63,10 +63,23 @@ impl Credentials {
         &self.certified.cert
     }
 
+    pub(super) fn key(&self) -> &dyn SigningKey {
+        &*self.certified.key
+    }
+
     pub(super) fn resolver(&self) -> Arc<SingleCertAndKey> {
         Arc::new(SingleCertAndKey::from(Arc::clone(&self.certified)))
     }
 }
+
+/// The same chain, whose first certificate says which key belongs to it.
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.certified, &other.certified) || self.chain() == other.chain()
+    }
+}
+
+impl Eq for Credentials {}
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

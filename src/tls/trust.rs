@@ -5,7 +5,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use crate::id::SpkiPin;
 
 /// What makes a peer's certificate genuine. At least one root or one pin; CRLs need roots.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trust {
     /// CA certificates; the chain must end at one of them. Empty: pin-only.
     pub roots: Vec<CertificateDer<'static>>,

@@ -15,13 +15,13 @@ use http_body::Body;
 use crate::id::ServiceName;
 use crate::message::BoxError;
 use crate::protocol::code::{OpenCause, StreamCode};
-use crate::protocol::stream::Refused;
+use crate::protocol::stream::{ClientAddresses, Refused};
 use crate::transport::body::RecvBody;
 use crate::transport::credit::Ledger;
 use crate::transport::error::SendError;
 use crate::transport::flow::Flow;
 use crate::transport::raw::RawStream;
-use crate::transport::state::{Arriving, FlowCount, InFlight};
+use crate::transport::state::{Arriving, Beginning, FlowCount, InFlight};
 use crate::transport::{quic, tcp};
 
 use self::detached::hold;
@@ -61,6 +61,8 @@ pub enum Arrival {
 pub struct RawArrival {
     /// The exported service that it is for.
     pub service: ServiceName,
+    /// Who connected to the responder, if that says so.
+    pub client: Option<ClientAddresses>,
     half: ServiceHalf,
     in_flight: InFlight,
 }
@@ -70,6 +72,8 @@ pub struct RawArrival {
 pub struct FlowArrival {
     /// The exported service that it is for.
     pub service: ServiceName,
+    /// Who sends to the responder, if that says so.
+    pub client: Option<ClientAddresses>,
     half: FlowHalf,
     in_flight: InFlight,
 }
@@ -81,6 +85,16 @@ enum FlowHalf {
     Tcp(tcp::ServiceArrival, FlowCount),
 }
 
+impl FlowHalf {
+    /// The stream alone.
+    fn into_service(self) -> ServiceHalf {
+        match self {
+            Self::Quic(arrival, _) => ServiceHalf::Quic(arrival),
+            Self::Tcp(arrival, _) => ServiceHalf::Tcp(arrival),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum ServiceHalf {
     Quic(quic::ServiceArrival),
@@ -88,6 +102,21 @@ enum ServiceHalf {
 }
 
 impl ServiceHalf {
+    /// Resolves once the responder has given the stream up. Cancel safe.
+    async fn stopped(&mut self) {
+        match self {
+            Self::Quic(arrival) => drop(arrival.stopped().await),
+            Self::Tcp(arrival) => poll_fn(|cx| arrival.poll_stopped(cx)).await,
+        }
+    }
+
+    fn reset(self, code: StreamCode) {
+        match self {
+            Self::Quic(arrival) => arrival.reset(code),
+            Self::Tcp(arrival) => drop(arrival),
+        }
+    }
+
     async fn refuse(self, cause: OpenCause, reason: &str) -> Result<(), SendError> {
         let refused = Refused { cause, reason: reason.to_owned() };
         match self {
@@ -99,16 +128,31 @@ impl ServiceHalf {
 
 impl RawArrival {
     pub(super) const fn quic(service: ServiceName, arrival: quic::ServiceArrival, in_flight: InFlight) -> Self {
-        Self { service, half: ServiceHalf::Quic(arrival), in_flight }
+        Self { service, client: None, half: ServiceHalf::Quic(arrival), in_flight }
     }
 
     pub(super) const fn tcp(service: ServiceName, arrival: tcp::ServiceArrival, in_flight: InFlight) -> Self {
-        Self { service, half: ServiceHalf::Tcp(arrival), in_flight }
+        Self { service, client: None, half: ServiceHalf::Tcp(arrival), in_flight }
+    }
+
+    /// For this client of the responder.
+    pub(super) const fn of(mut self, client: Option<ClientAddresses>) -> Self {
+        self.client = client;
+        self
     }
 
     /// The tunnel that it came through.
     pub fn tunnel(&self) -> TunnelFacts<'_> {
         TunnelFacts::new(self.in_flight.tunnel())
+    }
+
+    /// Does the work of connecting to the target when its turn has come. `None`: the responder has given the stream up or is
+    /// gone, perhaps before the work began, and the work was dropped. spec: ST-62, SE-16
+    ///
+    /// # Cancel safety
+    /// Cancel safe, as far as the work is.
+    pub async fn connecting<F: Future>(&mut self, work: F) -> Option<F::Output> {
+        in_turn(self.half.stopped(), &self.in_flight, work).await
     }
 
     /// Says that the target is connected.
@@ -122,7 +166,7 @@ impl RawArrival {
                 Ok(RawStream::quic(quic::RawSend::new(send), recv, self.in_flight))
             }
             ServiceHalf::Tcp(arrival) => {
-                let (send, recv) = arrival.accept()?;
+                let (send, recv) = arrival.accept(self.in_flight.tunnel())?;
                 Ok(RawStream::tcp(send, tcp::RawRecv::new(recv), self.in_flight))
             }
         }
@@ -136,6 +180,29 @@ impl RawArrival {
     pub async fn refuse(self, cause: OpenCause, reason: &str) -> Result<(), SendError> {
         self.half.refuse(cause, reason).await
     }
+
+    /// Ends the stream without an answer; over TCP it is rejected, whatever the code.
+    pub(crate) fn reset(self, code: StreamCode) {
+        self.half.reset(code);
+    }
+}
+
+/// Does the work when its turn has come, unless the responder gives up.
+async fn in_turn<F: Future>(stopped: impl Future<Output = ()>, in_flight: &InFlight, work: F) -> Option<F::Output> {
+    let tunnel = in_flight.shared();
+    let mut beginning = Beginning::new(&tunnel);
+    let work = async {
+        beginning.turn().await;
+        let done = work.await;
+        // It is answered, whatever the answer is.
+        beginning.taken();
+        done
+    };
+    tokio::select! {
+        biased;
+        () = stopped => None,
+        done = work => Some(done),
+    }
 }
 
 impl FlowArrival {
@@ -145,7 +212,7 @@ impl FlowArrival {
         place: quic::FlowPlace,
         in_flight: InFlight,
     ) -> Self {
-        Self { service, half: FlowHalf::Quic(arrival, Box::new(place)), in_flight }
+        Self { service, client: None, half: FlowHalf::Quic(arrival, Box::new(place)), in_flight }
     }
 
     pub(super) const fn tcp(
@@ -154,7 +221,32 @@ impl FlowArrival {
         count: FlowCount,
         in_flight: InFlight,
     ) -> Self {
-        Self { service, half: FlowHalf::Tcp(arrival, count), in_flight }
+        Self { service, client: None, half: FlowHalf::Tcp(arrival, count), in_flight }
+    }
+
+    /// For this client of the responder.
+    pub(super) const fn of(mut self, client: Option<ClientAddresses>) -> Self {
+        self.client = client;
+        self
+    }
+
+    /// The tunnel that it came through.
+    pub fn tunnel(&self) -> TunnelFacts<'_> {
+        TunnelFacts::new(self.in_flight.tunnel())
+    }
+
+    /// Does the work of making a socket towards the target when its turn has come; see [`RawArrival::connecting`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe, as far as the work is.
+    pub async fn connecting<F: Future>(&mut self, work: F) -> Option<F::Output> {
+        let stopped = async {
+            match &mut self.half {
+                FlowHalf::Quic(arrival, _) => drop(arrival.stopped().await),
+                FlowHalf::Tcp(arrival, _) => poll_fn(|cx| arrival.poll_stopped(cx)).await,
+            }
+        };
+        in_turn(stopped, &self.in_flight, work).await
     }
 
     /// Says that there is a socket towards the target.
@@ -168,7 +260,7 @@ impl FlowArrival {
                 Ok(Flow::quic(send, recv, self.in_flight))
             }
             FlowHalf::Tcp(arrival, count) => {
-                let (send, recv) = arrival.accept()?;
+                let (send, recv) = arrival.accept(self.in_flight.tunnel())?;
                 let (send, recv) = (tcp::FlowSend::new(send), tcp::FlowRecv::new(recv));
                 Ok(Flow::tcp(send, recv, (self.in_flight, Some(count))))
             }
@@ -180,11 +272,12 @@ impl FlowArrival {
     /// # Errors
     /// [`SendError`]: the responder has given the flow up.
     pub async fn refuse(self, cause: OpenCause, reason: &str) -> Result<(), SendError> {
-        let half = match self.half {
-            FlowHalf::Quic(arrival, _) => ServiceHalf::Quic(arrival),
-            FlowHalf::Tcp(arrival, _) => ServiceHalf::Tcp(arrival),
-        };
-        half.refuse(cause, reason).await
+        self.half.into_service().refuse(cause, reason).await
+    }
+
+    /// As [`RawArrival::reset`].
+    pub(crate) fn reset(self, code: StreamCode) {
+        self.half.into_service().reset(code);
     }
 }
 
@@ -295,7 +388,7 @@ impl Responder {
     }
 
     /// Does the work on the request when its turn has come, and sends what `interim` brings meanwhile. `None`: the responder
-    /// has cancelled the request or is gone, and the work should be dropped at once.
+    /// has cancelled the request or is gone, perhaps while it waited for its turn, and the work should be dropped at once.
     ///
     /// # Cancel safety
     /// Cancel safe, as far as the work is.
@@ -371,7 +464,8 @@ impl Responder {
                 Err(error) => Sending::failed(error),
             },
         };
-        let mut taking = Taking::new(body, arriving);
+        // Where a window takes nothing, a small piece is asked for more of its kind all the same.
+        let mut taking = Taking::new(body, arriving, matches!(sending, Sending::Tcp(_)));
         async move {
             let outcome = match &mut sending {
                 Sending::Quic(responding) => responding.run(Pin::new(&mut taking)).await,

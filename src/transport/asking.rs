@@ -10,12 +10,12 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
-use crate::protocol::budgets::{ASKED_AT_MOST, ASKED_AT_ONCE, HEADS_OF_TUNNEL, UNTAKEN_ANSWERS};
+use crate::protocol::budgets::{ASKED_AT_MOST, ASKED_AT_ONCE, ASKED_EVERY, HEADS_OF_TUNNEL, UNTAKEN_ANSWERS};
 
-/// How soon another exchange begins although no answer was taken.
-const PACE: Duration = Duration::from_millis(2);
+/// By how much one may begin early because those before it began late: timers are no finer than a millisecond.
+const LATE: Duration = Duration::from_millis(10);
 /// No answer is shorter over HTTP/2: a frame, and a status that stands for itself. Bytes.
 const LEAST_ANSWER: u64 = 10;
 
@@ -37,8 +37,26 @@ pub(super) struct Asking {
     /// How many of these are accounted for.
     accounted: std::sync::Mutex<u64>,
     freed: Notify,
-    /// Held by the one whose turn is next.
-    queue: Mutex<()>,
+    /// How many wait for their turn.
+    queued: AtomicU32,
+    /// Held by the one whose turn is next: when the last one began that began by time.
+    queue: Mutex<Instant>,
+}
+
+/// One that waits for its turn.
+struct Queued<'a>(&'a AtomicU32);
+
+impl<'a> Queued<'a> {
+    fn new(queued: &'a AtomicU32) -> Self {
+        queued.fetch_add(1, Ordering::AcqRel);
+        Self(queued)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// What one exchange has of that. Whoever drops it has to [let it go](Asking::leave).
@@ -46,6 +64,8 @@ pub(super) struct Asking {
 pub(super) struct Asked {
     head: u32,
     stage: Stage,
+    /// One piece is still to be asked for behind the first that does not say that it was taken.
+    pub(super) is_one_more: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +91,8 @@ impl Asking {
             written: OnceLock::new(),
             accounted: std::sync::Mutex::default(),
             freed: Notify::new(),
-            queue: Mutex::new(()),
+            queued: AtomicU32::new(0),
+            queue: Mutex::new(Instant::now()),
         }
     }
 
@@ -95,8 +116,11 @@ impl Asking {
         self.heads.fetch_sub(head.into(), Ordering::Relaxed);
     }
 
-    /// Begins an exchange at once, if that may be.
+    /// Begins an exchange at once, if that may be and nobody waits already.
     pub(super) fn try_ask(&self, asked: &mut Asked) -> bool {
+        if self.queued.load(Ordering::Acquire) > 0 {
+            return false;
+        }
         let may = self.try_begin() || (self.settle() && self.try_begin());
         if may {
             Self::begin(asked);
@@ -111,15 +135,24 @@ impl Asking {
     /// Resolves when the turn of an exchange has come, for [`Self::begin`]. Cancel safe: it loses its place among those who
     /// wait.
     pub(super) async fn turn(&self) {
-        let _turn = self.queue.lock().await;
+        let _queued = Queued::new(&self.queued);
+        let mut last = self.queue.lock().await;
+        if last.elapsed() > ASKED_EVERY + LATE {
+            *last = Instant::now();
+        }
         loop {
             if self.try_begin() || (self.settle() && self.try_begin()) {
                 return;
             }
+            let next = *last + ASKED_EVERY;
             tokio::select! {
                 () = self.freed.notified() => {}
-                () = sleep(PACE) => if self.waiting_answers() < UNTAKEN_ANSWERS {
-                    return;
+                () = sleep_until(next) => {
+                    if self.waiting_answers() < UNTAKEN_ANSWERS {
+                        *last = next;
+                        return;
+                    }
+                    *last = Instant::now();
                 }
             }
         }
@@ -182,10 +215,14 @@ impl Asking {
             return;
         }
         self.leave(asked);
-        if self.written.get().is_some() {
-            self.unwritten.fetch_add(1, Ordering::AcqRel);
-        } else {
-            self.earn(1);
+        match self.written.get() {
+            None => self.earn(1),
+            Some(written) if self.unwritten.fetch_add(1, Ordering::AcqRel) == 0 => {
+                // What was written before pays for nothing that comes behind it.
+                let mut accounted = self.accounted.lock().unwrap_or_else(PoisonError::into_inner);
+                *accounted = written.load(Ordering::Acquire);
+            }
+            Some(_) => {}
         }
     }
 
@@ -200,7 +237,7 @@ impl Asking {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Instant, timeout};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -260,7 +297,7 @@ mod tests {
         asking.taken(first);
         assert_eq!(begin(&asking, 9).len(), 2);
         asking.leave(&mut others[0]);
-        timeout(PACE * 2, asking.turn()).await.expect("fewer wait now");
+        timeout(ASKED_EVERY * 2, asking.turn()).await.expect("fewer wait now");
     }
 
     // spec: SE-16

@@ -2,16 +2,18 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::message::h2::recv::StreamBody;
 use crate::protocol::budgets::{HTTP_PATIENCE, UNWATCHED_BODY};
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::Event;
-use crate::transport::credit::{Ledger, Place, Revoke, Revoked, Terms};
+use crate::transport::credit::{Ledger, Place, Revoke, Revoked, Terms, Unread, unread};
 use crate::transport::error::BodyError;
 use crate::transport::quic::MessageStream;
 use crate::transport::raw::RawRecv;
@@ -46,12 +48,21 @@ enum Source {
     Http2 { stream: Place<StreamBody>, upload: TiedUpload },
     /// What comes on a raw stream.
     Raw(Box<Raw>),
+    /// What a task hands over, which ends with this.
+    Handed(Box<Handed>),
 }
 
 /// The receiving half of a raw stream, which counts by itself and is watched already.
 #[derive(Debug)]
 struct Raw {
     recv: RawRecv,
+    upload: TiedUpload,
+}
+
+/// Pieces that a task hands over.
+#[derive(Debug)]
+struct Handed {
+    pieces: mpsc::Receiver<Result<Bytes, BodyError>>,
     upload: TiedUpload,
 }
 
@@ -90,11 +101,29 @@ impl RecvBody {
         Self { source, remaining: None, in_flight: None }
     }
 
+    /// What the task at the other end of the channel hands over, which is aborted when the body is dropped before its end.
+    pub(crate) fn handed(pieces: mpsc::Receiver<Result<Bytes, BodyError>>, task: AbortHandle) -> Self {
+        let mut upload = TiedUpload::default();
+        upload.tie(task);
+        let source = Source::Handed(Box::new(Handed { pieces, upload }));
+        Self { source, remaining: None, in_flight: None }
+    }
+
     /// Aborts this task, the one that sends on the raw stream, unless END was read before the body is dropped: the other
     /// direction goes on then.
     pub fn tie_sender(&mut self, task: AbortHandle) {
         if let Source::Raw(raw) = &mut self.source {
             raw.upload.tie(task);
+        }
+    }
+
+    /// Says until when what was read last is kept waiting here, for a rate: whoever reads is not slow before. spec: SE-11
+    pub fn defer(&mut self, until: Instant) {
+        match &self.source {
+            Source::Frames { stream, .. } => stream.defer(until),
+            Source::Http2 { stream, .. } => stream.defer(until),
+            Source::Raw(raw) => raw.recv.defer(until),
+            Source::Ended | Source::Handed(_) => {}
         }
     }
 
@@ -162,6 +191,7 @@ impl RecvBody {
             }
             Source::Http2 { mut upload, .. } => upload.release(),
             Source::Raw(mut raw) => raw.upload.release(),
+            Source::Handed(mut handed) => handed.upload.release(),
             Source::Ended => {}
         }
         self.in_flight = None;
@@ -188,6 +218,9 @@ impl RecvBody {
                 .recv
                 .poll_data(cx)
                 .map(|data| data.transpose().map(|data| data.map(Frame::data).map_err(BodyError::from))),
+            Source::Handed(handed) => {
+                handed.pieces.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
             Source::Frames { stream, peeked } => {
                 let ask = |stream: &mut MessageStream| match peeked.take() {
                     Some(event) => Poll::Ready(event),
@@ -257,7 +290,7 @@ impl http_body::Body for RecvBody {
     fn size_hint(&self) -> SizeHint {
         let remaining = match &self.source {
             Source::Ended => Some(0),
-            Source::Frames { .. } | Source::Raw(_) => self.remaining,
+            Source::Frames { .. } | Source::Raw(_) | Source::Handed(_) => self.remaining,
             Source::Http2 { stream, .. } => stream.look(|stream| stream.remaining()).flatten(),
         };
         remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
@@ -265,6 +298,10 @@ impl http_body::Body for RecvBody {
 }
 
 impl Revoke for StreamBody {
+    fn unread(&mut self) -> Unread {
+        unread(self.unread_bytes())
+    }
+
     /// Dropped, it gives back what it holds of the connection's window, and takes nothing more of it. The stream itself is
     /// reset once whoever sends on it has let go of it too.
     fn revoke(self) {}

@@ -18,6 +18,8 @@ use tracing::debug;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::control::NOT_HEARD;
 use crate::protocol::handshake::Service;
+use crate::protocol::health::Health;
+use crate::protocol::reauth::{Reauth, Reauthed};
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session, State};
 use crate::transport::credit::{Lend, balance};
 use crate::transport::state::{CloseReason, Phase, TunnelState};
@@ -36,6 +38,12 @@ pub(crate) enum Command {
     Probe,
     Close(CloseReason),
     Services(Vec<Service>),
+    /// An initiator's. spec: CT-58
+    Health(Health),
+    /// An initiator's. spec: CT-32
+    Reauth(Box<Reauth>),
+    /// A responder's. spec: CT-56
+    Reauthed(Reauthed),
 }
 
 /// Asks how often the peer was heard so far.
@@ -331,6 +339,9 @@ impl<C: Channel> Control<C> {
             }
             Command::Probe => self.session.probe(now()),
             Command::Services(services) => note_illegal(self.session.announce(&services)),
+            Command::Health(health) => note_illegal(self.session.tell_health(health)),
+            Command::Reauth(reauth) => note_illegal(self.session.reauth(*reauth)),
+            Command::Reauthed(reauthed) => note_illegal(self.session.reauthed(reauthed)),
             Command::Close(reason) => self.session.close(reason.code, &reason.text),
         }
         false
@@ -346,8 +357,10 @@ impl<C: Channel> Control<C> {
                 return true;
             }
             Event::Services(services) => state.replace_services(services),
+            Event::Health(health) => state.replace_health(health),
             Event::Limits(limits) => state.replace_peer_limits(limits),
-            Event::Reauth(token) => state.show_token(token),
+            Event::Reauth(reauth) => state.reauths().put(*reauth),
+            Event::Reauthed(reauthed) => state.reauthed().put(reauthed),
             Event::Rtt(rtt) if self.channel.rtt().is_none() => state.note_rtt(rtt),
             other => debug!(event = ?other, "nothing to do"),
         }
@@ -405,9 +418,12 @@ impl Blocked {
                 state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
             }
             Command::Services(_) => self.later.retain(|other| !matches!(other, Command::Services(_))),
+            Command::Health(_) => self.later.retain(|other| !matches!(other, Command::Health(_))),
             // It is asked already.
             Command::Probe => return,
-            Command::Close(_) => {}
+            // An answer to a later one stands for those before.
+            Command::Reauthed(_) => self.later.retain(|other| !matches!(other, Command::Reauthed(_))),
+            Command::Reauth(_) | Command::Close(_) => {}
         }
         self.later.push(command);
     }

@@ -1,8 +1,8 @@
 //! Who holds the receive credit of a tunnel: what unread streams hold is lent on top, so that it is never missing for the
 //! others, and whoever holds it for too long is ended. spec: SE-9 to SE-12
 //!
-//! A stream is *held back* while its consumer has not come back for more since it was given something. The consumer, not
-//! the bytes: what waits inside the transport's library shows nowhere.
+//! A stream is *held back* while its consumer has not come back for more since it was given something, and there is more. How
+//! much that is inside the transport's library shows nowhere, unless it is little.
 
 mod slowness;
 #[cfg(test)]
@@ -18,21 +18,33 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::protocol::budgets::{COVERED_BYTES, HELD_BYTES, HELD_BYTES_OF_PROCESS, RAW_PATIENCE, STREAM_WINDOW};
+use crate::protocol::budgets::{
+    COVERED_BYTES, DEFERRED_BYTES, DEFERRED_BYTES_OF_PROCESS, HELD_BYTES, HELD_BYTES_OF_PROCESS, RAW_PATIENCE,
+    STREAM_WINDOW,
+};
 use crate::telemetry::{StreamEnd, StreamMetrics};
 
 use self::slowness::Slowness;
 use self::watched::Lane;
 
-pub(super) use self::watched::{Place, Revoke, Revoked};
+pub(super) use self::watched::{LITTLE, Place, Revoke, Revoked, Unread, unread};
 
 /// How often streams are looked at while any of them is held back.
 const SHORT_LOOK: Duration = Duration::from_millis(50);
 /// How often while their consumers take all there is.
 const LONG_LOOK: Duration = Duration::from_millis(250);
 
-/// Bytes that readers who are not steady hold in all tunnels of the process.
-static HELD_IN_PROCESS: AtomicU64 = AtomicU64::new(0);
+/// What all tunnels of the process hold.
+static HELD_IN_PROCESS: Total = Total { idle: AtomicU64::new(0), deferred: AtomicU64::new(0) };
+
+/// What the tunnels of a process hold together, bytes.
+#[derive(Debug, Default)]
+struct Total {
+    /// By readers who are not steady.
+    idle: AtomicU64,
+    /// For a rate that this end keeps.
+    deferred: AtomicU64,
+}
 
 /// The watched streams of one tunnel.
 #[derive(Debug)]
@@ -41,11 +53,12 @@ pub(super) struct Ledger {
     /// A new stream wakes whoever looks.
     awaits: AtomicBool,
     begun: Notify,
-    /// Held-back streams at the last look, and the bytes that readers hold who are not steady.
+    /// Held-back streams at the last look, and the bytes that readers hold who are not steady, or for a rate.
     held: AtomicUsize,
     idle: AtomicU64,
+    deferred: AtomicU64,
     /// The sum of that of all tunnels.
-    in_process: &'static AtomicU64,
+    in_process: &'static Total,
     metrics: OnceLock<StreamMetrics>,
 }
 
@@ -102,6 +115,8 @@ struct Look {
     idle: u64,
     /// The same of the others.
     steady: u64,
+    /// How much of that is held for a rate that this end keeps.
+    deferred: u64,
 }
 
 impl Look {
@@ -115,13 +130,14 @@ impl Look {
 
 impl Ledger {
     /// One of the ledgers that share a bound.
-    fn among(in_process: &'static AtomicU64) -> Self {
+    fn among(in_process: &'static Total) -> Self {
         Self {
             streams: Mutex::default(),
             awaits: AtomicBool::default(),
             begun: Notify::default(),
             held: AtomicUsize::default(),
             idle: AtomicU64::default(),
+            deferred: AtomicU64::default(),
             in_process,
             metrics: OnceLock::default(),
         }
@@ -166,17 +182,30 @@ impl Ledger {
         let mut look = Look::default();
         let mut ended = Vec::new();
         let mut candidates = Vec::new();
+        let room = self.room_to_defer();
         streams.retain_mut(|stream| {
             // Who holds one that was ended may not look at it for long; to count it again would end others for it.
             let Some(lane) = stream.lane.upgrade().filter(|lane| !lane.gauge().is_over()) else { return false };
-            let (is_held, taken) = lane.gauge().read();
-            stream.slowness.note(now, is_held, taken);
+            let (is_left, taken) = lane.gauge().read();
+            let unread = if is_left { lane.unread() } else { Unread::Nothing };
+            let is_held = unread != Unread::Nothing;
+            let bytes = stream.terms.may_hold(taken);
+            let is_deferred = is_held && lane.gauge().is_deferred(now) && look.deferred + bytes <= room;
+            stream.slowness.note(now, is_held && !is_deferred, taken);
+            if is_deferred {
+                look.deferred += bytes;
+                look.held += 1;
+                look.steady += bytes;
+                return true;
+            }
             if stream.slowness.is_below_least(now) {
                 ended.push((lane, StreamEnd::Rate));
                 return true;
             }
-            if is_held {
-                let bytes = stream.terms.may_hold(taken);
+            if let Unread::Little(bytes) = unread {
+                look.held += 1;
+                look.steady += bytes;
+            } else if is_held {
                 look.held += 1;
                 *(if stream.slowness.is_steady(now) { &mut look.steady } else { &mut look.idle }) += bytes;
                 if let Some(since) = stream.slowness.starves_since(now) {
@@ -203,14 +232,25 @@ impl Ledger {
 
     /// What readers hold in the process who are not steady, without those of this tunnel.
     fn held_elsewhere(&self) -> u64 {
-        let all = self.in_process.load(Ordering::Relaxed);
+        let all = self.in_process.idle.load(Ordering::Relaxed);
         all.saturating_sub(self.idle.load(Ordering::Relaxed))
     }
 
-    fn publish(&self, Look { held, idle, .. }: Look) {
-        let before = self.idle.swap(idle, Ordering::Relaxed);
-        self.in_process.fetch_add(idle, Ordering::Relaxed);
-        self.in_process.fetch_sub(before, Ordering::Relaxed);
+    /// How much this tunnel may hold for rates that this end keeps.
+    fn room_to_defer(&self) -> u64 {
+        let all = self.in_process.deferred.load(Ordering::Relaxed);
+        let elsewhere = all.saturating_sub(self.deferred.load(Ordering::Relaxed));
+        DEFERRED_BYTES_OF_PROCESS.saturating_sub(elsewhere).min(DEFERRED_BYTES)
+    }
+
+    fn publish(&self, Look { held, idle, deferred, .. }: Look) {
+        let exchange = |own: &AtomicU64, total: &AtomicU64, now: u64| {
+            let before = own.swap(now, Ordering::Relaxed);
+            total.fetch_add(now, Ordering::Relaxed);
+            total.fetch_sub(before, Ordering::Relaxed);
+        };
+        exchange(&self.idle, &self.in_process.idle, idle);
+        exchange(&self.deferred, &self.in_process.deferred, deferred);
         let before = self.held.swap(held, Ordering::Relaxed);
         if held != before
             && let Some(metrics) = self.metrics.get()

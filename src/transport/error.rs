@@ -12,6 +12,7 @@ use crate::protocol::handshake::{PeerLimits, Refusal};
 use crate::protocol::limits;
 use crate::protocol::session::SessionError;
 use crate::protocol::stream::{Refused, StreamError, StreamType};
+use crate::shares::Exceeded;
 use crate::tls::Rejection;
 use crate::transport::kind::TransportKind;
 
@@ -51,12 +52,21 @@ pub enum OpenError {
     /// The tunnel has as many flows as it may. spec: ST-71
     #[error("{0}")]
     Flows(#[from] FlowError),
+    /// The tenant or the node has as many flows as it may.
+    #[error("{0}")]
+    Share(#[from] Exceeded),
     /// The other end exports no services by name: an Envoy decides by host and path alone.
     #[error("the other end of this tunnel has no services with names")]
     NoNamedServices,
     /// The other end takes no extended CONNECT, by which another protocol than HTTP is asked for.
     #[error("the other end of this tunnel carries no other protocol than HTTP")]
     NoUpgrades,
+    /// The sibling that was asked has no tunnel to the node; nothing was handed to one. spec: FL-44
+    #[error("the sibling has no tunnel to it")]
+    NotHere,
+    /// The tenant or the node has as much as it may at the sibling that was asked. spec: FL-45
+    #[error("the tenant or the node has as much as it may at the responder that it is connected to")]
+    SiblingQuota,
     /// The request itself cannot be expressed: it has no authority.
     #[error("the request cannot be sent: {0}")]
     Request(&'static str),
@@ -70,17 +80,44 @@ const fn kind_of(stream_type: StreamType) -> &'static str {
     }
 }
 
+impl OpenError {
+    /// What the code says with which the other end reset a stream that it has not answered. spec: ER-3
+    pub(super) fn of_reset(code: StreamCode) -> Self {
+        match code {
+            StreamCode::Rejected => Self::Rejected,
+            code => Self::Reset(code),
+        }
+    }
+
+    /// The same, where a sibling may have said it: some codes have a meaning in its mouth, and in no initiator's.
+    /// spec: FL-44, FL-45
+    pub(super) fn said_by_sibling(self, is_sibling: bool) -> Self {
+        match self {
+            Self::Reset(StreamCode::NotHere) if is_sibling => Self::NotHere,
+            Self::Reset(StreamCode::TunnelLost) if is_sibling => {
+                Self::TunnelLost(TunnelLost("a sibling lost it".into()))
+            }
+            Self::Reset(StreamCode::HeadTooLarge) if is_sibling => Self::HeadTooLarge,
+            Self::Reset(StreamCode::TunnelFull) if is_sibling => Self::NoRoom,
+            Self::Reset(StreamCode::Quota) if is_sibling => Self::SiblingQuota,
+            other => other,
+        }
+    }
+}
+
 /// What a stream that broke before its answer says about its opening.
 impl From<BodyError> for OpenError {
     fn from(error: BodyError) -> Self {
         match error {
-            BodyError::Reset(StreamCode::Rejected) => Self::Rejected,
-            BodyError::Reset(code) => Self::Reset(code),
+            BodyError::Reset(code) => Self::of_reset(code),
             BodyError::Protocol(error) => Self::Protocol(error),
             BodyError::TunnelLost(lost) => Self::TunnelLost(lost),
-            BodyError::Length | BodyError::Source(_) | BodyError::Idle | BodyError::Late => {
-                Self::Reset(StreamCode::Protocol)
-            }
+            BodyError::Length
+            | BodyError::Source(_)
+            | BodyError::Upstream(_)
+            | BodyError::Failed(_)
+            | BodyError::Idle
+            | BodyError::Late => Self::Reset(StreamCode::Protocol),
             BodyError::HeldBack => Self::Reset(StreamCode::Limit),
         }
     }
@@ -127,6 +164,12 @@ pub enum BodyError {
     /// Whoever reads the body took too little of it for too long, and this end has stopped it. spec: SE-11, SE-12
     #[error("the body was not read: too little of it was taken for too long")]
     HeldBack,
+    /// An upstream that is reached without a tunnel cut it.
+    #[error("the upstream's response was cut: {0}")]
+    Upstream(BoxError),
+    /// What stands for a body here failed, and why.
+    #[error("{0}")]
+    Failed(Failure),
     /// This end gave it up: nothing moved for too long.
     #[error("nothing moved for too long")]
     Idle,

@@ -3,8 +3,8 @@
 //! A datagram arrives whole or not at all, in any order, and may be lost.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use crate::protocol::code::StreamCode;
-use crate::protocol::limits::{DEFAULT_FLOW_IDLE_TIMEOUT, MAX_DATAGRAM_BYTES};
+use crate::protocol::limits::{DEFAULT_FLOW_IDLE_TIMEOUT, MAX_DATAGRAM_BYTES, MAX_DURATION};
+use crate::shares::Stake;
 use crate::transport::credit::{Place, Revoked, Terms};
 use crate::transport::error::SendError;
 use crate::transport::raw::RawError;
@@ -60,8 +61,12 @@ struct Shared {
     opened: Instant,
     /// When a datagram came or went last, milliseconds after `opened`.
     used: AtomicU64,
+    /// How long nothing may come or go, where that is not the default.
+    idle_timeout: OnceLock<Duration>,
     over: AtomicBool,
     _held: Held,
+    /// What it counts as among those of its tenant and node, at a responder.
+    stake: OnceLock<Stake>,
 }
 
 /// What an open flow counts as until both halves are gone: an exchange, and a flow where no table has it.
@@ -75,7 +80,8 @@ impl Shared {
 
     /// When the flow has been idle for too long, unless something comes or goes before. spec: ST-76
     fn idle_at(&self) -> Instant {
-        self.opened + Duration::from_millis(self.used.load(Ordering::Relaxed)) + DEFAULT_FLOW_IDLE_TIMEOUT
+        let limit = self.idle_timeout.get().copied().unwrap_or(DEFAULT_FLOW_IDLE_TIMEOUT);
+        self.opened + Duration::from_millis(self.used.load(Ordering::Relaxed)) + limit
     }
 }
 
@@ -90,9 +96,26 @@ impl Flow {
         Self::new(SendKind::Tcp(send), RecvKind::Tcp(recv), held)
     }
 
+    /// Counts as this, too, until both halves are gone.
+    pub(super) fn holding(self, stake: Option<Stake>) -> Self {
+        if let Some(stake) = stake {
+            let _ = self.recv.shared.stake.set(stake);
+        }
+        self
+    }
+
+    /// Ends when nothing has come or gone for this long, instead of 120 s; at most a day. The first call counts.
+    /// spec: ST-76
+    #[must_use]
+    pub fn idle_after(self, limit: Duration) -> Self {
+        let _ = self.recv.shared.idle_timeout.set(limit.min(MAX_DURATION));
+        self
+    }
+
     fn new(send: SendKind, recv: RecvKind, held: Held) -> Self {
         let (opened, used, over) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
-        let shared = Arc::new(Shared { opened, used, over, _held: held });
+        let (idle_timeout, stake) = (OnceLock::new(), OnceLock::new());
+        let shared = Arc::new(Shared { opened, used, idle_timeout, over, _held: held, stake });
         Self { send: FlowSend { half: send, shared: Arc::clone(&shared) }, recv: FlowRecv { half: recv, shared } }
     }
 }
@@ -131,10 +154,19 @@ impl FlowSend {
             SendKind::Tcp(half) => half.finish(),
         }
     }
+
+    /// Ends the flow because of a failure, such as a target that is gone (`truncated`): the other end hears of the code.
+    /// spec: ST-75, ST-77
+    pub fn reset(self, code: StreamCode) {
+        match self.half {
+            SendKind::Quic(half) => half.reset(code),
+            SendKind::Tcp(half) => half.reset(code),
+        }
+    }
 }
 
 impl FlowRecv {
-    /// The next datagram; `None` once the flow is over: ended by the peer, or idle for 120 s.
+    /// The next datagram; `None` once the flow is over: ended by the peer, or idle for too long ([`Flow::idle_after`]).
     ///
     /// # Errors
     /// [`RawError`]: it ended otherwise.

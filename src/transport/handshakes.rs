@@ -104,8 +104,8 @@ impl Shared {
 }
 
 impl Seat {
-    /// A place in the next stage instead of this one. Where there is no room it waits for it, in this one; who came last is
-    /// served first. Cancel safe.
+    /// A place in the next stage instead of this one. Where there is no room it waits for it, in this one; of those who
+    /// wait the newest and one drawn by lot are served in turn. Cancel safe.
     pub(crate) async fn advance(&mut self, to: Stage) -> Result<(), GaveWay> {
         let shared = Arc::clone(&self.shared);
         let entry = match to {
@@ -147,13 +147,13 @@ impl Drop for Seat {
 }
 
 impl Waiting {
-    /// Resolves with the key of the place. The newest looks from time to time whether somebody is old enough to give way:
-    /// it is the one who would get the place.
+    /// Resolves with the key of the place. The newest looks from time to time whether somebody is old enough to give way,
+    /// for all.
     async fn granted(self, signals: &Signals) -> u64 {
         loop {
             let is_newest = self.shared.table().is_newest(self.stage, self.number);
             if is_newest {
-                let _ = timeout(2 * EVICTION_INTERVAL, signals.granted.notified()).await;
+                let _ = timeout(EVICTION_INTERVAL, signals.granted.notified()).await;
             } else {
                 signals.granted.notified().await;
             }

@@ -7,6 +7,7 @@ mod credit;
 mod datagrams;
 mod dial;
 mod endpoint;
+mod fleet;
 mod open;
 mod open_service;
 mod proof;
@@ -19,12 +20,13 @@ mod socket;
 mod streams;
 
 pub use crate::transport::settings::CongestionControl;
-pub(crate) use accept::new_tunnel_id;
 pub use accept::{Incoming, Listener};
 pub(crate) use accept::{Pending, Prepared};
+pub(crate) use accept::{new_tunnel_id, peer_certificates};
 pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};
 pub use endpoint::{BindError, Keys, bind};
+pub(crate) use fleet::{Asking, Claiming, Relay, SiblingDialer};
 pub use settings::QuicSettings;
 pub use socket::{dialling_socket, listening_socket};
 

@@ -3,8 +3,9 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -55,9 +56,12 @@ impl From<BodyError> for RawError {
             BodyError::Protocol(error) => Self::Protocol(error),
             BodyError::Reset(code) => Self::Reset(code),
             BodyError::TunnelLost(lost) => Self::TunnelLost(lost),
-            BodyError::Length | BodyError::Source(_) | BodyError::Idle | BodyError::Late => {
-                Self::Reset(StreamCode::Internal)
-            }
+            BodyError::Length
+            | BodyError::Source(_)
+            | BodyError::Upstream(_)
+            | BodyError::Failed(_)
+            | BodyError::Idle
+            | BodyError::Late => Self::Reset(StreamCode::Internal),
             BodyError::HeldBack => Self::HeldBack,
         }
     }
@@ -101,6 +105,16 @@ enum SendKind {
     Tcp(tcp::RawSend),
 }
 
+/// The receiving half of a raw stream, looked at by the sending one.
+pub(crate) struct OtherHalf(Weak<InFlight>);
+
+impl OtherHalf {
+    /// As [`RawSend::is_alone`].
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.strong_count() <= 1
+    }
+}
+
 /// The receiving half of a raw stream. Dropped before the end it tells the peer that nobody listens any more.
 #[derive(Debug)]
 pub struct RawRecv {
@@ -133,6 +147,16 @@ impl RawStream {
         Self {
             send: RawSend { half: send, _in_flight: Arc::clone(&in_flight) },
             recv: RawRecv { half: recv, rest: Bytes::new(), ended: false, _in_flight: in_flight },
+        }
+    }
+}
+
+impl RawRecv {
+    /// As [`RecvBody::defer`](crate::transport::RecvBody::defer).
+    pub(super) fn defer(&self, until: Instant) {
+        match &self.half {
+            RecvKind::Quic(half) => half.defer(until),
+            RecvKind::Tcp(half) => half.defer(until),
         }
     }
 }
@@ -170,6 +194,11 @@ impl RawSend {
     /// Whether the receiving half is gone: it has ended, or was dropped.
     pub fn is_alone(&self) -> bool {
         Arc::strong_count(&self._in_flight) == 1
+    }
+
+    /// Tells whether the receiving half is gone also while this one sends.
+    pub(crate) fn other_half(&self) -> OtherHalf {
+        OtherHalf(Arc::downgrade(&self._in_flight))
     }
 
     /// Ready when the peer wants no more of this direction, or the tunnel is gone: what is sent next would fail. For a

@@ -7,20 +7,26 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::id::{Place, TunnelId};
+use crate::id::{PeerIdentity, Place, TunnelId};
 use crate::protocol::code::CloseCode;
-use crate::protocol::handshake::Token;
 use crate::protocol::handshake::{PeerLimits, Service};
+use crate::protocol::health::{self, Down};
 use crate::protocol::limits::DEFAULT_FLOWS;
+use crate::protocol::reauth::{Reauth, Reauthed};
 use crate::protocol::stream::StreamType;
 use crate::registry::Health;
+use crate::shares::{Shares, Stake, What};
+use crate::tls::peer_identity;
 use crate::transport::asking::{Asked, Asking};
 use crate::transport::credit::Ledger;
+use crate::transport::down::DownServices;
 use crate::transport::error::{OpenError, TunnelLost};
 use crate::transport::kind::TransportKind;
+use crate::transport::latest::Latest;
 use crate::transport::settings::MAX_STREAMS;
 use crate::transport::unwritten::Unwritten;
 
@@ -97,6 +103,17 @@ pub struct TunnelSnapshot {
     pub bytes_received: u64,
     /// What the initiator exports.
     pub services: Vec<String>,
+    /// What of that is down, and why.
+    pub down: Vec<ServiceDown>,
+}
+
+/// A service that an initiator says cannot be served now.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ServiceDown {
+    /// Its name.
+    pub service: String,
+    /// Why, in a word.
+    pub cause: &'static str,
 }
 
 /// What QUIC measures of its path.
@@ -131,8 +148,10 @@ pub(crate) struct TunnelState {
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
     rtt_micros: AtomicU64,
     phase: watch::Sender<Phase>,
-    /// The last token that the peer showed after HELLO. spec: CT-32
-    token: watch::Sender<Option<Token>>,
+    /// The credential that the initiator showed after HELLO, at the responder. spec: CT-32
+    reauths: Latest<Reauth>,
+    /// What the responder said to that, at the initiator. spec: CT-56
+    reauthed: Latest<Reauthed>,
     /// What the phase means for new requests; a copy, so that picking a tunnel takes no lock.
     health: AtomicU8,
     /// Outlasts the phase: a tunnel without exchanges closes before anybody saw it drain.
@@ -145,10 +164,16 @@ pub(crate) struct TunnelState {
     awaits_use: AtomicBool,
     use_begun: tokio::sync::Notify,
     services: Mutex<Vec<Service>>,
+    /// Those of them that are down, at the responder. spec: CT-58
+    down: DownServices,
     /// A bit for each stream type that the peer does not know.
     refused_types: AtomicU8,
     /// Flows that are open, where no table of them counts. spec: ST-71
     flows: AtomicU32,
+    /// What TLS proved of the responder, at an initiator; set before anything comes through.
+    peer: OnceLock<PeerIdentity>,
+    /// What bounds the flows of its tenant and node, at a responder.
+    shares: OnceLock<Arc<Shares>>,
     /// What its streams hold unread.
     credit: Ledger,
     /// What its peer asks, at an initiator.
@@ -178,7 +203,8 @@ impl TunnelState {
             peer_limits: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
-            token: watch::Sender::new(None),
+            reauths: Latest::default(),
+            reauthed: Latest::default(),
             health: AtomicU8::new(Health::Healthy as u8),
             reconnect_after: OnceLock::new(),
             welcomed: AtomicBool::new(false),
@@ -187,14 +213,29 @@ impl TunnelState {
             awaits_use: AtomicBool::new(false),
             use_begun: tokio::sync::Notify::new(),
             services: Mutex::new(services),
+            down: DownServices::default(),
             refused_types: AtomicU8::new(0),
             flows: AtomicU32::new(0),
+            peer: OnceLock::new(),
+            shares: OnceLock::new(),
             credit: Ledger::default(),
             asking: Asking::new(),
             unwritten: Arc::default(),
         };
         state.replace_peer_limits(peer_limits);
         Arc::new(state)
+    }
+
+    /// Notes what the responder's certificate says, for whoever goes by its names. One that cannot be read proves nothing.
+    pub(crate) fn know_peer(&self, chain: &[CertificateDer<'_>]) {
+        if let Ok(identity) = peer_identity(chain) {
+            let _ = self.peer.set(identity);
+        }
+    }
+
+    /// What TLS proved of the responder, at an initiator.
+    pub(crate) fn peer(&self) -> Option<&PeerIdentity> {
+        self.peer.get()
     }
 
     /// The ledger of what its streams hold unread.
@@ -227,13 +268,14 @@ impl TunnelState {
         self.phase.subscribe()
     }
 
-    /// The peer showed a fresh token.
-    pub(crate) fn show_token(&self, token: Token) {
-        self.token.send_replace(Some(token));
+    /// What the initiator shows, for the responder.
+    pub(super) const fn reauths(&self) -> &Latest<Reauth> {
+        &self.reauths
     }
 
-    pub(crate) fn tokens(&self) -> watch::Receiver<Option<Token>> {
-        self.token.subscribe()
+    /// What the responder said to that, for the initiator.
+    pub(super) const fn reauthed(&self) -> &Latest<Reauthed> {
+        &self.reauthed
     }
 
     /// Moves to `next` unless the tunnel is already closed, or draining and `next` is not closed.
@@ -307,6 +349,7 @@ impl TunnelState {
             bytes_sent: 0,
             bytes_received: 0,
             services: self.services().iter().map(|service| service.name.to_string()).collect(),
+            down: self.down.list().iter().map(ServiceDown::from).collect(),
         }
     }
 
@@ -337,7 +380,19 @@ impl TunnelState {
     }
 
     pub(crate) fn replace_services(&self, services: Vec<Service>) {
-        *self.services.lock().unwrap_or_else(PoisonError::into_inner) = services;
+        let mut exported = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        *exported = services;
+        self.down.follow(&exported);
+    }
+
+    /// The services that are down.
+    pub(crate) const fn down(&self) -> &DownServices {
+        &self.down
+    }
+
+    pub(crate) fn replace_health(&self, health: health::Health) {
+        let exported = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        self.down.replace(health.down, &exported);
     }
 
     /// From here on streams may be opened.
@@ -450,6 +505,20 @@ impl TunnelState {
         counted.is_ok().then(|| FlowCount(Arc::clone(self)))
     }
 
+    /// Bounds its flows from here on; the first call decides.
+    pub(crate) fn share(&self, shares: Arc<Shares>) {
+        let _ = self.shares.set(shares);
+    }
+
+    /// A flow of its tenant and node, where these may have one more.
+    pub(crate) fn begin_shared_flow(&self) -> Result<Option<Stake>, OpenError> {
+        let Some(shares) = self.shares.get() else { return Ok(None) };
+        let claim = &self.place.claim;
+        let mut stake = Stake::of_tenant(shares.tenant(&claim.tenant), What::Flow)?;
+        stake.go_to(shares.node(claim))?;
+        Ok(Some(stake))
+    }
+
     /// Whether the next exchange wakes the driver.
     #[cfg(test)]
     pub(crate) fn awaits_use(&self) -> bool {
@@ -480,6 +549,12 @@ impl TunnelState {
             }
             notified.await;
         }
+    }
+}
+
+impl From<&Down> for ServiceDown {
+    fn from(down: &Down) -> Self {
+        Self { service: down.service.to_string(), cause: down.cause.label() }
     }
 }
 
@@ -562,7 +637,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The head of an exchange that is not whole.
+/// An exchange of which nothing has arrived whole, or a raw stream that waits for its target.
 #[derive(Debug)]
 pub(super) struct Beginning<'a> {
     tunnel: &'a TunnelState,
@@ -577,6 +652,21 @@ impl<'a> Beginning<'a> {
     /// Counts so many bytes of it in all; `false`: it has to be refused. spec: SE-15
     pub(super) fn hold(&mut self, bytes: usize) -> bool {
         self.tunnel.asking.hold_head(&mut self.asked, bytes)
+    }
+}
+
+impl Beginning<'_> {
+    /// Resolves when a target may be asked. spec: SE-16
+    pub(super) async fn turn(&mut self) {
+        if !self.tunnel.asking.try_ask(&mut self.asked) {
+            self.tunnel.asking.turn().await;
+            Asking::begin(&mut self.asked);
+        }
+    }
+
+    /// The peer has an answer.
+    pub(super) fn taken(&mut self) {
+        self.tunnel.asking.taken(&mut self.asked);
     }
 }
 
@@ -638,9 +728,14 @@ impl Arriving {
         self.in_flight.0.asking.given(&mut self.asked);
     }
 
-    /// Whether it waits to be taken.
-    pub(super) fn is_given(&self) -> bool {
-        Asking::is_given(&self.asked)
+    /// One piece is asked for while the first waits to be taken.
+    pub(super) const fn asked_for_one_more(&mut self, is_so: bool) {
+        self.asked.is_one_more = is_so;
+    }
+
+    /// Another piece is asked for: whether that says that the first, which waited, was taken.
+    pub(super) fn is_asked_again(&mut self) -> bool {
+        Asking::is_given(&self.asked) && !std::mem::take(&mut self.asked.is_one_more)
     }
 
     /// The peer has taken it, or an answer without any.

@@ -5,14 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 
-use crate::id::{Place, ServiceName, TunnelId};
+use crate::id::{Place, ResponderId, ServiceName, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
-use crate::protocol::handshake::Token;
+use crate::protocol::health::Health as ServiceHealth;
+use crate::protocol::reauth::{Binding, Reauth, Reauthed};
 use crate::protocol::session::Drain;
+use crate::protocol::stream::ClientAddresses;
 use crate::registry::{Handle, Health};
+use crate::shares::Shares;
 use crate::telemetry::StreamMetrics;
 use crate::transport::control::{COMMANDS, Command};
 use crate::transport::error::OpenError;
@@ -21,6 +25,7 @@ use crate::transport::kind::TransportKind;
 use crate::transport::open::{HttpHead, HttpStream};
 use crate::transport::raw::RawStream;
 use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
+use crate::transport::via::Via;
 use crate::transport::{quic, tcp};
 
 /// One authenticated connection between an initiator and a responder. Cheap to clone; the tunnel closes when the last
@@ -46,6 +51,35 @@ impl Tunnel {
         Self { link: Link::Tcp(Arc::new(connection)) }
     }
 
+    /// This connection to a sibling, as the way to a node that has a tunnel there: whatever is opened on it goes on to that
+    /// node. Siblings speak QUIC alone; any other connection stays what it is.
+    pub(crate) fn through(&self, via: Via) -> Self {
+        match &self.link {
+            Link::Quic(connection) => Self::quic(connection.through(via)),
+            Link::Tcp(_) => self.clone(),
+        }
+    }
+
+    /// The sibling that this leads through; `None`: the node's own tunnel ends here.
+    pub fn sibling(&self) -> Option<&ResponderId> {
+        self.via().map(Via::sibling)
+    }
+
+    fn via(&self) -> Option<&Via> {
+        match &self.link {
+            Link::Quic(connection) => connection.via.as_ref(),
+            Link::Tcp(_) => None,
+        }
+    }
+
+    /// What was opened on it has failed so: the directory of the fleet hears of a sibling that has no tunnel any more.
+    /// spec: FL-44
+    pub(crate) fn note(&self, error: &OpenError) {
+        if let (OpenError::NotHere, Some(via)) = (error, self.via()) {
+            via.not_here();
+        }
+    }
+
     fn state(&self) -> &Arc<TunnelState> {
         match &self.link {
             Link::Quic(connection) => &connection.state,
@@ -60,7 +94,7 @@ impl Tunnel {
 
     /// Who the initiator is and which of its tunnels this is.
     pub fn place(&self) -> &Place {
-        &self.state().place
+        self.via().map_or(&self.state().place, Via::place)
     }
 
     /// What carries it.
@@ -84,9 +118,53 @@ impl Tunnel {
         self.state().phase()
     }
 
-    /// The fresh tokens that the peer shows after HELLO (REAUTH); `None` before the first.
-    pub(crate) fn tokens(&self) -> watch::Receiver<Option<Token>> {
-        self.state().tokens()
+    /// What binds a signature to this connection; `None` for a tunnel of an Envoy, whose connection is not bound to TLS.
+    /// spec: CT-54
+    pub fn binding(&self) -> Option<Binding> {
+        match &self.link {
+            Link::Quic(connection) => connection.binding(),
+            Link::Tcp(connection) => connection.secured.as_ref().map(|secured| secured.binding),
+        }
+    }
+
+    /// What the peer showed in its handshake, its own certificate first; nothing where it showed none, and of an Envoy.
+    pub fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
+        match &self.link {
+            Link::Quic(connection) => quic::peer_certificates(&connection.quic),
+            Link::Tcp(connection) => {
+                connection.secured.as_ref().map_or_else(Vec::new, |secured| secured.certificates.clone())
+            }
+        }
+    }
+
+    /// Shows the responder another credential (REAUTH), under a higher number than any before. Returns at once; `false` while the
+    /// driver is behind with so much that this must be said again later. spec: CT-32
+    #[must_use]
+    pub fn reauth(&self, reauth: Reauth) -> bool {
+        let has_room = self.has_room();
+        if has_room {
+            self.command(Command::Reauth(Box::new(reauth)));
+        }
+        has_room
+    }
+
+    /// What the responder says next to a credential that it was shown; for one caller. An answer stands for those to lower
+    /// numbers. Cancel safe. spec: CT-56
+    pub async fn reauthed(&self) -> Reauthed {
+        self.state().reauthed().take().await
+    }
+
+    /// The credential that the initiator shows next; for one caller. Cancel safe. spec: CT-32
+    pub(crate) async fn shown(&self) -> Reauth {
+        self.state().reauths().take().await
+    }
+
+    /// Answers [`Tunnel::shown`]. Returns at once. An answer that finds no room is lost, and the initiator opens another tunnel
+    /// as it does for want of one. spec: CT-56, CT-57
+    pub(crate) fn answer(&self, reauthed: Reauthed) {
+        if self.has_room() {
+            self.command(Command::Reauthed(reauthed));
+        }
     }
 
     /// How long to wait before the peer is dialled again: what the drain said that ends or ended this tunnel, whichever
@@ -113,6 +191,11 @@ impl Tunnel {
         }
     }
 
+    /// The services that its node says are down, by name. spec: CT-58
+    pub fn down_services(&self) -> Vec<ServiceName> {
+        self.state().down().list().into_iter().map(|down| down.service).collect()
+    }
+
     /// The tunnel as operators see it.
     pub fn snapshot(&self) -> TunnelSnapshot {
         match &self.link {
@@ -124,6 +207,11 @@ impl Tunnel {
     /// Counts what becomes of its streams that are not read, from here on.
     pub(crate) fn count_streams(&self, metrics: StreamMetrics) {
         self.state().credit().count_with(metrics);
+    }
+
+    /// Bounds the flows that are opened on it from here on; the first call decides.
+    pub(crate) fn share(&self, shares: Arc<Shares>) {
+        self.state().share(shares);
     }
 
     /// Opens an HTTP stream and sends the head. What follows goes into [`HttpStream::upload`], what comes back is in
@@ -159,24 +247,56 @@ impl Tunnel {
     /// # Cancel safety
     /// Dropping the future gives the stream up.
     pub async fn open_raw(&self, service: &ServiceName) -> Result<RawStream, OpenError> {
+        self.open_raw_for(service, None).await
+    }
+
+    /// As [`Tunnel::open_raw`], for a client whose addresses the initiator is told, so that its target can be. spec: ST-66
+    ///
+    /// # Errors
+    /// As [`Tunnel::open_raw`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the stream up.
+    pub async fn open_raw_for(
+        &self,
+        service: &ServiceName,
+        client: Option<ClientAddresses>,
+    ) -> Result<RawStream, OpenError> {
         match &self.link {
-            Link::Quic(connection) => connection.open_raw(service).await,
-            Link::Tcp(connection) => connection.open_raw(service).await,
+            Link::Quic(connection) => connection.open_raw(service, client).await,
+            Link::Tcp(connection) => connection.open_raw(service, client).await,
         }
     }
 
     /// Opens a flow of datagrams to an exported service.
     ///
     /// # Errors
-    /// As [`Tunnel::open_raw`]; also where the tunnel has as many flows as it may.
+    /// As [`Tunnel::open_raw`]; also where the tunnel, its tenant or its node has as many flows as it may.
     ///
     /// # Cancel safety
     /// Dropping the future gives the flow up.
     pub async fn open_flow(&self, service: &ServiceName) -> Result<Flow, OpenError> {
-        match &self.link {
-            Link::Quic(connection) => connection.open_flow(service).await,
-            Link::Tcp(connection) => connection.open_flow(service).await,
-        }
+        self.open_flow_for(service, None).await
+    }
+
+    /// As [`Tunnel::open_flow`], for a client whose addresses the initiator is told. spec: ST-66
+    ///
+    /// # Errors
+    /// As [`Tunnel::open_flow`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the flow up.
+    pub async fn open_flow_for(
+        &self,
+        service: &ServiceName,
+        client: Option<ClientAddresses>,
+    ) -> Result<Flow, OpenError> {
+        let stake = self.state().begin_shared_flow()?;
+        let flow = match &self.link {
+            Link::Quic(connection) => connection.open_flow(service, client).await,
+            Link::Tcp(connection) => connection.open_flow(service, client).await,
+        };
+        Ok(flow?.holding(stake))
     }
 
     /// Announces a drain: no new exchanges, what runs may finish until `deadline`, then the tunnel closes. The peer is
@@ -194,17 +314,29 @@ impl Tunnel {
 
     /// Asks for a sign of life now, which decides sooner whether the tunnel is suspect. Returns at once. spec: CT-42
     pub fn probe(&self) {
-        self.command(Command::Probe);
+        if self.has_room() {
+            self.command(Command::Probe);
+        }
     }
 
     /// Tells the peer what is exported from now on. Returns at once; `false` while the driver is behind with so much that
     /// this must be said again later.
     #[must_use]
     pub fn announce(&self, services: Vec<Service>) -> bool {
-        // What ends the tunnel must find room in the queue.
-        let has_room = self.commands().capacity() > COMMANDS / 2;
+        let has_room = self.has_room();
         if has_room {
             self.command(Command::Services(services));
+        }
+        has_room
+    }
+
+    /// Tells the responder which services are down now (HEALTH). Returns at once; `false` while the driver is behind with so much
+    /// that this must be said again later. spec: CT-58
+    #[must_use]
+    pub fn tell_health(&self, health: ServiceHealth) -> bool {
+        let has_room = self.has_room();
+        if has_room {
+            self.command(Command::Health(health));
         }
         has_room
     }
@@ -214,8 +346,13 @@ impl Tunnel {
         self.command(Command::Close(CloseReason { code, text: text.to_owned() }));
     }
 
+    /// What ends the tunnel must find room in the queue.
+    fn has_room(&self) -> bool {
+        self.commands().capacity() > COMMANDS / 2
+    }
+
     fn command(&self, command: Command) {
-        // A full queue means that the driver is behind with earlier commands, one of which ends the tunnel.
+        // Half of the queue is left to what drains or ends the tunnel: where that is full, one of them is in it.
         let _ = self.commands().try_send(command);
     }
 
@@ -238,6 +375,10 @@ impl Handle for Tunnel {
 
     fn in_flight(&self) -> u32 {
         self.state().in_flight()
+    }
+
+    fn is_down(&self, service: Option<&ServiceName>) -> bool {
+        self.via().is_none() && self.state().down().has(service)
     }
 
     fn rtt(&self) -> Duration {

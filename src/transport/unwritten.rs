@@ -3,62 +3,115 @@
 //! A peer may open every window of thousands of streams and read nothing. HTTP/2 would keep for each of them what its window
 //! allows. So pieces take room of the tunnel, and give it back when they are written.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::protocol::budgets::UNWRITTEN_BYTES;
 
-/// Pieces up to this size are not counted, because to count costs: how many of them a peer can ask for by small steps of its
-/// windows is bounded by SE-13.
-const FREE: usize = 1024;
-/// Pieces up to this size have as much room again, so that large ones do not hold them up.
-const SMALL: usize = 16 * 1024;
+/// Pieces of the same size by and large, which wait in one line.
+#[derive(Debug, Clone, Copy)]
+struct Class {
+    /// The largest piece.
+    most: usize,
+    /// What may be held of all classes when one of these comes: the smaller it is, the more, so that large ones do not hold
+    /// small ones up.
+    bound: usize,
+}
+
+const CLASSES: [Class; 3] = [
+    Class { most: 1024, bound: 3 * UNWRITTEN_BYTES },
+    Class { most: 16 * 1024, bound: 2 * UNWRITTEN_BYTES },
+    Class { most: usize::MAX, bound: UNWRITTEN_BYTES },
+];
+
+/// The wait for room of a stream that is polled; there while it waits.
+#[derive(Default)]
+pub(super) struct Waiting(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 /// The room of one tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     held: AtomicUsize,
-    freed: Notify,
+    /// By class.
+    freed: [Notify; CLASSES.len()],
+}
+
+fn class_of(wanted: usize) -> usize {
+    CLASSES.iter().position(|class| wanted <= class.most).unwrap_or(CLASSES.len() - 1)
 }
 
 impl Unwritten {
-    fn take(&self, wanted: usize) -> bool {
-        let bound = if wanted <= SMALL { 2 * UNWRITTEN_BYTES } else { UNWRITTEN_BYTES };
-        let take = |held: usize| (held < bound).then_some(held + wanted);
-        let taken = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
-        if taken.is_ok_and(|held| held + wanted < UNWRITTEN_BYTES) {
-            // Whoever was woken for what was freed may have left some of it.
-            self.freed.notify_one();
-        }
-        taken.is_ok()
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::AcqRel);
-        self.freed.notify_one();
-    }
-}
-
-impl Unwritten {
-    /// Takes room for a piece, if there is any; a crumb needs none.
+    /// Takes room for a piece, if there is any.
     pub(super) fn reserve(&self, wanted: usize) -> Option<usize> {
-        (wanted <= FREE || self.take(wanted)).then_some(wanted)
+        let class = class_of(wanted);
+        let take = |held: usize| (held < CLASSES[class].bound).then_some(held + wanted);
+        self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        // Whoever was woken for what was freed may have left some of it.
+        self.tell(class);
+        Some(wanted)
     }
 
-    /// Resolves when it is worth asking for room again. Cancel safe.
-    pub(super) fn freed(&self) -> impl Future<Output = ()> + Send {
-        self.freed.notified()
+    /// Resolves when it is worth asking again for room for so many bytes. Whoever does not ask then has to
+    /// [pass it on](Self::pass_on). Cancel safe.
+    pub(super) fn freed(&self, wanted: usize) -> impl Future<Output = ()> + Send {
+        self.freed[class_of(wanted)].notified()
+    }
+
+    /// Who was told of room for so many bytes does not want it any more.
+    pub(super) fn pass_on(&self, wanted: usize) {
+        self.tell(class_of(wanted));
+    }
+
+    /// [`Self::reserve`] for a stream that is polled.
+    pub(super) fn poll_reserve(
+        self: &Arc<Self>,
+        waiting: &mut Waiting,
+        wanted: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<usize> {
+        loop {
+            if let Some(wait) = &mut waiting.0 {
+                ready!(wait.as_mut().poll(cx));
+                waiting.0 = None;
+            }
+            if let Some(granted) = self.reserve(wanted) {
+                return Poll::Ready(granted);
+            }
+            let room = Arc::clone(self);
+            waiting.0 = Some(Box::pin(async move { room.freed(wanted).await }));
+        }
     }
 
     /// Puts a piece into the room that was taken for it.
     pub(super) fn put(self: &Arc<Self>, data: Bytes) -> Bytes {
         match data.len() {
-            ..=FREE => data,
+            0 => data,
             _ => Bytes::from_owner(Piece { data, room: Arc::clone(self) }),
         }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::AcqRel);
+        (0..CLASSES.len()).for_each(|class| self.tell(class));
+    }
+
+    /// Wakes the next one of a class, if there is room for it.
+    fn tell(&self, class: usize) {
+        if self.held.load(Ordering::Acquire) < CLASSES[class].bound {
+            self.freed[class].notify_one();
+        }
+    }
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Waiting").field(&self.0.is_some()).finish()
     }
 }
 
@@ -84,37 +137,64 @@ impl Drop for Piece {
 mod tests {
     use super::*;
 
+    const CRUMB: usize = 1024;
+    const SMALL: usize = 16 * 1024;
     const LARGE: usize = 64 * 1024;
 
     fn put(room: &Arc<Unwritten>, size: usize) -> Option<Bytes> {
         Some(room.put(vec![0; room.reserve(size)?].into()))
     }
 
+    fn fill(room: &Arc<Unwritten>, size: usize) -> Vec<Bytes> {
+        std::iter::from_fn(|| put(room, size)).collect()
+    }
+
     // spec: SE-17
     #[test]
     fn what_waits_is_bounded_over_all_bodies_and_small_pieces_find_room_beside_large_ones() {
         let room = Arc::<Unwritten>::default();
-        let mut large = Vec::new();
-        while let Some(piece) = put(&room, LARGE) {
-            large.push(piece);
-        }
-        assert_eq!(large.len() * LARGE, UNWRITTEN_BYTES);
-        let mut small = Vec::new();
-        while let Some(piece) = put(&room, SMALL) {
-            small.push(piece);
-        }
-        assert_eq!(small.len() * SMALL, UNWRITTEN_BYTES);
-        assert!(put(&room, FREE).is_some(), "a crumb");
-        drop((large, small));
+        let all = [LARGE, SMALL, CRUMB].map(|size| {
+            let pieces = fill(&room, size);
+            assert_eq!(pieces.len() * size, UNWRITTEN_BYTES, "{size}");
+            pieces
+        });
+        assert!(put(&room, 1).is_none());
+        drop(all);
         assert_eq!(room.held.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
     async fn who_waits_for_room_is_told_when_a_piece_was_written() {
         let room = Arc::<Unwritten>::default();
-        let mut pieces: Vec<Bytes> = std::iter::from_fn(|| put(&room, LARGE)).collect();
-        let (waits, ()) = tokio::join!(room.freed(), async { pieces.truncate(1) });
+        let mut pieces = fill(&room, LARGE);
+        let (waits, ()) = tokio::join!(room.freed(LARGE), async { pieces.truncate(1) });
         assert_eq!(waits, ());
         assert!(put(&room, LARGE).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_small_piece_does_not_wait_behind_a_large_one_that_has_no_room_yet() {
+        let room = Arc::<Unwritten>::default();
+        let (_large, mut small) = (fill(&room, LARGE), fill(&room, SMALL));
+        let mut large_waits = Waiting::default();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(room.poll_reserve(&mut large_waits, LARGE, &mut cx).is_pending());
+        let ((), ()) = tokio::join!(room.freed(SMALL), async { drop(small.pop()) });
+        assert!(put(&room, SMALL).is_some());
+    }
+
+    #[tokio::test]
+    async fn room_that_who_was_told_does_not_want_goes_to_the_next() {
+        let room = Arc::<Unwritten>::default();
+        let mut pieces = fill(&room, LARGE);
+        let (mut gone, mut next) = (Waiting::default(), Waiting::default());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for waiting in [&mut gone, &mut next] {
+            assert!(room.poll_reserve(waiting, LARGE, &mut cx).is_pending());
+        }
+        drop(pieces.pop());
+        // It was told, and is dropped before it looks.
+        drop(gone);
+        assert!(room.poll_reserve(&mut next, LARGE, &mut cx).is_ready());
     }
 }

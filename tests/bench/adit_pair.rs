@@ -49,6 +49,8 @@ pub(crate) struct Files {
     pub(crate) paths: [PathBuf; 2],
     /// Where requests enter.
     pub(crate) egress: SocketAddr,
+    /// Where bytes enter.
+    bytes: Option<SocketAddr>,
     http3: Http3Egress,
     admins: [SocketAddr; 2],
     tunnels: usize,
@@ -67,9 +69,11 @@ impl Files {
     pub(crate) fn write(settings: Settings, target: SocketAddr) -> Self {
         let folder = TempDir::new().unwrap();
         let roots = write_certificates(folder.path());
-        let [tunnels, egress, secure, responder_admin, initiator_admin] = [(); 5].map(|()| free_address());
+        let [tunnels, egress, secure, bytes, responder_admin, initiator_admin] = [(); 6].map(|()| free_address());
+        // A former build may not know such a listener.
+        let bytes = settings.program.is_none().then_some(bytes);
         let texts = [
-            ("responder.yaml", responder_yaml(tunnels, [egress, secure], responder_admin, settings)),
+            ("responder.yaml", responder_yaml(tunnels, ([egress, secure], bytes), responder_admin, settings)),
             ("initiator.yaml", initiator_yaml(tunnels, target, initiator_admin, settings)),
         ];
         let paths = texts.map(|(name, text)| {
@@ -79,7 +83,7 @@ impl Files {
         });
         let admins = [responder_admin, initiator_admin];
         let http3 = Http3Egress { address: secure, roots };
-        Self { paths, egress, http3, admins, tunnels: settings.tunnels, _folder: folder }
+        Self { paths, egress, bytes, http3, admins, tunnels: settings.tunnels, _folder: folder }
     }
 
     /// Waits until both run and every tunnel is up.
@@ -108,6 +112,11 @@ impl Pair {
     /// Where requests enter.
     pub(crate) fn egress(&self) -> SocketAddr {
         self.files.egress
+    }
+
+    /// Where bytes enter for the target, whatever they are.
+    pub(crate) fn bytes(&self) -> Option<SocketAddr> {
+        self.files.bytes
     }
 
     /// Where clients of HTTP/3 enter.
@@ -143,8 +152,16 @@ fn write_certificates(folder: &Path) -> RootCertStore {
 }
 
 /// Paths in a file are relative to it.
-fn responder_yaml(tunnels: SocketAddr, egress: [SocketAddr; 2], admin: SocketAddr, settings: Settings) -> String {
+fn responder_yaml(
+    tunnels: SocketAddr,
+    (egress, bytes): ([SocketAddr; 2], Option<SocketAddr>),
+    admin: SocketAddr,
+    settings: Settings,
+) -> String {
     let (transport, [clear, secure]) = (settings.transport.label(), egress);
+    let Node { tenant, node, .. } = NODE;
+    let to = format!("{{ node: {node}, service: bytes, tenant: {tenant} }}");
+    let bytes = bytes.map(|bytes| format!("  - {{ tcp: \"{bytes}\", access_log: false, to: {to} }}\n"));
     format!(
         r#"
 responder:
@@ -162,9 +179,9 @@ egress:
     host_id: "%REQ(x-node-id)%"
     access_log: false
     tenant: {tenant}
-admin: "{admin}"
+{bytes}admin: "{admin}"
 "#,
-        tenant = NODE.tenant,
+        bytes = bytes.unwrap_or_default(),
     )
 }
 
@@ -182,6 +199,7 @@ initiator:
   tls: {{ cert: node.pem, key: node.key, ca: ca.pem }}
 services:
   - {{ name: api, match: {{ prefix: "/" }}, target: "http://{target}" }}
+  - {{ name: bytes, target: "tcp://{target}" }}
 admin: "{admin}"
 "#
     )

@@ -37,6 +37,7 @@ pub(crate) fn requests(load: &Load<'_>, workload: Workload) -> Option<Sample> {
     }
     let path = match workload.kind {
         Kind::Get => "/",
+        Kind::Connect => return None,
         Kind::Echo => {
             command.arg(format!("--data={}", body.display()));
             "/echo"

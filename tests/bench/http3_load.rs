@@ -50,6 +50,9 @@ impl Line for Http3Line {
 
     fn requests(&self, workload: Workload) -> Option<Sample> {
         let Shape::Http1(connections) = workload.shape else { return None };
+        if workload.kind == Kind::Connect {
+            return None;
+        }
         let measured = block_on(async {
             let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
             let (mut workers, failures) = (JoinSet::new(), Failures::default());
@@ -60,7 +63,7 @@ impl Line for Http3Line {
             }
             for client in clients {
                 let (path, body) = match workload.kind {
-                    Kind::Get => ("/", 0),
+                    Kind::Get | Kind::Connect => ("/", 0),
                     Kind::Echo => ("/echo", PAYLOAD),
                 };
                 let request = self.request(if body > 0 { "POST" } else { "GET" }, path, body);

@@ -60,6 +60,8 @@ pub(crate) enum Kind {
     Get,
     /// A request body as large as the response's.
     Echo,
+    /// No request body, and a connection of its own for each exchange.
+    Connect,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

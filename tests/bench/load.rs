@@ -65,8 +65,14 @@ impl HttpLine {
         block_on(async {
             let mut connections = JoinSet::new();
             for _ in 0..count {
-                let client = Client::connect(self.address).await.unwrap();
-                connections.spawn(exchanges(client, self.small_request(workload.kind), workload.duration));
+                let request = self.small_request(workload.kind);
+                match workload.kind {
+                    Kind::Connect => connections.spawn(new_connections(self.address, request, workload.duration)),
+                    Kind::Get | Kind::Echo => {
+                        let client = Client::connect(self.address).await.unwrap();
+                        connections.spawn(exchanges(client, request, workload.duration))
+                    }
+                };
             }
             sum(connections).await
         })
@@ -75,7 +81,7 @@ impl HttpLine {
     /// The whole of a request of this kind.
     pub(crate) fn small_request(&self, kind: Kind) -> Vec<u8> {
         match kind {
-            Kind::Get => self.head("GET", "/", 0),
+            Kind::Get | Kind::Connect => self.head("GET", "/", 0),
             Kind::Echo => [self.head("POST", "/echo", PAYLOAD), vec![b'x'; PAYLOAD]].concat(),
         }
     }
@@ -90,6 +96,18 @@ async fn exchanges(mut client: Client, request: Vec<u8>, duration: Duration) -> 
     let mut stopwatch = Stopwatch::start(duration);
     while stopwatch.is_running() {
         client.exchange(&request, PAYLOAD).await.unwrap();
+        stopwatch.lap();
+    }
+    stopwatch.sample()
+}
+
+/// Each exchange on a connection of its own, which its client ends.
+async fn new_connections(address: SocketAddr, request: Vec<u8>, duration: Duration) -> Sample {
+    let mut stopwatch = Stopwatch::start(duration);
+    while stopwatch.is_running() {
+        let mut client = Client::connect(address).await.unwrap();
+        client.exchange(&request, PAYLOAD).await.unwrap();
+        drop(client);
         stopwatch.lap();
     }
     stopwatch.sample()

@@ -53,8 +53,9 @@ struct Options {
     /// MiB per bulk transfer; 0 leaves it out.
     #[arg(long, default_value_t = 512)]
     bulk: usize,
-    /// Which lines, of direct, raw, quic, tcp, envoy, envoy-tls; http3: those of tunnels with clients of HTTP/3, too.
-    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic,tcp,envoy,envoy-tls,http3")]
+    /// Which lines, of direct, raw, quic, tcp, envoy, envoy-tls; http3: those of tunnels with clients of HTTP/3, too; bytes:
+    /// those of tunnels with a listener for bytes, too.
+    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic,tcp,envoy,envoy-tls,http3,bytes")]
     lines: Vec<String>,
     /// How many exchanges at once over HTTP/1.1, or connections x streams over HTTP/2 (by h2load, where it is installed).
     #[arg(long, value_delimiter = ',', default_value = "1,64,256,1000,4x16")]
@@ -134,6 +135,12 @@ fn lines(options: &Options, target: SocketAddr, pairs: &[(tunnels::Kind, Box<dyn
         let (name, fields, processes) = (kind.name(), pair.fields(), pair.processes().to_vec());
         lines.push(Box::new(HttpLine { name, address: pair.egress(), fields, takes_http2: true, processes }));
     }
+    // To the same target, through a listener that knows nothing of requests.
+    for (kind, pair) in pairs.iter().filter(|_| wanted(options, "bytes")) {
+        let Some(address) = pair.bytes() else { continue };
+        let (name, processes) = (format!("{}; listener for bytes", kind.name()), pair.processes().to_vec());
+        lines.push(Box::new(HttpLine { name, address, fields: String::new(), takes_http2: false, processes }));
+    }
     // An earlier build may know no HTTP/3.
     let now = pairs.iter().filter(|(kind, _)| !matches!(kind, tunnels::Kind::Before(..)));
     for (kind, pair) in now.filter(|_| wanted(options, "http3")) {
@@ -148,7 +155,7 @@ fn lines(options: &Options, target: SocketAddr, pairs: &[(tunnels::Kind, Box<dyn
 fn measure_small(lines: &[Box<dyn Line>], options: &Options, report: &mut Report) {
     let duration = Duration::from_secs_f64(options.seconds);
     for &shape in &options.shapes {
-        for kind in [Kind::Get, Kind::Echo] {
+        for kind in [Kind::Get, Kind::Echo, Kind::Connect] {
             for line in lines {
                 measure_workload(line.as_ref(), Workload { kind, shape, duration }, report);
             }

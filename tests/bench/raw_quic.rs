@@ -88,7 +88,8 @@ impl Line for RawQuic {
 
 async fn exchanges(connection: Connection, workload: Workload) -> Sample {
     let up = match workload.kind {
-        Kind::Get => 0,
+        // Each has a stream of its own anyway.
+        Kind::Get | Kind::Connect => 0,
         Kind::Echo => PAYLOAD,
     };
     let head = Ask { up: up as u64, down: PAYLOAD as u64 }.to_bytes();

@@ -152,6 +152,7 @@ fn label(kind: Kind) -> &'static str {
     match kind {
         Kind::Get => "GET, 1 KiB down",
         Kind::Echo => "POST, 1 KiB each way",
+        Kind::Connect => "GET, 1 KiB down, each on a new connection",
     }
 }
 

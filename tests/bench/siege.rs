@@ -11,6 +11,7 @@ mod honest;
 mod memory;
 #[path = "siege/place.rs"]
 mod place;
+mod steady;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
 mod support;
@@ -28,8 +29,8 @@ use std::time::Duration;
 use clap::Parser;
 
 use attackers::Attackers;
-use honest::Seen;
 use place::Place;
+use steady::Seen;
 use support::site::Transport;
 use table::Table;
 

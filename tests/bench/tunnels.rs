@@ -14,6 +14,11 @@ pub(crate) trait Ends {
     /// Where requests enter.
     fn egress(&self) -> SocketAddr;
 
+    /// Where bytes enter for the target, whatever they are, if there is such a listener.
+    fn bytes(&self) -> Option<SocketAddr> {
+        None
+    }
+
     /// Where clients of HTTP/3 enter.
     fn http3(&self) -> Http3Egress;
 
@@ -94,6 +99,10 @@ impl Kind {
 impl Ends for Pair {
     fn egress(&self) -> SocketAddr {
         self.egress()
+    }
+
+    fn bytes(&self) -> Option<SocketAddr> {
+        self.bytes()
     }
 
     fn http3(&self) -> Http3Egress {

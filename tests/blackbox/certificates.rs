@@ -134,6 +134,26 @@ fn check_says_of_every_ca_of_the_file_that_it_has_ended() {
 }
 
 #[test]
+fn check_says_of_a_late_revocation_list_that_it_counts_still() {
+    let folder = Folder::new();
+    folder.write("fresh.crl", &folder.authority.crl(&[vec![7]]));
+    folder.write("late.crl", &folder.authority.late_crl(&[vec![7]]));
+    for (list, warns) in [("fresh.crl", false), ("late.crl", true)] {
+        let tls = format!("{{ cert: cloud.pem, key: cloud.key, client_ca: ca.pem, crl: {list} }}");
+        let file = folder.write("cloud.yaml", &Cloud::new().responder("tls", &tls).text());
+        let output = Command::new(env!("CARGO_BIN_EXE_adit")).args(["check", file.to_str().unwrap()]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        let warning = text.lines().find(|line| line.contains("warning  responder.tls.client_ca: its revocation list"));
+        assert_eq!(
+            warning.is_some_and(|line| line.contains("late.crl") && line.contains("counts still")),
+            warns,
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn check_warns_of_a_key_that_others_can_read() {
     let folder = Folder::new();
     let (edge, shown) = (Edge::new(Transport::Quic), folder.authority.node(NODE));

@@ -9,14 +9,14 @@ use crate::support::site::{Cloud, Edge, Folder, Site, Transport, over_each_trans
 over_each_transport!(status_shows_the_tunnels_of_both_roles);
 
 /// Runs `adit` to its end.
-async fn adit(arguments: &[&str]) -> Output {
+pub(crate) async fn adit(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adit"));
     command.args(arguments);
     tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
 }
 
 /// Exit code, standard output, standard error.
-fn parts(output: &Output) -> (Option<i32>, String, String) {
+pub(crate) fn parts(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
@@ -48,6 +48,37 @@ async fn check_names_every_mistake_with_its_line_and_key() {
     }
     assert!(out.contains("{tenant}") && out.contains("{cluster}"), "the identity proves too little:\n{out}");
     assert!(out.lines().all(|line| line.contains("expected")), "each line says what would be accepted:\n{out}");
+}
+
+#[tokio::test]
+async fn check_diff_says_what_changes_and_exits_as_diff_does() {
+    let folder = Folder::new();
+    let old = folder.write("old.yaml", &Cloud::new().egress("hold", "5s").text()).display().to_string();
+    let new = folder.write("new.yaml", &Cloud::new().process("log", "{ level: debug }").text()).display().to_string();
+    let (code, out, err) = parts(&adit(&["check", "--diff", &old, &new]).await);
+    let lines = "~ egress[127.0.0.1:0].hold: 5s -> 2s\n~ log.level: info -> debug\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(1), lines, ""));
+    let (code, out, _) = parts(&adit(&["check", "--diff", &new, &new]).await);
+    assert_eq!((code, out.as_str()), (Some(0), ""));
+    let bad = folder.write("bad.yaml", "responder: {}\n").display().to_string();
+    for [one, other] in [[&bad, &new], [&new, &bad]] {
+        let (code, out, err) = parts(&adit(&["check", "--diff", one, other]).await);
+        assert_eq!((code, out.as_str()), (Some(2), ""));
+        assert!(err.contains("bad.yaml:1: responder.listen: is missing"), "{err}");
+    }
+}
+
+/// A former version of the file is somewhere else, and what it names may be gone.
+#[tokio::test]
+async fn check_diff_takes_a_former_file_from_anywhere() {
+    let (folder, elsewhere) = (Folder::new(), tempfile::tempdir().unwrap());
+    let old = elsewhere.path().join("of-yesterday");
+    let former = "{ cert: cloud.pem, key: cloud.key, client_ca: gone.pem }";
+    std::fs::write(&old, Cloud::new().responder("tls", former).text()).unwrap();
+    let new = folder.write("cloud.yaml", &Cloud::new().text());
+    let (code, out, _) = parts(&adit(&["check", "--diff", old.to_str().unwrap(), new.to_str().unwrap()]).await);
+    let at = folder.path().display();
+    assert_eq!((code, out), (Some(1), format!("~ responder.tls.client_ca: {at}/gone.pem -> {at}/ca.pem\n")));
 }
 
 #[tokio::test]

@@ -7,12 +7,16 @@ mod refused;
 mod rests;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use self::client::{Client, Over};
+use crate::support::eventually::standstill;
 use crate::support::site::{Cloud, Edge, Site, Transport, over_each_transport};
 use crate::support::targets::pattern;
 
@@ -100,8 +104,11 @@ async fn what_is_sent_ahead_is_for_the_target(transport: Transport) {
 }
 
 async fn what_is_not_read_is_held_back_and_not_lost(transport: Transport) {
-    const LENGTH: u64 = 24 << 20;
+    // More than buffers and windows take on the way.
+    const LENGTH: u64 = 64 << 20;
     const BEGIN: usize = 1 << 20;
+    const PIECE: usize = 64 << 10;
+    const STILL: Duration = Duration::from_secs(1);
     let target = Bytes::new().await;
     let site = site(transport, target.address()).await;
     let expected = pattern(0, LENGTH);
@@ -110,25 +117,35 @@ async fn what_is_not_read_is_held_back_and_not_lost(transport: Transport) {
         let before = site.responder.0.memory() + site.initiator.memory();
         let bounded = || site.responder.0.memory() + site.initiator.memory() < before + (24 << 20);
 
-        let sent = expected.clone();
+        let (sent, count) = (expected.clone(), Arc::<AtomicU64>::default());
+        let counted = Arc::clone(&count);
         let sending = tokio::spawn(async move {
-            send.all(&sent).await.unwrap();
+            for piece in sent.chunks(PIECE) {
+                send.all(piece).await.unwrap();
+                counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            }
             send
         });
         let mut bytes = vec![0; LENGTH as usize];
         peer.read_exact(&mut bytes[..BEGIN]).await.unwrap();
-        assert!(bounded(), "{over:?}: held back on the way to the target");
+        let taken = standstill("what is taken", STILL, async || count.load(Ordering::Relaxed)).await;
+        assert!(taken < LENGTH && bounded(), "{over:?}: held back on the way to the target, but for {taken}");
         peer.read_exact(&mut bytes[BEGIN..]).await.unwrap();
         assert!(bytes == expected, "{over:?}");
         let _send = sending.await.unwrap();
 
-        let sent = expected.clone();
+        let (sent, count) = (expected.clone(), Arc::<AtomicU64>::default());
+        let counted = Arc::clone(&count);
         let sending = tokio::spawn(async move {
-            peer.write_all(&sent).await.unwrap();
+            for piece in sent.chunks(PIECE) {
+                peer.write_all(piece).await.unwrap();
+                counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            }
             peer
         });
         assert!(recv.exactly(BEGIN).await.unwrap() == expected[..BEGIN]);
-        assert!(bounded(), "{over:?}: held back on the way to the client");
+        let taken = standstill("what is taken", STILL, async || count.load(Ordering::Relaxed)).await;
+        assert!(taken < LENGTH && bounded(), "{over:?}: held back on the way to the client, but for {taken}");
         assert!(recv.exactly(LENGTH as usize - BEGIN).await.unwrap() == expected[BEGIN..], "{over:?}");
         sending.await.unwrap();
     }

@@ -11,7 +11,7 @@ use crate::support::process::Adit;
 use crate::support::tools;
 
 /// The examples that have a test below.
-const TESTED: [&str; 4] = ["embedding", "envoy-interop", "mtls-pinning", "quickstart"];
+const TESTED: [&str; 6] = ["embedding", "envoy-interop", "mtls-pinning", "quickstart", "raw-tcp", "udp"];
 
 /// What every variable in a file stands for: an address, a port pair or a pin.
 struct Placeholders;
@@ -42,6 +42,11 @@ async fn quickstart_sends_a_request_through_a_tunnel() {
 }
 
 #[tokio::test]
+async fn bytes_pass_from_a_listener_to_a_service_and_whoever_nobody_answers_is_reset() {
+    run("raw-tcp", &["admitted as node edge-17", "you said 21 bytes", "nobody:    the connection was reset"]).await;
+}
+
+#[tokio::test]
 async fn a_key_that_is_not_pinned_is_refused_in_both_directions() {
     let promised = ["tunnel to 127.0.0.1:", "refused, 403 forbidden", "this end does not accept the responder"];
     run("mtls-pinning", &promised).await;
@@ -52,6 +57,11 @@ async fn both_roles_fit_into_one_program_of_less_than_sixty_lines() {
     run("embedding", &["200 OK", "hello from the site"]).await;
     let lines = std::fs::read_to_string(root().join("examples/embedding/main.rs")).unwrap().lines().count();
     assert!(lines < 60, "{lines}");
+}
+
+#[tokio::test]
+async fn udp_asks_and_is_answered_beyond_the_size_of_a_packet() {
+    run("udp", &["admitted as node edge-17", "8000 bytes for 4000 copies", "drained and stopped"]).await;
 }
 
 #[tokio::test]

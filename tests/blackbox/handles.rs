@@ -1,6 +1,8 @@
 //! What of a role can be changed while it runs, shown on embedded roles over real sockets.
 
 mod initiator;
-mod played;
+pub(crate) mod played;
+mod renewal;
 mod responder;
+mod shares;
 mod world;

@@ -7,4 +7,5 @@ mod http1;
 mod http2;
 mod messages;
 mod programs;
+mod proxied;
 mod streaming;

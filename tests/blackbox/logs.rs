@@ -161,8 +161,11 @@ async fn the_service_manager_is_told_and_a_hangup_is_no_end() {
     let mut responder: Program = Program::spawn("adit", command);
     assert!(told().await.contains("READY=1\n"));
     responder.signal("HUP");
-    let line: Value = serde_json::from_str(&responder.line_with("SIGHUP").await).unwrap();
-    assert_eq!(line["level"], "WARN");
+    let reloading = told().await;
+    assert!(reloading.contains("RELOADING=1\n") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    assert!(told().await.contains("READY=1\n"));
+    let line: Value = serde_json::from_str(&responder.line_with("the settings are what they were").await).unwrap();
+    assert_eq!(line["level"], "INFO");
     responder.terminate();
     assert!(told().await.contains("STOPPING=1\n"));
     assert!(responder.exit().await.success());

@@ -1,19 +1,25 @@
 //! Clients and services that do not read take nothing from others: not their credit, and not the tunnel.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::Bytes;
+use http::{Method, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::support::eventually::{PATIENCE, eventually};
+use crate::support::http2::{Http2, whole};
 use crate::support::site::{Cloud, Edge, NODE, Running, Site, TO_NODE, Transport, over_each_transport};
 
 over_each_transport!(
     clients_that_do_not_read_leave_the_others_alone,
     services_that_do_not_read_leave_the_others_alone,
     a_client_with_many_streams_that_reads_none_of_them_costs_little,
+    requests_of_which_little_has_come_may_wait_for_their_turn,
 );
 
 /// More streams than may be held back that each hold their whole window; `HELD_BYTES` of the code.
@@ -194,4 +200,60 @@ async fn services_that_do_not_read_leave_the_others_alone(transport: Transport) 
     })
     .await;
     others_are_served(&site, &tunnel).await;
+}
+
+/// Answers each request on a connection once it has come whole.
+async fn answer(mut stream: TcpStream) {
+    let (mut buffer, mut piece) = (Vec::new(), [0; 4096]);
+    while let Ok(length @ 1..) = stream.read(&mut piece).await {
+        buffer.extend_from_slice(&piece[..length]);
+        if buffer.ends_with(b"\r\n0\r\n\r\n") {
+            buffer.clear();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        }
+    }
+}
+
+// Regression: each that waited for its turn at the service counted as if its whole window were full, and those beyond
+// twenty were cut with 400.
+// spec: SE-11, SE-16
+async fn requests_of_which_little_has_come_may_wait_for_their_turn(transport: Transport) {
+    const CLIENTS: u32 = 7;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let service = format!("{{ name: web, match: {{}}, target: \"http://{}\" }}", listener.local_addr().unwrap());
+    let site = Site::with(Cloud::new(), Edge::new(transport).service(&service)).await;
+    let asked = Arc::<AtomicU32>::default();
+    let asked_by = Arc::clone(&asked);
+    let serving = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        loop {
+            tasks.spawn(answer(listener.accept().await.unwrap().0));
+            asked_by.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let (mut clients, mut waiting) = (Vec::new(), Vec::new());
+    for _ in 0..CLIENTS {
+        let mut client = Http2::connect(site.egress()).await;
+        for _ in 0..100 {
+            let request = Request::builder().method(Method::POST).uri(format!("http://{}/", site.egress()));
+            let request = request.header("x-node-id", NODE.node).body(()).unwrap();
+            let (response, mut upload) = client.send(request, false).await;
+            for piece in [&[1; 300][..], &[2; 700]] {
+                upload.send_data(Bytes::from_static(piece), false).unwrap();
+            }
+            waiting.push((response, upload));
+        }
+        clients.push(client);
+    }
+    eventually("all of them at the service, or one that was ended", async || {
+        let is_ended = not_read(&site.initiator, "initiator").await > 0;
+        (is_ended || asked.load(Ordering::Relaxed) == CLIENTS * 100).then_some(())
+    })
+    .await;
+    for (response, mut upload) in waiting {
+        upload.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(whole(timeout(PATIENCE, response).await.unwrap().unwrap()).await.unwrap().status(), 200);
+    }
+    assert_eq!(not_read(&site.initiator, "initiator").await, 0);
+    serving.abort();
 }

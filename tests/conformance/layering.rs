@@ -21,10 +21,11 @@ const ROWS: &[&[&str]] = &[
     &["protocol"],
     &["policy"],
     &["registry", "net", "lifecycle", "telemetry"],
-    &["tls"],
+    &["shares", "tls"],
     &["transport"],
-    &["proxy", "fleet"],
-    &["routing"],
+    &["proxy"],
+    &["fleet"],
+    &["routing", "targets"],
     &["initiator", "responder", "egress"],
     &["config"],
     &["admin"],
@@ -34,7 +35,20 @@ const ROWS: &[&[&str]] = &[
 ];
 
 /// Modules that get time, randomness and bytes as arguments: by path, with everything below it.
-const PURE: &[&str] = &["id", "protocol", "template", "policy", "registry", "initiator/auto"];
+const PURE: &[&str] = &[
+    "id",
+    "protocol",
+    "template",
+    "policy",
+    "registry",
+    "initiator/auto",
+    "initiator/health/machine",
+    "egress/udp/table",
+    "shares/settings",
+    "shares/bucket",
+    "shares/turns",
+    "fleet/view",
+];
 
 /// What pure modules must not name.
 const FORBIDDEN_IN_PURE: &[&str] = &[

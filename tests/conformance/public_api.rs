@@ -10,15 +10,15 @@ const NAMES: &str = "
     Directory Drain DrainWatch Drained Egress EgressBuildError EgressBuilder EgressHandle EgressSettings EgressTerms
     EgressTls ExchangeBody Failure HostId HttpService IdError InformationalSink Initiator InitiatorBuildError
     InitiatorBuilder InitiatorHandle InitiatorTerms InitiatorTls InitiatorUpdateError Leaving Metrics NodeId NodeRule
-    Quotas RecvBody Responder ResponderBuildError ResponderBuilder ResponderHandle ResponderTerms ResponderTls
-    ResponderUpdateError Route RouterSettings RuleError RuleSettings Rules Serve ServiceName SlotStatus SpkiPin StartError
-    StatusBoard TenantId TlsError TransportChoice TransportKind Trust Tunnel TunnelAddress TunnelSettings load_roots
+    NodeShare Quotas RecvBody Responder ResponderBuildError ResponderBuilder ResponderHandle ResponderTerms ResponderTls
+    ResponderUpdateError Route RouterSettings RuleError RuleSettings Rules Serve ServiceName Share ShareRate ShareSettings SlotStatus
+    SpkiPin StartError StatusBoard TenantId TenantShare TlsError TransportChoice TransportKind Trust Tunnel TunnelAddress TunnelSettings load_roots
 ";
 
 /// The modules that are public.
 const MODULES: &str = "
-    admin app config egress id initiator lifecycle message net policy protocol proxy registry responder routing telemetry
-    template tls transport
+    admin app config egress fleet id initiator lifecycle message net policy protocol proxy registry responder routing shares
+    targets telemetry template tls transport
 ";
 
 #[test]

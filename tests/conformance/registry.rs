@@ -7,14 +7,18 @@ use std::time::Duration;
 use adit::id;
 use adit::message::interim;
 use adit::protocol;
-use adit::protocol::code::{CloseCode, OpenCause, RefusalCode, StreamCode};
+use adit::protocol::code::{CloseCode, DownCause, OpenCause, RefusalCode, StreamCode};
 use adit::protocol::control;
 use adit::protocol::control::Close;
 use adit::protocol::envoy;
 use adit::protocol::envoy::{EchoSettings, Echoer, PingSettings};
+use adit::protocol::fleet;
 use adit::protocol::flows::FlowLimits;
 use adit::protocol::handshake::{Hello, Refusal, ServiceKind, Welcome};
+use adit::protocol::health::Health;
 use adit::protocol::limits;
+use adit::protocol::reauth;
+use adit::protocol::reauth::{Reauth, Reauthed};
 use adit::protocol::session::{Drain, Timing};
 use adit::protocol::stream;
 use adit::protocol::tcp;
@@ -48,6 +52,20 @@ fn version_and_alpn() {
     assert_eq!(registry["alpn"].as_str().unwrap().as_bytes(), protocol::ALPN);
 }
 
+// spec: FL-30, FL-33, FL-40
+#[test]
+fn between_siblings() {
+    assert_eq!(registry()["fleet"]["alpn"].as_str().unwrap().as_bytes(), fleet::ALPN);
+    let ids = |fields: &[(&str, u64)]| numbers(fields.iter().map(|&(name, id)| (name.to_owned(), id)));
+    assert_eq!(section("fleet_frames"), ids(&[("GREETING", fleet::GREETING), ("REFUSE", fleet::REFUSE)]));
+    assert_eq!(section("fleet_stream_types"), ids(&[("relayed", fleet::RELAYED)]));
+    assert_eq!(section("greeting_fields"), ids(&fleet::Greeting::FIELDS));
+    assert_eq!(section("route_fields"), ids(&fleet::Route::OPTIONS));
+    // An end that knows only tunnels skips no GREETING, and knows no such stream.
+    assert_eq!(control::FrameType::from_number(fleet::GREETING), None);
+    assert_eq!(stream::StreamType::from_number(fleet::RELAYED), None);
+}
+
 // spec: CT-1, ST-1, ST-4
 #[test]
 fn types() {
@@ -65,7 +83,7 @@ fn types() {
     assert_eq!(section("service_kinds"), numbers(kinds));
 }
 
-// spec: HS-4, CT-20, CT-34, ST-10
+// spec: HS-4, CT-20, CT-32, CT-34, CT-56, ST-10
 #[test]
 fn fields_and_flags() {
     let ids = |fields: &[(&str, u64)]| numbers(fields.iter().map(|&(name, id)| (name.to_owned(), id)));
@@ -74,6 +92,9 @@ fn fields_and_flags() {
     assert_eq!(section("refuse_fields"), ids(&Refusal::FIELDS));
     assert_eq!(section("drain_fields"), ids(&Drain::FIELDS));
     assert_eq!(section("close_fields"), ids(&Close::FIELDS));
+    assert_eq!(section("health_fields"), ids(&Health::FIELDS));
+    assert_eq!(section("reauth_fields"), ids(&Reauth::FIELDS));
+    assert_eq!(section("reauthed_fields"), ids(&Reauthed::FIELDS));
     assert_eq!(section("head_flags"), numbers(stream::HEAD_FLAGS.map(|(name, bit)| (name.to_owned(), u64::from(bit)))));
 }
 
@@ -123,6 +144,8 @@ fn codes() {
     assert_eq!(section("stream_codes"), numbers(resets));
     let causes = OpenCause::ALL.iter().map(|cause| (cause.label().to_owned(), cause.number()));
     assert_eq!(section("open_causes"), numbers(causes));
+    let causes = DownCause::ALL.iter().map(|cause| (cause.label().to_owned(), cause.number()));
+    assert_eq!(section("down_causes"), numbers(causes));
 }
 
 // spec: ER-5
@@ -130,10 +153,16 @@ fn codes() {
 fn an_unknown_code_has_no_meaning() {
     assert_eq!(RefusalCode::from_number(418), None);
     assert_eq!(CloseCode::from_number(0x09), None);
-    assert_eq!(StreamCode::from_number(0x08), None);
+    assert_eq!(StreamCode::from_number(0x0d), None);
 }
 
-// spec: TB-5, TB-6, TB-12, TB-13
+// spec: ST-66
+#[test]
+fn options_of_open() {
+    assert_eq!(section("open_options"), numbers([("client".to_owned(), stream::CLIENT_OPTION)]));
+}
+
+// spec: TB-5, TB-6, TB-12, TB-13, TB-16
 #[test]
 fn names_inside_http2() {
     let code = [
@@ -143,11 +172,20 @@ fn names_inside_http2() {
         ("raw_protocol", tcp::RAW_PROTOCOL),
         ("flow_protocol", tcp::FLOW_PROTOCOL),
         ("service_field", tcp::SERVICE_FIELD.as_str()),
+        ("client_field", tcp::CLIENT_FIELD.as_str()),
         ("cause_field", tcp::CAUSE_FIELD.as_str()),
         ("reason_field", tcp::REASON_FIELD.as_str()),
     ];
     let expected: Table = code.map(|(name, text)| (name.to_owned(), text.into())).into_iter().collect();
     assert_eq!(registry()["tcp"].as_table(), Some(&expected));
+}
+
+// spec: CT-54
+#[test]
+fn texts_of_a_proof() {
+    let code = [("exporter_label", reauth::EXPORTER_LABEL), ("signature_context", reauth::SIGNATURE_CONTEXT)];
+    let text = |(name, text): (&str, &[u8])| (name.to_owned(), std::str::from_utf8(text).unwrap().into());
+    assert_eq!(registry()["reauth"].as_table(), Some(&code.map(text).into_iter().collect()));
 }
 
 #[test]
@@ -156,9 +194,13 @@ fn bounds() {
         ("id_bytes", id::MAX_ID_BYTES as i64),
         ("service_name_bytes", id::MAX_SERVICE_NAME_BYTES as i64),
         ("token_bytes", limits::MAX_TOKEN_BYTES as i64),
+        ("certificates", limits::MAX_CERTIFICATES as i64),
+        ("signature_schemes", limits::MAX_SIGNATURE_SCHEMES as i64),
         ("services", limits::MAX_SERVICES as i64),
         ("build_bytes", limits::MAX_BUILD_BYTES as i64),
         ("responder_bytes", limits::MAX_RESPONDER_BYTES as i64),
+        ("responder_id_bytes", id::MAX_RESPONDER_ID_BYTES as i64),
+        ("route_bytes", fleet::MAX_ROUTE_BYTES as i64),
         ("observed_bytes", limits::MAX_OBSERVED_BYTES as i64),
         ("reason_bytes", limits::MAX_REASON_BYTES as i64),
         ("control_payload_bytes", limits::MAX_CONTROL_PAYLOAD as i64),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::vector_file::load;
 
-const AREAS: [&str; 8] = ["OV", "HS", "ST", "CT", "EV", "ER", "SE", "TB"];
+const AREAS: [&str; 9] = ["OV", "HS", "ST", "CT", "EV", "ER", "SE", "TB", "FL"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,6 +1,7 @@
 //! Every valid vector decodes to its value and encodes to its bytes; every invalid one fails with its code.
 
 mod envoy;
+mod fleet;
 mod service;
 
 use std::collections::HashSet;
@@ -9,7 +10,9 @@ use adit::message::h2::guard as http2;
 use adit::protocol::control::{Frame, FrameError, FrameReader};
 use adit::protocol::datagram::Datagram;
 use adit::protocol::handshake::{Hello, PeerLimits, Service, ServiceKind};
+use adit::protocol::health::Down;
 use adit::protocol::limits::Limits;
+use adit::protocol::reauth::{ProvenChain, Reauth};
 use adit::protocol::session::SessionError;
 use adit::protocol::stream;
 use adit::protocol::stream::{Event, MessageReader, RequestHead, ResponseHead, Role, StreamError};
@@ -76,6 +79,8 @@ fn decode(vector: &Vector) -> Outcome {
         "raw_answer" => service::decode(|| ServiceReader::of_answers(StreamType::Raw), &bytes),
         "flow_answer" => service::decode(|| ServiceReader::of_answers(StreamType::Flow), &bytes),
         "flow_body" => service::decode(ServiceReader::of_datagrams, &bytes),
+        "greeting" => fleet::decode_greeting(&bytes),
+        "route" => fleet::decode_route(&bytes),
         "datagram" => decode_datagram(bytes),
         "envoy_request" => envoy::decode_request(&bytes, false),
         "envoy_request_upgrade" => envoy::decode_request(&bytes, true),
@@ -258,6 +263,9 @@ fn describe_frame(frame: &Frame) -> Table {
                 ("idle_ms", (welcome.idle.as_millis() as i64).into()),
             ]);
             insert_some(&mut described, "observed", welcome.observed.as_deref());
+            let schemes = welcome.reauth.as_ref();
+            let schemes = schemes.map(|schemes| schemes.iter().map(|&scheme| i64::from(scheme)).collect::<Vec<_>>());
+            insert_some(&mut described, "reauth", schemes);
             described
         }
         Frame::Refuse(refusal) => {
@@ -272,12 +280,36 @@ fn describe_frame(frame: &Frame) -> Table {
         ]),
         Frame::Drained => Table::new(),
         Frame::Close(close) => table([("code", (close.code as i64).into()), ("reason", close.reason.as_str().into())]),
-        Frame::Reauth(token) => table([("token", hex(token))]),
+        Frame::Reauth(reauth) => describe_reauth(reauth),
+        Frame::Reauthed(reauthed) => {
+            let mut described = table([("number", (reauthed.number as i64).into())]);
+            let refusal = reauthed.refusal.as_ref();
+            insert_some(&mut described, "refusal", refusal.map(|refusal| i64::from(refusal.code.number())));
+            insert_some(&mut described, "reason", refusal.map(|refusal| refusal.reason.as_str()));
+            described
+        }
         Frame::Ping(echo) | Frame::Pong(echo) => table([("echo", hex(echo))]),
         Frame::Services(services) => table([("services", describe_services(services))]),
+        Frame::Health(health) => {
+            let down =
+                |down: &Down| table([("cause", down.cause.label().into()), ("name", down.service.as_str().into())]);
+            table([("down", health.down.iter().map(|one| Value::Table(down(one))).collect::<Vec<_>>().into())])
+        }
         Frame::Limits(limits) => table([("limits", describe_limits(*limits))]),
     };
     described.insert("frame".to_owned(), frame.frame_type().name().into());
+    described
+}
+
+fn describe_reauth(reauth: &Reauth) -> Table {
+    let mut described = table([("number", (reauth.number as i64).into())]);
+    insert_some(&mut described, "token", reauth.token.as_ref().map(|token| hex(token)));
+    if let Some(ProvenChain { chain, scheme, signature }) = &reauth.certificate {
+        let chain = chain.iter().map(|certificate| hex(certificate)).collect();
+        described.insert("certificates".to_owned(), Value::Array(chain));
+        let signature = vec![i64::from(*scheme).into(), hex(signature)];
+        described.insert("signature".to_owned(), Value::Array(signature));
+    }
     described
 }
 

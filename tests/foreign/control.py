@@ -15,7 +15,9 @@ FRAMES = {
     "LIMITS": 0x08,
     "DRAINED": 0x09,
     "REAUTH": 0x0B,
+    "HEALTH": 0x0C,
     "CLOSE": 0x0D,
+    "REAUTHED": 0x11,
 }
 CLOSE_CODES = {
     "done": 0x00,
@@ -30,6 +32,15 @@ CLOSE_CODES = {
 }
 REFUSALS = (400, 401, 403, 404, 409, 429, 503)
 SERVICE_KINDS = ["http", "tcp", "udp"]
+# CT-59
+DOWN_CAUSES = {
+    "failed": 0x01,
+    "target_refused": 0x04,
+    "target_unreachable": 0x05,
+    "target_timed_out": 0x06,
+    "target_closed": 0x08,
+    "check_failed": 0x09,
+}
 DEFAULT_LIMITS = [65536, 100]
 MAX_PAYLOAD = 65536
 MAX_UINT32 = 2**32 - 1
@@ -94,6 +105,38 @@ def read_services(r):
     return [{"kind": SERVICE_KINDS[kind - 1], "name": name} for kind, name in services if kind in known]
 
 
+def read_schemes(r):
+    """HS-25."""
+    schemes = []
+    while r.has_more():
+        schemes.append(r.integer(0, 65535))
+    need(len(schemes) <= 64, "too many signature schemes")
+    return schemes
+
+
+def read_certificates(r):
+    """CT-32."""
+    chain = []
+    while r.has_more():
+        chain.append(r.counted().hex())
+    need(1 <= len(chain) <= 16 and all(chain), "the list of certificates")
+    return chain
+
+
+def write_certificates(chain):
+    return b"".join(counted(bytes.fromhex(certificate)) for certificate in chain)
+
+
+def read_signature(r):
+    scheme = r.integer(0, 65535)
+    need(r.has_more(), "the signature")
+    return [scheme, r.rest().hex()]
+
+
+def write_signature(signature):
+    return write_integer(signature[0]) + bytes.fromhex(signature[1])
+
+
 def read_some_services(r):
     need(r.has_more(), "a list of no services")
     return read_services(r)
@@ -106,12 +149,31 @@ def write_services(services):
     return b"".join(map(write, services))
 
 
+def read_down(r):
+    """CT-58, CT-59."""
+    names = {number: name for name, number in DOWN_CAUSES.items()}
+    down = []
+    while r.has_more():
+        cause = names.get(r.integer(), "failed")
+        down.append({"cause": cause, "name": read_identifier(r.counted(), 64)})
+    need(1 <= len(down) <= 256, "the number of services that are down")
+    need(len({service["name"] for service in down}) == len(down), "a service comes twice")
+    return down
+
+
+def write_down(down):
+    return b"".join(write_integer(DOWN_CAUSES[service["cause"]]) + counted(service["name"].encode()) for service in down)
+
+
 IDENTIFIER = Kind(lambda r: read_identifier(r.rest()), str.encode)
 VERSIONS = Kind(read_versions, write_pair)
 LIMITS = Kind(read_limits, write_pair)
 TOKEN = Kind(read_token, bytes.fromhex)
 NUMBER = Kind(read_number, write_integer)
 TIME = integer(0, DAY_MS)
+SCHEMES = Kind(read_schemes, lambda schemes: b"".join(map(write_integer, schemes)))
+CERTIFICATES = Kind(read_certificates, write_certificates)
+SIGNATURE = Kind(read_signature, write_signature)
 
 
 class Field(NamedTuple):
@@ -141,6 +203,7 @@ FIELDS = {
         3: Field("tunnel", fixed(8)),
         4: Field("limits", LIMITS, required=False, default=DEFAULT_LIMITS),
         5: Field("responder", text(1, 128)),
+        6: Field("reauth", SCHEMES, required=False),
         7: Field("keepalive_ms", integer(10, 3_600_000)),
         9: Field("idle_ms", TIME),
     },
@@ -157,6 +220,20 @@ FIELDS = {
         1: Field("code", integer()),
         3: Field("reason", text(0, 512)),
     },
+    "REAUTH": {
+        1: Field("number", integer()),
+        2: Field("token", TOKEN, required=False),
+        3: Field("certificates", CERTIFICATES, required=False),
+        5: Field("signature", SIGNATURE, required=False),
+    },
+    "HEALTH": {
+        1: Field("down", Kind(read_down, write_down), required=False, default=[]),
+    },
+    "REAUTHED": {
+        1: Field("number", integer()),
+        3: Field("refusal", NUMBER, required=False),
+        5: Field("reason", text(0, 512), required=False),
+    },
 }
 
 # Frames whose payload is one value, or nothing.
@@ -165,7 +242,6 @@ PLAIN = {
     "PONG": Field("echo", fixed(8)),
     "SERVICES": Field("services", Kind(read_services, write_services)),
     "LIMITS": Field("limits", LIMITS),
-    "REAUTH": Field("token", TOKEN),
     "DRAINED": None,
 }
 
@@ -198,6 +274,11 @@ def read_fields(name, r):
         if field.default is not None:
             values.setdefault(field.name, field.default)
     need(name != "WELCOME" or values["idle_ms"] > values["keepalive_ms"], "idle timeout")  # HS-23
+    if name == "REAUTH":  # CT-32
+        need(("certificates" in values) == ("signature" in values), "certificates and a signature go together")
+        need("certificates" in values or "token" in values, "a credential is missing")
+    if name == "REAUTHED":  # CT-56
+        need(("refusal" in values) == ("reason" in values), "a refusal and its reason go together")
     return values
 
 

@@ -16,6 +16,12 @@ STREAM_CODES = {
     "unknown_type": 0x05,
     "limit": 0x06,
     "truncated": 0x07,
+    # Between siblings only.
+    "not_here": 0x08,
+    "tunnel_lost": 0x09,
+    "head_too_large": 0x0A,
+    "tunnel_full": 0x0B,
+    "quota": 0x0C,
 }
 METHODS = "GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split()
 SCHEMES = ["http", "https"]

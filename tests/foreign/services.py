@@ -1,5 +1,7 @@
 """One direction of a raw stream or a flow, as events like those in the vectors (proto-spec/3-streams.md, 8-tcp.md)."""
 
+from ipaddress import ip_address
+
 from messages import MAX_SKIPPED
 from wire import Frames, Incomplete, Reader, counted, need, read_identifier, read_integer, read_text, write_integer
 
@@ -13,7 +15,9 @@ CAUSES = {
     "target_unreachable": 0x05,
     "target_timed_out": 0x06,
     "limit": 0x07,
+    "denied": 0x08,
 }
+CLIENT = 6
 MAX_OPEN = 4096
 MAX_DATAGRAM = 65527
 MAX_REASON = 512
@@ -33,15 +37,37 @@ PLACES = {
 }
 
 
-def skip_options(r):
-    """ST-52: fields as in HS-4 to HS-6, none of which is known."""
-    last = -1
+def read_options(r, known=()):
+    """ST-52: fields as in HS-4 to HS-6; those that are known."""
+    last, options = -1, {}
     while r.has_more():
-        number = r.integer()
-        r.counted()
+        number, value = r.integer(), r.counted()
         need(number > last, f"option {number} is out of order or comes twice")
         need(number % 2 == 0, f"option {number} is unknown")
         last = number
+        if number in known:
+            options[number] = value
+    return options
+
+
+def read_client(data):
+    """ST-66: who connected, and to where."""
+    r = Reader(data)
+    family = r.byte()
+    need(family in (4, 6), f"family of addresses {family}")
+    size = 4 if family == 4 else 16
+    addresses = [ip_address(r.take(size)) for _ in range(2)]
+    ports = [int.from_bytes(r.take(2)) for _ in range(2)]
+    need(not r.has_more(), "bytes after the end of client")
+    written = [f"{address}" if family == 4 else f"[{address}]" for address in addresses]
+    return " ".join(f"{address}:{port}" for address, port in zip(written, ports))
+
+
+def write_client(client):
+    pairs = [end.rsplit(":", 1) for end in client.split(" ")]
+    addresses = [ip_address(address.strip("[]")) for address, _ in pairs]
+    ports = b"".join(int(port).to_bytes(2) for _, port in pairs)
+    return bytes([addresses[0].version]) + b"".join(address.packed for address in addresses) + ports
 
 
 def read_open(r, stream):
@@ -49,13 +75,15 @@ def read_open(r, stream):
     opened = {"event": "open", "service": read_identifier(r.counted(), 64)}
     if stream == "flow":
         opened["flow"] = r.integer()
-    skip_options(r)
+    options = read_options(r, known=(CLIENT,))
+    if CLIENT in options:
+        opened["client"] = read_client(options[CLIENT])
     return opened
 
 
 def read_opened(r):
     need(r.byte() == 0, "flag")
-    skip_options(r)
+    read_options(r)
     return {"event": "opened"}
 
 
@@ -64,7 +92,7 @@ def read_refused(r):
     number = r.integer()
     cause = next((name for name, known in CAUSES.items() if known == number), "internal")
     refused = {"event": "refused", "cause": cause, "reason": read_text(r.counted(), 0, MAX_REASON)}
-    skip_options(r)
+    read_options(r)
     return refused
 
 
@@ -75,6 +103,7 @@ def encode(event):
         before = write_integer(STREAM_TYPES["flow" if "flow" in event else "raw"])
         payload = b"\0" + counted(event["service"].encode())
         payload += write_integer(event["flow"]) if "flow" in event else b""
+        payload += write_integer(CLIENT) + counted(write_client(event["client"])) if "client" in event else b""
     elif name == "OPENED":
         payload = b"\0"
     elif name == "REFUSED":

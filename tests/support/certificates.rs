@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -117,6 +117,34 @@ impl Authority {
         params.distinguished_name = common_name(dns);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(params)
+    }
+
+    /// A list that revokes these serial numbers, as PEM.
+    pub(crate) fn crl(&self, revoked: &[Vec<u8>]) -> String {
+        self.crl_from(OffsetDateTime::now_utc(), revoked)
+    }
+
+    /// One that was to be renewed long ago.
+    pub(crate) fn late_crl(&self, revoked: &[Vec<u8>]) -> String {
+        self.crl_from(OffsetDateTime::now_utc() - Duration::from_secs(30 * 24 * 3600), revoked)
+    }
+
+    fn crl_from(&self, now: OffsetDateTime, revoked: &[Vec<u8>]) -> String {
+        let entry = |serial: &Vec<u8>| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: now - Duration::from_secs(60),
+            next_update: now + Duration::from_secs(3600),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// Signs whatever a test needs that has no name here.

@@ -108,3 +108,12 @@ pub(crate) fn request_with(name: &str, method: &str, path: &str, more: Value) ->
 pub(crate) fn wait(name: &str) -> Value {
     json!({ "do": "wait", "name": name })
 }
+
+/// How a client may cut a stream, as steps are called.
+pub(crate) const CUTS: [&str; 3] = ["cancel", "reset", "stop"];
+
+/// Opens a stream for each of [`CUTS`], of that name, and cuts it so; then one called `target`, which its target has to end.
+pub(crate) fn cuts(open: impl Fn(&'static str) -> [Value; 2]) -> Vec<Value> {
+    let cut = |how| open(how).into_iter().chain([json!({ "do": how, "name": how })]);
+    CUTS.into_iter().flat_map(cut).chain(open("target")).chain([wait("target")]).collect()
+}

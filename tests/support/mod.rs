@@ -2,12 +2,15 @@
 //! with faults.
 
 pub(crate) mod certificates;
+pub(crate) mod datagrams;
 pub(crate) mod envoy;
+pub(crate) mod etcd;
 pub(crate) mod eventually;
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod http3;
 pub(crate) mod link;
+pub(crate) mod load;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod raw_target;

@@ -95,8 +95,6 @@ impl Folder {
 pub(crate) struct Running {
     process: Adit,
     file: PathBuf,
-    /// By role: `accepting tunnels`, `taking requests`, `admin listener`.
-    addresses: Vec<(String, SocketAddr)>,
 }
 
 impl Running {
@@ -104,16 +102,34 @@ impl Running {
     pub(crate) async fn start(file: PathBuf) -> Self {
         let process = Adit::start(&["run", file.to_str().unwrap()]);
         process.line_with("admin listener").await;
+        Self { process, file }
+    }
+
+    /// Those that it has said so far, by role: `accepting tunnels`, `taking requests`, `admin listener`.
+    fn all_addresses(&self) -> Vec<(String, SocketAddr)> {
         let of_line = |line: &Value| {
             let address = line["address"].as_str()?.parse().ok()?;
             Some((line["message"].as_str()?.to_owned(), address))
         };
-        let addresses = lines(&process).iter().filter_map(of_line).collect();
-        Self { process, file, addresses }
+        lines(&self.process).iter().filter_map(of_line).collect()
     }
 
     fn addresses(&self, message: &str) -> Vec<SocketAddr> {
-        self.addresses.iter().filter(|(of, _)| of == message).map(|(_, address)| *address).collect()
+        self.all_addresses().into_iter().filter(|(of, _)| of == message).map(|(_, address)| address).collect()
+    }
+
+    /// Sends it the signal of this name.
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// The lines of the log so far that have this message.
+    pub(crate) fn lines_of(&self, message: &str) -> Vec<Value> {
+        let log = self.process.log();
+        // Not every line is worth to be read.
+        let likely = log.lines().filter(|line| line.contains(message));
+        let parsed = likely.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        parsed.filter(|line| line["message"] == message).collect()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -129,8 +145,9 @@ impl Running {
         serde_json::from_str(&self.process.line_with(text).await).unwrap()
     }
 
+    /// Where its admin listener is now.
     pub(crate) fn admin(&self) -> SocketAddr {
-        self.addresses("admin listener")[0]
+        *self.addresses("admin listener").last().unwrap()
     }
 
     /// Asks the admin listener.
@@ -212,6 +229,16 @@ impl Responder {
         self.0.addresses("taking requests")[index]
     }
 
+    /// A listener for bytes, in the order in which they were bound.
+    pub(crate) fn tcp_at(&self, index: usize) -> SocketAddr {
+        self.0.addresses("taking connections")[index]
+    }
+
+    /// A listener for datagrams, in the order in which they began.
+    pub(crate) fn udp_at(&self, index: usize) -> SocketAddr {
+        self.0.addresses("taking datagrams")[index]
+    }
+
     /// Waits until this many tunnels are registered.
     pub(crate) async fn registered(&self, count: usize) -> TunnelsReport {
         eventually(&format!("{count} tunnels at the responder"), async || {
@@ -229,7 +256,7 @@ impl Responder {
 
     /// Kills it and starts it again on the same addresses.
     pub(crate) async fn restart(self) -> Self {
-        let bound: Vec<_> = self.0.addresses.iter().map(|(_, address)| *address).collect();
+        let bound: Vec<_> = self.0.all_addresses().into_iter().map(|(_, address)| address).collect();
         let text = std::fs::read_to_string(&self.0.file).unwrap();
         let mut parts = text.split("127.0.0.1:0");
         let mut fixed = parts.next().unwrap().to_owned();

@@ -43,6 +43,13 @@ pub(crate) fn envoy() -> Option<PathBuf> {
     found.map(|environment| environment.join("bin/envoy"))
 }
 
+/// The real etcd that `tests/run` unpacked, or that is installed; otherwise like [`find`].
+pub(crate) fn etcd() -> Option<PathBuf> {
+    let targets = [Some(concat!(env!("CARGO_MANIFEST_DIR"), "/target").into()), std::env::var_os("CARGO_TARGET_DIR")];
+    let unpacked = targets.into_iter().flatten().map(|target| PathBuf::from(target).join("etcd/usr/bin/etcd"));
+    unpacked.into_iter().find(|binary| binary.is_file()).or_else(|| find("etcd"))
+}
+
 /// Records that the calling test cannot show anything here; the test then returns.
 pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();

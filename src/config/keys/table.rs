@@ -41,6 +41,16 @@ const REVOCATIONS: &str = "a PEM file with certificate revocation lists, or a li
 const TEMPLATE: &str = "a template such as \"%REQ(x-node-id?x-cluster-id)%\", or an id";
 const SECRET: &str = "text, \"${NAME}\" for an environment variable, or \"file:path\"";
 const PIN: &str = "\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"";
+const IN_FLIGHT: &str =
+    "Requests under way at once, those that wait for a tunnel and raw streams among them; more are answered 429.";
+const REQUESTS: &str = "Requests a second; more are answered 429 with the time at which there is room for one.";
+const BURST: &str = "How many requests may come at once after a rest.";
+const BYTES: &str = "Bytes a second of bodies and raw streams, both directions together. What is beyond waits, and \
+     is not cut for it as long as a tunnel holds no more than 128 MiB of it (64 large responses).";
+const STREAMS: &str = "Raw streams (CONNECT) under way at once; more are answered 429.";
+const FLOWS: &str = "Flows of datagrams open at once; more are not opened.";
+const AS_TENANT: &str = "as for every tenant";
+const AS_NODE: &str = "as for every node";
 
 /// Every key, in the order of the page.
 pub(super) const KEYS: &[Key] = &[
@@ -120,6 +130,44 @@ pub(super) const KEYS: &[Key] = &[
          tunnel is up; 0 waits for neither.",
         "10s",
     ),
+    section("responder.shares", "What each tenant and each node may have of the responder. Tenants share a busy one by weight, whatever stands here."),
+    section("responder.shares.per_tenant", "What each tenant may have."),
+    key("responder.shares.per_tenant.in_flight", IN_FLIGHT, "500").absent("no limit"),
+    key("responder.shares.per_tenant.requests", REQUESTS, "200").absent("no limit"),
+    key("responder.shares.per_tenant.burst", BURST, "400").absent("as many as `requests`"),
+    key("responder.shares.per_tenant.bytes", BYTES, "10MiB").absent("no limit"),
+    key("responder.shares.per_tenant.streams", STREAMS, "50").absent("no limit"),
+    key("responder.shares.per_tenant.flows", FLOWS, "50").absent("no limit"),
+    section("responder.shares.per_node", "What each node may have."),
+    key("responder.shares.per_node.in_flight", IN_FLIGHT, "500").absent("no limit"),
+    key("responder.shares.per_node.requests", REQUESTS, "200").absent("no limit"),
+    key("responder.shares.per_node.burst", BURST, "400").absent("as many as `requests`"),
+    key("responder.shares.per_node.bytes", BYTES, "10MiB").absent("no limit"),
+    key("responder.shares.per_node.streams", STREAMS, "50").absent("no limit"),
+    key("responder.shares.per_node.flows", FLOWS, "50").absent("no limit"),
+    section("responder.shares.tenants", "What single tenants may have; what an entry leaves out is as for every tenant."),
+    key("responder.shares.tenants[].tenant", "The tenant.", "acme"),
+    key("responder.shares.tenants[].weight", "How much it gets of a busy responder, in proportion to the weights of the others that want more.", "4").absent("1"),
+    key("responder.shares.tenants[].in_flight", IN_FLIGHT, "500").absent(AS_TENANT),
+    key("responder.shares.tenants[].requests", REQUESTS, "200").absent(AS_TENANT),
+    key("responder.shares.tenants[].burst", BURST, "400").absent("as many as `requests` beside it"),
+    key("responder.shares.tenants[].bytes", BYTES, "10MiB").absent(AS_TENANT),
+    key("responder.shares.tenants[].streams", STREAMS, "50").absent(AS_TENANT),
+    key("responder.shares.tenants[].flows", FLOWS, "50").absent(AS_TENANT),
+    section(
+        "responder.shares.nodes",
+        "What single nodes may have, or those whose names begin alike, each of them; what an entry leaves out is as for every \
+         node. The entry that says most about a node is meant, alone: a whole name before a pattern.",
+    ),
+    key("responder.shares.nodes[].node", "The node, or the begin of the names of some, and a star.", "\"edge-*\"")
+        .form("a name such as edge-17, or its begin and a star, such as edge-*"),
+    key("responder.shares.nodes[].tenant", "Only those of this tenant.", "acme").absent("those of every tenant"),
+    key("responder.shares.nodes[].in_flight", IN_FLIGHT, "500").absent(AS_NODE),
+    key("responder.shares.nodes[].requests", REQUESTS, "200").absent(AS_NODE),
+    key("responder.shares.nodes[].burst", BURST, "400").absent("as many as `requests` beside it"),
+    key("responder.shares.nodes[].bytes", BYTES, "10MiB").absent(AS_NODE),
+    key("responder.shares.nodes[].streams", STREAMS, "50").absent(AS_NODE),
+    key("responder.shares.nodes[].flows", FLOWS, "50").absent(AS_NODE),
     section("responder.limits", "What the answers of sites may have; they are told."),
     key(
         "responder.limits.head_bytes",
@@ -150,7 +198,7 @@ pub(super) const KEYS: &[Key] = &[
         "Where HTTP/1.1 and HTTP/2 are taken, and with `tls` HTTP/3 on the UDP port of the same number; port 0 is a free one.",
         "\"127.0.0.1:8085\"",
     )
-    .absent("none, it must be there"),
+    .absent("none, but there is one of `http`, `tcp` and `udp`"),
     key(
         "egress[].http3",
         "Whether HTTP/3 is served over UDP, and answers over TCP say so (`Alt-Svc`). Needs `tls`, and the UDP port open in the \
@@ -173,8 +221,24 @@ pub(super) const KEYS: &[Key] = &[
         "443",
     )
     .absent("the one that is listened on"),
-    key("egress[].tcp", "Not supported yet: a listener for raw TCP.", "").form("nothing yet").absent("none"),
-    key("egress[].udp", "Not supported yet: a listener for UDP.", "").form("nothing yet").absent("none"),
+    key(
+        "egress[].tcp",
+        "Where connections are taken whose bytes go to a service as they are, in the place of `http`; port 0 is a free one. The \
+         service is that of `to`, or of the route that has the name which the connection asks for in its TLS (SNI), which is \
+         read and not decrypted. A connection that cannot be brought to a target is reset. Of the keys of a listener it has \
+         `to`, `host_id`, `tenant`, `service`, `routes`, `affinity`, `hold`, `deadline`, `balance`, `access_log`, \
+         `proxy_protocol`, `policies` and `limits`.",
+        "\"127.0.0.1:5432\"",
+    )
+    .absent("none, but there is one of `http`, `tcp` and `udp`"),
+    key(
+        "egress[].udp",
+        "Where datagrams are taken; port 0 is a free one. Each source (address and port) has a flow of its own to the service \
+         in `to`, whose target takes datagrams (udp://). A source is sent nothing but what the service sends it. Beside it stand \
+         `to`, `balance`, `hold`, `access_log`, `policies` and `limits` only.",
+        "\"127.0.0.1:4789\"",
+    )
+    .absent("none, but there is one of `http`, `tcp` and `udp`"),
     section("egress[].tls", "Takes TLS instead of clear text; ALPN chooses between HTTP/1.1 and HTTP/2, and HTTP/3 is served over UDP."),
     key("egress[].tls.cert", "The certificate that clients are shown.", "web.pem").form(CERTIFICATE),
     key("egress[].tls.key", "The private key of `cert`.", "web.key").form(PRIVATE_KEY),
@@ -183,7 +247,9 @@ pub(super) const KEYS: &[Key] = &[
         .absent("clients are not asked for a certificate"),
     key(
         "egress[].host_id",
-        "Whom a request is for, made from the request: the node of that name, else a node of the cluster of that name.",
+        "Whom a request is for, made from the request: the node of that name, else a node of the cluster of that name. A \
+         connection of bytes has no fields; of the name in its TLS a label may count: of db.edge-17.example.org \
+         `%REQUESTED_SERVER_NAME(2)%` is edge-17.",
         "\"%REQ(x-node-id?x-cluster-id)%\"",
     )
     .form(TEMPLATE)
@@ -191,7 +257,8 @@ pub(super) const KEYS: &[Key] = &[
     key("egress[].tenant", "The tenant in which the host id is looked up, fixed or made from the request.", "acme")
         .form(TEMPLATE)
         .absent("default"),
-    key("egress[].service", "The service that is asked for.", "api").absent("the initiator chooses by host and path"),
+    key("egress[].service", "The service that is asked for; with `tcp` also a template, such as `%REQUESTED_SERVER_NAME(1)%` for the first label of the name in TLS.", "api")
+        .absent("the initiator chooses by host and path; with `tcp` it must be there, here, in `to` or by `routes`"),
     key(
         "egress[].connect",
         "Which services a client may ask for with CONNECT: all whose target takes bytes (tcp://, unix+raw:), or these. \
@@ -199,14 +266,28 @@ pub(super) const KEYS: &[Key] = &[
          no meaning. Another listener answers CONNECT with 501, and another service with 403.",
         "[ssh]",
     ),
-    section("egress[].to", "One node or cluster for every request, in the place of `host_id`."),
+    key(
+        "egress[].connect_udp",
+        "Which services a client may ask for with CONNECT-UDP (RFC 9298): all whose target takes datagrams (udp://), or these. The \
+         path is /.well-known/masque/udp/, the name of the service, and a port, which has no meaning; datagrams go in capsules, over HTTP/3 also in QUIC datagrams. \
+         Another service is answered with 403; where none may be asked for, it is a request for another protocol like any other.",
+        "[dns]",
+    ),
+    section("egress[].to", "One node or cluster for every request, in the place of `host_id`, and for every flow of a listener for datagrams."),
     key("egress[].to.node", "The node; this or `cluster`.", "edge-17"),
     key("egress[].to.cluster", "The cluster; this or `node`.", "stores-eu"),
     key("egress[].to.service", "The service that is asked for.", "api").absent("`service` of the listener"),
     key("egress[].to.tenant", "The tenant.", "acme").form(TEMPLATE).absent("`tenant` of the listener"),
-    section("egress[].routes", "Services by host and path; the most specific route counts, and where none fits, `service`."),
+    section("egress[].routes", "Services by host and path, or with `tcp` by the name that is asked for in TLS; the most specific route counts, and where none fits, `service`."),
     key("egress[].routes[].host", "The host of the request, or *. and a domain for all hosts below it.", "\"*.example.org\"")
         .absent("any host"),
+    key(
+        "egress[].routes[].server_name",
+        "With `tcp` only, and needed there: the name that a connection asks for in its TLS, or *. and a domain for all names \
+         below it. Compared without case, and without a dot at its end.",
+        "\"*.db.example.org\"",
+    )
+    .absent("none, it must be there with `tcp`"),
     key("egress[].routes[].prefix", "The beginning of the path, in whole segments.", "/shop"),
     key("egress[].routes[].service", "The service that is asked for.", "shop"),
     key("egress[].routes[].host_id", "Whom such a request is for.", "\"shop-%REQ(x-shop)%\"")
@@ -216,11 +297,11 @@ pub(super) const KEYS: &[Key] = &[
         .form(TEMPLATE),
     key(
         "egress[].hold",
-        "How long a request waits for a node that is reconnecting before it is answered 503. Each one that waits holds \
+        "How long a request waits for a node that is reconnecting before it is answered 503, or a connection of bytes before it is reset. Each one that waits holds \
          its connection.",
         "2s",
     ),
-    key("egress[].deadline", "How long the response may take to begin before the request is answered 504; the time that the client takes to deliver its body does not count.", "60s"),
+    key("egress[].deadline", "How long the response may take to begin before the request is answered 504; the time that the client takes to deliver its body does not count. With `tcp`: how long a target may take to be connected, 15s by default and 5m at most.", "60s"),
     key("egress[].balance", "How a node of a cluster is chosen; `hash` needs `affinity`.", "two_choices"),
     key(
         "egress[].half_close",
@@ -242,7 +323,8 @@ pub(super) const KEYS: &[Key] = &[
         "egress[].forwarded",
         "In which form a target is told of the client: `rfc7239` is Forwarded, `x` is X-Forwarded-For and X-Forwarded-Proto. A \
          form that is not written is passed on from nobody, since a proxy that writes one often hands on the other as its clients \
-         wrote it. With `rfc7239`, what a trusted proxy says in X-Forwarded-For only is said in Forwarded.",
+         wrote it; so choose one that every trusted proxy writes or removes. With `rfc7239`, what a trusted proxy says in \
+         X-Forwarded-For only is said in Forwarded.",
         "rfc7239",
     ),
     section(
@@ -258,10 +340,84 @@ pub(super) const KEYS: &[Key] = &[
     key("egress[].rewrite[].set.name", "Its name.", "x-region"),
     key("egress[].rewrite[].set.value", "Its value, at most 8 KiB; it is shown nowhere.", "eu").form(SECRET),
     key("egress[].rewrite[].remove", "No field of this name in the head enters a tunnel.", "x-internal"),
+    key(
+        "egress[].proxy_protocol",
+"The addresses and prefixes of the proxies in front of a listener for requests or for bytes. Each of their connections over \
+         TCP must begin with a PROXY header, of version 1 or 2, that says who connected, within 10 s, before everything else, TLS \
+         too; one that does not is reset. That is the client then, for every rule, record and field (`trust` asks whether it, and \
+         not the proxy, is trusted). What anybody else sends is for the target, or no request, whatever it looks like. Over HTTP/3 \
+         there is no such header: the client is who sends.",
+        "[\"10.0.0.0/8\"]",
+    )
+    .form("a list of addresses and prefixes")
+    .absent("nobody"),
+    section(
+        "egress[].policies",
+        "Rules for what may go where: the highest priority is looked at first, the first rule whose `match` holds decides, and \
+         what no rule is about goes where the rest of the listener says. Of a connection of bytes its source, tenant, service and the \
+         name in its TLS are known, of a flow of datagrams its source, tenant and service, when it begins. `adit check --explain` says \
+         which rule decides on a request, a connection (`tcp`, the address of the listener) or a datagram (`udp`).",
+    ),
+    key("egress[].policies[].priority", "Where among the rules it stands, unique in the list.", "900"),
+    key("egress[].policies[].name", "What logs and metrics call it, unique in the list.", "no-admin").absent("its priority"),
+    key(
+        "egress[].policies[].match",
+        "What the rule is about: all conditions must hold, and of the values of one condition any will do. The word any is about \
+         everything.",
+        "any",
+    ),
+    key("egress[].policies[].match.source", "Addresses and prefixes of those who connect.", "[10.0.0.0/8]"),
+    key("egress[].policies[].match.tenant", "Whose node is asked for.", "acme"),
+    key("egress[].policies[].match.peer", "A name in the certificate of the client; needs `tls.client_ca`.", "spiffe://example.org/ops/*"),
+    key("egress[].policies[].match.host", "The host that is asked for, without its port; with `tcp` the name in TLS.", "\"*.example.com\""),
+    key("egress[].policies[].match.path", "The whole path, in its normal form. A CONNECT has none.", "/login"),
+    key("egress[].policies[].match.prefix", "What the path begins with, in whole segments.", "/admin"),
+    key("egress[].policies[].match.method", "The method; a WebSocket is a GET, however it is asked for. For `http` only.", "[PUT, DELETE]"),
+    key("egress[].policies[].match.service", "The service, where the listener, its route or a CONNECT names one.", "api"),
+    section("egress[].policies[].match.header", "A field of the request."),
+    key("egress[].policies[].match.header.name", "Its name.", "x-trial"),
+    key("egress[].policies[].match.header.value", "Its whole value; a field that is there twice is answered 400 then.", "yes").absent("any value"),
+    key("egress[].policies[].action", "What becomes of it.", "deny"),
+    key("egress[].policies[].status", "With deny: how the request is answered.", "404"),
+    section("egress[].policies[].to", "With reroute: where it goes instead, in the same tenant; what is not said stays.").absent("needed with reroute"),
+    key("egress[].policies[].to.node", "To this node.", "edge-18").absent("the same"),
+    key("egress[].policies[].to.cluster", "To a node of this cluster.", "stores-us").absent("the same"),
+    key("egress[].policies[].to.service", "To this service.", "maintenance").absent("the same"),
+    key(
+        "egress[].policies[].target",
+        "With forward: the server that gets the request, outside of any tunnel: http://host:port, https://host:port, h2c:// and \
+         h2:// likewise, or unix:/path. A listener for requests only, and no CONNECT.",
+        "http://10.0.0.5:8080",
+    )
+    .form("http://host:port, h2c://host:port, https://host:port, h2://host:port, unix:/path or unix+h2c:/path")
+    .absent("needed with forward"),
+    section("egress[].policies[].tls", "With forward to https:// or h2://: which server is genuine, and what it is shown.").absent("needed with https:// and h2://"),
+    key("egress[].policies[].tls.ca", "The roots that its certificate must chain to; this, `pins`, or both.", "upstream-ca.pem")
+        .form(ROOTS)
+        .absent("`pins` decide alone"),
+    key("egress[].policies[].tls.pins", "The public keys of which it must have one; one or a list.", PIN),
+    key("egress[].policies[].tls.server_name", "The name that it is asked for (SNI) and must have in its certificate.", "api.example.com")
+        .absent("the host in `target`"),
+    key("egress[].policies[].tls.cert", "The certificate that it is shown if it asks for one; with `key`.", "client.pem").form(CERTIFICATE),
+    key("egress[].policies[].tls.key", "The private key of `cert`, readable by its owner only.", "client.key").form(PRIVATE_KEY),
+    key("egress[].policies[].tls.insecure_accept_any", "Takes whatever certificate it shows; for trials only.", "false"),
     section("egress[].limits", "What one client may ask for."),
+    key(
+        "egress[].limits.idle",
+        "With `tcp` only: how long nothing may move in either direction of a connection; then it is reset.",
+        "1h",
+    )
+    .absent("as long as both ends like"),
     key("egress[].limits.head_bytes", "The largest head of a request; a larger one is answered 431.", "64KiB"),
     key("egress[].limits.head_fields", "The most fields in a head; more are answered 431.", "100"),
     key("egress[].limits.connections", "How many connections may be open at once, over TCP and UDP together, fewer where file descriptors are short; more wait in the backlog of the kernel, or are refused over UDP.", "16384"),
+    key(
+        "egress[].limits.connections_per_prefix",
+        "With `tcp` only: how many of them sources of one address prefix may have, the /24 of an IPv4 address and the /56 of an \
+         IPv6 one; more are reset. Of a proxy that must say who connected (`proxy_protocol`) those count whom it names.",
+        "256",
+    )
+    .absent("as many as there may be"),
     key(
         "egress[].limits.body_idle",
         "How long the sender of a request may deliver nothing of its body, while it is its turn and no response has begun; \
@@ -286,6 +442,53 @@ pub(super) const KEYS: &[Key] = &[
         "1h",
     )
     .absent("as long as both ends like"),
+    key(
+        "egress[].limits.flows",
+        "How many flows a listener for datagrams may have. Where there are as many, one that the site has not answered for 1 s \
+         gives way to a new source, or one that has been silent for 10 s; else the new source is not heard.",
+        "4096",
+    )
+    .absent("4096"),
+    key(
+        "egress[].limits.flows_per_prefix",
+        "How many of them sources of one address prefix may have: the /24 of an IPv4 address, the /56 of an IPv6 one.",
+        "64",
+    )
+    .absent("1024"),
+    key("egress[].limits.flow_idle", "How long a flow may carry nothing; then it ends at both ends.", "30s").absent("2m"),
+    section("fleet", "This responder is one of several that act as one: what it knows of the others is in etcd (version 3). Needs a responder."),
+    key("fleet.etcd", "The members of one etcd, of which any will do; another one is taken where one is lost.", "[ \"https://10.0.0.5:2379\", \"https://10.0.0.6:2379\" ]")
+        .form("http://host:port or https://host:port, or a list of them"),
+    key("fleet.prefix", "What the keys of this fleet in etcd begin with. Read at the start only.", "/adit/eu")
+        .form("text of 2 to 128 bytes that begins with \"/\"").absent("/adit/"),
+    key("fleet.id", "The name of this responder, which no other of the fleet has. Read at the start only.", "cloud-1")
+        .form("text of 1 to 64 bytes, as an id").absent("responder.name"),
+    key("fleet.siblings_at", "Where the others reach this responder, over UDP.", "\"cloud-1.internal:7844\"")
+        .form("host:port, or a list of them").absent("where hop listens; none without it"),
+    key("fleet.initiators_at", "Where initiators reach this responder, as the others tell them.", "\"cloud-1.example.com:7843\"")
+        .form("host:port, or a list of them").absent("none: nobody is sent to it"),
+    key("fleet.region", "Where it stands.", "eu-central").form("text of 1 to 128 bytes").absent("none"),
+    key("fleet.weight", "Its share of the work beside the others.", "200").absent("100"),
+    key("fleet.lease", "How long the others know this responder and its tunnels after its death. Whole seconds.", "30s").absent("10s"),
+    section("fleet.hop", "How the others are asked for nodes that have no tunnel here, and ask this one; neither without it. Read at the start only."),
+    key("fleet.hop.listen", "The UDP address where the others come in. The directory tells them the real port, where siblings_at is absent.", "\"10.0.0.7:7844\""),
+    key("fleet.hop.identity", "Which name in a certificate proves that its owner is a certain responder of the fleet: `{responder}` stands \
+         for its fleet.id. No CA in ca may give a node such a name.", "\"spiffe://example.org/responder/{responder}\"")
+        .form("a URI, or a DNS name or `dns:` and one, with {responder} in it once"),
+    section("fleet.hop.tls", "What the others are shown, and which ones are genuine. The files are read at the start only."),
+    key("fleet.hop.tls.cert", "The certificate that the others are shown; for both TLS roles, since each of two may dial.", "cloud-1.pem").form(CERTIFICATE),
+    key("fleet.hop.tls.key", "Its private key.", "cloud-1.key").form(PRIVATE_KEY),
+    key("fleet.hop.tls.ca", "What the certificates of the others must chain to.", "fleet-ca.pem").form(ROOTS),
+    section("fleet.tls", "Which etcd is genuine, and what it is shown; for https://, and needed there."),
+    key("fleet.tls.ca", "What the certificate of a member must chain to; the key's pins decide alone without it.", "etcd-ca.pem").form(ROOTS),
+    key("fleet.tls.pins", "The only keys that members may have, beside what ca asks.", PIN).form("a pin, or a list of pins"),
+    key("fleet.tls.cert", "The certificate that is shown to etcd.", "etcd-client.pem").form(CERTIFICATE),
+    key("fleet.tls.key", "Its private key.", "etcd-client.key").form(PRIVATE_KEY),
+    key("fleet.tls.server_name", "The name that must be in the certificate of a member.", "etcd.internal").absent("the host in etcd"),
+    key("fleet.tls.insecure_accept_any", "Takes any certificate, so that anybody in between can read and write the directory.", "true")
+        .absent("false"),
+    key("fleet.user", "The user of etcd, where it has users.", "adit").form("text of 1 to 128 bytes").absent("none"),
+    key("fleet.password", "The password of that user.", "\"file:/etc/adit/etcd-password\"").form(SECRET).absent("none"),
     section("initiator", "Dials responders: the side at the site."),
     key("initiator.node", "The name of this site; an rc:// address may say it instead.", "edge-17").absent("that of the rc:// address"),
     key("initiator.cluster", "The group of sites that it belongs to; an rc:// address may say it instead.", "stores-eu")
@@ -344,6 +547,36 @@ pub(super) const KEYS: &[Key] = &[
         "64KiB",
     ),
     key("initiator.limits.head_fields", "The most fields in one.", "100"),
+    section(
+        "initiator.policies",
+        "Rules for what may reach which service through the tunnels: as those of an egress listener, and judged after the service \
+         is found. What is denied is not tried elsewhere by the responder. `adit check --explain` with \
+         `--initiator` says which rule decides.",
+    ),
+    key("initiator.policies[].priority", "Where among the rules it stands, unique in the list.", "900"),
+    key("initiator.policies[].name", "What logs and metrics call it, unique in the list.", "no-admin").absent("its priority"),
+    key("initiator.policies[].match", "What the rule is about: all conditions must hold. The word any is about everything.", "any"),
+    key(
+        "initiator.policies[].match.source",
+        "Addresses and prefixes of clients, as the responder says: of a request in the last element of Forwarded or X-Forwarded-For, \
+         through an Envoy of X-Forwarded-For alone (which is the word of its client unless it has use_remote_address: true); of bytes and datagrams as they are opened. Where it does not say it, all is \
+         denied that this rule could be about.",
+        "[10.0.0.0/8]",
+    ),
+    key("initiator.policies[].match.tenant", "Of this initiator.", "acme"),
+    key("initiator.policies[].match.peer", "A name in the certificate of the responder.", "cloud-1.example.com"),
+    key("initiator.policies[].match.host", "The host that is asked for, without its port.", "\"*.example.com\""),
+    key("initiator.policies[].match.path", "The whole path, in its normal form. A CONNECT has none.", "/login"),
+    key("initiator.policies[].match.prefix", "What the path begins with, in whole segments.", "/admin"),
+    key("initiator.policies[].match.method", "The method; a WebSocket is a GET, however it is asked for, and bytes and datagrams are a CONNECT.", "[PUT, DELETE]"),
+    key("initiator.policies[].match.service", "The service that was found.", "api"),
+    section("initiator.policies[].match.header", "A field of the request."),
+    key("initiator.policies[].match.header.name", "Its name.", "x-trial"),
+    key("initiator.policies[].match.header.value", "Its whole value; a field that is there twice is answered 400 then.", "yes").absent("any value"),
+    key("initiator.policies[].action", "What becomes of it.", "deny"),
+    key("initiator.policies[].status", "With deny: how a request is answered.", "404"),
+    section("initiator.policies[].to", "With reroute: another service that takes it instead.").absent("needed with reroute"),
+    key("initiator.policies[].to.service", "Its name in services.", "api"),
     section("services", "What this initiator exports; nothing else can be reached through its tunnels. Needs an initiator."),
     key("services[].name", "How an egress asks for it; unique in the file.", "api"),
     key(
@@ -356,7 +589,15 @@ pub(super) const KEYS: &[Key] = &[
         .absent("any host"),
     key("services[].match.prefix", "The beginning of the path, in whole segments.", "/api"),
     key("services[].target", "Where its exchanges go.", "\"http://127.0.0.1:8080\"")
-        .form("http://host:port (HTTP/1.1), h2c://host:port (HTTP/2), https://host:port and h2://host:port (the same over TLS), unix:/path or unix+h2c:/path; for bytes, which an egress takes with CONNECT, tcp://host:port or unix+raw:/path"),
+        .form("http://host:port (HTTP/1.1), h2c://host:port (HTTP/2), https://host:port and h2://host:port (the same over TLS), unix:/path or unix+h2c:/path; for bytes, which an egress takes with `tcp` or CONNECT, tcp://host:port or unix+raw:/path; for datagrams, which an egress takes with `udp` or CONNECT-UDP, udp://host:port"),
+    key(
+        "services[].proxy_protocol",
+        "Tells a target of bytes who connected to the responder: each connection begins with a PROXY header of this version. \
+         Only for a target that wants it; any other takes the header for what its client says. Over a responder that does \
+         not say who connected, the header names nobody (LOCAL).",
+        "v2",
+    )
+    .absent("none"),
     section("services[].tls", "Which target is genuine, and what it is shown; for https:// and h2://, and needed there."),
     key("services[].tls.ca", "The roots that the target's certificate must chain to; this, `pins`, or both. Those of the system are \
          often in /etc/ssl/certs/ca-certificates.crt.", "targets-ca.pem")
@@ -385,12 +626,52 @@ pub(super) const KEYS: &[Key] = &[
     key("services[].rewrite[].set.name", "Its name.", "x-site"),
     key("services[].rewrite[].set.value", "Its value, at most 8 KiB; it is shown nowhere.", "edge-17").form(SECRET),
     key("services[].rewrite[].remove", "No field of this name in the head reaches the target.", "cookie"),
+    section("services[].limits", "What it may have under way, and at its target. Beyond it a request is answered 503, and one to a cluster goes to another node."),
+    key(
+        "services[].limits.in_flight",
+        "Requests under way at once, raw streams and those that wait for a connection among them.",
+        "100",
+    )
+    .absent("no limit"),
+    key(
+        "services[].limits.connections",
+        "Connections to the target at once, one for each request or raw stream under way; a target of HTTP/2 has one for all. A \
+         request that finds none free waits up to 1 s for one.",
+        "16",
+    )
+    .absent("no limit"),
+    section(
+        "services[].health",
+        "Checks its target on a schedule. Without it the requests alone tell how it is: one refused connection, or three other failures \
+         in a row, and it is down until it takes a connection or answers a request. Requests to a cluster go to nodes where a \
+         service is not down; where it is down on all of them, and to a node by its name, they are sent all the same.",
+    ),
+    key("services[].health.path", "Asks for it with GET, and expects 200 to 299.", "/healthz")
+        .form("a path, with its query if it has one")
+        .absent("the target is asked for a connection only"),
+    key("services[].health.status", "Expects this status instead; needs `path`.", "204")
+        .form("a status from 200 to 599")
+        .absent("200 to 299"),
+    key("services[].health.interval", "From one check to the next, give or take a tenth.", "5s").absent("10s"),
+    key("services[].health.timeout", "How long an answer may take; longer is a failure.", "1s").absent("2s"),
+    key("services[].health.healthy_after", "How many checks succeed in a row before a service that is down is up.", "1")
+        .absent("2"),
+    key("services[].health.unhealthy_after", "How many fail in a row before one that is up is down.", "5").absent("3"),
     key(
         "services[].upgrades",
         "The protocols beside WebSocket that a request may go on in, as it names them in Upgrade; others are answered 501.",
         "[tcp]",
     )
     .form("a list of names of protocols"),
+    key(
+        "services[].from",
+        "The address that datagrams come from, as the target sees it; port 0 is any. With a port there is one flow at a time: the \
+         target speaks to the newest. For protocols that do not answer to where they were asked from, such as VXLAN.",
+        "\"10.0.0.1:4789\"",
+    )
+    .absent("a port of its own for each flow"),
+    key("services[].max_flows", "How many flows a target of datagrams may have at once, each with a socket; more are refused.", "256").absent("1024"),
+    key("services[].flow_idle", "How long a flow to a target of datagrams may carry nothing; then it ends at both ends.", "10m").absent("2m"),
     key("admin", "Where the process can be asked how it is and told to drain; keep it on loopback or a Unix socket.", "\"127.0.0.1:9901\""),
     section("metrics", "What can be scraped, and from where; the admin listener has the metrics as well."),
     key(
@@ -408,6 +689,13 @@ pub(super) const KEYS: &[Key] = &[
     section("log", "What is written to standard error."),
     key("log.level", "The least severe line that is written; the environment variable ADIT_LOG overrides it.", "info"),
     key("log.format", "How a line looks; `auto` is text on a terminal and JSON elsewhere.", "json"),
+    section("reload", "When the file is read again; SIGHUP, `adit reload` and POST /reload ask for it."),
+    key(
+        "reload.watch",
+        "Whether it is read again when it, or a file that it names (certificates, keys, revocation lists, `file:`), has another \
+         content. A change is taken when it is whole: half a second after the last of it.",
+        "true",
+    ),
     key("workers", "Threads that move traffic; one is the fastest per core.", "1"),
     key("drain_timeout", "How long what runs may take to finish when the process is asked to stop; 0 cuts it at once.", "30s"),
     key(

@@ -14,14 +14,14 @@ use super::time::Rest;
 use crate::egress::quiet::Quiet;
 use crate::message::grpc;
 use crate::proxy::body::Cut;
-use crate::proxy::{ExchangeBody, Progress, UnderWay};
+use crate::proxy::{Charged, ExchangeBody, Progress, UnderWay};
 use crate::transport::BodyError;
 
 /// What came through a tunnel, or the text of a failure. As long as it lives the exchange counts as one of its connection;
 /// it is cut when nothing moves any more, and a call of gRPC that is cut ends with the trailers that say so.
 #[derive(Debug)]
 pub(in crate::egress) struct Passage<B> {
-    body: ExchangeBody<B>,
+    body: ExchangeBody<Charged<B>>,
     under_way: UnderWay,
     upload: Option<Arc<Progress>>,
     watch: Watch,
@@ -40,7 +40,12 @@ enum Watch {
 
 impl<B> Passage<B> {
     /// `upload`: how what is left of the request is getting on.
-    pub(super) fn new(body: ExchangeBody<B>, under_way: UnderWay, upload: Option<Arc<Progress>>, rest: Rest) -> Self {
+    pub(super) fn new(
+        body: ExchangeBody<Charged<B>>,
+        under_way: UnderWay,
+        upload: Option<Arc<Progress>>,
+        rest: Rest,
+    ) -> Self {
         let watch = match rest {
             Rest::Paced => Watch::Paced(Quiet::default()),
             Rest::Connected if under_way.pace().connect_idle < Duration::MAX => Watch::Connected(Quiet::default()),
@@ -49,6 +54,23 @@ impl<B> Passage<B> {
             Rest::CallUntil(end) => Watch::Call(Some((end, None))),
         };
         Self { body, under_way, upload, watch, is_over: false }
+    }
+
+    /// Whether it waits for a rate or a turn, which is nobody's rest. The time of a call passes all the same.
+    fn rests_by_order(&mut self) -> bool
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        match &mut self.watch {
+            Watch::Paced(quiet) | Watch::Connected(quiet) => {
+                let is_upload_held = self.upload.as_ref().is_some_and(|upload| upload.is_held());
+                if is_upload_held {
+                    quiet.moves();
+                }
+                self.body.source().is_some_and(Charged::is_held)
+            }
+            Watch::Free | Watch::Call(_) => false,
+        }
     }
 
     /// Ready, with what is to be told, when it has rested for too long.
@@ -90,6 +112,9 @@ where
                 return Poll::Ready(frame);
             }
             Poll::Pending => {
+                if this.rests_by_order() {
+                    return Poll::Pending;
+                }
                 let error = ready!(this.poll_rest(cx));
                 this.body.give_up(&error);
                 error

@@ -1,5 +1,6 @@
 mod connect;
 mod rests;
+mod shares;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -179,7 +180,7 @@ impl Reports for Full<Bytes> {
 }
 
 /// What the gateway answers a request from somewhere.
-async fn ask<B>(gateway: &Gateway<Fake>, request: Request<B>) -> Response<Passage<Answer>>
+async fn ask<B>(gateway: &Gateway<Fake>, request: Request<B>) -> Response<Passage<Inbound<Answer>>>
 where
     B: Reports + Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {

@@ -19,6 +19,7 @@ use crate::message::failure::Failure;
 use crate::message::grpc;
 use crate::message::upgrade::{Declined, Protocol};
 use crate::proxy::{Pace, Record};
+use crate::shares::What;
 
 /// What an event stream is known by.
 const EVENT_STREAM: &[u8] = b"text/event-stream";
@@ -48,6 +49,11 @@ impl Time {
             None if is_plain(head) => (Self::Connect, deadline),
             None => (Self::Turns, deadline),
         }
+    }
+
+    /// What it counts as.
+    pub(super) fn what(self) -> What {
+        if self == Self::Connect { What::Stream } else { What::Exchange }
     }
 
     /// How long the client may rest before the response begins.

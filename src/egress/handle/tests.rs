@@ -175,7 +175,7 @@ async fn of_updates_at_once_none_is_lost_and_whoever_looks_sees_all_of_one() {
         let looks = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 let now = handle.0.current.load();
-                assert_eq!(now.router.hold(), now.accepting().settings.head_timeout);
+                assert_eq!(now.judge.router.hold(), now.accepting().settings.head_timeout);
             }
         });
         let updates: Vec<_> =
@@ -311,4 +311,25 @@ async fn nothing_can_be_added_to_an_egress_that_is_gone() {
     assert!(in_time(egress.task).await.unwrap_err().is_cancelled());
     assert!(matches!(egress.handle.add(loopback()), Err(BuildError::Over)));
     assert!(TcpStream::connect(egress.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_listener_gets_tls_and_http3_while_it_runs() {
+    let egress = running();
+    let mut terms = egress.handle.terms();
+    terms.tls = Some(Arc::new(tls()));
+    let taken = UdpSocket::bind(egress.address).unwrap();
+    let refused = egress.handle.prepare(terms.clone()).unwrap_err().to_string();
+    assert!(refused.contains("cannot bind udp") && refused.contains("http3"), "{refused}");
+    let mut wire = connect(egress.address).await;
+    asserts_leads_to(&mut wire, "one").await;
+    drop(taken);
+    let prepared = egress.handle.prepare(terms).unwrap();
+    asserts_leads_to(&mut connect(egress.address).await, "one").await;
+    egress.handle.commit(prepared);
+    asserts_leads_to(&mut wire, "one").await;
+    let accepting = egress.handle.0.current.accepting();
+    assert!(accepting.tls.is_some() && accepting.http3.is_some());
+    assert!(egress.handle.0.entrances.without_http3().is_empty());
+    assert!(UdpSocket::bind(egress.address).is_err(), "HTTP/3 has its port");
 }

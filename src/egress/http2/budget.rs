@@ -94,8 +94,12 @@ impl Outlet for Arc<Budget> {
         self.take(wanted)
     }
 
-    fn freed(&self) -> impl Future<Output = ()> + Send {
+    fn freed(&self, _wanted: usize) -> impl Future<Output = ()> + Send {
         self.freed.notified()
+    }
+
+    fn pass_on(&self, _wanted: usize) {
+        self.freed.notify_one();
     }
 
     fn put(&self, data: Bytes) -> Piece {
@@ -161,7 +165,7 @@ mod tests {
             let budget = Arc::clone(&budget);
             async move {
                 while budget.try_reserve(KIB).is_none() {
-                    budget.freed().await;
+                    budget.freed(KIB).await;
                 }
             }
         });
@@ -186,7 +190,7 @@ mod tests {
         let budget = Budget::new(BOUNDS, Arc::default());
         let mut pieces = fill(&budget);
         let (ready, mut cx) = (std::task::Poll::Ready(()), std::task::Context::from_waker(std::task::Waker::noop()));
-        let mut waits: Vec<_> = (0..10).map(|_| Box::pin(budget.freed())).collect();
+        let mut waits: Vec<_> = (0..10).map(|_| Box::pin(budget.freed(KIB))).collect();
         pieces.clear();
         let mut woken = 0;
         for wait in &mut waits {

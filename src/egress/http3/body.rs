@@ -8,6 +8,7 @@ use h3::error::StreamError;
 use h3::server::RequestStream;
 use http_body::Frame;
 
+use super::datagrams::Arrived;
 use super::link::Side;
 use super::stream::Receiving;
 use crate::egress::error::BodyError;
@@ -27,6 +28,8 @@ pub(in crate::egress) struct StreamBody {
     rules: FieldRules,
     part: Part,
     progress: Option<Arc<Progress>>,
+    /// What comes between the capsules on the stream.
+    beside: Option<Box<Arrived>>,
 }
 
 /// What is read next.
@@ -42,7 +45,7 @@ type Read = Option<Result<Frame<Bytes>, BodyError>>;
 
 impl StreamBody {
     pub(super) fn new(stream: RequestStream<Receiving, Bytes>, side: Arc<Side>, rules: FieldRules) -> Self {
-        Self { stream, side, first: None, remaining: None, rules, part: Part::Data, progress: None }
+        Self { stream, side, first: None, remaining: None, rules, part: Part::Data, progress: None, beside: None }
     }
 
     /// Whether there is anything: ready when the first bytes are here, or trailers, or the end.
@@ -58,6 +61,11 @@ impl StreamBody {
     /// Whether it has neither bytes nor trailers.
     pub(super) fn is_empty(&self) -> bool {
         self.first.is_none() && self.part != Part::Data && self.side.has_ended()
+    }
+
+    /// It is capsules, and these come, too.
+    pub(super) fn beside(&mut self, arrived: Option<Arrived>) {
+        self.beside = arrived.map(Box::new);
     }
 
     /// The head says that it is so long, bytes.
@@ -92,10 +100,13 @@ impl StreamBody {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
         if let Some(first) = self.first.take() {
+            if let Some(beside) = &mut self.beside {
+                beside.passes(&first);
+            }
             return Poll::Ready(Some(self.count(first).map(Frame::data)));
         }
         if self.part == Part::Data {
-            match ready!(self.poll_data(cx))? {
+            match ready!(self.poll_piece(cx))? {
                 Some(data) => return Poll::Ready(Some(self.count(data).map(Frame::data))),
                 None => self.part = Part::Trailers,
             }
@@ -111,6 +122,24 @@ impl StreamBody {
         let judged = self.rules.judge(&trailers, 0).map_err(BodyError::Invalid);
         self.part = Part::Nothing;
         Poll::Ready(Some(judged.map(|()| Frame::trailers(trailers))))
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        let Some(mut beside) = self.beside.take() else { return self.poll_data(cx) };
+        let mut piece = Poll::Pending;
+        if !beside.is_turn_of_stream() {
+            piece = beside.poll_capsule(cx).map(|capsule| Ok(Some(capsule)));
+        }
+        if piece.is_pending() {
+            piece = self.poll_data(cx);
+            match &piece {
+                Poll::Ready(Ok(Some(data))) => beside.passes(data),
+                Poll::Ready(_) => {}
+                Poll::Pending => piece = beside.poll_capsule(cx).map(|capsule| Ok(Some(capsule))),
+            }
+        }
+        self.beside = Some(beside);
+        piece
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {

@@ -16,6 +16,7 @@ use http_body::Body;
 use tokio::time::timeout;
 
 use super::body::StreamBody;
+use super::datagrams::{Arrived, Leaving};
 use super::early::Early;
 use super::link::{Arrival, Link, Side, Stopped};
 use super::quic::Quic;
@@ -27,8 +28,9 @@ use crate::egress::gate::{Gate, Passed};
 use crate::egress::{Context, ExchangeService, RequestBody, Serving};
 use crate::message::BoxError;
 use crate::message::connect;
+use crate::message::fields::EARLY_DATA;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
-use crate::message::forward::{EARLY_DATA, IN_EARLY_DATA};
+use crate::message::forward::IN_EARLY_DATA;
 use crate::message::h3::request::Head;
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::length;
@@ -53,6 +55,17 @@ pub(super) struct Served<S> {
     /// Where early data is taken.
     pub(super) early: Option<Arc<Early>>,
     pub(super) gate: Gate,
+}
+
+impl<S> Served<S> {
+    /// A QUIC datagram has come; what is for nobody costs as much as a frame.
+    pub(super) fn take(&self, datagram: Bytes) {
+        match self.link.takers.arrived(datagram) {
+            Ok(true) => {}
+            Ok(false) => self.link.count_control(1),
+            Err(error) => self.link.close(Code::H3_DATAGRAM_ERROR, &error.to_string()),
+        }
+    }
 }
 
 /// How an exchange ended, as far as its connection cares.
@@ -120,10 +133,15 @@ async fn serve<S: ExchangeService>(
     let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
     let (cut, send_timeout) = (cut(&side, is_connect), serving.settings.send_timeout);
     let stall = if cut == Code::H3_CONNECT_ERROR { send_timeout.max(RAW_PATIENCE) } else { send_timeout };
-    let mut reply = Replying { send, stopped, stall, cut };
+    // Before anything else is waited for: they may come right behind the head.
+    let (arrived, leaving) = match takes_datagrams(&side) {
+        true => (Some(served.link.takers.of(id)), Some(Leaving::new(&served.link.takers, id))),
+        false => (None, None),
+    };
+    let mut reply = Replying { send, stopped, stall, cut, leaving };
     // By now all of its head has come.
     let is_early = served.early.as_ref().is_some_and(|early| early.has(id));
-    let admitted = admit(request, recv, &side, serving).await;
+    let admitted = admit(request, (recv, arrived), &side, serving).await;
     let request = match admitted.and_then(|request| if is_early { mark_early(request) } else { Ok(request) }) {
         Ok(request) => request,
         Err(violation) => {
@@ -179,10 +197,15 @@ fn cut(side: &Side, is_connect: bool) -> Code {
     }
 }
 
+/// Whether a request asks for datagrams, which may come and go beside its stream. RFC 9298 section 3.4
+fn takes_datagrams(side: &Side) -> bool {
+    matches!(side.head(), Some(Head::Good { protocol: Some(asked) }) if asked.eq_ignore_ascii_case(b"connect-udp"))
+}
+
 /// Brings a request into the shape that requests of every version have, or says which rule it breaks.
 async fn admit<S: ExchangeService>(
     mut request: Request<()>,
-    recv: RequestStream<Receiving, Bytes>,
+    (recv, arrived): (RequestStream<Receiving, Bytes>, Option<Arrived>),
     side: &Arc<Side>,
     serving: &Serving<S>,
 ) -> Result<Request<RequestBody>, Violation> {
@@ -198,6 +221,7 @@ async fn admit<S: ExchangeService>(
     let (max_fields, max_bytes) = (serving.settings.max_head_fields, serving.settings.max_head_bytes);
     let rules = FieldRules { max_fields, max_bytes, forbids: fields::is_forbidden_in_any_trailers };
     let mut body = StreamBody::new(recv, Arc::clone(side), rules);
+    body.beside(arrived);
     let has_body = !is_empty(&mut body, &request).await;
     validate::expects_continue(&mut request, has_body)?;
     let (mut parts, ()) = request.into_parts();
@@ -240,6 +264,8 @@ struct Replying {
     stall: Duration,
     /// What the stream is reset with if the response is cut.
     cut: Code,
+    /// Where the capsules of the response go, if it has some.
+    leaving: Option<Leaving>,
 }
 
 impl Replying {
@@ -309,6 +335,7 @@ impl Replying {
         };
         let bodyless = is_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let ended = bodyless || (body.is_end_stream() && declared.unwrap_or(0) == 0);
+        self.leaving = self.leaving.take().filter(|_| parts.status.is_success());
         strip_hop_by_hop(&mut parts.headers);
         parts.headers.entry(DATE).or_insert_with(|| DateCache::new().now().clone());
         match self.head(Response::from_parts(parts, ())).await {
@@ -343,6 +370,10 @@ impl Replying {
             let trailers = match frame.map(http_body::Frame::into_data) {
                 Some(Ok(data)) => {
                     remaining = count(remaining, data.len())?;
+                    let data = match &mut self.leaving {
+                        Some(leaving) => leaving.pass(&data).map_err(|error| SendError::Source(error.into()))?,
+                        None => data,
+                    };
                     self.data(data).await?;
                     continue;
                 }

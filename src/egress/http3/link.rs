@@ -11,6 +11,7 @@ use h3::error::Code;
 use quinn::VarInt;
 use tokio::sync::Notify;
 
+use super::datagrams::Takers;
 use crate::egress::budget::ListenerBudget;
 use crate::egress::lock;
 use crate::message::h3::request::{Head, Limits};
@@ -52,6 +53,8 @@ pub(super) struct Link {
     control: Mutex<Allowance>,
     resets: Mutex<Allowance>,
     outlet: Outlet,
+    /// The requests that take datagrams.
+    pub(super) takers: Arc<Takers>,
 }
 
 /// How what is sent gets on.
@@ -78,7 +81,7 @@ impl Outlet {
 
 impl Link {
     pub(super) fn new(quic: quinn::Connection, limits: Limits, budget: Arc<ListenerBudget>) -> Arc<Self> {
-        let now = Instant::now();
+        let (now, takers) = (Instant::now(), Takers::new(quic.clone(), Arc::clone(&budget)));
         Arc::new(Self {
             quic,
             limits,
@@ -90,6 +93,7 @@ impl Link {
             control: Mutex::new(Allowance::new(now, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND)),
             resets: Mutex::new(Allowance::new(now, RESETS_BURST, RESETS_PER_SECOND)),
             outlet: Outlet::default(),
+            takers,
         })
     }
 

@@ -1,7 +1,7 @@
 //! From UDP packets to connections that speak HTTP/3.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use h3::error::Code;
@@ -13,9 +13,10 @@ use super::early::{Early, Told};
 use super::link::varint;
 use super::transport::handshake_budgets;
 use crate::egress::budget::{Connected, ListenerBudget};
+use crate::egress::lock;
 use crate::egress::terms::Accepting;
 use crate::egress::{ConnectionDetails, ConnectionInfo, End, ExchangeService, Serving, Settings};
-use crate::telemetry::{AcceptWatch, Limit, Metrics, Threshold};
+use crate::telemetry::{AcceptWatch, HandshakeListener, Limit, Metrics};
 use crate::tls::peer_identity;
 use crate::transport::handshakes::{Handshakes, Seat, Stage};
 use crate::transport::quic::{BindError, Keys, bind};
@@ -26,9 +27,107 @@ const FAREWELL: Duration = Duration::from_millis(250);
 /// A bound UDP socket.
 #[derive(Debug)]
 pub(in crate::egress) struct Endpoint {
-    endpoint: quinn::Endpoint,
+    seat: Seated,
+    /// Of a socket that was taken back: what it accepts under from now on.
+    config: Option<quinn::ServerConfig>,
     handshakes: Handshakes,
     local: SocketAddr,
+}
+
+/// What those share who have a socket one after the other: connections of the former ones go on.
+#[derive(Debug)]
+struct Socket {
+    endpoint: quinn::Endpoint,
+    state: Mutex<SocketState>,
+}
+
+#[derive(Debug, Default)]
+struct SocketState {
+    /// How many have had it.
+    seats: u32,
+    /// Who accepts there.
+    accepts: u32,
+    /// How many of them have not left yet. Without any it is closed.
+    seated: u32,
+}
+
+/// One of those who have a socket; dropped, it leaves, and closes the socket as the last one.
+#[derive(Debug)]
+struct Seated {
+    socket: Arc<Socket>,
+    number: u32,
+}
+
+impl Socket {
+    fn new(endpoint: quinn::Endpoint) -> Arc<Self> {
+        Arc::new(Self { endpoint, state: Mutex::default() })
+    }
+
+    /// `None` if it is closed.
+    fn seat(self: &Arc<Self>) -> Option<Seated> {
+        let mut state = lock(&self.state);
+        if state.seats > 0 && state.seated == 0 {
+            return None;
+        }
+        state.seats += 1;
+        state.seated += 1;
+        Some(Seated { socket: Arc::clone(self), number: state.seats })
+    }
+}
+
+impl Seated {
+    /// Accepts from now on, and nobody else does.
+    fn accept_under(&self, config: Option<quinn::ServerConfig>) {
+        let mut state = lock(&self.socket.state);
+        state.accepts = self.number;
+        if config.is_some() {
+            self.socket.endpoint.set_server_config(config);
+        }
+    }
+
+    /// Accepts no more, unless somebody else does by now.
+    fn close_door(&self) {
+        let state = lock(&self.socket.state);
+        if state.accepts == self.number {
+            self.socket.endpoint.set_server_config(None);
+        }
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        let mut state = lock(&self.socket.state);
+        state.seated -= 1;
+        if state.seated == 0 {
+            self.socket.endpoint.close(varint(Code::H3_NO_ERROR), b"");
+        }
+    }
+}
+
+/// The UDP socket of a listener for HTTP/3, for as long as the listener has it or a connection is left of it.
+#[derive(Debug, Clone)]
+pub struct Http3Socket {
+    local: SocketAddr,
+    socket: Weak<Socket>,
+}
+
+impl Http3Socket {
+    /// Where it listens, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Whether it can be taken back: it has not been closed.
+    pub fn is_there(&self) -> bool {
+        self.socket.upgrade().is_some_and(|socket| lock(&socket.state).seated > 0)
+    }
+
+    /// The same socket for another listener. Connections that there are go on where they are.
+    pub(in crate::egress) fn take_back(&self, config: quinn::ServerConfig) -> Option<Endpoint> {
+        let seat = self.socket.upgrade()?.seat()?;
+        let (local, handshakes) = (self.local, Handshakes::new(handshake_budgets()));
+        Some(Endpoint { seat, config: Some(config), handshakes, local })
+    }
 }
 
 /// What connections are accepted with beside what their listener says at the time.
@@ -47,12 +146,19 @@ impl Endpoint {
         // What a restarted process gets of its former connections it cannot answer: their clients wait for their own time.
         let endpoint = bind(socket, &Keys::ephemeral(), Some(config))?;
         let local = endpoint.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-        Ok(Self { endpoint, handshakes: Handshakes::new(handshake_budgets()), local })
+        let (socket, handshakes) = (Socket::new(endpoint), Handshakes::new(handshake_budgets()));
+        let seat = socket.seat().expect("nobody has closed it");
+        Ok(Self { seat, config: None, handshakes, local })
+    }
+
+    /// What it may be taken back by when its listener has left.
+    pub(in crate::egress) fn socket(&self) -> Http3Socket {
+        Http3Socket { local: self.local, socket: Arc::downgrade(&self.seat.socket) }
     }
 
     /// The same, which counts connections in handshake.
     pub(in crate::egress) fn counting(self, metrics: &Metrics) -> Self {
-        Self { handshakes: self.handshakes.counting(&metrics.stages(Threshold::Http3)), ..self }
+        Self { handshakes: self.handshakes.counting(&metrics.stages(HandshakeListener::Http3)), ..self }
     }
 
     /// Where it listens, with its real port.
@@ -69,23 +175,25 @@ impl Endpoint {
         S: ExchangeService,
         F: Fn() -> Accepting,
     {
-        let mut connections = JoinSet::new();
+        let (mut connections, endpoint) = (JoinSet::new(), self.seat.socket.endpoint.clone());
+        self.seat.accept_under(self.config.clone());
         loop {
             tokio::select! {
                 biased;
                 () = accept.end.drain.cancelled() => break,
                 _ = connections.join_next(), if !connections.is_empty() => {}
-                incoming = self.endpoint.accept() => match incoming {
+                incoming = endpoint.accept() => match incoming {
                     Some(incoming) => self.take(incoming, &accept, &mut connections),
                     None => break,
                 },
             }
         }
-        self.endpoint.set_server_config(None);
+        self.seat.close_door();
         while connections.join_next().await.is_some() {}
-        self.endpoint.close(varint(Code::H3_NO_ERROR), b"");
+        // Its own are over. Those of others are not waited for.
+        drop(self);
         // Late is as good as done: what is left are goodbyes.
-        let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;
+        let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
     }
 
     fn take<S, F>(&self, incoming: quinn::Incoming, accept: &Accept<S, F>, connections: &mut JoinSet<()>)

@@ -170,6 +170,7 @@ impl OneWay {
             let code = match fault {
                 control::Fault::TooLong => Code::H3_EXCESSIVE_LOAD,
                 control::Fault::Length => Code::H3_FRAME_ERROR,
+                control::Fault::Setting => Code::H3_SETTINGS_ERROR,
                 control::Fault::Encoder => Code::QPACK_ENCODER_STREAM_ERROR,
                 control::Fault::Decoder => Code::QPACK_DECODER_STREAM_ERROR,
             };
@@ -177,6 +178,9 @@ impl OneWay {
             return Err(fault);
         }
         self.link.count_control(self.watcher.take_cost());
+        if self.watcher.takes_datagrams() {
+            self.link.takers.allow();
+        }
         Ok(())
     }
 
@@ -194,8 +198,13 @@ impl OneWay {
     /// Reads what has come of a stream of QPACK, which lasts as long as its connection. RFC 9204 section 4.2
     fn poll_through(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(read) = self.stream.poll_data(cx) {
-            let Ok(Some(bytes)) = read else {
-                return self.link.close(Code::H3_CLOSED_CRITICAL_STREAM, "a stream of QPACK has ended");
+            let bytes = match read {
+                Ok(Some(bytes)) => bytes,
+                // The connection is gone, for a reason that is known.
+                Err(StreamErrorIncoming::ConnectionErrorIncoming { .. }) => return,
+                Ok(None) | Err(_) => {
+                    return self.link.close(Code::H3_CLOSED_CRITICAL_STREAM, "a stream of QPACK has ended");
+                }
             };
             if self.look_at(bytes).is_err() {
                 return;

@@ -470,3 +470,20 @@ async fn what_the_terms_say_holds_for_connections_from_then_on() {
     assert!(server.quic().await.is_err(), "there is no HTTP/3 in clear text");
     assert_eq!(before.get("/").await.1, "GET https://edge.test/ 0");
 }
+
+// RFC 9297 section 2.1
+#[tokio::test]
+async fn a_datagram_for_nobody_is_dropped_and_one_that_names_no_stream_ends_the_connection() {
+    let server = serve(echo);
+    let mut client = server.connect().await;
+    // A request that there is not yet; one that takes none.
+    client.quic.send_datagram(Bytes::from_static(&[0x40, 0x40, 0, 1])).unwrap();
+    client.quic.send_datagram(Bytes::from_static(&[0, 0, 1])).unwrap();
+    assert_eq!(client.get("/").await.0.status(), 200);
+    for broken in [&[][..], &[0xd0, 0, 0, 0, 0, 0, 0, 0], &[0x40]] {
+        let client = server.connect().await;
+        client.quic.send_datagram(Bytes::copy_from_slice(broken)).unwrap();
+        assert_eq!(closed(&client.quic).await, Code::H3_DATAGRAM_ERROR.value(), "{broken:?}");
+    }
+    assert_eq!(client.get("/").await.0.status(), 200, "others go on");
+}

@@ -17,6 +17,9 @@ const ONE_WAY: u32 = 8;
 const SILENCE: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(8);
 
+/// Datagrams that wait on a connection in each direction, bytes; the oldest give way.
+const DATAGRAM_BYTES: usize = 64 * 1024;
+
 /// The configuration of QUIC under these settings; `tls` is one of [`http3_config`](crate::tls::http3_config).
 pub(in crate::egress) fn server_config(
     tls: Arc<rustls::ServerConfig>,
@@ -48,7 +51,8 @@ fn transport(settings: &Settings) -> TransportConfig {
         .send_window(own.send_budget as u64)
         .max_idle_timeout(IdleTimeout::try_from(SILENCE).ok())
         .keep_alive_interval(Some(KEEPALIVE))
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BYTES)
         .congestion_controller_factory(Arc::new(quinn::congestion::BbrConfig::default()));
     config
 }

@@ -124,23 +124,21 @@ impl Auto {
     /// All failed, or the responder refused: nothing for a while.
     pub(super) fn back_off(&mut self, now: Instant, refusal: Option<Refusal>, entropy: u64) {
         if let Some(returning) = &mut self.memory.returning {
-            if now < returning.until {
+            match refusal {
+                _ if now >= returning.until => self.memory.returning = None,
+                // It is there, and says no: what it says is not said of its end.
+                Some(Refusal { retry_after: None }) => self.memory.returning = None,
                 // It drains still, or is not there yet: that lengthens no backoff.
-                self.memory.backoff.reset();
-                match refusal {
-                    None => {
-                        let delay =
-                            returning.pace / 4 + (returning.pace / 4 * 3).mul_f64(entropy as f64 / u64::MAX as f64);
-                        let until = self.allowed(now + delay);
-                        return self.wait(until, Some(Order::Race));
-                    }
-                    Some(Refusal { retry_after: Some(after) }) => {
-                        returning.until = now + after.min(MAX_RETRY_AFTER) + self.settings.return_window;
-                    }
-                    Some(Refusal { retry_after: None }) => {}
+                Some(Refusal { retry_after: Some(after) }) => {
+                    returning.until = now + after.min(MAX_RETRY_AFTER) + self.settings.return_window;
+                    self.memory.backoff.reset();
                 }
-            } else {
-                self.memory.returning = None;
+                None => {
+                    self.memory.backoff.reset();
+                    let delay = returning.pace / 4 + (returning.pace / 4 * 3).mul_f64(entropy as f64 / u64::MAX as f64);
+                    let until = self.allowed(now + delay);
+                    return self.wait(until, Some(Order::Race));
+                }
             }
         }
         if self.memory.backoff.failures() == 0 {

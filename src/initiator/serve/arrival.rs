@@ -3,31 +3,29 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::Response;
+use http::{Response, response};
 use tracing::{Instrument, Span, debug};
 
 use super::exported::{Exported, WatchedBody};
-use super::{ServiceBody, Services, answer, raw, span};
-use crate::initiator::targets::Prepared;
+use super::{ServiceBody, Services, answer, flow, raw, span};
 use crate::message::failure::Failure;
 use crate::message::interim::Queue;
-use crate::proxy::Record;
-use crate::transport::{Accept, Arrival, HttpArrival, Responder, StreamRefusal, TunnelFacts, http_only};
+use crate::proxy::{Record, refused};
+use crate::targets::Prepared;
+use crate::transport::{Accept, Arrival, HttpArrival, Responder, StreamRefusal, TunnelFacts};
 
 impl Accept for Services {
     fn refused(&self, tunnel: TunnelFacts<'_>, refusal: &StreamRefusal) {
         self.0.recorder.refused_stream(tunnel, refusal);
     }
 
-    /// Answers a request; a failure is an answer, too. Raw streams are taken to their target, flows are refused.
+    /// Answers a request; a failure is an answer, too. Raw streams and flows are taken to their target.
     fn accept(self, arrival: Arrival) -> impl Future<Output = ()> + Send + 'static {
         // Outside the future, which would otherwise hold the arrival twice.
         let mut taken = match arrival {
             Arrival::Raw(arrival) => Taken::Other(Box::pin(raw::serve(self, arrival))),
-            arrival => match http_only(arrival) {
-                Ok(arrival) => Taken::Http(Serving::new(&self, arrival)),
-                Err(refusing) => Taken::Other(refusing),
-            },
+            Arrival::Flow(arrival) => Taken::Other(Box::pin(flow::serve(self, arrival))),
+            Arrival::Http(arrival) => Taken::Http(Serving::new(&self, arrival)),
         };
         async move {
             match &mut taken {
@@ -67,7 +65,7 @@ impl Serving {
     fn new(services: &Services, arrival: HttpArrival) -> Self {
         let HttpArrival { parts, body, service, responder } = arrival;
         let span = span(&parts.method, Some(responder.tunnel()));
-        let (mut record, begun) = services.begin(service.as_ref(), parts, body);
+        let (mut record, begun) = services.begin(Some(responder.tunnel()), service.as_ref(), parts, body);
         record.through(responder.tunnel());
         let (exported, stage) = match begun {
             Ok((exported, prepared)) => (Some(exported), Stage::Ready(prepared, span)),
@@ -79,7 +77,7 @@ impl Serving {
     async fn run(&mut self) {
         let Some(outcome) = self.exchange().await else { return };
         let (Some(record), Some(responder)) = (self.record.take(), self.responder.take()) else { return };
-        let (parts, body) = answer(outcome, record).into_parts();
+        let (parts, body) = told(outcome, record);
         self.stage = Stage::Passing(body);
         let Stage::Passing(body) = &mut self.stage else { return };
         if let Err(error) = responder.respond_with(parts, Pin::new(body)).await {
@@ -102,4 +100,12 @@ impl Serving {
         let outcome = responder.drive(work.as_mut(), |cx| interim.poll_next(cx)).await?;
         exported.map(|exported| exported.received(outcome))
     }
+}
+
+/// What the responder gets, with what is for it alone. Apart from the future of every exchange. spec: ST-45
+fn told(outcome: Result<Response<WatchedBody>, Failure>, record: Record) -> (response::Parts, ServiceBody) {
+    let refused = outcome.as_ref().err().and_then(|failure| refused::cause_of(failure.cause()));
+    let (mut parts, body) = answer(outcome, record).into_parts();
+    refused::note(refused, &mut parts.headers);
+    (parts, body)
 }

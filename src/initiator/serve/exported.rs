@@ -9,17 +9,24 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Response, request};
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::Semaphore;
 
 use crate::id::ServiceName;
+use crate::initiator::health::HealthBoard;
 use crate::initiator::serve::ServiceSettings;
-use crate::initiator::targets::{Prepared, RawConnection, TargetBody, TargetClient};
+use crate::initiator::serve::checks::{self, Asked, HealthCheck};
+use crate::initiator::serve::places::{Place, Places};
+use crate::initiator::serve::wellness::{Wellness, shown};
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::SendInterim;
 use crate::message::rewrite::Step;
 use crate::message::upgrade::Protocol;
+use crate::protocol::handshake::ServiceKind;
+use crate::protocol::stream::ClientAddresses;
 use crate::proxy::Record;
 use crate::proxy::body::Cut;
+use crate::targets::{FlowSocket, NoSocket, Prepared, RawConnection, TargetBody, TargetClient};
 use crate::telemetry::Limiter;
 use crate::tls::TlsError;
 
@@ -33,7 +40,14 @@ pub(super) struct Exported {
     steps: Vec<Step>,
     /// The protocols beside WebSocket that a request may go on in.
     upgrades: Vec<String>,
-    is_raw: bool,
+    kind: ServiceKind,
+    flow_idle_timeout: Duration,
+    /// Whether the target is told who connected.
+    proxy_header: bool,
+    places: Places,
+    check: Option<HealthCheck>,
+    authority: String,
+    wellness: Wellness,
     watch: Arc<Watch>,
 }
 
@@ -48,20 +62,75 @@ impl Exported {
     /// # Errors
     ///
     /// The settings of TLS to the target cannot be used.
-    pub(super) fn new(settings: ServiceSettings) -> Result<Self, TlsError> {
-        let ServiceSettings { name, target, connections, rewrite: steps, upgrades, .. } = settings;
+    pub(super) fn new(settings: ServiceSettings, board: HealthBoard) -> Result<Self, TlsError> {
+        let ServiceSettings { rewrite: steps, upgrades, proxy_header, .. } = settings;
+        let ServiceSettings { name, target, connections, limits, health: check, .. } = settings;
+        let connections = connections.within(limits.connections);
+        let wellness = Wellness::new(name.clone(), check.as_ref().map(|check| check.rules), board);
         let watch = Watch { name, target: target.to_string().into(), warnings: Limiter::new(MAX_WARNINGS, MINUTE) };
+        let flow_idle_timeout = connections.flow_idle_timeout;
         let client = TargetClient::new(&target, connections)?;
-        Ok(Self { client, steps, upgrades, is_raw: target.is_raw(), watch: Arc::new(watch) })
+        let kind = match &target {
+            target if target.is_raw() => ServiceKind::Tcp,
+            target if target.is_udp() => ServiceKind::Udp,
+            _ => ServiceKind::Http,
+        };
+        let places = Places::new(limits);
+        Ok(Self {
+            client,
+            steps,
+            upgrades,
+            kind,
+            flow_idle_timeout,
+            proxy_header,
+            places,
+            check,
+            authority: target.authority(),
+            wellness,
+            watch: Arc::new(watch),
+        })
     }
 
     pub(super) fn name(&self) -> &ServiceName {
         &self.watch.name
     }
 
-    /// Whether it is for bytes, and not for requests.
-    pub(super) fn is_raw(&self) -> bool {
-        self.is_raw
+    /// Where it is.
+    pub(super) fn target(&self) -> &str {
+        &self.watch.target
+    }
+
+    /// How many exchanges found no place.
+    pub(super) fn refused(&self) -> u64 {
+        self.places.refused()
+    }
+
+    /// What it is for: requests, bytes or datagrams.
+    pub(super) fn kind(&self) -> ServiceKind {
+        self.kind
+    }
+
+    /// How long a flow may carry nothing.
+    pub(super) fn flow_idle_timeout(&self) -> Duration {
+        self.flow_idle_timeout
+    }
+
+    /// A socket towards a target of datagrams, and notes for whom. Warns of what the target does wrong.
+    ///
+    /// # Errors
+    ///
+    /// There is none, and why.
+    pub(super) async fn open_flow(
+        &self,
+        process: &Arc<Semaphore>,
+        record: &mut Record,
+    ) -> Result<FlowSocket, NoSocket> {
+        record.served(&self.watch.name, &self.watch.target);
+        self.client.open_flow(process).await.inspect_err(|none| {
+            if let NoSocket::Target(failure) = none {
+                self.watch.failed(failure.cause(), &failure.details());
+            }
+        })
     }
 
     /// Connects to a target of bytes, and notes for whom. Warns of what the target does wrong.
@@ -69,14 +138,28 @@ impl Exported {
     /// # Errors
     ///
     /// There is no connection, and why.
-    pub(super) async fn connect(&self, record: &mut Record) -> Result<RawConnection, Failure> {
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        client: Option<&ClientAddresses>,
+        record: &mut Record,
+    ) -> Result<(RawConnection, Place), Failure> {
         record.served(&self.watch.name, &self.watch.target);
-        self.client.connect().await.inspect_err(|failure| self.watch.failed(failure.cause(), &failure.details()))
+        let connected = async {
+            let place = self.places.take().await?;
+            let mut connection = self.client.connect().await?;
+            if self.proxy_header {
+                connection.introduce(client).await?;
+            }
+            Ok((connection, place))
+        };
+        let outcome: Result<_, Failure> = connected.await;
+        self.note(outcome.as_ref().err());
+        outcome
     }
 
-    /// What a target of bytes says, watched to its end.
-    pub(super) fn watched(&self, body: TargetBody) -> WatchedBody {
-        WatchedBody { body, watch: Arc::clone(&self.watch) }
+    /// What a target of bytes says, watched to its end. It keeps its place until then.
+    pub(super) fn watched(&self, body: TargetBody, place: Place) -> WatchedBody {
+        WatchedBody { body, watch: Arc::clone(&self.watch), _place: place }
     }
 
     /// Makes a request ready for the target: checked, and as the steps of the service want it.
@@ -106,27 +189,53 @@ impl Exported {
         Err(Failure::new(Cause::UpgradeRefused, details))
     }
 
-    /// Sends a request to the target; [`Self::received`] takes what comes of it.
+    /// Sends a request to the target, once there is a place for it; [`Self::received`] takes what comes of it.
     pub(super) fn send<'a>(
         &'a self,
         prepared: Prepared,
         interim: Option<&'a dyn SendInterim>,
-    ) -> impl Future<Output = Result<Response<TargetBody>, Failure>> + Send + use<'a> {
-        self.client.send(prepared, interim)
+    ) -> impl Future<Output = Result<(Response<TargetBody>, Place), Failure>> + Send + use<'a> {
+        let sending = self.client.send(prepared, interim);
+        async move {
+            let place = self.places.take().await?;
+            Ok((sending.await?, place))
+        }
     }
 
     /// What the target answered, watched to its end. Warns of what it did wrong.
     pub(super) fn received(
-        &self,
-        outcome: Result<Response<TargetBody>, Failure>,
+        self: &Arc<Self>,
+        outcome: Result<(Response<TargetBody>, Place), Failure>,
     ) -> Result<Response<WatchedBody>, Failure> {
-        match outcome {
-            Ok(response) => Ok(response.map(|body| self.watched(body))),
-            Err(failure) => {
-                self.watch.failed(failure.cause(), &failure.details());
-                Err(failure)
-            }
+        self.note(outcome.as_ref().err());
+        outcome.map(|(response, place)| response.map(|body| self.watched(body, place)))
+    }
+
+    /// Takes note of what came of reaching the target, and warns of what it did wrong.
+    fn note(self: &Arc<Self>, failed: Option<&Failure>) {
+        let Some(failure) = failed else { return self.wellness.served() };
+        self.watch.failed(failure.cause(), &failure.details());
+        if self.wellness.failed(failure) {
+            checks::begin(self);
         }
+    }
+}
+
+impl Asked for Exported {
+    fn wellness(&self) -> &Wellness {
+        &self.wellness
+    }
+
+    fn client(&self) -> &TargetClient {
+        &self.client
+    }
+
+    fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    fn check(&self) -> Option<&HealthCheck> {
+        self.check.as_ref()
     }
 }
 
@@ -168,13 +277,6 @@ const fn is_of_target(cause: Cause) -> bool {
     )
 }
 
-/// Most characters of an error shown; it may quote the target.
-const MAX_SHOWN: usize = 256;
-
-fn shown(details: &dyn fmt::Display) -> String {
-    details.to_string().chars().take(MAX_SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
 /// A target's response that ended before its end.
 #[derive(Debug, thiserror::Error)]
 #[error("the target's response was cut: {0}")]
@@ -200,6 +302,7 @@ impl Cut for TargetCut {
 pub struct WatchedBody {
     body: TargetBody,
     watch: Arc<Watch>,
+    _place: Place,
 }
 
 impl Body for WatchedBody {

@@ -2,33 +2,43 @@
 
 use std::sync::Arc;
 
-use http::uri::Authority;
-use http::{Method, Request, StatusCode, Uri, request};
+use http::{Method, StatusCode};
 use tracing::{Instrument, debug};
 
 use super::exported::Exported;
+use super::places::Place;
 use super::{Services, span};
-use crate::id::ServiceName;
-use crate::initiator::targets::RawConnection;
 use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::OpenCause;
+use crate::protocol::handshake::ServiceKind;
+use crate::protocol::stream::ClientAddresses;
 use crate::proxy::connect::send_bytes;
+use crate::proxy::flow::head_of;
+use crate::proxy::refused;
 use crate::proxy::{ExchangeBody, Record};
+use crate::targets::RawConnection;
 use crate::transport::{RawArrival, RecvBody};
 
 /// Passes bytes both ways until both directions have ended, or one of them was cut.
 ///
 /// Cancel safety: dropping the future resets the stream, and the connection to the target.
-pub(super) async fn serve(services: Services, arrival: RawArrival) {
+pub(super) async fn serve(services: Services, mut arrival: RawArrival) {
     let span = span(&Method::CONNECT, Some(arrival.tunnel()));
-    let mut record = services.0.recorder.begin(&head(&arrival.service), None);
+    let mut record = services.0.recorder.begin(&head_of(Method::CONNECT, &arrival.service), None);
     record.through(arrival.tunnel());
     async {
-        match connect(&services, &arrival.service, &mut record).await {
-            Ok((exported, connection)) => pass(exported, connection, arrival, record).await,
+        let client = arrival.client;
+        let exported = services.taker((&arrival.service, ServiceKind::Tcp), (arrival.tunnel(), client), &mut record);
+        // The list itself is not kept: it may not be the one in force when the stream ends.
+        drop(services);
+        let Some(connected) = arrival.connecting(connect(exported, client.as_ref(), &mut record)).await else {
+            return debug!("nobody waits for the target any more");
+        };
+        match connected {
+            Ok(connected) => pass(connected, arrival, record).await,
             Err((cause, failure)) => {
                 record.fail(&failure);
-                record.responded(failure.cause().status());
+                record.responded(failure.status());
                 // Whoever has gone needs no answer.
                 drop(arrival.refuse(cause, failure.details()).await);
             }
@@ -38,31 +48,26 @@ pub(super) async fn serve(services: Services, arrival: RawArrival) {
     .await;
 }
 
-/// What is recorded of it: a CONNECT to the service.
-fn head(service: &ServiceName) -> request::Parts {
-    let mut head = Request::new(()).into_parts().0;
-    head.method = Method::CONNECT;
-    if let Ok(authority) = Authority::try_from(service.as_str()) {
-        head.uri = Uri::from(authority);
-    }
-    head
-}
-
-async fn connect<'a>(
-    services: &'a Services,
-    name: &ServiceName,
+async fn connect(
+    exported: Result<Arc<Exported>, (OpenCause, Failure)>,
+    client: Option<&ClientAddresses>,
     record: &mut Record,
-) -> Result<(&'a Arc<Exported>, RawConnection), (OpenCause, Failure)> {
-    let exported = services.named(name).map_err(|failure| (OpenCause::UnknownService, failure))?;
-    if !exported.is_raw() {
-        let details = format!("the service {name} takes requests, and no CONNECT");
-        return Err((OpenCause::WrongKind, Failure::new(Cause::UnknownService, details)));
-    }
-    let connection = exported.connect(record).await.map_err(|failure| (cause_of(&failure), failure))?;
-    Ok((exported, connection))
+) -> Result<Connected, (OpenCause, Failure)> {
+    let exported = exported?;
+    let (connection, place) =
+        exported.connect(client, record).await.map_err(|failure| (cause_of(&failure), failure))?;
+    Ok(Connected { exported, connection, place })
 }
 
-async fn pass(exported: &Exported, connection: RawConnection, arrival: RawArrival, mut record: Record) {
+/// A service, and a connection to its target.
+struct Connected {
+    exported: Arc<Exported>,
+    connection: RawConnection,
+    place: Place,
+}
+
+async fn pass(connected: Connected, arrival: RawArrival, mut record: Record) {
+    let Connected { exported, connection, place } = connected;
     let stream = match arrival.accept().await {
         Ok(stream) => stream,
         Err(error) => return debug!(%error, "nobody waits for the target any more"),
@@ -73,7 +78,7 @@ async fn pass(exported: &Exported, connection: RawConnection, arrival: RawArriva
         upload.counts_to_its_end();
     }
     let body = match connection.pass(upload) {
-        Ok(body) => ExchangeBody::passed(exported.watched(body), record),
+        Ok(body) => ExchangeBody::passed(exported.watched(body, place), record),
         Err(failure) => return record.fail(&failure),
     };
     if let Err(error) = send_bytes(body, stream.send, None, |error| error.is_of_target()).await {
@@ -82,11 +87,10 @@ async fn pass(exported: &Exported, connection: RawConnection, arrival: RawArriva
 }
 
 /// What the responder is told. spec: ER-9
-fn cause_of(failure: &Failure) -> OpenCause {
+pub(super) fn cause_of(failure: &Failure) -> OpenCause {
     match failure.cause() {
-        Cause::TargetRefused => OpenCause::TargetRefused,
-        Cause::TargetTimeout => OpenCause::TargetTimedOut,
-        Cause::TargetDns | Cause::TargetUnreachable => OpenCause::TargetUnreachable,
-        _ => OpenCause::Internal,
+        Cause::Denied => OpenCause::Denied,
+        Cause::UnknownService => OpenCause::UnknownService,
+        cause => refused::cause_of(cause).unwrap_or(OpenCause::Internal),
     }
 }

@@ -4,11 +4,14 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::id::{HostPort, TenantId};
 use crate::initiator::DEFAULT_PROBE_INTERVAL;
+use crate::initiator::health::HealthBoard;
 use crate::protocol::handshake::{Service, ServiceKind, Token};
 use crate::tls::pki::{Authority, Validity};
 use crate::tls::{InitiatorTls, Trust};
 use crate::transport::TunnelSettings;
-use crate::transport::quic::{Keys, bind};
+use crate::transport::quic::{Keys, QuicSettings, bind};
+use crate::transport::tcp::TcpSettings;
+use crate::transport::tcp::envoy::{DialSettings, Security};
 
 fn tls() -> Arc<InitiatorTls> {
     let valid = Validity { from: SystemTime::UNIX_EPOCH, lifetime: Duration::from_secs(3600) };
@@ -26,9 +29,12 @@ fn state(targets: &[&str]) -> State<()> {
         token: None,
         destinations: targets.iter().map(|target| destination(target)).collect(),
         services: Vec::new(),
+        health: HealthBoard::default(),
         accept: (),
         probe_interval: DEFAULT_PROBE_INTERVAL,
         tunnel: TunnelSettings::default(),
+        quic: QuicSettings::default(),
+        tcp: TcpSettings::default(),
     };
     let (socket, _) = crate::net::bind_udp(([127, 0, 0, 1], 0).into()).unwrap();
     let fixed = Fixed {
@@ -39,8 +45,6 @@ fn state(targets: &[&str]) -> State<()> {
         },
         instance: InstanceId([1; 16]),
         endpoint: bind(socket, &Keys::ephemeral(), None).unwrap(),
-        quic: QuicSettings::default(),
-        tcp: TcpSettings::default(),
     };
     State::new(terms, fixed).unwrap()
 }
@@ -69,15 +73,31 @@ async fn what_does_not_concern_tunnels_that_are_up_leaves_them_alone() {
     assert_eq!(state.current().destinations[0].destination.count, 3);
 }
 
+// spec: CT-57, SE-43
 #[tokio::test]
-async fn other_credentials_and_another_token_renew_every_tunnel() {
+async fn another_token_or_other_trust_is_followed_by_tunnels_that_stay() {
     let state = state(&["a:1", "b:1"]);
+    let standing = || (state.current().standing.shows, state.current().standing.trusts);
     state.update(|terms| terms.tls = tls()).unwrap();
-    expect(&state, &[("a:1", 1), ("b:1", 1)]);
+    assert_eq!(standing(), (0, 1), "another root");
     state.update(|terms| terms.token = Token::new("secret")).unwrap();
-    expect(&state, &[("a:1", 2), ("b:1", 2)]);
+    assert_eq!(standing(), (2, 1));
     state.update(|terms| terms.token = Token::new("secret")).unwrap();
-    expect(&state, &[("a:1", 2), ("b:1", 2)]);
+    state.update(|terms| terms.tls = Arc::new(InitiatorTls::clone(&terms.tls))).unwrap();
+    assert_eq!(standing(), (2, 1), "the same, read again");
+    expect(&state, &[("a:1", 0), ("b:1", 0)]);
+    assert!(Arc::ptr_eq(&state.current().destinations[0].tls, &state.current().terms.tls));
+}
+
+#[tokio::test]
+async fn tunnels_to_an_envoy_are_renewed_by_what_others_are_shown() {
+    let state = state(&["a:1", "b:1"]);
+    let envoy = DialSettings { security: Security::None, ..DialSettings::default() };
+    state.update(|terms| terms.destinations[1].transport = TransportChoice::Envoy(Box::new(envoy))).unwrap();
+    state.update(|terms| terms.token = Token::new("secret")).unwrap();
+    expect(&state, &[("a:1", 0), ("b:1", 2)]);
+    state.update(|terms| terms.tls = tls()).unwrap();
+    expect(&state, &[("a:1", 0), ("b:1", 3)]);
 }
 
 #[tokio::test]

@@ -8,11 +8,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{Instrument, Span};
 
+use super::credential::Credential;
+use super::told::Told;
 use super::{Shared, Slot};
 use crate::initiator::auto::Attempt;
 use crate::initiator::snapshot::{Prepared, Serving};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, PeerLimits, Service};
+use crate::protocol::reauth::Reauthed;
 use crate::transport::{Accept, CloseReason, DialError, Dialed, Dialer, Phase, TransportKind, Tunnel};
 
 /// What a task of a slot says.
@@ -37,6 +40,8 @@ pub(super) enum Happened {
     Gone {
         agreed: bool,
     },
+    /// The responder has judged a credential that it was shown.
+    Reauthed(Reauthed),
     Closed(CloseReason),
 }
 
@@ -45,6 +50,8 @@ pub(super) struct Opened {
     pub(super) tunnel: Tunnel,
     pub(super) responder: String,
     pub(super) observed: Option<String>,
+    /// How what is shown later may be signed, where it may be shown.
+    pub(super) schemes: Option<Vec<u16>>,
 }
 
 impl Happened {
@@ -66,6 +73,10 @@ pub(super) struct Candidate {
     pub(super) limits: PeerLimits,
     /// What the responder was told last that is exported here.
     pub(super) services: Vec<Service>,
+    /// What the responder was told last of those that are down.
+    pub(super) health: Told,
+    /// What it shows.
+    pub(super) credential: Credential,
 }
 
 /// Where an attempt goes.
@@ -114,7 +125,7 @@ impl Candidate {
         reports: mpsc::Sender<Report>,
     ) -> Self {
         let (claim, claimed) = oneshot::channel();
-        let route = Route::of(way);
+        let (route, credential) = (Route::of(way), Credential::dialled(way.prepared));
         let (shared, reports) = (shared.clone(), Reports { attempt, reports });
         let task = shared.tasks.clone().spawn(async move {
             // Boxed: a tunnel lives long, and should not keep the room that its handshake took.
@@ -125,13 +136,23 @@ impl Candidate {
                 None => {}
             }
         });
-        Self { stage: Stage::Connecting, claim: Some(claim), task: task.abort_handle(), limits, services: Vec::new() }
+        let task = task.abort_handle();
+        Self {
+            stage: Stage::Connecting,
+            claim: Some(claim),
+            task,
+            limits,
+            services: Vec::new(),
+            health: Told::default(),
+            credential,
+        }
     }
 
     /// Sends HELLO, which names this number.
     pub(super) fn claim(&mut self, hello: Hello, number: u32) {
         self.stage = Stage::Claiming { number };
         self.services.clone_from(&hello.services);
+        self.credential.claimed(hello.token.clone());
         if let Some(claim) = self.claim.take() {
             // A task that is gone has reported why.
             let _ = claim.send(hello);
@@ -188,7 +209,7 @@ async fn dial(
 async fn attend<A: Accept>(shared: Shared<A>, dialed: Dialed, reports: Reports) {
     let (tunnel, welcome) = (dialed.tunnel.clone(), &dialed.welcome);
     let (responder, observed) = (welcome.responder.clone(), welcome.observed.clone());
-    let opened = Opened { tunnel: tunnel.clone(), responder, observed };
+    let opened = Opened { tunnel: tunnel.clone(), responder, observed, schemes: welcome.reauth.clone() };
     let Ok(room) = reports.reports.reserve().await else { return };
     let record = shared.metrics.opened(tunnel.transport().label());
     tunnel.count_streams(shared.metrics.streams());
@@ -237,7 +258,13 @@ async fn watch(tunnel: &Tunnel, reports: &Reports) {
                 return reports.say(drained.map_or(Happened::Closed(reason), Happened::Draining)).await;
             }
         }
-        if phase.changed().await.is_err() {
+        let changed = loop {
+            tokio::select! {
+                changed = phase.changed() => break changed,
+                reauthed = tunnel.reauthed() => reports.say(Happened::Reauthed(reauthed)).await,
+            }
+        };
+        if changed.is_err() {
             let reason = CloseReason { code: CloseCode::Internal, text: "the driver is gone".into() };
             return reports.say(Happened::Closed(reason)).await;
         }

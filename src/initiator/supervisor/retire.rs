@@ -1,11 +1,16 @@
 //! A slot whose way of dialling the terms no longer want: it keeps the tunnel that it has until another slot has taken
 //! over, and nothing that it began becomes another.
 
+use std::time::{Duration, Instant};
+
 use super::attempt::{Happened, Report, Stage};
 use super::{Supervisor, Until, Woken, due};
 use crate::initiator::auto::Attempt;
 use crate::initiator::status::Change;
 use crate::transport::{Accept, Tunnel};
+
+/// How long a tunnel stays whose responder is not trusted any more, while another one is dialled. spec: SE-43
+const DISTRUST_PATIENCE: Duration = Duration::from_secs(10);
 
 impl<A: Accept> Supervisor<A> {
     /// Returns when its tunnel has gone, or has been drained on behalf of the slot that took over.
@@ -15,11 +20,13 @@ impl<A: Accept> Supervisor<A> {
         if let Woken::Report(report) = woken {
             self.fade(report);
         }
+        let distrusted = self.distrusted.then(|| Instant::now() + DISTRUST_PATIENCE);
         while !self.candidates.is_empty() {
             tokio::select! {
                 () = until.stop.cancelled() => break,
                 // The tunnel still carries requests, whatever it was dialled with.
-                _ = self.changes.changed() => drop(self.follow()),
+                _ = self.changes.changed() => self.refresh(),
+                () = due(distrusted) => break,
                 () = due(self.announce_at) => self.announce(),
                 Some(report) = self.inbox.recv() => self.fade(report),
             }
@@ -39,7 +46,11 @@ impl<A: Accept> Supervisor<A> {
 
     fn fade(&mut self, Report { attempt, happened }: Report) {
         match happened {
-            Happened::Connected | Happened::Suspect | Happened::Alive | Happened::Gone { .. } => {}
+            Happened::Connected
+            | Happened::Suspect
+            | Happened::Alive
+            | Happened::Reauthed(_)
+            | Happened::Gone { .. } => {}
             Happened::Failed(_) | Happened::Draining(_) => drop(self.candidates.remove(&attempt)),
             Happened::Closed(reason) => {
                 self.candidates.remove(&attempt);

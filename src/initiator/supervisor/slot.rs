@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -40,8 +41,33 @@ pub(in crate::initiator) struct Slot {
     pub(in crate::initiator) prepared: Arc<Prepared>,
     /// Told of each failure, so that the name is resolved again.
     pub(in crate::initiator) failed: Arc<Notify>,
+    /// Says that another slot is to take over from this one.
+    pub(in crate::initiator) outdated: Arc<Outdated>,
     /// Stops the slots that it takes over from.
     pub(in crate::initiator) replaces: Vec<CancellationToken>,
+}
+
+/// Whether another slot is to take over: its tunnel cannot follow the terms.
+#[derive(Debug)]
+pub(in crate::initiator) struct Outdated {
+    is: AtomicBool,
+    keeper: Arc<Notify>,
+}
+
+impl Outdated {
+    /// Of a slot that is up to date; `keeper` is woken when it is not.
+    pub(in crate::initiator) fn new(keeper: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self { is: AtomicBool::new(false), keeper })
+    }
+
+    pub(in crate::initiator) fn is(&self) -> bool {
+        self.is.load(Ordering::Acquire)
+    }
+
+    pub(super) fn say(&self) {
+        self.is.store(true, Ordering::Release);
+        self.keeper.notify_one();
+    }
 }
 
 /// Until when a slot is kept.

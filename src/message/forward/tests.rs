@@ -140,6 +140,22 @@ fn a_sender_who_says_nothing_is_told_of_all_the_same() {
 }
 
 #[test]
+fn who_has_come_through_adit_too_often_goes_in_circles() {
+    let passed = |via: &[&str]| {
+        let mut request = origin_form();
+        for value in via {
+            request = request.header(VIA, *value);
+        }
+        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        super::request(&mut head, &hop("192.0.2.1:5")).map_err(|failure| failure.cause())
+    };
+    let list = vec!["2.0 adit"; MAX_PASSES - 2].join(", ");
+    assert_eq!(passed(&[&list, "1.1 adit"]), Ok(()));
+    assert_eq!(passed(&[&list, "1.1 adit", "1.1 other, 1.1 anotheradit, 1.1 adit-x"]), Ok(()), "others do not count");
+    assert_eq!(passed(&[&list, "1.1 adit", "1.1 other,1.1 adit"]), Err(Cause::Loop));
+}
+
+#[test]
 fn via_tells_the_version_received_and_keeps_what_was_there() {
     let mut request = origin_form().header(VIA, "1.0 before").body(()).unwrap();
     *request.version_mut() = Version::HTTP_2;
@@ -197,19 +213,33 @@ fn a_form_that_is_not_written_is_not_passed_on_either() {
 
 #[test]
 fn what_a_trusted_sender_said_in_the_older_form_only_is_said_anew() {
-    let said = "203.0.113.9,2001:db8::7, [2001:db8::8]:443, 203.0.113.10:80 ,_hidden, \"";
+    let said = "203.0.113.9,2001:db8::7, ,, [2001:db8::8]:443, 203.0.113.10:80 ,_hidden, \"";
     let request = || origin_form().header("x-forwarded-for", said).body(()).unwrap();
     let hop = Hop { forms: Forms::Rfc7239, ..trusted("[2001:db8::1]:5") };
     let expected = [
-        "for=203.0.113.9",
-        "for=\"[2001:db8::7]\"",
-        "for=\"[2001:db8::8]\"",
-        "for=203.0.113.10",
-        "for=unknown",
-        "for=unknown",
+        "for=203.0.113.9, for=\"[2001:db8::7]\", for=\"[2001:db8::8]\", for=203.0.113.10, for=unknown, for=unknown",
         "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http",
     ];
     assert_eq!(values(&forwarded_request(request(), &hop), "forwarded"), expected);
     let stranger = Hop { is_trusted: false, ..hop };
-    assert_eq!(values(&forwarded_request(request(), &stranger), "forwarded"), expected[6..]);
+    assert_eq!(values(&forwarded_request(request(), &stranger), "forwarded"), expected[1..]);
+    // A long list, as a client behind a trusted proxy may send, becomes no larger one.
+    for (said, kept) in [(",".repeat(60_000), 0), ("x,".repeat(30_000), 64)] {
+        let head = forwarded_request(origin_form().header("x-forwarded-for", said).body(()).unwrap(), &hop);
+        let told = values(&head, "forwarded");
+        assert_eq!(told.iter().map(|value| value.matches("for=unknown").count()).sum::<usize>(), kept);
+        assert!(told.len() <= 2 && told.iter().all(|value| value.len() < 1_000));
+    }
+}
+
+#[test]
+fn a_trusted_sender_is_not_believed_in_names_that_only_its_clients_write() {
+    let request = origin_form().header("x_forwarded_for", "6.6.6.6").header("X-Forwarded_Proto", "https");
+    let request = request.header("x-forwarded-for", "203.0.113.9").header("x_other", "kept").body(()).unwrap();
+    let head = forwarded_request(request, &trusted("192.0.2.1:5"));
+    for name in ["x_forwarded_for", "x-forwarded_proto"] {
+        assert_eq!(values(&head, name), [""; 0], "{name}");
+    }
+    assert_eq!(values(&head, "x-forwarded-for"), ["203.0.113.9, 192.0.2.1"]);
+    assert_eq!(values(&head, "x_other"), ["kept"]);
 }

@@ -80,6 +80,11 @@ impl StreamBody {
         if self.is_end_stream() { Some(0) } else { self.remaining }
     }
 
+    /// Bytes of the connection's window that wait to be read.
+    pub fn unread_bytes(&mut self) -> usize {
+        self.stream.flow_control().used_capacity()
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
         while self.part == Part::Data {
             // A peer that sends without end gets its part of a turn, and no more.

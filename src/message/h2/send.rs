@@ -87,8 +87,12 @@ pub trait Outlet: Sync {
     /// Takes room for a piece: for how many of the `wanted` bytes. `None`: there is none now.
     fn try_reserve(&self, wanted: usize) -> Option<usize>;
 
-    /// Resolves when it is worth asking for room again. Cancel safe.
-    fn freed(&self) -> impl Future<Output = ()> + Send;
+    /// Resolves when it is worth asking again for room for so many bytes. Whoever does not ask then has to
+    /// [pass it on](Self::pass_on). Cancel safe.
+    fn freed(&self, wanted: usize) -> impl Future<Output = ()> + Send;
+
+    /// Who was told of room for so many bytes does not want it any more: it is for the next one who waits.
+    fn pass_on(&self, wanted: usize);
 
     /// Puts a piece into the room that was taken for it. One without bytes needs none.
     fn put(&self, data: Bytes) -> Self::Data;
@@ -110,9 +114,11 @@ impl Outlet for Unbounded {
         Some(wanted)
     }
 
-    fn freed(&self) -> impl Future<Output = ()> + Send {
+    fn freed(&self, _wanted: usize) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
+
+    fn pass_on(&self, _wanted: usize) {}
 
     fn put(&self, data: Bytes) -> Bytes {
         data
@@ -325,15 +331,21 @@ async fn send_data<O: Outlet>(
 
 /// Waits until the peer takes something, and there is room for it: for how many bytes.
 async fn room<O: Outlet>(outlet: &O, stream: &mut SendStream<O::Data>, wanted: usize) -> Result<usize, SendError> {
+    let mut is_told = None;
     loop {
         let capacity = match stream.capacity() {
-            0 => capacity(stream).await?,
+            0 => {
+                // The window is gone, or the stream.
+                is_told.take().into_iter().for_each(|bytes| outlet.pass_on(bytes));
+                capacity(stream).await?
+            }
             granted => granted,
         };
         if let Some(granted) = outlet.try_reserve(capacity.min(wanted)) {
             return Ok(granted);
         }
-        let mut freed = pin!(outlet.freed());
+        let bytes = capacity.min(wanted);
+        let mut freed = pin!(outlet.freed(bytes));
         // Who waits for others of its connection must not miss that the peer wants no more.
         poll_fn(|cx| match freed.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Ok(())),
@@ -342,6 +354,7 @@ async fn room<O: Outlet>(outlet: &O, stream: &mut SendStream<O::Data>, wanted: u
             }
         })
         .await?;
+        is_told = Some(bytes);
     }
 }
 

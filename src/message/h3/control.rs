@@ -16,6 +16,8 @@ const ENCODER: u64 = 0x2;
 const DECODER: u64 = 0x3;
 /// Longest SETTINGS, bytes: room for some hundred of them.
 const MAX_SETTINGS: u64 = 4 * 1024;
+/// The setting that says that HTTP Datagrams are taken. RFC 9297 section 2.1.1
+const H3_DATAGRAM: u64 = 0x33;
 /// So many bytes that are skipped cost as much as a frame.
 const BYTES_OF_A_FRAME: usize = 1024;
 
@@ -28,6 +30,9 @@ pub enum Fault {
     /// H3_FRAME_ERROR. RFC 9114 section 7.1
     #[error("a frame of the control stream is longer or shorter than what is in it")]
     Length,
+    /// H3_SETTINGS_ERROR. RFC 9297 section 2.1.1
+    #[error("SETTINGS_H3_DATAGRAM is neither 0 nor 1")]
+    Setting,
     /// QPACK_ENCODER_STREAM_ERROR. RFC 9204 section 6
     #[error("the encoder fills a dynamic table that there is not")]
     Encoder,
@@ -57,6 +62,7 @@ pub struct Watcher {
     kind: Option<Kind>,
     cost: u32,
     skipped: usize,
+    takes_datagrams: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -130,6 +136,11 @@ impl Watcher {
         self.kind
     }
 
+    /// Whether the peer's SETTINGS say that it takes HTTP Datagrams. RFC 9297 section 2.1.1
+    pub fn takes_datagrams(&self) -> bool {
+        self.takes_datagrams
+    }
+
     /// How much work came since this was asked, in frames.
     pub fn take_cost(&mut self) -> u32 {
         std::mem::take(&mut self.cost)
@@ -173,6 +184,9 @@ impl Watcher {
         if kind != SETTINGS && varint(&payload).is_none_or(|(_, used)| used != payload.len()) {
             return Err(Fault::Length);
         }
+        if kind == SETTINGS {
+            self.takes_datagrams = takes_datagrams(&payload)?;
+        }
         // The types that come here are all below 64.
         self.passed.push_back(frame(kind as u8, &payload));
         Ok(())
@@ -193,6 +207,21 @@ impl Watcher {
         self.passed.push_back(Bytes::from_static(UNEXPECTED));
         self.state = State::Over;
     }
+}
+
+/// Whether these SETTINGS have HTTP Datagrams. Of what is wrong otherwise their reader makes an error.
+fn takes_datagrams(mut settings: &[u8]) -> Result<bool, Fault> {
+    while let Some((id, first)) = varint(settings)
+        && let Some((value, second)) = varint(&settings[first..])
+    {
+        match (id, value) {
+            (H3_DATAGRAM, 0) => return Ok(false),
+            (H3_DATAGRAM, 1) => return Ok(true),
+            (H3_DATAGRAM, _) => return Err(Fault::Setting),
+            _ => settings = &settings[first + second..],
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod welcome {
     pub(super) const TUNNEL: u64 = 3;
     pub(super) const LIMITS: u64 = 4;
     pub(super) const RESPONDER: u64 = 5;
+    pub(super) const REAUTH: u64 = 6;
     pub(super) const KEEPALIVE: u64 = 7;
     pub(super) const IDLE: u64 = 9;
 }
@@ -29,12 +30,13 @@ mod refuse {
 
 impl Welcome {
     /// The ids of the fields, by name.
-    pub const FIELDS: [(&str, u64); 7] = [
+    pub const FIELDS: [(&str, u64); 8] = [
         ("version", welcome::VERSION),
         ("observed", welcome::OBSERVED),
         ("tunnel_id", welcome::TUNNEL),
         ("limits", welcome::LIMITS),
         ("responder", welcome::RESPONDER),
+        ("reauth", welcome::REAUTH),
         ("keepalive", welcome::KEEPALIVE),
         ("idle_timeout", welcome::IDLE),
     ];
@@ -52,6 +54,11 @@ impl Welcome {
         put_field(out, welcome::RESPONDER, |out| {
             out.put_slice(printable(&self.responder, limits::MAX_RESPONDER_BYTES).as_bytes())
         });
+        if let Some(schemes) = &self.reauth {
+            put_field(out, welcome::REAUTH, |out| {
+                schemes.iter().for_each(|&scheme| varint::encode(out, scheme.into()))
+            });
+        }
         put_field(out, welcome::KEEPALIVE, |out| varint::encode(out, millis_of(self.keepalive)));
         put_field(out, welcome::IDLE, |out| varint::encode(out, millis_of(self.idle)));
     }
@@ -60,7 +67,7 @@ impl Welcome {
     pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
         let mut fields = Fields::new(payload);
         let (mut version, mut observed, mut tunnel, mut limits) = (None, None, None, PeerLimits::default());
-        let (mut responder, mut keepalive, mut idle) = (None, None, None);
+        let (mut responder, mut keepalive, mut idle, mut reauth) = (None, None, None, None);
         while let Some((id, value)) = fields.next()? {
             match id {
                 welcome::VERSION => version = Some(whole(value, |cursor| cursor.varint_u32("version"))?),
@@ -68,6 +75,7 @@ impl Welcome {
                 welcome::TUNNEL => tunnel = Some(value.try_into().map_err(|_| Malformed::Invalid("tunnel id"))?),
                 welcome::LIMITS => limits = PeerLimits::decode(value)?,
                 welcome::RESPONDER => responder = Some(some_text(value, limits::MAX_RESPONDER_BYTES, "responder")?),
+                welcome::REAUTH => reauth = Some(schemes(value)?),
                 welcome::KEEPALIVE => keepalive = Some(whole(value, |cursor| cursor.millis("keepalive"))?),
                 welcome::IDLE => idle = Some(whole(value, |cursor| cursor.millis("idle timeout"))?),
                 other => unknown_field(other)?,
@@ -81,6 +89,7 @@ impl Welcome {
             limits,
             keepalive: keepalive.ok_or(Malformed::Missing("keepalive"))?,
             idle: idle.ok_or(Malformed::Missing("idle timeout"))?,
+            reauth,
         };
         welcome.check_bounds()?;
         Ok(welcome)
@@ -95,6 +104,19 @@ impl Welcome {
         }
         Ok(())
     }
+}
+
+/// Signature schemes to the end of the value. spec: HS-25
+fn schemes(value: &[u8]) -> Result<Vec<u16>, Malformed> {
+    let (mut cursor, mut schemes) = (Cursor::new(value), Vec::new());
+    while !cursor.is_empty() {
+        let scheme = u16::try_from(cursor.varint()?).map_err(|_| Malformed::Invalid("signature scheme"))?;
+        if schemes.len() == limits::MAX_SIGNATURE_SCHEMES {
+            return Err(Malformed::Invalid("list of signature schemes"));
+        }
+        schemes.push(scheme);
+    }
+    Ok(schemes)
 }
 
 impl Refusal {

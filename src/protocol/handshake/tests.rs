@@ -60,9 +60,10 @@ prop_compose! {
         limits in limits(),
         keepalive in millis(10..3_600_001),
         more in millis(1..82_000_000),
+        reauth in proptest::option::of(vec(any::<u16>(), 0..10)),
     ) -> Welcome {
         let idle = keepalive + more;
-        Welcome { version: 1, tunnel: TunnelId(tunnel), responder, observed, limits, keepalive, idle }
+        Welcome { version: 1, tunnel: TunnelId(tunnel), responder, observed, limits, keepalive, idle, reauth }
     }
 }
 

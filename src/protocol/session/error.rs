@@ -22,6 +22,9 @@ pub enum SessionError {
     /// A PONG that answers no PING. spec: CT-13
     #[error("PONG answers no PING")]
     UnknownProbe,
+    /// A REAUTHED that answers no REAUTH. spec: CT-56
+    #[error("REAUTHED answers no REAUTH")]
+    UnknownReauth,
     /// WELCOME chose a version that HELLO did not offer. spec: HS-9
     #[error("WELCOME chose version {0}, which was not offered")]
     Version(u32),

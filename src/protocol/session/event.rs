@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use crate::protocol::code::CloseCode;
 use crate::protocol::control::Drain;
-use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Token, Welcome};
+use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Welcome};
+use crate::protocol::health::Health;
+use crate::protocol::reauth::{Reauth, Reauthed};
 
 /// What happened, for the caller to act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +32,12 @@ pub enum Event {
     Services(Vec<Service>),
     /// What the peer takes from now on.
     Limits(PeerLimits),
-    /// Responder: a fresh credential.
-    Reauth(Token),
+    /// Responder: which services of the initiator are down now.
+    Health(Health),
+    /// Responder: another credential; answer with [`Session::reauthed`](super::Session::reauthed).
+    Reauth(Box<Reauth>),
+    /// Initiator: whether the credential counts that it showed.
+    Reauthed(Reauthed),
     /// A probe came back after this long.
     Rtt(Duration),
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::id::{Claim, InstanceId, Place, TunnelId};
 use crate::protocol::budgets::{CHANGE_BURST, CHANGES_PER_SECOND, FRAME_BURST, FRAMES_PER_SECOND};
 use crate::protocol::control::{FrameError, FrameType};
+use crate::protocol::handshake::Token;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -33,7 +34,13 @@ fn welcome() -> Welcome {
         limits: PeerLimits::default(),
         keepalive: 5 * SECOND,
         idle: 30 * SECOND,
+        reauth: None,
     }
+}
+
+/// Shows a token.
+fn reauth(number: u64) -> Reauth {
+    Reauth { number, token: Token::new("fresh"), certificate: None }
 }
 
 fn refusal(code: RefusalCode) -> Refusal {
@@ -559,19 +566,54 @@ fn a_draining_tunnel_is_still_probed() {
     assert_eq!(pair.initiator.deadline(), Some(pair.at(5 * SECOND)));
 }
 
-// spec: CT-30, CT-31, CT-32
+// spec: CT-30, CT-31, CT-32, CT-58
 #[test]
 fn an_open_tunnel_takes_new_services_limits_and_credentials() {
     let mut pair = Pair::open();
     let limits = PeerLimits { head_bytes: 4096, head_fields: 32 };
-    let token = Token::new("fresh").unwrap();
     pair.initiator.announce(&[]).unwrap();
-    pair.initiator.reauth(token.clone()).unwrap();
+    pair.initiator.reauth(reauth(1)).unwrap();
+    pair.initiator.tell_health(Health::default()).unwrap();
     pair.initiator.limit(limits).unwrap();
     pair.responder.limit(limits).unwrap();
     let (initiator, responder) = pair.deliver(Duration::ZERO);
     assert_eq!(events(&initiator), [Event::Limits(limits)]);
-    assert_eq!(events(&responder), [Event::Services(Vec::new()), Event::Reauth(token), Event::Limits(limits)]);
+    assert_eq!(
+        events(&responder),
+        [
+            Event::Services(Vec::new()),
+            Event::Reauth(Box::new(reauth(1))),
+            Event::Health(Health::default()),
+            Event::Limits(limits)
+        ]
+    );
+}
+
+// spec: CT-32, CT-56
+#[test]
+fn a_credential_is_shown_once_and_an_answer_needs_one() {
+    let mut pair = Pair::open();
+    let refused = Reauthed { number: 3, refusal: Some(refusal(RefusalCode::Forbidden)) };
+    assert!(pair.responder.reauthed(refused.clone()).is_err(), "nothing was shown");
+    for number in [1, 3] {
+        pair.initiator.reauth(reauth(number)).unwrap();
+    }
+    for number in [0, 1, 3] {
+        assert!(pair.initiator.reauth(reauth(number)).is_err(), "{number} does not rise");
+    }
+    let (_, shown) = pair.deliver(Duration::ZERO);
+    assert_eq!(events(&shown), [1, 3].map(|number| Event::Reauth(Box::new(reauth(number)))));
+    pair.responder.reauthed(refused.clone()).unwrap();
+    assert!(pair.responder.reauthed(Reauthed { number: 4, refusal: None }).is_err());
+    let (answered, _) = pair.deliver(Duration::ZERO);
+    assert_eq!(events(&answered), [Event::Reauthed(refused)]);
+
+    let again = deliver_frame(&mut pair.responder, pair.start, &Frame::Reauth(Box::new(reauth(3))));
+    assert!(matches!(again, Err(SessionError::Frame(FrameError::Payload("REAUTH", _)))), "{again:?}");
+    assert_eq!(close_code(&outputs(&mut pair.responder)), Some(CloseCode::Protocol));
+    let unasked = Frame::Reauthed(Reauthed { number: 4, refusal: None });
+    assert_eq!(deliver_frame(&mut pair.initiator, pair.start, &unasked), Err(SessionError::UnknownReauth));
+    assert_eq!(close_code(&outputs(&mut pair.initiator)), Some(CloseCode::Protocol));
 }
 
 // spec: ER-6
@@ -611,9 +653,11 @@ fn a_control_stream_that_ends_in_the_handshake_ends_the_tunnel_without_a_refusal
 #[test]
 fn a_flood_of_frames_closes_with_limit_and_what_is_needed_does_not() {
     let limits = Frame::Limits(PeerLimits::default());
-    for (frame, burst, per_second) in
-        [(limits, CHANGE_BURST, CHANGES_PER_SECOND), (Frame::Ping([1; 8]), FRAME_BURST, FRAMES_PER_SECOND)]
-    {
+    for (frame, burst, per_second) in [
+        (limits, CHANGE_BURST, CHANGES_PER_SECOND),
+        (Frame::Health(Health::default()), CHANGE_BURST, CHANGES_PER_SECOND),
+        (Frame::Ping([1; 8]), FRAME_BURST, FRAMES_PER_SECOND),
+    ] {
         let mut pair = Pair::open();
         for _ in 0..burst - 2 {
             deliver_frame(&mut pair.responder, pair.start, &frame).unwrap();
@@ -707,7 +751,8 @@ fn every_frame() -> Vec<Frame> {
         Frame::Drain(Drain::default()),
         Frame::Limits(PeerLimits::default()),
         Frame::Drained,
-        Frame::Reauth(Token::new("x").unwrap()),
+        Frame::Reauth(Box::new(reauth(1))),
+        Frame::Health(Health::default()),
     ]
 }
 
@@ -734,14 +779,14 @@ fn every_frame_in_every_state_is_accepted_or_an_error() {
     let expected = "\
 responder, before HELLO: HELLO→handshaking
 responder, before its decision: 
-responder, open: PING→open SERVICES→open DRAIN→draining LIMITS→open REAUTH→open
-responder, draining: PING→draining SERVICES→draining DRAIN→draining LIMITS→draining REAUTH→draining
-responder, drained: PING→draining SERVICES→draining DRAIN→draining LIMITS→draining REAUTH→draining
+responder, open: PING→open SERVICES→open DRAIN→draining LIMITS→open REAUTH→open HEALTH→open
+responder, draining: PING→draining SERVICES→draining DRAIN→draining LIMITS→draining REAUTH→draining HEALTH→draining
+responder, drained: PING→draining SERVICES→draining DRAIN→draining LIMITS→draining REAUTH→draining HEALTH→draining
 initiator, before WELCOME: WELCOME→open REFUSE→closed
 initiator, open: PING→open DRAIN→draining LIMITS→open
 initiator, draining: PING→draining LIMITS→draining DRAINED→closed
 initiator, closed: HELLO→closed PING→closed WELCOME→closed REFUSE→closed SERVICES→closed DRAIN→closed LIMITS→closed \
-                    DRAINED→closed REAUTH→closed
+                    DRAINED→closed REAUTH→closed HEALTH→closed
 ";
     assert_eq!(table, expected);
 }
@@ -750,15 +795,16 @@ initiator, closed: HELLO→closed PING→closed WELCOME→closed REFUSE→closed
 #[test]
 fn every_call_in_every_state_is_possible_or_an_error_that_changes_nothing() {
     type Call = fn(&mut Session) -> Result<(), IllegalCall>;
-    let calls: [(&str, Call); 8] = [
+    let calls: [(&str, Call); 9] = [
         ("welcome", |session| session.welcome(Instant::now(), &welcome())),
         ("refuse", |session| session.refuse(&refusal(RefusalCode::Conflict))),
         ("drain", |session| session.drain(Instant::now(), Drain::default())),
         ("drained", |session| session.drained(Instant::now())),
         ("hurry", |session| session.hurry(Instant::now())),
         ("announce", |session| session.announce(&[])),
+        ("tell_health", |session| session.tell_health(Health::default())),
         ("limit", |session| session.limit(PeerLimits::default())),
-        ("reauth", |session| session.reauth(Token::new("x").unwrap())),
+        ("reauth", |session| session.reauth(reauth(1))),
     ];
     let mut table = String::new();
     for at in 0..sessions().len() {
@@ -783,8 +829,8 @@ responder, open: drain→draining limit→open
 responder, draining: drained→draining hurry→draining limit→draining
 responder, drained: hurry→draining limit→draining
 initiator, before WELCOME: 
-initiator, open: drain→draining announce→open limit→open reauth→open
-initiator, draining: drain→draining hurry→draining announce→draining limit→draining reauth→draining
+initiator, open: drain→draining announce→open tell_health→open limit→open reauth→open
+initiator, draining: drain→draining hurry→draining announce→draining tell_health→draining limit→draining reauth→draining
 initiator, closed: 
 ";
     assert_eq!(table, expected);
@@ -799,7 +845,7 @@ proptest! {
             Frame::Services(vec![Service { name: "api".parse().unwrap(), kind: crate::protocol::handshake::ServiceKind::Http }]),
             Frame::Ping([9; 8]),
             Frame::Limits(PeerLimits::default()),
-            Frame::Reauth(Token::new(vec![1; 900]).unwrap()),
+            Frame::Reauth(Box::new(Reauth { token: Token::new(vec![1; 900]), ..reauth(1) })),
             Frame::Drain(Drain::default()),
         ] {
             frame.encode(&mut bytes);

@@ -7,6 +7,10 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
 use bytes::{BufMut, BytesMut};
 
 use crate::id::ServiceName;
@@ -15,7 +19,7 @@ use crate::protocol::handshake::identifier;
 use crate::protocol::limits;
 use crate::protocol::stream::{StreamType, put_frame};
 use crate::protocol::varint;
-use crate::protocol::wire::{Cursor, Fields, Malformed, printable, put_sized, text, unknown_field};
+use crate::protocol::wire::{Cursor, Fields, Malformed, printable, put_field, put_sized, text, unknown_field, whole};
 
 /// The type of a frame on a raw stream or a flow. spec: ST-50
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,47 @@ pub struct Open {
     pub service: ServiceName,
     /// The id of the flow that is wanted, at most 2^62 - 1; without one a raw stream is. spec: ST-70
     pub flow: Option<u64>,
+    /// Who connected to the responder, if that says so. spec: ST-66
+    pub client: Option<ClientAddresses>,
+}
+
+/// Who connected to a responder, and where: what a target may be told. spec: ST-66
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddresses {
+    /// Who connected.
+    pub source: SocketAddr,
+    /// Where it connected to.
+    pub destination: SocketAddr,
+}
+
+impl ClientAddresses {
+    /// Both addresses as what they are, where IPv4 came through a socket of IPv6.
+    pub fn new(source: SocketAddr, destination: SocketAddr) -> Self {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        Self { source: canonical(source), destination: canonical(destination) }
+    }
+}
+
+/// As it stands in the field of a tunnel over TCP. spec: TB-16
+impl fmt::Display for ClientAddresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.source, self.destination)
+    }
+}
+
+/// A text that has not two addresses. spec: TB-16
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not two addresses with ports")]
+pub struct ClientError;
+
+impl FromStr for ClientAddresses {
+    type Err = ClientError;
+
+    fn from_str(text: &str) -> Result<Self, ClientError> {
+        let (source, destination) = text.split_once(' ').ok_or(ClientError)?;
+        let address = |text: &str| text.parse().map_err(|_| ClientError);
+        Ok(Self { source: address(source)?, destination: address(destination)? })
+    }
 }
 
 impl Open {
@@ -84,6 +129,9 @@ pub fn encode_open(open: &Open, out: &mut BytesMut) {
         put_sized(out, open.service.as_str().as_bytes());
         if let Some(flow) = open.flow {
             varint::encode(out, flow);
+        }
+        if let Some(client) = &open.client {
+            put_field(out, CLIENT_OPTION, |out| put_client(client, out));
         }
     });
 }
@@ -117,8 +165,77 @@ pub(super) fn read_open(payload: &[u8], stream_type: StreamType) -> Result<Open,
         StreamType::Flow => Some(cursor.varint()?),
         StreamType::Http | StreamType::Raw => None,
     };
-    skip_options(cursor)?;
-    Ok(Open { service, flow })
+    let client = read_client_option(cursor)?;
+    Ok(Open { service, flow, client })
+}
+
+/// The option of OPEN that says who connected. spec: ST-66
+pub const CLIENT_OPTION: u64 = 6;
+const IPV4: u8 = 4;
+const IPV6: u8 = 6;
+
+fn read_client_option(cursor: Cursor<'_>) -> Result<Option<ClientAddresses>, Malformed> {
+    let (mut options, mut client) = (Fields::behind(cursor), None);
+    while let Some((id, value)) = options.next()? {
+        match id {
+            CLIENT_OPTION => client = Some(whole(value, read_client)?),
+            id => unknown_field(id)?,
+        }
+    }
+    Ok(client)
+}
+
+/// Both addresses, then both ports. spec: ST-66
+fn read_client(cursor: &mut Cursor<'_>) -> Result<ClientAddresses, Malformed> {
+    let (source, destination) = match cursor.byte()? {
+        IPV4 => (IpAddr::V4(Ipv4Addr::from_bits(number(cursor)?)), IpAddr::V4(Ipv4Addr::from_bits(number(cursor)?))),
+        IPV6 => (read_v6(cursor)?.into(), read_v6(cursor)?.into()),
+        _ => return Err(Malformed::Invalid("family of addresses")),
+    };
+    let ports: u32 = number(cursor)?;
+    let (source_port, port) = ((ports >> 16) as u16, ports as u16);
+    Ok(ClientAddresses {
+        source: SocketAddr::new(source, source_port),
+        destination: SocketAddr::new(destination, port),
+    })
+}
+
+fn number(cursor: &mut Cursor<'_>) -> Result<u32, Malformed> {
+    Ok(u32::from_be_bytes([cursor.byte()?, cursor.byte()?, cursor.byte()?, cursor.byte()?]))
+}
+
+fn read_v6(cursor: &mut Cursor<'_>) -> Result<Ipv6Addr, Malformed> {
+    let mut bits = 0;
+    for _ in 0..4 {
+        bits = (bits << 32) | u128::from(number(cursor)?);
+    }
+    Ok(Ipv6Addr::from_bits(bits))
+}
+
+fn put_client(client: &ClientAddresses, out: &mut BytesMut) {
+    let ClientAddresses { source, destination } = client;
+    match (source.ip(), destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            out.put_u8(IPV4);
+            out.put_slice(&from.octets());
+            out.put_slice(&to.octets());
+        }
+        (from, to) => {
+            out.put_u8(IPV6);
+            for address in [from, to] {
+                out.put_slice(&as_v6(address).octets());
+            }
+        }
+    }
+    out.put_u16(source.port());
+    out.put_u16(destination.port());
+}
+
+fn as_v6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
 }
 
 /// Reads the payload of an OPENED. spec: ST-53

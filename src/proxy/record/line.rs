@@ -9,7 +9,7 @@ use http::{Method, Uri, request};
 use tracing::info;
 
 use super::trace;
-use crate::id::{HostId, Place, ServiceName, TenantId, TunnelId};
+use crate::id::{HostId, Place, ResponderId, ServiceName, TenantId, TunnelId};
 use crate::telemetry::{ExchangeRecord, Outcome, Side};
 use crate::transport::TransportKind;
 
@@ -66,9 +66,12 @@ pub(super) struct Line {
     service: Option<ServiceName>,
     target: Option<Arc<str>>,
     tunnel: Option<(TunnelId, Place, TransportKind)>,
+    sibling: Option<ResponderId>,
     attempts: u32,
+    request_bytes: u64,
     response_bytes: u64,
     first_byte: Option<Duration>,
+    rule: Option<Box<str>>,
     details: Option<Box<str>>,
 }
 
@@ -95,11 +98,18 @@ impl Line {
             service: None,
             target: None,
             tunnel: None,
+            sibling: None,
             attempts: 0,
+            request_bytes: 0,
             response_bytes: 0,
             first_byte: None,
+            rule: None,
             details: None,
         }
+    }
+
+    pub(super) fn ruled(&mut self, rule: &dyn fmt::Display) {
+        self.rule = Some(rule.to_string().into());
     }
 
     pub(super) fn asked(&mut self, tenant: &TenantId, host_id: &HostId, service: Option<&ServiceName>) {
@@ -113,8 +123,16 @@ impl Line {
         self.target = Some(Arc::clone(target));
     }
 
+    pub(super) fn forwarded(&mut self, target: &str) {
+        self.target = Some(target.into());
+    }
+
     pub(super) fn through(&mut self, id: TunnelId, place: &Place, transport: TransportKind) {
         self.tunnel = Some((id, place.clone(), transport));
+    }
+
+    pub(super) fn through_sibling(&mut self, sibling: Option<&ResponderId>) {
+        self.sibling = sibling.cloned();
     }
 
     pub(super) fn count_attempt(&mut self) {
@@ -127,6 +145,11 @@ impl Line {
 
     pub(super) fn response_bytes(&mut self, bytes: u64) {
         self.response_bytes += bytes;
+    }
+
+    pub(super) fn datagram_bytes(&mut self, request: u64, response: u64) {
+        self.request_bytes += request;
+        self.response_bytes += response;
     }
 
     pub(super) fn details(&mut self, details: &dyn fmt::Display) {
@@ -149,6 +172,7 @@ impl Line {
             node = place.map(|claim| claim.node.as_str()),
             cluster = place.map(|claim| claim.cluster.as_str()),
             tunnel = self.tunnel.as_ref().map(|(id, ..)| tracing::field::display(id)),
+            sibling = self.sibling.as_ref().map(ResponderId::as_str),
             transport = self.tunnel.as_ref().map(|(.., transport)| transport.label()),
             service = self.service.as_ref().map(ServiceName::as_str),
             to = self.target.as_deref(),
@@ -156,12 +180,13 @@ impl Line {
             scheme = uri.and_then(Uri::scheme_str),
             authority = uri.and_then(Uri::authority).map(|authority| cut(authority.as_str(), MAX_AUTHORITY)),
             path = uri.map(|uri| cut(self.path(uri), MAX_PATH)),
+            rule = self.rule.as_deref(),
             status = counted.status(),
             outcome,
             cause,
             details = self.details.as_deref(),
-            attempts = (self.origin.side == Side::Egress).then_some(self.attempts),
-            request_bytes,
+            attempts = (self.origin.side != Side::Target).then_some(self.attempts),
+            request_bytes = request_bytes + self.request_bytes,
             response_bytes = self.response_bytes,
             first_byte_ms = self.first_byte.map(millis),
             total_ms = millis(counted.elapsed()),

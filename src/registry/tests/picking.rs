@@ -230,3 +230,44 @@ fn affinity_is_the_same_in_every_responder() {
         assert_eq!(name_of(&forwards, key), name_of(&backwards, key));
     }
 }
+
+/// Who is picked in a cluster for a service that may be down, however it is balanced.
+fn picked_for(registry: &Fakes, entropy: u64, avoid: &[TunnelId]) -> Vec<Result<Fake, NoTunnel>> {
+    let pick = |balance| {
+        let (tenant, host_id) = (TenantId::default(), host("c"));
+        let wanted = Wanted { tenant: &tenant, host_id: &host_id, service: None, choice: Choice { balance, entropy } };
+        registry.pick_for(wanted, avoid, Instant::now())
+    };
+    [Balance::TwoChoices, Balance::RoundRobin, Balance::Hash].map(pick).into()
+}
+
+// spec: CT-61
+#[test]
+fn a_node_whose_service_is_down_gets_no_request_of_its_cluster_while_another_one_can_take_it() {
+    let (registry, fakes) = cluster(3);
+    fakes[0].down(true);
+    fakes[1].down(true);
+    fakes[2].busy(1000);
+    for entropy in (0..200).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+        for picked in picked_for(&registry, entropy, &[]) {
+            assert_eq!(picked, Ok(fakes[2].clone()));
+        }
+    }
+    fakes[0].down(false);
+    let picked: Vec<_> = (0..200).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+    let picked = picked.iter().flat_map(|entropy| picked_for(&registry, *entropy, &[]));
+    assert!(picked.into_iter().any(|picked| picked == Ok(fakes[0].clone())), "it has its share again");
+}
+
+// spec: CT-61
+#[test]
+fn what_was_said_of_a_service_never_keeps_a_request_from_being_sent() {
+    let (registry, fakes) = cluster(2);
+    fakes.iter().for_each(|fake| fake.down(true));
+    assert!(picked_for(&registry, 1, &[]).iter().all(Result::is_ok), "all are down");
+    assert_eq!(pick(&registry, "n0"), Ok(fakes[0].clone()));
+    fakes[1].turn(Health::Suspect);
+    assert!(picked_for(&registry, 1, &[]).iter().all(|picked| *picked == Ok(fakes[0].clone())), "one that answers");
+    fakes[1].down(false);
+    assert!(picked_for(&registry, 1, &[]).iter().all(|picked| *picked == Ok(fakes[0].clone())), "rather than none");
+}

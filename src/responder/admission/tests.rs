@@ -6,9 +6,12 @@ use super::*;
 use crate::id::{Claim, InstanceId, TenantId};
 use crate::policy::RuleSettings;
 use crate::registry::Health;
+use crate::shares::ShareSettings;
 use crate::tls::pki::{Authority, Validity};
 use crate::tls::{ClientCertificates, ResponderTls};
 use crate::transport::TunnelSettings;
+use crate::transport::quic::QuicSettings;
+use crate::transport::tcp::TcpSettings;
 
 #[derive(Debug, Clone, PartialEq)]
 struct Numbered(u64);
@@ -39,12 +42,18 @@ fn rules(cluster: Option<&str>) -> Rules {
 }
 
 fn admission() -> Arc<Admission<Numbered>> {
+    let tls = tls();
     let terms = Terms {
         name: "test".to_owned(),
         rules: rules(None),
-        tls: tls(),
+        judge: InitiatorJudge::new(&tls.initiators).unwrap(),
+        trust_since: 0,
+        tls,
         envoy: None,
         tunnel: TunnelSettings::default(),
+        quic: QuicSettings::default(),
+        tcp: TcpSettings::default(),
+        shares: ShareSettings::default(),
         tls_since: 0,
     };
     Arc::new(Admission::new(Arc::default(), terms))
@@ -74,7 +83,7 @@ fn enter(admission: &Admission<Numbered>, node: u64) -> Result<(), Refusal> {
 /// Puts other rules in force; who no longer fits.
 fn put(admission: &Admission<Numbered>, cluster: Option<&str>) -> Vec<u64> {
     let swap = admission.swap();
-    let terms = swap.changed(|terms| terms.rules = rules(cluster));
+    let terms = swap.changed(|terms| terms.rules = rules(cluster)).unwrap();
     swap.put(terms).into_iter().map(|live| live.handle.0).collect()
 }
 
@@ -115,7 +124,7 @@ fn a_handshake_over_former_tls_settings_is_told_to_come_back() {
     let admission = admission();
     let before = authorize(&admission, 1).unwrap();
     let swap = admission.swap();
-    let terms = swap.changed(|terms| terms.tls = tls());
+    let terms = swap.changed(|terms| terms.tls = tls()).unwrap();
     assert!(swap.put(terms).is_empty());
     let refusals = [
         admission.enter(before, 0, TunnelId(1), Numbered(1)).unwrap_err().refusal,
@@ -178,7 +187,7 @@ fn of_two_swaps_at_once_none_is_lost() {
                 start.wait();
                 for _ in 0..100 {
                     let swap = admission.swap();
-                    let terms = swap.changed(|terms| terms.name.push('x'));
+                    let terms = swap.changed(|terms| terms.name.push('x')).unwrap();
                     swap.put(terms);
                 }
             });

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use metrics::{Counter, Gauge, Histogram};
 
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::policy::PolicyMetrics;
 use crate::telemetry::metrics::table::{
     BODY_BYTES, EXCHANGE_ATTEMPTS, EXCHANGE_DURATION, EXCHANGE_FIRST_BYTE, EXCHANGES, EXCHANGES_FAILED,
     EXCHANGES_IN_FLIGHT,
@@ -18,6 +19,8 @@ pub enum Side {
     Egress,
     /// Between a tunnel and a target, at the initiator.
     Target,
+    /// Between a sibling that asks and a tunnel, at the responder that has the tunnel.
+    Relay,
 }
 
 impl Side {
@@ -26,6 +29,7 @@ impl Side {
         match self {
             Self::Egress => "egress",
             Self::Target => "target",
+            Self::Relay => "relay",
         }
     }
 }
@@ -62,11 +66,13 @@ struct Handles {
     failed: Vec<(&'static str, Counter)>,
     request_bytes: Counter,
     response_bytes: Counter,
+    policies: PolicyMetrics,
 }
 
 impl ExchangeMetrics {
     pub(super) fn new(metrics: &Metrics, side: Side, causes: &[&'static str]) -> Self {
         let side = side.label();
+        let policies = PolicyMetrics::new(metrics, side);
         let failed = |cause: &&'static str| (*cause, metrics.counter(&EXCHANGES_FAILED, &[side, cause]));
         Self {
             handles: Arc::new(Handles {
@@ -78,6 +84,7 @@ impl ExchangeMetrics {
                 failed: causes.iter().chain(&[CANCELLED, OTHER]).map(failed).collect(),
                 request_bytes: metrics.counter(&BODY_BYTES, &[side, "request"]),
                 response_bytes: metrics.counter(&BODY_BYTES, &[side, "response"]),
+                policies,
             }),
         }
     }
@@ -90,10 +97,26 @@ impl ExchangeMetrics {
             metrics: self.clone(),
             began,
             status: 0,
-            outcome: Outcome::Open,
+            outcome: Stored::Open,
             after_head: false,
             is_call: false,
         }
+    }
+
+    /// Counts what rules decide on exchanges.
+    pub fn policies(&self) -> &PolicyMetrics {
+        &self.handles.policies
+    }
+
+    /// Where the counter of a cause stands; that of [`OTHER`], the last one, for one that was not announced.
+    fn place_of(&self, cause: &str) -> u8 {
+        let failed = &self.handles.failed;
+        let place = failed.iter().position(|(known, _)| *known == cause).unwrap_or(failed.len() - 1);
+        u8::try_from(place).unwrap_or(u8::MAX)
+    }
+
+    fn cause_at(&self, place: u8) -> &'static str {
+        self.handles.failed.get(usize::from(place)).map_or(OTHER, |(cause, _)| cause)
     }
 
     /// Bytes of a body passed.
@@ -113,10 +136,18 @@ pub struct ExchangeRecord {
     metrics: ExchangeMetrics,
     began: Instant,
     status: u16,
-    outcome: Outcome,
+    outcome: Stored,
     after_head: bool,
     /// Whoever made it may note here that its client is told of a failure in another way; nothing counts it.
     pub is_call: bool,
+}
+
+/// An [`Outcome`] in two bytes, as one is part of every exchange: the cause is where it stands among the counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    Open,
+    Complete,
+    Failed(u8),
 }
 
 /// How an exchange stands.
@@ -146,27 +177,31 @@ impl ExchangeRecord {
 
     /// Both messages were passed on whole.
     pub fn complete(&mut self) {
-        if self.outcome == Outcome::Open {
-            self.outcome = Outcome::Complete;
+        if self.outcome == Stored::Open {
+            self.outcome = Stored::Complete;
         }
     }
 
     /// It failed; the first cause given is the one that counts.
     pub fn fail(&mut self, cause: &'static str) {
         if !self.has_failed() {
-            self.outcome = Outcome::Failed(cause);
+            self.outcome = Stored::Failed(self.metrics.place_of(cause));
             self.after_head = self.status != 0;
         }
     }
 
     /// How it stands.
-    pub const fn outcome(&self) -> Outcome {
-        self.outcome
+    pub fn outcome(&self) -> Outcome {
+        match self.outcome {
+            Stored::Open => Outcome::Open,
+            Stored::Complete => Outcome::Complete,
+            Stored::Failed(place) => Outcome::Failed(self.metrics.cause_at(place)),
+        }
     }
 
     /// Whether it failed.
     pub const fn has_failed(&self) -> bool {
-        matches!(self.outcome, Outcome::Failed(_))
+        matches!(self.outcome, Stored::Failed(_))
     }
 
     /// Whether it failed when the head of the final response had been sent on.
@@ -196,13 +231,12 @@ impl Drop for ExchangeRecord {
         in_flight.decrement(1.0);
         duration.record(self.began.elapsed());
         ended[usize::from(self.status / 100).min(CLASSES.len() - 1)].increment(1);
-        let cause = match self.outcome {
-            Outcome::Complete => return,
-            Outcome::Open => CANCELLED,
-            Outcome::Failed(cause) => cause,
+        let place = match self.outcome {
+            Stored::Complete => return,
+            Stored::Open => self.metrics.place_of(CANCELLED),
+            Stored::Failed(place) => place,
         };
-        let known = failed.iter().find(|(known, _)| *known == cause);
-        if let Some((_, counter)) = known.or_else(|| failed.last()) {
+        if let Some((_, counter)) = failed.get(usize::from(place)) {
             counter.increment(1);
         }
     }

@@ -36,25 +36,32 @@ pub enum Limit {
     NotAccepted,
     /// As many connections are open as may be; more wait in the kernel.
     Full,
+    /// A connection was reset because sources of its address prefix have as many as they may.
+    Prefix,
     /// A connection was cut for another one.
     GaveWay,
     /// A connection was cut because what was written to it was not read.
     Unread,
     /// A connection was cut for frames that cost work and carry nothing.
     Flood,
+    /// A QUIC datagram of HTTP/3 found no room, or did not fit the path.
+    Datagrams,
 }
 
 impl Limit {
-    const ALL: [Self; 5] = [Self::NotAccepted, Self::Full, Self::GaveWay, Self::Unread, Self::Flood];
+    const ALL: [Self; 7] =
+        [Self::NotAccepted, Self::Full, Self::Prefix, Self::GaveWay, Self::Unread, Self::Flood, Self::Datagrams];
 
     /// The metric label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::NotAccepted => "not_accepted",
             Self::Full => "full",
+            Self::Prefix => "prefix",
             Self::GaveWay => "gave_way",
             Self::Unread => "unread",
             Self::Flood => "flood",
+            Self::Datagrams => "datagrams",
         }
     }
 }

@@ -10,7 +10,7 @@ const STAGES: [&str; 4] = ["silent", "hello", "tls", "claim"];
 
 /// What a listener is for and what carries its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Threshold {
+pub enum HandshakeListener {
     /// Tunnels over QUIC.
     Quic,
     /// Tunnels over TCP.
@@ -19,7 +19,7 @@ pub enum Threshold {
     Http3,
 }
 
-impl Threshold {
+impl HandshakeListener {
     /// The metric label.
     pub const fn label(self) -> &'static str {
         match self {
@@ -35,8 +35,8 @@ impl Threshold {
 pub struct StageMetrics([Gauge; STAGES.len()]);
 
 impl StageMetrics {
-    pub(super) fn new(metrics: &Metrics, threshold: Threshold) -> Self {
-        Self(STAGES.map(|stage| metrics.gauge(&HANDSHAKES_OPEN, &[threshold.label(), stage])))
+    pub(super) fn new(metrics: &Metrics, listener: HandshakeListener) -> Self {
+        Self(STAGES.map(|stage| metrics.gauge(&HANDSHAKES_OPEN, &[listener.label(), stage])))
     }
 
     /// The stage, by its place in the order in which they are passed, has so many connections more.

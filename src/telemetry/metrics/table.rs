@@ -82,12 +82,48 @@ table! {
         "Exchanges that began and have not ended.";
     BODY_BYTES = Counter "adit_exchange_body_bytes_total" ["side", "direction"]
         "Bytes of message bodies, without heads and framing.";
+    FLOWS_OPEN = Gauge "adit_flows_open" ["side"]
+        "Flows of datagrams that are open now.";
+    FLOWS_REFUSED = Counter "adit_flows_refused_total" ["side", "limit"]
+        "Flows that there was no room for, or that had to give way (gave_way), by the limit.";
+    DATAGRAMS = Counter "adit_flow_datagrams_total" ["side", "direction"]
+        "Datagrams of flows that were passed on; request: towards the site.";
+    DATAGRAMS_DROPPED = Counter "adit_flow_datagrams_dropped_total" ["side", "reason"]
+        "Datagrams that were dropped; no_flow: no room for a flow, barred: none could be opened just before, queue: too many wait, socket: the system did not take it, malformed: in no capsule of RFC 9298.";
     DESTINATIONS = Gauge "adit_initiator_destinations" ["state"]
         "Tunnels that an initiator is configured to keep, by the state each is in.";
     SWITCHES = Counter "adit_initiator_transport_switches_total" ["from", "to"]
         "How often a tunnel came up on another transport than the one before it had.";
     LISTENER_LIMITS = Counter "adit_listener_limits_total" ["listener", "limit"]
         "How often listeners refused, cut or could not accept a connection, or had to let more wait, by the limit.";
+    POLICY_DECISIONS = Counter "adit_policy_decisions_total" ["side", "rule", "action"]
+        "What rules of policies have decided, by the name of the rule, else its priority; the last rule is not counted.";
+    SHARES_EXCEEDED = Counter "adit_shares_exceeded_total" ["of", "limit"]
+        "What was refused because the share of a tenant or a node was used up, by the limit; a request tries a node on several tunnels.";
+    SHARES_WAITED = Counter "adit_shares_waited_total" ["of", "cause"]
+        "How often something had to wait; bytes: for a rate, turn: for other tenants.";
+    HOP_CONNECTIONS = Gauge "adit_fleet_connections_open" ["direction"]
+        "Connections between this responder and its siblings; out: it asks there, in: it is asked.";
+    HOP_DIALS_FAILED = Counter "adit_fleet_dials_failed_total" []
+        "How often a sibling could not be dialled, or was another than the one that was meant.";
+    HOPS = Counter "adit_fleet_hops_total" ["result"]
+        "What was sent on through a sibling (through), and how much of that came back because it has no tunnel there (not_here).";
+    FLEET_RESPONDERS = Gauge "adit_fleet_responders" []
+        "Responders of the fleet whose lease lives, this one among them.";
+    FLEET_TUNNELS = Gauge "adit_fleet_tunnels" []
+        "Tunnels in the directory of the fleet, those of this responder among them.";
+    FLEET_VIEW_AGE = Gauge "adit_fleet_view_age_seconds" []
+        "Since etcd last said that the view of the fleet is all there is; +Inf: never.";
+    FLEET_VIEW_STALE = Gauge "adit_fleet_view_stale" []
+        "1: etcd is not heard, and the view is what it said last.";
+    FLEET_WRITES = Counter "adit_fleet_writes_total" ["result"]
+        "Transactions that this responder sent to etcd; ok: done, failed: not done, or not known.";
+    FLEET_LOST = Counter "adit_fleet_etcd_lost_total" []
+        "How often etcd could not be reached, or was lost.";
+    FLEET_IGNORED = Counter "adit_fleet_records_ignored_total" []
+        "Keys and values in the directory of the fleet that cannot be used, or are beyond its bounds.";
+    FLEET_OVERRULED = Counter "adit_fleet_tunnels_overruled_total" []
+        "Tunnels closed because another responder of the fleet had the name first, with another key.";
     UDP_BUFFER = Gauge "adit_udp_socket_buffer_bytes" ["role", "direction"]
         "UDP socket buffer that the kernel granted, in usable bytes; 4194304 is asked for.";
     LOG_LINES_DROPPED = Counter "adit_log_lines_dropped_total" []
@@ -96,6 +132,10 @@ table! {
         "Always 1; the labels say which build runs.";
     CERTIFICATE_LEFT = Gauge "adit_certificate_seconds_left" ["certificate"]
         "Until the first certificate of this kind ends: what the responder, the initiator, an egress or a service shows, or a CA.";
+    RELOADS = Counter "adit_reloads_total" ["result"]
+        "How often other settings were asked for while the process ran; failed: they could not be used, and nothing changed.";
+    CONFIG_LOADED = Gauge "adit_config_loaded_timestamp_seconds" []
+        "When the settings that are in force were read last, in seconds since 1970.";
     PROCESS_CPU = Gauge "process_cpu_seconds_total" []
         "Processor time used so far, in the kernel too.";
     PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" []

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 
-use crate::id::{Place, TunnelId};
+use crate::id::{PeerIdentity, Place, TunnelId};
 use crate::message::failure::Cause;
 use crate::message::violation::Violation;
 use crate::protocol::code::StreamCode;
@@ -29,6 +29,11 @@ impl<'a> TunnelFacts<'a> {
     /// Whose tunnel it is.
     pub const fn place(self) -> &'a Place {
         &self.0.place
+    }
+
+    /// What TLS proved of the responder that it leads to; `None` for a tunnel of an Envoy.
+    pub fn peer(self) -> Option<&'a PeerIdentity> {
+        self.0.peer()
     }
 
     /// What carries it.

@@ -11,14 +11,17 @@ use crate::transport::state::{Arriving, TunnelState};
 
 /// A body that stays where it is, and the exchange that it belongs to.
 ///
-/// Whoever sends it asks for the next piece only when the last one was taken.
+/// Whoever sends it asks for the next piece only when the last one was taken; but for one behind the first where small ones
+/// are joined.
 pub(super) struct Taking<'a, B> {
     body: Pin<&'a mut B>,
     arriving: Arriving,
 }
 
 impl<'a, B> Taking<'a, B> {
-    pub(super) const fn new(body: Pin<&'a mut B>, arriving: Arriving) -> Self {
+    /// `joins`: whether a piece is asked for before the first is taken.
+    pub(super) const fn new(body: Pin<&'a mut B>, mut arriving: Arriving, joins: bool) -> Self {
+        arriving.asked_for_one_more(joins);
         Self { body, arriving }
     }
 
@@ -37,7 +40,7 @@ impl<B: Body<Data = Bytes>> Body for Taking<'_, B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if self.arriving.is_given() {
+        if self.arriving.is_asked_again() {
             self.arriving.taken();
         }
         let polled = self.body.as_mut().poll_frame(cx);

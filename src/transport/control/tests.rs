@@ -39,6 +39,7 @@ fn welcome() -> Welcome {
         limits: PeerLimits::default(),
         keepalive: 5 * SECOND,
         idle: 30 * SECOND,
+        reauth: None,
     }
 }
 

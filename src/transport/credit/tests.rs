@@ -12,6 +12,18 @@ impl Revoke for Half {
     fn revoke(self) {}
 }
 
+/// One of which it is known how little waits.
+#[derive(Debug)]
+struct Known(Unread);
+
+impl Revoke for Known {
+    fn unread(&mut self) -> Unread {
+        self.0
+    }
+
+    fn revoke(self) {}
+}
+
 /// Takes so much of what waits.
 fn take(place: &mut Place<Half>, bytes: usize) -> Result<Poll<usize>, Revoked> {
     let ask = |half: &mut Half| match half.0 {
@@ -53,6 +65,38 @@ fn a_stream_is_held_back_from_when_it_was_given_something_until_its_consumer_ask
     assert_eq!(ledger.look(now).held, 0, "nothing may have come on its stream");
     assert_eq!(take(&mut flow, 10), Ok(Poll::Ready(10)));
     assert_eq!(ledger.look(now).held, 1);
+}
+
+// spec: SE-11
+#[test]
+fn what_waits_for_a_rate_of_this_end_is_not_ended_for_it_up_to_a_bound() {
+    const TWO_MINUTES: u64 = 120_000;
+    let (ledger, begin) = (alone(), Instant::now());
+    let mut places = stalled(&ledger, 100);
+    let look_on = |places: &mut Vec<Place<Half>>, from: u64| {
+        let looks = (from..from + TWO_MINUTES).step_by(50);
+        let last = looks.map(|ms| ledger.look(begin + Duration::from_millis(ms))).last().unwrap();
+        places.retain_mut(|place| !is_ended(place));
+        last
+    };
+    places.iter().for_each(|place| place.defer(begin + Duration::from_millis(TWO_MINUTES)));
+    let look = look_on(&mut places, 0);
+    assert_eq!((places.len(), look.lent()), (64, 64 * u64::from(STREAM_WINDOW)), "and they are missing to nobody");
+    look_on(&mut places, TWO_MINUTES);
+    assert!(places.is_empty(), "whoever does not read then is like others");
+}
+
+// spec: SE-11
+#[test]
+fn what_all_tunnels_hold_for_rates_is_bounded_too() {
+    let (total, now) = (Box::leak(Box::default()), Instant::now());
+    let ledgers = [0; 4].map(|_| Ledger::among(total));
+    let places = ledgers.each_ref().map(|ledger| stalled(ledger, 100));
+    places.iter().flatten().for_each(|place| place.defer(now + Duration::from_secs(60)));
+    let deferred = ledgers.each_ref().map(|ledger| ledger.look(now).deferred);
+    assert_eq!(deferred.iter().sum::<u64>(), DEFERRED_BYTES_OF_PROCESS);
+    drop(ledgers);
+    assert_eq!(total.deferred.load(Ordering::Relaxed), 0);
 }
 
 /// A ledger whose process has no other tunnels.
@@ -250,5 +294,19 @@ async fn what_a_tunnel_that_is_gone_holds_back_is_not_counted() {
         bytes = lent.recv() => assert!(bytes > Some(0)),
     }
     assert_eq!(ledger.held.load(Ordering::Relaxed), 0);
-    assert_eq!(ledger.in_process.load(Ordering::Relaxed), 0);
+    assert_eq!(ledger.in_process.idle.load(Ordering::Relaxed), 0);
+}
+
+// spec: SE-9, SE-11
+#[test]
+fn of_what_little_waits_nobody_is_ended_and_what_it_holds_is_missing_to_nobody() {
+    let (ledger, begin) = (alone(), Instant::now());
+    let watched = |unread| Place::watched(Known(unread), &ledger, TERMS);
+    let mut places: Vec<_> = (0..10 * BOUND).map(|_| watched(Unread::Little(1000))).collect();
+    places.extend((0..10 * BOUND).map(|_| watched(Unread::Nothing)));
+    look_for(&ledger, begin, 4 * SLOW_GRACE);
+    assert!(!places.iter_mut().any(|place| place.with(|_| ()).is_none()));
+    let look = ledger.look(begin + 5 * SLOW_GRACE);
+    assert_eq!((look.held, look.idle, look.steady), (10 * BOUND, 0, 10_000 * BOUND as u64));
+    assert!(look.lent() >= look.steady);
 }

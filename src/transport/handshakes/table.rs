@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
+use rand::seq::IteratorRandom;
+
 use crate::net::Prefix;
 use crate::protocol::budgets::{EVICTION_INTERVAL, HandshakeBudgets, StageBudget};
 use crate::telemetry::StageMetrics;
@@ -58,8 +60,12 @@ struct Members<H> {
     by_prefix: HashMap<Prefix, BTreeSet<u64>>,
     /// Who would like to be one, by when they came.
     waiting: BTreeMap<u64, (Prefix, H)>,
+    /// The same by their prefix.
+    waiting_by_prefix: BTreeMap<Prefix, BTreeSet<u64>>,
     /// Who waited and got a place, and does not know yet: its key.
     granted: HashMap<u64, u64>,
+    /// Whether the next place that is free goes to one who is drawn, and not to the newest.
+    by_lot: bool,
     evicted_at: Option<Instant>,
 }
 
@@ -78,7 +84,9 @@ impl<H: Handle> Table<H> {
             all: BTreeMap::new(),
             by_prefix: HashMap::new(),
             waiting: BTreeMap::new(),
+            waiting_by_prefix: BTreeMap::new(),
             granted: HashMap::new(),
+            by_lot: false,
             evicted_at: None,
         };
         Self { budgets, stages: Stage::ALL.map(members), entered: 0 }
@@ -117,7 +125,7 @@ impl<H: Handle> Table<H> {
             return Entry::In(self.add(stage, prefix, now, handle));
         }
         self.entered += 1;
-        members.waiting.insert(self.entered, (prefix, handle));
+        members.wait(self.entered, prefix, handle);
         Entry::Waits(self.entered)
     }
 
@@ -155,14 +163,14 @@ impl<H: Handle> Table<H> {
     /// Whoever waited by this number does so no longer.
     pub(super) fn give_up(&mut self, stage: Stage, number: u64, now: Instant) {
         let members = &mut self.stages[stage as usize];
-        members.waiting.remove(&number);
+        members.stop_waiting(number);
         members.tell_newest();
         if let Some(key) = members.granted.remove(&number) {
             self.leave(stage, key, now);
         }
     }
 
-    /// Leaves a stage; one that gave way is not there any more. The place goes to the newest who waits and may have it.
+    /// Leaves a stage; one that gave way is not there any more. The place goes to somebody who waits and may have it.
     pub(super) fn leave(&mut self, stage: Stage, key: u64, now: Instant) {
         if self.stages[stage as usize].remove(key).is_some() {
             self.grant(stage, now);
@@ -172,9 +180,8 @@ impl<H: Handle> Table<H> {
     fn grant(&mut self, stage: Stage, now: Instant) {
         let budget = self.budget(stage);
         let members = &mut self.stages[stage as usize];
-        let has_room = |(_, (prefix, _)): &(&u64, &(Prefix, H))| members.in_the_way(*prefix, budget).is_none();
-        let Some(number) = members.waiting.iter().rev().find(has_room).map(|(number, _)| *number) else { return };
-        let Some((prefix, handle)) = members.waiting.remove(&number) else { return };
+        let Some(number) = members.next_in(budget) else { return };
+        let Some((prefix, handle)) = members.stop_waiting(number) else { return };
         handle.grant();
         members.tell_newest();
         let key = self.add(stage, prefix, now, handle);
@@ -220,6 +227,38 @@ impl<H: Handle> Members<H> {
             None if self.all.len() >= budget.all => self.all.keys().next().copied(),
             None => None,
         }
+    }
+
+    /// Who gets the place that is free: in turn the newest and one who is drawn, first among the prefixes and then within
+    /// one. Where those who wait are more than give up, only the newest are still there when it is their turn; where they
+    /// are a crowd that stays, whoever is not the newest would never have one.
+    fn next_in(&mut self, budget: StageBudget) -> Option<u64> {
+        let may_have_it = |prefix: &Prefix| self.in_the_way(*prefix, budget).is_none();
+        let number = if self.by_lot {
+            let able = self.waiting_by_prefix.iter().filter(|(prefix, _)| may_have_it(prefix));
+            let numbers = able.choose(&mut rand::rng())?.1;
+            *numbers.iter().choose(&mut rand::rng())?
+        } else {
+            *self.waiting.iter().rev().find(|(_, (prefix, _))| may_have_it(prefix))?.0
+        };
+        self.by_lot = !self.by_lot;
+        Some(number)
+    }
+
+    fn wait(&mut self, number: u64, prefix: Prefix, handle: H) {
+        self.waiting.insert(number, (prefix, handle));
+        self.waiting_by_prefix.entry(prefix).or_default().insert(number);
+    }
+
+    fn stop_waiting(&mut self, number: u64) -> Option<(Prefix, H)> {
+        let (prefix, handle) = self.waiting.remove(&number)?;
+        if let Some(own) = self.waiting_by_prefix.get_mut(&prefix) {
+            own.remove(&number);
+            if own.is_empty() {
+                self.waiting_by_prefix.remove(&prefix);
+            }
+        }
+        Some((prefix, handle))
     }
 
     /// Whoever is the newest who waits may not have been it before, and has to look after the others from now on.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::protocol::budgets::HANDSHAKE_GRACE;
-use crate::telemetry::{Metrics, Threshold};
+use crate::telemetry::{HandshakeListener, Metrics};
 
 /// Budgets of 16: silent 64, 32 of a prefix; TLS and claim 16, 8 of a prefix.
 const MAX: usize = 16;
@@ -47,7 +47,8 @@ async fn with_every_prefix_within_its_share_the_oldest_of_all_gives_way() {
 #[tokio::test]
 async fn who_gets_on_leaves_room_behind() {
     let metrics = Metrics::new();
-    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX)).counting(&metrics.stages(Threshold::Quic));
+    let handshakes =
+        Handshakes::new(HandshakeBudgets::over_quic(MAX)).counting(&metrics.stages(HandshakeListener::Quic));
     let told = |stage: &str| {
         let (series, text) =
             (format!("adit_handshakes_open{{listener=\"quic\",stage=\"{stage}\"}} "), metrics.render());
@@ -120,8 +121,68 @@ async fn a_storm_of_honest_ones_who_take_their_time_gets_through_and_is_not_ende
     assert_eq!(counts(&handshakes), [0; 4]);
 }
 
+/// Strangers that hold each place until they have to give way, and come again soon.
+fn crowd_that_stays(handshakes: &Handshakes, third: u8, count: u8) -> tokio::task::JoinSet<()> {
+    let mut crowd = tokio::task::JoinSet::new();
+    for last in 0..count {
+        let handshakes = handshakes.clone();
+        crowd.spawn(async move {
+            loop {
+                let mut seat = handshakes.enter(Stage::Hello, from(third, last));
+                if seat.advance(Stage::Tls).await.is_ok() {
+                    let _ = seat.hold(std::future::pending::<()>()).await;
+                }
+                drop(seat);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+    }
+    crowd
+}
+
+// Served by age alone, in either order, somebody would wait for ever here: who came again is newest each time.
+// spec: SE-21
 #[tokio::test(start_paused = true)]
-async fn who_came_last_is_served_first_and_who_stops_waiting_is_in_nobodys_way() {
+async fn a_crowd_that_stays_keeps_nobody_out_for_ever() {
+    // Long enough for hundreds of draws; the crowd has its places for 3 s each.
+    let patience = Duration::from_secs(600);
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let _crowd = crowd_that_stays(&handshakes, 1, 8);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let honest = moved(&handshakes, from(1, 100), Stage::Tls);
+    let buried = async {
+        tokio::task::yield_now().await;
+        // More than have their places at once, so that some of them are always above.
+        let _above = crowd_that_stays(&handshakes, 1, 16);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        got_in = timeout(patience, honest) => assert!(got_in.is_ok(), "it waits beneath those who come again"),
+        () = buried => {}
+    }
+}
+
+// spec: SE-21
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_other_prefixes_leaves_each_prefix_its_turn() {
+    let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
+    let _crowds: Vec<_> = (1..=3).map(|third| crowd_that_stays(&handshakes, third, 12)).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let honest = moved(&handshakes, from(9, 1), Stage::Tls);
+    let buried = async {
+        tokio::task::yield_now().await;
+        let _above = crowd_that_stays(&handshakes, 1, 20);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        // A quarter of the lots, and one drawn at least every second.
+        got_in = timeout(Duration::from_secs(120), honest) => assert!(got_in.is_ok(), "its prefix never had a turn"),
+        () = buried => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_place_is_the_newests_and_who_stops_waiting_is_in_nobodys_way() {
     let handshakes = Handshakes::new(HandshakeBudgets::over_quic(MAX));
     let mut busy = Vec::new();
     for last in 0..8 {

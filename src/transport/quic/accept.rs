@@ -14,14 +14,13 @@ use crate::protocol::budgets::HandshakeBudgets;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
-use crate::telemetry::{Metrics, Threshold};
+use crate::telemetry::{HandshakeListener, Metrics};
 use crate::transport::accept::{AcceptError, Claimant, Missing, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{not_accepted_here, not_accepted_there};
 use crate::transport::handshakes::{Handshakes, Seat, Stage};
 use crate::transport::link::{Claimed, Unwelcomed};
 use crate::transport::quic::control::{Connection, ControlStream};
-use crate::transport::quic::datagrams::FlowTable;
 use crate::transport::quic::dial::{is_tls, tls_reason};
 use crate::transport::quic::settings::{QuicSettings, Settings};
 use crate::transport::quic::streams::lost;
@@ -47,10 +46,10 @@ struct Accepting {
 /// A connection that says it wants to be a tunnel; nothing is known of it yet but an address.
 #[derive(Debug)]
 pub struct Incoming {
-    incoming: quinn::Incoming,
-    settings: Settings,
+    pub(super) incoming: quinn::Incoming,
+    pub(super) settings: Settings,
     generation: u64,
-    seat: Seat,
+    pub(super) seat: Seat,
 }
 
 /// A connection whose TLS is done and whose HELLO was read: policy decides what becomes of it.
@@ -73,10 +72,11 @@ pub(crate) struct Prepared {
 fn server_config(
     tls: rustls::ServerConfig,
     settings: &Settings,
+    transport: Arc<quinn::TransportConfig>,
 ) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config
-        .transport_config(settings.responder_transport())
+        .transport_config(transport)
         // More than there is room for here, so that it is this end that decides who gives way.
         .max_incoming(2 * budgets(&settings.tunnel).hello.all)
         .incoming_buffer_size(64 * 1024)
@@ -94,7 +94,7 @@ impl Listener {
 
     /// The same, which counts connections in handshake.
     pub fn counting(self, metrics: &Metrics) -> Self {
-        Self { handshakes: self.handshakes.counting(&metrics.stages(Threshold::Quic)), ..self }
+        Self { handshakes: self.handshakes.counting(&metrics.stages(HandshakeListener::Quic)), ..self }
     }
 
     /// The server half of the endpoint's configuration; `tls` must be TLS 1.3 with ALPN `adit/1`.
@@ -103,25 +103,29 @@ impl Listener {
         tunnel: &TunnelSettings,
         quic: &QuicSettings,
     ) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
-        server_config(tls, &Settings { tunnel: *tunnel, quic: quic.clone() })
+        let settings = Settings { tunnel: *tunnel, quic: quic.clone() };
+        server_config(tls, &settings, settings.responder_transport())
     }
 
-    /// Builds what [`Listener::reconfigure`] takes, of another TLS configuration or other settings; changes nothing.
-    ///
-    /// # Errors
-    /// As for [`Listener::server_config`].
-    pub fn prepare(
-        &self,
+    /// The same for siblings of a fleet, who ask where initiators are asked; `tls` must have the ALPN `adit-fleet/1`.
+    pub(crate) fn sibling_config(
         tls: rustls::ServerConfig,
         tunnel: &TunnelSettings,
+        quic: &QuicSettings,
     ) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
-        Self::server_config(tls, tunnel, &self.accepting.load().settings.quic)
+        let settings = Settings { tunnel: *tunnel, quic: quic.clone() };
+        server_config(tls, &settings, settings.asked_transport())
     }
 
     /// Uses other credentials, rules of verification and settings for connections from now on; those are of this
-    /// generation, see [`Incoming::generation`].
-    pub fn reconfigure(&self, config: quinn::ServerConfig, tunnel: TunnelSettings, generation: u64) {
-        let settings = Settings { tunnel, ..self.accepting.load().settings.clone() };
+    /// generation, see [`Incoming::generation`]. `config` is from [`Listener::server_config`].
+    pub fn reconfigure(
+        &self,
+        config: quinn::ServerConfig,
+        (tunnel, quic): (TunnelSettings, QuicSettings),
+        generation: u64,
+    ) {
+        let settings = Settings { tunnel, quic };
         self.handshakes.resize(budgets(&tunnel));
         // In this order: whatever has the new number has the new configuration.
         self.endpoint.set_server_config(Some(config));
@@ -173,7 +177,7 @@ impl Incoming {
         };
         match claimed.await {
             Ok((hello, control)) => {
-                let claimant = Claimant { hello, certificates: certificates(&quic), remote };
+                let claimant = Claimant { hello, certificates: peer_certificates(&quic), remote };
                 Ok((claimant, Pending { quic, control, settings }, seat))
             }
             Err(error) => {
@@ -187,7 +191,7 @@ impl Incoming {
 }
 
 /// Waits for its turn and finishes TLS.
-async fn secure(
+pub(super) async fn secure(
     incoming: quinn::Incoming,
     seat: &mut Seat,
     limit: Duration,
@@ -248,7 +252,8 @@ impl Claimed for Pending {
             state: Arc::clone(&state),
             limits: settings.tunnel.limits,
             commands: sender,
-            flows: FlowTable::default(),
+            flows: Arc::default(),
+            via: None,
         };
         (Tunnel::quic(connection), Prepared { state, control, commands })
     }
@@ -270,11 +275,12 @@ impl Unwelcomed for Prepared {
     }
 }
 
-fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {
+/// What the peer showed in its handshake.
+pub(crate) fn peer_certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {
     quic.peer_identity().and_then(|identity| identity.downcast().ok()).map_or_else(Vec::new, |chain| *chain)
 }
 
-fn connection_error(error: &quinn::ConnectionError) -> AcceptError {
+pub(super) fn connection_error(error: &quinn::ConnectionError) -> AcceptError {
     match error {
         quinn::ConnectionError::TransportError(error) if is_tls(error.code) => {
             AcceptError::Tls(not_accepted_here("initiator", &error.reason))

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::protocol::code::CloseCode;
 use crate::protocol::limits::Limits;
+use crate::protocol::reauth::{Binding, EXPORTER_LABEL};
 use crate::transport::control::{Channel, Command, Pulse};
 use crate::transport::credit::Lend;
 use crate::transport::error::peer_text;
@@ -21,6 +22,7 @@ use crate::transport::quic::datagrams::FlowTable;
 use crate::transport::quic::proof::Proof;
 use crate::transport::quic::streams::lost;
 use crate::transport::state::{CloseReason, TunnelState};
+use crate::transport::via::Via;
 
 /// How long a REFUSE may take to be acknowledged before the connection closes over it. spec: CT-25
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,7 +36,30 @@ pub(crate) struct Connection {
     /// What this end is ready to take.
     pub(crate) limits: Limits,
     pub(crate) commands: mpsc::Sender<Command>,
-    pub(super) flows: FlowTable,
+    pub(super) flows: Arc<FlowTable>,
+    /// Where it goes on to from the sibling that it leads to; `None`: it leads to an initiator, or nowhere yet.
+    pub(crate) via: Option<Via>,
+}
+
+impl Connection {
+    /// The same connection, of which every stream goes on so. spec: FL-40
+    pub(crate) fn through(&self, via: Via) -> Self {
+        Self {
+            quic: self.quic.clone(),
+            state: Arc::clone(&self.state),
+            limits: self.limits,
+            commands: self.commands.clone(),
+            flows: Arc::clone(&self.flows),
+            via: Some(via),
+        }
+    }
+
+    /// What TLS exports of this connection. spec: CT-54
+    pub(crate) fn binding(&self) -> Option<Binding> {
+        let mut binding = [0; 32];
+        let exported = self.quic.export_keying_material(&mut binding, EXPORTER_LABEL, b"");
+        exported.ok().map(|()| Binding(binding))
+    }
 }
 
 /// The control stream.
@@ -82,10 +107,19 @@ impl Channel for ControlStream {
         let read = {
             let mut stopped = pin!(self.send.stopped());
             let mut read = pin!(self.recv.read_chunk(READ_BYTES, true));
-            poll_fn(|cx| match (read.as_mut().poll(cx), stopped.as_mut().poll(cx)) {
-                (Poll::Ready(read), _) => Poll::Ready(read),
-                (Poll::Pending, Poll::Ready(Ok(Some(_)))) => Poll::Ready(Ok(None)),
-                (Poll::Pending, _) => Poll::Pending,
+            // A stream that can be stopped no more, since it is finished or its connection is gone, is not asked again: the
+            // read says what follows.
+            let mut may_stop = true;
+            poll_fn(|cx| {
+                if let Poll::Ready(read) = read.as_mut().poll(cx) {
+                    return Poll::Ready(read);
+                }
+                match may_stop.then(|| stopped.as_mut().poll(cx)) {
+                    Some(Poll::Ready(Ok(Some(_)))) => return Poll::Ready(Ok(None)),
+                    Some(Poll::Ready(_)) => may_stop = false,
+                    Some(Poll::Pending) | None => {}
+                }
+                Poll::Pending
             })
             .await
         };

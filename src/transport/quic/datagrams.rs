@@ -153,6 +153,10 @@ impl FlowSend {
         self.send.finish();
         Ok(())
     }
+
+    pub(crate) fn reset(mut self, code: StreamCode) {
+        self.send.reset(code);
+    }
 }
 
 impl Drop for FlowSend {

@@ -23,7 +23,6 @@ use crate::transport::error::{
 use crate::transport::kind::TransportKind;
 use crate::transport::link::Admitted;
 use crate::transport::quic::control::{Connection, ControlStream};
-use crate::transport::quic::datagrams::FlowTable;
 use crate::transport::quic::serve::serve_streams;
 use crate::transport::quic::settings::{QuicSettings, Settings};
 use crate::transport::quic::siblings::{Sibling, Siblings};
@@ -195,10 +194,13 @@ impl Connected {
             state: Arc::clone(&state),
             limits: settings.tunnel.limits,
             commands: sender,
-            flows: FlowTable::default(),
+            flows: Arc::default(),
+            via: None,
         };
         let dialed = Dialed { state, control, commands, settings, siblings, probes };
-        Ok((Tunnel::quic(connection), welcome, dialed))
+        let tunnel = Tunnel::quic(connection);
+        dialed.state.know_peer(&tunnel.peer_certificates());
+        Ok((tunnel, welcome, dialed))
     }
 }
 
@@ -241,7 +243,7 @@ async fn probe_when_doubted(mut sibling: Sibling, probes: mpsc::WeakSender<Comma
 }
 
 /// What a failed connection means to whoever configured it.
-fn connection_error(error: &quinn::ConnectionError) -> DialError {
+pub(super) fn connection_error(error: &quinn::ConnectionError) -> DialError {
     match error {
         quinn::ConnectionError::TransportError(error) if is_tls(error.code) => {
             DialError::Tls(not_accepted_here("responder", &error.reason))

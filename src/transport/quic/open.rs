@@ -24,6 +24,7 @@ use crate::transport::quic::control::Connection;
 use crate::transport::quic::streams::{MessageStream, Pieces, SendHalf, exceeds, lost};
 use crate::transport::state::{InFlight, PathStats, TunnelSnapshot};
 use crate::transport::tied::Started;
+use crate::transport::via::Via;
 
 /// How much memory the heads of the requests of a thread share; it is used again once all of them are sent.
 const HEAD_ROOM_BYTES: usize = 8 * 1024;
@@ -73,6 +74,8 @@ pub(crate) struct Answer {
     stream: Option<MessageStream>,
     in_flight: Option<InFlight>,
     to_head: bool,
+    /// It came through a sibling, which speaks of one of its tunnels.
+    relayed: bool,
 }
 
 impl Answer {
@@ -85,9 +88,15 @@ impl Answer {
     /// See [`open::Answer::poll_next`].
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, OpenError>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(OpenError::Reset(StreamCode::NoError))) };
-        let event = ready!(stream.poll_event(cx)).map_err(OpenError::from);
-        if let (Err(OpenError::Reset(StreamCode::UnknownType)), Some(in_flight)) = (&event, &self.in_flight) {
-            in_flight.tunnel().note_refused_type(StreamType::Http);
+        let event = ready!(stream.poll_event(cx));
+        let event = event.map_err(|error| OpenError::from(error).said_by_sibling(self.relayed));
+        if let Err(OpenError::Reset(StreamCode::UnknownType)) = &event {
+            if self.relayed {
+                return Poll::Ready(Err(OpenError::Unsupported(StreamType::Http)));
+            }
+            if let Some(in_flight) = &self.in_flight {
+                in_flight.tunnel().note_refused_type(StreamType::Http);
+            }
         }
         Poll::Ready(match event? {
             Event::Response(head, end) => self.complete(head, end),
@@ -128,7 +137,7 @@ impl Connection {
         let in_flight = self.state.begin();
         let HttpHead { service, parts, end } = head;
         let parts = parts.get();
-        let (encoded, bytes) = encode_head(service, parts, end)?;
+        let (encoded, bytes) = encode_head(self.via.as_ref(), (service, parts), end)?;
         if exceeds(self.state.peer_limits(), bytes, &parts.headers) {
             return Err(OpenError::HeadTooLarge);
         }
@@ -137,15 +146,16 @@ impl Connection {
         let mut send = SendHalf::new(send, self.state.peer_limits());
         let upload = if end {
             // Where this is given up, `recv` stops the answer with code 0 and `send` resets the stream as cancelled.
-            send.write_now_or_later(encoded.freeze()).await.map_err(not_sent)?;
+            let sent = send.write_now_or_later(encoded.freeze()).await;
+            sent.map_err(|error| not_sent(error).said_by_sibling(self.via.is_some()))?;
             send.finish();
             None
         } else {
             Some(Upload::quic(HttpUpload { send, head: encoded, ahead: None }))
         };
         let stream = MessageStream::new(recv, Role::Response, self.limits);
-        let to_head = parts.method == Method::HEAD;
-        let answer = open::Answer::quic(Answer { stream: Some(stream), in_flight: Some(in_flight), to_head });
+        let (to_head, relayed) = (parts.method == Method::HEAD, self.via.is_some());
+        let answer = open::Answer::quic(Answer { stream: Some(stream), in_flight: Some(in_flight), to_head, relayed });
         Ok(HttpStream { upload, answer })
     }
 
@@ -188,8 +198,8 @@ impl Connection {
 
 /// The head, and the bytes that count towards the peer's limit.
 fn encode_head(
-    service: Option<&ServiceName>,
-    head: &request::Parts,
+    via: Option<&Via>,
+    (service, head): (Option<&ServiceName>, &request::Parts),
     end: bool,
 ) -> Result<(BytesMut, usize), OpenError> {
     let authority = head.uri.authority().ok_or(OpenError::Request("it has no authority"))?;
@@ -205,6 +215,7 @@ fn encode_head(
     };
     Ok(HEAD_ROOM.with_borrow_mut(|room| {
         room.reserve(USUAL_HEAD_BYTES);
+        room.extend_from_slice(via.map_or(&[], Via::route));
         let bytes = stream::encode_request(request, end, room);
         room.reserve(BEHIND_HEAD_BYTES);
         let rest = room.split_off(room.len() + BEHIND_HEAD_BYTES);
@@ -215,8 +226,7 @@ fn encode_head(
 /// A stream that failed before its head was whole never became a request at the other end.
 fn not_sent(error: SendError) -> OpenError {
     match error {
-        SendError::Stopped(StreamCode::Rejected) => OpenError::Rejected,
-        SendError::Stopped(code) => OpenError::Reset(code),
+        SendError::Stopped(code) => OpenError::of_reset(code),
         SendError::Lost(lost) => OpenError::NotSent(lost),
         SendError::Source(_) | SendError::Head(_) | SendError::Limit => {
             OpenError::NotSent(TunnelLost(error.to_string()))

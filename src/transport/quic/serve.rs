@@ -33,14 +33,40 @@ use crate::transport::serve::Refusing;
 use crate::transport::state::{Arriving, Beginning, InFlight, TunnelState};
 
 /// How long a stream may take to say what it wants.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Accepts streams until the connection is gone, raising the stream limit with the load.
+/// Accepts streams until the connection is gone.
 pub(super) async fn serve_streams<A: Accept>(
     quic: quinn::Connection,
     state: Arc<TunnelState>,
     settings: Settings,
     accept: A,
+) {
+    let take = |stream, recv| drop(tokio::spawn(take(stream, recv, accept.clone())));
+    accept_streams(quic, state, settings, take).await;
+}
+
+/// What the streams of a tunnel share.
+pub(super) struct Served {
+    quic: quinn::Connection,
+    state: Arc<TunnelState>,
+    flows: FlowTable,
+    limits: Limits,
+}
+
+/// What is known of a stream beside what is read on it.
+pub(super) struct NewStream {
+    pub(super) tunnel: Arc<Served>,
+    send: SendHalf,
+    in_flight: InFlight,
+}
+
+/// Hands each stream that the other end opens to `take`, until the connection is gone, raising the stream limit with the load.
+pub(super) async fn accept_streams(
+    quic: quinn::Connection,
+    state: Arc<TunnelState>,
+    settings: Settings,
+    take: impl Fn(NewStream, quinn::RecvStream),
 ) {
     let mut allowed = settings.quic.initial_streams;
     let tunnel = Arc::new(Served { quic, state, flows: FlowTable::default(), limits: settings.tunnel.limits });
@@ -51,24 +77,8 @@ pub(super) async fn serve_streams<A: Accept>(
             tunnel.quic.set_max_concurrent_bi_streams(VarInt::from_u32(allowed));
         }
         let send = SendHalf::new(send, tunnel.state.peer_limits());
-        let stream = NewStream { tunnel: Arc::clone(&tunnel), send, in_flight };
-        tokio::spawn(take(stream, recv, accept.clone()));
+        take(NewStream { tunnel: Arc::clone(&tunnel), send, in_flight }, recv);
     }
-}
-
-/// What the streams of a tunnel share.
-struct Served {
-    quic: quinn::Connection,
-    state: Arc<TunnelState>,
-    flows: FlowTable,
-    limits: Limits,
-}
-
-/// What is known of a stream beside what is read on it.
-struct NewStream {
-    tunnel: Arc<Served>,
-    send: SendHalf,
-    in_flight: InFlight,
 }
 
 /// All that is done for one stream: a task of its own.
@@ -95,7 +105,7 @@ fn take<A: Accept>(
 
 /// The first of a stream.
 #[allow(clippy::large_enum_variant, reason = "one allocation less per exchange; the large one is the usual one")]
-enum Opening {
+pub(super) enum Opening {
     Http(MessageStream, RequestHead, bool),
     Service(ServiceRecv, Open),
     /// A head that there is no room for.
@@ -103,11 +113,11 @@ enum Opening {
 }
 
 /// A stream that is refused here.
-struct NotTaken {
+pub(super) struct NotTaken {
     tunnel: Arc<Served>,
     refusal: StreamRefusal,
     /// What is still to be answered.
-    answering: Refusing,
+    pub(super) answering: Refusing,
 }
 
 impl NotTaken {
@@ -121,11 +131,11 @@ impl NotTaken {
 }
 
 /// What arrived, unless the stream was refused, or was gone before it said what it wants.
-type Arrived = Result<Arrival, Option<Box<NotTaken>>>;
+pub(super) type Arrived = Result<Arrival, Option<Box<NotTaken>>>;
 
 impl NewStream {
     /// What arrived with the first of the stream.
-    fn arrival(mut self, read: Result<Result<Opening, BodyError>, Elapsed>) -> Arrived {
+    pub(super) fn arrival(mut self, read: Result<Result<Opening, BodyError>, Elapsed>) -> Arrived {
         match read {
             Ok(Ok(Opening::Http(stream, head, end))) => self.http(stream, head, end),
             Ok(Ok(Opening::Service(recv, open))) => self.service(recv, open),
@@ -169,10 +179,10 @@ impl NewStream {
         let Self { tunnel, send, in_flight } = self;
         let arrival = ServiceArrival::new(send, recv);
         let Some(id) = open.flow else {
-            return Ok(Arrival::Raw(RawArrival::quic(open.service, arrival, in_flight)));
+            return Ok(Arrival::Raw(RawArrival::quic(open.service, arrival, in_flight).of(open.client)));
         };
         match tunnel.flows.accept(&tunnel.quic, id) {
-            Ok(place) => Ok(Arrival::Flow(FlowArrival::quic(open.service, arrival, place, in_flight))),
+            Ok(place) => Ok(Arrival::Flow(FlowArrival::quic(open.service, arrival, place, in_flight).of(open.client))),
             Err(taken @ FlowError::Taken(_)) => {
                 arrival.reset(StreamCode::Protocol);
                 let refusal = StreamRefusal::reset(StreamCode::Protocol, taken.to_string());
@@ -193,8 +203,17 @@ impl NewStream {
 }
 
 /// Reads the first of a stream.
-async fn opening(mut recv: quinn::RecvStream, tunnel: &Served) -> Result<Opening, BodyError> {
-    let front = first(&mut recv).await?;
+async fn opening(recv: quinn::RecvStream, tunnel: &Served) -> Result<Opening, BodyError> {
+    opening_behind(Bytes::new(), recv, tunnel).await
+}
+
+/// Reads the first of a stream of which `front` was read already.
+pub(super) async fn opening_behind(
+    front: Bytes,
+    mut recv: quinn::RecvStream,
+    tunnel: &Served,
+) -> Result<Opening, BodyError> {
+    let front = first(front, &mut recv).await?;
     if let Ok(Some(StreamType::Raw | StreamType::Flow)) = StreamType::of(&front) {
         let mut recv = ServiceRecv::behind(front, recv, ServiceReader::of_requests());
         return match recv.event().await? {
@@ -209,16 +228,19 @@ async fn opening(mut recv: quinn::RecvStream, tunnel: &Served) -> Result<Opening
     Ok(head.map_or(Opening::Refused, |(head, end)| Opening::Http(stream, head, end)))
 }
 
-/// The first bytes of a stream, enough to tell its type unless it ends before.
-async fn first(recv: &mut quinn::RecvStream) -> Result<Bytes, quinn::ReadError> {
-    let mut front = Bytes::new();
-    while let Some(chunk) = poll_fn(|cx| poll_chunk(recv, cx)).await? {
-        front = if front.is_empty() { chunk } else { [front, chunk].concat().into() };
-        if !matches!(StreamType::of(&front), Ok(None)) {
-            break;
-        }
+/// The first bytes of a stream behind those that were read, enough to tell its type unless it ends before.
+async fn first(mut front: Bytes, recv: &mut quinn::RecvStream) -> Result<Bytes, quinn::ReadError> {
+    while matches!(StreamType::of(&front), Ok(None))
+        && let Some(chunk) = poll_fn(|cx| poll_chunk(recv, cx)).await?
+    {
+        front = joined(front, chunk);
     }
     Ok(front)
+}
+
+/// What was read, and what came behind it.
+pub(super) fn joined(front: Bytes, chunk: Bytes) -> Bytes {
+    if front.is_empty() { chunk } else { [front, chunk].concat().into() }
 }
 
 /// The answer to a CONNECT without a protocol, or with one of our own. spec: ST-25

@@ -9,9 +9,9 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::{self, Refused, ServiceEvent, ServiceReader, StreamError};
-use crate::transport::credit::Revoke;
+use crate::transport::credit::{Revoke, Unread};
 use crate::transport::error::{BodyError, SendError};
-use crate::transport::quic::streams::{SendHalf, poll_chunk, varint};
+use crate::transport::quic::streams::{Ahead, SendHalf, varint};
 use crate::transport::raw::RawError;
 
 /// The most bytes that one DATA frame of [`RawSend::poll_write`] takes.
@@ -28,6 +28,11 @@ impl ServiceArrival {
     pub(super) fn new(mut send: SendHalf, recv: ServiceRecv) -> Self {
         send.reset_on_drop(StreamCode::Rejected);
         Self { send, recv }
+    }
+
+    /// Resolves once the responder has given the stream up. Cancel safe.
+    pub(crate) fn stopped(&self) -> impl Future<Output = SendError> + Send + 'static + use<> {
+        self.send.stopped()
     }
 
     /// Says OPENED.
@@ -77,7 +82,10 @@ impl RawSend {
 
     pub(crate) fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<SendError> {
         let Self { send, stopped, .. } = self;
-        stopped.get_or_insert_with(|| Box::pin(send.stopped())).as_mut().poll(cx)
+        let over = ready!(stopped.get_or_insert_with(|| Box::pin(send.stopped())).as_mut().poll(cx));
+        // Whoever asks again gets the same answer of another one.
+        *stopped = None;
+        Poll::Ready(over)
     }
 
     pub(crate) async fn send(&mut self, bytes: Bytes) -> Result<(), SendError> {
@@ -147,11 +155,12 @@ pub(crate) struct ServiceRecv {
     /// What dropping it before the end tells the peer.
     on_drop: StreamCode,
     over: bool,
+    ahead: Ahead,
 }
 
 impl ServiceRecv {
-    pub(super) const fn new(recv: quinn::RecvStream, reader: ServiceReader) -> Self {
-        Self { recv, reader, on_drop: StreamCode::NoError, over: false }
+    pub(super) fn new(recv: quinn::RecvStream, reader: ServiceReader) -> Self {
+        Self { recv, reader, on_drop: StreamCode::NoError, over: false, ahead: Ahead::default() }
     }
 
     /// A stream of which `front` was read already.
@@ -171,7 +180,7 @@ impl ServiceRecv {
                     return Poll::Ready(Err(error.into()));
                 }
             }
-            match ready!(poll_chunk(&mut self.recv, cx)) {
+            match ready!(self.ahead.poll_chunk(&mut self.recv, cx)) {
                 Ok(Some(chunk)) => self.reader.push(chunk),
                 Ok(None) => {
                     self.over = true;
@@ -206,7 +215,7 @@ impl ServiceRecv {
     /// The last frame was read: the peer is not told to stop, unless bytes follow.
     pub(super) fn complete(&mut self) {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        match poll_chunk(&mut self.recv, &mut cx) {
+        match self.ahead.poll_chunk(&mut self.recv, &mut cx) {
             Poll::Ready(Ok(Some(_))) => self.stop(StreamCode::Protocol),
             Poll::Ready(_) | Poll::Pending => self.over = true,
         }
@@ -220,6 +229,10 @@ impl ServiceRecv {
 }
 
 impl Revoke for ServiceRecv {
+    fn unread(&mut self) -> Unread {
+        if self.over { Unread::Nothing } else { self.ahead.unread(&mut self.recv) }
+    }
+
     fn revoke(mut self) {
         self.on_drop = StreamCode::Limit;
     }

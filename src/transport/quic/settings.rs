@@ -10,7 +10,7 @@ use crate::transport::quic::credit::Credit;
 use crate::transport::settings::{CongestionControl, MAX_STREAMS, TunnelSettings};
 
 /// What QUIC alone knows of a tunnel, for either role.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuicSettings {
     /// Congestion control of what this end sends; default BBR.
     pub congestion: CongestionControl,
@@ -77,6 +77,22 @@ impl Settings {
     pub(super) fn responder_transport(&self) -> Arc<TransportConfig> {
         let mut config = self.transport();
         config.max_concurrent_bidi_streams(VarInt::from_u32(1));
+        Arc::new(config)
+    }
+
+    /// That of a responder that dials a sibling: it opens streams, takes none, and keeps the path alive. spec: FL-36
+    pub(super) fn asking_transport(&self) -> Arc<TransportConfig> {
+        let mut config = self.transport();
+        config
+            .max_concurrent_bidi_streams(VarInt::from_u32(0))
+            .keep_alive_interval(Some(self.tunnel.timing.keepalive_interval));
+        Arc::new(config)
+    }
+
+    /// That of a responder that a sibling has dialled: beside the control stream it takes those of requests.
+    pub(super) fn asked_transport(&self) -> Arc<TransportConfig> {
+        let mut config = self.transport();
+        config.max_concurrent_bidi_streams(VarInt::from_u32(self.quic.initial_streams));
         Arc::new(config)
     }
 

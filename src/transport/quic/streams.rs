@@ -3,6 +3,7 @@
 //! Dropping quinn's `SendStream` sends FIN, which would make a truncated body look complete; dropping ours resets.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -18,7 +19,7 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::{self, Event, MessageReader, RequestHead, Role};
-use crate::transport::credit::Revoke;
+use crate::transport::credit::{LITTLE, Revoke, Unread};
 use crate::transport::error::{BodyError, SendError, TunnelLost, describe_close};
 use crate::transport::tied::{Started, TiedUpload};
 
@@ -71,6 +72,64 @@ pub(crate) fn lost(error: &quinn::ConnectionError) -> TunnelLost {
     })
 }
 
+/// What was read of a stream before its consumer asked for it.
+#[derive(Debug, Default)]
+pub(super) struct Ahead(Option<Box<ReadAhead>>);
+
+#[derive(Debug, Default)]
+struct ReadAhead {
+    chunks: VecDeque<Bytes>,
+    bytes: usize,
+    /// Nothing follows, and why.
+    end: Option<Result<(), quinn::ReadError>>,
+}
+
+impl Ahead {
+    /// As [`poll_chunk`], and before that what was read ahead.
+    pub(super) fn poll_chunk(
+        &mut self,
+        recv: &mut quinn::RecvStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, quinn::ReadError>> {
+        if let Some(ahead) = &mut self.0 {
+            if let Some(chunk) = ahead.chunks.pop_front() {
+                ahead.bytes -= chunk.len();
+                return Poll::Ready(Ok(Some(chunk)));
+            }
+            // quinn says it once.
+            if let Some(Err(error)) = ahead.end.take() {
+                return Poll::Ready(Err(error));
+            }
+            self.0 = None;
+        }
+        poll_chunk(recv, cx)
+    }
+
+    /// See [`Revoke::unread`]. What is read ahead holds no credit of the connection any more.
+    pub(super) fn unread(&mut self, recv: &mut quinn::RecvStream) -> Unread {
+        let ahead = self.0.get_or_insert_default();
+        // Nobody waits for more: who asks again is woken by what comes then.
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while ahead.end.is_none() {
+            let room = LITTLE.saturating_sub(ahead.bytes);
+            if room == 0 {
+                return Unread::Much;
+            }
+            match pin!(recv.read_chunk(room, true)).poll(&mut cx) {
+                Poll::Pending if ahead.bytes == 0 => return Unread::Nothing,
+                Poll::Pending => break,
+                Poll::Ready(Ok(Some(chunk))) => {
+                    ahead.bytes += chunk.bytes.len();
+                    ahead.chunks.push_back(chunk.bytes);
+                }
+                Poll::Ready(Ok(None)) => ahead.end = Some(Ok(())),
+                Poll::Ready(Err(error)) => ahead.end = Some(Err(error)),
+            }
+        }
+        Unread::Little(0)
+    }
+}
+
 /// The next bytes of a stream. quinn registers the waker with the stream, not with the future, so a future per poll loses
 /// nothing. A peer that sends without end, while another thread takes it in, does not keep this one: every read is a part
 /// of what a task may do in a turn.
@@ -104,6 +163,7 @@ pub(crate) struct MessageStream {
     reader: MessageReader,
     /// What dropping it before the end tells the peer. spec: ST-30, ST-31
     on_drop: StreamCode,
+    ahead: Ahead,
     /// Nothing more is wanted of `recv`: END or FIN was seen, or the peer reset it.
     over: bool,
     /// Aborts the upload task of the same exchange when the response is no longer wanted.
@@ -124,7 +184,14 @@ impl MessageStream {
             Role::Request => StreamCode::NoError,
             Role::Response => StreamCode::Cancelled,
         };
-        Self { recv, reader: MessageReader::new(role, limits), on_drop, over: false, upload: TiedUpload::default() }
+        Self {
+            recv,
+            reader: MessageReader::new(role, limits),
+            on_drop,
+            ahead: Ahead::default(),
+            over: false,
+            upload: TiedUpload::default(),
+        }
     }
 
     pub(super) fn tie_upload(&mut self, upload: tokio::task::AbortHandle) {
@@ -154,7 +221,7 @@ impl MessageStream {
 
     /// Hands the reader what arrives next.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        let error = match std::task::ready!(poll_chunk(&mut self.recv, cx)) {
+        let error = match std::task::ready!(self.ahead.poll_chunk(&mut self.recv, cx)) {
             Ok(Some(chunk)) => {
                 self.reader.push(chunk);
                 return Poll::Ready(Ok(()));
@@ -195,7 +262,7 @@ impl MessageStream {
         }
         // Usually FIN is here already; reading it saves a needless STOP_SENDING.
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        match poll_chunk(&mut self.recv, &mut cx) {
+        match self.ahead.poll_chunk(&mut self.recv, &mut cx) {
             Poll::Ready(Ok(Some(_))) => self.refuse(StreamCode::Protocol),
             Poll::Ready(_) | Poll::Pending => {}
         }
@@ -210,6 +277,10 @@ impl MessageStream {
 }
 
 impl Revoke for MessageStream {
+    fn unread(&mut self) -> Unread {
+        if self.over { Unread::Nothing } else { self.ahead.unread(&mut self.recv) }
+    }
+
     fn revoke(mut self) {
         self.on_drop = StreamCode::Limit;
     }

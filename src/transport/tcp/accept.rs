@@ -25,7 +25,7 @@ use crate::protocol::control::FrameType;
 use crate::protocol::handshake::{Hello, Refusal, Welcome};
 use crate::protocol::session::{Event, Session};
 use crate::protocol::tcp::CONTROL_URI;
-use crate::telemetry::{AcceptWatch, Entrance, Metrics, Threshold};
+use crate::telemetry::{AcceptWatch, Entrance, HandshakeListener, Metrics};
 use crate::transport::accept::{AcceptError, Claimant, Missing, no_hello, send_refusal};
 use crate::transport::control::{COMMANDS, Command, Control, note_illegal};
 use crate::transport::error::{alert_text, not_accepted_here, not_accepted_there, peer_text};
@@ -123,7 +123,7 @@ impl Listener {
 
     /// The same, which counts and tells what it cannot accept.
     pub fn counting(self, metrics: &Metrics) -> Self {
-        let handshakes = self.handshakes.counting(&metrics.stages(Threshold::Tcp));
+        let handshakes = self.handshakes.counting(&metrics.stages(HandshakeListener::Tcp));
         Self { watch: Some(AcceptWatch::new(metrics, Entrance::Tunnel)), handshakes, ..self }
     }
 
@@ -143,10 +143,10 @@ impl Listener {
         &self,
         tls: rustls::ServerConfig,
         envoy: Option<(rustls::ServerConfig, AcceptSettings)>,
-        tunnel: TunnelSettings,
+        (tunnel, tcp): (TunnelSettings, TcpSettings),
         generation: u64,
     ) {
-        let settings = Settings { tunnel, ..self.accepting.load().settings.clone() };
+        let settings = Settings { tunnel, tcp };
         self.handshakes.resize(budgets(&tunnel));
         let envoy = envoy.map(|(tls, accept)| Envoys { tls: Hidden(Arc::new(tls)), settings: Arc::new(accept) });
         self.accepting.store(Arc::new(Accepting { tls: Hidden(Arc::new(tls)), envoy, settings, generation }));
@@ -346,6 +346,7 @@ impl Claimed for Pending {
             limits: settings.tunnel.limits,
             requests,
             dialect: Dialect::Adit,
+            secured: control.channel().secured(),
         };
         (Tunnel::tcp(connection), Prepared { state, control, commands, starter, settings })
     }

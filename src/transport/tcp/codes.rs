@@ -68,8 +68,12 @@ impl Outlet for Arc<TunnelState> {
         self.unwritten().reserve(wanted)
     }
 
-    fn freed(&self) -> impl Future<Output = ()> + Send {
-        self.unwritten().freed()
+    fn freed(&self, wanted: usize) -> impl Future<Output = ()> + Send {
+        self.unwritten().freed(wanted)
+    }
+
+    fn pass_on(&self, wanted: usize) {
+        self.unwritten().pass_on(wanted);
     }
 
     fn put(&self, data: Bytes) -> Bytes {
@@ -159,7 +163,14 @@ pub(super) fn reason(code: StreamCode) -> Reason {
         StreamCode::Cancelled => Reason::CANCEL,
         StreamCode::Rejected => Reason::REFUSED_STREAM,
         StreamCode::Limit => Reason::ENHANCE_YOUR_CALM,
-        StreamCode::Internal | StreamCode::Truncated => Reason::INTERNAL_ERROR,
+        StreamCode::Internal
+        | StreamCode::Truncated
+        // Between siblings only, which do not speak HTTP/2.
+        | StreamCode::NotHere
+        | StreamCode::TunnelLost
+        | StreamCode::HeadTooLarge
+        | StreamCode::TunnelFull
+        | StreamCode::Quota => Reason::INTERNAL_ERROR,
     }
 }
 

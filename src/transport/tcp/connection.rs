@@ -15,7 +15,7 @@ use crate::transport::error::{OpenError, TunnelLost};
 use crate::transport::kind::{Dialect, TransportKind};
 use crate::transport::state::{CloseReason, TunnelSnapshot, TunnelState};
 use crate::transport::tcp::codes::lost;
-use crate::transport::tcp::wire::Meter;
+use crate::transport::tcp::wire::{Meter, Secured};
 
 /// The live connection behind a tunnel handle.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     pub(super) requests: Requests,
     /// How the other end takes HTTP/2.
     pub(super) dialect: Dialect,
+    /// What its TLS says, where it has TLS to the end.
+    pub(crate) secured: Option<Secured>,
 }
 
 /// Where requests are handed to HTTP/2, which may have to begin first.

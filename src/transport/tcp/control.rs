@@ -229,7 +229,8 @@ impl Channel for ControlStream {
     /// The stream must not be dropped before its last frame has left: that would cancel it.
     async fn linger(&mut self) {
         self.carrier.stop();
-        self.carrier.gone().await;
+        // It ends the connection by then, if it still runs.
+        let _ = timeout(2 * CLOSE_LINGER, self.carrier.gone()).await;
     }
 }
 

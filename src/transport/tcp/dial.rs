@@ -190,8 +190,11 @@ impl Connected {
             limits: settings.tunnel.limits,
             requests,
             dialect: Dialect::Adit,
+            secured: control.channel().secured(),
         };
-        Ok((Tunnel::tcp(connection), welcome, Dialed { state, control, commands, settings, place }))
+        let tunnel = Tunnel::tcp(connection);
+        state.know_peer(&tunnel.peer_certificates());
+        Ok((tunnel, welcome, Dialed { state, control, commands, settings, place }))
     }
 }
 
@@ -241,6 +244,8 @@ impl Dialed {
         let carrier = Carrier::run(serving.run(wire, opened));
         let gone = carrier.clone();
         let opened = tokio::select! {
+            // What was said on it before the connection ended says why.
+            biased;
             opened = timeout(limit, control_stream) => opened,
             reason = gone.gone() => return Err(reason),
         };

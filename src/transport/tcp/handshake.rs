@@ -11,7 +11,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::control::{Close, Frame, frame_length};
 use crate::transport::control::Channel;
 use crate::transport::state::CloseReason;
-use crate::transport::tcp::wire::{Meter, Wire};
+use crate::transport::tcp::wire::{Meter, Secured, Wire};
 
 /// How long the other end may take to read REFUSE, and to end the connection. spec: TB-10
 pub(super) const REFUSE_LINGER: Duration = Duration::from_secs(3);
@@ -49,6 +49,11 @@ impl BareFrames {
     /// Whether the peer ended the connection in good order, and without a word.
     pub(super) fn was_given_up(&self) -> bool {
         self.ended && self.wire.meter().received() == 0
+    }
+
+    /// What TLS says about the connection.
+    pub(super) fn secured(&self) -> Option<Secured> {
+        self.wire.secured()
     }
 
     pub(super) fn meter(&self) -> Arc<Meter> {

@@ -26,7 +26,7 @@ use crate::transport::state::{Arriving, InFlight, TunnelState};
 use crate::transport::tcp::codes::{head_rules, reason, trailer_rules};
 use crate::transport::tcp::envoy::websocket::Asking;
 use crate::transport::tcp::respond::Responder;
-use crate::transport::tcp::service::{ServiceArrival, asked_for, has_service_target};
+use crate::transport::tcp::service::{ServiceArrival, asked_for, has_service_target, take_client};
 use crate::transport::tied::TiedUpload;
 
 /// Takes one request of the responder in a task of its own.
@@ -81,8 +81,9 @@ fn accept_service<A: Accept>(
     accept: &A,
 ) {
     let (mut parts, recv) = request.into_parts();
-    let service = match take_service(&mut parts.headers) {
-        Ok(Some(service)) if has_service_target(&parts.uri) => service,
+    let named = (take_service(&mut parts.headers), take_client(&mut parts.headers));
+    let (service, client) = match named {
+        (Ok(Some(service)), Ok(client)) if has_service_target(&parts.uri) => (service, client),
         _ => {
             debug!("a request for a raw stream or a flow broke the protocol");
             let refusal = StreamRefusal::reset(StreamCode::Protocol, "the head of the stream broke the protocol");
@@ -93,10 +94,10 @@ fn accept_service<A: Accept>(
     let arrival = ServiceArrival::new(respond, recv);
     let arrival = match stream_type {
         StreamType::Flow => match state.begin_flow() {
-            Some(count) => Arrival::Flow(FlowArrival::tcp(service, arrival, count, in_flight)),
+            Some(count) => Arrival::Flow(FlowArrival::tcp(service, arrival, count, in_flight).of(client)),
             None => return refuse_flow(arrival, state, accept),
         },
-        StreamType::Http | StreamType::Raw => Arrival::Raw(RawArrival::tcp(service, arrival, in_flight)),
+        StreamType::Http | StreamType::Raw => Arrival::Raw(RawArrival::tcp(service, arrival, in_flight).of(client)),
     };
     tokio::spawn(accept.clone().accept(arrival));
 }

@@ -1,31 +1,36 @@
 //! Raw streams and flows over HTTP/2: an extended CONNECT each. spec: TB-12 to TB-15
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::timeout;
 
 use crate::id::ServiceName;
 use crate::message::h2::queued::Queued;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::limits::{DEFAULT_OPEN_TIMEOUT, MAX_REASON_BYTES};
-use crate::protocol::stream::{self, Refused, ServiceEvent, ServiceReader, StreamError, StreamType};
-use crate::protocol::tcp::{
-    AUTHORITY, CAUSE_FIELD, FLOW_PROTOCOL, RAW_PROTOCOL, REASON_FIELD, SERVICE_FIELD, SERVICE_URI,
+use crate::protocol::stream::{
+    self, ClientAddresses, ClientError, Refused, ServiceEvent, ServiceReader, StreamError, StreamType,
 };
-use crate::transport::credit::Revoke;
+use crate::protocol::tcp::{
+    AUTHORITY, CAUSE_FIELD, CLIENT_FIELD, FLOW_PROTOCOL, RAW_PROTOCOL, REASON_FIELD, SERVICE_FIELD, SERVICE_URI,
+};
+use crate::transport::credit::{Revoke, Unread, unread};
 use crate::transport::error::{OpenError, SendError, peer_text};
 use crate::transport::flow::Flow;
 use crate::transport::kind::Dialect;
 use crate::transport::raw::{RawError, RawStream};
+use crate::transport::state::TunnelState;
 use crate::transport::tcp::codes::{failed_read, failed_send, reason, stream_code};
 use crate::transport::tcp::connection::Connection;
 use crate::transport::tcp::open::before_head;
+use crate::transport::unwritten::{Unwritten, Waiting};
 
 /// The most bytes that are handed to HTTP/2 in one piece.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -40,22 +45,31 @@ const fn protocol(stream_type: StreamType) -> &'static str {
 
 impl Connection {
     /// See [`Tunnel::open_raw`](crate::transport::Tunnel::open_raw).
-    pub(crate) async fn open_raw(&self, service: &ServiceName) -> Result<RawStream, OpenError> {
+    pub(crate) async fn open_raw(
+        &self,
+        service: &ServiceName,
+        client: Option<ClientAddresses>,
+    ) -> Result<RawStream, OpenError> {
         let in_flight = self.state.begin();
-        let (send, recv) = self.connect(service, StreamType::Raw).await?;
-        Ok(RawStream::tcp(RawSend::new(send), RawRecv::new(recv), in_flight))
+        let (send, recv) = self.connect((service, client), StreamType::Raw).await?;
+        Ok(RawStream::tcp(RawSend::new(send, &self.state), RawRecv::new(recv), in_flight))
     }
 
     /// See [`Tunnel::open_flow`](crate::transport::Tunnel::open_flow).
-    pub(crate) async fn open_flow(&self, service: &ServiceName) -> Result<Flow, OpenError> {
+    pub(crate) async fn open_flow(
+        &self,
+        service: &ServiceName,
+        client: Option<ClientAddresses>,
+    ) -> Result<Flow, OpenError> {
         let in_flight = self.state.begin();
-        let (send, recv) = self.connect(service, StreamType::Flow).await?;
-        Ok(Flow::tcp(FlowSend::new(RawSend::new(send)), FlowRecv::new(recv), (in_flight, None)))
+        let (send, recv) = self.connect((service, client), StreamType::Flow).await?;
+        let send = RawSend::new(send, &self.state);
+        Ok(Flow::tcp(FlowSend::new(send), FlowRecv::new(recv), (in_flight, None)))
     }
 
     async fn connect(
         &self,
-        service: &ServiceName,
+        (service, client): (&ServiceName, Option<ClientAddresses>),
         stream_type: StreamType,
     ) -> Result<(SendStream<Bytes>, RecvStream), OpenError> {
         if self.dialect == Dialect::Envoy {
@@ -71,7 +85,7 @@ impl Connection {
         if !sender.is_extended_connect_protocol_enabled() {
             return Err(OpenError::Unsupported(stream_type));
         }
-        let sent = sender.send_request(request(service, stream_type), false);
+        let sent = sender.send_request(request(service, client, stream_type), false);
         let (response, mut send) = sent.map_err(|error| self.not_sent(&error))?;
         let response = match timeout(DEFAULT_OPEN_TIMEOUT, response).await {
             Ok(response) => response.map_err(|error| before_head(&error))?,
@@ -92,13 +106,17 @@ impl Connection {
     }
 }
 
-fn request(service: &ServiceName, stream_type: StreamType) -> Request<()> {
+fn request(service: &ServiceName, client: Option<ClientAddresses>, stream_type: StreamType) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
     *request.uri_mut() = Uri::from_static(SERVICE_URI);
     *request.version_mut() = Version::HTTP_2;
     let name = HeaderValue::from_str(service.as_str()).expect("a service name is visible ASCII");
     request.headers_mut().insert(SERVICE_FIELD.clone(), name);
+    if let Some(client) = client {
+        let client = HeaderValue::try_from(client.to_string()).expect("addresses are visible ASCII, and a space");
+        request.headers_mut().insert(CLIENT_FIELD.clone(), client);
+    }
     request.extensions_mut().insert(Protocol::from_static(protocol(stream_type)));
     request
 }
@@ -117,6 +135,21 @@ fn refusal<B>(response: &Response<B>) -> Refused {
 pub(super) fn asked_for(request: &Request<RecvStream>) -> Option<StreamType> {
     let asked = request.extensions().get::<Protocol>()?;
     [StreamType::Raw, StreamType::Flow].into_iter().find(|&known| protocol(known) == asked.as_str())
+}
+
+/// Who connected, if the responder says so. spec: TB-16
+///
+/// # Errors
+///
+/// It says it in a way that cannot be read.
+pub(super) fn take_client(fields: &mut HeaderMap) -> Result<Option<ClientAddresses>, ClientError> {
+    let values: Vec<HeaderValue> = fields.get_all(&CLIENT_FIELD).iter().cloned().collect();
+    fields.remove(&CLIENT_FIELD);
+    match &values[..] {
+        [] => Ok(None),
+        [client] => client.to_str().map_err(|_| ClientError)?.parse().map(Some),
+        _ => Err(ClientError),
+    }
 }
 
 /// Whether the request's target is the one that raw streams and flows have. spec: TB-12
@@ -141,12 +174,17 @@ impl ServiceArrival {
         Self { respond, recv: Some(recv), on_drop: Some(StreamCode::Rejected) }
     }
 
+    /// Ready once the responder has given the stream up.
+    pub(crate) fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.respond.poll_reset(cx).map(drop)
+    }
+
     /// Says 200.
-    pub(crate) fn accept(mut self) -> Result<(RawSend, RecvStream), SendError> {
+    pub(crate) fn accept(mut self, tunnel: &TunnelState) -> Result<(RawSend, RecvStream), SendError> {
         let recv = self.recv.take().expect("it is taken here alone");
         self.on_drop = None;
         let sent = self.respond.send_response(Response::new(()), false);
-        Ok((RawSend::new(sent.map_err(failed_send)?), recv))
+        Ok((RawSend::new(sent.map_err(failed_send)?, tunnel), recv))
     }
 
     /// Says no. spec: TB-13
@@ -182,18 +220,21 @@ pub(crate) struct RawSend {
     /// END_STREAM or a reset was sent.
     ended: bool,
     queued: Queued,
+    /// Of the tunnel. spec: SE-17
+    room: Arc<Unwritten>,
+    waiting: Waiting,
 }
 
 impl RawSend {
-    pub(crate) fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream, ended: false, queued: Queued::default() }
+    pub(crate) fn new(stream: SendStream<Bytes>, tunnel: &TunnelState) -> Self {
+        let room = Arc::clone(tunnel.unwritten());
+        Self { stream, ended: false, queued: Queued::default(), room, waiting: Waiting::default() }
     }
 
     pub(crate) async fn send(&mut self, mut bytes: Bytes) -> Result<(), SendError> {
         while !bytes.is_empty() {
             let granted = poll_fn(|cx| self.poll_capacity(bytes.len(), cx)).await?;
-            let piece = bytes.split_to(granted.min(bytes.len()));
-            self.put(piece)?;
+            self.put(bytes.split_to(granted))?;
         }
         Ok(())
     }
@@ -203,24 +244,23 @@ impl RawSend {
             return Poll::Ready(Ok(0));
         }
         let granted = ready!(self.poll_capacity(bytes.len().min(WRITE_BYTES), cx))?;
-        let length = granted.min(bytes.len());
-        self.put(Bytes::copy_from_slice(&bytes[..length]))?;
-        Poll::Ready(Ok(length))
+        self.put(Bytes::copy_from_slice(&bytes[..granted]))?;
+        Poll::Ready(Ok(granted))
     }
 
     fn put(&mut self, piece: Bytes) -> Result<(), SendError> {
-        let piece = self.queued.count(piece);
+        let piece = self.room.put(self.queued.count(piece));
         self.stream.send_data(piece, false).map_err(failed_send)
     }
 
-    /// How much the other end's window takes by now, at least a byte.
+    /// How much of that the other end's window takes by now, at least a byte; the room for it is taken.
     fn poll_capacity(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
         self.stream.reserve_capacity(wanted);
         loop {
             match ready!(self.poll_granted(cx)) {
                 Some(Err(error)) => return Poll::Ready(Err(failed_send(error))),
                 Some(Ok(0)) => {}
-                Some(Ok(granted)) => return Poll::Ready(Ok(granted)),
+                Some(Ok(granted)) => return self.poll_room(granted.min(wanted), cx),
                 // The stream no longer sends: it was reset, and the reason is there to be asked for.
                 None => {
                     let code = ready!(self.stream.poll_reset(cx)).map_err(failed_send)?;
@@ -234,6 +274,14 @@ impl RawSend {
         match self.stream.capacity() {
             0 => self.stream.poll_capacity(cx),
             granted => Poll::Ready(Some(Ok(granted))),
+        }
+    }
+
+    fn poll_room(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        match self.room.poll_reserve(&mut self.waiting, wanted, cx) {
+            Poll::Ready(granted) => Poll::Ready(Ok(granted)),
+            // Who waits for others of its tunnel must not miss that the peer wants no more.
+            Poll::Pending => self.poll_stopped(cx).map(Err),
         }
     }
 
@@ -253,6 +301,10 @@ impl RawSend {
     }
 
     pub(crate) fn reset(mut self, code: StreamCode) {
+        self.end_with(code);
+    }
+
+    fn end_with(&mut self, code: StreamCode) {
         self.ended = true;
         self.stream.send_reset(reason(code));
     }
@@ -292,6 +344,10 @@ impl FlowSend {
     pub(crate) fn finish(mut self) -> Result<(), SendError> {
         self.0.finish()
     }
+
+    pub(crate) fn reset(mut self, code: StreamCode) {
+        self.0.end_with(code);
+    }
 }
 
 impl Drop for FlowSend {
@@ -325,6 +381,10 @@ impl RawRecv {
 }
 
 impl Revoke for RawRecv {
+    fn unread(&mut self) -> Unread {
+        unread(self.0.flow_control().used_capacity())
+    }
+
     /// Dropped, it gives back what it holds of the connection's window, and takes nothing more of it. The stream itself is
     /// reset when the sending half is dropped too.
     fn revoke(self) {}

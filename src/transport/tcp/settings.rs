@@ -15,7 +15,7 @@ use crate::transport::tcp::wire::Wire;
 const RESET_MEMORY: Duration = Duration::from_secs(30);
 
 /// What TCP alone knows of a tunnel, for either role.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpSettings {
     /// Bytes that a peer may have under way on one stream. Default 2 MiB.
     pub stream_window: u32,

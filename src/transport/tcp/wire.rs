@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::net::{self, Prefixed, Tuning};
 use crate::protocol::goaway::GoawayWatch;
+use crate::protocol::reauth::{Binding, EXPORTER_LABEL};
 use crate::transport::tcp::raw::Raw;
 
 /// What a tunnel's bytes go through.
@@ -31,6 +33,15 @@ pub(super) struct Wire {
     meter: Arc<Meter>,
     /// Watches for a GOAWAY among what is read.
     goaway: Option<(GoawayWatch, CancellationToken)>,
+}
+
+/// What the TLS of a connection says about it.
+#[derive(Debug)]
+pub(crate) struct Secured {
+    /// What no other connection has. spec: CT-54
+    pub(crate) binding: Binding,
+    /// What the peer showed.
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
 }
 
 /// How many bytes have passed, inside TLS where there is TLS.
@@ -82,6 +93,19 @@ impl Wire {
             }
         };
         Self { layer, ..self }
+    }
+
+    /// What TLS says about the connection; nothing where there is none.
+    pub(super) fn secured(&self) -> Option<Secured> {
+        let Layer::Tls(stream) = &self.layer else { return None };
+        let tls = stream.get_ref();
+        let exported = match tls {
+            TlsStream::Server(stream) => stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(b"")),
+            TlsStream::Client(stream) => stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(b"")),
+        };
+        let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificates = shown.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        exported.ok().map(|binding| Secured { binding: Binding(binding), certificates })
     }
 
     /// Takes TLS off: what follows on the connection is in clear. Nothing is said to the peer. spec: EV-41

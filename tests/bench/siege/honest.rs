@@ -1,70 +1,16 @@
-//! A client that asks at a fixed rate, however long an answer takes.
+//! A client that asks for little, each time on a connection of its own.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-
+use crate::steady::{self, Seen};
 use crate::support::http1::get;
 use crate::support::site::TO_NODE;
 
-/// Nobody waits longer; what has no answer by then is lost.
+/// Nobody waits longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What became of its requests.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) sent: usize,
-    /// Of those that were not answered with 200 in time, how many ended in which way.
-    pub(crate) lost: BTreeMap<String, usize>,
-    /// Of the others, in order.
-    took: Vec<Duration>,
-}
-
-impl Seen {
-    /// The time within which this share of the answers came.
-    pub(crate) fn quantile(&self, share: f64) -> Duration {
-        let last = self.took.len().saturating_sub(1);
-        self.took.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
-    }
-
-    fn note(&mut self, outcome: Result<Duration, String>) {
-        match outcome {
-            Ok(took) => self.took.push(took),
-            Err(what) => *self.lost.entry(what).or_default() += 1,
-        }
-    }
-}
-
-/// Asks `rate` times a second for `time`, each time on a connection of its own.
+/// Asks `rate` times a second for `time`.
 pub(crate) async fn ask(egress: SocketAddr, rate: u32, time: Duration) -> Seen {
-    let (mut seen, mut asked) = (Seen::default(), JoinSet::new());
-    let mut turns = interval(Duration::from_secs(1) / rate);
-    turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let end = Instant::now() + time;
-    while Instant::now() < end {
-        turns.tick().await;
-        seen.sent += 1;
-        asked.spawn(once(egress));
-        while let Some(outcome) = asked.try_join_next() {
-            seen.note(outcome.unwrap());
-        }
-    }
-    while let Some(outcome) = asked.join_next().await {
-        seen.note(outcome.unwrap());
-    }
-    seen.took.sort_unstable();
-    seen
-}
-
-async fn once(egress: SocketAddr) -> Result<Duration, String> {
-    let start = Instant::now();
-    match timeout(PATIENCE, get(egress, "/ok", &[TO_NODE, "connection: close"])).await {
-        Ok(Ok(answer)) if answer.status() == 200 => Ok(start.elapsed()),
-        Ok(Ok(answer)) => Err(format!("{} {:?}", answer.status(), answer.field("proxy-status"))),
-        Ok(Err(error)) => Err(error.kind().to_string()),
-        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
-    }
+    steady::ask(rate, (time, PATIENCE), || get(egress, "/ok", &[TO_NODE, "connection: close"])).await
 }

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::client::{Over, head};
 use super::{Bytes, opened, site, site_with};
-use crate::support::eventually::eventually;
+use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::http1::RawHttp;
 use crate::support::site::{Cloud, TO_NODE, Transport, over_each_transport};
 
 over_each_transport!(
     what_ends_an_exchange_that_rests_leaves_a_tunnel_that_does,
     a_limit_of_its_own_ends_what_rests,
+    what_waits_for_its_rate_does_not_rest,
     a_thousand_that_rest_cost_little,
 );
 
@@ -58,7 +60,30 @@ async fn a_limit_of_its_own_ends_what_rests(transport: Transport) {
     for (_client, mut peer) in tunnels {
         peer.read_to_end(&mut Vec::new()).await.expect_err("half-closed, and the client says nothing");
     }
+    for over in Over::ALL {
+        let (mut client, mut peer) = opened(&site, &target, over).await;
+        peer.shutdown().await.unwrap();
+        assert_eq!(client.recv.whole().await.unwrap(), b"");
+        let cut = async { while client.send.all(&[0; 64 << 10]).await.is_ok() {} };
+        timeout(PATIENCE, cut).await.expect("half-closed, and the target takes nothing");
+    }
     assert_eq!(site.responder.0.metric("adit_exchanges_failed_total{side=\"egress\",cause=\"idle\"}").await, 2);
+}
+
+/// One direction has ended, and the other one waits for longer than it might rest.
+async fn what_waits_for_its_rate_does_not_rest(transport: Transport) {
+    const BYTES: usize = 160 << 10;
+    let target = Bytes::new().await;
+    let cloud = Cloud::new().egress("connect", "true").egress("limits", "{ connect_idle: 1s }");
+    let cloud = cloud.responder("shares", "{ per_tenant: { bytes: 16KiB } }");
+    let site = site_with(cloud, transport, target.address()).await;
+    let (mut client, mut peer) = opened(&site, &target, Over::ALL[0]).await;
+    peer.shutdown().await.unwrap();
+    assert_eq!(client.recv.whole().await.unwrap(), b"");
+    let sent = client.send.all(&[7; BYTES]);
+    let (sent, received) = tokio::join!(sent, async { peer.read_exact(&mut [0; BYTES]).await });
+    sent.unwrap();
+    received.expect("it is waited for, and not cut");
 }
 
 async fn a_thousand_that_rest_cost_little(transport: Transport) {

@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use adit::id::SpkiPin;
+use adit::initiator::Terms;
+use adit::policy::{NodeRule, RuleSettings, Rules, Secret};
 use adit::protocol::code::CloseCode;
 use adit::protocol::handshake::Token;
-use adit::tls::InitiatorTls;
+use adit::tls::{InitiatorTls, Trust, spki_pin};
 use adit::transport::{HttpService, Phase};
 use tokio::time::timeout;
 
 use crate::handles::played::{self, admitted};
-use crate::handles::world::{Cloud, Load, Site, choice, exported, node, node_tls, service};
-use crate::support::certificates::Authority;
+use crate::handles::world::{Cloud, Served, Site, credentials, exported, node, node_tls, service, trust};
+use crate::support::certificates::{Authority, IDENTITY};
 use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::http1::get;
+use crate::support::load::Load;
 use crate::support::site::{Transport, over_each_transport};
 
 over_each_transport!(
@@ -23,7 +27,13 @@ over_each_transport!(
     more_and_fewer_tunnels_lose_no_request,
     a_request_by_name_reaches_the_service_that_serves_now,
     many_changes_of_the_services_end_with_the_last,
-    other_credentials_replace_a_tunnel_before_it_goes,
+    another_server_name_replaces_a_tunnel_before_it_goes,
+    the_same_credentials_read_again_change_nothing,
+    another_certificate_and_another_token_are_shown_on_live_tunnels_and_replace_none,
+    many_certificates_one_after_another_end_with_the_last,
+    a_responder_that_takes_no_other_certificate_gets_another_tunnel_before_the_former_goes,
+    responders_that_are_trusted_still_keep_their_tunnels_and_others_are_replaced,
+    a_responder_that_nobody_trusts_any_more_is_left_though_there_is_no_other,
     another_key_takes_over_once_the_tunnel_of_the_former_one_is_drained,
     credentials_that_nobody_admits_leave_the_tunnel_alone_until_better_ones_come,
     a_claim_from_before_the_change_becomes_no_tunnel,
@@ -132,14 +142,19 @@ async fn many_changes_of_the_services_end_with_the_last(transport: Transport) {
     assert_eq!(cloud.tunnels(), before);
 }
 
-async fn other_credentials_replace_a_tunnel_before_it_goes(transport: Transport) {
+/// The responder by its address.
+fn by_address(terms: &mut Terms<Served>) {
+    terms.destinations[0].server_name = Some("127.0.0.1".to_owned());
+}
+
+async fn another_server_name_replaces_a_tunnel_before_it_goes(transport: Transport) {
     let authority = Authority::new("test CA");
     let cloud = Cloud::start(transport, &authority);
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 2)]);
     let before = cloud.has(2).await;
     // No request waits for a tunnel here: one moment without, and one is lost.
     let load = Load::start(cloud.egress, "edge-1").await;
-    site.handle.update(|terms| terms.tls = again(&terms.tls)).unwrap();
+    site.handle.update(by_address).unwrap();
     let renewed = async || Some(cloud.tunnels()).filter(|now| now.len() == 2 && now.is_disjoint(&before));
     let after = eventually("two other tunnels", renewed).await;
     eventually("the end of the former slots", async || (site.status().slots().len() == 2).then_some(())).await;
@@ -147,7 +162,148 @@ async fn other_credentials_replace_a_tunnel_before_it_goes(transport: Transport)
     assert_eq!(cloud.tunnels(), after);
 }
 
-/// The responder admits no two keys of one node at once.
+async fn the_same_credentials_read_again_change_nothing(transport: Transport) {
+    let authority = Authority::new("test CA");
+    let cloud = Cloud::start(transport, &authority);
+    let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 2)]);
+    let before = cloud.has(2).await;
+    site.handle.update(|terms| terms.tls = again(&terms.tls)).unwrap();
+    // What is announced after it has been followed after it.
+    site.handle.update(|terms| terms.services = exported(&["api", "new"])).unwrap();
+    let told = async || (cloud.get("edge-1", "/new").await.status() == 200).then_some(());
+    eventually("the announcement", told).await;
+    assert_eq!(cloud.tunnels(), before);
+}
+
+/// The keys that the responder takes for those of its tunnels.
+fn keys(cloud: &Cloud) -> Vec<SpkiPin> {
+    cloud.directory().registry().snapshot().filter_map(|live| live.proof.key()).collect()
+}
+
+/// The key of what a site shows.
+fn key(tls: &InitiatorTls) -> SpkiPin {
+    tls.credentials.as_ref().unwrap().summary().key
+}
+
+/// Whether all tunnels show this token.
+fn show_token(cloud: &Cloud, token: &str) -> bool {
+    let rule = NodeRule {
+        claim: played::hello(node("edge-1"), 0).place.claim,
+        pins: Vec::new(),
+        token: Some(Secret::new(token.as_bytes()).unwrap()),
+    };
+    let identity = Some(IDENTITY.to_owned());
+    let rules = Rules::new(RuleSettings { identity, nodes: vec![rule], ..RuleSettings::default() }).unwrap();
+    let directory = cloud.directory();
+    directory.registry().snapshot().all(|live| live.proof.authorize(live.place.clone(), &rules).is_ok())
+}
+
+// spec: CT-55, CT-57
+async fn another_certificate_and_another_token_are_shown_on_live_tunnels_and_replace_none(transport: Transport) {
+    let authority = Authority::new("test CA");
+    let cloud = Cloud::start(transport, &authority);
+    let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 2)]);
+    let before = cloud.has(2).await;
+    let load = Load::start(cloud.egress, "edge-1").await;
+    let next = node_tls(&authority, node("edge-1"));
+    let expected = key(&next);
+    site.handle.update(|terms| terms.tls = next).unwrap();
+    let proven = async || (keys(&cloud) == [expected; 2]).then_some(());
+    eventually("the other key on both tunnels", proven).await;
+
+    for token in ["0123456789abcdef", "fedcba9876543210"] {
+        assert!(!show_token(&cloud, token));
+        site.handle.update(|terms| terms.token = Token::new(token)).unwrap();
+        eventually("the token on both tunnels", async || show_token(&cloud, token).then_some(())).await;
+    }
+    load.finish().await;
+    assert_eq!(cloud.tunnels(), before);
+    let slots = site.status().slots();
+    assert!(slots.len() == 2 && slots.iter().all(|slot| slot.reason.is_none()), "{slots:?}");
+}
+
+// spec: CT-57, SE-14
+async fn many_certificates_one_after_another_end_with_the_last(transport: Transport) {
+    let authority = Authority::new("test CA");
+    let cloud = Cloud::start(transport, &authority);
+    let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 1)]);
+    let before = cloud.has(1).await;
+    let all: Vec<_> = (0..20).map(|_| node_tls(&authority, node("edge-1"))).collect();
+    let last = key(&all[19]);
+    for tls in all {
+        site.handle.update(|terms| terms.tls = tls).unwrap();
+        tokio::task::yield_now().await;
+    }
+    eventually("the last", async || (keys(&cloud) == [last]).then_some(())).await;
+    assert_eq!(cloud.tunnels(), before);
+    assert_eq!(cloud.get("edge-1", "/").await.status(), 200);
+}
+
+// spec: CT-57, HS-25
+async fn a_responder_that_takes_no_other_certificate_gets_another_tunnel_before_the_former_goes(transport: Transport) {
+    let authority = Authority::new("test CA");
+    let responder = played::Responder::new(transport, &authority);
+    let site = Site::start(&authority, node("edge-1"), vec![responder.destination()]);
+    let (prepared, welcome) = admitted(responder.claimed().await, 1);
+    assert_eq!(welcome.reauth, None, "it is of a time before REAUTH");
+    let former = prepared.tunnel().clone();
+    let driver = tokio::spawn(prepared.welcome(welcome));
+    site.slot("the tunnel", |slot| slot.tunnel.is_some()).await;
+
+    let next = node_tls(&authority, node("edge-1"));
+    let expected = key(&next);
+    site.handle.update(|terms| terms.tls = next).unwrap();
+    let claimed = responder.claimed().await;
+    assert_eq!(spki_pin(&claimed.claimant.certificates[0]).unwrap(), expected);
+    assert_eq!(*former.phase().borrow(), Phase::Open, "it stays until the other one is up");
+    let (prepared, welcome) = admitted(claimed, 2);
+    let _tunnel = prepared.tunnel().clone();
+    tokio::spawn(prepared.welcome(welcome));
+    assert_eq!(timeout(PATIENCE, driver).await.unwrap().unwrap().code, CloseCode::Done);
+    eventually("the end of the former slot", async || (site.status().slots().len() == 1).then_some(())).await;
+}
+
+// spec: SE-42, SE-43
+async fn responders_that_are_trusted_still_keep_their_tunnels_and_others_are_replaced(transport: Transport) {
+    let (authority, next) = (Authority::new("test CA"), Authority::new("next CA"));
+    let cloud = Cloud::start(transport, &authority);
+    let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 2)]);
+    let before = cloud.has(2).await;
+    let mut load = Load::start(cloud.egress, "edge-1").await;
+    let trusting = |roots: &[&Authority]| {
+        let roots = Trust::roots(roots.iter().flat_map(|authority| trust(authority).roots));
+        move |terms: &mut Terms<Served>| {
+            let credentials = terms.tls.credentials.clone();
+            terms.tls = Arc::new(InitiatorTls { credentials, responder: roots });
+        }
+    };
+    site.handle.update(trusting(&[&next, &authority])).unwrap();
+    let initiators = cloud.handle.terms().tls.initiators.clone();
+    let shown = adit::tls::ResponderTls { credentials: credentials(&next.responder()), initiators };
+    cloud.handle.update(|terms| terms.tls = Arc::new(shown)).unwrap();
+    load.goes_on().await;
+    assert_eq!(cloud.tunnels(), before, "what is trusted still stays, and what is shown next concerns no live tunnel");
+
+    site.handle.update(trusting(&[&next])).unwrap();
+    let replaced = async || Some(cloud.tunnels()).filter(|now| now.len() == 2 && now.is_disjoint(&before));
+    eventually("two tunnels to whom is trusted now", replaced).await;
+    load.finish().await;
+}
+
+// spec: SE-43
+async fn a_responder_that_nobody_trusts_any_more_is_left_though_there_is_no_other(transport: Transport) {
+    let authority = Authority::new("test CA");
+    let cloud = Cloud::start(transport, &authority);
+    let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 1)]);
+    cloud.has(1).await;
+    let strange = trust(&Authority::new("another CA"));
+    let credentials = site.handle.terms().tls.credentials.clone();
+    site.handle.update(|terms| terms.tls = Arc::new(InitiatorTls { credentials, responder: strange })).unwrap();
+    cloud.has(0).await;
+    eventually("the end of the tunnel", async || (site.status().connected() == 0).then_some(())).await;
+}
+
+/// The responder admits no two keys of one node at once, and a token cannot be taken back on a live tunnel.
 async fn another_key_takes_over_once_the_tunnel_of_the_former_one_is_drained(transport: Transport) {
     let authority = Authority::new("test CA");
     let cloud = Cloud::holding(transport, &authority, Duration::from_secs(60));
@@ -156,8 +312,18 @@ async fn another_key_takes_over_once_the_tunnel_of_the_former_one_is_drained(tra
     let key =
         || cloud.directory().registry().snapshot().filter(|live| !live.leaving).map(|live| live.proof.key()).next();
     let former = key().unwrap();
+    let token = "0123456789abcdef";
+    site.handle.update(|terms| terms.token = Token::new(token)).unwrap();
+    eventually("the token on both tunnels", async || show_token(&cloud, token).then_some(())).await;
+    let before = cloud.has(2).await;
     let load = Load::start(cloud.egress, "edge-1").await;
-    site.handle.update(|terms| terms.tls = node_tls(&authority, node("edge-1"))).unwrap();
+    let next = node_tls(&authority, node("edge-1"));
+    site.handle
+        .update(|terms| {
+            terms.tls = next;
+            terms.token = None;
+        })
+        .unwrap();
     let renewed = async || {
         let registry = cloud.directory();
         let keys: Vec<_> = registry.registry().snapshot().map(|live| live.proof.key()).collect();
@@ -165,6 +331,7 @@ async fn another_key_takes_over_once_the_tunnel_of_the_former_one_is_drained(tra
     };
     eventually("two tunnels with the other key", renewed).await;
     load.finish().await;
+    assert!(cloud.tunnels().is_disjoint(&before));
 }
 
 async fn credentials_that_nobody_admits_leave_the_tunnel_alone_until_better_ones_come(transport: Transport) {
@@ -189,10 +356,7 @@ async fn credentials_that_nobody_admits_leave_the_tunnel_alone_until_better_ones
 async fn a_claim_from_before_the_change_becomes_no_tunnel(transport: Transport) {
     let authority = Authority::new("test CA");
     let responder = played::Responder::new(transport, &authority);
-    let target = format!("localhost:{}", responder.address.port()).parse().unwrap();
-    let destination =
-        adit::initiator::Destination { transport: choice(transport), ..adit::initiator::Destination::new(&target, 1) };
-    let site = Site::start(&authority, node("edge-1"), vec![destination]);
+    let site = Site::start(&authority, node("edge-1"), vec![responder.destination()]);
     let former = responder.claimed().await;
     assert_eq!(former.claimant.hello.token, None);
 
@@ -225,7 +389,11 @@ async fn two_changes_at_once_both_come_to_pass(transport: Transport) {
     let load = Load::start(here.egress, "edge-1").await;
     let other = there.destination(transport, 1);
     thread::scope(|scope| {
-        scope.spawn(|| (0..5).for_each(|_| site.handle.update(|terms| terms.tls = again(&terms.tls)).unwrap()));
+        scope.spawn(|| {
+            for name in ["127.0.0.1", "localhost", "::1", "responder.example", "127.0.0.1"] {
+                site.handle.update(|terms| terms.destinations[0].server_name = Some(name.to_owned())).unwrap();
+            }
+        });
         scope.spawn(|| {
             for count in [4, 2, 3] {
                 site.handle.update(|terms| terms.destinations[0].count = count).unwrap();
@@ -241,7 +409,7 @@ async fn two_changes_at_once_both_come_to_pass(transport: Transport) {
     };
     eventually("three tunnels here and one there", settled).await;
     load.finish().await;
-    assert!(here.tunnels().is_disjoint(&before), "all were dialled with the latest credentials");
+    assert!(here.tunnels().is_disjoint(&before), "all were dialled by the latest name");
 }
 
 async fn a_change_during_a_drain_dials_nobody(transport: Transport) {

@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use adit::id::{InstanceId, Place, TunnelId};
+use adit::initiator::Destination;
 use adit::protocol::handshake::{Hello, PeerLimits, Welcome};
 use adit::tls::{self, ClientCertificates, InitiatorTls, ResponderTls};
 use adit::transport::quic::{self, Keys, QuicSettings, bind};
 use adit::transport::tcp::{self, TcpSettings};
-use adit::transport::{Connected, DialError, Dialer, Incoming, Pending, Prepared, TransportKind, TunnelSettings};
+use adit::transport::{
+    Connected, DialError, Dialer, Incoming, Pending, Prepared, TransportChoice, TransportKind, TunnelSettings,
+};
 
 use crate::handles::world::{LOOPBACK, credentials, node_tls, trust};
 use crate::support::certificates::{Authority, Node};
@@ -17,13 +20,13 @@ use crate::support::site::Transport;
 const ALPN: &[&[u8]] = &[b"adit/1"];
 
 /// An initiator that takes each step of its handshake when it is told to.
-pub(super) struct Initiator {
+pub(crate) struct Initiator {
     dialer: Dialer,
     over: TransportKind,
 }
 
 impl Initiator {
-    pub(super) fn new(transport: Transport, authority: &Authority, of: Node<'_>) -> Self {
+    pub(crate) fn new(transport: Transport, authority: &Authority, of: Node<'_>) -> Self {
         Self::with(transport, &node_tls(authority, of))
     }
 
@@ -43,12 +46,12 @@ impl Initiator {
         }
     }
 
-    pub(super) async fn connect(&self, address: SocketAddr) -> Result<Connected, DialError> {
+    pub(crate) async fn connect(&self, address: SocketAddr) -> Result<Connected, DialError> {
         self.dialer.connect(self.over, address, "localhost").await
     }
 }
 
-pub(super) fn hello(of: Node<'_>, generation: u64) -> Hello {
+pub(crate) fn hello(of: Node<'_>, generation: u64) -> Hello {
     let claim = adit::id::Claim {
         tenant: of.tenant.parse().unwrap(),
         cluster: of.cluster.parse().unwrap(),
@@ -100,6 +103,16 @@ impl Responder {
         }
     }
 
+    /// It, as one of the destinations of an initiator.
+    pub(super) fn destination(&self) -> Destination {
+        let target = format!("localhost:{}", self.address.port()).parse().unwrap();
+        let transport = match self.listener {
+            Listener::Quic(_) => TransportChoice::Quic,
+            Listener::Tcp(_) => TransportChoice::Tcp,
+        };
+        Destination { transport, ..Destination::new(&target, 1) }
+    }
+
     /// The next connection that has made a claim.
     pub(super) async fn claimed(&self) -> Pending {
         loop {
@@ -125,6 +138,7 @@ pub(super) fn admitted(pending: Pending, id: u64) -> (Prepared, Welcome) {
         limits: PeerLimits::default(),
         keepalive: std::time::Duration::from_secs(5),
         idle: std::time::Duration::from_secs(30),
+        reauth: None,
     };
     (pending.prepare(TunnelId(id)), welcome)
 }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use adit::id::{ServiceName, TunnelId};
@@ -18,7 +17,6 @@ use adit::{egress, responder};
 use axum::extract::Extension;
 use axum::{Router, routing};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use crate::support::certificates::{Authority, Certificate, IDENTITY, Node};
 use crate::support::eventually::eventually;
@@ -204,57 +202,4 @@ fn gated(name: &'static str, gate: Arc<Gate>) -> Router {
 
 pub(super) fn exported(names: &[&str]) -> Vec<Service> {
     names.iter().map(|name| Service { name: name.parse().unwrap(), kind: ServiceKind::Http }).collect()
-}
-
-/// Requests to one node, one after another, until it is told to stop; none may be lost.
-pub(super) struct Load {
-    answers: Arc<Mutex<BTreeSet<String>>>,
-    count: Arc<AtomicUsize>,
-    stop: Drain,
-    tasks: JoinSet<()>,
-}
-
-impl Load {
-    /// Returns once the first requests were answered.
-    pub(super) async fn start(egress: SocketAddr, node: &'static str) -> Self {
-        let (answers, count) = (Arc::default(), Arc::default());
-        let mut load = Self { answers, count, stop: Drain::new(), tasks: JoinSet::new() };
-        for _ in 0..2 {
-            let (answers, count, stop) = (Arc::clone(&load.answers), Arc::clone(&load.count), load.stop.watch());
-            load.tasks.spawn(async move {
-                while !stop.is_draining() {
-                    let response = get(egress, "/", &[&format!("x-node-id: {node}")]).await.unwrap();
-                    assert_eq!(response.status(), 200, "{node}: {}", response.text());
-                    answers.lock().unwrap().insert(response.text());
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        load.goes_on().await;
-        load
-    }
-
-    /// Some more requests, after this was called.
-    pub(super) async fn goes_on(&mut self) {
-        let enough = self.count.load(Ordering::Relaxed) + 10;
-        eventually("requests that are answered", async || {
-            // A request that was lost ended its task.
-            if let Some(ended) = self.tasks.try_join_next() {
-                ended.unwrap();
-            }
-            (self.count.load(Ordering::Relaxed) >= enough).then_some(())
-        })
-        .await;
-    }
-
-    /// All answers that there were; fails if a request was lost.
-    pub(super) async fn finish(mut self) -> BTreeSet<String> {
-        self.goes_on().await;
-        self.stop.begin(Duration::ZERO);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap();
-        }
-        let answers = self.answers.lock().unwrap();
-        answers.clone()
-    }
 }

@@ -108,6 +108,7 @@ pub(super) fn welcome_with(keepalive: std::time::Duration) -> Vec<u8> {
         limits: PeerLimits::default(),
         keepalive,
         idle: 6 * keepalive,
+        reauth: None,
     })))
 }
 

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::cloud;
-use crate::support::http3::{Http3, request_with, wait};
+use crate::support::http3::{CUTS, Http3, cuts, request_with, wait};
 use crate::support::site::{Edge, NODE, Site, Transport, over_each_transport};
 use crate::support::targets::pattern;
 
@@ -86,15 +86,8 @@ async fn a_cut_of_either_side_ends_both_over_http_3(transport: Transport) {
     // What has come back shows that all that was sent before has arrived.
     let read = |name| json!({ "do": "read", "name": name, "bytes": 5 });
     let open = |name| [connect(name, "bytes:1", json!({ "size": 5 })), read(name)];
-    let mut steps = Vec::new();
-    for how in ["cancel", "reset", "stop"] {
-        steps.extend(open(how));
-        steps.push(json!({ "do": how, "name": how }));
-    }
-    steps.extend(open("target"));
-    steps.push(wait("target"));
-    let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
-    for how in ["cancel", "reset", "stop"] {
+    let Some(client) = Http3::start(site.egress(), &site.folder, cuts(open)) else { return };
+    for how in CUTS {
         let mut peer = echoing_five(&target).await;
         client.did(how, how).await;
         assert!(peer.read(&mut [0]).await.is_err(), "{how}");

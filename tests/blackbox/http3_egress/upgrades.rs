@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{cloud, site};
-use crate::support::http3::{Http3, request_with, wait};
+use crate::support::http3::{CUTS, Http3, cuts, request_with, wait};
 use crate::support::raw_target::RawTarget;
 use crate::support::site::{Edge, NODE, Site, Transport, over_each_transport};
 use crate::support::targets::pattern;
@@ -104,15 +104,8 @@ async fn the_target_may_end_first(transport: Transport) {
 async fn a_cut_of_either_side_ends_both(transport: Transport) {
     let (target, site) = raw(transport).await;
     let open = |name| [connect(name, &extended("tcp", &[]), json!({})), json!({ "do": "head", "name": name })];
-    let mut steps = Vec::new();
-    for how in ["cancel", "reset", "stop"] {
-        steps.extend(open(how));
-        steps.push(json!({ "do": how, "name": how }));
-    }
-    steps.extend(open("target"));
-    steps.push(wait("target"));
-    let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
-    for how in ["cancel", "reset", "stop"] {
+    let Some(client) = Http3::start(site.egress(), &site.folder, cuts(open)) else { return };
+    for how in CUTS {
         let (mut peer, _) = target.accept().await;
         peer.send(SWITCHED_TO_TCP).await.unwrap();
         client.did(how, how).await;

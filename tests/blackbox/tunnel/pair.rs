@@ -210,6 +210,7 @@ pub(super) fn welcome() -> Welcome {
         limits: PeerLimits::default(),
         keepalive: Duration::from_secs(5),
         idle: Duration::from_secs(30),
+        reauth: None,
     }
 }
 

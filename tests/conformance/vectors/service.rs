@@ -56,9 +56,10 @@ fn encode(event: &ServiceEvent, out: &mut BytesMut) {
 
 fn describe(event: &ServiceEvent) -> Table {
     match event {
-        ServiceEvent::Open(Open { service, flow }) => {
+        ServiceEvent::Open(Open { service, flow, client }) => {
             let mut open = table([("event", "open".into()), ("service", service.as_str().into())]);
             insert_some(&mut open, "flow", flow.map(|flow| flow as i64));
+            insert_some(&mut open, "client", client.map(|client| client.to_string()));
             open
         }
         ServiceEvent::Opened => table([("event", "opened".into())]),

@@ -83,6 +83,32 @@ impl Cloud {
         self
     }
 
+    /// Adds a listener for bytes to a service of [`NODE`].
+    pub(crate) fn and_tcp(mut self, service: &str) -> Self {
+        let to = format!("{{ node: {}, service: {service}, tenant: {} }}", NODE.node, NODE.tenant);
+        self.egress.push(Section::of(&[("tcp", "\"127.0.0.1:0\""), ("to", &to)]));
+        self
+    }
+
+    /// Takes a key of the last egress listener away.
+    pub(crate) fn without(mut self, key: &str) -> Self {
+        self.egress.last_mut().unwrap().remove(key);
+        self
+    }
+
+    /// Takes the last egress listener away.
+    pub(crate) fn without_last(mut self) -> Self {
+        self.egress.pop();
+        self
+    }
+
+    /// Adds an egress listener for datagrams to a service of [`NODE`].
+    pub(crate) fn and_udp(mut self, service: &str) -> Self {
+        let to = format!("{{ node: {}, service: {service}, tenant: {} }}", NODE.node, NODE.tenant);
+        self.egress.push(Section::of(&[("udp", "\"127.0.0.1:0\""), ("to", &to)]));
+        self
+    }
+
     /// Sets a key outside all sections.
     pub(crate) fn process(mut self, key: &str, value: &str) -> Self {
         self.process.set(key, value);

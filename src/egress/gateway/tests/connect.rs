@@ -31,7 +31,7 @@ async fn a_connect_names_its_service_and_moves_until_it_is_open() {
     }
 }
 
-// spec: ER-9
+// spec: ER-9, ST-80
 #[tokio::test]
 async fn a_refusal_of_the_initiator_is_an_answer() {
     for (cause, status) in [
@@ -41,6 +41,7 @@ async fn a_refusal_of_the_initiator_is_an_answer() {
         (OpenCause::TargetUnreachable, 502),
         (OpenCause::TargetTimedOut, 504),
         (OpenCause::Limit, 503),
+        (OpenCause::Denied, 403),
         (OpenCause::Internal, 502),
     ] {
         let gateway = gateway();

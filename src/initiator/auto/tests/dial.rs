@@ -242,6 +242,18 @@ fn a_responder_that_drains_for_long_lengthens_no_backoff() {
     }
 }
 
+// spec: CT-26, HS-31
+#[test]
+fn who_is_there_and_says_no_is_dialled_less_and_less() {
+    let mut bench = Bench::on_quic();
+    bench.draining(0);
+    for wait in [499, 999, 1999, 3999] {
+        bench.connected(Quic);
+        assert_eq!(bench.refused(Quic, None), [Did::Wait(wait)]);
+        assert_eq!(bench.wake(wait), [Did::Connect(Quic)]);
+    }
+}
+
 // spec: CT-45
 #[test]
 fn with_one_transport_a_suspect_tunnel_gets_another_one_beside_it() {

@@ -23,6 +23,28 @@ fn known_frames_go_on_whole_and_unknown_ones_do_not() {
     }
 }
 
+// RFC 9297 section 2.1.1
+#[test]
+fn settings_say_whether_datagrams_are_taken() {
+    let read = |settings: &[u8]| {
+        let mut watcher = Watcher::default();
+        let stream = [&[0][..], &put(4, settings)].concat();
+        let pushed = stream.chunks(3).try_for_each(|piece| watcher.push(Bytes::copy_from_slice(piece)));
+        pushed.map(|()| watcher.takes_datagrams())
+    };
+    for (settings, takes) in [
+        (&[][..], Ok(false)),
+        (&[0x33, 1], Ok(true)),
+        (&[0x06, 0x44, 0x00, 0x40, 0x33, 0x80, 0, 0, 1], Ok(true)),
+        (&[0x33, 0], Ok(false)),
+        (&[0x33, 2], Err(Fault::Setting)),
+        (&[0x01, 0x33, 0x01], Ok(false)),
+        (&[0x33], Ok(false)),
+    ] {
+        assert_eq!(read(settings), takes, "{settings:?}");
+    }
+}
+
 #[test]
 fn other_streams_go_on_as_they_are() {
     for kind in [&[1][..], &[0x40, 0x54], &[0x21]] {

@@ -1,3 +1,5 @@
+use std::net::{IpAddr, SocketAddr};
+
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -181,7 +183,7 @@ fn over_tcp_a_flow_is_datagrams_and_nothing_around_them() {
 // spec: ST-52, ST-53, ST-54
 #[test]
 fn options_are_skipped_when_even_and_refused_when_odd() {
-    let open = Open { service: "a".parse().unwrap(), flow: None };
+    let open = Open { service: "a".parse().unwrap(), flow: None, client: None };
     let request = |payload: &[u8]| match request(&[&[0x03, 0x01, payload.len() as u8], payload, b"\x09\x00"].concat()) {
         Ok(events) => Ok(events[0].clone()),
         Err(error) => Err(error),
@@ -218,6 +220,35 @@ fn payload() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 1..20).prop_map(Bytes::from)
 }
 
+fn client() -> impl Strategy<Value = ClientAddresses> {
+    let v4 = any::<([u8; 4], [u8; 4])>().prop_map(|(one, other)| (one.into(), other.into()));
+    let v6 = any::<([u8; 16], [u8; 16])>().prop_map(|(one, other)| (one.into(), other.into()));
+    let addresses = prop_oneof![v4, v6];
+    (addresses, any::<(u16, u16)>()).prop_map(|((source, destination), (from, to)): ((IpAddr, IpAddr), _)| {
+        ClientAddresses { source: SocketAddr::new(source, from), destination: SocketAddr::new(destination, to) }
+    })
+}
+
+// spec: ST-66
+#[test]
+fn who_connected_is_read_whole_or_not_at_all() {
+    let open = |option: &[u8]| {
+        let payload = [b"\x00\x01a\x06", &[option.len() as u8][..], option].concat();
+        request(&[&[0x03, 0x01, payload.len() as u8], &payload[..], b"\x09\x00"].concat())
+    };
+    let v4 = [4, 192, 0, 2, 1, 198, 51, 100, 7, 0x12, 0x34, 0x01, 0xbb];
+    let Ok(events) = open(&v4) else { panic!("it is whole") };
+    let ServiceEvent::Open(Open { client: Some(client), .. }) = &events[0] else { panic!("{events:?}") };
+    assert_eq!(client.to_string(), "192.0.2.1:4660 198.51.100.7:443");
+    assert_eq!(client.to_string().parse(), Ok(*client));
+    for wrong in [&v4[..12], &[&v4[..], &[0]].concat(), &[5; 13], &[6; 13], b""] {
+        assert!(open(wrong).is_err(), "{wrong:?}");
+    }
+    for wrong in ["", "192.0.2.1:1", "192.0.2.1:1 192.0.2.2", "192.0.2.1:1  192.0.2.2:2", "a:1 b:2"] {
+        assert_eq!(wrong.parse::<ClientAddresses>(), Err(ClientError), "{wrong}");
+    }
+}
+
 prop_compose! {
     /// One direction of a raw stream or a flow, whole.
     fn any_direction()(
@@ -227,10 +258,11 @@ prop_compose! {
         flow in 0..=varint::MAX,
         pieces in vec(payload(), 0..4),
         refusal in proptest::option::of(0..OpenCause::ALL.len()),
+        client in proptest::option::of(client()),
     ) -> (StreamType, bool, Vec<ServiceEvent>) {
         let stream_type = if is_flow { StreamType::Flow } else { StreamType::Raw };
         let first = if is_request {
-            ServiceEvent::Open(Open { service: service.parse().unwrap(), flow: is_flow.then_some(flow) })
+            ServiceEvent::Open(Open { service: service.parse().unwrap(), flow: is_flow.then_some(flow), client })
         } else if let Some(at) = refusal {
             let refused = Refused { cause: OpenCause::ALL[at], reason: service };
             return (stream_type, false, vec![ServiceEvent::Refused(refused)]);

@@ -155,6 +155,7 @@ impl Claimed for Pending {
             limits: self.settings.tunnel.limits,
             requests,
             dialect: Dialect::Envoy,
+            secured: None,
         };
         (Tunnel::tcp(connection), Prepared { pending: self, state, commands, starter, meter })
     }

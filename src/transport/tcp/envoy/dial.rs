@@ -182,6 +182,7 @@ impl Connected {
             limits: settings.tunnel.limits,
             requests,
             dialect: Dialect::Envoy,
+            secured: None,
         };
         let dialed = Dialed { raw, reader, state, commands, meter, inner, dial, settings, retained };
         Ok((Tunnel::tcp(connection), welcome, dialed))
@@ -244,6 +245,7 @@ fn welcome(settings: &Settings) -> Welcome {
         limits: PeerLimits::default(),
         keepalive: settings.tunnel.timing.keepalive_interval,
         idle: settings.tunnel.timing.idle_timeout,
+        reauth: None,
     }
 }
 
@@ -331,17 +333,26 @@ async fn idle(
                 Err(error) => return Err(lost(&error)),
             },
             () = patience => echoer.timeout(Instant::now()),
-            command = commands.recv() => match command {
-                // Nothing runs, and an Envoy takes the end of the connection for the whole message.
-                Some(Command::Drain(drain) | Command::Retire(drain)) => {
-                    state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
-                    return Err(reason(CloseCode::Done, "drained"));
-                }
-                Some(Command::Services(_) | Command::Probe) => {}
-                Some(Command::Close(closed)) => return Err(closed),
-                None => return Err(reason(CloseCode::Done, "released")),
-            }
+            command = commands.recv() => obey(command, state)?,
         }
+    }
+}
+
+/// # Errors
+/// What ends the tunnel.
+fn obey(command: Option<Command>, state: &TunnelState) -> Result<(), CloseReason> {
+    match command {
+        // Nothing runs, and an Envoy takes the end of the connection for the whole message.
+        Some(Command::Drain(drain) | Command::Retire(drain)) => {
+            state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
+            Err(reason(CloseCode::Done, "drained"))
+        }
+        // An Envoy knows none of it.
+        Some(
+            Command::Services(_) | Command::Health(_) | Command::Probe | Command::Reauth(_) | Command::Reauthed(_),
+        ) => Ok(()),
+        Some(Command::Close(closed)) => Err(closed),
+        None => Err(reason(CloseCode::Done, "released")),
     }
 }
 

@@ -187,7 +187,10 @@ fn obey(tunnel: &mut InUse, command: Option<Command>, state: &TunnelState) {
         }
         Some(Command::Retire(drain)) => tunnel.drain(Instant::now(), drain),
         // An Envoy cannot be told what it does not ask for, and is pinged as it is.
-        Some(Command::Services(_) | Command::Probe) => {}
+        // An Envoy knows neither.
+        Some(
+            Command::Services(_) | Command::Health(_) | Command::Probe | Command::Reauth(_) | Command::Reauthed(_),
+        ) => {}
         Some(Command::Close(reason)) => tunnel.close(reason.code, &reason.text),
         None => tunnel.close(CloseCode::Done, "released"),
     }

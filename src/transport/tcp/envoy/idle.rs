@@ -75,23 +75,32 @@ impl Idle<'_> {
                         return Ok(self.free(awake, true));
                     }
                 }
-                command = self.commands.recv() => match command {
-                    Some(Command::Drain(_)) if self.state.health() == Health::Suspect => {
-                        return Err(reason(CloseCode::Idle, NOT_HEARD));
+                command = self.commands.recv() => {
+                    if self.obey(command, &mut awake)? == Stop::Now {
+                        return Ok(self.free(awake, true));
                     }
-                    Some(Command::Drain(drain) | Command::Retire(drain)) => {
-                        self.state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
-                        awake = Some(Awake::Drain(drain));
-                        if self.pinger.stop(Instant::now()) == Stop::Now {
-                            return Ok(self.free(awake, true));
-                        }
-                    }
-                    // An Envoy cannot be told what it does not ask for, and is pinged as it is.
-                    Some(Command::Services(_) | Command::Probe) => {}
-                    Some(Command::Close(reason)) => return Err(reason),
-                    None => return Err(reason(CloseCode::Done, "released")),
                 }
             }
+        }
+    }
+
+    /// Whether HTTP/2 may begin at once.
+    fn obey(&mut self, command: Option<Command>, awake: &mut Option<Awake>) -> Result<Stop, CloseReason> {
+        match command {
+            Some(Command::Drain(_)) if self.state.health() == Health::Suspect => {
+                Err(reason(CloseCode::Idle, NOT_HEARD))
+            }
+            Some(Command::Drain(drain) | Command::Retire(drain)) => {
+                self.state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
+                *awake = Some(Awake::Drain(drain));
+                Ok(self.pinger.stop(Instant::now()))
+            }
+            // An Envoy cannot be told what it does not ask for, and is pinged as it is.
+            Some(
+                Command::Services(_) | Command::Health(_) | Command::Probe | Command::Reauth(_) | Command::Reauthed(_),
+            ) => Ok(Stop::Wait),
+            Some(Command::Close(reason)) => Err(reason),
+            None => Err(reason(CloseCode::Done, "released")),
         }
     }
 

@@ -190,8 +190,7 @@ async fn an_initiator_that_closes_right_behind_its_hello_is_no_tunnel() {
     let victim = Victim::over_tcp().await;
     let close = encoded(&Frame::Close(Close { code: 0, reason: "changed my mind".into() }));
     let mut peer = victim.dial().await;
-    peer.send(&[hello_bytes(HOSTILE), close].concat()).await.unwrap();
-    peer.gone().await;
+    peer.offend(&[hello_bytes(HOSTILE), close].concat()).await;
     let error = victim.failure().await;
     assert!(error.contains("changed my mind"), "{error}");
     victim.never_registered().await;
@@ -306,8 +305,7 @@ async fn a_control_stream_that_ends_ends_the_tunnel() {
     for end in [http2(DATA, END_STREAM, CONTROL, &[]), cancel, trailers] {
         let victim = Victim::over_tcp().await;
         let mut peer = victim.tunnel().await;
-        peer.send(&end).await.unwrap();
-        peer.gone().await;
+        peer.offend(&end).await;
         assert_eq!(victim.down().await.0, "protocol", "{end:?}");
         victim.unharmed().await;
     }
@@ -335,8 +333,7 @@ async fn a_close_with_a_code_that_nobody_knows_is_internal_and_its_words_are_kep
     let victim = Victim::over_tcp().await;
     let mut peer = victim.tunnel().await;
     let close = Frame::Close(Close { code: 0x3fff, reason: "for no reason".into() });
-    peer.send(&data(CONTROL, true, &encoded(&close))).await.unwrap();
-    peer.gone().await;
+    peer.offend(&data(CONTROL, true, &encoded(&close))).await;
     assert_eq!(victim.down().await, ("internal".into(), "for no reason".into()));
     victim.unharmed().await;
 }
@@ -613,8 +610,7 @@ async fn a_head_that_would_grow_when_it_is_read_takes_no_memory() {
         let mut peer = victim.tunnel().await;
         let (response, ()) = tokio::join!(victim.ask("/"), async {
             let stream = peer.request().await;
-            peer.send(&http2(HEADERS, 0x4, stream, &block)).await.unwrap();
-            peer.gone().await;
+            peer.offend(&http2(HEADERS, 0x4, stream, &block)).await;
         });
         assert_eq!(response.status(), 502);
         victim.unharmed().await;
@@ -656,8 +652,7 @@ async fn a_goaway_ends_the_tunnel_when_a_request_comes() {
 async fn answers_that_nobody_asked_for_end_the_tunnel() {
     let victim = Victim::over_tcp().await;
     let mut peer = victim.tunnel().await;
-    peer.send(&headers(2, true, &[(":status", "200")])).await.unwrap();
-    peer.gone().await;
+    peer.offend(&headers(2, true, &[(":status", "200")])).await;
     assert_eq!(victim.down().await.0, "protocol");
     victim.unharmed().await;
 }

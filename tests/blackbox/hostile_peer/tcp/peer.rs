@@ -167,6 +167,12 @@ impl Peer {
         self.stream.flush().await
     }
 
+    /// Sends what ends the connection, which may be before all of it is written, and waits for that end.
+    pub(super) async fn offend(&mut self, bytes: &[u8]) {
+        let _ = self.send(bytes).await;
+        self.gone().await;
+    }
+
     /// Resets the connection.
     pub(super) fn reset(self) {
         self.stream.get_ref().0.set_zero_linger().unwrap();

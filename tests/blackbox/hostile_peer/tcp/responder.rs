@@ -1,10 +1,15 @@
 //! A hostile responder towards our initiator.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use adit::protocol::code::CloseCode;
 use adit::protocol::control::{Close, Frame};
 use adit::protocol::limits::Limits;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::peer::{
@@ -12,7 +17,7 @@ use super::peer::{
     WINDOW_UPDATE, beginning, control, data, get, headers, http2, post_control,
 };
 use crate::hostile_peer::raw::{encoded, welcome_bytes};
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, standstill};
 use crate::support::site::{Edge, Folder, Running, Transport};
 use crate::support::targets::Target;
 
@@ -38,9 +43,13 @@ struct Victim {
 
 impl Victim {
     async fn start() -> Self {
+        Self::with(Edge::new(Transport::Tcp)).await
+    }
+
+    async fn with(edge: Edge) -> Self {
         let (folder, target) = (Folder::new(), Target::http1().await);
         let listener = Listener::bind(&folder).await;
-        let edge = Edge::new(Transport::Tcp).target(&format!("http://{}", target.address()));
+        let edge = edge.target(&format!("http://{}", target.address()));
         let initiator = edge.start(&folder, listener.address()).await;
         let memory = initiator.memory();
         Self { initiator, target, listener, memory, _folder: folder }
@@ -48,7 +57,11 @@ impl Victim {
 
     /// One with a tunnel that is open.
     async fn open() -> (Self, Requester) {
-        let victim = Self::start().await;
+        Self::start().await.opened().await
+    }
+
+    async fn opened(self) -> (Self, Requester) {
+        let victim = self;
         let peer = victim.listener.open().await;
         victim.initiator.line_with("tunnel up").await;
         (victim, Requester { peer, next: 3 })
@@ -157,8 +170,7 @@ async fn welcome_and_http2_may_come_in_one_record_or_byte_by_byte() {
         assert_eq!(requester.outcome(3).await, Outcome::Status(OK));
         requester.works().await;
         let close = Frame::Close(Close { code: CloseCode::Done.number().into(), reason: String::new() });
-        requester.peer.send(&data(CONTROL, true, &encoded(&close))).await.unwrap();
-        requester.peer.gone().await;
+        requester.peer.offend(&data(CONTROL, true, &encoded(&close))).await;
     }
 }
 
@@ -195,8 +207,7 @@ async fn a_first_request_without_a_body_is_a_control_stream_that_ended() {
 async fn without_a_control_stream_there_is_no_tunnel_for_longer_than_the_handshake_timeout() {
     let victim = Victim::start().await;
     let mut peer = victim.listener.accept().await;
-    peer.send(&[&welcome_bytes()[..], &beginning(&[])].concat()).await.unwrap();
-    peer.gone().await;
+    peer.offend(&[&welcome_bytes()[..], &beginning(&[])].concat()).await;
     assert!(victim.lost().await.contains("no control stream within the handshake timeout"));
     victim.recovers().await;
 }
@@ -395,12 +406,7 @@ async fn answers_that_nobody_takes_are_bounded() {
             requester.begin(true, &get(path, &[])).await;
         }
         eventually("many at the target", async || (victim.target.requests().len() >= 256).then_some(())).await;
-        eventually("answers that wait", async || {
-            let before = victim.initiator.memory();
-            tokio::task::yield_now().await;
-            (victim.initiator.memory() == before).then_some(())
-        })
-        .await;
+        standstill("the initiator's memory", STALLED, async || victim.initiator.memory()).await;
         victim.bounded();
         drop(requester);
         victim.recovers().await;
@@ -428,6 +434,78 @@ async fn streams_that_are_reset_at_once_are_bounded() {
     victim.bounded();
     drop(requester);
     victim.recovers().await;
+}
+
+/// A service of bytes that says `x` without end, and how often it was connected to.
+async fn talking() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, connected) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&connected);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move { while stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {} });
+        }
+    });
+    (address, connected)
+}
+
+/// A raw stream to the service `bytes`.
+const RAW: [(&str, &str); 6] = [
+    (":method", "CONNECT"),
+    (":protocol", "adit-raw"),
+    (":scheme", "https"),
+    (":authority", "control.invalid"),
+    (":path", "/"),
+    ("adit-service", "bytes"),
+];
+
+async fn with_bytes() -> (Victim, Requester, (SocketAddr, Arc<AtomicUsize>)) {
+    let (address, connected) = talking().await;
+    let edge = Edge::new(Transport::Tcp).service(&format!("{{ name: bytes, target: \"tcp://{address}\" }}"));
+    let edge = edge.service("{ name: web, match: {}, target: \"{target}\" }");
+    let (victim, requester) = Victim::with(edge).await.opened().await;
+    (victim, requester, (address, connected))
+}
+
+// Regression: what raw streams had to say was not counted, and each kept half a mebibyte.
+#[tokio::test]
+async fn raw_streams_that_nobody_reads_are_bounded() {
+    let (victim, mut requester, (_, connected)) = with_bytes().await;
+    let wide = http2(WINDOW_UPDATE, 0, 0, &(u32::MAX >> 2).to_be_bytes());
+    let settings = http2(SETTINGS, 0, 0, &[&[0, 4], &(u32::MAX >> 1).to_be_bytes()[..]].concat());
+    requester.peer.send(&[wide, settings].concat()).await.unwrap();
+    for _ in 0..200 {
+        requester.begin(false, &RAW).await;
+    }
+    eventually("many at the target", async || (connected.load(Ordering::Relaxed) >= 200).then_some(())).await;
+    standstill("the initiator's memory", STALLED, async || victim.initiator.memory()).await;
+    victim.bounded();
+}
+
+// Regression: each was a connection to the target, however soon its responder had reset it.
+#[tokio::test]
+async fn raw_streams_that_are_reset_at_once_do_not_all_reach_the_target() {
+    let (victim, mut requester, (target, connected)) = with_bytes().await;
+    let begun = Instant::now();
+    for round in 0..10 {
+        let reset = |number: u32| {
+            let stream = 3 + 2 * (round * 1000 + number);
+            [headers(stream, false, &RAW), http2(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+        };
+        let many: Vec<u8> = (0..1000).flat_map(reset).collect();
+        if !matches!(timeout(STALLED, requester.peer.send(&many)).await, Ok(Ok(()))) {
+            break;
+        }
+    }
+    requester.next = 3 + 2 * 10_000;
+    let behind = requester.begin(false, &RAW).await;
+    assert_eq!(requester.outcome(behind).await, Outcome::Status(OK));
+    // Whoever connected before this one is counted when it hears something.
+    TcpStream::connect(target).await.unwrap().read_u8().await.unwrap();
+    let (most, asked) = (asked_at_most(begun), connected.load(Ordering::Relaxed));
+    assert!(asked <= most, "{asked} of {most}");
+    victim.bounded();
 }
 
 #[tokio::test]
@@ -471,8 +549,7 @@ async fn a_close_in_the_handshake_says_why_there_is_no_tunnel() {
     let victim = Victim::start().await;
     let mut peer = victim.listener.accept().await;
     let close = Frame::Close(Close { code: CloseCode::Internal.number().into(), reason: "out of memory".into() });
-    peer.send(&encoded(&close)).await.unwrap();
-    peer.gone().await;
+    peer.offend(&encoded(&close)).await;
     let error = victim.cannot_open().await;
     assert!(error.contains("out of memory"), "{error}");
     victim.recovers().await;
@@ -520,8 +597,7 @@ async fn garbage_behind_welcome_ends_the_tunnel() {
     for garbage in [&[0xff; 2000][..], b"HTTP/1.1 200 OK\r\n\r\nsomething that is long enough"] {
         let victim = Victim::start().await;
         let mut peer = victim.listener.accept().await;
-        peer.send(&[&welcome_bytes()[..], garbage].concat()).await.unwrap();
-        peer.gone().await;
+        peer.offend(&[&welcome_bytes()[..], garbage].concat()).await;
         victim.lost().await;
         victim.recovers().await;
     }
@@ -546,8 +622,7 @@ async fn a_reset_or_a_goaway_is_a_lost_tunnel_and_it_is_dialled_again() {
     victim.recovers().await;
     let (victim, mut requester) = Victim::open().await;
     requester.peer.send(&http2(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 2])).await.unwrap();
-    requester.peer.send(&http2(DATA, END_STREAM, CONTROL, &[])).await.unwrap();
-    requester.peer.gone().await;
+    requester.peer.offend(&http2(DATA, END_STREAM, CONTROL, &[])).await;
     victim.lost().await;
     victim.recovers().await;
 }

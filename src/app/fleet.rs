@@ -1,0 +1,206 @@
+//! A responder's membership in a fleet: what it tells of its tunnels, and what the settings make of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin::{FleetReport, FleetResponder};
+use crate::app::error::AppError;
+use crate::config::FleetConfig;
+use crate::fleet::hop::{Hop, HopSettings, LocalTunnels};
+use crate::fleet::view::{Standing, TunnelRecord};
+use crate::fleet::{FleetSettings, Member, Siblings, Tunnels};
+use crate::id::{HostPort, TunnelId};
+use crate::lifecycle::{Drain, DrainWatch};
+use crate::protocol::code::CloseCode;
+use crate::registry::{Handle as _, Health, LiveTunnel};
+use crate::responder;
+use crate::routing::Directory;
+use crate::telemetry::{FleetSight, Metrics};
+use crate::transport::Tunnel;
+
+/// A membership that has not begun: where siblings come in is bound.
+pub(super) struct Joining {
+    member: Member,
+    hop: Option<Hop>,
+    reached_at: Option<HostPort>,
+}
+
+/// A membership that runs.
+pub(super) struct Belonging {
+    pub(super) member: Member,
+    leave: CancellationToken,
+    /// Of the connections with siblings.
+    hop: Option<Drain>,
+    /// Where siblings come in.
+    reached_at: Option<HostPort>,
+}
+
+impl Joining {
+    /// Binds where siblings come in, if they do. `directory` has the tunnels that end here.
+    pub(super) fn bind(
+        (settings, hop): (FleetSettings, Option<(SocketAddr, HopSettings)>),
+        directory: &Arc<Directory<Tunnel>>,
+        metrics: &Metrics,
+    ) -> Result<Self, AppError> {
+        let member = Member::new(settings.clone());
+        let Some((listen, hop)) = hop else { return Ok(Self { member, hop: None, reached_at: None }) };
+        let known = (Arc::clone(member.view()) as Arc<dyn Siblings>, Arc::clone(directory) as Arc<dyn LocalTunnels>);
+        let hop = Hop::bind(listen, hop, known, metrics)?;
+        let at = hop.local_addr().unwrap_or(listen);
+        let reached_at = Some(HostPort { host: at.ip().to_string(), port: at.port() });
+        member.update(told(settings, reached_at.as_ref()));
+        Ok(Self { member, hop: Some(hop), reached_at })
+    }
+}
+
+/// Siblings are told where they come in, unless the file says another place.
+fn told(mut settings: FleetSettings, reached_at: Option<&HostPort>) -> FleetSettings {
+    if settings.siblings.is_empty() {
+        settings.siblings.extend(reached_at.cloned());
+    }
+    settings
+}
+
+impl Belonging {
+    /// Begins it. The drain of the tunnels waits until the responder has left, and until what goes to siblings and comes from
+    /// them has ended: requests that came in before may need them until then.
+    pub(super) fn begin(
+        joining: Joining,
+        responder: &responder::Handle,
+        metrics: &Metrics,
+        tunnels: &DrainWatch,
+    ) -> Self {
+        let Joining { member, hop, reached_at } = joining;
+        let settings = member.settings();
+        info!(id = %settings.id, prefix = settings.prefix.as_str(), "joining a fleet");
+        responder.join(Some(Arc::clone(member.view())));
+        let (drain, leave) = (Drain::within(tunnels), CancellationToken::new());
+        let watch = drain.watch();
+        let own = Arc::new(Own(responder.directory()));
+        let run = member.clone().run(own, metrics.fleet(), watch.clone(), leave.clone());
+        drop(watch.spawn(run));
+        let hop = hop.map(|hop| speak(hop, responder, tunnels));
+        Self { member, leave, hop, reached_at }
+    }
+
+    /// Goes by other settings from now on.
+    pub(super) fn update(&self, settings: FleetSettings) {
+        self.member.update(told(settings, self.reached_at.as_ref()));
+    }
+
+    /// Takes the responder out of the directory; its tunnels stay, and what siblings have asked for may finish until `limit`.
+    pub(super) fn end(self, responder: Option<&responder::Handle>, limit: Duration) {
+        if let Some(responder) = responder {
+            responder.join(None);
+            responder.directory().look_elsewhere(None);
+        }
+        self.leave.cancel();
+        if let Some(drain) = self.hop {
+            drain.begin(limit);
+        }
+    }
+}
+
+/// Takes siblings, and asks them for what has no tunnel here.
+fn speak(hop: Hop, responder: &responder::Handle, tunnels: &DrainWatch) -> Drain {
+    if let Ok(address) = hop.local_addr() {
+        info!(%address, "taking siblings");
+    }
+    let drain = Drain::within(tunnels);
+    let watch = drain.watch();
+    responder.directory().look_elsewhere(Some(Arc::new(hop.ways())));
+    drop(watch.spawn(hop.run(watch.clone())));
+    drain
+}
+
+/// The tunnels of a responder, as its siblings are told.
+struct Own(Arc<Directory<Tunnel>>);
+
+impl Tunnels for Own {
+    fn changes(&self) -> u64 {
+        self.0.registry().changes()
+    }
+
+    fn all(&self) -> Vec<(TunnelId, TunnelRecord)> {
+        let takes_requests = |live: &LiveTunnel<Tunnel>| {
+            // One that is opening will be open before anybody has heard of it.
+            !live.leaving && live.handle.health() != Health::Draining
+        };
+        let record = |live: LiveTunnel<Tunnel>| {
+            let down = live.handle.down_services();
+            (live.id, TunnelRecord { place: live.place, key: live.proof.key(), down })
+        };
+        self.0.registry().snapshot().filter(takes_requests).map(record).collect()
+    }
+
+    fn overruled(&self, tunnel: TunnelId) {
+        if let Some(handle) = self.0.registry().remove(tunnel, Instant::now()) {
+            handle.close(CloseCode::Revoked, "another responder of the fleet had the name first, with another key");
+        }
+    }
+}
+
+/// What is said once of settings that deserve a second look.
+pub(super) fn warn_of(settings: &FleetConfig) {
+    if settings.etcd.iter().any(|endpoint| !endpoint.is_secure && !is_loopback(&endpoint.at.host)) {
+        warn!(
+            "fleet.etcd: http:// is in clear; whoever is between here and etcd can read and change who has which node"
+        );
+    }
+    if settings.tls.as_ref().is_some_and(|tls| tls.insecure_accept_any) {
+        warn!("fleet.tls.insecure_accept_any: whoever is between here and etcd can read and change who has which node");
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// What operators see of it.
+pub(super) fn report(member: &Member) -> FleetReport {
+    let (view, settings, state) = (member.view(), member.settings(), member.state());
+    let snapshot = view.snapshot();
+    let responder = |(sibling, version): (&Arc<crate::fleet::Sibling>, &str)| FleetResponder {
+        id: sibling.id.to_string(),
+        is_this: sibling.id == *view.own(),
+        region: sibling.region.clone(),
+        weight: sibling.weight,
+        tunnels: sibling.tunnels,
+        draining: sibling.draining,
+        siblings_at: sibling.siblings_at.iter().map(ToString::to_string).collect(),
+        initiators_at: sibling.initiators_at.iter().map(ToString::to_string).collect(),
+        epoch: sibling.epoch,
+        version: version.to_owned(),
+    };
+    FleetReport {
+        id: settings.id.to_string(),
+        prefix: settings.prefix.as_str().to_owned(),
+        view: match snapshot.standing() {
+            Standing::Empty => "empty",
+            Standing::Current => "current",
+            Standing::Stale => "stale",
+        }
+        .to_owned(),
+        view_age_seconds: snapshot.heard().map(|heard| heard.elapsed().as_secs_f64()),
+        revision: snapshot.revision(),
+        tunnels: snapshot.tunnels(),
+        etcd: state.etcd,
+        trouble: state.trouble,
+        responders: snapshot.responders().map(responder).collect(),
+    }
+}
+
+/// States what is known of the fleet for a scrape.
+pub(super) fn measure(member: &Member, metrics: &Metrics) {
+    let snapshot = member.view().snapshot();
+    metrics.fleet_sight(FleetSight {
+        responders: snapshot.responders().count(),
+        tunnels: snapshot.tunnels(),
+        age: snapshot.heard().map(|heard| heard.elapsed()),
+        is_stale: snapshot.standing() != Standing::Current,
+    });
+}

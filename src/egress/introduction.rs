@@ -1,0 +1,50 @@
+//! Who has connected, by the word of a proxy that is trusted: a PROXY header at the beginning of the connection.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::message::violation::Violation;
+use crate::net::proxy_header;
+
+/// How much is looked at at once. The longest header without anything beside its addresses has 232 bytes.
+const LOOK: usize = 512;
+
+/// Why the beginning of a connection could not be read.
+#[derive(Debug)]
+pub(super) enum Unclear {
+    /// It breaks a rule.
+    Broken(Violation),
+    /// The connection ended in the middle of it.
+    Ended,
+    Failed(io::Error),
+}
+
+/// Reads a header off a connection, and nothing of what follows it. Who a proxy says has connected to it; `None`: the proxy
+/// itself.
+///
+/// Cancel safety: none, a part of the header may have been taken off.
+pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Unclear> {
+    let mut header = Vec::new();
+    let mut seen = [0; LOOK];
+    loop {
+        let length = stream.peek(&mut seen).await.map_err(Unclear::Failed)?;
+        if length == 0 {
+            return Err(Unclear::Ended);
+        }
+        let before = header.len();
+        header.extend_from_slice(&seen[..length]);
+        let found = proxy_header::read(&header).map_err(|error| {
+            tracing::debug!(%error, "a proxy does not say who connected");
+            Unclear::Broken(Violation::ProxyHeader)
+        })?;
+        // Of a header that is not whole everything that came is a part.
+        let taken = found.as_ref().map_or(length, |(whole, _)| whole - before);
+        stream.read_exact(&mut seen[..taken]).await.map_err(Unclear::Failed)?;
+        if let Some((_, addresses)) = found {
+            return Ok(addresses.map(|addresses| addresses.source));
+        }
+    }
+}

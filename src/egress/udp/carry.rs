@@ -1,0 +1,144 @@
+//! One flow of a UDP listener: opened, carried to its end, recorded.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use super::judge::Judged;
+use super::queue::QueueRecv;
+use super::shared::Shared;
+use super::table::Key;
+use crate::egress::find::FindTunnel;
+use crate::egress::lock;
+use crate::message::failure::{Cause, Failure};
+use crate::protocol::limits::MAX_DURATION;
+use crate::protocol::stream::ClientAddresses;
+use crate::proxy::datagrams::{LocalError, Sink, Source};
+use crate::proxy::flow::{self, head};
+use crate::proxy::opener::Find;
+use crate::routing::Destination;
+use crate::transport::{Phase, Tunnel};
+
+/// How long a source is not heard whose flow could not be opened.
+const BAR: Duration = Duration::from_secs(1);
+
+/// Why a flow leaves a tunnel that may still be there: the next datagram of its source opens another one there.
+const OVERTAKEN: &str = "the tunnel is not heard any more, and there is another one";
+/// The same of one that is about to end.
+const DRAINED: &str = "the tunnel drains, and there is another one";
+/// How long what waits of a flow that is over may take to be sent.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Carries one flow.
+pub(super) struct Carrier {
+    shared: Arc<Shared>,
+    key: Key,
+    /// Of the source, when the flow could not be opened.
+    bars: bool,
+}
+
+impl Carrier {
+    pub(super) fn new(shared: Arc<Shared>, key: Key) -> Self {
+        Self { shared, key, bars: false }
+    }
+
+    /// Opens the flow, and passes datagrams until it is over.
+    ///
+    /// Cancel safety: dropping the future ends the flow.
+    pub(super) async fn carry(mut self, queue: QueueRecv) {
+        let now = self.shared.current.in_force.load_full();
+        let terms = &now.terms;
+        let recorder = &self.shared.recorder;
+        let mut record = recorder.begin_with(terms.access_log, &head(&terms.service), Some(self.key.source));
+        let Judged { decision, to, allowed } = terms.judge(self.key.source);
+        if let Some(decision) = decision {
+            now.counters.note(&decision, recorder, &mut record);
+        }
+        record.asked(&to.tenant, &to.host_id, to.service.as_ref());
+        let (gone, mut find) = (queue.gone(), FindTunnel::new(&self.shared.directory, &to, terms.hold));
+        let opening = async {
+            allowed?;
+            let service = to.service.as_ref().unwrap_or(&terms.service);
+            let client = ClientAddresses::new(self.key.source, self.shared.address);
+            flow::open(&mut find, (service, client), &mut record).await
+        };
+        // One that gave way meanwhile is not opened any more.
+        let Some(opened) = gone.run_until_cancelled(opening).await else { return };
+        match opened {
+            Ok((flow, tunnel)) => {
+                // The table knows when it has been silent for too long. spec: ST-76
+                let flow = flow.idle_after(MAX_DURATION);
+                let ends = (FromSource(queue), ToSource { shared: Arc::clone(&self.shared), key: self.key });
+                let elsewhere = async {
+                    tokio::select! {
+                        () = find.overtaken(&tunnel, &[]) => Failure::new(Cause::TunnelLost, OVERTAKEN),
+                        () = self.relieved(&tunnel, &to, terms.hold) => Failure::new(Cause::TunnelLost, DRAINED),
+                    }
+                };
+                let passed = flow::pass(flow, ends, record, self.shared.recorder.flows(), elsewhere);
+                let given_up = async {
+                    gone.cancelled().await;
+                    sleep(LAST_WORDS).await;
+                };
+                tokio::select! {
+                    () = passed => {}
+                    () = given_up => {}
+                }
+            }
+            Err(failure) => {
+                tracing::debug!(source = %self.key.source, %failure, "a flow was not opened");
+                record.fail(&failure);
+                record.responded(failure.cause().status());
+                self.bars = true;
+            }
+        }
+    }
+
+    /// Resolves when the tunnel drains and there is another one: a flow has no end of its own that a drain could wait for.
+    /// Never, where there is none; the flow has what is left of the drain then.
+    async fn relieved(&self, tunnel: &Tunnel, to: &Destination, hold: Duration) {
+        let mut phase = tunnel.phase();
+        // An error says that it is closed, as the flow hears by itself.
+        let drains = phase.wait_for(|phase| matches!(phase, Phase::Draining { .. })).await.is_ok();
+        let mut find = FindTunnel::new(&self.shared.directory, to, hold);
+        if !drains || find.find(&[tunnel.id()]).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        let mut table = lock(&self.shared.table);
+        if self.bars {
+            table.bar(self.key, Instant::now() + BAR);
+        } else {
+            table.end(self.key);
+        }
+    }
+}
+
+/// What a source sends.
+struct FromSource(QueueRecv);
+
+/// What it is sent.
+struct ToSource {
+    shared: Arc<Shared>,
+    key: Key,
+}
+
+impl Source for FromSource {
+    async fn next(&mut self) -> Result<Option<Bytes>, LocalError> {
+        Ok(self.0.next().await)
+    }
+}
+
+impl Sink for ToSource {
+    async fn put(&mut self, datagram: Bytes) -> Result<bool, LocalError> {
+        lock(&self.shared.table).answered(self.key, Instant::now());
+        // One that does not go out is lost, as UDP may be.
+        Ok(self.shared.socket.send_to(&datagram, self.key.source).await.is_ok())
+    }
+}

@@ -1,0 +1,139 @@
+//! Reads the socket of a UDP listener, and hands each datagram to the flow of its source.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
+
+use super::carry::Carrier;
+use super::queue::{Waiting, queue};
+use super::shared::Shared;
+use super::table::{Arrived, Entered, NoRoom, Table};
+use super::{Current, is_passing};
+use crate::egress::lock;
+use crate::lifecycle::DrainWatch;
+use crate::proxy::Recorder;
+use crate::routing::Directory;
+use crate::telemetry::{DatagramDrop, FlowLimit, FlowMetrics};
+use crate::transport::Tunnel;
+
+/// Datagrams that are read before something else gets its turn.
+const AT_ONCE: usize = 64;
+/// How long a socket that says an error it should not say is left alone.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound listener.
+pub(super) struct Listener {
+    shared: Arc<Shared>,
+    waiting: Waiting,
+}
+
+impl Listener {
+    pub(super) fn new(
+        (socket, address): (Arc<UdpSocket>, SocketAddr),
+        current: Arc<Current>,
+        directory: Arc<Directory<Tunnel>>,
+        recorder: Recorder,
+    ) -> Self {
+        let table = Mutex::new(Table::new(current.in_force.load().terms.limits));
+        let shared = Arc::new(Shared { socket, address, current, directory, recorder, table });
+        Self { shared, waiting: Waiting::default() }
+    }
+
+    pub(super) fn current(&self) -> &Arc<Current> {
+        &self.shared.current
+    }
+
+    pub(super) fn shared(&self) -> Weak<Shared> {
+        Arc::downgrade(&self.shared)
+    }
+
+    /// Runs until a drain is announced and no flow is left, or another listener reads its socket.
+    ///
+    /// Cancel safety: dropping the future ends every flow.
+    pub(super) async fn run(self, drain: &DrainWatch) {
+        let (shared, mut flows) = (&*self.shared, JoinSet::new());
+        let mut draining = false;
+        while !(draining && lock(&shared.table).is_empty() && flows.is_empty()) {
+            let deadline = lock(&shared.table).deadline();
+            tokio::select! {
+                biased;
+                () = shared.current.succeeded.cancelled() => return,
+                () = drain.announced(), if !draining => {
+                    draining = true;
+                    shared.change(draining);
+                }
+                () = shared.current.changed.notified() => shared.change(draining),
+                () = until(deadline) => lock(&shared.table).expire(Instant::now()),
+                _ = flows.join_next(), if !flows.is_empty() => {}
+                ready = shared.socket.readable() => {
+                    if ready.is_err() || !self.read(&mut flows) {
+                        sleep(PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what is there; `false`: the socket does not want to be read.
+    fn read(&self, flows: &mut JoinSet<()>) -> bool {
+        let metrics = self.shared.recorder.flows();
+        for _ in 0..AT_ONCE {
+            match self.shared.receive() {
+                Ok((datagram, source)) => self.take(datagram, source, flows, metrics),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if is_passing(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a UDP listener cannot be read");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn take(&self, datagram: Bytes, source: SocketAddr, flows: &mut JoinSet<()>, metrics: &FlowMetrics) {
+        let now = Instant::now();
+        let mut table = lock(&self.shared.table);
+        match table.arrived(source, now) {
+            Arrived::To(queue) => {
+                for _ in 0..queue.offer(datagram) {
+                    metrics.dropped(DatagramDrop::Queue);
+                }
+                return;
+            }
+            Arrived::Barred => return metrics.dropped(DatagramDrop::Barred),
+            Arrived::Unknown => {}
+        }
+        let (send, recv) = queue(&self.waiting);
+        send.offer(datagram);
+        match table.enter(source, now, |_| send) {
+            Ok(Entered { key, gave_way }) => {
+                if gave_way {
+                    metrics.refused(FlowLimit::GaveWay);
+                }
+                flows.spawn(Carrier::new(Arc::clone(&self.shared), key).carry(recv));
+            }
+            Err(no_room) => {
+                metrics.dropped(DatagramDrop::NoFlow);
+                match no_room {
+                    NoRoom::Prefix => metrics.refused(FlowLimit::Prefix),
+                    NoRoom::Listener => metrics.refused(FlowLimit::Listener),
+                    NoRoom::Closed => {}
+                }
+            }
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,54 @@
+//! What a UDP listener and its flows share.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::net::UdpSocket;
+
+use super::Current;
+use super::queue::QueueSend;
+use super::table::Table;
+use crate::egress::lock;
+use crate::net::take_datagram;
+use crate::proxy::Recorder;
+use crate::routing::Directory;
+use crate::transport::Tunnel;
+
+/// How long a flow may be silent while its listener drains.
+const DRAIN_SILENCE: Duration = Duration::from_secs(2);
+
+/// The socket, who is found through it, and what counts that.
+pub(super) struct Shared {
+    pub(super) socket: Arc<UdpSocket>,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    pub(super) current: Arc<Current>,
+    pub(super) directory: Arc<Directory<Tunnel>>,
+    pub(super) recorder: Recorder,
+    pub(super) table: Mutex<Table<QueueSend>>,
+}
+
+impl Shared {
+    /// The next datagram that is there already.
+    pub(super) fn receive(&self) -> io::Result<(Bytes, SocketAddr)> {
+        let mut source = None;
+        let datagram = take_datagram(|room| {
+            let (length, from) = self.socket.try_recv_from(room)?;
+            source = Some(from);
+            Ok(length)
+        })?;
+        source.map(|source| (datagram, source)).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Looks at the terms again.
+    pub(super) fn change(&self, draining: bool) {
+        let (mut table, now) = (lock(&self.table), Instant::now());
+        table.limit(self.current.in_force.load().terms.limits, now);
+        if draining {
+            table.close(DRAIN_SILENCE, now);
+        }
+    }
+}

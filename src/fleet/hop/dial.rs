@@ -1,0 +1,111 @@
+//! One dial of a sibling: every address that the directory tells, until one answers as who is meant. spec: FL-32, FL-37
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use crate::fleet::Sibling;
+use crate::fleet::hop::SiblingIdentity;
+use crate::id::{HostPort, ResponderId};
+use crate::protocol::code::CloseCode;
+use crate::protocol::fleet::Greeting;
+use crate::tls::peer_identity;
+use crate::transport::{Asking, DialError, SiblingDialer, Tunnel};
+
+/// How long all addresses of a sibling may take together, their names included.
+const DIAL: Duration = Duration::from_secs(15);
+
+/// What a dial needs beside whom it is for.
+#[derive(Debug, Clone)]
+pub(super) struct Dialling {
+    pub(super) dialer: SiblingDialer,
+    pub(super) own: Greeting,
+    pub(super) identity: SiblingIdentity,
+}
+
+/// Why a sibling cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SiblingError {
+    #[error("the directory tells no address of it")]
+    NoAddress,
+    #[error("none of its addresses answered within {DIAL:?}")]
+    Late,
+    #[error("{0}: {1}")]
+    Name(String, std::io::Error),
+    #[error("{0}: {1}")]
+    Dial(SocketAddr, DialError),
+    #[error("{0}: its certificate does not have the name {1:?}, which only that responder's has")]
+    Identity(SocketAddr, String),
+    #[error("{address}: it greets as {found}, and {wanted} is meant")]
+    Other { address: SocketAddr, found: ResponderId, wanted: ResponderId },
+}
+
+impl Dialling {
+    /// Dials until one address answers; else says what the last one said, or that it took too long. Cancel safe.
+    pub(super) async fn dial(&self, sibling: &Sibling) -> Result<(Tunnel, Asking), SiblingError> {
+        timeout(DIAL, self.dial_each(sibling)).await.unwrap_or(Err(SiblingError::Late))
+    }
+
+    async fn dial_each(&self, sibling: &Sibling) -> Result<(Tunnel, Asking), SiblingError> {
+        let mut last = SiblingError::NoAddress;
+        for at in &sibling.siblings_at {
+            let addresses = match resolve(at).await {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    last = SiblingError::Name(at.to_string(), error);
+                    continue;
+                }
+            };
+            for address in addresses {
+                match self.dial_one((address, &at.host), sibling).await {
+                    Ok(asking) => return Ok(asking),
+                    Err(error) => last = error,
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn dial_one(
+        &self,
+        (address, host): (SocketAddr, &str),
+        sibling: &Sibling,
+    ) -> Result<(Tunnel, Asking), SiblingError> {
+        let dialled = self.dialer.dial((address, host), &self.own).await;
+        let (tunnel, greeting, asking) = dialled.map_err(|error| SiblingError::Dial(address, error))?;
+        match self.check(address, sibling, &tunnel, greeting) {
+            Ok(()) => Ok((tunnel, asking)),
+            Err(error) => {
+                // The driver ends with the only handle, and says that the rules do not let it be asked.
+                tunnel.close(CloseCode::Revoked, "it is not the sibling that is meant");
+                drop(tunnel);
+                asking.run().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn check(
+        &self,
+        address: SocketAddr,
+        sibling: &Sibling,
+        tunnel: &Tunnel,
+        greeting: Greeting,
+    ) -> Result<(), SiblingError> {
+        let shown = peer_identity(&tunnel.peer_certificates()).unwrap_or_default();
+        if !self.identity.proves(&shown, &sibling.id) {
+            let name = self.identity.name(&sibling.id).unwrap_or_default();
+            return Err(SiblingError::Identity(address, name));
+        }
+        if greeting.responder != sibling.id {
+            return Err(SiblingError::Other { address, found: greeting.responder, wanted: sibling.id.clone() });
+        }
+        Ok(())
+    }
+}
+
+async fn resolve(at: &HostPort) -> std::io::Result<Vec<SocketAddr>> {
+    Ok(lookup_host((at.host.as_str(), at.port)).await?.collect())
+}

@@ -1,0 +1,193 @@
+//! Where siblings come in: who greets is served if its certificate proves who it is. spec: FL-31 to FL-39
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::fleet::Siblings;
+use crate::fleet::hop::dial::Dialling;
+use crate::fleet::hop::find::LocalTunnels;
+use crate::fleet::hop::relay::Relayed;
+use crate::fleet::hop::served::Served;
+use crate::fleet::hop::settings::{HopError, HopSettings};
+use crate::fleet::hop::ways::Ways;
+use crate::id::{ResponderId, TunnelId};
+use crate::lifecycle::DrainWatch;
+use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::protocol::handshake::Refusal;
+use crate::proxy::{AccessLog, Recorder};
+use crate::telemetry::{HopMetrics, Metrics, Role, Side};
+use crate::tls::{peer_identity, sibling_client_config, sibling_server_config};
+use crate::transport::quic::{self, Keys, Listener, bind, dialling_socket, listening_socket};
+use crate::transport::{Claiming, SiblingDialer, Tunnel};
+
+/// Connections that one sibling may have to this responder: one, and those that it has given up without saying so.
+const MAX_CONNECTIONS: usize = 4;
+/// How long the last packets may take to leave.
+const FAREWELL: Duration = Duration::from_millis(20);
+
+/// This responder among its siblings: bound, and ready to run.
+#[derive(Debug)]
+pub struct Hop {
+    shared: Arc<Shared>,
+    ways: Ways,
+    endpoints: [quinn::Endpoint; 2],
+}
+
+#[derive(Debug)]
+struct Shared {
+    listener: Listener,
+    settings: HopSettings,
+    relayed: Relayed,
+    served: Mutex<HashMap<TunnelId, (ResponderId, Tunnel)>>,
+    metrics: HopMetrics,
+    tasks: TaskTracker,
+}
+
+impl Hop {
+    /// Binds a UDP address for siblings; port 0 takes a free one. `siblings` says where others are and what they have,
+    /// `tunnels` what ends here. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`HopError`] says which setting, credential or address is at fault.
+    pub fn bind(
+        address: SocketAddr,
+        settings: HopSettings,
+        (siblings, tunnels): (Arc<dyn Siblings>, Arc<dyn LocalTunnels>),
+        metrics: &Metrics,
+    ) -> Result<Self, HopError> {
+        let (tunnel, quic) = (settings.tunnel, settings.quic.clone());
+        let server = Listener::sibling_config(sibling_server_config(&settings.tls)?, &tunnel, &quic)?;
+        let listening = bind(listening_socket(address, Role::Responder, metrics)?, &Keys::ephemeral(), Some(server))?;
+        let dialling = bind(dialling_socket(metrics)?, &Keys::ephemeral(), None)?;
+        let dialer = sibling_client_config(&settings.tls)?;
+        let dialer = SiblingDialer::new(dialling.clone(), dialer, (tunnel, quic.clone()))?;
+        let (own, identity) = (settings.greeting(), settings.identity.clone());
+        let dials = (Dialling { dialer, own, identity }, settings.idle);
+        let ways = Ways::new(siblings, dials, metrics.hops());
+        let recorder = Recorder::new(metrics, Side::Relay, None, AccessLog::Off);
+        let shared = Shared {
+            listener: Listener::new(listening.clone(), tunnel, quic),
+            settings,
+            relayed: Relayed(Arc::new(Served { tunnels, recorder })),
+            served: Mutex::default(),
+            metrics: metrics.hops(),
+            tasks: TaskTracker::new(),
+        };
+        Ok(Self { shared: Arc::new(shared), ways, endpoints: [listening, dialling] })
+    }
+
+    /// Where it listens, with the real port.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.endpoints[0].local_addr()
+    }
+
+    /// The ways through siblings, for whoever looks for what has no tunnel here.
+    pub fn ways(&self) -> Ways {
+        self.ways.clone()
+    }
+
+    /// Serves siblings until a drain is announced; then takes none any more, and is done when what they have asked for and what
+    /// was asked of them has ended, at the latest when the drain expires. The drain waits for it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends every connection abruptly.
+    pub fn run(self, drain: DrainWatch) -> impl Future<Output = ()> + Send + 'static {
+        // Taken before the future is first polled, so that a drain never overlooks a role that is about to start.
+        let guard = drain.guard();
+        async move {
+            self.accept(&drain).await;
+            for (_, tunnel) in self.shared.served().values() {
+                tunnel.drain(drain.remaining(), Duration::ZERO);
+            }
+            self.shared.tasks.close();
+            let ended = async {
+                self.shared.tasks.wait().await;
+                self.ways.at_rest().await;
+            };
+            tokio::select! {
+                () = ended => {}
+                () = drain.expired() => {}
+            }
+            self.stop().await;
+            drop(guard);
+        }
+    }
+
+    async fn accept(&self, drain: &DrainWatch) {
+        loop {
+            tokio::select! {
+                () = drain.announced() => return,
+                incoming = self.shared.listener.accept() => match incoming {
+                    Some(incoming) => {
+                        self.shared.tasks.spawn(admit(Arc::clone(&self.shared), incoming));
+                    }
+                    None => return,
+                }
+            }
+        }
+    }
+
+    async fn stop(&self) {
+        self.ways.close();
+        for endpoint in &self.endpoints {
+            endpoint.close(quinn::VarInt::from_u32(CloseCode::Done.number()), b"stopped");
+            let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
+        }
+    }
+}
+
+impl Shared {
+    /// Plain values: nothing that a panic elsewhere could leave half-changed.
+    fn served(&self) -> std::sync::MutexGuard<'_, HashMap<TunnelId, (ResponderId, Tunnel)>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether who greets so may ask. spec: FL-32, FL-38
+    fn judge(&self, claiming: &Claiming) -> Result<(), Refusal> {
+        let refuse = |code, reason: String| Err(Refusal { code, reason, retry_after: None });
+        let id = &claiming.greeting.responder;
+        let shown = peer_identity(&claiming.certificates).unwrap_or_default();
+        if !self.settings.identity.proves(&shown, id) {
+            let name = self.settings.identity.name(id).unwrap_or_default();
+            return refuse(RefusalCode::Forbidden, format!("the certificate does not have the name {name:?}"));
+        }
+        if *id == self.settings.id {
+            return refuse(RefusalCode::Conflict, format!("{id} is the name of this responder"));
+        }
+        if self.served().values().filter(|(other, _)| other == id).count() >= MAX_CONNECTIONS {
+            return refuse(RefusalCode::Quota, format!("{id} has {MAX_CONNECTIONS} connections here"));
+        }
+        Ok(())
+    }
+}
+
+async fn admit(shared: Arc<Shared>, incoming: quic::Incoming) {
+    let remote = incoming.remote();
+    let claiming = match incoming.greeting().await {
+        Ok(claiming) => claiming,
+        Err(error) => return warn!(%remote, %error, "somebody who should be a sibling does not greet"),
+    };
+    let id = claiming.greeting.responder.clone();
+    if let Err(refusal) = shared.judge(&claiming) {
+        warn!(%remote, sibling = %id, reason = refusal.reason, "a sibling was refused");
+        return claiming.refuse(&refusal).await;
+    }
+    let _open = shared.metrics.serves();
+    let (tunnel, serving) = claiming.serve(shared.settings.greeting(), shared.relayed.clone());
+    let of = tunnel.id();
+    shared.served().insert(of, (id.clone(), tunnel));
+    info!(%remote, sibling = %id, "a sibling may ask here");
+    let reason = serving.await;
+    shared.served().remove(&of);
+    debug!(sibling = %id, code = %reason.code, reason = reason.text, "a sibling has gone");
+}

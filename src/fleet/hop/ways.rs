@@ -1,0 +1,225 @@
+//! Ways through siblings: a connection to each that was asked for something, kept while it is used. spec: FL-37, FL-50, FL-51
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::interval_at;
+use tracing::{debug, warn};
+
+use crate::fleet::hop::dial::Dialling;
+use crate::fleet::hop::elsewhere::{Elsewhere, Way};
+use crate::fleet::hop::slot::{Next, Slot};
+use crate::fleet::{Sibling, Siblings};
+use crate::id::{ResponderId, TunnelId};
+use crate::protocol::code::CloseCode;
+use crate::protocol::fleet::Route;
+use crate::registry::{Balance, Handle, Health, Wanted};
+use crate::telemetry::HopMetrics;
+use crate::transport::{Asking, NotHere, Tunnel, Via};
+
+/// Through how many siblings one request is tried: the first that should have the node, and another one. spec: FL-51
+const MAX_SIBLINGS: usize = 2;
+/// A connection that lasts for so long is of use, whether anything was asked on it or not.
+const PROVEN: Duration = Duration::from_secs(10);
+/// In how many looks a connection has to be idle.
+const IDLE_LOOKS: u32 = 4;
+/// The shortest time between two of them.
+const MIN_LOOK: Duration = Duration::from_millis(10);
+/// How often it is looked whether nothing is asked any more, by who stops.
+const REST_LOOKS: Duration = Duration::from_millis(10);
+
+/// The connections to siblings. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ways(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    siblings: Arc<dyn Siblings>,
+    dialling: Dialling,
+    idle: Duration,
+    slots: Mutex<HashMap<ResponderId, Slot>>,
+    changed: Notify,
+    metrics: HopMetrics,
+}
+
+impl Ways {
+    pub(super) fn new(
+        siblings: Arc<dyn Siblings>,
+        (dialling, idle): (Dialling, Duration),
+        metrics: HopMetrics,
+    ) -> Self {
+        let (slots, changed) = (Mutex::default(), Notify::new());
+        Self(Arc::new(Shared { siblings, dialling, idle, slots, changed, metrics }))
+    }
+
+    /// The siblings that can be asked now without dialling, in the order of their names.
+    pub fn connected(&self) -> Vec<ResponderId> {
+        let slots = self.0.slots();
+        let mut connected: Vec<_> =
+            slots.iter().filter(|(_, slot)| slot.tunnel().is_some()).map(|(id, _)| id.clone()).collect();
+        connected.sort();
+        connected
+    }
+
+    /// Resolves when nothing is asked of any sibling. Cancel safe.
+    pub(super) async fn at_rest(&self) {
+        let is_asked = || self.0.slots().values().filter_map(Slot::tunnel).any(|tunnel| tunnel.in_flight() > 0);
+        while is_asked() {
+            tokio::time::sleep(REST_LOOKS).await;
+        }
+    }
+
+    /// Ends every connection, without waiting for what runs on them.
+    pub(super) fn close(&self) {
+        for (_, slot) in self.0.slots().drain() {
+            if let Some(tunnel) = slot.tunnel() {
+                tunnel.close(CloseCode::Done, "stopped");
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Plain values: nothing that a panic elsewhere could leave half-changed.
+    fn slots(&self) -> MutexGuard<'_, HashMap<ResponderId, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self, sibling: &Sibling, may_dial: bool) -> Next {
+        let mut slots = self.slots();
+        if let Some(slot) = slots.get_mut(&sibling.id) {
+            return slot.next(sibling.epoch, Instant::now(), may_dial);
+        }
+        if !may_dial {
+            return Next::Pass;
+        }
+        slots.insert(sibling.id.clone(), Slot::dialling(sibling.epoch));
+        Next::Dial
+    }
+
+    /// Dials, and keeps the connection until it is gone.
+    async fn connect(self: Arc<Self>, sibling: Arc<Sibling>) {
+        let dialled = self.dialling.dial(&sibling).await;
+        match dialled {
+            Ok((tunnel, asking)) => {
+                debug!(sibling = %sibling.id, address = %tunnel.remote(), "a sibling can be asked");
+                self.keep(&sibling.id, tunnel, asking).await;
+            }
+            Err(error) => {
+                self.metrics.dial_failed();
+                let delay = self.slots().get_mut(&sibling.id).map(|slot| slot.failed(Instant::now(), rand::random()));
+                warn!(sibling = %sibling.id, %error, again_after = ?delay, "a sibling cannot be asked");
+                self.changed.notify_waiters();
+            }
+        }
+    }
+
+    async fn keep(&self, id: &ResponderId, tunnel: Tunnel, asking: Asking) {
+        let _open = self.metrics.asks();
+        let (of, begun) = (tunnel.id(), Instant::now());
+        match self.slots().get_mut(id) {
+            Some(slot) => slot.up(tunnel),
+            // Stopped meanwhile: the only handle is gone, which ends it.
+            None => drop(tunnel),
+        }
+        self.changed.notify_waiters();
+        let mut running = std::pin::pin!(asking.run());
+        let every = (self.idle / IDLE_LOOKS).max(MIN_LOOK);
+        let mut looks = interval_at(tokio::time::Instant::now() + every, every);
+        let (mut seen, mut quiet, mut left) = (0, 0, None);
+        let reason = loop {
+            tokio::select! {
+                reason = &mut running => break reason,
+                _ = looks.tick() => {
+                    let used = self.use_of(id, of);
+                    quiet = if used == (seen, 0) { quiet + 1 } else { 0 };
+                    seen = used.0;
+                    if quiet >= IDLE_LOOKS && left.is_none() {
+                        // Whoever has picked it just now is told to look again, or finishes.
+                        left = self.forget(id, of);
+                        left.iter().for_each(|tunnel: &Tunnel| tunnel.retire(self.idle));
+                    }
+                }
+            }
+        };
+        let of_use = self.use_of(id, of).0 > 0 || seen > 0 || begun.elapsed() >= PROVEN;
+        let again_after = if of_use || left.is_some() { None } else { self.give_up(id, of) };
+        debug!(sibling = %id, %reason.code, reason.text, ?again_after, "a connection to a sibling has ended");
+        drop((left, self.forget(id, of)));
+        self.changed.notify_waiters();
+    }
+
+    /// A connection that ended before it was of any use is like one that could not be made: for how long none is tried.
+    fn give_up(&self, id: &ResponderId, of: TunnelId) -> Option<Duration> {
+        let mut slots = self.slots();
+        let slot = slots.get_mut(id).filter(|slot| slot.tunnel().is_some_and(|tunnel| tunnel.id() == of))?;
+        Some(slot.failed(Instant::now(), rand::random()))
+    }
+
+    /// How many streams a connection has had, and how many it has.
+    fn use_of(&self, id: &ResponderId, of: TunnelId) -> (u64, u32) {
+        let slots = self.slots();
+        let tunnel = slots.get(id).and_then(Slot::tunnel).filter(|tunnel| tunnel.id() == of);
+        tunnel.map_or((0, 0), |tunnel| (tunnel.snapshot().exchanges, tunnel.in_flight()))
+    }
+
+    /// Lets go of a connection, unless there is another one by now.
+    fn forget(&self, id: &ResponderId, of: TunnelId) -> Option<Tunnel> {
+        let mut slots = self.slots();
+        let tunnel = slots.get(id).and_then(Slot::tunnel).filter(|tunnel| tunnel.id() == of).cloned();
+        if tunnel.is_some() {
+            slots.remove(id);
+        }
+        tunnel
+    }
+}
+
+impl NotHere for Shared {
+    fn not_here(&self, sibling: &ResponderId, route: &Route) {
+        self.metrics.not_here();
+        self.siblings.not_here(sibling, &route.tenant, &route.host_id);
+    }
+}
+
+impl Elsewhere<Tunnel> for Ways {
+    fn way(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Way<Tunnel> {
+        let (mut tried, mut coming, mut none) = (0, 0, Way::None);
+        for sibling in self.0.siblings.having(wanted.tenant, wanted.host_id) {
+            // However many have it, no more are dialled for one request than it could be tried at.
+            match self.0.next(&sibling, coming < MAX_SIBLINGS) {
+                Next::Use(tunnel) if avoid.contains(&tunnel.id()) => {
+                    tried += 1;
+                    if tried == MAX_SIBLINGS {
+                        return Way::None;
+                    }
+                }
+                // One that nobody hears, or that leaves, is no way.
+                Next::Use(tunnel) if tunnel.health() >= Health::Suspect => {}
+                Next::Use(tunnel) => {
+                    self.0.metrics.through();
+                    let told = Arc::clone(&self.0) as Arc<dyn NotHere>;
+                    return Way::Open(tunnel.through(Via::new(sibling.id.clone(), route(wanted), told)));
+                }
+                Next::Wait => (none, coming) = (Way::Soon, coming + 1),
+                Next::Dial => {
+                    tokio::spawn(Arc::clone(&self.0).connect(sibling));
+                    (none, coming) = (Way::Soon, coming + 1);
+                }
+                Next::Pass => {}
+            }
+        }
+        none
+    }
+
+    fn changed(&self) -> &Notify {
+        &self.0.changed
+    }
+}
+
+fn route(wanted: Wanted<'_>) -> Route {
+    // What sticks, sticks to the same node wherever its requests come in. spec: FL-43
+    let affinity = (wanted.choice.balance == Balance::Hash).then_some(wanted.choice.entropy);
+    Route { tenant: wanted.tenant.clone(), host_id: wanted.host_id.clone(), affinity }
+}

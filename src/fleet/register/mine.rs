@@ -1,0 +1,311 @@
+//! What of this responder is in the directory, and what is to be written so that it is what it should be. No I/O, no clock.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::fleet::etcd::{Lease, Operation};
+use crate::fleet::register::FleetSettings;
+use crate::fleet::view::{Change, Key, ResponderRecord, TunnelKey, TunnelRecord};
+use crate::id::TunnelId;
+
+/// The most keys in one write. etcd takes 128. spec: FL-11
+pub(super) const MAX_OPERATIONS: usize = 100;
+/// The most bytes in one write; etcd takes 1.5 MiB.
+const MAX_BYTES: usize = 512 << 10;
+
+/// What is written, as far as that is known.
+pub(super) struct Mine {
+    settings: Arc<FleetSettings>,
+    pub(super) lease: Option<Lease>,
+    /// The time that it was asked for with.
+    pub(super) lease_time: Duration,
+    pub(super) epoch: Option<u64>,
+    /// The value of the responder's record.
+    record: Option<Vec<u8>>,
+    /// A hash of the value of each tunnel, as far as it is known what is there.
+    tunnels: HashMap<TunnelId, Option<u64>>,
+    /// It is leaving.
+    pub(super) draining: bool,
+    /// Another start has the name.
+    pub(super) replaced: bool,
+}
+
+/// Some tunnels, to be written at once.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) operations: Vec<Operation>,
+    /// What is known when they are written: the hash of the value, or that it is gone.
+    after: Vec<(TunnelId, Option<u64>)>,
+    bytes: usize,
+}
+
+impl Mine {
+    pub(super) fn new(settings: Arc<FleetSettings>) -> Self {
+        let (lease, lease_time, epoch, record, tunnels) = (None, Duration::ZERO, None, None, HashMap::new());
+        Self { settings, lease, lease_time, epoch, record, tunnels, draining: false, replaced: false }
+    }
+
+    pub(super) fn settings(&mut self, settings: Arc<FleetSettings>) {
+        self.settings = settings;
+    }
+
+    /// Nothing is written any more, and this is the lease for what will be.
+    pub(super) fn begin(&mut self, lease: Lease, time: Duration) {
+        self.moves(lease, time);
+        self.tunnels.clear();
+    }
+
+    /// Everything is written again, under this lease; until then it stands where it is.
+    pub(super) fn moves(&mut self, lease: Lease, time: Duration) {
+        (self.lease, self.lease_time) = (Some(lease), time);
+        self.record = None;
+        self.tunnels.values_mut().for_each(|hash| *hash = None);
+    }
+
+    /// Whether no tunnel of this start is known to be written.
+    pub(super) fn has_none(&self) -> bool {
+        self.tunnels.is_empty()
+    }
+
+    /// The key and the value of the responder's record, if that is not what is written. The epoch must be known.
+    pub(super) fn record(&self) -> Option<(String, Vec<u8>)> {
+        let FleetSettings { siblings, initiators, region, weight, prefix, id, .. } = &*self.settings;
+        let record = ResponderRecord {
+            epoch: self.epoch?,
+            version: concat!("adit ", env!("CARGO_PKG_VERSION")).to_owned(),
+            siblings: siblings.clone(),
+            initiators: initiators.clone(),
+            region: region.clone(),
+            weight: *weight,
+            draining: self.draining,
+        };
+        let value = record.encode();
+        (self.record.as_ref() != Some(&value)).then(|| (prefix.responder(id), value))
+    }
+
+    pub(super) fn record_is(&mut self, value: Vec<u8>) {
+        self.record = Some(value);
+    }
+
+    /// What takes the directory from what is written to `now`, in writes of a bounded size.
+    pub(super) fn batches(&self, now: &[(TunnelId, TunnelRecord)]) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        let mut batch = Batch::default();
+        let mut add = |id: TunnelId, operation: Operation, after: Option<u64>, bytes: usize| {
+            let is_full = batch.operations.len() >= MAX_OPERATIONS || batch.bytes + bytes > MAX_BYTES;
+            if is_full && !batch.operations.is_empty() {
+                batches.push(std::mem::take(&mut batch));
+            }
+            batch.operations.push(operation);
+            batch.after.push((id, after));
+            batch.bytes += bytes;
+        };
+        let live: HashSet<TunnelId> = now.iter().map(|(id, _)| *id).collect();
+        for id in self.tunnels.keys().filter(|id| !live.contains(id)) {
+            let Some(key) = self.key(*id) else { continue };
+            let bytes = key.len();
+            add(*id, Operation::Delete(key), None, bytes);
+        }
+        for (id, record) in now {
+            let Some(key) = self.key(*id) else { continue };
+            let value = record.encode();
+            let hash = hash(&value);
+            if self.tunnels.get(id) != Some(&Some(hash)) {
+                let bytes = key.len() + value.len();
+                add(*id, Operation::Put { key, value }, Some(hash), bytes);
+            }
+        }
+        if !batch.operations.is_empty() {
+            batches.push(batch);
+        }
+        batches
+    }
+
+    /// The batch is sent. Whatever becomes of it, what it writes may be there from now on.
+    pub(super) fn begun(&mut self, batch: &Batch) {
+        for (id, after) in &batch.after {
+            if after.is_some() {
+                // It is written again, or taken away.
+                self.tunnels.insert(*id, None);
+            }
+        }
+    }
+
+    /// The batch was written.
+    pub(super) fn written(&mut self, batch: Batch) {
+        for (id, after) in batch.after {
+            match after {
+                Some(hash) => self.tunnels.insert(id, Some(hash)),
+                None => self.tunnels.remove(&id),
+            };
+        }
+    }
+
+    /// What somebody else did to what is written here; true when something has to be written again.
+    pub(super) fn heard(&mut self, change: &Change) -> bool {
+        match change {
+            Change::Gone { key, .. } => match self.settings.prefix.parse(key) {
+                Some(Key::Responder(id)) if id == self.settings.id => self.record.take().is_some(),
+                Some(Key::Tunnel(key)) if self.is_own(&key) => self.tunnels.remove(&key.tunnel).is_some(),
+                _ => false,
+            },
+            Change::Put(stored) => match self.settings.prefix.parse(&stored.key) {
+                Some(Key::Responder(id)) if id == self.settings.id => {
+                    let record = ResponderRecord::decode(&stored.value);
+                    let is_newer = |record: ResponderRecord| self.epoch.is_some_and(|epoch| record.epoch > epoch);
+                    self.replaced |= record.is_ok_and(is_newer);
+                    false
+                }
+                _ => false,
+            },
+        }
+    }
+
+    fn is_own(&self, key: &TunnelKey) -> bool {
+        key.responder == self.settings.id && self.epoch == Some(key.epoch)
+    }
+
+    fn key(&self, tunnel: TunnelId) -> Option<String> {
+        let key = TunnelKey { responder: self.settings.id.clone(), epoch: self.epoch?, tunnel };
+        Some(self.settings.prefix.tunnel(&key))
+    }
+}
+
+fn hash(value: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::etcd::EtcdSettings;
+    use crate::fleet::view::{Prefix, Stored};
+    use crate::id::{Claim, InstanceId, Place};
+
+    fn mine() -> Mine {
+        let settings = FleetSettings {
+            prefix: Prefix::default(),
+            id: "r".parse().unwrap(),
+            lease: super::super::DEFAULT_LEASE,
+            siblings: Vec::new(),
+            initiators: Vec::new(),
+            region: None,
+            weight: 100,
+            etcd: EtcdSettings::new(Vec::new()),
+        };
+        let mut mine = Mine::new(Arc::new(settings));
+        mine.begin(Lease(1), super::super::DEFAULT_LEASE);
+        mine.epoch = Some(5);
+        mine
+    }
+
+    fn tunnel(number: u64, down: &[&str]) -> (TunnelId, TunnelRecord) {
+        let claim = Claim {
+            tenant: "t".parse().unwrap(),
+            node: format!("n{number}").parse().unwrap(),
+            cluster: "c".parse().unwrap(),
+        };
+        let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 1 };
+        let down = down.iter().map(|name| name.parse().unwrap()).collect();
+        (TunnelId(number), TunnelRecord { place, key: None, down })
+    }
+
+    fn write(mine: &mut Mine, now: &[(TunnelId, TunnelRecord)]) -> Vec<Vec<Operation>> {
+        let batches = mine.batches(now);
+        let written = batches.iter().map(|batch| batch.operations.clone()).collect();
+        batches.into_iter().for_each(|batch| mine.written(batch));
+        written
+    }
+
+    // Regression: a lease whose time a reload had raised ended before it was renewed for the first time.
+    #[test]
+    fn under_another_lease_everything_is_written_again_and_nothing_is_taken_away_before() {
+        let mut mine = mine();
+        let all = [tunnel(1, &[]), tunnel(2, &[])];
+        write(&mut mine, &all);
+        mine.moves(Lease(2), Duration::from_secs(300));
+        assert!(!mine.has_none() && mine.record().is_some());
+        let again = mine.batches(&all);
+        assert!(again[0].operations.iter().all(|operation| matches!(operation, Operation::Put { .. })));
+        assert_eq!((again.len(), again[0].operations.len()), (1, 2));
+    }
+
+    // Regression: such a record stayed as long as the process, and kept the node from coming with another key.
+    #[test]
+    fn what_was_sent_without_an_answer_is_taken_away_when_its_tunnel_is_gone() {
+        let mut mine = mine();
+        let batches = mine.batches(&[tunnel(1, &[])]);
+        mine.begun(&batches[0]);
+        let again = mine.batches(&[tunnel(1, &[])]);
+        assert!(matches!(again[0].operations[..], [Operation::Put { .. }]), "it may not be there");
+        let gone = mine.batches(&[]);
+        assert!(matches!(gone[0].operations[..], [Operation::Delete(_)]), "it may be there");
+    }
+
+    #[test]
+    fn ten_thousand_tunnels_are_a_hundred_writes_and_then_none() {
+        // spec: FL-11
+        let mut mine = mine();
+        let now: Vec<_> = (0..10_000).map(|number| tunnel(number, &[])).collect();
+        let written = write(&mut mine, &now);
+        assert_eq!(written.len(), 100);
+        assert!(written.iter().all(|operations| operations.len() == MAX_OPERATIONS));
+        assert!(write(&mut mine, &now).is_empty(), "it is written already");
+        assert_eq!(write(&mut mine, &[]).len(), 100, "and taken out likewise");
+        assert!(mine.has_none());
+    }
+
+    #[test]
+    fn only_what_has_changed_is_written() {
+        let mut mine = mine();
+        write(&mut mine, &[tunnel(1, &[]), tunnel(2, &[]), tunnel(3, &[])]);
+        let written = write(&mut mine, &[tunnel(1, &[]), tunnel(2, &["api"])]);
+        let [operations] = &written[..] else { panic!("{written:?}") };
+        let key = |number: u64| format!("/adit/tunnels/r/{:016x}/{number:016x}", 5);
+        assert_eq!(operations[0], Operation::Delete(key(3)));
+        let value = tunnel(2, &["api"]).1.encode();
+        assert_eq!(operations[1..], [Operation::Put { key: key(2), value }]);
+    }
+
+    #[test]
+    fn what_somebody_else_deletes_is_written_again() {
+        let mut mine = mine();
+        let now = [tunnel(1, &[]), tunnel(2, &[])];
+        write(&mut mine, &now);
+        let key = format!("/adit/tunnels/r/{:016x}/{:016x}", 5, 1).into_bytes();
+        assert!(mine.heard(&Change::Gone { key, modified: 9 }));
+        assert_eq!(write(&mut mine, &now)[0].len(), 1);
+    }
+
+    #[test]
+    fn a_later_start_with_the_same_name_is_noticed() {
+        // spec: FL-10
+        let mut mine = mine();
+        let (key, own) = mine.record().unwrap();
+        let put =
+            |value: Vec<u8>| Change::Put(Stored { key: key.clone().into_bytes(), value, created: 1, modified: 1 });
+        mine.heard(&put(own.clone()));
+        assert!(!mine.replaced);
+        let later = String::from_utf8(own).unwrap().replace("\"epoch\":5", "\"epoch\":6");
+        mine.heard(&put(later.into_bytes()));
+        assert!(mine.replaced);
+    }
+
+    #[test]
+    fn a_write_of_large_records_holds_fewer_of_them() {
+        let names: Vec<String> = (0..200).map(|number| format!("{number:064}")).collect();
+        let down: Vec<&str> = names.iter().map(String::as_str).collect();
+        let now: Vec<_> = (0..100).map(|number| tunnel(number, &down)).collect();
+        let bytes = |operation: &Operation| match operation {
+            Operation::Put { key, value } => key.len() + value.len(),
+            _ => 0,
+        };
+        for operations in write(&mut mine(), &now) {
+            assert!(operations.iter().map(bytes).sum::<usize>() <= MAX_BYTES);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What the rest of a responder knows of the others, and the one question that it asks: who else has this name?
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::id::{HostId, HostPort, ResponderId, TenantId};
+
+/// A responder of the same fleet, as the directory has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sibling {
+    /// Its name, which no other responder of the fleet has.
+    pub id: ResponderId,
+    /// Where siblings reach it, over UDP.
+    pub siblings_at: Vec<HostPort>,
+    /// Where initiators reach it.
+    pub initiators_at: Vec<HostPort>,
+    /// Where it stands, as its operator names the place.
+    pub region: Option<String>,
+    /// Its share of the work beside those of its siblings.
+    pub weight: u16,
+    /// Rises with each start of it.
+    pub epoch: u64,
+    /// It is leaving: what it has goes on, and it gets nothing new.
+    pub draining: bool,
+    /// How many tunnels it has.
+    pub tunnels: u32,
+}
+
+/// Who else has a node or a cluster. Lookups never wait.
+pub trait Siblings: fmt::Debug + Send + Sync {
+    /// Live siblings that have it, best first: those that are not draining, and of those the least loaded for its weight.
+    fn having(&self, tenant: &TenantId, host: &HostId) -> Vec<Arc<Sibling>>;
+
+    /// This one said "not here": it is not named for this host any more until the directory says so anew.
+    fn not_here(&self, id: &ResponderId, tenant: &TenantId, host: &HostId);
+
+    /// All live siblings, in the order of their names. The responder itself is none.
+    fn all(&self) -> Vec<Arc<Sibling>>;
+}

@@ -1,0 +1,284 @@
+//! From what etcd says, event by event, to the next snapshot. One writer; no clock, no I/O.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::key::{Key, Prefix, TunnelKey};
+use super::names::{Entry, Name};
+use super::record::{RecordError, ResponderRecord, TunnelRecord};
+use super::snapshot::{Counts, Live, Snapshot, Standing};
+use crate::fleet::sibling::Sibling;
+use crate::id::{Claim, HostId, Place, ResponderId, TenantId, TunnelId};
+
+/// The most responders of a fleet that are known. spec: FL-18
+pub const MAX_RESPONDERS: usize = 1024;
+/// The most tunnels of a fleet that are known. spec: FL-18
+pub const MAX_TUNNELS: usize = 4 << 20;
+
+/// No etcd has this id.
+const NO_CLUSTER: u64 = 0;
+
+/// A key and its value as etcd has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The whole key, with its prefix.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+    /// The revision at which the key came to be.
+    pub created: i64,
+    /// The revision at which it got this value.
+    pub modified: i64,
+}
+
+/// One event of a watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A key has this value now.
+    Put(Stored),
+    /// A key is gone: deleted, or with its lease.
+    Gone {
+        /// The whole key.
+        key: Vec<u8>,
+        /// The revision of the end.
+        modified: i64,
+    },
+}
+
+/// What became of events.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Tunnels of this responder that must end: their name belonged to somebody else before. spec: FL-17
+    pub overruled: Vec<TunnelId>,
+    /// Keys and values that are none of the directory, or beyond its bounds.
+    pub ignored: u64,
+    /// What was wrong with the last of them.
+    pub fault: Option<String>,
+}
+
+/// The directory as its writer has it.
+#[derive(Debug)]
+pub(super) struct Table {
+    prefix: Prefix,
+    own: ResponderId,
+    /// Which etcd it is; another one has other revisions.
+    cluster: u64,
+    entries: HashMap<TunnelKey, Arc<Entry>>,
+    responders: BTreeMap<ResponderId, Arc<Live>>,
+    counts: Counts,
+    snapshot: Snapshot,
+}
+
+impl Table {
+    pub(super) fn new(prefix: Prefix, own: ResponderId) -> Self {
+        Self {
+            prefix,
+            own,
+            cluster: NO_CLUSTER,
+            entries: HashMap::new(),
+            responders: BTreeMap::new(),
+            counts: HashMap::new(),
+            snapshot: Snapshot::default(),
+        }
+    }
+
+    /// The snapshot of now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.snapshot.clone()
+    }
+
+    /// A table for everything that etcd had at `revision`. `None` when that is older than what is known of the same etcd: a
+    /// member that lags behind was asked. spec: FL-13
+    pub(super) fn empty_for(&self, cluster: u64, revision: i64) -> Option<Self> {
+        let is_known = cluster == self.cluster && revision < self.snapshot.revision;
+        (!is_known).then(|| Self { cluster, ..Self::new(self.prefix.clone(), self.own.clone()) })
+    }
+
+    /// It, with all of that in it.
+    pub(super) fn filled(mut self, revision: i64, all: Vec<Stored>) -> (Self, Applied) {
+        let applied = self.apply(revision, all.into_iter().map(Change::Put).collect());
+        (self, applied)
+    }
+
+    /// Puts another one in its place, which is returned. When etcd was heard, and how it stands, holds on.
+    pub(super) fn replace(&mut self, mut next: Self) -> Self {
+        (next.snapshot.heard, next.snapshot.standing) = (self.snapshot.heard, self.snapshot.standing);
+        std::mem::replace(self, next)
+    }
+
+    pub(super) fn follows(&self, cluster: u64, revision: i64) -> bool {
+        cluster == self.cluster && revision >= self.snapshot.revision
+    }
+
+    pub(super) fn begin_anew(&mut self) {
+        self.cluster = NO_CLUSTER;
+    }
+
+    /// Events up to `revision`, in etcd's order. Those that are known already change nothing. spec: FL-12
+    pub(super) fn apply(&mut self, revision: i64, changes: Vec<Change>) -> Applied {
+        let mut applied = Applied::default();
+        let mut touched = Touched::default();
+        for change in changes {
+            if let Err(fault) = self.change(change, &mut touched) {
+                applied.ignored += 1;
+                applied.fault = Some(fault);
+            }
+        }
+        self.renew_counts(&touched.responders);
+        self.snapshot.revision = self.snapshot.revision.max(revision);
+        self.snapshot.tunnels = self.entries.len();
+        let overruled = touched.names.iter().flat_map(|name| self.snapshot.overruled(&self.own, name));
+        applied.overruled = overruled.map(|entry| entry.key.tunnel).collect();
+        applied
+    }
+
+    pub(super) fn stand(&mut self, standing: Standing) {
+        self.snapshot.standing = standing;
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.snapshot.heard = Some(now);
+    }
+
+    /// A responder said that the name is not there.
+    pub(super) fn doubt(&mut self, id: &ResponderId, tenant: &TenantId, host: &HostId) {
+        if let Some(live) = self.responders.get(id) {
+            let epoch = live.sibling.epoch;
+            self.snapshot.names.doubt(&Name { tenant: tenant.clone(), host: host.clone() }, id, epoch);
+        }
+    }
+
+    fn change(&mut self, change: Change, touched: &mut Touched) -> Result<(), String> {
+        let (key, modified) = match &change {
+            Change::Put(stored) => (&stored.key, stored.modified),
+            Change::Gone { key, modified } => (key, *modified),
+        };
+        if modified <= self.snapshot.revision {
+            return Ok(());
+        }
+        let parsed = self.prefix.parse(key);
+        let parsed = parsed.ok_or_else(|| format!("{} is no key of the directory", key.escape_ascii()))?;
+        match (parsed, change) {
+            (Key::Responder(id), Change::Put(stored)) => {
+                touched.responders.insert(id.clone());
+                self.put_responder(id, &stored).map_err(|error| named_key(&stored.key, &error))
+            }
+            (Key::Responder(id), Change::Gone { .. }) => {
+                touched.responders.insert(id.clone());
+                if self.responders.get(&id).is_some_and(|live| live.modified <= modified) {
+                    self.responders.remove(&id);
+                }
+                Ok(())
+            }
+            (Key::Tunnel(key), Change::Put(stored)) => {
+                self.put_tunnel(key, &stored, touched).map_err(|error| named_key(&stored.key, &error))
+            }
+            (Key::Tunnel(key), Change::Gone { .. }) => {
+                if self.entries.get(&key).is_some_and(|entry| entry.modified <= modified) {
+                    self.remove_tunnel(&key, touched);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn put_responder(&mut self, id: ResponderId, stored: &Stored) -> Result<(), Fault> {
+        let known = self.responders.get(&id);
+        if known.is_some_and(|live| live.modified >= stored.modified) {
+            return Ok(());
+        }
+        if known.is_none() && self.responders.len() >= MAX_RESPONDERS {
+            return Err(Fault::Full("responders"));
+        }
+        let record = match ResponderRecord::decode(&stored.value) {
+            Ok(record) => record,
+            Err(error) => {
+                self.responders.remove(&id);
+                return Err(error.into());
+            }
+        };
+        let ResponderRecord { epoch, version, siblings, initiators, region, weight, draining } = record;
+        let (siblings_at, initiators_at, tunnels) = (siblings, initiators, 0);
+        let sibling = Sibling { id: id.clone(), siblings_at, initiators_at, region, weight, epoch, draining, tunnels };
+        let live = Live { sibling: Arc::new(sibling), version, modified: stored.modified };
+        self.responders.insert(id, Arc::new(live));
+        Ok(())
+    }
+
+    fn put_tunnel(&mut self, key: TunnelKey, stored: &Stored, touched: &mut Touched) -> Result<(), Fault> {
+        let known = self.entries.get(&key);
+        if known.is_some_and(|entry| entry.modified >= stored.modified) {
+            return Ok(());
+        }
+        if known.is_none() && self.entries.len() >= MAX_TUNNELS {
+            return Err(Fault::Full("tunnels"));
+        }
+        self.remove_tunnel(&key, touched);
+        let record = TunnelRecord::decode(&stored.value)?;
+        let (created, modified) = (stored.created, stored.modified);
+        let Place { claim, instance, .. } = record.place;
+        let entry = Arc::new(Entry { claim, instance, pin: record.key, created, modified, key: key.clone() });
+        self.snapshot.names.insert(&entry);
+        *self.counts.entry((key.responder.clone(), key.epoch)).or_default() += 1;
+        touched.names_of(&entry.claim);
+        touched.responders.insert(key.responder.clone());
+        self.entries.insert(key, entry);
+        Ok(())
+    }
+
+    fn remove_tunnel(&mut self, key: &TunnelKey, touched: &mut Touched) {
+        let Some(entry) = self.entries.remove(key) else { return };
+        self.snapshot.names.remove(&entry);
+        let start = (key.responder.clone(), key.epoch);
+        if let Some(count) = self.counts.get_mut(&start) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&start);
+            }
+        }
+        touched.responders.insert(key.responder.clone());
+    }
+
+    /// Siblings say how many tunnels they have.
+    fn renew_counts(&mut self, touched: &HashSet<ResponderId>) {
+        for id in touched {
+            let Some(live) = self.responders.get_mut(id) else { continue };
+            let tunnels = self.counts.get(&(id.clone(), live.sibling.epoch)).copied().unwrap_or(0);
+            if live.sibling.tunnels != tunnels {
+                let sibling = Arc::new(Sibling { tunnels, ..(*live.sibling).clone() });
+                *live = Arc::new(Live { sibling, version: live.version.clone(), modified: live.modified });
+            }
+        }
+        if !touched.is_empty() {
+            self.snapshot.live = Arc::new(self.responders.clone());
+        }
+    }
+}
+
+/// What a batch of events was about.
+#[derive(Default)]
+struct Touched {
+    responders: HashSet<ResponderId>,
+    names: HashSet<Name>,
+}
+
+impl Touched {
+    fn names_of(&mut self, claim: &Claim) {
+        self.names.insert(Name::new(&claim.tenant, &claim.node));
+        self.names.insert(Name::new(&claim.tenant, &claim.cluster));
+    }
+}
+
+/// Why an event changes nothing.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("there are too many {0} in the directory")]
+    Full(&'static str),
+}
+
+fn named_key(key: &[u8], error: &Fault) -> String {
+    format!("{} {error}", key.escape_ascii())
+}

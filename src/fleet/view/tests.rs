@@ -1,0 +1,379 @@
+//! The view beside a naive model: whatever is heard in whatever order, both say the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::{Claim, InstanceId, TunnelId};
+
+const RESPONDERS: usize = 3;
+const NODES: usize = 4;
+const CLUSTERS: usize = 2;
+
+/// One step of the world.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A responder writes its record under an epoch.
+    Stands { responder: usize, epoch: u64, draining: bool },
+    /// A tunnel of one of its starts is written.
+    Tunnel { responder: usize, epoch: u64, tunnel: u64, node: usize, cluster: usize, pin: u8 },
+    /// A tunnel is deleted.
+    Ends { responder: usize, epoch: u64, tunnel: u64 },
+    /// A lease ends: everything of the responder, in one revision.
+    Dies { responder: usize },
+    /// The watch tells everything since so many revisions before what the view knows, up to so many after.
+    Watch { again: usize, ahead: usize },
+    /// The view reads everything, at a member that lags behind by so many revisions.
+    Read { behind: usize },
+    /// A sibling was asked, and has not got it.
+    NotHere { responder: usize, node: usize },
+    /// Etcd is lost.
+    Lost,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (responder, epoch, tunnel) = (0..RESPONDERS, 1u64..3, 0u64..5);
+    prop_oneof![
+        1 => (responder.clone(), epoch.clone(), any::<bool>())
+            .prop_map(|(responder, epoch, draining)| Step::Stands { responder, epoch, draining }),
+        4 => (responder.clone(), epoch.clone(), tunnel.clone(), 0..NODES, 0..CLUSTERS, 0u8..2).prop_map(
+            |(responder, epoch, tunnel, node, cluster, pin)| Step::Tunnel { responder, epoch, tunnel, node, cluster, pin }
+        ),
+        2 => (responder.clone(), epoch, tunnel).prop_map(|(responder, epoch, tunnel)| Step::Ends { responder, epoch, tunnel }),
+        1 => responder.clone().prop_map(|responder| Step::Dies { responder }),
+        4 => (0usize..4, 0usize..6).prop_map(|(again, ahead)| Step::Watch { again, ahead }),
+        1 => (0usize..6).prop_map(|behind| Step::Read { behind }),
+        1 => (responder, 0..NODES + CLUSTERS).prop_map(|(responder, node)| Step::NotHere { responder, node }),
+        1 => Just(Step::Lost),
+    ]
+}
+
+/// Etcd: everything at each revision, and what changed with it.
+#[derive(Default)]
+struct Etcd {
+    states: Vec<BTreeMap<String, Stored>>,
+    events: Vec<Vec<Change>>,
+}
+
+impl Etcd {
+    fn new() -> Self {
+        Self { states: vec![BTreeMap::new()], events: vec![Vec::new()] }
+    }
+
+    fn revision(&self) -> usize {
+        self.states.len() - 1
+    }
+
+    fn commit(&mut self, puts: Vec<(String, Vec<u8>)>, deletes: impl Fn(&str) -> bool) {
+        let mut state = self.states.last().unwrap().clone();
+        let modified = self.states.len() as i64;
+        let gone: Vec<_> = state.keys().filter(|key| deletes(key)).cloned().collect();
+        let mut events = Vec::new();
+        for key in gone {
+            state.remove(&key);
+            events.push(Change::Gone { key: key.into_bytes(), modified });
+        }
+        for (key, value) in puts {
+            let created = state.get(&key).map_or(modified, |stored| stored.created);
+            let stored = Stored { key: key.clone().into_bytes(), value, created, modified };
+            state.insert(key, stored.clone());
+            events.push(Change::Put(stored));
+        }
+        if !events.is_empty() {
+            self.states.push(state);
+            self.events.push(events);
+        }
+    }
+}
+
+fn id(responder: usize) -> ResponderId {
+    format!("r{responder}").parse().unwrap()
+}
+
+fn host(node: usize) -> HostId {
+    match node {
+        node if node < NODES => format!("n{node}").parse().unwrap(),
+        cluster => format!("c{}", cluster - NODES).parse().unwrap(),
+    }
+}
+
+fn responder_record(epoch: u64, draining: bool) -> ResponderRecord {
+    let version = "adit".to_owned();
+    let (siblings, initiators) = (vec!["r:1".parse().unwrap()], Vec::new());
+    ResponderRecord { epoch, version, siblings, initiators, region: None, weight: 100, draining }
+}
+
+fn tunnel_record(node: usize, cluster: usize, pin: u8) -> TunnelRecord {
+    let claim = Claim {
+        tenant: TenantId::default(),
+        node: format!("n{node}").parse().unwrap(),
+        cluster: format!("c{cluster}").parse().unwrap(),
+    };
+    // Another process for each key.
+    let place = Place { claim, instance: InstanceId([pin; 16]), slot: 0, generation: 1 };
+    TunnelRecord { place, key: Some(SpkiPin([pin; 32])), down: Vec::new() }
+}
+
+/// The model: what follows from one state of etcd, read naively.
+struct Model<'a>(&'a BTreeMap<String, Stored>, &'a Prefix);
+
+impl Model<'_> {
+    fn live(&self, responder: &ResponderId) -> Option<ResponderRecord> {
+        let stored = self.0.get(&self.1.responder(responder))?;
+        Some(ResponderRecord::decode(&stored.value).unwrap())
+    }
+
+    fn tunnels(&self) -> Vec<(TunnelKey, TunnelRecord, i64)> {
+        let read = |stored: &Stored| match self.1.parse(&stored.key) {
+            Some(Key::Tunnel(key)) => Some((key, TunnelRecord::decode(&stored.value).unwrap(), stored.modified)),
+            _ => None,
+        };
+        self.0.values().filter_map(read).collect()
+    }
+
+    fn having(&self, own: &ResponderId, host: &HostId, doubts: &Doubts) -> BTreeSet<ResponderId> {
+        let found = |is_it: &dyn Fn(&TunnelRecord) -> bool| {
+            let mut found = BTreeSet::new();
+            for (key, record, _) in self.tunnels() {
+                let lives = self.live(&key.responder).is_some_and(|live| live.epoch == key.epoch);
+                let doubted = doubts.contains(&(key.responder.clone(), key.epoch, host.clone()));
+                if lives && key.responder != *own && is_it(&record) && !doubted {
+                    found.insert(key.responder);
+                }
+            }
+            found
+        };
+        let nodes = found(&|record| record.place.claim.node.as_str() == host.as_str());
+        match nodes.is_empty() {
+            true => found(&|record| record.place.claim.cluster.as_str() == host.as_str()),
+            false => nodes,
+        }
+    }
+
+    fn names(&self, responder: &ResponderId, epoch: u64) -> BTreeSet<HostId> {
+        let of_it = self.tunnels().into_iter().filter(|(key, ..)| key.responder == *responder && key.epoch == epoch);
+        of_it
+            .flat_map(|(_, record, _)| {
+                [HostId::from(&record.place.claim.node), HostId::from(&record.place.claim.cluster)]
+            })
+            .collect()
+    }
+}
+
+/// Which start of whom was found without what.
+type Doubts = BTreeSet<(ResponderId, u64, HostId)>;
+
+struct World {
+    etcd: Etcd,
+    prefix: Prefix,
+    view: View,
+    /// The revision that the view knows.
+    known: usize,
+    doubts: Doubts,
+    stands: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let prefix = Prefix::default();
+        let view = View::new(prefix.clone(), id(0));
+        Self { etcd: Etcd::new(), prefix, view, known: 0, doubts: BTreeSet::new(), stands: false }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Stands { responder, epoch, draining } => {
+                let value = responder_record(epoch, draining).encode();
+                self.etcd.commit(vec![(self.prefix.responder(&id(responder)), value)], |_| false);
+            }
+            Step::Tunnel { responder, epoch, tunnel, node, cluster, pin } => {
+                let key = TunnelKey { responder: id(responder), epoch, tunnel: TunnelId(tunnel) };
+                let value = tunnel_record(node, cluster, pin).encode();
+                self.etcd.commit(vec![(self.prefix.tunnel(&key), value)], |_| false);
+            }
+            Step::Ends { responder, epoch, tunnel } => {
+                let gone = self.prefix.tunnel(&TunnelKey { responder: id(responder), epoch, tunnel: TunnelId(tunnel) });
+                self.etcd.commit(Vec::new(), |key| key == gone);
+            }
+            Step::Dies { responder } => {
+                let (record, tunnels) = (self.prefix.responder(&id(responder)), self.prefix.tunnels_of(&id(responder)));
+                self.etcd.commit(Vec::new(), |key| key == record || key.starts_with(&tunnels));
+            }
+            Step::Watch { again, ahead } => {
+                let to = (self.known + ahead).min(self.etcd.revision());
+                for revision in (self.known + 1).saturating_sub(again).max(1)..=to {
+                    self.view.apply(revision as i64, self.etcd.events[revision].clone());
+                    self.advance(revision);
+                }
+            }
+            Step::Read { behind } => {
+                let revision = self.etcd.revision().saturating_sub(behind);
+                let all = self.etcd.states[revision].values().cloned().collect();
+                let taken = self.view.read_whole(7, revision as i64, all).is_some();
+                // The view starts with another etcd than the one that it reads.
+                assert_eq!(taken, revision >= self.known || !self.stands, "a view never goes back");
+                if taken {
+                    self.known = revision;
+                    self.doubts.clear();
+                    self.stands = true;
+                }
+                self.view.is_current(Instant::now());
+            }
+            Step::NotHere { responder, node } => {
+                self.view.not_here(&id(responder), &TenantId::default(), &host(node));
+                let model = Model(&self.etcd.states[self.known], &self.prefix);
+                if let Some(live) = model.live(&id(responder))
+                    && model.names(&id(responder), live.epoch).contains(&host(node))
+                {
+                    self.doubts.insert((id(responder), live.epoch, host(node)));
+                }
+            }
+            Step::Lost => self.view.is_stale(),
+        }
+    }
+
+    /// What is said anew is not doubted any more, and neither is what is gone.
+    fn advance(&mut self, revision: usize) {
+        if revision <= self.known {
+            return;
+        }
+        self.known = revision;
+        let model = Model(&self.etcd.states[revision], &self.prefix);
+        let anew: Doubts = model
+            .tunnels()
+            .into_iter()
+            .filter(|(.., modified)| *modified == revision as i64)
+            .flat_map(|(key, record, _)| {
+                let Claim { node, cluster, .. } = &record.place.claim;
+                [HostId::from(node), HostId::from(cluster)].map(|host| (key.responder.clone(), key.epoch, host))
+            })
+            .collect();
+        self.doubts.retain(|doubt| !anew.contains(doubt) && model.names(&doubt.0, doubt.1).contains(&doubt.2));
+    }
+
+    fn compare(&self) {
+        let model = Model(&self.etcd.states[self.known], &self.prefix);
+        for node in 0..NODES + CLUSTERS {
+            let found = self.view.having(&TenantId::default(), &host(node));
+            let named: BTreeSet<_> = found.iter().map(|sibling| sibling.id.clone()).collect();
+            assert_eq!(named.len(), found.len(), "each once");
+            assert_eq!(named, model.having(&id(0), &host(node), &self.doubts), "{}", host(node));
+            assert!(found.is_sorted_by_key(|sibling| (sibling.draining, sibling.tunnels)), "the best first");
+            for sibling in found {
+                let record = model.live(&sibling.id).unwrap();
+                assert_eq!((sibling.epoch, sibling.draining), (record.epoch, record.draining));
+                let of_it = |key: &TunnelKey| key.responder == sibling.id && key.epoch == sibling.epoch;
+                assert_eq!(sibling.tunnels as usize, model.tunnels().iter().filter(|(key, ..)| of_it(key)).count());
+            }
+        }
+        assert_eq!(self.view.snapshot().tunnels(), model.tunnels().len());
+        assert_eq!(self.view.snapshot().revision(), self.known as i64);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// spec: FL-12, FL-13, FL-14, FL-15
+    #[test]
+    fn the_view_says_what_a_naive_reader_of_etcd_would(steps in prop::collection::vec(step(), 0..60)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.take(step);
+            world.compare();
+        }
+    }
+}
+
+/// A view in which these tunnels were written one after the other: responder, node, cluster, pin.
+fn view_of(tunnels: &[(usize, usize, usize, u8)]) -> (View, Applied) {
+    let mut etcd = Etcd::new();
+    let prefix = Prefix::default();
+    for responder in 0..RESPONDERS {
+        etcd.commit(vec![(prefix.responder(&id(responder)), responder_record(1, false).encode())], |_| false);
+    }
+    for (index, (responder, node, cluster, pin)) in tunnels.iter().enumerate() {
+        let key = TunnelKey { responder: id(*responder), epoch: 1, tunnel: TunnelId(index as u64) };
+        etcd.commit(vec![(prefix.tunnel(&key), tunnel_record(*node, *cluster, *pin).encode())], |_| false);
+    }
+    let view = View::new(prefix, id(0));
+    let all = etcd.states.last().unwrap().values().cloned().collect();
+    let applied = view.read_whole(7, etcd.revision() as i64, all).unwrap();
+    view.is_current(Instant::now());
+    (view, applied)
+}
+
+fn claim(node: &str, cluster: &str) -> Place {
+    let claim = Claim { tenant: TenantId::default(), node: node.parse().unwrap(), cluster: cluster.parse().unwrap() };
+    Place { claim, instance: InstanceId([9; 16]), slot: 0, generation: 1 }
+}
+
+#[test]
+fn a_claim_does_not_fit_to_another_key_or_another_kind_elsewhere() {
+    // spec: FL-16
+    let (view, _) = view_of(&[(1, 0, 0, 1), (0, 1, 1, 1)]);
+    let pin = |pin: u8| Some(SpkiPin([pin; 32]));
+    assert_eq!(view.taken(&claim("n0", "c0"), pin(1)), None, "the same key: one node on two responders");
+    assert_eq!(view.taken(&claim("n0", "c0"), pin(2)), Some(Taken::OtherKey));
+    assert_eq!(view.taken(&claim("n0", "c0"), None), Some(Taken::OtherKey));
+    assert_eq!(view.taken(&claim("c0", "c9"), pin(1)), Some(Taken::NodeIsCluster));
+    assert_eq!(view.taken(&claim("n9", "n0"), pin(1)), Some(Taken::ClusterIsNode));
+    assert_eq!(view.taken(&claim("n1", "c1"), pin(2)), None, "what is here is the registry's to decide");
+    let renewed = Place { instance: InstanceId([1; 16]), ..claim("n0", "c0") };
+    assert_eq!(view.taken(&renewed, pin(2)), None, "the same process with its next certificate");
+    view.is_stale();
+    assert_eq!(view.taken(&claim("n0", "c0"), pin(2)), None, "a view that is stale refuses nothing");
+}
+
+#[test]
+fn of_two_that_came_at_once_the_one_that_is_second_in_the_directory_is_overruled() {
+    // spec: FL-17
+    let overruled = |tunnels: &[(usize, usize, usize, u8)]| view_of(tunnels).1.overruled;
+    assert_eq!(overruled(&[(1, 0, 0, 1), (0, 0, 0, 2)]), [TunnelId(1)]);
+    assert_eq!(overruled(&[(0, 0, 0, 2), (1, 0, 0, 1)]), []);
+    assert_eq!(overruled(&[(1, 0, 0, 1), (0, 0, 0, 1)]), []);
+}
+
+#[test]
+fn a_value_that_is_no_record_is_left_out_and_said() {
+    // spec: FL-6
+    let (view, _) = view_of(&[(1, 0, 0, 1)]);
+    let key =
+        |tunnel: u64| Prefix::default().tunnel(&TunnelKey { responder: id(1), epoch: 1, tunnel: TunnelId(tunnel) });
+    let bad = |tunnel: u64, modified: i64| {
+        Change::Put(Stored { key: key(tunnel).into_bytes(), value: b"{}".to_vec(), created: 1, modified })
+    };
+    let applied = view.apply(50, vec![bad(7, 50), bad(0, 50)]);
+    assert_eq!(applied.ignored, 2);
+    assert!(applied.fault.unwrap().contains("/adit/tunnels/r1/"));
+    assert!(view.having(&TenantId::default(), &host(0)).is_empty(), "what it was is not known any more");
+}
+
+#[test]
+fn another_etcd_may_have_lower_revisions() {
+    // spec: FL-13
+    let (view, _) = view_of(&[(1, 0, 0, 1)]);
+    assert!(view.read_whole(7, 1, Vec::new()).is_none());
+    assert!(view.follows(7, 100) && !view.follows(7, 1) && !view.follows(8, 100));
+    assert!(view.read_whole(8, 1, Vec::new()).is_some(), "it is another one");
+    assert!(view.read_whole(8, 0, Vec::new()).is_none());
+    view.begin_anew();
+    assert!(view.read_whole(8, 0, Vec::new()).is_some(), "it was restored from a copy");
+    assert!(view.all().is_empty());
+}
+
+#[test]
+fn a_fleet_of_too_many_responders_is_known_in_part() {
+    // spec: FL-18
+    let view = View::new(Prefix::default(), id(0));
+    let value = responder_record(1, false).encode();
+    let stored = |number: usize| Stored {
+        key: Prefix::default().responder(&id(number)).into_bytes(),
+        value: value.clone(),
+        created: 1,
+        modified: 1,
+    };
+    let applied = view.read_whole(7, 1, (0..MAX_RESPONDERS + 3).map(stored).collect()).unwrap();
+    assert_eq!((applied.ignored, view.snapshot().responders().count()), (3, MAX_RESPONDERS));
+}

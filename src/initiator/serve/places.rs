@@ -1,0 +1,160 @@
+//! What one service may have under way, and at its target. Beyond it: 503, with a time to come again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::message::failure::{Cause, Failure};
+
+/// How long an exchange waits for one of the connections that its target may have: those that come in a crowd find one, and
+/// nobody's deadline is spent on it.
+pub const CONNECTION_WAIT: Duration = Duration::from_secs(1);
+/// When a client that was told so should come again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What one service may have; `None`: as much as there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServiceLimits {
+    /// Exchanges under way at once, raw streams among them, those that wait for a connection too. Beyond: 503.
+    pub in_flight: Option<u32>,
+    /// Connections to the target that are in use at once, and no more unused ones beside them. What is beyond waits up to
+    /// [`CONNECTION_WAIT`], and then: 503. Without meaning for a target of HTTP/2, which has one.
+    pub connections: Option<u32>,
+}
+
+/// The places of one service.
+pub(super) struct Places {
+    in_flight: Option<Arc<Semaphore>>,
+    connections: Option<Arc<Semaphore>>,
+    limits: ServiceLimits,
+    /// How many found none.
+    full: AtomicU64,
+}
+
+/// The place of one exchange, as long as this lives. Nothing where there is no limit.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    _taken: Option<Box<Taken>>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    _in_flight: Option<OwnedSemaphorePermit>,
+    _connection: Option<OwnedSemaphorePermit>,
+}
+
+impl Places {
+    pub(super) fn new(limits: ServiceLimits) -> Self {
+        let places = |most: Option<u32>| most.map(|most| Arc::new(Semaphore::new(most as usize)));
+        let (in_flight, connections) = (places(limits.in_flight), places(limits.connections));
+        Self { in_flight, connections, limits, full: AtomicU64::new(0) }
+    }
+
+    /// How many exchanges were refused for want of a place.
+    pub(super) fn refused(&self) -> u64 {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// A place for one more.
+    ///
+    /// # Errors
+    ///
+    /// There is none, as the client is to be told.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives back what it has.
+    pub(super) async fn take(&self) -> Result<Place, Failure> {
+        if self.in_flight.is_none() && self.connections.is_none() {
+            return Ok(Place::default());
+        }
+        let taken = Taken { _in_flight: self.enter()?, _connection: self.connection().await? };
+        Ok(Place { _taken: Some(Box::new(taken)) })
+    }
+
+    fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        let Some(places) = &self.in_flight else { return Ok(None) };
+        let taken = Arc::clone(places).try_acquire_owned();
+        let most = self.limits.in_flight.unwrap_or_default();
+        taken.map(Some).map_err(|_| self.is_full(format!("{most} are under way, and no more may be")))
+    }
+
+    async fn connection(&self) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        let Some(places) = &self.connections else { return Ok(None) };
+        // Who waits is served in turn, and nobody passes those who do.
+        let taken = timeout(CONNECTION_WAIT, Arc::clone(places).acquire_owned()).await;
+        let most = self.limits.connections.unwrap_or_default();
+        match taken {
+            Ok(Ok(taken)) => Ok(Some(taken)),
+            Ok(Err(_)) | Err(_) => {
+                Err(self.is_full(format!("none of {most} connections to its target was free for {CONNECTION_WAIT:?}")))
+            }
+        }
+    }
+
+    fn is_full(&self, why: String) -> Failure {
+        self.full.fetch_add(1, Ordering::Relaxed);
+        Failure::new(Cause::ServiceFull, format!("the service has no room: {why}")).retry_after(RETRY_AFTER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn places(in_flight: Option<u32>, connections: Option<u32>) -> Places {
+        Places::new(ServiceLimits { in_flight, connections })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_what_may_be_under_way_nobody_waits() {
+        let (places, began) = (places(Some(2), None), Instant::now());
+        let (first, _second) = (places.take().await.unwrap(), places.take().await.unwrap());
+        let failure = places.take().await.unwrap_err();
+        assert_eq!((failure.cause(), began.elapsed()), (Cause::ServiceFull, Duration::ZERO));
+        assert_eq!(failure.details(), "the service has no room: 2 are under way, and no more may be");
+        assert_eq!(failure.response().headers()["retry-after"], "1");
+        drop(first);
+        assert!(places.take().await.is_ok());
+        assert_eq!(places.refused(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_waited_for_in_turn_and_not_for_long() {
+        let places = Arc::new(places(None, Some(1)));
+        let first = places.take().await.unwrap();
+        let wait = |places: &Arc<Places>| {
+            let places = Arc::clone(places);
+            tokio::spawn(async move { places.take().await.map(|place| (place, Instant::now())) })
+        };
+        let (second, third, began) = (wait(&places), wait(&places), Instant::now());
+        tokio::time::sleep(CONNECTION_WAIT / 2).await;
+        drop(first);
+        let (_second, at) = second.await.unwrap().unwrap();
+        assert_eq!(at - began, CONNECTION_WAIT / 2);
+        assert_eq!(third.await.unwrap().unwrap_err().cause(), Cause::ServiceFull);
+        assert_eq!(began.elapsed(), CONNECTION_WAIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_connection_is_under_way_and_who_goes_away_is_not() {
+        let places = places(Some(2), Some(1));
+        let _first = places.take().await.unwrap();
+        assert!(
+            timeout(CONNECTION_WAIT / 2, async {
+                tokio::join!(places.take(), async {
+                    assert_eq!(places.take().await.unwrap_err().cause(), Cause::ServiceFull);
+                    std::future::pending::<()>().await;
+                })
+            })
+            .await
+            .is_err()
+        );
+        assert_eq!(places.in_flight.as_ref().unwrap().available_permits(), 1);
+    }
+}

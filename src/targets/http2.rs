@@ -1,0 +1,252 @@
+//! Exchanges over HTTP/2, in clear with prior knowledge (h2c) or over TLS: all on one connection, see `shared`.
+//!
+//! Built on `h2` itself: hyper's client drops 1xx responses, and takes a response that the target cancelled for one
+//! that has ended.
+
+mod liveness;
+mod shared;
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{Reason, SendStream};
+use http::header::CONTENT_LENGTH;
+use http::uri::Scheme;
+use http::{Method, Response};
+use http_body::{Body, Frame, SizeHint};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::liveness::OpenStream;
+use self::shared::Shared;
+use super::connect::Dialer;
+use super::outbound::Outbound;
+use super::settings::TargetSettings;
+use super::upload::Upload;
+use crate::message::BoxError;
+use crate::message::failure::{Cause, Failure};
+use crate::message::fields::FieldRules;
+use crate::message::h2::head::final_head;
+use crate::message::h2::recv::StreamBody;
+use crate::message::h2::send::{ANY_TRAILERS, OnCut, Terms, send_body};
+use crate::message::interim::{Flood, SendInterim};
+use crate::message::length;
+
+/// A target that speaks HTTP/2.
+pub(super) struct Client {
+    connection: Shared,
+    scheme: Scheme,
+}
+
+/// Why an attempt brought no response, and whether another may follow.
+struct Attempt {
+    failure: Failure,
+    unprocessed: bool,
+    stale: bool,
+    /// The body of the request, from its beginning, where it streams and is not lost.
+    upload: Option<Upload>,
+}
+
+/// An upload in a task of its own, which ends with the body.
+type Uploading = AbortOnDropHandle<Upload>;
+
+impl Client {
+    pub(super) fn new(dialer: Dialer, settings: TargetSettings) -> Self {
+        let scheme = if dialer.is_secure() { Scheme::HTTPS } else { Scheme::HTTP };
+        Self { connection: Shared::new(dialer, settings), scheme }
+    }
+
+    /// Makes a connection of its own, and lets go of it again.
+    pub(super) async fn reach(&self) -> Result<(), Failure> {
+        self.connection.reach().await
+    }
+
+    /// One exchange; a second attempt is made when the target says that the first was not processed, or when the
+    /// connection ended and sending the request twice does no harm.
+    pub(super) async fn exchange(
+        &self,
+        outbound: Outbound,
+        upload: Upload,
+        interim: Option<&dyn SendInterim>,
+    ) -> Result<Response<Http2Body>, Failure> {
+        let (copy, spare) = (upload.replay(), outbound.clone());
+        let idempotent = outbound.is_idempotent();
+        let error = match self.attempt(outbound, upload, interim).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        match copy.or(error.upload) {
+            Some(upload) if error.unprocessed || (idempotent && error.stale) => {
+                let outbound = spare;
+                self.attempt(outbound, upload, interim).await.map_err(|error| error.failure)
+            }
+            _ => Err(error.failure),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        outbound: Outbound,
+        upload: Upload,
+        interim: Option<&dyn SendInterim>,
+    ) -> Result<Response<Http2Body>, Attempt> {
+        let (mut sender, open) = self.sender().await?;
+        let answers_head = outbound.method == Method::HEAD;
+        let declared = outbound.declared;
+        let switches = outbound.protocol.is_some();
+        if switches {
+            self.connection.check_switches(&sender, &open).await?;
+        }
+        let request = outbound.into_http2(self.scheme.clone())?;
+        let ends = !switches && matches!(&upload, Upload::Whole(data) if data.is_empty());
+        let (mut response, stream) =
+            sender.send_request(request, ends).map_err(|error| Attempt::from(error).explained_by(&open))?;
+        let upload = if ends { None } else { start(stream, upload, declared)? };
+        let pass_on = |early| {
+            if let Some(interim) = interim {
+                interim.send(early);
+            }
+            Ok::<_, Attempt>(())
+        };
+        let (mut head, incoming) = match final_head(&mut response, pass_on).await {
+            Ok(head) => head.into_parts(),
+            Err(error) => return Err(Box::pin(error.explained_by(&open).with(upload)).await),
+        };
+        let switches = switches && head.status.is_success();
+        if switches {
+            // What follows is no body.
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        let length = length::of_response(answers_head, head.status, &head.headers);
+        let incoming = StreamBody::new(incoming, length, self.rules());
+        Ok(Response::from_parts(head, Http2Body { incoming, upload, switches, _open: open }))
+    }
+
+    /// Trailers are judged by size alone: what must not be in them is taken away when they go into the tunnel.
+    fn rules(&self) -> FieldRules {
+        FieldRules { max_fields: usize::MAX, max_bytes: self.connection.head_bytes(), forbids: |_, _| false }
+    }
+
+    /// A way in whose connection takes one more stream, over a new connection if the present one has ended.
+    async fn sender(&self) -> Result<(SendRequest<Bytes>, OpenStream), Failure> {
+        let present = self.connection.get(None).await?;
+        match present.clone().ready().await {
+            Ok(ready) => Ok(ready),
+            Err(_) => {
+                let fresh = self.connection.get(Some(&present)).await?;
+                let known = fresh.clone();
+                fresh
+                    .ready()
+                    .await
+                    .map_err(|error| known.insecure().cloned().unwrap_or_else(|| Attempt::from(error).failure))
+            }
+        }
+    }
+}
+
+impl From<h2::Error> for Attempt {
+    fn from(error: h2::Error) -> Self {
+        let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+        let cut = !error.is_remote() && error.reason() == Some(Reason::CANCEL);
+        let cause = match () {
+            () if cut => Cause::RequestCut,
+            () if error.is_library() => Cause::TargetProtocol,
+            () => Cause::TargetClosed,
+        };
+        Self {
+            failure: Failure::new(cause, error.to_string()),
+            unprocessed: refused,
+            stale: error.is_io() || error.is_go_away(),
+            upload: None,
+        }
+    }
+}
+
+impl From<Flood> for Attempt {
+    fn from(flood: Flood) -> Self {
+        Self::from(Failure::new(Cause::TargetProtocol, flood.to_string()))
+    }
+}
+
+impl From<Failure> for Attempt {
+    fn from(failure: Failure) -> Self {
+        Self { failure, unprocessed: false, stale: false, upload: None }
+    }
+}
+
+impl Attempt {
+    /// What TLS says of the connection is the reason, and will be said of the next one, too.
+    fn explained_by(self, open: &OpenStream) -> Self {
+        open.insecure().map_or(self, |failure| failure.clone().into())
+    }
+
+    /// Takes back what was being sent, where another attempt may need it. The stream is over, so its upload is too.
+    async fn with(mut self, upload: Option<Uploading>) -> Self {
+        if let (true, Some(task)) = (self.unprocessed || self.stale, upload)
+            && let Ok(Upload::Streaming(mut body)) = task.await
+            && body.rewind()
+        {
+            self.upload = Some(Upload::Streaming(body));
+        }
+        self
+    }
+}
+
+/// Begins the upload. What is whole goes out at once, the rest in a task that ends with the handle. The target tells by
+/// the response, or its failure, what became of it.
+fn start(mut stream: SendStream<Bytes>, upload: Upload, declared: Option<u64>) -> Result<Option<Uploading>, Attempt> {
+    match upload {
+        Upload::Whole(data) => {
+            stream.send_data(data, true).map_err(Attempt::from)?;
+            Ok(None)
+        }
+        Upload::Streaming(mut body) => Ok(Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let terms = Terms {
+                declared,
+                stall_timeout: None,
+                max_trailers: ANY_TRAILERS,
+                reset: |_| Reason::CANCEL,
+                on_cut: OnCut::Discard,
+            };
+            body.keep();
+            let mut upload = Upload::Streaming(body);
+            if let Err(error) = send_body(&mut stream, Pin::new(&mut upload), &terms).await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "the upload to a target ends early");
+            }
+            upload
+        })))),
+    }
+}
+
+/// A response body; dropping it before its end resets the stream.
+pub(super) struct Http2Body {
+    incoming: StreamBody,
+    /// Keeps the upload going while the response is wanted.
+    upload: Option<Uploading>,
+    /// It is no response, but one of two directions, of which the other may go on behind its end.
+    switches: bool,
+    _open: OpenStream,
+}
+
+impl Body for Http2Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let is_over = frame.is_none() || matches!(frame, Some(Ok(_))) && self.incoming.is_end_stream();
+        if self.switches && is_over {
+            self.upload.take().map(AbortOnDropHandle::detach);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,152 @@
+//! Judging a peer's chain outside of a handshake, by the rules of one: a live tunnel is asked again when the trust changes, and a
+//! certificate may be proven while it lives.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier as _;
+
+use crate::tls::reject::{Fault, Peer, Rejection};
+use crate::tls::verify::{ClientVerifier, ServerVerifier};
+use crate::tls::{ClientCertificates, TlsError, Trust, server_name};
+
+/// Judges the chains of initiators as a responder does in a handshake. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct InitiatorJudge(Option<Arc<ClientVerifier>>);
+
+impl InitiatorJudge {
+    /// By what is asked of initiators.
+    ///
+    /// # Errors
+    /// [`TlsError`] if nothing says which are genuine, or a root or CRL cannot be used.
+    pub fn new(initiators: &ClientCertificates) -> Result<Self, TlsError> {
+        let verifier = match initiators {
+            ClientCertificates::Required(trust) | ClientCertificates::Optional(trust) => {
+                Some(Arc::new(ClientVerifier::new(Peer::Initiator, trust, true)?))
+            }
+            ClientCertificates::NotAsked => None,
+        };
+        Ok(Self(verifier))
+    }
+
+    /// Whether a certificate can prove anything.
+    pub const fn asks(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether a chain, its owner's certificate first, is genuine at that time: signatures, dates, use, revocation lists and
+    /// pins. One without certificates is, and any is where none is asked for: it proves nothing by itself.
+    ///
+    /// # Errors
+    /// [`Rejection`] says which certificate is at fault, and why.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], at: SystemTime) -> Result<(), Box<Rejection>> {
+        let (Some(verifier), Some((own, issuers))) = (&self.0, chain.split_first()) else { return Ok(()) };
+        let verified = verifier.verify_client_cert(own, issuers, moment(at));
+        verified.map(drop).map_err(|error| rejection(Peer::Initiator, &error))
+    }
+}
+
+/// Judges the chains of responders as an initiator does in a handshake. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ResponderJudge(Arc<ServerVerifier>);
+
+impl ResponderJudge {
+    /// By what an initiator trusts.
+    ///
+    /// # Errors
+    /// As for [`InitiatorJudge::new`].
+    pub fn new(trust: &Trust) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(ServerVerifier::new(Peer::Responder, trust)?)))
+    }
+
+    /// Whether a chain, its owner's certificate first, is genuine at that time for who dialled this name.
+    ///
+    /// # Errors
+    /// As for [`InitiatorJudge::judge`]; a name that is none, and no chain, are faults too.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], dialled: &str, at: SystemTime) -> Result<(), Box<Rejection>> {
+        let fault = |text| Box::new(Rejection { peer: Peer::Responder, certificate: None, fault: Fault::Other(text) });
+        let name = server_name(dialled).map_err(|error| fault(error.to_string()))?;
+        let (own, issuers) = chain.split_first().ok_or_else(|| fault("none was shown".to_owned()))?;
+        let verified = self.0.verify_server_cert(own, issuers, &name, &[], moment(at));
+        verified.map(drop).map_err(|error| rejection(Peer::Responder, &error))
+    }
+}
+
+fn moment(at: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+fn rejection(peer: Peer, error: &rustls::Error) -> Box<Rejection> {
+    let other = || Rejection { peer, certificate: None, fault: Fault::Other(error.to_string()) };
+    Box::new(Rejection::find(error).cloned().unwrap_or_else(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::San;
+    use crate::tls::Summary;
+    use crate::tls::parse_crls;
+    use crate::tls::pki::{Authority, Validity};
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + 20_000 * DAY
+    }
+
+    fn days(lifetime: u32) -> Validity {
+        Validity { from: now(), lifetime: lifetime * DAY }
+    }
+
+    fn fault(judged: Result<(), Box<Rejection>>) -> Option<&'static str> {
+        judged.err().map(|rejection| rejection.fault.label())
+    }
+
+    // spec: SE-42
+    #[test]
+    fn an_initiators_chain_is_judged_by_roots_dates_use_and_revocation() {
+        let (ca, other) = (Authority::create("ca", days(100)).unwrap(), Authority::create("other", days(100)).unwrap());
+        let [node, revoked] = [1, 2].map(|_| ca.node(&[San::Uri("spiffe://x/n".into())], days(10)).unwrap());
+        let crl = ca.crl(&[Summary::of(revoked.certificate()).unwrap().serial], 1, days(1)).unwrap();
+        let mut trust = Trust::roots([ca.certificate().clone()]);
+        trust.crls = parse_crls(crl.as_bytes()).unwrap();
+        let judge = InitiatorJudge::new(&ClientCertificates::Required(trust)).unwrap();
+        let chain = |issued: &crate::tls::pki::Issued| vec![issued.certificate().clone()];
+        assert_eq!(fault(judge.judge(&chain(&node), now())), None);
+        assert_eq!(fault(judge.judge(&chain(&revoked), now())), Some("revoked"));
+        assert_eq!(fault(judge.judge(&chain(&node), now() + 11 * DAY)), Some("expired"));
+        // A list that is out of date still counts: a late one must not cut off a fleet.
+        assert_eq!(fault(judge.judge(&chain(&revoked), now() + 5 * DAY)), Some("revoked"));
+        assert_eq!(fault(judge.judge(&chain(&node), now() + 5 * DAY)), None);
+        let responder = ca.responder(&["localhost".into()], days(10)).unwrap();
+        assert_eq!(fault(judge.judge(&chain(&responder), now())), Some("wrong_purpose"));
+        let overlap = Trust::roots([other.certificate().clone(), ca.certificate().clone()]);
+        let overlap = InitiatorJudge::new(&ClientCertificates::Optional(overlap)).unwrap();
+        assert_eq!(fault(overlap.judge(&chain(&node), now())), None);
+        let strange = Trust::roots([other.certificate().clone()]);
+        let strange = InitiatorJudge::new(&ClientCertificates::Required(strange)).unwrap();
+        assert_eq!(fault(strange.judge(&chain(&node), now())), Some("untrusted"));
+        assert_eq!(fault(strange.judge(&[], now())), None, "a token may be the whole proof");
+        let none = InitiatorJudge::new(&ClientCertificates::NotAsked).unwrap();
+        assert!(!none.asks() && fault(none.judge(&chain(&node), now())).is_none());
+    }
+
+    // spec: SE-43
+    #[test]
+    fn a_responders_chain_is_judged_for_the_name_that_was_dialled() {
+        let (ca, other) = (Authority::create("ca", days(100)).unwrap(), Authority::create("other", days(100)).unwrap());
+        let responder = ca.responder(&["cloud.example.com".into()], days(10)).unwrap();
+        let chain = [responder.certificate().clone()];
+        let judge = ResponderJudge::new(&Trust::roots([ca.certificate().clone()])).unwrap();
+        assert_eq!(fault(judge.judge(&chain, "cloud.example.com", now())), None);
+        assert_eq!(fault(judge.judge(&chain, "elsewhere.example.com", now())), Some("wrong_name"));
+        assert_eq!(fault(judge.judge(&[], "cloud.example.com", now())), Some("other"));
+        let strange = ResponderJudge::new(&Trust::roots([other.certificate().clone()])).unwrap();
+        assert_eq!(fault(strange.judge(&chain, "cloud.example.com", now())), Some("untrusted"));
+    }
+}

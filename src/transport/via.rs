@@ -1,0 +1,58 @@
+//! The way through a sibling of the fleet: what is opened on it goes on to one node or cluster there. spec: FL-40 to FL-44
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::id::{Claim, ClusterId, InstanceId, NodeId, Place, ResponderId};
+use crate::protocol::fleet::Route;
+
+/// Hears that a sibling has no tunnel to where a stream should have gone. spec: FL-44
+pub(crate) trait NotHere: fmt::Debug + Send + Sync {
+    /// This one has none for this route.
+    fn not_here(&self, sibling: &ResponderId, route: &Route);
+}
+
+/// Where the streams of a connection to a sibling go.
+#[derive(Debug)]
+pub(crate) struct Via {
+    sibling: ResponderId,
+    route: Route,
+    encoded: Bytes,
+    /// As if the node, or any of the cluster, had the name: more is not known here.
+    place: Place,
+    told: Arc<dyn NotHere>,
+}
+
+impl Via {
+    /// Through this sibling along this route; `told` hears where that has ended.
+    pub(crate) fn new(sibling: ResponderId, route: Route, told: Arc<dyn NotHere>) -> Self {
+        let mut encoded = BytesMut::with_capacity(64);
+        route.encode(&mut encoded);
+        let claim = Claim {
+            tenant: route.tenant.clone(),
+            cluster: ClusterId::from(&route.host_id),
+            node: NodeId::from(&route.host_id),
+        };
+        let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 0 };
+        Self { sibling, route, encoded: encoded.freeze(), place, told }
+    }
+
+    pub(super) const fn sibling(&self) -> &ResponderId {
+        &self.sibling
+    }
+
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What stands in front of each stream.
+    pub(super) fn route(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    pub(super) fn not_here(&self) {
+        self.told.not_here(&self.sibling, &self.route);
+    }
+}

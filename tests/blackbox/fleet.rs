@@ -1,0 +1,8 @@
+//! Several responders that know of each other through a real etcd.
+
+mod directory;
+mod hop;
+mod lost;
+mod many;
+mod settings;
+mod world;

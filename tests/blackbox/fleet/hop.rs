@@ -1,0 +1,124 @@
+//! One hop, by what the file says: a request on one responder for a node of the other, found in a real etcd.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use adit::admin::FleetReport;
+use http::Method;
+
+use crate::fleet::world::{has, names, of, sees, start};
+use crate::hop::world::certificate_of;
+use crate::support::etcd::Etcd;
+use crate::support::eventually::eventually;
+use crate::support::http1::{RawHttp, get};
+use crate::support::site::{Cloud, Edge, Folder, Responder, TO_NODE, Transport, over_each_transport};
+use crate::support::targets::Target;
+
+over_each_transport!(a_node_of_the_other_responder_is_reached_until_that_dies);
+
+const LONG: &str = "300s";
+
+/// A section of the file with a hop on a free port, and the certificate that it names.
+fn section(etcd: &Etcd, folder: &Folder, id: &str, lease: &str) -> String {
+    certificate_of(&folder.authority, &format!("spiffe://example.org/responder/{id}"))
+        .write(folder.path(), &format!("hop-{id}"));
+    let hop = format!(
+        "{{ listen: \"127.0.0.1:0\", identity: \"spiffe://example.org/responder/{{responder}}\", \
+         tls: {{ cert: hop-{id}.pem, key: hop-{id}.key, ca: ca.pem }} }}"
+    );
+    format!("{{ etcd: {:?}, id: {id}, lease: {lease}, hop: {hop} }}", etcd.url())
+}
+
+async fn two(etcd: &Etcd, folder: &Folder, lease: &str) -> (Responder, Responder) {
+    let file = |id: &str| Cloud::new().process("fleet", &section(etcd, folder, id, lease));
+    let (a, b) = (start(folder, "a", &file("a")).await, start(folder, "b", &file("b")).await);
+    for responder in [&a, &b] {
+        sees(responder, "both", |report| names(report) == ["a", "b"]).await;
+    }
+    (a, b)
+}
+
+/// Where the directory says that this one takes its siblings.
+fn place(report: &FleetReport, id: &str) -> SocketAddr {
+    of(report, id).unwrap().siblings_at[0].parse().unwrap()
+}
+
+/// spec: FL-9, FL-32, FL-50
+async fn a_node_of_the_other_responder_is_reached_until_that_dies(transport: Transport) {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (folder, target) = (Folder::new(), Target::http1().await);
+    let (a, b) = two(&etcd, &folder, "3s").await;
+    let edge = Edge::new(transport).target(&format!("http://{}", target.address()));
+    let _edge = edge.start(&folder, b.tunnel_address()).await;
+    let report = sees(&a, "the tunnel of b", |report| has(report, "b", 1)).await;
+    assert_ne!(place(&report, "b").port(), 0, "the real port is told");
+    let response = get(a.egress(), "/", &[TO_NODE]).await.unwrap();
+    assert_eq!((response.status(), response.text().as_str()), (200, "hello\n"));
+    let sent = "sent through a sibling";
+    let mut client = RawHttp::connect(a.egress()).await.unwrap();
+    let head = format!("POST /echo HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\ncontent-length: {}\r\n\r\n", sent.len());
+    client.send(format!("{head}{sent}").as_bytes()).await.unwrap();
+    let response = client.response().await.unwrap();
+    assert_eq!((response.status(), response.text().as_str()), (200, sent));
+    assert_eq!(a.0.metric("adit_fleet_hops_total{result=\"through\"}").await, 2);
+    assert_eq!(a.0.tunnels().await.accepted.len(), 0, "the node has no tunnel there");
+    b.0.kill();
+    sees(&a, "nothing of b", |report| names(report) == ["a"]).await;
+    let response = get(a.egress(), "/", &[TO_NODE]).await.unwrap();
+    assert_eq!(response.status(), 503, "{}", response.text());
+}
+
+#[tokio::test]
+async fn a_hop_begins_and_ends_with_a_reload_of_the_fleet_and_does_not_change() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (folder, target) = (Folder::new(), Target::http1().await);
+    let (a, b) = two(&etcd, &folder, LONG).await;
+    let edge = Edge::new(Transport::Quic).target(&format!("http://{}", target.address()));
+    let _edge = edge.start(&folder, b.tunnel_address()).await;
+    let reaches = async |status: u16| {
+        eventually(&format!("a answers {status}"), async || {
+            let answer = get(a.egress(), "/", &[TO_NODE]).await.unwrap();
+            (answer.status() == status).then_some(())
+        })
+        .await;
+    };
+    reaches(200).await;
+    let reload = async |fleet: &str| {
+        folder.write("a.yaml", &Cloud::new().process("fleet", fleet).text());
+        a.0.ask(Method::POST, "/reload").await
+    };
+    let whole = section(&etcd, &folder, "a", LONG);
+    let (status, why) = reload(&whole.replace("127.0.0.1:0", "127.0.0.2:0")).await;
+    assert_eq!(status, 422);
+    assert!(why.contains("fleet.hop"), "{why}");
+    let before = place(&sees(&b, "a", |report| names(report) == ["a", "b"]).await, "a");
+    let (status, changes) = reload(&whole.replace("id: a,", "id: a, weight: 7,")).await;
+    assert_eq!(status, 200, "{changes}");
+    assert!(changes.contains("fleet.hop.tls.cert: another content, which is read at the next start"), "{changes}");
+    let other = |report: &FleetReport| of(report, "a").is_some_and(|a| a.weight == 7);
+    let report = sees(&b, "the other weight", other).await;
+    assert_eq!(place(&report, "a"), before, "it is where it was");
+    reaches(200).await;
+    folder.write("a.yaml", &Cloud::new().text());
+    assert_eq!(a.0.ask(Method::POST, "/reload").await.0, 200);
+    reaches(503).await;
+    assert_eq!(reload(&section(&etcd, &folder, "a", LONG)).await.0, 200);
+    reaches(200).await;
+}
+
+/// The file is wrong where siblings would refuse the responder.
+#[tokio::test]
+async fn a_certificate_with_another_name_is_said_before_siblings_say_it() {
+    let folder = Folder::new();
+    certificate_of(&folder.authority, "spiffe://example.org/responder/other").write(folder.path(), "hop");
+    let hop = "{ listen: \"127.0.0.1:0\", identity: \"spiffe://example.org/responder/{responder}\", \
+               tls: { cert: hop.pem, key: hop.key, ca: ca.pem } }";
+    let fleet = format!("{{ etcd: \"http://127.0.0.1:2379\", id: a, hop: {hop} }}");
+    let file = folder.write("a.yaml", &Cloud::new().process("fleet", &fleet).text());
+    let run = move || Command::new(env!("CARGO_BIN_EXE_adit")).arg("check").arg(file).output().unwrap();
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert_ne!(output.status.code(), Some(0), "{text}");
+    let said = "fleet.hop.tls: has a certificate without the name \"spiffe://example.org/responder/a\"";
+    assert!(text.contains(said), "{text}");
+}

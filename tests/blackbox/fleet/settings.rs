@@ -1,0 +1,108 @@
+//! How etcd is reached, and what a reload changes.
+
+use std::process::Command;
+
+use http::Method;
+use serde_json::json;
+
+use crate::fleet::world::{fleet, member, names, section, sees, start, two};
+use crate::support::etcd::Etcd;
+use crate::support::ports::free_address;
+use crate::support::site::{Cloud, Folder};
+
+const LONG: &str = "300s";
+
+#[tokio::test]
+async fn another_member_is_asked_where_one_cannot_be_reached() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let folder = Folder::new();
+    let both = format!("{{ etcd: [ \"http://{}\", {:?} ], id: a }}", free_address(), etcd.url());
+    let a = start(&folder, "a", &Cloud::new().process("fleet", &both)).await;
+    let report = sees(&a, "itself", |report| names(report) == ["a"]).await;
+    assert_eq!(report.etcd, Some(etcd.url()));
+}
+
+#[tokio::test]
+async fn etcd_over_tls_asks_for_a_certificate_and_gets_it() {
+    let folder = Folder::new();
+    let path = |name: &str| folder.path().join(name);
+    folder.authority.either_role("localhost", None).write(folder.path(), "etcd");
+    let started = Etcd::start_with_tls(&path("ca.pem"), &path("etcd.pem"), &path("etcd.key")).await;
+    let Some(etcd) = started else { return };
+    let of = |id: &str, tls: &str| format!("{{ etcd: {:?}, id: {id}, tls: {tls} }}", etcd.url());
+    let shown = of("a", "{ ca: ca.pem, cert: etcd.pem, key: etcd.key }");
+    let a = start(&folder, "a", &Cloud::new().process("fleet", &shown)).await;
+    sees(&a, "itself", |report| names(report) == ["a"]).await;
+    let b = start(&folder, "b", &Cloud::new().process("fleet", &of("b", "{ ca: ca.pem }"))).await;
+    let report = sees(&b, "trouble", |report| report.trouble.is_some()).await;
+    assert_eq!((report.view.as_str(), names(&report).len()), ("empty", 0));
+}
+
+#[tokio::test]
+async fn etcd_with_users_is_told_who_asks() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let folder = Folder::new();
+    etcd.ask("/v3/auth/user/add", json!({ "name": "root", "password": "correct" })).await.unwrap();
+    etcd.ask("/v3/auth/role/add", json!({ "name": "root" })).await.unwrap();
+    etcd.ask("/v3/auth/user/grant", json!({ "user": "root", "role": "root" })).await.unwrap();
+    etcd.ask("/v3/auth/enable", json!({})).await.unwrap();
+    let of = |id: &str, password: &str| {
+        let user = format!("{{ etcd: {:?}, id: {id}, user: root, password: {password} }}", etcd.url());
+        Cloud::new().process("fleet", &user)
+    };
+    let wrong = start(&folder, "a", &of("a", "wrong")).await;
+    let report = sees(&wrong, "trouble", |report| report.trouble.is_some()).await;
+    assert!(report.trouble.as_ref().unwrap().contains("authentication failed"), "{report:?}");
+    let right = start(&folder, "b", &of("b", "correct")).await;
+    sees(&right, "itself", |report| names(report) == ["b"]).await;
+}
+
+#[tokio::test]
+async fn a_fleet_is_joined_changed_and_left_by_a_reload() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let folder = Folder::new();
+    let a = start(&folder, "a", &member(&etcd, "a", LONG)).await;
+    let alone = Cloud::new();
+    let b = start(&folder, "b", &alone).await;
+    assert_eq!(b.0.ask(Method::GET, "/fleet").await.0, 404);
+    let reload = async |fleet: Option<String>| {
+        let file = match fleet {
+            Some(fleet) => Cloud::new().process("fleet", &fleet),
+            None => Cloud::new(),
+        };
+        folder.write("b.yaml", &file.text());
+        b.0.ask(Method::POST, "/reload").await
+    };
+    let (status, changes) = reload(Some(section(&etcd.url(), "b", LONG))).await;
+    assert_eq!((status.as_u16(), changes.as_str()), (200, "+ fleet\n"));
+    sees(&a, "both", |report| names(report) == ["a", "b"]).await;
+    let elsewhere = section(&etcd.url(), "b", LONG).replace("region: here", "region: there, weight: 7");
+    let (status, changes) = reload(Some(elsewhere)).await;
+    assert_eq!(status, 200, "{changes}");
+    assert!(
+        changes.contains("~ fleet.region: here -> there") && changes.contains("~ fleet.weight: 100 -> 7"),
+        "{changes}"
+    );
+    sees(&a, "the other weight", |report| report.responders.iter().any(|one| one.id == "b" && one.weight == 7)).await;
+    let (status, why) = reload(Some(section(&etcd.url(), "c", LONG))).await;
+    assert_eq!(status, 422);
+    assert!(why.contains("fleet.id"), "{why}");
+    assert_eq!(reload(None).await.0, 200);
+    sees(&a, "itself alone", |report| names(report) == ["a"]).await;
+    assert_eq!(b.0.ask(Method::GET, "/fleet").await.0, 404);
+}
+
+#[tokio::test]
+async fn the_command_lists_the_responders() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let folder = Folder::new();
+    let (a, _b) = two(&etcd, &folder, LONG).await;
+    assert_eq!(fleet(&a).await.prefix, "/adit/");
+    let admin = a.0.admin().to_string();
+    let run = move || Command::new(env!("CARGO_BIN_EXE_adit")).args(["fleet", "--admin", &admin]).output().unwrap();
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("2 responders, 0 tunnels below /adit/"), "{text}");
+    assert!(text.contains("a (this)   live"), "{text}");
+}

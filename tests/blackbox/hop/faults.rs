@@ -1,0 +1,161 @@
+//! Siblings that do not have what is asked for, are not who they should be, or die.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::world::{Choices, Edge, Member, Table, certificate_of};
+use super::{NOWHERE, Pair, of_requests};
+use crate::support::certificates::{Authority, Node};
+use crate::support::eventually::eventually;
+use crate::support::http1::RawHttp;
+use crate::support::raw_target::RawTarget;
+use crate::support::site::Transport;
+use crate::support::targets::Target;
+
+fn targets(web: &Target) -> [String; 3] {
+    [format!("http://{}", web.address()), format!("tcp://{NOWHERE}"), format!("udp://{NOWHERE}")]
+}
+
+fn world() -> (Authority, Arc<Table>) {
+    (Authority::new("test CA"), Arc::new(Table::default()))
+}
+
+// spec: FL-42, FL-44, FL-51
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_believe_in_each_other_ask_once_and_then_know_better() {
+    let (authority, table) = world();
+    let (a, b) = (Member::start(&authority, &table, "a"), Member::start(&authority, &table, "b"));
+    table.says("a", "edge-1");
+    table.says("b", "edge-1");
+    // The first one may not wait for the connection as long as a busy machine takes for it.
+    eventually("that b was asked", async || {
+        let response = a.get("/").await;
+        assert_eq!(response.status(), 503, "{:?}", response.head);
+        (a.metric("adit_fleet_hops_total{result=\"through\"}") == 1).then_some(())
+    })
+    .await;
+    assert_eq!(a.metric("adit_fleet_hops_total{result=\"not_here\"}"), 1);
+    assert_eq!(b.metric("adit_fleet_hops_total{result=\"through\"}"), 0, "never a second hop");
+    assert!(!table.still_says("b", "edge-1") && table.still_says("a", "edge-1"));
+    assert_eq!(a.get("/").await.status(), 503);
+    assert_eq!(a.metric("adit_fleet_hops_total{result=\"through\"}"), 1, "it is not asked again");
+}
+
+// spec: FL-44, FL-51
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sibling_without_the_node_costs_nothing_but_a_try_at_the_next() {
+    let ((authority, table), web) = (world(), Target::http1().await);
+    let [a, b, c] = ["a", "b", "c"].map(|id| Member::start(&authority, &table, id));
+    let _edge = Edge::start((&authority, Transport::Quic), ("edge-1", &c), targets(&web)).await;
+    table.says("b", "edge-1");
+    table.says("c", "edge-1");
+    // The first one goes to c at once if that is connected before b.
+    eventually("that b was asked", async || {
+        assert_eq!(a.get("/").await.text(), "hello\n");
+        (a.metric("adit_fleet_hops_total{result=\"not_here\"}") == 1).then_some(())
+    })
+    .await;
+    assert!(!table.still_says("b", "edge-1"));
+    drop(b);
+}
+
+// spec: FL-51
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_held_goes_through_a_sibling_that_gets_the_node_meanwhile() {
+    let ((authority, table), web) = (world(), Target::http1().await);
+    let hold = Choices { hold: Duration::from_secs(60), ..Choices::default() };
+    let a = Member::with(&authority, &table, ("a", hold));
+    let b = Member::start(&authority, &table, "b");
+    let edge = Edge::start((&authority, Transport::Quic), ("edge-1", &a), targets(&web)).await;
+    assert_eq!(a.get("/").await.status(), 200);
+    drop(edge);
+    eventually("that the site has left", async || {
+        a.directory().registry().snapshot().all(|live| live.leaving).then_some(())
+    })
+    .await;
+    let (response, _edge) = tokio::join!(a.get("/"), async {
+        let edge = Edge::start((&authority, Transport::Quic), ("edge-1", &b), targets(&web)).await;
+        table.says("b", "edge-1");
+        edge
+    });
+    assert_eq!(response.status(), 200, "{:?}", response.head);
+}
+
+// spec: FL-31, FL-32
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_prove_to_be_that_sibling_is_not_asked() {
+    let ((authority, table), web) = (world(), Target::http1().await);
+    let a = Member::start(&authority, &table, "a");
+    let node = authority.either_role("b", Some(Node { tenant: "default", cluster: "stores", node: "b" }));
+    let other_name = certificate_of(&authority, "spiffe://example.org/responder/c");
+    let other_ca = certificate_of(&Authority::new("another CA"), "spiffe://example.org/responder/b");
+    let mut members = Vec::new();
+    for (index, shows) in [node, other_name, other_ca].into_iter().enumerate() {
+        let failed = a.metric("adit_fleet_dials_failed_total");
+        let strange = Choices { shows: Some(shows), ..Choices::default() };
+        let before = Arc::new(Table::default());
+        let b = Member::with(&authority, &before, ("b", strange));
+        let _edge = Edge::start((&authority, Transport::Quic), ("edge-1", &b), targets(&web)).await;
+        if index == 0 {
+            table.enters("b", b.hop)
+        } else {
+            table.moves("b", b.hop)
+        }
+        table.says("b", "edge-1");
+        assert_eq!(a.get("/").await.status(), 503, "certificate {index}");
+        assert!(a.metric("adit_fleet_dials_failed_total") > failed, "certificate {index}");
+        members.push(b);
+    }
+    assert!(a.ways.connected().is_empty() && web.requests().is_empty());
+}
+
+// spec: FL-31, FL-32, FL-34, FL-38
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_prove_to_be_a_sibling_is_not_served() {
+    let ((authority, table), web) = (world(), Target::http1().await);
+    let node = authority.either_role("a", Some(Node { tenant: "default", cluster: "stores", node: "a" }));
+    let a = Member::with(&authority, &table, ("a", Choices { shows: Some(node), ..Choices::default() }));
+    let b = Member::start(&authority, &table, "b");
+    let _edge = Edge::start((&authority, Transport::Quic), ("edge-1", &b), targets(&web)).await;
+    table.says("b", "edge-1");
+    assert_eq!(a.get("/").await.status(), 503);
+    assert!(web.requests().is_empty() && a.ways.connected().is_empty());
+    assert_eq!(b.metric("adit_fleet_connections_open{direction=\"in\"}"), 0);
+}
+
+// spec: FL-37, FL-45
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sibling_that_dies_in_flight_cuts_what_was_there_and_is_dialled_again() {
+    let target = RawTarget::new().await;
+    let Pair { a, b, table, edge: _edge } = of_requests(Transport::Quic, target.address()).await;
+    let mut client = RawHttp::connect(a.egress).await.unwrap();
+    client.send(b"POST / HTTP/1.1\r\nhost: x\r\nx-node-id: edge-1\r\ncontent-length: 4\r\n\r\nabcd").await.unwrap();
+    let (_peer, _) = target.accept().await;
+    b.leave_fleet();
+    let response = client.response().await.unwrap();
+    assert_eq!(response.status(), 502, "{:?}", response.head);
+    assert!(response.field("proxy-status").unwrap().contains("error=connection_terminated"), "{:?}", response.head);
+    eventually("that the sibling is gone", async || a.ways.connected().is_empty().then_some(())).await;
+    assert!(table.still_says("b", "edge-1"), "its death is for the directory to tell");
+}
+
+// spec: FL-39
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sibling_that_stops_finishes_what_was_asked_of_it() {
+    let target = RawTarget::new().await;
+    let Pair { a, b, edge: _edge, .. } = of_requests(Transport::Quic, target.address()).await;
+    let mut client = RawHttp::connect(a.egress).await.unwrap();
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\nx-node-id: edge-1\r\n\r\n").await.unwrap();
+    let (mut peer, _) = target.accept().await;
+    b.drain_fleet();
+    // One that comes before the drain is heard goes through, and is answered by nobody.
+    eventually("that it takes no more", async || {
+        let asked = timeout(Duration::from_secs(1), a.get("/")).await;
+        asked.is_ok_and(|response| response.status() == 503).then_some(())
+    })
+    .await;
+    peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+    assert_eq!(client.response().await.unwrap().text(), "hi");
+}

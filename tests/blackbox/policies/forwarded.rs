@@ -1,0 +1,115 @@
+//! Requests that a rule forwards to an upstream outside of any tunnel: they stream, end and fail as those in a tunnel do. No
+//! tunnel is there, so there is no transport to choose.
+
+use http::Request;
+
+use crate::cli::{adit, parts};
+use crate::support::eventually::eventually;
+use crate::support::http1::{RawHttp, get};
+use crate::support::http2::Http2;
+use crate::support::ports;
+use crate::support::site::{Cloud, Folder, Responder};
+use crate::support::targets::Target;
+
+struct World {
+    responder: Responder,
+    upstream: Target,
+    _folder: Folder,
+}
+
+impl World {
+    async fn start() -> Self {
+        let (folder, upstream) = (Folder::new(), Target::http1().await);
+        let rules = format!(
+            "[{{ priority: 2, name: gone, match: {{ prefix: /gone }}, action: forward, target: \"http://{}\" }},\
+              {{ priority: 1, name: all, match: any, action: forward, target: \"http://{}\" }}]",
+            ports::free_address(),
+            upstream.address()
+        );
+        let cloud = Cloud::new().egress("policies", &rules).egress("deadline", "1s").egress("connect", "true");
+        Self { responder: cloud.start(&folder).await, upstream, _folder: folder }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forwarded_streams_and_is_told_of_its_client() {
+    let world = World::start().await;
+    let egress = world.responder.egress();
+    let mut client = RawHttp::connect(egress).await.unwrap();
+    let head = "POST /echo HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    client.send(head.as_bytes()).await.unwrap();
+    let head = client.head().await.unwrap();
+    assert_eq!(head.status, 200, "the response begins before the request has ended");
+    client.send(b"2\r\nde\r\n0\r\n\r\n").await.unwrap();
+    assert_eq!(client.body(&head).await.unwrap().0, b"abcde");
+
+    let request = Request::get("http://shop.example/request").header("x-forwarded-for", "6.6.6.6").body(()).unwrap();
+    let response = Http2::connect(egress).await.get(request).await;
+    let seen = String::from_utf8_lossy(&response.body().bytes).into_owned();
+    assert!(response.status() == 200 && seen.contains("127.0.0.1") && !seen.contains("6.6.6.6"), "{seen}");
+
+    let line = eventually("a line that names rule and upstream", async || {
+        world.responder.0.lines_of("exchange").into_iter().find(|line| line["path"] == "/echo")
+    })
+    .await;
+    let upstream = format!("http://{}", world.upstream.address());
+    assert_eq!((line["rule"].as_str(), line["to"].as_str()), (Some("rule 1 (all)"), Some(&*upstream)), "{line}");
+    let bytes = (&line["request_bytes"], &line["response_bytes"], &line["outcome"]);
+    assert_eq!(bytes, (&5.into(), &5.into(), &"complete".into()), "{line}");
+}
+
+#[tokio::test]
+async fn what_may_come_back_to_its_own_listener_is_warned_of_and_what_surely_does_is_refused() {
+    let folder = Folder::new();
+    let check = async |target: &str| {
+        let rules = format!("[{{ priority: 7, name: back, match: any, action: forward, target: \"{target}\" }}]");
+        let cloud = Cloud::new().egress("http", "\"0.0.0.0:8085\"").egress("policies", &rules);
+        let file = folder.write("cloud.yaml", &cloud.text());
+        let (code, out, _) = parts(&adit(&["check", file.to_str().unwrap()]).await);
+        (code, out)
+    };
+    let (code, out) = check("http://static.internal:8085").await;
+    assert!(
+        code == Some(0) && out.contains("rule 7 (back) forwards to http://static.internal:8085, which may be"),
+        "{out}"
+    );
+    let (code, out) = check("http://127.0.0.1:8085").await;
+    assert!(code == Some(1) && out.contains("is this very listener"), "{out}");
+    let (code, out) = check("http://static.internal:8086").await;
+    assert!(code == Some(0) && !out.contains("this very listener"), "{out}");
+}
+
+/// Two listeners that forward to each other, which no look at a file tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_in_circles_is_refused_after_a_few_rounds() {
+    let (folder, [one, other]) = (Folder::new(), [ports::free_address(), ports::free_address()]);
+    let to = |address| format!("[{{ priority: 1, match: any, action: forward, target: \"http://{address}\" }}]");
+    let cloud = Cloud::new().egress("http", &format!("\"{one}\"")).egress("policies", &to(other));
+    let cloud = cloud.and_egress().egress("http", &format!("\"{other}\"")).egress("policies", &to(one));
+    let responder = cloud.start(&folder).await;
+    let response = get(one, "/", &[]).await.unwrap();
+    let said = response.field("proxy-status").unwrap().to_owned();
+    assert!(response.status() == 502 && said.contains("proxy_loop_detected"), "{} {said}", response.status());
+    let lines = eventually("a line of each round", async || {
+        Some(responder.0.lines_of("exchange")).filter(|lines| lines.len() == 17)
+    });
+    assert_eq!(lines.await.iter().filter(|line| line["cause"] == "loop").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_forwarded_fails_with_its_cause() {
+    let world = World::start().await;
+    let egress = world.responder.egress();
+    for (path, status, error) in [("/gone", 502, "connection_refused"), ("/hang", 504, "http_response_timeout")] {
+        let response = get(egress, path, &[]).await.unwrap();
+        let said = response.field("proxy-status").unwrap().to_owned();
+        assert!(response.status() == status && said.contains(error), "{path}: {} {said}", response.status());
+    }
+    let cancelled = async || (world.upstream.cancelled() == 1).then_some(());
+    eventually("the upstream to see that nobody waits", cancelled).await;
+    assert!(get(egress, "/cut/1000", &[]).await.is_err(), "a cut response is no whole one");
+
+    let mut client = RawHttp::connect(egress).await.unwrap();
+    client.send(b"CONNECT any:1 HTTP/1.1\r\nhost: any:1\r\n\r\n").await.unwrap();
+    assert_eq!(client.head().await.unwrap().status, 403, "CONNECT is none that can be forwarded");
+}

@@ -1,0 +1,13 @@
+//! A file that changes while the process runs: what is in force afterwards, what was touched, and that no request is lost.
+
+mod broken;
+mod embedded;
+mod files;
+mod initiator;
+mod listeners;
+mod policies;
+mod responder;
+mod roles;
+pub(crate) mod trigger;
+mod triggers;
+pub(crate) mod world;

@@ -1,0 +1,177 @@
+//! What one service may have under way at its initiator: what is beyond it is refused, and goes to another node of a cluster.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::support::certificates::Node;
+use crate::support::eventually::eventually;
+use crate::support::http1::{RawHttp, Response, get};
+use crate::support::site::{Cloud, Edge, NODE, Site, Transport, over_each_transport};
+use crate::support::targets::Target;
+
+over_each_transport!(
+    beyond_what_a_service_may_have_under_way_a_request_is_answered_503,
+    a_request_to_a_cluster_goes_to_a_node_whose_service_has_room,
+    a_target_never_has_more_connections_than_its_service_may_make,
+    raw_streams_have_places_too,
+    a_target_that_is_not_there_sends_a_request_to_another_node,
+    what_a_target_writes_about_refusals_is_for_nobody,
+);
+
+const OTHER: Node<'static> = Node { node: "edge-2", ..NODE };
+
+fn limited(limits: &str) -> String {
+    format!("{{ name: web, match: {{}}, target: \"{{target}}\", limits: {limits} }}")
+}
+
+/// Begins a request that is never answered, and waits until it is at a target.
+async fn hang(site: &Site, target: &Target, to: &str) -> RawHttp<TcpStream> {
+    let hanging = || target.requests().iter().filter(|seen| seen.ends_with("/hang")).count();
+    let before = hanging();
+    let mut client = site.connect().await;
+    client.send(format!("GET /hang HTTP/1.1\r\nhost: x\r\n{to}\r\n\r\n").as_bytes()).await.unwrap();
+    eventually("the request at the target", async || (hanging() > before).then_some(())).await;
+    client
+}
+
+async fn post(site: &Site, to: &str) -> Response {
+    let mut client = site.connect().await;
+    let head = format!("POST /echo HTTP/1.1\r\nhost: x\r\n{to}\r\ncontent-length: 4\r\n\r\nbody");
+    client.send(head.as_bytes()).await.unwrap();
+    client.response().await.unwrap()
+}
+
+// spec: ST-45
+async fn beyond_what_a_service_may_have_under_way_a_request_is_answered_503(transport: Transport) {
+    let site = Site::with(Cloud::new(), Edge::new(transport).service(&limited("{ in_flight: 2 }"))).await;
+    let to = "x-node-id: edge-1";
+    let (first, _second) = (hang(&site, &site.target, to).await, hang(&site, &site.target, to).await);
+    for refused in [site.get("/").await, post(&site, to).await] {
+        assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")), "{}", refused.text());
+        let told = refused.field("proxy-status").unwrap();
+        assert!(told.starts_with("adit; error=connection_limit_reached; details=\"the service has no room"), "{told}");
+        assert_eq!(refused.field("adit-refused"), None);
+    }
+    assert_eq!(site.initiator.metric("adit_service_refused_total{service=\"web\"}").await, 2);
+    let full = "adit_exchanges_failed_total{side=\"egress\",cause=\"service_full\"}";
+    assert_eq!(site.responder.0.metric(full).await, 2);
+    let full = "adit_exchanges_failed_total{side=\"target\",cause=\"service_full\"}";
+    assert_eq!(site.initiator.metric(full).await, 2);
+    drop(first);
+    eventually("room once one of them is gone", async || (site.get("/").await.status() == 200).then_some(())).await;
+}
+
+// spec: ST-45
+async fn a_request_to_a_cluster_goes_to_a_node_whose_service_has_room(transport: Transport) {
+    let site = Site::with(Cloud::new(), Edge::new(transport).count(2).service(&limited("{ in_flight: 1 }"))).await;
+    let edge = Edge::new(transport).named("other").claim(OTHER).service(&limited("{ in_flight: 1 }"));
+    let (_other, target) = site.join(edge).await;
+    let _first = hang(&site, &site.target, "x-node-id: edge-1").await;
+    let before = site.responder.0.metric("adit_exchanges_failed_total{side=\"egress\",cause=\"service_full\"}").await;
+    for nth in 0..20 {
+        let response = get(site.egress(), "/request", &["x-cluster-id: stores"]).await.unwrap();
+        assert_eq!(response.status(), 200, "request {nth}: {}", response.text());
+    }
+    assert_eq!(target.requests().len(), 20);
+    let after = site.responder.0.metric("adit_exchanges_failed_total{side=\"egress\",cause=\"service_full\"}").await;
+    assert_eq!(after, before, "nobody was told");
+
+    let _second = hang(&site, &target, "x-node-id: edge-2").await;
+    let response = get(site.egress(), "/request", &["x-cluster-id: stores"]).await.unwrap();
+    assert_eq!((response.status(), response.field("retry-after")), (503, Some("1")), "all of them are full");
+}
+
+async fn a_target_never_has_more_connections_than_its_service_may_make(transport: Transport) {
+    let site = Site::with(Cloud::new(), Edge::new(transport).service(&limited("{ connections: 3 }"))).await;
+    let mut asked = JoinSet::new();
+    for _ in 0..24 {
+        let egress = site.egress();
+        asked.spawn(async move { get(egress, "/slow/20", &["x-node-id: edge-1"]).await.unwrap().status() });
+    }
+    let statuses = asked.join_all().await;
+    assert!(statuses.iter().all(|status| *status == 200), "those that wait are served: {statuses:?}");
+    assert!(site.target.connections() <= 3, "{} connections", site.target.connections());
+
+    let to = "x-node-id: edge-1";
+    let mut hanging = Vec::new();
+    for _ in 0..3 {
+        hanging.push(hang(&site, &site.target, to).await);
+    }
+    let refused = site.get("/").await;
+    assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")), "{}", refused.text());
+    assert!(refused.text().contains("has no room at edge-1"), "{}", refused.text());
+}
+
+/// What a CONNECT to the service `bytes` is answered, and the connection that it came on.
+async fn connect(site: &Site) -> (u16, RawHttp<TcpStream>) {
+    let mut client = site.connect().await;
+    client.send(b"CONNECT bytes:1 HTTP/1.1\r\nhost: bytes:1\r\nx-node-id: edge-1\r\n\r\n").await.unwrap();
+    (client.head().await.unwrap().status, client)
+}
+
+async fn raw_streams_have_places_too(transport: Transport) {
+    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = target.local_addr().unwrap();
+    let mut peers = JoinSet::new();
+    peers.spawn(async move {
+        while let Ok((mut peer, _)) = target.accept().await {
+            // It ends its direction when the client has.
+            tokio::spawn(async move { peer.read_to_end(&mut Vec::new()).await });
+        }
+    });
+    let service = format!("{{ name: bytes, target: \"tcp://{address}\", limits: {{ in_flight: 1 }} }}");
+    let site = Site::with(Cloud::new().egress("connect", "true"), Edge::new(transport).service(&service)).await;
+    let (status, first) = connect(&site).await;
+    assert_eq!(status, 200);
+    assert_eq!(connect(&site).await.0, 503);
+    drop(first);
+    eventually("a place once the first is gone", async || (connect(&site).await.0 == 200).then_some(())).await;
+}
+
+// spec: ST-45
+async fn a_target_that_is_not_there_sends_a_request_to_another_node(transport: Transport) {
+    let site = Site::with(Cloud::new(), Edge::new(transport)).await;
+    // Nobody listens there.
+    let nowhere = Edge::new(transport).named("other").claim(OTHER);
+    let nowhere = nowhere.service("{ name: web, match: {}, target: \"http://127.0.0.1:1\" }");
+    let _other = nowhere.start(&site.folder, site.responder.tunnel_address()).await;
+    site.responder.registered(2).await;
+    for nth in 0..20 {
+        let response = get(site.egress(), "/request", &["x-cluster-id: stores"]).await.unwrap();
+        assert_eq!(response.status(), 200, "request {nth}: {}", response.text());
+    }
+    let refused = get(site.egress(), "/", &["x-node-id: edge-2"]).await.unwrap();
+    assert_eq!(refused.status(), 502);
+    assert!(refused.field("proxy-status").unwrap().starts_with("adit; error=connection_refused"), "{}", refused.text());
+    assert_eq!(refused.field("adit-refused"), None);
+}
+
+// spec: ST-45
+async fn what_a_target_writes_about_refusals_is_for_nobody(transport: Transport) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let liar = format!("http://{}", listener.local_addr().unwrap());
+    let mut lies = JoinSet::new();
+    lies.spawn(async move {
+        loop {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && peer.read_buf(&mut head).await.unwrap() > 0 {}
+            let answer = b"HTTP/1.1 503 No\r\nconnection: close\r\nadit-refused: 7\r\ncontent-length: 4\r\n\r\nmine";
+            peer.write_all(answer).await.unwrap();
+        }
+    });
+    let service = format!("{{ name: web, match: {{}}, target: \"{liar}\" }}");
+    let site = Site::with(Cloud::new(), Edge::new(transport).service(&service)).await;
+    let edge = Edge::new(transport).named("other").claim(OTHER).service(&service);
+    let (_other, _target) = site.join(edge).await;
+    for _ in 0..10 {
+        let response = get(site.egress(), "/", &["x-cluster-id: stores"]).await.unwrap();
+        assert_eq!((response.status(), response.text().as_str(), response.field("adit-refused")), (503, "mine", None));
+    }
+    assert_eq!(
+        site.responder.0.metric("adit_exchange_attempts_total{side=\"egress\"}").await,
+        10,
+        "none was tried again"
+    );
+}

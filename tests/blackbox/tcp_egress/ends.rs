@@ -1,0 +1,138 @@
+//! How connections end: each direction by itself, or both with a reset.
+
+use std::io::ErrorKind;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Bytes, nothing_is_left, opened, site, site_with};
+use crate::support::eventually::eventually;
+use crate::support::site::{Cloud, Transport, over_each_transport};
+
+over_each_transport!(
+    each_direction_ends_by_itself_in_either_order,
+    a_reset_of_either_side_at_any_moment_is_one_of_the_other,
+    a_tunnel_that_is_lost_is_a_reset_at_both_ends,
+    what_rests_for_longer_than_it_may_is_reset,
+    a_drain_lets_bytes_pass_up_to_its_limit_and_then_resets,
+);
+
+/// Waits for the end of what comes; a reset shows.
+async fn end(peer: &mut TcpStream) -> Result<Vec<u8>, ErrorKind> {
+    let mut bytes = Vec::new();
+    peer.read_to_end(&mut bytes).await.map_err(|error| error.kind())?;
+    Ok(bytes)
+}
+
+const CUT: Result<Vec<u8>, ErrorKind> = Err(ErrorKind::ConnectionReset);
+
+fn reset(peer: TcpStream) {
+    peer.set_zero_linger().unwrap();
+}
+
+// spec: ST-60
+async fn each_direction_ends_by_itself_in_either_order(transport: Transport) {
+    let target = Bytes::new().await;
+    let site = site(transport, target.address()).await;
+    for is_client_first in [true, false] {
+        let (client, peer) = opened(&site, &target).await;
+        let (mut first, mut second) = if is_client_first { (client, peer) } else { (peer, client) };
+        first.write_all(b"question").await.unwrap();
+        first.shutdown().await.unwrap();
+        assert_eq!(end(&mut second).await.unwrap(), b"question");
+        second.write_all(b"answer").await.unwrap();
+        second.shutdown().await.unwrap();
+        assert_eq!(end(&mut first).await.unwrap(), b"answer");
+    }
+    // Both at once, and with nothing said.
+    let (mut client, mut peer) = opened(&site, &target).await;
+    client.shutdown().await.unwrap();
+    peer.shutdown().await.unwrap();
+    assert_eq!((end(&mut client).await, end(&mut peer).await), (Ok(Vec::new()), Ok(Vec::new())));
+    nothing_is_left(&site).await;
+}
+
+// spec: ST-61 to ST-63
+async fn a_reset_of_either_side_at_any_moment_is_one_of_the_other(transport: Transport) {
+    let target = Bytes::new().await;
+    let site = site(transport, target.address()).await;
+    for is_client in [true, false] {
+        let pair = async || {
+            let (client, peer) = opened(&site, &target).await;
+            if is_client { (client, peer) } else { (peer, client) }
+        };
+        let (gone, mut other) = pair().await;
+        reset(gone);
+        assert_eq!(end(&mut other).await, CUT, "nothing was said");
+
+        let (mut gone, mut other) = pair().await;
+        gone.write_all(b"last words").await.unwrap();
+        other.read_exact(&mut [0; 10]).await.unwrap();
+        reset(gone);
+        assert_eq!(end(&mut other).await, CUT, "something was said");
+
+        let (mut gone, mut other) = pair().await;
+        other.shutdown().await.unwrap();
+        assert_eq!(gone.read(&mut [0]).await.unwrap(), 0);
+        reset(gone);
+        assert_eq!(end(&mut other).await, CUT, "the other has ended its direction");
+
+        let (mut gone, mut other) = pair().await;
+        gone.shutdown().await.unwrap();
+        assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+        reset(gone);
+        let told = eventually("a reset", async || other.write_all(b"x").await.err()).await;
+        assert!(matches!(told.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "it had ended its own");
+
+        let (mut gone, mut other) = pair().await;
+        let piece = vec![7; 64 << 10];
+        while tokio::time::timeout(std::time::Duration::from_secs(1), gone.write_all(&piece)).await.is_ok() {}
+        reset(gone);
+        assert_eq!(end(&mut other).await, CUT, "it was held back");
+    }
+    nothing_is_left(&site).await;
+}
+
+async fn a_tunnel_that_is_lost_is_a_reset_at_both_ends(transport: Transport) {
+    let cloud = || Cloud::new().and_tcp("bytes").responder("keepalive", "500ms").responder("idle_timeout", "5s");
+    let target = Bytes::new().await;
+    let site = site_with(cloud(), transport, target.address()).await;
+    let (mut client, _peer) = opened(&site, &target).await;
+    drop(site.initiator.kill());
+    assert_eq!(end(&mut client).await, CUT, "the site is gone");
+
+    let site = site_with(cloud(), transport, target.address()).await;
+    let (_client, mut peer) = opened(&site, &target).await;
+    drop(site.responder.0.kill());
+    assert_eq!(end(&mut peer).await, CUT, "the responder is gone");
+}
+
+// spec: ST-64
+async fn what_rests_for_longer_than_it_may_is_reset(transport: Transport) {
+    let target = Bytes::new().await;
+    let cloud = Cloud::new().and_tcp("bytes").egress("limits", "{ idle: 2s }");
+    let site = site_with(cloud, transport, target.address()).await;
+    let (mut client, mut peer) = opened(&site, &target).await;
+    let began = std::time::Instant::now();
+    while began.elapsed() < std::time::Duration::from_secs(4) {
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(peer.read_u8().await.unwrap(), b'x', "it does not rest");
+    }
+    assert_eq!((end(&mut client).await, end(&mut peer).await), (CUT, CUT));
+    let line = site.responder.0.line_with("\"CONNECT\"").await;
+    assert_eq!((&line["outcome"], &line["cause"]), (&"cut".into(), &"idle".into()), "{line}");
+}
+
+async fn a_drain_lets_bytes_pass_up_to_its_limit_and_then_resets(transport: Transport) {
+    let target = Bytes::new().await;
+    let cloud = Cloud::new().and_tcp("bytes").process("drain_timeout", "5s").process("lame_duck", "0");
+    let mut site = site_with(cloud, transport, target.address()).await;
+    let (mut client, mut peer) = opened(&site, &target).await;
+    let to = site.responder.tcp_at(0);
+    site.responder.0.terminate();
+    eventually("nobody is taken any more", async || TcpStream::connect(to).await.err()).await;
+    client.write_all(b"x").await.unwrap();
+    assert_eq!(peer.read_u8().await.unwrap(), b'x', "it drains");
+    assert_eq!((end(&mut client).await, end(&mut peer).await), (CUT, CUT));
+    assert!(site.responder.0.exit().await.success());
+}

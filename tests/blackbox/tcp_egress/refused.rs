@@ -1,0 +1,49 @@
+//! What cannot be brought to a target: the connection is reset, and the cause is logged and counted.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::{Bytes, opened};
+use crate::support::ports;
+use crate::support::site::{Cloud, Edge, NODE, Site, Transport, over_each_transport};
+
+over_each_transport!(what_is_brought_nowhere_is_reset_and_the_cause_is_logged_and_counted);
+
+async fn is_reset(to: SocketAddr) {
+    // It may come before the client knows that it is connected.
+    let read = async { TcpStream::connect(to).await?.read_to_end(&mut Vec::new()).await };
+    let kind = read.await.map_err(|error| error.kind());
+    assert_eq!(kind, Err(ErrorKind::ConnectionReset));
+}
+
+async fn what_is_brought_nowhere_is_reset_and_the_cause_is_logged_and_counted(transport: Transport) {
+    let target = Bytes::new().await;
+    let nobody = format!("{{ node: nobody, service: bytes, tenant: {} }}", NODE.tenant);
+    let cloud = Cloud::new()
+        .and_tcp("bytes")
+        .and_tcp("bytes")
+        .egress("to", &nobody)
+        .and_tcp("nothing")
+        .and_tcp("web")
+        .and_tcp("refused");
+    let edge = Edge::new(transport)
+        .service("{ name: web, match: {}, target: \"{target}\" }")
+        .service(&format!("{{ name: refused, target: \"tcp://{}\" }}", ports::free_address()))
+        .service(&format!("{{ name: bytes, target: \"tcp://{}\" }}", target.address()));
+    let site = Site::with(cloud, edge).await;
+    for (listener, cause) in
+        [(1, "unknown_host"), (2, "unknown_service"), (3, "unknown_service"), (4, "target_refused")]
+    {
+        let to = site.responder.tcp_at(listener);
+        let series = format!("adit_exchanges_failed_total{{side=\"egress\",cause=\"{cause}\"}}");
+        let before = site.responder.0.metric(&series).await;
+        is_reset(to).await;
+        let line = site.responder.0.line_with(&format!("\"listener\":\"{to}\"")).await;
+        assert_eq!((&line["outcome"], &line["cause"]), (&"failed".into(), &cause.into()), "{line}");
+        assert_eq!(site.responder.0.metric(&series).await, before + 1, "{cause}");
+    }
+    let _both = opened(&site, &target).await;
+}

@@ -1,0 +1,116 @@
+//! How flows end: for silence, because nobody is at the target, with their tunnel, with their listener.
+
+use std::time::Duration;
+
+use super::{edge, have_flows, site, site_with};
+use crate::support::datagrams::{Client, Peer, ask};
+use crate::support::eventually::eventually;
+use crate::support::site::{Cloud, Site, Transport, over_each_transport};
+
+over_each_transport!(
+    a_silent_flow_ends_at_both_ends_whoever_notices,
+    a_target_that_refuses_ends_the_flow_with_its_cause,
+    a_service_that_is_not_exported_for_datagrams_is_asked_once_a_second,
+    the_next_datagram_after_a_lost_tunnel_opens_another_flow,
+    what_is_sent_while_the_node_is_away_waits_for_it,
+    a_drain_takes_no_new_source_and_ends_in_time,
+);
+
+// spec: ST-75, ST-76
+async fn a_silent_flow_ends_at_both_ends_whoever_notices(transport: Transport) {
+    let peer = Peer::echo().await;
+    let cloud = Cloud::new().and_udp("echo").egress("limits", "{ flow_idle: 1s }").and_udp("echo");
+    let site = Site::with(cloud, edge(transport, &peer, ", flow_idle: 2s")).await;
+    for listener in 0..2 {
+        let client = Client::new(site.responder.udp_at(listener)).await;
+        assert_eq!(ask(&client, b"a").await, b"a");
+        have_flows(&site, 0).await;
+        assert_eq!(ask(&client, b"b").await, b"b", "the next datagram begins anew");
+    }
+}
+
+// spec: ST-77
+async fn a_target_that_refuses_ends_the_flow_with_its_cause(transport: Transport) {
+    let peer = Peer::echo().await;
+    let site = site(transport, &peer).await;
+    let address = peer.address();
+    drop(peer);
+    let client = Client::new(site.responder.udp_at(0)).await;
+    eventually("the refusal at both ends", async || {
+        client.send(b"is anybody there?").await;
+        let failed = |side| format!("adit_exchanges_failed_total{{side=\"{side}\",cause=\"target_refused\"}}");
+        let both = (site.responder.0.metric(&failed("egress")).await, site.initiator.metric(&failed("target")).await);
+        (both.0 > 0 && both.1 > 0).then_some(())
+    })
+    .await;
+    have_flows(&site, 0).await;
+    assert!(client.waiting().is_empty());
+    let _peer = Peer::at(address, |datagram| vec![datagram.to_vec()]).await;
+    assert_eq!(ask(&client, b"now?").await, b"now?");
+}
+
+// spec: ST-56, ST-78
+async fn a_service_that_is_not_exported_for_datagrams_is_asked_once_a_second(transport: Transport) {
+    let peer = Peer::echo().await;
+    let site = site_with(Cloud::new().and_udp("nobody").and_udp("web"), transport, &peer).await;
+    let failed = "adit_exchanges_failed_total{side=\"egress\",cause=\"unknown_service\"}";
+    let barred = "adit_flow_datagrams_dropped_total{side=\"egress\",reason=\"barred\"}";
+    for listener in [0, 1] {
+        let before = (site.responder.0.metric(failed).await, site.responder.0.metric(barred).await);
+        let client = Client::new(site.responder.udp_at(listener)).await;
+        for _ in 0..50 {
+            client.send(b"hello").await;
+        }
+        eventually("the failure", async || (site.responder.0.metric(failed).await > before.0).then_some(())).await;
+        eventually("datagrams that cost nothing", async || {
+            client.send(b"hello").await;
+            (site.responder.0.metric(barred).await > before.1).then_some(())
+        })
+        .await;
+        assert!(site.responder.0.metric(failed).await <= before.0 + 2, "fifty datagrams are no fifty flows");
+    }
+}
+
+async fn the_next_datagram_after_a_lost_tunnel_opens_another_flow(transport: Transport) {
+    let peer = Peer::echo().await;
+    let mut site = site(transport, &peer).await;
+    let client = Client::new(site.responder.udp_at(0)).await;
+    assert_eq!(ask(&client, b"before").await, b"before");
+    let before = peer.got(b"before").await;
+    let file = site.initiator.kill();
+    site.initiator = crate::support::site::Running::start(file).await;
+    assert_eq!(ask(&client, b"after").await, b"after");
+    assert_ne!(peer.got(b"after").await, before, "from another socket");
+}
+
+async fn what_is_sent_while_the_node_is_away_waits_for_it(transport: Transport) {
+    let peer = Peer::echo().await;
+    let cloud = Cloud::new().and_udp("echo").egress("hold", "60s");
+    let mut site = site_with(cloud, transport, &peer).await;
+    let client = Client::new(site.responder.udp_at(0)).await;
+    let file = site.initiator.kill();
+    site.responder.registered(0).await;
+    for number in 0..5_u8 {
+        client.send(&[number]).await;
+    }
+    let under_way = "adit_exchanges_in_flight{side=\"egress\"}";
+    eventually("a flow that waits", async || (site.responder.0.metric(under_way).await == 1).then_some(())).await;
+    site.initiator = crate::support::site::Running::start(file).await;
+    for number in 0..5_u8 {
+        peer.got(&[number]).await;
+    }
+}
+
+async fn a_drain_takes_no_new_source_and_ends_in_time(transport: Transport) {
+    let peer = Peer::echo().await;
+    let mut site = site(transport, &peer).await;
+    let (client, late) = (Client::new(site.responder.udp_at(0)).await, Client::new(site.responder.udp_at(0)).await);
+    assert_eq!(ask(&client, b"hello").await, b"hello");
+    site.responder.0.terminate();
+    site.responder.0.line_with("draining").await;
+    late.send(b"too late").await;
+    // Far less than the drain timeout of 30 s: who is silent holds nobody up.
+    let ended = tokio::time::timeout(Duration::from_secs(25), site.responder.0.exit()).await;
+    assert!(ended.unwrap().success());
+    assert!(!peer.seen().iter().any(|(_, seen)| seen == b"too late"));
+}
