@@ -105,7 +105,7 @@ async fn a_cluster_of_three_loses_only_what_is_in_flight_when_a_target_dies_and_
     let load = Load::of(&site, CLIENTS);
     load.goes_on().await;
     let address = target.address();
-    drop(target);
+    target.stop().await;
     told(&site, &[("edge-3", "web: target_refused")]).await;
     load.goes_on().await;
     let failed = load.finish().await;
@@ -139,7 +139,7 @@ async fn a_node_is_asked_by_its_name_and_a_cluster_that_has_no_other_whatever_wa
     let mut site = Site::with(Cloud::new(), Edge::new(transport)).await;
     let (_second, target) = site.join(Edge::new(transport).named("second").claim(SECOND)).await;
     let address = target.address();
-    drop(target);
+    target.stop().await;
     let refused = get(site.egress(), "/", &["x-node-id: edge-2"]).await.unwrap();
     assert_eq!(refused.status(), 502);
     told(&site, &[("edge-2", "web: target_refused")]).await;
@@ -150,9 +150,9 @@ async fn a_node_is_asked_by_its_name_and_a_cluster_that_has_no_other_whatever_wa
     let other = std::mem::replace(&mut site.target, Target::http1_at(address).await);
     assert_eq!(get(site.egress(), "/request", &["x-node-id: edge-2"]).await.unwrap().status(), 200, "at once");
     told(&site, &[]).await;
-    drop(std::mem::replace(&mut site.target, other));
+    std::mem::replace(&mut site.target, other).stop().await;
     let gone = std::mem::replace(&mut site.target, Target::http1().await);
-    drop(gone);
+    gone.stop().await;
     let refused = eventually("a request that no target takes", async || {
         Some(get(site.egress(), "/", &[TO_CLUSTER]).await.unwrap()).filter(|response| response.status() != 200)
     })

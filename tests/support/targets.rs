@@ -33,7 +33,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) struct Target {
     address: SocketAddr,
     seen: Arc<Seen>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// What came to a target.
@@ -53,25 +53,36 @@ enum Version {
 impl Target {
     /// Speaks HTTP/1.1.
     pub(crate) async fn http1() -> Self {
-        Self::start(Version::Http1).await
+        Self::start(Version::Http1, (Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// Speaks HTTP/1.1, where one was that is gone.
+    pub(crate) async fn http1_at(address: SocketAddr) -> Self {
+        Self::start(Version::Http1, address).await
     }
 
     /// Speaks HTTP/2 in clear, from the first byte.
     pub(crate) async fn h2c() -> Self {
-        Self::start(Version::Http2).await
+        Self::start(Version::Http2, (Ipv4Addr::LOCALHOST, 0).into()).await
     }
 
-    async fn start(version: Version) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    async fn start(version: Version, at: SocketAddr) -> Self {
+        let listener = TcpListener::bind(at).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Seen>::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, version, Arc::clone(&seen)));
-        Self { address, seen, _tasks: tasks }
+        Self { address, seen, tasks }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Ends it. When this returns nothing listens there any more; after a drop alone that is so a moment later, and
+    /// who connects in that moment is reset and not refused.
+    pub(crate) async fn stop(mut self) {
+        self.tasks.shutdown().await;
     }
 
     /// `METHOD path` of every request so far.
