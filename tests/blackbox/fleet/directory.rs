@@ -1,6 +1,6 @@
 //! Who is there, who has what, and how it ends.
 
-use crate::fleet::world::{fleet, has, member, names, of, sees, start, two};
+use crate::fleet::world::{has, member, names, of, sees, start, two};
 use crate::support::certificates::Node;
 use crate::support::etcd::Etcd;
 use crate::support::site::{Edge, Folder, NODE, Transport, over_each_transport};
