@@ -6,5 +6,6 @@ mod layering;
 mod public_api;
 mod registry;
 mod requirements;
+mod tools;
 mod vector_file;
 mod vectors;
