@@ -35,35 +35,52 @@ impl Seen {
 }
 
 /// Asks `rate` times a second for `time`. What has no answer within `patience` is lost.
-pub(crate) async fn ask<F>(rate: u32, (time, patience): (Duration, Duration), once: impl Fn() -> F) -> Seen
+pub(crate) async fn ask<F>(rate: u32, times: (Duration, Duration), once: impl Fn() -> F) -> Seen
 where
     F: Future<Output = io::Result<Response>> + Send + 'static,
 {
-    let (mut seen, mut asked) = (Seen::default(), JoinSet::new());
+    let judged = || {
+        let asked = once();
+        async move {
+            let answer = asked.await?;
+            let is_good = answer.status() == 200;
+            let why = || format!("{} {:?}", answer.status(), answer.field("proxy-status"));
+            if is_good { Ok(()) } else { Err(io::Error::other(why())) }
+        }
+    };
+    run(rate, times, judged).await
+}
+
+/// Does something `rate` times a second for `time`, however long each takes. What is not done within `patience` is lost.
+pub(crate) async fn run<F>(rate: u32, (time, patience): (Duration, Duration), once: impl Fn() -> F) -> Seen
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let (mut seen, mut begun) = (Seen::default(), JoinSet::new());
     let mut turns = interval(Duration::from_secs(1) / rate);
     turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let end = Instant::now() + time;
     while Instant::now() < end {
         turns.tick().await;
         seen.sent += 1;
-        asked.spawn(outcome(once(), patience));
-        while let Some(outcome) = asked.try_join_next() {
+        begun.spawn(outcome(once(), patience));
+        while let Some(outcome) = begun.try_join_next() {
             seen.note(outcome.unwrap());
         }
     }
-    while let Some(outcome) = asked.join_next().await {
+    while let Some(outcome) = begun.join_next().await {
         seen.note(outcome.unwrap());
     }
     seen.took.sort_unstable();
     seen
 }
 
-async fn outcome(answered: impl Future<Output = io::Result<Response>>, patience: Duration) -> Result<Duration, String> {
+async fn outcome(done: impl Future<Output = io::Result<()>>, patience: Duration) -> Result<Duration, String> {
     let start = Instant::now();
-    match timeout(patience, answered).await {
-        Ok(Ok(answer)) if answer.status() == 200 => Ok(start.elapsed()),
-        Ok(Ok(answer)) => Err(format!("{} {:?}", answer.status(), answer.field("proxy-status"))),
+    match timeout(patience, done).await {
+        Ok(Ok(())) => Ok(start.elapsed()),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::Other => Err(error.to_string()),
         Ok(Err(error)) => Err(error.kind().to_string()),
-        Err(_) => Err(format!("no answer within {patience:?}")),
+        Err(_) => Err(format!("not done within {patience:?}")),
     }
 }
