@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
 
 /// Bytes that are held at most; what goes beyond is written at once. It is what rustls takes in one piece: four full
 /// records.
@@ -18,11 +19,18 @@ const MAX_HELD_BYTES: usize = 64 * 1024;
 const MOST_READ_BYTES: usize = 64 * 1024;
 /// A buffer of this size is kept however little passes, bytes.
 const KEPT_BYTES: usize = 4 * 1024;
+/// Bytes that count as one operation of a task. tokio lets a task do 128 of them before it is the turn of others: 128 KiB,
+/// a fraction of a millisecond of one core. It counts a read as one however much it brings, which would be 2 MiB.
+const OPERATION_BYTES: usize = 1024;
 
 /// The stream under a cork, for the connection that writes to it.
 ///
 /// While its [`Cork`] runs the connection, writes are held and a flush does nothing. At any other time they go straight
 /// through. A shutdown writes everything first.
+///
+/// A peer that closes may have said why, and a write that fails for that is noticed before its words are read. So a write
+/// that fails is no error of the writer: all that follows is taken and thrown away, and whoever reads gets what there is and
+/// then the error.
 #[derive(Debug)]
 pub struct Corked<T>(Arc<Mutex<Stream<T>>>);
 
@@ -41,7 +49,7 @@ struct Stream<T> {
     is_corked: bool,
     /// How much is read before what was read is looked at; `None` while that is not asked for.
     room: Option<usize>,
-    /// Why the last words could not be written; told to the next one who writes.
+    /// Why nothing can be written any more; told to whoever reads, once nothing is left to read.
     failure: Option<io::Error>,
 }
 
@@ -65,7 +73,7 @@ impl<T> Cork<T> {
 impl<T: AsyncWrite + Unpin> Cork<T> {
     /// Runs a future that drives the connection. Whenever it is pending, all that it wrote is handed to the stream.
     ///
-    /// A write that fails there is an error of the connection's next write. When the future is ready its last bytes stay
+    /// A write that fails there is an error of the read that finds nothing more. When the future is ready its last bytes stay
     /// held: either it is run again, or the connection has shut the stream down, which writes them.
     ///
     /// Cancel safety: that of the future.
@@ -104,6 +112,18 @@ impl<T: AsyncWrite + Unpin> Cork<T> {
     }
 }
 
+/// Counts bytes that have passed as part of what the task may do before others have their turn: whoever shares the thread
+/// with bulk waits for each turn of it.
+fn count(cx: &mut Context<'_>, bytes: usize) {
+    for _ in 0..bytes / OPERATION_BYTES {
+        match coop::poll_proceed(cx) {
+            Poll::Ready(operation) => operation.made_progress(),
+            // The next read or write finds out, too, and the task comes back.
+            Poll::Pending => return,
+        }
+    }
+}
+
 fn lock<T>(stream: &Mutex<Stream<T>>) -> MutexGuard<'_, Stream<T>> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -111,13 +131,33 @@ fn lock<T>(stream: &Mutex<Stream<T>>) -> MutexGuard<'_, Stream<T>> {
 impl<T: AsyncWrite + Unpin> Stream<T> {
     fn uncork(&mut self, cx: &mut Context<'_>, sleeps: bool) {
         self.is_corked = false;
-        if !sleeps {
+        if !sleeps || self.failure.is_some() {
             return;
         }
         // A stream that takes no more wakes the task when it does, and the next turn ends here again.
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
-            self.failure = Some(error);
-            cx.waker().wake_by_ref();
+            self.fail(cx, error);
+        }
+    }
+
+    /// Takes no more. Whoever runs the connection reads on, to the end.
+    fn fail(&mut self, cx: &Context<'_>, error: io::Error) {
+        self.failure.get_or_insert(error);
+        (self.held, self.written) = (Vec::new(), 0);
+        cx.waker().wake_by_ref();
+    }
+
+    /// What a write of `asked` bytes came to.
+    fn taken(&mut self, cx: &Context<'_>, result: io::Result<usize>, asked: usize) -> usize {
+        match result {
+            Ok(length) => {
+                self.passed += length as u64;
+                length
+            }
+            Err(error) => {
+                self.fail(cx, error);
+                asked
+            }
         }
     }
 
@@ -133,9 +173,6 @@ impl<T: AsyncWrite + Unpin> Stream<T> {
 
     /// Writes what is held.
     fn poll_write_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(failure) = self.failure.take() {
-            return Poll::Ready(Err(failure));
-        }
         while self.written < self.held.len() {
             let length = ready!(Pin::new(&mut self.io).poll_write(cx, &self.held[self.written..]))?;
             if length == 0 {
@@ -143,6 +180,7 @@ impl<T: AsyncWrite + Unpin> Stream<T> {
             }
             self.written += length;
             self.passed += length as u64;
+            count(cx, length);
         }
         self.release();
         Poll::Ready(Ok(()))
@@ -162,10 +200,15 @@ impl<T: AsyncWrite + Unpin> Stream<T> {
     fn poll_hold<'a>(
         &mut self,
         cx: &mut Context<'_>,
-        pieces: impl Iterator<Item = &'a [u8]>,
+        pieces: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Poll<io::Result<usize>> {
-        if self.held.len() >= MAX_HELD_BYTES || self.failure.is_some() {
-            ready!(self.poll_write_held(cx))?;
+        if self.held.len() >= MAX_HELD_BYTES
+            && let Err(error) = ready!(self.poll_write_held(cx))
+        {
+            self.fail(cx, error);
+        }
+        if self.failure.is_some() {
+            return Poll::Ready(Ok(pieces.map(<[u8]>::len).sum()));
         }
         let before = self.held.len();
         for piece in pieces {
@@ -186,7 +229,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
         let before = into.filled().len();
         let polled = Pin::new(&mut stream.io).poll_read(cx, into);
         let read = into.filled().len() - before;
+        if read == 0
+            && into.remaining() > 0
+            && let Some(failure) = stream.failure.take()
+        {
+            return Poll::Ready(Err(failure));
+        }
         stream.room = stream.room.map(|room| room.saturating_sub(read));
+        drop(stream);
+        count(cx, read);
         polled
     }
 }
@@ -194,13 +245,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut stream = lock(&self.0);
-        if stream.is_corked {
+        if stream.is_corked || stream.failure.is_some() {
             return stream.poll_hold(cx, std::iter::once(bytes));
         }
-        ready!(stream.poll_write_held(cx))?;
-        let length = ready!(Pin::new(&mut stream.io).poll_write(cx, bytes))?;
-        stream.passed += length as u64;
-        Poll::Ready(Ok(length))
+        if let Err(error) = ready!(stream.poll_write_held(cx)) {
+            stream.fail(cx, error);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let result = ready!(Pin::new(&mut stream.io).poll_write(cx, bytes));
+        Poll::Ready(Ok(stream.taken(cx, result, bytes.len())))
     }
 
     fn poll_write_vectored(
@@ -209,13 +262,16 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut stream = lock(&self.0);
-        if stream.is_corked {
+        let all = pieces.iter().map(|piece| piece.len()).sum();
+        if stream.is_corked || stream.failure.is_some() {
             return stream.poll_hold(cx, pieces.iter().map(|piece| &**piece));
         }
-        ready!(stream.poll_write_held(cx))?;
-        let length = ready!(Pin::new(&mut stream.io).poll_write_vectored(cx, pieces))?;
-        stream.passed += length as u64;
-        Poll::Ready(Ok(length))
+        if let Err(error) = ready!(stream.poll_write_held(cx)) {
+            stream.fail(cx, error);
+            return Poll::Ready(Ok(all));
+        }
+        let result = ready!(Pin::new(&mut stream.io).poll_write_vectored(cx, pieces));
+        Poll::Ready(Ok(stream.taken(cx, result, all)))
     }
 
     /// Small pieces cost nothing here: they are copied together.
@@ -225,15 +281,20 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut stream = lock(&self.0);
-        match (stream.is_corked, stream.failure.take()) {
-            (_, Some(failure)) => Poll::Ready(Err(failure)),
-            (true, None) => Poll::Ready(Ok(())),
-            (false, None) => stream.poll_flush(cx),
+        if stream.is_corked || stream.failure.is_some() {
+            return Poll::Ready(Ok(()));
         }
+        if let Err(error) = ready!(stream.poll_flush(cx)) {
+            stream.fail(cx, error);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut stream = lock(&self.0);
+        if let Some(failure) = stream.failure.take() {
+            return Poll::Ready(Err(failure));
+        }
         ready!(stream.poll_flush(cx))?;
         Pin::new(&mut stream.io).poll_shutdown(cx)
     }

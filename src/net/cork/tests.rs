@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
@@ -47,6 +48,12 @@ impl Peer {
             taken.waker.take()
         });
         waker.expect("somebody waits for room").wake();
+    }
+}
+
+impl AsyncRead for Peer {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
     }
 }
 
@@ -216,8 +223,42 @@ fn a_peer_that_takes_small_pieces_gets_every_byte_once() {
     assert!(peer.bytes() == all);
 }
 
-#[test]
-fn a_write_that_fails_as_the_task_goes_to_sleep_is_told_to_the_next_writer() {
+/// Writes `last words` and is gone, while something that it has not read is there: its kernel answers with a reset.
+async fn leaves_with_last_words() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let (mut near, (mut far, _)) = (near.unwrap(), far.unwrap());
+    near.write_all(b"never read").await.unwrap();
+    far.readable().await.unwrap();
+    far.write_all(b"last words").await.unwrap();
+    (near, far)
+}
+
+#[tokio::test]
+async fn what_a_peer_said_before_it_went_is_read_although_it_takes_nothing_more() {
+    let (near, far) = leaves_with_last_words().await;
+    let (mut corked, cork) = Corked::new(near);
+    drop(far);
+    let read = cork.run(async {
+        let mut read = Vec::new();
+        loop {
+            // As a connection of HTTP/2, which writes before it reads and ends with the first error.
+            if let Err(error) = corked.write_all(b"answer").await {
+                return (read, error);
+            }
+            corked.flush().await.unwrap();
+            tokio::task::yield_now().await;
+            if let Err(error) = corked.read_buf(&mut read).await {
+                return (read, error);
+            }
+        }
+    });
+    let (read, error) = read.await;
+    assert_eq!(read, b"last words", "{error}");
+}
+
+#[tokio::test]
+async fn a_write_that_fails_as_the_task_goes_to_sleep_is_told_to_who_reads() {
     let peer = Peer::new();
     let (mut corked, cork) = Corked::new(peer.clone());
     peer.with(|taken| taken.is_broken = true);
@@ -228,7 +269,10 @@ fn a_write_that_fails_as_the_task_goes_to_sleep_is_told_to_the_next_writer() {
             assert!(Pin::new(&mut corked).poll_write(cx, b"lost").is_ready());
             return Poll::Pending;
         }
-        Pin::new(&mut corked).poll_flush(cx)
+        assert!(Pin::new(&mut corked).poll_write(cx, &[7; 2 * MAX_HELD_BYTES]).is_ready(), "it is thrown away");
+        assert!(matches!(Pin::new(&mut corked).poll_flush(cx), Poll::Ready(Ok(()))));
+        let mut room = [0; 8];
+        Pin::new(&mut corked).poll_read(cx, &mut ReadBuf::new(&mut room))
     })));
     assert!(task.poll().is_pending());
     assert!(task.is_woken(), "a task that sleeps would never learn of it");
@@ -297,4 +341,74 @@ async fn no_more_is_read_than_is_taken_of_a_peer_that_sends_without_a_pause() {
     tokio::task::yield_now().await;
     far.write_all(b"x").await.unwrap();
     assert_eq!(waits.await.unwrap(), b'x', "it is woken");
+}
+
+/// A peer that never stops sending, and always has room.
+struct Endless;
+
+impl AsyncRead for Endless {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // As a socket does it.
+        let operation = ready!(coop::poll_proceed(cx));
+        into.put_slice(&vec![7; into.remaining()]);
+        operation.made_progress();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let operation = ready!(coop::poll_proceed(cx));
+        operation.made_progress();
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// How many bytes pass in each turn of a task that goes on as long as it may.
+async fn turns(
+    mut pass: impl FnMut(&mut Corked<Endless>, &mut Context<'_>) -> Poll<usize> + Send + 'static,
+) -> Vec<usize> {
+    let (mut corked, cork) = Corked::new(Endless);
+    let task = tokio::spawn(async move {
+        let mut turns = Vec::new();
+        let all = poll_fn(|cx| {
+            let mut passed = 0;
+            while let Poll::Ready(bytes) = pass(&mut corked, cx) {
+                passed += bytes;
+            }
+            turns.push(passed);
+            if turns.len() < 5 { Poll::Pending } else { Poll::Ready(()) }
+        });
+        cork.run(all).await;
+        turns
+    });
+    task.await.unwrap()
+}
+
+#[tokio::test]
+async fn whoever_reads_without_end_gives_way_after_a_few_reads() {
+    let turns = turns(|io, cx| {
+        let mut bytes = [0; 16 << 10];
+        let mut into = ReadBuf::new(&mut bytes);
+        Pin::new(io).poll_read(cx, &mut into).map(|read| read.map(|()| into.filled().len()).unwrap())
+    });
+    for passed in turns.await {
+        assert!((64 << 10..=144 << 10).contains(&passed), "{passed} bytes in one turn");
+    }
+}
+
+#[tokio::test]
+async fn whoever_writes_without_end_gives_way_after_a_few_writes() {
+    let turns = turns(|io, cx| Pin::new(io).poll_write(cx, &[7; 16 << 10]).map(Result::unwrap));
+    for passed in turns.await {
+        assert!((64 << 10..=256 << 10).contains(&passed), "{passed} bytes in one turn");
+    }
 }
