@@ -1,9 +1,10 @@
 //! Where siblings come in: who greets is served if its certificate proves who it is. spec: FL-31 to FL-39
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -46,6 +47,8 @@ struct Shared {
     settings: HopSettings,
     relayed: Relayed,
     served: Mutex<HashMap<TunnelId, (ResponderId, Tunnel)>>,
+    /// It takes nobody any more, and drains those it has.
+    draining: OnceLock<DrainWatch>,
     metrics: HopMetrics,
     tasks: TaskTracker,
 }
@@ -77,6 +80,7 @@ impl Hop {
             settings,
             relayed: Relayed(Arc::new(Served { tunnels, recorder })),
             served: Mutex::default(),
+            draining: OnceLock::new(),
             metrics: metrics.hops(),
             tasks: TaskTracker::new(),
         };
@@ -96,8 +100,8 @@ impl Hop {
         self.ways.clone()
     }
 
-    /// Serves siblings until a drain is announced; then takes none any more, and is done when what they have asked for and what
-    /// was asked of them has ended, at the latest when the drain expires. The drain waits for it.
+    /// Serves siblings until a drain is announced; then refuses whoever comes, and is done when what they have asked for and
+    /// what was asked of them has ended, at the latest when the drain expires. The drain waits for it. spec: FL-38, FL-39
     ///
     /// # Cancel safety
     /// Dropping the future ends every connection abruptly.
@@ -105,7 +109,14 @@ impl Hop {
         // Taken before the future is first polled, so that a drain never overlooks a role that is about to start.
         let guard = drain.guard();
         async move {
-            self.accept(&drain).await;
+            let accepting = self.accept();
+            tokio::pin!(accepting);
+            tokio::select! {
+                () = drain.announced() => {}
+                never = &mut accepting => match never {},
+            }
+            // Whoever is served from here on notices by itself.
+            let _ = self.shared.draining.set(drain.clone());
             for (_, tunnel) in self.shared.served().values() {
                 tunnel.drain(drain.remaining(), Duration::ZERO);
             }
@@ -117,24 +128,19 @@ impl Hop {
             tokio::select! {
                 () = ended => {}
                 () = drain.expired() => {}
+                never = &mut accepting => match never {},
             }
             self.stop().await;
             drop(guard);
         }
     }
 
-    async fn accept(&self, drain: &DrainWatch) {
-        loop {
-            tokio::select! {
-                () = drain.announced() => return,
-                incoming = self.shared.listener.accept() => match incoming {
-                    Some(incoming) => {
-                        self.shared.tasks.spawn(admit(Arc::clone(&self.shared), incoming));
-                    }
-                    None => return,
-                }
-            }
+    /// Takes whoever comes, or says why not. A connection that is not served yet is nothing to wait for.
+    async fn accept(&self) -> Infallible {
+        while let Some(incoming) = self.shared.listener.accept().await {
+            tokio::spawn(admit(Arc::clone(&self.shared), incoming));
         }
+        std::future::pending().await
     }
 
     async fn stop(&self) {
@@ -164,6 +170,9 @@ impl Shared {
         if *id == self.settings.id {
             return refuse(RefusalCode::Conflict, format!("{id} is the name of this responder"));
         }
+        if self.draining.get().is_some() {
+            return refuse(RefusalCode::Unavailable, "the responder stops".to_owned());
+        }
         if self.served().values().filter(|(other, _)| other == id).count() >= MAX_CONNECTIONS {
             return refuse(RefusalCode::Quota, format!("{id} has {MAX_CONNECTIONS} connections here"));
         }
@@ -178,16 +187,26 @@ async fn admit(shared: Arc<Shared>, incoming: quic::Incoming) {
         Err(error) => return warn!(%remote, %error, "somebody who should be a sibling does not greet"),
     };
     let id = claiming.greeting.responder.clone();
+    // Before it is judged: a drain that it does not know of waits for it.
+    let waited_for = shared.tasks.token();
     if let Err(refusal) = shared.judge(&claiming) {
+        drop(waited_for);
         warn!(%remote, sibling = %id, reason = refusal.reason, "a sibling was refused");
         return claiming.refuse(&refusal).await;
     }
     let _open = shared.metrics.serves();
     let (tunnel, serving) = claiming.serve(shared.settings.greeting(), shared.relayed.clone());
     let of = tunnel.id();
-    shared.served().insert(of, (id.clone(), tunnel));
+    {
+        let mut served = shared.served();
+        if let Some(drain) = shared.draining.get() {
+            tunnel.drain(drain.remaining(), Duration::ZERO);
+        }
+        served.insert(of, (id.clone(), tunnel));
+    }
     info!(%remote, sibling = %id, "a sibling may ask here");
     let reason = serving.await;
     shared.served().remove(&of);
+    drop(waited_for);
     debug!(sibling = %id, code = %reason.code, reason = reason.text, "a sibling has gone");
 }

@@ -1,11 +1,18 @@
 //! Siblings that do not have what is asked for, are not who they should be, or die.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit::protocol::code::RefusalCode;
+use adit::protocol::fleet::{Greeted, Greeting};
+use adit::protocol::handshake::PeerLimits;
+use adit::tls::{self, SiblingTls};
+use bytes::BytesMut;
+use quinn::crypto::rustls::QuicClientConfig;
 use tokio::time::timeout;
 
-use super::world::{Choices, Edge, Member, Table, certificate_of};
+use super::world::{Choices, Edge, Member, Table, certificate_of, credentials, trust};
 use super::{NOWHERE, Pair, of_requests};
 use crate::support::certificates::{Authority, Node};
 use crate::support::eventually::eventually;
@@ -156,6 +163,53 @@ async fn a_sibling_that_stops_finishes_what_was_asked_of_it() {
         asked.is_ok_and(|response| response.status() == 503).then_some(())
     })
     .await;
+    peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+    assert_eq!(client.response().await.unwrap().text(), "hi");
+}
+
+/// Greets as this one, and returns what the sibling says to that.
+async fn greeted(authority: &Authority, id: &str, at: SocketAddr) -> Greeted {
+    let shows = certificate_of(authority, &format!("spiffe://example.org/responder/{id}"));
+    let tls = SiblingTls { credentials: credentials(&shows), siblings: trust(authority) };
+    let config = QuicClientConfig::try_from(tls::sibling_client_config(&tls).unwrap()).unwrap();
+    let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    let config = quinn::ClientConfig::new(Arc::new(config));
+    let connection = endpoint.connect_with(config, at, "sibling").unwrap().await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    let mut bytes = BytesMut::new();
+    Greeting { responder: id.parse().unwrap(), epoch: 1, limits: PeerLimits::default() }.encode(&mut bytes);
+    send.write_all(&bytes).await.unwrap();
+    let mut received = BytesMut::new();
+    loop {
+        if let Some(greeted) = Greeted::take(&mut received).unwrap() {
+            return greeted;
+        }
+        received.extend_from_slice(&recv.read_chunk(4096, true).await.unwrap().unwrap().bytes);
+    }
+}
+
+// spec: FL-38
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sibling_that_stops_refuses_whoever_is_new_and_finishes_what_was_asked_of_it() {
+    let target = RawTarget::new().await;
+    let (authority, table) = world();
+    let (a, b) = (Member::start(&authority, &table, "a"), Member::start(&authority, &table, "b"));
+    let web = [format!("http://{}", target.address()), format!("tcp://{NOWHERE}"), format!("udp://{NOWHERE}")];
+    let _edge = Edge::start((&authority, Transport::Quic), ("edge-1", &b), web).await;
+    table.says("b", "edge-1");
+    assert!(
+        matches!(greeted(&authority, "c", b.hop).await, Greeted::By(greeting) if greeting.responder.as_str() == "b")
+    );
+    let mut client = RawHttp::connect(a.egress).await.unwrap();
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\nx-node-id: edge-1\r\n\r\n").await.unwrap();
+    let (mut peer, _) = target.accept().await;
+    b.drain_fleet();
+    let refusal = eventually("a refusal", async || match greeted(&authority, "c", b.hop).await {
+        Greeted::Refused(refusal) => Some(refusal),
+        Greeted::By(_) => None,
+    })
+    .await;
+    assert_eq!((refusal.code, refusal.reason.as_str()), (RefusalCode::Unavailable, "the responder stops"));
     peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
     assert_eq!(client.response().await.unwrap().text(), "hi");
 }

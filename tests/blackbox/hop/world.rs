@@ -102,7 +102,7 @@ pub(super) fn credentials(certificate: &Certificate) -> Credentials {
     Credentials::from_pem(certificate.pem().as_bytes(), certificate.key_pem().as_bytes()).unwrap()
 }
 
-fn trust(authority: &Authority) -> Trust {
+pub(super) fn trust(authority: &Authority) -> Trust {
     Trust { roots: tls::parse_roots(authority.pem().as_bytes()).unwrap(), ..Trust::default() }
 }
 
