@@ -9,6 +9,7 @@
 //! | `GET /fleet` | [`FleetReport`] as JSON; 404 where the responder is in no fleet |
 //! | `GET /config` | the settings that run, without secrets, as JSON |
 //! | `POST /drain` | 202; the process finishes what runs, then exits |
+//! | `GET /drain` | [`DrainReport`] as JSON: what it still has to do before that |
 //! | `POST /reload` | the settings are read again and put in force: 200 with what changed, one change a line; 422 with every mistake where nothing changed |
 //!
 //! Row 12: sees the data plane only through [`AdminState`]. Whoever reaches the listener may read, drain and reload: bind it to
@@ -36,8 +37,8 @@ mod reload;
 mod socket;
 
 pub use api::{
-    AcceptedTunnel, DialledTunnel, FleetReport, FleetResponder, GoneNode, Readiness, ServiceReport, TransportPath,
-    TunnelsReport,
+    AcceptedTunnel, DialledTunnel, DrainReport, FleetReport, FleetResponder, GoneNode, Readiness, ServiceReport,
+    TransportPath, TunnelsReport,
 };
 pub use filter::Filter;
 pub use reload::{ReloadFault, Reloading};
@@ -80,6 +81,11 @@ pub trait AdminState: Send + Sync + 'static {
 
     /// Starts to drain; a second call changes nothing.
     fn drain(&self);
+
+    /// What is left to do before the process ends.
+    fn drain_report(&self) -> DrainReport {
+        DrainReport::default()
+    }
 
     /// Begins to read the settings again, and to put them in force. By default there is nothing to be read.
     fn reload(&self) -> Reloading {

@@ -74,7 +74,8 @@ impl App {
         let built = build::build(&loaded, &metrics, &ready).await?;
         loaded.certificates.warn();
         let state = Arc::new(State::new(&metrics, ready));
-        let stage = Stage { entrances: Drain::new(), tunnels: Drain::new(), metrics: metrics.clone(), state };
+        let (entrances, tunnels, siblings) = (Drain::new(), Drain::new(), Drain::new());
+        let stage = Stage { entrances, tunnels, siblings, metrics: metrics.clone(), state };
         let core = Arc::new(Core::new(Arc::clone(&loaded.checked), metrics, stage));
         core.take_orders();
         Ok(Self { core, loaded, built })
@@ -132,7 +133,8 @@ impl App {
 
     /// Runs until `drain` begins or an operator asks for it, then ends in three steps: it is a lame duck (not ready, every
     /// answer says that it is the last one, everything is served) for the time of the configuration; the egress takes no
-    /// new connections; the tunnels are drained. What runs may finish until the deadline, which counts from the end of the
+    /// new connections; the tunnels are drained. A responder in a fleet asks its initiators for tunnels elsewhere meanwhile, and
+    /// drains each tunnel when its node is there. What runs may finish until the deadline, which counts from the end of the
     /// first step; an operator's is the drain timeout of the configuration. [`Drain::stop`] brings it to now. The drain waits
     /// for this.
     ///
@@ -157,10 +159,13 @@ impl App {
         let takes_nothing = settings.egress.is_empty() && settings.udp.is_empty();
         let lame_duck = if takes_nothing { Duration::ZERO } else { settings.lame_duck };
         let limit = limit.unwrap_or(settings.drain_timeout);
+        state.ends_within(lame_duck + limit);
         // An operator's order is one for all who watch.
         drain.begin(limit);
-        let (entrances, tunnels) = (core.stage.entrances.clone(), core.stage.tunnels.clone());
-        End { entrances, tunnels, lame_duck, limit }.run(&watch).await;
+        let Stage { entrances, tunnels, siblings, .. } = &core.stage;
+        let (entrances, tunnels, siblings) = (entrances.clone(), tunnels.clone(), siblings.clone());
+        let departure = roles.departure(lame_duck, limit);
+        End { entrances, tunnels, siblings, departure, lame_duck, limit }.run(&watch).await;
         roles.stop_answering().await;
         upkeep.abort();
         drop(guard);

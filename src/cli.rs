@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 mod check;
 mod demo;
+mod drain;
 mod fleet;
 mod pki;
 mod reload;
@@ -55,6 +56,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show the responders of a fleet, as one of them sees them
     Fleet(fleet::FleetArgs),
+    /// Have a running adit finish what runs and end, and wait for that
+    Drain(drain::DrainArgs),
     /// Have a running adit read its file again, and print what changed
     Reload(reload::ReloadArgs),
     /// Make certificates: a CA, and what it signs for nodes and responders
@@ -81,6 +84,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo { once } => demo::demo(once),
         Command::Status(args) => status::status(args),
         Command::Fleet(args) => fleet::fleet(&args),
+        Command::Drain(args) => drain::drain(&args),
         Command::Reload(args) => reload::reload(&args),
         Command::Pki(command) => pki::pki(&command),
         Command::Version => Ok(version()),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// The version of the text format that Prometheus asks for.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-const PATHS: &str = "/metrics, /healthz, /ready, /tunnels, /fleet, /config and (POST) /drain and /reload";
+const PATHS: &str = "/metrics, /healthz, /ready, /tunnels, /fleet, /config, /drain (GET and POST) and (POST) /reload";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -31,6 +31,9 @@ pub(super) fn answer<B>(request: &Request<B>, state: &dyn AdminState, guard: Gua
     match refusal(request, guard) {
         Some(refusal) => Reply::Now(refusal),
         None if request.uri().path() == "/reload" => Reply::After(state.reload()),
+        None if request.uri().path() == "/drain" && request.method() != Method::POST => {
+            Reply::Now(json(&state.drain_report()))
+        }
         None => Reply::Now(route(request.uri().path(), request.uri().query().unwrap_or_default(), state)),
     }
 }
@@ -74,7 +77,8 @@ pub(super) fn full() -> Answer {
 fn allowed_methods(path: &str) -> Option<&'static str> {
     match path {
         "/metrics" | "/healthz" | "/ready" | "/tunnels" | "/fleet" | "/config" => Some("GET, HEAD"),
-        "/drain" | "/reload" => Some("POST"),
+        "/drain" => Some("GET, HEAD, POST"),
+        "/reload" => Some("POST"),
         _ => None,
     }
 }

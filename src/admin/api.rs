@@ -16,6 +16,27 @@ impl Readiness {
     }
 }
 
+/// What a process still has to do before it ends, as `GET /drain` says.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DrainReport {
+    /// When the process was started, in milliseconds since 1970: the one that follows on it has another number.
+    pub started: u64,
+    /// Whether it was asked to stop.
+    pub draining: bool,
+    /// Until what still runs is cut; 0 while it does not drain.
+    pub seconds_left: f64,
+    /// Tunnels that it has, of both roles.
+    pub tunnels: usize,
+    /// Requests and connections that run.
+    pub running: u64,
+    /// Nodes that have a tunnel here and at no other responder of the fleet that stays, as `tenant/node`; the first 100 of
+    /// them. None where the responder is in no fleet.
+    pub nowhere_else: Vec<String>,
+    /// How many there are.
+    pub nowhere_else_count: usize,
+}
+
 /// Every tunnel of this process.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,4 +1,4 @@
-//! The other end of the admin listener, for `adit status` and `adit reload`.
+//! The other end of the admin listener, for `adit status`, `adit reload` and `adit drain`.
 
 use std::io;
 use std::time::Duration;
@@ -48,6 +48,14 @@ pub enum ClientError {
         /// How long it was waited for.
         timeout: Duration,
     },
+}
+
+impl ClientError {
+    /// Whether nobody listens there.
+    pub fn is_nobody(&self) -> bool {
+        let kinds = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
+        matches!(self, Self::Connect { source, .. } if kinds.contains(&source.kind()))
+    }
 }
 
 /// Sends one request and reads its whole answer.

@@ -154,9 +154,12 @@ async fn a_balancer_can_ask_for_tunnels_too() {
 }
 
 #[tokio::test]
-async fn drain_takes_a_post_and_nothing_else() {
+async fn a_post_drains_and_a_get_says_what_is_left() {
     let admin = start("127.0.0.1:0", State::default()).await;
-    assert_eq!(admin.ask(Method::GET, "/drain").await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let (status, left) = admin.ask(Method::GET, "/drain").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(serde_json::from_str::<DrainReport>(&left).unwrap(), admin.state.drain_report());
+    assert_eq!(admin.ask(Method::PUT, "/drain").await.0, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(admin.state.drains.load(Ordering::Relaxed), 0);
     assert_eq!(admin.ask(Method::POST, "/drain").await, (StatusCode::ACCEPTED, "draining\n".to_owned()));
     assert_eq!(admin.state.drains.load(Ordering::Relaxed), 1);

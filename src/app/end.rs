@@ -1,8 +1,13 @@
 //! How a process ends: lame duck first, then the entrances close, then the tunnels drain.
+//!
+//! In a fleet the responder leaves meanwhile: its tunnels drain when their nodes are elsewhere or are not waited for any more,
+//! and siblings are asked, and answered, until nothing here needs them. spec: FL-22, FL-23, FL-39
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::lifecycle::{Drain, DrainWatch, Drained};
@@ -11,12 +16,19 @@ use crate::lifecycle::{Drain, DrainWatch, Drained};
 /// answered before.
 const CROSSING: Duration = Duration::from_millis(300);
 
+/// Resolves when the responder has left its fleet, or the time for that is over.
+pub(super) type Departure = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What is to end, and how.
 pub(super) struct End {
     /// Of the egress.
     pub(super) entrances: Drain,
     /// Of responder and initiator.
     pub(super) tunnels: Drain,
+    /// Of the connections with siblings.
+    pub(super) siblings: Drain,
+    /// Of a responder in a fleet.
+    pub(super) departure: Option<Departure>,
     /// How long requests are taken while whoever sends them learns that the process will end.
     pub(super) lame_duck: Duration,
     /// How long what runs may take after that.
@@ -26,46 +38,77 @@ pub(super) struct End {
 impl End {
     /// Ends everything; a second order, which `watch` hears of, cuts it short.
     pub(super) async fn run(self, watch: &DrainWatch) {
-        let Self { entrances, tunnels, lame_duck, limit } = self;
-        if !lame_duck.is_zero() {
-            info!(for_ = ?lame_duck, "stopping: not ready any more; requests are taken for this long still");
-            entrances.leave();
+        let Self { entrances, tunnels, siblings, departure, lame_duck, limit } = self;
+        let departed = CancellationToken::new();
+        let leaving = async {
+            if let Some(departure) = departure {
+                // The directory says it at once. spec: FL-21
+                tunnels.leave();
+                tokio::select! {
+                    () = departure => {}
+                    () = watch.expired() => {}
+                }
+            }
+            departed.cancel();
+        };
+        let closing = async {
+            if !lame_duck.is_zero() {
+                info!(for_ = ?lame_duck, "stopping: not ready any more; requests are taken for this long still");
+                entrances.leave();
+                tokio::select! {
+                    () = sleep(lame_duck) => {}
+                    () = watch.expired() => {}
+                }
+            }
+            info!(timeout = ?limit, "draining");
+            let drains = drain([&entrances, &tunnels, &siblings], limit, &departed);
+            tokio::pin!(drains);
             tokio::select! {
-                () = sleep(lame_duck) => {}
-                () = watch.expired() => {}
-            }
-        }
-        info!(timeout = ?limit, "draining");
-        let drains = async {
-            let closing = entrances.drain(limit);
-            tokio::pin!(closing);
-            let closed = tokio::select! {
-                closed = &mut closing => Some(closed),
-                () = sleep(CROSSING) => None,
-            };
-            let drained = tunnels.drain(limit);
-            match closed {
-                Some(closed) => (closed, drained.await),
-                None => tokio::join!(closing, drained),
+                ended = &mut drains => ended,
+                () = watch.expired() => {
+                    for drain in [&entrances, &tunnels, &siblings] {
+                        drain.stop();
+                    }
+                    drains.await
+                }
             }
         };
-        tokio::pin!(drains);
-        let ended = tokio::select! {
-            ended = &mut drains => ended,
-            () = watch.expired() => {
-                entrances.stop();
-                tunnels.stop();
-                drains.await
-            }
-        };
-        match ended {
-            (Drained::Complete, Drained::Complete) => info!("drained: everything finished"),
-            (closed, drained) => {
-                let left = left(closed) + left(drained);
-                warn!(left, "the drain timeout passed: what still ran was cut");
-            }
+        match tokio::join!(closing, leaving).0.into_iter().map(left).sum::<usize>() {
+            0 => info!("drained: everything finished"),
+            left => warn!(left, "the drain timeout passed: what still ran was cut"),
         }
     }
+}
+
+/// Drains entrances, tunnels and the connections with siblings, in this order as far as one needs the next.
+async fn drain(
+    [entrances, tunnels, siblings]: [&Drain; 3],
+    limit: Duration,
+    departed: &CancellationToken,
+) -> [Drained; 3] {
+    let deadline = Instant::now() + limit;
+    let remaining = || deadline.saturating_duration_since(Instant::now());
+    let closed = CancellationToken::new();
+    let entrances = async {
+        let drained = entrances.drain(limit).await;
+        closed.cancel();
+        drained
+    };
+    let tunnels = async {
+        tokio::select! {
+            () = closed.cancelled() => {}
+            () = sleep(CROSSING) => {}
+        }
+        departed.cancelled().await;
+        tunnels.drain(remaining()).await
+    };
+    let siblings = async {
+        closed.cancelled().await;
+        departed.cancelled().await;
+        siblings.drain(remaining()).await
+    };
+    let (entrances, tunnels, siblings) = tokio::join!(entrances, tunnels, siblings);
+    [entrances, tunnels, siblings]
 }
 
 const fn left(drained: Drained) -> usize {
@@ -85,7 +128,18 @@ mod tests {
 
     /// When each step came, in milliseconds: the entrances leave, close, the tunnels drain, all is over.
     async fn steps(lame_duck: Duration, entrances_need: Duration, stop_after: Option<Duration>) -> [u128; 4] {
-        let (outer, entrances, tunnels) = (Drain::new(), Drain::new(), Drain::new());
+        let [leaves, closes, drains, _, over] = steps_of(lame_duck, entrances_need, stop_after, None).await;
+        [leaves, closes, drains, over]
+    }
+
+    /// The same in a fleet: when the directory is told and the connections with siblings drain, too.
+    async fn steps_of(
+        lame_duck: Duration,
+        entrances_need: Duration,
+        stop_after: Option<Duration>,
+        departure: Option<Duration>,
+    ) -> [u128; 5] {
+        let (outer, entrances, tunnels, siblings) = (Drain::new(), Drain::new(), Drain::new(), Drain::new());
         let start = Instant::now();
         let at = move || start.elapsed().as_millis();
         let leaves = entrances.watch().leaving();
@@ -112,9 +166,22 @@ mod tests {
                 outer.stop();
             });
         }
-        End { entrances, tunnels, lame_duck, limit: 30 * SECOND }.run(&outer.watch()).await;
+        let (watch, inner) = (siblings.watch(), siblings.watch());
+        let parts = inner.spawn(async move {
+            watch.announced().await;
+            at()
+        });
+        let told = tunnels.watch().leaving();
+        let departure = departure.map(|needs| -> Departure {
+            Box::pin(async move {
+                assert!(told.is_cancelled(), "the directory is told before");
+                sleep(needs).await;
+            })
+        });
+        End { entrances, tunnels, siblings, departure, lame_duck, limit: 30 * SECOND }.run(&outer.watch()).await;
         let closed = closes.await.unwrap().unwrap_or_default();
-        [leaves.await.unwrap(), closed, drains.await.unwrap().unwrap(), at()]
+        let [drained, parted] = [drains, parts].map(|task| async { task.await.unwrap().unwrap() });
+        [leaves.await.unwrap(), closed, drained.await, parted.await, at()]
     }
 
     #[tokio::test(start_paused = true)]
@@ -132,6 +199,21 @@ mod tests {
     async fn a_second_order_ends_the_lame_duck_and_what_runs() {
         let [_, closes, _, over] = steps(50 * SECOND, 20 * SECOND, Some(SECOND)).await;
         assert!((900..1100).contains(&closes) || closes == 0, "{closes}");
+        assert!(over < 3000, "{over}");
+    }
+
+    // spec: FL-23, FL-39
+    #[tokio::test(start_paused = true)]
+    async fn tunnels_and_siblings_wait_for_the_departure_and_siblings_for_the_last_request_too() {
+        let [_, closes, drains, parts, over] = steps_of(SECOND, 2 * SECOND, None, Some(8 * SECOND)).await;
+        assert_eq!([closes, drains, parts, over].map(|at| at / 10), [100, 800, 800, 800]);
+        let [_, closes, drains, parts, over] = steps_of(SECOND, 9 * SECOND, None, Some(2 * SECOND)).await;
+        assert_eq!([closes, drains, parts, over].map(|at| at / 10), [100, 200, 1000, 1000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_order_ends_a_departure_too() {
+        let [.., over] = steps_of(50 * SECOND, SECOND, Some(SECOND), Some(60 * SECOND)).await;
         assert!(over < 3000, "{over}");
     }
 }

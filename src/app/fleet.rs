@@ -1,5 +1,6 @@
 //! A responder's membership in a fleet: what it tells of its tunnels, and what the settings make of it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{FleetReport, FleetResponder};
+use crate::app::end::Departure;
 use crate::app::error::AppError;
 use crate::config::FleetConfig;
 use crate::fleet::hop::{Hop, HopSettings, LocalTunnels};
@@ -17,10 +19,14 @@ use crate::id::{HostPort, TunnelId};
 use crate::lifecycle::{Drain, DrainWatch};
 use crate::protocol::code::CloseCode;
 use crate::registry::{Handle as _, Health, LiveTunnel};
-use crate::responder;
+use crate::responder::{self, Leaving};
 use crate::routing::Directory;
 use crate::telemetry::{FleetSight, Metrics};
 use crate::transport::Tunnel;
+
+/// How long a responder that leaves waits at most, once it takes no requests any more, for nodes that are nowhere else; and no
+/// longer than half of its drain, so that what runs has a time, too. spec: FL-23
+const MAX_WAIT: Duration = Duration::from_secs(15);
 
 /// A membership that has not begun: where siblings come in is bound.
 pub(super) struct Joining {
@@ -66,13 +72,13 @@ fn told(mut settings: FleetSettings, reached_at: Option<&HostPort>) -> FleetSett
 }
 
 impl Belonging {
-    /// Begins it. The drain of the tunnels waits until the responder has left, and until what goes to siblings and comes from
-    /// them has ended: requests that came in before may need them until then.
+    /// Begins it. The drain of the tunnels waits until the responder is out of the directory, and that of the siblings until
+    /// what goes to them and comes from them has ended.
     pub(super) fn begin(
         joining: Joining,
         responder: &responder::Handle,
         metrics: &Metrics,
-        tunnels: &DrainWatch,
+        (tunnels, siblings): (&DrainWatch, &DrainWatch),
     ) -> Self {
         let Joining { member, hop, reached_at } = joining;
         let settings = member.settings();
@@ -83,13 +89,21 @@ impl Belonging {
         let own = Arc::new(Own(responder.directory()));
         let run = member.clone().run(own, metrics.fleet(), watch.clone(), leave.clone());
         drop(watch.spawn(run));
-        let hop = hop.map(|hop| speak(hop, responder, tunnels));
+        let hop = hop.map(|hop| speak(hop, responder, siblings));
         Self { member, leave, hop, reached_at }
     }
 
     /// Goes by other settings from now on.
     pub(super) fn update(&self, settings: FleetSettings) {
         self.member.update(told(settings, self.reached_at.as_ref()));
+    }
+
+    /// The responder leaves, before it drains with this limit; for so long it goes on taking requests.
+    pub(super) fn departure(&self, responder: responder::Handle, lame_duck: Duration, limit: Duration) -> Departure {
+        let view = Arc::clone(self.member.view()) as Arc<dyn Siblings>;
+        let within = lame_duck + (limit / 2).min(MAX_WAIT);
+        let leaving = Leaving { lame_duck, within, deadline: lame_duck + limit };
+        Box::pin(async move { responder.leave(view, leaving).await })
     }
 
     /// Takes the responder out of the directory; its tunnels stay, and what siblings have asked for may finish until `limit`.
@@ -106,11 +120,11 @@ impl Belonging {
 }
 
 /// Takes siblings, and asks them for what has no tunnel here.
-fn speak(hop: Hop, responder: &responder::Handle, tunnels: &DrainWatch) -> Drain {
+fn speak(hop: Hop, responder: &responder::Handle, siblings: &DrainWatch) -> Drain {
     if let Ok(address) = hop.local_addr() {
         info!(%address, "taking siblings");
     }
-    let drain = Drain::within(tunnels);
+    let drain = Drain::within(siblings);
     let watch = drain.watch();
     responder.directory().look_elsewhere(Some(Arc::new(hop.ways())));
     drop(watch.spawn(hop.run(watch.clone())));
@@ -158,6 +172,14 @@ pub(super) fn warn_of(settings: &FleetConfig) {
 
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Nodes that have a tunnel here, and at no other responder that stays; as `tenant/node`, in this order.
+pub(super) fn nowhere_else(member: &Member, directory: &Directory<Tunnel>) -> Vec<String> {
+    let claims = directory.registry().snapshot().map(|live| live.place.claim);
+    let nowhere = claims.filter(|claim| !responder::is_elsewhere(&**member.view(), claim));
+    let names: BTreeSet<_> = nowhere.map(|claim| format!("{}/{}", claim.tenant, claim.node)).collect();
+    names.into_iter().collect()
 }
 
 /// What operators see of it.

@@ -9,6 +9,7 @@ use tracing::info;
 
 use crate::admin;
 use crate::app::datagrams::{BoundUdp, UdpEntrances};
+use crate::app::end::Departure;
 use crate::app::fleet::{Belonging, Joining};
 use crate::app::memory::Memory;
 use crate::app::state::State;
@@ -38,6 +39,8 @@ pub(super) struct Stage {
     pub(super) entrances: Drain,
     /// Of responder and initiator.
     pub(super) tunnels: Drain,
+    /// Of the connections with siblings.
+    pub(super) siblings: Drain,
     pub(super) metrics: Metrics,
     pub(super) state: Arc<State>,
 }
@@ -115,7 +118,8 @@ impl Stage {
 
     /// Joins a fleet.
     pub(super) fn belong(&self, joining: Joining, responder: &Responding) -> Belonging {
-        Belonging::begin(joining, &responder.handle, &self.metrics, &self.tunnels.watch())
+        let drains = (&self.tunnels.watch(), &self.siblings.watch());
+        Belonging::begin(joining, &responder.handle, &self.metrics, drains)
     }
 
     pub(super) fn entrance(&self, egress: Egress) -> Entrance {
@@ -170,6 +174,12 @@ impl Roles {
 
     pub(super) fn services(&self) -> Option<Services> {
         self.initiator.as_ref().map(|initiator| initiator.handle.terms().accept.clone())
+    }
+
+    /// What makes the responder leave its fleet, if it is in one.
+    pub(super) fn departure(&self, lame_duck: Duration, limit: Duration) -> Option<Departure> {
+        let (fleet, responder) = (self.fleet.as_ref()?, self.responder.as_ref()?);
+        Some(fleet.departure(responder.handle.clone(), lame_duck, limit))
     }
 
     /// Stops the listeners that show what runs, the last ones of a process.

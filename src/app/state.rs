@@ -1,18 +1,19 @@
 //! What the admin listener shows of a running app.
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{
-    AcceptedTunnel, AdminState, DialledTunnel, FleetReport, GoneNode, Readiness, ReloadFault, Reloading, ServiceReport,
-    TransportPath, TunnelsReport,
+    AcceptedTunnel, AdminState, DialledTunnel, DrainReport, FleetReport, GoneNode, Readiness, ReloadFault, Reloading,
+    ServiceReport, TransportPath, TunnelsReport,
 };
 use crate::app::certificates::Certificates;
 use crate::app::fleet;
 use crate::app::named;
-use crate::fleet::Member;
+use crate::fleet::{Member, now_epoch};
 use crate::initiator::auto::PathReport;
 use crate::initiator::serve::{ServiceStatus, Services};
 use crate::initiator::{SlotStatus, StatusBoard, UnresolvedStatus};
@@ -23,6 +24,9 @@ use crate::routing::Directory;
 use crate::telemetry::{DestinationState, Entrance, Limit, LimitMetrics, Metrics};
 use crate::transport::Tunnel;
 
+/// How many nodes are named that are nowhere else.
+const MOST_NAMED: usize = 100;
+
 /// Handles on everything that can be shown, and on what can be asked for.
 pub(super) struct State {
     metrics: Metrics,
@@ -32,6 +36,10 @@ pub(super) struct State {
     reload: OnceLock<Box<dyn Fn() -> Reloading + Send + Sync>>,
     drain_requested: CancellationToken,
     draining: CancellationToken,
+    /// When the process was started, in milliseconds since 1970.
+    started: u64,
+    /// When what still runs is cut, once it drains.
+    ends: OnceLock<Instant>,
 }
 
 /// What follows from the settings that are in force.
@@ -67,6 +75,8 @@ impl State {
             reload: OnceLock::new(),
             drain_requested: CancellationToken::new(),
             draining: CancellationToken::new(),
+            started: now_epoch(),
+            ends: OnceLock::new(),
         }
     }
 
@@ -93,6 +103,11 @@ impl State {
     /// From here on the process is not ready, and no settings are applied.
     pub(super) fn begin_drain(&self) {
         self.draining.cancel();
+    }
+
+    /// What still runs after so long is cut.
+    pub(super) fn ends_within(&self, limit: Duration) {
+        let _ = self.ends.set(Instant::now() + limit);
     }
 
     /// Cancelled when the process begins to drain.
@@ -161,6 +176,24 @@ impl AdminState for State {
 
     fn drain(&self) {
         self.drain_requested.cancel();
+    }
+
+    fn drain_report(&self) -> DrainReport {
+        let view = self.view.load();
+        let nowhere_else = match &view.fleet {
+            Some(member) => fleet::nowhere_else(member, &view.directory),
+            None => Vec::new(),
+        };
+        let left = self.ends.get().map_or(Duration::ZERO, |ends| ends.saturating_duration_since(Instant::now()));
+        DrainReport {
+            started: self.started,
+            draining: self.draining.is_cancelled(),
+            seconds_left: left.as_secs_f64(),
+            tunnels: self.tunnels_up(),
+            running: self.metrics.exchanges_in_flight(),
+            nowhere_else_count: nowhere_else.len(),
+            nowhere_else: nowhere_else.into_iter().take(MOST_NAMED).collect(),
+        }
     }
 
     fn reload(&self) -> Reloading {

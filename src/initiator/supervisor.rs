@@ -29,7 +29,7 @@ use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::{Hello, PeerLimits};
 use crate::protocol::health::Health;
 use crate::registry::Handle;
-use crate::transport::{Accept, CloseReason, DialError};
+use crate::transport::{Accept, CloseReason, DialError, Phase, Tunnel};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
 const VERSIONS: (u32, u32) = (1, 1);
@@ -68,6 +68,8 @@ struct Supervisor<A> {
     auto: Arc<Mutex<Auto>>,
     /// What the machine knows of, by its names.
     candidates: HashMap<Attempt, Candidate>,
+    /// Tunnels that their responder drains, and in which it may still open streams. spec: CT-35
+    drained: Vec<Tunnel>,
     /// Rises with every claim, whatever number that is for. spec: HS-14
     generation: u64,
     /// Which of the slot's numbers the latest tunnel has.
@@ -111,6 +113,7 @@ impl<A: Accept> Supervisor<A> {
             distrusted: false,
             auto,
             candidates: HashMap::new(),
+            drained: Vec::new(),
             generation: 0,
             number: slot.number,
             rtt: None,
@@ -326,11 +329,19 @@ impl<A: Accept> Supervisor<A> {
     /// The responder wants its tunnel replaced; what runs there goes on beside the replacement. spec: CT-26
     fn draining(&mut self, attempt: Attempt, after: Duration) {
         self.note_rtt(attempt);
-        self.candidates.remove(&attempt);
+        self.drained_by_peer(attempt);
         let actions = self.tell(Event::Draining(attempt, after));
         report::draining(&self.slot, wait(&actions).unwrap_or(after));
         self.cause = Cause::of_drain();
         self.perform(actions);
+    }
+
+    /// It is no candidate any more, and is told when this end stops.
+    fn drained_by_peer(&mut self, attempt: Attempt) {
+        self.drained.retain(|tunnel| !matches!(&*tunnel.phase().borrow(), Phase::Closed(_)));
+        if let Some(Stage::Up(tunnel)) = self.candidates.remove(&attempt).map(|candidate| candidate.stage) {
+            self.drained.push(tunnel);
+        }
     }
 
     fn perform(&mut self, actions: Vec<Action>) {
@@ -423,9 +434,16 @@ impl<A: Accept> Supervisor<A> {
         while let Some(report) = self.inbox.recv().await {
             report.happened.too_late();
         }
-        if let Some(Stage::Up(tunnel)) = live.map(|candidate| candidate.stage) {
-            let left = until.left(self.shared.state.current().terms.tunnel.drain_timeout);
+        let left = until.left(self.shared.state.current().terms.tunnel.drain_timeout);
+        let live = live.and_then(|candidate| match candidate.stage {
+            Stage::Up(tunnel) => Some(tunnel),
+            _ => None,
+        });
+        // One that the responder drains is told as well, or it would go on to get streams.
+        for tunnel in self.drained.iter().chain(&live) {
             tunnel.drain(left, Duration::ZERO);
+        }
+        for tunnel in self.drained.iter().chain(&live) {
             // The session's drain timer bounds this wait.
             tunnel.closed().await;
         }

@@ -65,12 +65,15 @@ pub struct Drain {
     pub deadline: Duration,
     /// How long to wait before dialling the sender again. Whole milliseconds on the wire, at most a day.
     pub reconnect_after: Duration,
+    /// For how long at most a responder still opens streams, while the replacement is made elsewhere. Whole milliseconds on the
+    /// wire, at most a day; zero: none from now on. spec: CT-35
+    pub serves: Duration,
 }
 
 impl Default for Drain {
     /// 30 s to finish; dial again at once.
     fn default() -> Self {
-        Self { deadline: limits::DEFAULT_DRAIN_DEADLINE, reconnect_after: Duration::ZERO }
+        Self { deadline: limits::DEFAULT_DRAIN_DEADLINE, reconnect_after: Duration::ZERO, serves: Duration::ZERO }
     }
 }
 
@@ -269,6 +272,7 @@ fn echo(payload: &[u8]) -> Result<[u8; 8], Malformed> {
 mod drain {
     pub(super) const DEADLINE: u64 = 1;
     pub(super) const RECONNECT_AFTER: u64 = 3;
+    pub(super) const SERVES: u64 = 4;
 }
 
 /// The ids of CLOSE's fields.
@@ -279,23 +283,34 @@ mod close {
 
 impl Drain {
     /// The ids of the fields, by name.
-    pub const FIELDS: [(&str, u64); 2] = [("deadline", drain::DEADLINE), ("reconnect_after", drain::RECONNECT_AFTER)];
+    pub const FIELDS: [(&str, u64); 3] =
+        [("deadline", drain::DEADLINE), ("reconnect_after", drain::RECONNECT_AFTER), ("serves", drain::SERVES)];
 
     /// Appends the payload of a DRAIN frame.
     pub fn encode(&self, out: &mut BytesMut) {
         put_field(out, drain::DEADLINE, |out| varint::encode(out, millis_of(self.deadline)));
         put_field(out, drain::RECONNECT_AFTER, |out| varint::encode(out, millis_of(self.reconnect_after)));
+        let serves = millis_of(self.serves);
+        if serves > 0 {
+            put_field(out, drain::SERVES, |out| varint::encode(out, serves));
+        }
     }
 
     /// Reads the payload of a DRAIN frame. spec: CT-20
     pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
         let mut fields = Fields::new(payload);
-        let (mut deadline, mut reconnect_after) = (None, None);
+        let (mut deadline, mut reconnect_after, mut serves) = (None, None, Duration::ZERO);
         while let Some((id, value)) = fields.next()? {
             match id {
                 drain::DEADLINE => deadline = Some(whole(value, |cursor| cursor.millis("deadline"))?),
                 drain::RECONNECT_AFTER => {
                     reconnect_after = Some(whole(value, |cursor| cursor.millis("reconnect-after"))?)
+                }
+                drain::SERVES => {
+                    serves = whole(value, |cursor| cursor.millis("serves"))?;
+                    if serves.is_zero() {
+                        return Err(Malformed::Invalid("serves"));
+                    }
                 }
                 other => unknown_field(other)?,
             }
@@ -303,6 +318,7 @@ impl Drain {
         Ok(Self {
             deadline: deadline.ok_or(Malformed::Missing("deadline"))?,
             reconnect_after: reconnect_after.ok_or(Malformed::Missing("reconnect-after"))?,
+            serves,
         })
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Admission<H> {
     swapping: Mutex<()>,
     /// While it drains: how long who is refused should stay away.
     draining: OnceLock<Duration>,
+    /// The same while it leaves its fleet, before that.
+    leaving: OnceLock<Duration>,
     /// What the other responders of its fleet have, if it is in one.
     fleet: ArcSwapOption<View>,
 }
@@ -88,6 +90,7 @@ impl<H: Handle> Admission<H> {
             trust: watch::Sender::new(0),
             swapping: Mutex::default(),
             draining: OnceLock::new(),
+            leaving: OnceLock::new(),
             fleet: ArcSwapOption::empty(),
         }
     }
@@ -192,10 +195,25 @@ impl<H: Handle> Admission<H> {
     }
 
     fn check_drain(&self) -> Result<(), Refusal> {
-        match self.draining.get() {
-            Some(spread) => Err(unavailable("the responder is draining", Some(DRAINING_RETRY_AFTER.max(*spread)))),
-            None => Ok(()),
+        match (self.draining.get(), self.leaving.get()) {
+            (Some(spread), _) => Err(unavailable("the responder is draining", Some(DRAINING_RETRY_AFTER.max(*spread)))),
+            (None, Some(away)) => Err(unavailable("the responder is leaving its fleet", Some(*away))),
+            (None, None) => Ok(()),
         }
+    }
+
+    /// Admits nobody from now on; who is refused should stay away for so long. Every tunnel there is, and every one that there
+    /// will be, is in the answer. spec: FL-22
+    pub(super) fn leave(&self, away: Duration) -> Vec<LiveTunnel<H>> {
+        let _ = self.leaving.set(away);
+        self.all()
+    }
+
+    /// Every tunnel that there will be when nobody is admitted any more.
+    fn all(&self) -> Vec<LiveTunnel<H>> {
+        // Takes the registry's lock: who registers later sees that.
+        self.directory.registry().require_generation(0);
+        self.directory.registry().snapshot().collect()
     }
 
     /// Admits nobody from now on, and lets no request wait for anybody. Every tunnel there is, and every one that there will
@@ -203,9 +221,7 @@ impl<H: Handle> Admission<H> {
     pub(super) fn drain(&self) -> Vec<LiveTunnel<H>> {
         let _ = self.draining.set(reconnect_spread(self.directory.registry().len()));
         self.directory.close();
-        // Takes the registry's lock: who registers later sees the drain.
-        self.directory.registry().require_generation(0);
-        self.directory.registry().snapshot().collect()
+        self.all()
     }
 
     /// Begins a swap; waits for another one to be done.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use crate::fleet::View;
+use crate::fleet::{Siblings, View};
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::responder::admit;
+use crate::responder::leave::{self, Leaving};
 use crate::responder::listeners::{Listen, ListenError, Made};
 use crate::responder::shared::Shared;
 use crate::responder::terms::{Terms, UpdateError};
@@ -57,6 +58,16 @@ impl Handle {
     /// connected stays.
     pub fn join(&self, fleet: Option<Arc<View>>) {
         self.0.admission.join(fleet);
+    }
+
+    /// Leaves the fleet in which these are the others, before the responder drains: refuses whoever dials from now on, asks its
+    /// initiators for tunnels elsewhere, one after the other, and drains each tunnel when its node is there. Returns when that
+    /// is done, or `leaving.within` is over; at once where no sibling could take a node. spec: FL-22, FL-23
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nobody else is told, and those who were go on until the responder drains.
+    pub async fn leave(&self, siblings: Arc<dyn Siblings>, leaving: Leaving) {
+        leave::leave(&self.0, siblings, leaving).await;
     }
 
     /// The terms that hold now.
@@ -137,13 +148,13 @@ impl Handle {
         }
         let left = shared.listeners.exchange(quic, tcp, made);
         drop(swap);
-        let leaving = leave(Arc::clone(shared), left);
+        let leaving = take_and_keep(Arc::clone(shared), left);
         shared.tasks.spawn(leaving);
     }
 }
 
 /// Takes those who wait at listeners that were left, and keeps the endpoint until its last tunnel has ended.
-async fn leave(shared: Arc<Shared>, left: Made) {
+async fn take_and_keep(shared: Arc<Shared>, left: Made) {
     let taking = async {
         while let Ok(Some(incoming)) = timeout(QUIET, left.accept()).await {
             shared.tasks.spawn(admit::admit(Arc::clone(&shared), incoming));

@@ -112,7 +112,7 @@ impl<H: Handle> Directory<H> {
         let _ = self.young_until.set(tokio::time::Instant::now() + grace);
     }
 
-    /// Lets no request wait any more: who is not there will not come.
+    /// Lets no request wait any more, unless it could go elsewhere: who is not there will not come.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
         for bell in &self.arrivals {
@@ -190,7 +190,8 @@ impl<H: Handle> Directory<H> {
             NoTunnel::Reconnecting | NoTunnel::Opening | NoTunnel::Suspect | NoTunnel::AllAvoided => true,
             NoTunnel::Unknown => self.young_until.get().is_some_and(|until| tokio::time::Instant::now() < *until),
         };
-        may_come && !self.closing.load(Ordering::Acquire)
+        // Nobody comes to one that ends, but somebody else may have the node any moment. spec: FL-50
+        may_come && (!self.closing.load(Ordering::Acquire) || self.elsewhere.load().is_some())
     }
 
     fn pick(&self, to: &Destination, avoid: &[TunnelId]) -> Result<H, NoTunnel> {

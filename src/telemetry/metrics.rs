@@ -71,6 +71,13 @@ impl Metrics {
         self.recorder.handle().render()
     }
 
+    /// How many exchanges run now, on all sides: requests, connections and flows. For questions that are seldom asked.
+    pub fn exchanges_in_flight(&self) -> u64 {
+        let text = self.render();
+        let values = text.lines().filter_map(|line| line.strip_prefix("adit_exchanges_in_flight{")?.split_once("} "));
+        values.filter_map(|(_, value)| value.parse::<f64>().ok()).sum::<f64>() as u64
+    }
+
     /// Folds recorded durations into their buckets. Call it every [`UPKEEP_INTERVAL`]: until then, or until somebody
     /// scrapes, each recorded duration takes 8 bytes.
     pub fn upkeep(&self) {

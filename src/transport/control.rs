@@ -30,6 +30,8 @@ pub(super) const COMMANDS: usize = 16;
 /// What the owner of a tunnel may ask of its driver.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// A responder's: the initiator is asked for a replacement, and streams go on until a drain follows. spec: CT-35
+    Leave(Drain),
     /// Something waits for the end of the tunnel: a peer that is not heard does not hold it up. spec: CT-28
     Drain(Drain),
     /// Another tunnel took over; what runs may finish, as long as the peer might be there.
@@ -329,9 +331,14 @@ impl<C: Channel> Control<C> {
                     self.session.close(CloseCode::Idle, NOT_HEARD);
                     return false;
                 }
-                note_illegal(self.session.drain(now(), drain).and_then(|()| self.session.hurry(now())));
+                // It may have been told before that this would come.
+                note_illegal(self.session.drain(now(), drain));
+                note_illegal(self.session.hurry(now()));
                 return true;
             }
+            Command::Leave(drain) if !self.session.is_suspect() => note_illegal(self.session.drain(now(), drain)),
+            // It is not heard, and what follows ends it.
+            Command::Leave(_) => {}
             Command::Retire(drain) => {
                 state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });
                 note_illegal(self.session.drain(now(), drain));
@@ -423,7 +430,7 @@ impl Blocked {
             Command::Probe => return,
             // An answer to a later one stands for those before.
             Command::Reauthed(_) => self.later.retain(|other| !matches!(other, Command::Reauthed(_))),
-            Command::Reauth(_) | Command::Close(_) => {}
+            Command::Leave(_) | Command::Reauth(_) | Command::Close(_) => {}
         }
         self.later.push(command);
     }

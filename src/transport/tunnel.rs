@@ -303,13 +303,25 @@ impl Tunnel {
     /// asked to come back not before `reconnect_after`. Somebody waits for the end, such as a process that stops: a peer that
     /// is not heard is given up when the tunnel is suspect, or at once if it is already. Returns at once.
     pub fn drain(&self, deadline: Duration, reconnect_after: Duration) {
-        self.command(Command::Drain(Drain { deadline, reconnect_after }));
+        self.command(Command::Drain(Drain { deadline, reconnect_after, ..Drain::default() }));
+    }
+
+    /// A responder asks the initiator for a replacement elsewhere, and still opens streams here until [`Tunnel::drain`], or for
+    /// as long as `drain` says. An Envoy cannot be told. Returns at once; `false` while the driver is behind with so much that
+    /// this must be said again later. spec: CT-35
+    #[must_use]
+    pub(crate) fn leave(&self, drain: Drain) -> bool {
+        let has_room = self.has_room();
+        if has_room {
+            self.command(Command::Leave(drain));
+        }
+        has_room
     }
 
     /// Like [`Tunnel::drain`] for a tunnel in whose place there is another one by now: nobody waits for its end, so that
     /// what runs has until `deadline` even if nothing is heard for a while. Returns at once.
     pub fn retire(&self, deadline: Duration) {
-        self.command(Command::Retire(Drain { deadline, reconnect_after: Duration::ZERO }));
+        self.command(Command::Retire(Drain { deadline, ..Drain::default() }));
     }
 
     /// Asks for a sign of life now, which decides sooner whether the tunnel is suspect. Returns at once. spec: CT-42

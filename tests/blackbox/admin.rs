@@ -187,7 +187,7 @@ async fn a_path_that_is_not_there_and_a_method_that_does_not_fit_are_told_apart(
     let responder = Cloud::new().responder("grace", "0").start(&folder).await;
     eventually("ready", async || (responder.0.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
     for (method, path, expected) in
-        [(Method::GET, "/nothing", 404), (Method::GET, "/drain", 405), (Method::POST, "/tunnels", 405)]
+        [(Method::GET, "/nothing", 404), (Method::GET, "/reload", 405), (Method::POST, "/tunnels", 405)]
     {
         assert_eq!(responder.0.ask(method, path).await.0.as_u16(), expected, "{path}");
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Method, Request};
 use tokio::time::interval;
 
+use crate::cli::{adit, parts};
 use crate::support::certificates::Node;
 use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
@@ -26,6 +27,8 @@ over_each_transport!(
     a_responder_that_is_young_holds_requests_for_whoever_is_asked_for,
     a_lame_duck_takes_requests_and_says_that_each_is_the_last,
     a_restart_of_one_of_two_responders_loses_nothing,
+    the_command_drains_and_waits_until_the_process_has_gone,
+    the_command_says_what_is_left_when_it_has_waited_in_vain,
 );
 
 /// Another node of the same cluster.
@@ -257,4 +260,32 @@ async fn a_restart_of_one_of_two_responders_loses_nothing(transport: Transport) 
     let lost: Vec<_> = balanced.await.unwrap().into_iter().filter(|answer| answer != "hello\n").collect();
     assert_eq!(lost, Vec::<String>::new());
     drop((responder, initiator, folder, target));
+}
+
+async fn the_command_drains_and_waits_until_the_process_has_gone(transport: Transport) {
+    let mut site = Site::start(transport).await;
+    let (client, head) = under_way(&site).await;
+    let admin = site.responder.0.admin().to_string();
+    let drains = tokio::spawn(async move { parts(&adit(&["drain", "--wait", "--admin", &admin]).await) });
+    finishes(client, head).await;
+    let (code, out, err) = drains.await.unwrap();
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert!(out.starts_with("left: 1 tunnel, ") && out.contains("\ngone after "), "{out}");
+    assert_eq!(site.responder.0.exit().await.code(), Some(0));
+    let (code, out, err) = parts(&adit(&["drain", "--admin", &site.initiator.admin().to_string()]).await);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "draining\n", ""));
+    assert_eq!(site.initiator.exit().await.code(), Some(0));
+    let (code, _, err) = parts(&adit(&["drain", "--wait", "--admin", &site.initiator.admin().to_string()]).await);
+    assert!(code == Some(1) && err.contains("cannot connect to the admin listener"), "{code:?} {err}");
+}
+
+async fn the_command_says_what_is_left_when_it_has_waited_in_vain(transport: Transport) {
+    let site = Site::with(Cloud::new().process("drain_timeout", "300s"), Edge::new(transport)).await;
+    let mut client = site.connect().await;
+    client.send(format!("GET /hang HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    site.arrived("/hang").await;
+    let admin = site.responder.0.admin().to_string();
+    let (code, out, err) = parts(&adit(&["drain", "--wait", "--within", "2", "--admin", &admin]).await);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(err.contains("is still there after 2s: 1 tunnel, 1 request runs"), "{err}");
 }

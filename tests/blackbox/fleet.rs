@@ -2,6 +2,7 @@
 
 mod directory;
 mod hop;
+mod leave;
 mod lost;
 mod many;
 mod settings;

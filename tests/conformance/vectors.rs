@@ -5,6 +5,7 @@ mod fleet;
 mod service;
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use adit::message::h2::guard as http2;
 use adit::protocol::control::{Frame, FrameError, FrameReader};
@@ -274,10 +275,15 @@ fn describe_frame(frame: &Frame) -> Table {
             insert_some(&mut described, "retry_after_ms", refusal.retry_after.map(|wait| wait.as_millis() as i64));
             described
         }
-        Frame::Drain(drain) => table([
-            ("deadline_ms", (drain.deadline.as_millis() as i64).into()),
-            ("reconnect_after_ms", (drain.reconnect_after.as_millis() as i64).into()),
-        ]),
+        Frame::Drain(drain) => {
+            let millis = |time: Duration| time.as_millis() as i64;
+            let mut described = table([
+                ("deadline_ms", millis(drain.deadline).into()),
+                ("reconnect_after_ms", millis(drain.reconnect_after).into()),
+            ]);
+            insert_some(&mut described, "serves_ms", Some(millis(drain.serves)).filter(|serves| *serves > 0));
+            described
+        }
         Frame::Drained => Table::new(),
         Frame::Close(close) => table([("code", (close.code as i64).into()), ("reason", close.reason.as_str().into())]),
         Frame::Reauth(reauth) => describe_reauth(reauth),

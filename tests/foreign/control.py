@@ -215,6 +215,7 @@ FIELDS = {
     "DRAIN": {
         1: Field("deadline_ms", TIME),
         3: Field("reconnect_after_ms", TIME),
+        4: Field("serves_ms", integer(1, DAY_MS), required=False),
     },
     "CLOSE": {
         1: Field("code", integer()),

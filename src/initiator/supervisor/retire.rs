@@ -51,7 +51,8 @@ impl<A: Accept> Supervisor<A> {
             | Happened::Alive
             | Happened::Reauthed(_)
             | Happened::Gone { .. } => {}
-            Happened::Failed(_) | Happened::Draining(_) => drop(self.candidates.remove(&attempt)),
+            Happened::Failed(_) => drop(self.candidates.remove(&attempt)),
+            Happened::Draining(_) => self.drained_by_peer(attempt),
             Happened::Closed(reason) => {
                 self.candidates.remove(&attempt);
                 self.shared.board.apply(self.slot.number, Change::Lost { reason: reason.text });

@@ -16,7 +16,8 @@ use crate::protocol::limits::DEFAULT_DRAIN_DEADLINE;
 mod tests;
 
 /// The other end wants to stop and does not say by when: what runs may finish, and a replacement is due at once.
-const PEER_DRAINS: Drain = Drain { deadline: DEFAULT_DRAIN_DEADLINE, reconnect_after: Duration::ZERO };
+const PEER_DRAINS: Drain =
+    Drain { deadline: DEFAULT_DRAIN_DEADLINE, reconnect_after: Duration::ZERO, serves: Duration::ZERO };
 
 /// The next thing for the caller to do, or to know.
 #[derive(Debug, Clone, PartialEq, Eq)]

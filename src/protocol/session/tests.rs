@@ -464,7 +464,7 @@ fn a_pong_for_no_ping_is_an_error_and_one_for_an_old_ping_is_not() {
 fn whoever_drains_the_responder_says_drained_and_the_initiator_closes() {
     for initiator_drains in [true, false] {
         let mut pair = Pair::open();
-        let drain = Drain { deadline: 20 * SECOND, reconnect_after: SECOND };
+        let drain = Drain { deadline: 20 * SECOND, reconnect_after: SECOND, ..Drain::default() };
         let (start, announced) = (pair.start, [Event::PeerDraining(drain)]);
         let (initiator, responder) = if initiator_drains {
             pair.initiator.drain(start, drain).unwrap();

@@ -68,7 +68,7 @@ impl End {
     }
 
     async fn drain(&self, deadline: Duration) {
-        self.ask(Command::Drain(Drain { deadline, reconnect_after: SECOND })).await;
+        self.ask(Command::Drain(Drain { deadline, reconnect_after: SECOND, ..Drain::default() })).await;
     }
 
     async fn reaches(&self, expected: impl Fn(&Phase) -> bool) {
@@ -385,7 +385,7 @@ async fn a_channel_that_takes_no_bytes_from_a_peer_that_is_heard_is_no_reason_to
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_takes_no_bytes_holds_up_no_end() {
     let revoked = CloseReason { code: CloseCode::Superseded, text: "another one".to_owned() };
-    let drain = Drain { deadline: 30 * SECOND, reconnect_after: SECOND };
+    let drain = Drain { deadline: 30 * SECOND, reconnect_after: SECOND, ..Drain::default() };
     for (command, code) in [(Command::Close(revoked), CloseCode::Superseded), (Command::Drain(drain), CloseCode::Idle)]
     {
         let is_drain = matches!(command, Command::Drain(_));
@@ -402,7 +402,9 @@ async fn what_is_asked_of_a_blocked_tunnel_is_done_when_it_can_be() {
     let pair = blocked().await;
     sleep(4 * SECOND).await;
     pair.initiator.ask(Command::Services(Vec::new())).await;
-    pair.initiator.ask(Command::Retire(Drain { deadline: 30 * SECOND, reconnect_after: SECOND })).await;
+    pair.initiator
+        .ask(Command::Retire(Drain { deadline: 30 * SECOND, reconnect_after: SECOND, ..Drain::default() }))
+        .await;
     pair.initiator.reaches(is_draining).await;
     let at_responder = Arc::clone(&pair.responder.state);
     pair.path.stall(false);
@@ -514,4 +516,60 @@ async fn the_round_trip_of_the_channel_is_taken_where_there_is_one() {
     let pair = Pair::over(Path::measured(rtt)).await;
     sleep(12 * SECOND).await;
     assert_eq!([pair.initiator.state.rtt(), pair.responder.state.rtt()], [rtt, rtt]);
+}
+
+/// What a responder says that leaves its fleet.
+fn leaving() -> Drain {
+    Drain { deadline: 30 * SECOND, reconnect_after: SECOND, serves: 10 * SECOND }
+}
+
+// spec: CT-35
+#[tokio::test(start_paused = true)]
+async fn a_responder_that_leaves_asks_for_a_replacement_and_goes_on_until_it_drains() {
+    let pair = Pair::open().await;
+    pair.responder.ask(Command::Leave(leaving())).await;
+    pair.initiator.reaches(is_draining).await;
+    assert_eq!(pair.initiator.state.reconnect_after(), Some(SECOND));
+    sleep(5 * SECOND).await;
+    assert_eq!(*pair.responder.state.phase().borrow(), Phase::Open, "it opens streams as before");
+    pair.responder.drain(20 * SECOND).await;
+    let [initiator, responder] = pair.both_ended().await;
+    assert_eq!((initiator.code, responder.code), (CloseCode::Done, CloseCode::Done));
+}
+
+// spec: CT-35
+#[tokio::test(start_paused = true)]
+async fn an_initiator_that_stops_drains_a_tunnel_of_a_responder_that_leaves() {
+    let pair = Pair::open().await;
+    pair.responder.ask(Command::Leave(leaving())).await;
+    pair.initiator.reaches(is_draining).await;
+    let runs = pair.responder.state.begin();
+    pair.initiator.drain(20 * SECOND).await;
+    pair.responder.reaches(is_draining).await;
+    drop(runs);
+    let [initiator, responder] = pair.both_ended().await;
+    assert_eq!((initiator.code, responder.code), (CloseCode::Done, CloseCode::Done));
+}
+
+// spec: CT-23, CT-35
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_drain_that_still_serves_holds() {
+    let (pair, begun) = (Pair::open().await, now());
+    pair.responder.ask(Command::Leave(leaving())).await;
+    let [initiator, responder] = pair.both_ended().await;
+    assert_eq!((initiator.code, responder.code), (CloseCode::Done, CloseCode::Done));
+    assert_eq!((now() - begun).as_secs(), 30);
+}
+
+// spec: CT-28, CT-35
+#[tokio::test(start_paused = true)]
+async fn one_that_was_told_and_is_not_heard_holds_no_end_up() {
+    let pair = Pair::open().await;
+    pair.responder.ask(Command::Leave(leaving())).await;
+    pair.initiator.reaches(is_draining).await;
+    let (_runs, begun) = (pair.responder.state.begin(), now());
+    pair.path.lose(true);
+    pair.responder.drain(20 * SECOND).await;
+    let responder = pair.responder.ended().await;
+    assert_eq!((responder.code, (now() - begun).as_secs()), (CloseCode::Idle, 3));
 }

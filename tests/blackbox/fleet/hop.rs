@@ -19,7 +19,7 @@ over_each_transport!(a_node_of_the_other_responder_is_reached_until_that_dies);
 const LONG: &str = "300s";
 
 /// A section of the file with a hop on a free port, and the certificate that it names.
-fn section(etcd: &Etcd, folder: &Folder, id: &str, lease: &str) -> String {
+pub(super) fn section(etcd: &Etcd, folder: &Folder, id: &str, lease: &str) -> String {
     certificate_of(&folder.authority, &format!("spiffe://example.org/responder/{id}"))
         .write(folder.path(), &format!("hop-{id}"));
     let hop = format!(

@@ -69,7 +69,7 @@ fn any_byte_that_arrives_counts_as_an_answer() {
 // spec: EV-43
 #[test]
 fn a_drain_waits_for_what_runs_and_no_longer_than_its_deadline() {
-    let drain = Drain { deadline: 7 * SECOND, reconnect_after: SECOND };
+    let drain = Drain { deadline: 7 * SECOND, reconnect_after: SECOND, ..Drain::default() };
     let announced = InUseOutput::Drain { reconnect_after: SECOND, announce: true };
     let (start, mut tunnel) = in_use();
     tunnel.idle();

@@ -349,7 +349,12 @@ fn obey(command: Option<Command>, state: &TunnelState) -> Result<(), CloseReason
         }
         // An Envoy knows none of it.
         Some(
-            Command::Services(_) | Command::Health(_) | Command::Probe | Command::Reauth(_) | Command::Reauthed(_),
+            Command::Leave(_)
+            | Command::Services(_)
+            | Command::Health(_)
+            | Command::Probe
+            | Command::Reauth(_)
+            | Command::Reauthed(_),
         ) => Ok(()),
         Some(Command::Close(closed)) => Err(closed),
         None => Err(reason(CloseCode::Done, "released")),

@@ -189,7 +189,12 @@ fn obey(tunnel: &mut InUse, command: Option<Command>, state: &TunnelState) {
         // An Envoy cannot be told what it does not ask for, and is pinged as it is.
         // An Envoy knows neither.
         Some(
-            Command::Services(_) | Command::Health(_) | Command::Probe | Command::Reauth(_) | Command::Reauthed(_),
+            Command::Leave(_)
+            | Command::Services(_)
+            | Command::Health(_)
+            | Command::Probe
+            | Command::Reauth(_)
+            | Command::Reauthed(_),
         ) => {}
         Some(Command::Close(reason)) => tunnel.close(reason.code, &reason.text),
         None => tunnel.close(CloseCode::Done, "released"),

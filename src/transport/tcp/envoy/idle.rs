@@ -97,7 +97,12 @@ impl Idle<'_> {
             }
             // An Envoy cannot be told what it does not ask for, and is pinged as it is.
             Some(
-                Command::Services(_) | Command::Health(_) | Command::Probe | Command::Reauth(_) | Command::Reauthed(_),
+                Command::Leave(_)
+                | Command::Services(_)
+                | Command::Health(_)
+                | Command::Probe
+                | Command::Reauth(_)
+                | Command::Reauthed(_),
             ) => Ok(Stop::Wait),
             Some(Command::Close(reason)) => Err(reason),
             None => Err(reason(CloseCode::Done, "released")),
