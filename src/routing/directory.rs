@@ -147,13 +147,27 @@ impl<H: Handle> Directory<H> {
     /// Nothing is lost when the future is dropped.
     pub async fn overtaken(&self, to: &Destination, tunnel: &H, avoid: &[TunnelId]) {
         let bell = self.bell(to.tenant.as_str(), to.host_id.as_str());
+        let is_overtaken = || tunnel.health() == Health::Suspect && self.pick(to, avoid).is_ok();
+        let elsewhere = self.elsewhere.load_full();
         loop {
             let mut change = pin!(bell.notified());
             Notified::enable(change.as_mut());
-            if tunnel.health() == Health::Suspect && self.pick(to, avoid).is_ok() {
+            let Some(elsewhere) = &elsewhere else {
+                if is_overtaken() {
+                    return;
+                }
+                change.await;
+                continue;
+            };
+            let mut other = pin!(elsewhere.changed().notified());
+            Notified::enable(other.as_mut());
+            if is_overtaken() {
                 return;
             }
-            change.await;
+            tokio::select! {
+                () = change => {}
+                () = other => {}
+            }
         }
     }
 

@@ -6,4 +6,5 @@ mod leave;
 mod lost;
 mod many;
 mod settings;
+mod silent;
 mod world;

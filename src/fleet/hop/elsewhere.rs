@@ -23,6 +23,6 @@ pub trait Elsewhere<H>: fmt::Debug + Send + Sync {
     /// A way that is not among those to `avoid`. May begin to make one.
     fn way(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Way<H>;
 
-    /// Notified whenever a way was made, or could not be.
+    /// Notified whenever a way was made, or could not be, or is in doubt.
     fn changed(&self) -> &Notify;
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::interval_at;
 use tracing::{debug, warn};
 
@@ -17,7 +17,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::fleet::Route;
 use crate::registry::{Balance, Handle, Health, Wanted};
 use crate::telemetry::HopMetrics;
-use crate::transport::{Asking, NotHere, Tunnel, Via};
+use crate::transport::{Asking, NotHere, Phase, Tunnel, Via};
 
 /// Through how many siblings one request is tried: the first that should have the node, and another one. spec: FL-51
 const MAX_SIBLINGS: usize = 2;
@@ -105,6 +105,7 @@ impl Shared {
         match dialled {
             Ok((tunnel, asking)) => {
                 debug!(sibling = %sibling.id, address = %tunnel.remote(), "a sibling can be asked");
+                tokio::spawn(Arc::clone(&self).tell_of(tunnel.phase()));
                 self.keep(&sibling.id, tunnel, asking).await;
             }
             Err(error) => {
@@ -113,6 +114,14 @@ impl Shared {
                 warn!(sibling = %sibling.id, %error, again_after = ?delay, "a sibling cannot be asked");
                 self.changed.notify_waiters();
             }
+        }
+    }
+
+    /// Tells those who wait whenever a connection is in doubt, or lives again: what waits there may go elsewhere. Returns when it
+    /// is gone. spec: CT-42, FL-36
+    async fn tell_of(self: Arc<Self>, mut phase: watch::Receiver<Phase>) {
+        while phase.changed().await.is_ok() && !matches!(*phase.borrow_and_update(), Phase::Closed(_)) {
+            self.changed.notify_waiters();
         }
     }
 
