@@ -11,7 +11,7 @@ use crate::support::process::Adit;
 use crate::support::tools;
 
 /// The examples that have a test below.
-const TESTED: [&str; 6] = ["embedding", "envoy-interop", "mtls-pinning", "quickstart", "raw-tcp", "udp"];
+const TESTED: [&str; 7] = ["embedding", "envoy-interop", "fleet", "mtls-pinning", "quickstart", "raw-tcp", "udp"];
 
 /// What every variable in a file stands for: an address, a port pair or a pin.
 struct Placeholders;
@@ -73,6 +73,27 @@ async fn adit_and_envoy_take_each_others_place_at_either_end_of_envoys_tunnels()
         None => "no Envoy here",
     });
     run("envoy-interop", &promised).await;
+}
+
+#[tokio::test]
+async fn a_request_reaches_a_node_of_the_fleet_also_when_the_responder_on_its_way_is_killed() {
+    let Some(etcd) = tools::etcd() else { return };
+    let mut program = program("fleet");
+    program.env("ADIT_ETCD", etcd);
+    let answer = "request:   cloud-1 for edge-2: 200, \"edge-2 has /orders\"";
+    let log =
+        run_program("fleet", program, &["cloud-2 is dead", "cloud-3 has 2 tunnels", answer, "all of it is stopped"])
+            .await;
+    assert_eq!(log.matches(answer).count(), 3, "{log}");
+}
+
+#[tokio::test]
+async fn the_fleet_says_what_is_missing_where_there_is_no_etcd() {
+    let mut program = program("fleet");
+    program.env_remove("ADIT_ETCD").env("PATH", "/nowhere");
+    let mut example = Adit::spawn(program);
+    assert_eq!(example.exit().await.code(), Some(1));
+    example.line_with("there is no etcd here: install it (Debian: apt-get install etcd-server)").await;
 }
 
 #[test]
@@ -140,11 +161,17 @@ fn files_with(extension: &str, folder: &Path) -> Vec<PathBuf> {
 
 /// Runs an example to its end, which must be a good one, and looks for what it printed.
 async fn run(name: &str, promised: &[&str]) {
-    let mut example = Adit::spawn(program(name));
+    run_program(name, program(name), promised).await;
+}
+
+/// The same for an example that is called in its own way; returns all that it printed.
+async fn run_program(name: &str, program: Command, promised: &[&str]) -> String {
+    let mut example = Adit::spawn(program);
     assert!(example.exit().await.success(), "{name} failed:\n{}", example.log());
     for text in promised {
         example.line_with(text).await;
     }
+    example.log()
 }
 
 /// `cargo test` has built the examples beside the binary; with `--test blackbox` it builds none, so it is done here.
