@@ -6,7 +6,7 @@
 //! * [`session`] drives one tunnel's control stream: [`handshake`] first, then the frames of [`control`].
 //! * [`stream`] reads and writes the messages of one request stream; [`datagram`] the header of one UDP payload.
 //! * [`envoy`] is another wire: Envoy's reverse tunnels over TCP.
-//! * [`fleet`] is what siblings say to each other before that of a tunnel.
+//! * [`fleet`] is what siblings say to each other before that of a tunnel; [`roster`] what they tell initiators of each other.
 //! * [`code`] knows every number that ends something;
 //!   [`limits`] every bound of the wire, [`budgets`] what one party may hold of what others need; [`varint`] and [`wire`] the alphabet that all of them share.
 
@@ -25,6 +25,7 @@ pub mod health;
 pub mod http2;
 pub mod limits;
 pub mod reauth;
+pub mod roster;
 pub mod session;
 pub mod stream;
 pub mod tcp;

@@ -14,6 +14,7 @@ mod lifetime;
 mod listener;
 mod listeners;
 mod renewal;
+mod roster;
 mod shared;
 mod standing;
 mod terms;

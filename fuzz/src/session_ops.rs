@@ -149,7 +149,8 @@ impl End {
             12 => session.drained(now),
             13 if much.is_multiple_of(2) => session.announce(&[]),
             13 => session.tell_health(Health::default()),
-            14 => session.limit(PeerLimits::default()),
+            14 if much.is_multiple_of(2) => session.limit(PeerLimits::default()),
+            14 => session.tell_roster(None),
             15 if much.is_multiple_of(2) => session.reauth(reauth(much)),
             15 => session.reauthed(Reauthed { number: much.into(), refusal: Some(refusal(much)) }),
             16 => session.hurry(now),
@@ -228,5 +229,6 @@ fn welcome(much: u8) -> Welcome {
         keepalive,
         idle: keepalive * 10,
         reauth: None,
+        roster: None,
     }
 }

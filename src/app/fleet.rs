@@ -43,6 +43,7 @@ pub(super) struct Belonging {
     hop: Option<Drain>,
     /// Where siblings come in.
     reached_at: Option<HostPort>,
+    responder: responder::Handle,
 }
 
 impl Joining {
@@ -58,15 +59,27 @@ impl Joining {
         let hop = Hop::bind(listen, hop, known, metrics)?;
         let at = hop.local_addr().unwrap_or(listen);
         let reached_at = Some(HostPort { host: at.ip().to_string(), port: at.port() });
-        member.update(told(settings, reached_at.as_ref()));
+        member.update(told(settings, reached_at.as_ref(), None));
         Ok(Self { member, hop: Some(hop), reached_at })
     }
 }
 
-/// Siblings are told where they come in, unless the file says another place.
-fn told(mut settings: FleetSettings, reached_at: Option<&HostPort>) -> FleetSettings {
+/// Siblings are told where they come in, and where initiators do, unless the file says other places.
+fn told(
+    mut settings: FleetSettings,
+    reached_at: Option<&HostPort>,
+    responder: Option<&responder::Handle>,
+) -> FleetSettings {
     if settings.siblings.is_empty() {
         settings.siblings.extend(reached_at.cloned());
+    }
+    if settings.initiators.is_empty()
+        && let Some(responder) = responder
+    {
+        let bound = [responder.quic_addr(), responder.tcp_addr()].into_iter().flatten();
+        let places = bound.filter(|address| !address.ip().is_unspecified());
+        settings.initiators = places.map(|at| HostPort { host: at.ip().to_string(), port: at.port() }).collect();
+        settings.initiators.dedup();
     }
     settings
 }
@@ -81,6 +94,7 @@ impl Belonging {
         (tunnels, siblings): (&DrainWatch, &DrainWatch),
     ) -> Self {
         let Joining { member, hop, reached_at } = joining;
+        member.update(told(FleetSettings::clone(&member.settings()), reached_at.as_ref(), Some(responder)));
         let settings = member.settings();
         info!(id = %settings.id, prefix = settings.prefix.as_str(), "joining a fleet");
         responder.join(Some(Arc::clone(member.view())));
@@ -90,12 +104,12 @@ impl Belonging {
         let run = member.clone().run(own, metrics.fleet(), watch.clone(), leave.clone());
         drop(watch.spawn(run));
         let hop = hop.map(|hop| speak(hop, responder, siblings));
-        Self { member, leave, hop, reached_at }
+        Self { member, leave, hop, reached_at, responder: responder.clone() }
     }
 
     /// Goes by other settings from now on.
     pub(super) fn update(&self, settings: FleetSettings) {
-        self.member.update(told(settings, self.reached_at.as_ref()));
+        self.member.update(told(settings, self.reached_at.as_ref(), Some(&self.responder)));
     }
 
     /// The responder leaves, before it drains with this limit; for so long it goes on taking requests.

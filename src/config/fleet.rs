@@ -40,7 +40,7 @@ pub struct FleetConfig {
     /// `siblings_at`: where siblings reach it. Default: where `hop` listens.
     #[serde(serialize_with = "show::list")]
     pub siblings_at: Vec<HostPort>,
-    /// `initiators_at`: where initiators reach it.
+    /// `initiators_at`: where initiators reach it. Default: where the responder listens, if that is one address and not all of the host.
     #[serde(serialize_with = "show::list")]
     pub initiators_at: Vec<HostPort>,
     /// `region`: where it stands.

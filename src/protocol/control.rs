@@ -12,6 +12,7 @@ use crate::protocol::handshake::{put_services, read_services};
 use crate::protocol::health::Health;
 use crate::protocol::limits;
 use crate::protocol::reauth::{Reauth, Reauthed};
+use crate::protocol::roster::{Roster, put_roster, read_roster};
 use crate::protocol::varint;
 use crate::protocol::wire::{Cursor, Fields, Malformed, millis_of, printable, put_field, text, unknown_field, whole};
 
@@ -32,6 +33,8 @@ pub enum Frame {
     Reauth(Box<Reauth>),
     /// Responder: whether that counts. spec: CT-56
     Reauthed(Reauthed),
+    /// Responder: which responders of its fleet there are now; `None`: it is in no fleet any more. spec: CT-62
+    Roster(Option<Roster>),
     /// Either end: say something. spec: CT-10
     Ping([u8; 8]),
     /// The answer to PING, with its bytes. spec: CT-11
@@ -104,6 +107,8 @@ pub enum FrameType {
     Health,
     /// 0x0d
     Close,
+    /// 0x0e
+    Roster,
     /// 0x11
     Reauthed,
 }
@@ -139,7 +144,7 @@ pub enum FrameError {
 
 impl FrameType {
     /// Every type, in wire order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Hello,
         Self::Ping,
         Self::Welcome,
@@ -152,6 +157,7 @@ impl FrameType {
         Self::Reauth,
         Self::Health,
         Self::Close,
+        Self::Roster,
         Self::Reauthed,
     ];
 
@@ -170,6 +176,7 @@ impl FrameType {
             Self::Reauth => 0x0b,
             Self::Health => 0x0c,
             Self::Close => 0x0d,
+            Self::Roster => 0x0e,
             Self::Reauthed => 0x11,
         }
     }
@@ -191,6 +198,7 @@ impl FrameType {
             Self::Drain => "DRAIN",
             Self::Limits => "LIMITS",
             Self::Drained => "DRAINED",
+            Self::Roster => "ROSTER",
             Self::Reauth => "REAUTH",
             Self::Health => "HEALTH",
             Self::Close => "CLOSE",
@@ -208,6 +216,7 @@ impl Frame {
             Self::Refuse(_) => FrameType::Refuse,
             Self::Drain(_) => FrameType::Drain,
             Self::Drained => FrameType::Drained,
+            Self::Roster(_) => FrameType::Roster,
             Self::Reauth(_) => FrameType::Reauth,
             Self::Reauthed(_) => FrameType::Reauthed,
             Self::Ping(_) => FrameType::Ping,
@@ -228,6 +237,7 @@ impl Frame {
             Self::Refuse(refusal) => refusal.encode(&mut payload),
             Self::Drain(drain) => drain.encode(&mut payload),
             Self::Drained => {}
+            Self::Roster(roster) => put_roster(&mut payload, roster.as_ref()),
             Self::Reauth(reauth) => reauth.encode(&mut payload),
             Self::Reauthed(reauthed) => reauthed.encode(&mut payload),
             Self::Ping(echo) | Self::Pong(echo) => payload.put_slice(echo),
@@ -250,6 +260,7 @@ impl Frame {
             FrameType::Drain => Drain::decode(payload).map(Self::Drain),
             FrameType::Drained if payload.is_empty() => Ok(Self::Drained),
             FrameType::Drained => Err(Malformed::Excess),
+            FrameType::Roster => read_roster(payload).map(Self::Roster),
             FrameType::Reauth => Reauth::decode(payload).map(|reauth| Self::Reauth(Box::new(reauth))),
             FrameType::Reauthed => Reauthed::decode(payload).map(Self::Reauthed),
             FrameType::Ping => echo(payload).map(Self::Ping),

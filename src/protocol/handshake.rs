@@ -23,6 +23,7 @@ use bytes::BytesMut;
 use crate::id::{IdError, Place, ServiceName, TunnelId};
 use crate::protocol::code::RefusalCode;
 use crate::protocol::limits;
+use crate::protocol::roster::Roster;
 use crate::protocol::varint;
 use crate::protocol::wire::{Cursor, Malformed, put_sized, text, whole};
 
@@ -89,6 +90,8 @@ pub struct Welcome {
     /// The responder takes REAUTH, with signatures of these numbers of TLS' SignatureScheme; at most 64, none for tokens alone.
     /// `None`: it does not. spec: HS-25
     pub reauth: Option<Vec<u16>>,
+    /// Which responders of its fleet there are to have tunnels to; `None`: it is in no fleet, or does not know yet. spec: HS-26
+    pub roster: Option<Roster>,
 }
 
 /// The responder's no. spec: HS-3

@@ -10,6 +10,14 @@ use crate::message::length;
 pub const MAX_CONTROL_PAYLOAD: usize = 65_536;
 /// The longest payload of a stream frame that is skipped because its even type is unknown. spec: ST-5
 pub const MAX_SKIPPED_PAYLOAD: u64 = 65_536;
+/// The most responders of a roster, the sender among them. spec: HS-26
+pub const MAX_ROSTER: usize = 64;
+/// The longest roster, bytes. spec: HS-26
+pub const MAX_ROSTER_BYTES: usize = 16_384;
+/// The most addresses of one responder in a roster. spec: HS-26
+pub const MAX_ROSTER_ADDRESSES: usize = 16;
+/// The longest name of a region in a roster. spec: HS-26
+pub const MAX_REGION_BYTES: usize = 128;
 /// The most certificates of REAUTH. spec: CT-32
 pub const MAX_CERTIFICATES: usize = 16;
 /// The most signature schemes of WELCOME. spec: HS-25

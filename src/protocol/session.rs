@@ -32,6 +32,7 @@ use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Welcome};
 use crate::protocol::health::Health;
 use crate::protocol::limits;
 use crate::protocol::reauth::{Reauth, Reauthed};
+use crate::protocol::roster::Roster;
 use crate::protocol::wire::{Malformed, printable};
 
 use self::activity::{Activity, INITIATOR_LOOK_INTERVAL, RESPONDER_LOOK_INTERVAL};
@@ -241,6 +242,7 @@ impl Session {
             Frame::Services(services) => self.event(Event::Services(services)),
             Frame::Limits(limits) => self.event(Event::Limits(limits)),
             Frame::Health(health) => self.event(Event::Health(health)),
+            Frame::Roster(roster) => self.event(Event::Roster(roster)),
             Frame::Reauth(reauth) => self.on_reauth(reauth)?,
             Frame::Reauthed(reauthed) => {
                 if self.reauth < Some(reauthed.number) {
@@ -394,6 +396,13 @@ impl Session {
     pub fn tell_health(&mut self, health: Health) -> Result<(), IllegalCall> {
         self.allow("tell_health", self.phase.is_live_as(Side::Initiator))?;
         self.send(&Frame::Health(health));
+        Ok(())
+    }
+
+    /// Responder: says which responders of its fleet there are now. spec: CT-62
+    pub fn tell_roster(&mut self, roster: Option<Roster>) -> Result<(), IllegalCall> {
+        self.allow("tell_roster", self.phase.is_live_as(Side::Responder))?;
+        self.send(&Frame::Roster(roster));
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{Refusal, Welcome};
 use crate::responder::admission::NotEntered;
 use crate::responder::renewal::renew;
+use crate::responder::roster::Telling;
 use crate::responder::shared::Shared;
 use crate::responder::standing::{Fall, Standing};
 use crate::responder::terms::Terms;
@@ -54,7 +55,7 @@ async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
     let is_envoy = pending.transport() == TransportKind::Envoy;
     let standing = Standing::new(pending.claimant.certificates.clone(), &begun.terms, begun.trust.clone());
     match register(&shared, pending, begun) {
-        Ok((prepared, welcome)) => {
+        Ok((prepared, mut welcome)) => {
             let tunnel = prepared.tunnel().clone();
             let gone_for = shared.gone.came_back(&tunnel.place().claim);
             info!(%remote, slot, tunnel = %tunnel.id(), gone_for = gone_for.as_ref().map(tracing::field::debug), "tunnel up");
@@ -64,8 +65,10 @@ async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
             if is_envoy {
                 shared.metrics.envoy_handshake(Counter::Accepted);
             }
+            let (roster, telling) = shared.rosters.begin(&tunnel.place().claim);
+            welcome.roster = roster;
             let driver = prepared.welcome(welcome);
-            let reason = attend(&shared, &tunnel, standing, driver).await;
+            let reason = attend(&shared, &tunnel, (standing, telling), driver).await;
             let registry = shared.admission.directory().registry();
             registry.remove(tunnel.id(), Instant::now());
             record.closed(reason.code);
@@ -186,6 +189,7 @@ fn welcome(terms: &Terms, tunnel: &Tunnel, observed: String) -> Welcome {
         keepalive: timing.keepalive_interval,
         idle: timing.idle_timeout,
         reauth: Some(tls::signature_schemes()),
+        roster: None,
     }
 }
 
@@ -205,11 +209,11 @@ fn let_go(shared: &Shared, tunnel: &Tunnel, fall: &Fall) {
 
 /// Drives the tunnel to its end, and says why it ended. Meanwhile it is taken out of the choice as soon as it drains, drained
 /// when what admitted it has ended or is not accepted any more (spec: SE-40, SE-42), and asked again when it shows another
-/// credential (spec: CT-55); requests that wait for it are woken when it opens, is suspect or lives again. Dropped, it leaves the tunnel undriven.
+/// credential (spec: CT-55), and told of the fleet (spec: CT-62); requests that wait for it are woken when it opens, is suspect or lives again. Dropped, it leaves the tunnel undriven.
 async fn attend(
     shared: &Shared,
     tunnel: &Tunnel,
-    mut standing: Standing,
+    (mut standing, mut telling): (Standing, Telling),
     driver: impl Future<Output = CloseReason>,
 ) -> CloseReason {
     let mut driver = std::pin::pin!(driver);
@@ -222,6 +226,7 @@ async fn attend(
         tokio::select! {
             reason = &mut driver => return reason,
             fall = standing.fallen(&shared.admission) => let_go(shared, tunnel, &fall),
+            () = telling.due() => telling.tell(tunnel),
             reauth = tunnel.shown() => renew(shared, tunnel, &mut standing, reauth),
             // Requests may have come while it was registered and not open. spec: HS-38
             () = &mut welcomed, if !is_open => {

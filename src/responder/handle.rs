@@ -54,10 +54,11 @@ impl Handle {
         Arc::clone(self.0.admission.directory())
     }
 
-    /// It is one of a fleet from now on, or not any more: names that do not fit to what its siblings have are refused. Who is
-    /// connected stays.
+    /// It is one of a fleet from now on, or not any more: names that do not fit to what its siblings have are refused, and
+    /// initiators are told of the siblings. Who is connected stays.
     pub fn join(&self, fleet: Option<Arc<View>>) {
-        self.0.admission.join(fleet);
+        self.0.admission.join(fleet.clone());
+        self.0.rosters.join(fleet);
     }
 
     /// Leaves the fleet in which these are the others, before the responder drains: refuses whoever dials from now on, asks its

@@ -17,6 +17,7 @@ use crate::responder::admit;
 use crate::responder::gone::GoneNodes;
 use crate::responder::handle::Handle;
 use crate::responder::listeners::{Listeners, Sockets, StartError};
+use crate::responder::roster::Rosters;
 use crate::responder::shared::Shared;
 use crate::responder::terms::Terms;
 use crate::responder::warnings::Warnings;
@@ -57,6 +58,7 @@ impl Responder {
         let shared = Shared {
             listeners: Listeners::new(sockets, fixed.keys, &terms, metrics)?,
             admission: Admission::new(directory, terms),
+            rosters: Rosters::default(),
             metrics: metrics.tunnels(Role::Responder),
             gone: GoneNodes::default(),
             tasks: TaskTracker::new(),
@@ -92,7 +94,10 @@ impl Responder {
         // Taken before the future is first polled, so that a drain never overlooks a role that is about to start.
         let guard = drain.guard();
         async move {
-            self.accept(&drain).await;
+            tokio::select! {
+                () = self.accept(&drain) => {}
+                never = self.shared.rosters.follow() => match never {},
+            }
             self.drain(&drain).await;
             drop(guard);
         }

@@ -5,6 +5,7 @@ use tokio_util::task::TaskTracker;
 use crate::responder::admission::Admission;
 use crate::responder::gone::GoneNodes;
 use crate::responder::listeners::Listeners;
+use crate::responder::roster::Rosters;
 use crate::responder::warnings::Warnings;
 use crate::telemetry::TunnelMetrics;
 use crate::transport::Tunnel;
@@ -14,6 +15,8 @@ use crate::transport::Tunnel;
 pub(super) struct Shared {
     pub(super) listeners: Listeners,
     pub(super) admission: Admission<Tunnel>,
+    /// What initiators are told of the fleet.
+    pub(super) rosters: Rosters,
     pub(super) metrics: TunnelMetrics,
     /// Who was here and is gone.
     pub(super) gone: GoneNodes,

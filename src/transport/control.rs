@@ -20,6 +20,7 @@ use crate::protocol::control::NOT_HEARD;
 use crate::protocol::handshake::Service;
 use crate::protocol::health::Health;
 use crate::protocol::reauth::{Reauth, Reauthed};
+use crate::protocol::roster::Roster;
 use crate::protocol::session::{Drain, Event, IllegalCall, Output, Session, State};
 use crate::transport::credit::{Lend, balance};
 use crate::transport::state::{CloseReason, Phase, TunnelState};
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Reauth(Box<Reauth>),
     /// A responder's. spec: CT-56
     Reauthed(Reauthed),
+    /// A responder's. spec: CT-62
+    Roster(Box<Option<Roster>>),
 }
 
 /// Asks how often the peer was heard so far.
@@ -349,6 +352,7 @@ impl<C: Channel> Control<C> {
             Command::Health(health) => note_illegal(self.session.tell_health(health)),
             Command::Reauth(reauth) => note_illegal(self.session.reauth(*reauth)),
             Command::Reauthed(reauthed) => note_illegal(self.session.reauthed(reauthed)),
+            Command::Roster(roster) => note_illegal(self.session.tell_roster(*roster)),
             Command::Close(reason) => self.session.close(reason.code, &reason.text),
         }
         false
@@ -368,6 +372,7 @@ impl<C: Channel> Control<C> {
             Event::Limits(limits) => state.replace_peer_limits(limits),
             Event::Reauth(reauth) => state.reauths().put(*reauth),
             Event::Reauthed(reauthed) => state.reauthed().put(reauthed),
+            Event::Roster(roster) => state.rosters().put(roster),
             Event::Rtt(rtt) if self.channel.rtt().is_none() => state.note_rtt(rtt),
             other => debug!(event = ?other, "nothing to do"),
         }
@@ -430,6 +435,7 @@ impl Blocked {
             Command::Probe => return,
             // An answer to a later one stands for those before.
             Command::Reauthed(_) => self.later.retain(|other| !matches!(other, Command::Reauthed(_))),
+            Command::Roster(_) => self.later.retain(|other| !matches!(other, Command::Roster(_))),
             Command::Leave(_) | Command::Reauth(_) | Command::Close(_) => {}
         }
         self.later.push(command);

@@ -17,6 +17,7 @@ use crate::protocol::handshake::{PeerLimits, Service};
 use crate::protocol::health::{self, Down};
 use crate::protocol::limits::DEFAULT_FLOWS;
 use crate::protocol::reauth::{Reauth, Reauthed};
+use crate::protocol::roster::Roster;
 use crate::protocol::stream::StreamType;
 use crate::registry::Health;
 use crate::shares::{Shares, Stake, What};
@@ -152,6 +153,8 @@ pub(crate) struct TunnelState {
     reauths: Latest<Reauth>,
     /// What the responder said to that, at the initiator. spec: CT-56
     reauthed: Latest<Reauthed>,
+    /// What the responder says of its fleet after WELCOME, at the initiator. spec: CT-62
+    rosters: Latest<Option<Roster>>,
     /// What the phase means for new requests; a copy, so that picking a tunnel takes no lock.
     health: AtomicU8,
     /// Outlasts the phase: a tunnel without exchanges closes before anybody saw it drain.
@@ -205,6 +208,7 @@ impl TunnelState {
             phase: watch::Sender::new(Phase::Open),
             reauths: Latest::default(),
             reauthed: Latest::default(),
+            rosters: Latest::default(),
             health: AtomicU8::new(Health::Healthy as u8),
             reconnect_after: OnceLock::new(),
             welcomed: AtomicBool::new(false),
@@ -276,6 +280,11 @@ impl TunnelState {
     /// What the responder said to that, for the initiator.
     pub(super) const fn reauthed(&self) -> &Latest<Reauthed> {
         &self.reauthed
+    }
+
+    /// What the responder says of its fleet, for the initiator.
+    pub(super) const fn rosters(&self) -> &Latest<Option<Roster>> {
+        &self.rosters
     }
 
     /// Moves to `next` unless the tunnel is already closed, or draining and `next` is not closed.

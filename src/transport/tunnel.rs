@@ -13,6 +13,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
 use crate::protocol::health::Health as ServiceHealth;
 use crate::protocol::reauth::{Binding, Reauth, Reauthed};
+use crate::protocol::roster::Roster;
 use crate::protocol::session::Drain;
 use crate::protocol::stream::ClientAddresses;
 use crate::registry::{Handle, Health};
@@ -351,6 +352,23 @@ impl Tunnel {
             self.command(Command::Health(health));
         }
         has_room
+    }
+
+    /// Tells the initiator which responders of the fleet there are now (ROSTER). Returns at once; `false` while the driver is behind
+    /// with so much that this must be said again later. spec: CT-62
+    #[must_use]
+    pub fn tell_roster(&self, roster: Option<Roster>) -> bool {
+        let has_room = self.has_room();
+        if has_room {
+            self.command(Command::Roster(Box::new(roster)));
+        }
+        has_room
+    }
+
+    /// What the responder says next of its fleet; for one caller. Of several that came meanwhile the latest. Cancel safe.
+    /// spec: CT-62
+    pub async fn roster(&self) -> Option<Roster> {
+        self.state().rosters().take().await
     }
 
     /// Closes without waiting for exchanges. Returns at once; [`Tunnel::closed`] tells when it is done.

@@ -19,6 +19,7 @@ use adit::protocol::health::Health;
 use adit::protocol::limits;
 use adit::protocol::reauth;
 use adit::protocol::reauth::{Reauth, Reauthed};
+use adit::protocol::roster::{Listed, Roster};
 use adit::protocol::session::{Drain, Timing};
 use adit::protocol::stream;
 use adit::protocol::tcp;
@@ -94,6 +95,8 @@ fn fields_and_flags() {
     assert_eq!(section("close_fields"), ids(&Close::FIELDS));
     assert_eq!(section("health_fields"), ids(&Health::FIELDS));
     assert_eq!(section("reauth_fields"), ids(&Reauth::FIELDS));
+    assert_eq!(section("roster_fields"), ids(&Roster::FIELDS));
+    assert_eq!(section("listed_fields"), ids(&Listed::FIELDS));
     assert_eq!(section("reauthed_fields"), ids(&Reauthed::FIELDS));
     assert_eq!(section("head_flags"), numbers(stream::HEAD_FLAGS.map(|(name, bit)| (name.to_owned(), u64::from(bit)))));
 }
@@ -196,6 +199,10 @@ fn bounds() {
         ("token_bytes", limits::MAX_TOKEN_BYTES as i64),
         ("certificates", limits::MAX_CERTIFICATES as i64),
         ("signature_schemes", limits::MAX_SIGNATURE_SCHEMES as i64),
+        ("roster", limits::MAX_ROSTER as i64),
+        ("roster_bytes", limits::MAX_ROSTER_BYTES as i64),
+        ("roster_addresses", limits::MAX_ROSTER_ADDRESSES as i64),
+        ("region_bytes", limits::MAX_REGION_BYTES as i64),
         ("services", limits::MAX_SERVICES as i64),
         ("build_bytes", limits::MAX_BUILD_BYTES as i64),
         ("responder_bytes", limits::MAX_RESPONDER_BYTES as i64),

@@ -14,6 +14,7 @@ use adit::protocol::handshake::{Hello, PeerLimits, Service, ServiceKind};
 use adit::protocol::health::Down;
 use adit::protocol::limits::Limits;
 use adit::protocol::reauth::{ProvenChain, Reauth};
+use adit::protocol::roster::{Listed, Roster};
 use adit::protocol::session::SessionError;
 use adit::protocol::stream;
 use adit::protocol::stream::{Event, MessageReader, RequestHead, ResponseHead, Role, StreamError};
@@ -267,6 +268,7 @@ fn describe_frame(frame: &Frame) -> Table {
             let schemes = welcome.reauth.as_ref();
             let schemes = schemes.map(|schemes| schemes.iter().map(|&scheme| i64::from(scheme)).collect::<Vec<_>>());
             insert_some(&mut described, "reauth", schemes);
+            insert_some(&mut described, "roster", welcome.roster.as_ref().map(describe_roster));
             described
         }
         Frame::Refuse(refusal) => {
@@ -301,10 +303,27 @@ fn describe_frame(frame: &Frame) -> Table {
                 |down: &Down| table([("cause", down.cause.label().into()), ("name", down.service.as_str().into())]);
             table([("down", health.down.iter().map(|one| Value::Table(down(one))).collect::<Vec<_>>().into())])
         }
+        Frame::Roster(roster) => {
+            table([("roster", roster.as_ref().map_or_else(|| Value::Array(Vec::new()), describe_roster))])
+        }
         Frame::Limits(limits) => table([("limits", describe_limits(*limits))]),
     };
     described.insert("frame".to_owned(), frame.frame_type().name().into());
     described
+}
+
+fn describe_roster(roster: &Roster) -> Value {
+    let listed = |listed: &Listed| {
+        let addresses: Vec<Value> = listed.addresses.iter().map(|address| address.to_string().into()).collect();
+        let mut described = table([
+            ("id", listed.id.as_str().into()),
+            ("weight", i64::from(listed.weight).into()),
+            ("addresses", addresses.into()),
+        ]);
+        insert_some(&mut described, "region", listed.region.as_deref());
+        Value::Table(described)
+    };
+    Value::Array(roster.all().map(listed).collect())
 }
 
 fn describe_reauth(reauth: &Reauth) -> Table {

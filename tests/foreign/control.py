@@ -1,8 +1,10 @@
 """The frames of the control stream, as dicts like those in the vectors (proto-spec/2-handshake.md, 4-control.md)."""
 
+import ipaddress
+import re
 from typing import Any, Callable, NamedTuple
 
-from wire import MAX_INTEGER, Frames, Reader, counted, need, read_identifier, read_text, write_integer
+from wire import MAX_INTEGER, Fault, Frames, Reader, counted, need, read_identifier, read_text, write_integer
 
 FRAMES = {
     "HELLO": 0x01,
@@ -17,6 +19,7 @@ FRAMES = {
     "REAUTH": 0x0B,
     "HEALTH": 0x0C,
     "CLOSE": 0x0D,
+    "ROSTER": 0x0E,
     "REAUTHED": 0x11,
 }
 CLOSE_CODES = {
@@ -165,6 +168,55 @@ def write_down(down):
     return b"".join(write_integer(DOWN_CAUSES[service["cause"]]) + counted(service["name"].encode()) for service in down)
 
 
+def read_listed(r):
+    """HS-26: one responder of a roster."""
+    listed = read_fields("LISTED", r)
+    for address in listed["addresses"]:
+        check_address(address)
+    return listed
+
+
+def read_addresses(r):
+    addresses = []
+    while r.has_more():
+        addresses.append(read_text(r.counted(), 1, 261))
+    need(1 <= len(addresses) <= 16, "the number of addresses")
+    return addresses
+
+
+def check_address(address):
+    """HS-27."""
+    host, _, port = address.rpartition(":")
+    need(re.fullmatch("[1-9][0-9]{0,4}", port) and int(port) <= 65535, f"the port of {address}")
+    if host.startswith("["):
+        try:
+            need(host == f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]", f"the form of {address}")
+        except ValueError:
+            raise Fault(f"the host of {address}") from None
+    else:
+        need(re.fullmatch("[A-Za-z0-9._-]{1,253}", host), f"the host of {address}")
+
+
+def read_region(r):
+    need(re.fullmatch(rb"[ -~]{1,128}", r.data), "a region")
+    return r.rest().decode()
+
+
+def read_roster(r):
+    """HS-26."""
+    need(1 <= len(r.data) <= 16384, "the length of the roster")
+    roster = []
+    while r.has_more():
+        roster.append(read_listed(Reader(r.counted())))
+    need(len(roster) <= 64, "too many responders")
+    need(len({listed["id"] for listed in roster}) == len(roster), "a responder comes twice")
+    return roster
+
+
+def write_roster(roster):
+    return b"".join(counted(write_fields("LISTED", listed)) for listed in roster)
+
+
 IDENTIFIER = Kind(lambda r: read_identifier(r.rest()), str.encode)
 VERSIONS = Kind(read_versions, write_pair)
 LIMITS = Kind(read_limits, write_pair)
@@ -174,6 +226,8 @@ TIME = integer(0, DAY_MS)
 SCHEMES = Kind(read_schemes, lambda schemes: b"".join(map(write_integer, schemes)))
 CERTIFICATES = Kind(read_certificates, write_certificates)
 SIGNATURE = Kind(read_signature, write_signature)
+ROSTER = Kind(read_roster, write_roster)
+ADDRESSES = Kind(read_addresses, lambda addresses: b"".join(counted(address.encode()) for address in addresses))
 
 
 class Field(NamedTuple):
@@ -205,6 +259,7 @@ FIELDS = {
         5: Field("responder", text(1, 128)),
         6: Field("reauth", SCHEMES, required=False),
         7: Field("keepalive_ms", integer(10, 3_600_000)),
+        8: Field("roster", ROSTER, required=False),
         9: Field("idle_ms", TIME),
     },
     "REFUSE": {
@@ -229,6 +284,16 @@ FIELDS = {
     },
     "HEALTH": {
         1: Field("down", Kind(read_down, write_down), required=False, default=[]),
+    },
+    "ROSTER": {
+        1: Field("roster", ROSTER, required=False, default=[]),
+    },
+    # Each responder of a roster.
+    "LISTED": {
+        1: Field("id", Kind(lambda r: read_identifier(r.rest(), 64), str.encode)),
+        2: Field("region", Kind(read_region, str.encode), required=False),
+        3: Field("weight", integer(0, 65535)),
+        4: Field("addresses", ADDRESSES, required=False, default=[]),
     },
     "REAUTHED": {
         1: Field("number", integer()),
@@ -289,13 +354,17 @@ def encode(frame):
         field = PLAIN[name]
         payload = field.kind.write(frame[field.name]) if field else b""
     else:
-        payload = b"".join(
-            write_integer(number) + counted(field.kind.write(frame[field.name]))
-            for number, field in FIELDS[name].items()
-            # No services and no build are absent fields.
-            if field.name in frame and (field.required or frame[field.name])
-        )
+        payload = write_fields(name, frame)
     return write_integer(FRAMES[name]) + counted(payload)
+
+
+def write_fields(name, values):
+    return b"".join(
+        write_integer(number) + counted(field.kind.write(values[field.name]))
+        for number, field in FIELDS[name].items()
+        # No services and no build are absent fields.
+        if field.name in values and (field.required or values[field.name])
+    )
 
 
 def judge(number, length):

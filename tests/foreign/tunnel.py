@@ -90,6 +90,7 @@ class Tunnel:
             "LIMITS": lambda frame: None,  # the echo never comes near a limit
             "DRAIN": self.on_drain,
             "DRAINED": self.on_drained,
+            "ROSTER": self.on_roster,
         }
 
     def begin(self):
@@ -156,6 +157,10 @@ class Tunnel:
         number = int(frame["echo"], 16)
         need(1 <= number <= self.pings, "a PONG for no PING")  # CT-13
         say("pong", number=number)
+
+    def on_roster(self, frame):
+        """CT-62. This end has one tunnel, and stays where it is."""
+        say("roster", responders=[listed["id"] for listed in frame["roster"]])
 
     def on_drain(self, frame):
         need("responder" not in self.drains, "DRAIN came twice")

@@ -466,7 +466,7 @@ pub(super) const KEYS: &[Key] = &[
     key("fleet.siblings_at", "Where the others reach this responder, over UDP.", "\"cloud-1.internal:7844\"")
         .form("host:port, or a list of them").absent("where hop listens; none without it"),
     key("fleet.initiators_at", "Where initiators reach this responder, as the others tell them.", "\"cloud-1.example.com:7843\"")
-        .form("host:port, or a list of them").absent("none: nobody is sent to it"),
+        .form("host:port, or a list of them").absent("where the responder listens, if that is one address and not all of the host"),
     key("fleet.region", "Where it stands.", "eu-central").form("text of 1 to 128 bytes").absent("none"),
     key("fleet.weight", "Its share of the work beside the others.", "200").absent("100"),
     key("fleet.lease", "How long the others know this responder and its tunnels after its death. Whole seconds.", "30s").absent("10s"),

@@ -6,6 +6,7 @@ use crate::id::TunnelId;
 use crate::protocol::code::RefusalCode;
 use crate::protocol::handshake::{PeerLimits, Refusal, Welcome, some_text};
 use crate::protocol::limits;
+use crate::protocol::roster::Roster;
 use crate::protocol::varint;
 use crate::protocol::wire::{Cursor, Fields, Malformed, millis_of, printable, put_field, text, unknown_field, whole};
 
@@ -18,6 +19,7 @@ mod welcome {
     pub(super) const RESPONDER: u64 = 5;
     pub(super) const REAUTH: u64 = 6;
     pub(super) const KEEPALIVE: u64 = 7;
+    pub(super) const ROSTER: u64 = 8;
     pub(super) const IDLE: u64 = 9;
 }
 
@@ -30,7 +32,7 @@ mod refuse {
 
 impl Welcome {
     /// The ids of the fields, by name.
-    pub const FIELDS: [(&str, u64); 8] = [
+    pub const FIELDS: [(&str, u64); 9] = [
         ("version", welcome::VERSION),
         ("observed", welcome::OBSERVED),
         ("tunnel_id", welcome::TUNNEL),
@@ -38,6 +40,7 @@ impl Welcome {
         ("responder", welcome::RESPONDER),
         ("reauth", welcome::REAUTH),
         ("keepalive", welcome::KEEPALIVE),
+        ("roster", welcome::ROSTER),
         ("idle_timeout", welcome::IDLE),
     ];
 
@@ -60,6 +63,9 @@ impl Welcome {
             });
         }
         put_field(out, welcome::KEEPALIVE, |out| varint::encode(out, millis_of(self.keepalive)));
+        if let Some(roster) = &self.roster {
+            put_field(out, welcome::ROSTER, |out| roster.encode(out));
+        }
         put_field(out, welcome::IDLE, |out| varint::encode(out, millis_of(self.idle)));
     }
 
@@ -67,7 +73,7 @@ impl Welcome {
     pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
         let mut fields = Fields::new(payload);
         let (mut version, mut observed, mut tunnel, mut limits) = (None, None, None, PeerLimits::default());
-        let (mut responder, mut keepalive, mut idle, mut reauth) = (None, None, None, None);
+        let (mut responder, mut keepalive, mut idle, mut reauth, mut roster) = (None, None, None, None, None);
         while let Some((id, value)) = fields.next()? {
             match id {
                 welcome::VERSION => version = Some(whole(value, |cursor| cursor.varint_u32("version"))?),
@@ -77,6 +83,7 @@ impl Welcome {
                 welcome::RESPONDER => responder = Some(some_text(value, limits::MAX_RESPONDER_BYTES, "responder")?),
                 welcome::REAUTH => reauth = Some(schemes(value)?),
                 welcome::KEEPALIVE => keepalive = Some(whole(value, |cursor| cursor.millis("keepalive"))?),
+                welcome::ROSTER => roster = Some(Roster::decode(value)?),
                 welcome::IDLE => idle = Some(whole(value, |cursor| cursor.millis("idle timeout"))?),
                 other => unknown_field(other)?,
             }
@@ -90,6 +97,7 @@ impl Welcome {
             keepalive: keepalive.ok_or(Malformed::Missing("keepalive"))?,
             idle: idle.ok_or(Malformed::Missing("idle timeout"))?,
             reauth,
+            roster,
         };
         welcome.check_bounds()?;
         Ok(welcome)

@@ -63,7 +63,7 @@ prop_compose! {
         reauth in proptest::option::of(vec(any::<u16>(), 0..10)),
     ) -> Welcome {
         let idle = keepalive + more;
-        Welcome { version: 1, tunnel: TunnelId(tunnel), responder, observed, limits, keepalive, idle, reauth }
+        Welcome { version: 1, tunnel: TunnelId(tunnel), responder, observed, limits, keepalive, idle, reauth, roster: None }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::protocol::control::Drain;
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal, Service, Welcome};
 use crate::protocol::health::Health;
 use crate::protocol::reauth::{Reauth, Reauthed};
+use crate::protocol::roster::Roster;
 
 /// What happened, for the caller to act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Event {
     Reauth(Box<Reauth>),
     /// Initiator: whether the credential counts that it showed.
     Reauthed(Reauthed),
+    /// Initiator: which responders of the fleet there are now; `None`: the responder is in no fleet any more.
+    Roster(Option<Roster>),
     /// A probe came back after this long.
     Rtt(Duration),
 }

@@ -10,7 +10,7 @@ use crate::protocol::session::error::SessionError;
 /// What is left to a peer.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// LIMITS, SERVICES, HEALTH and REAUTH: each of them is work for others too.
+    /// LIMITS, SERVICES, HEALTH, REAUTH and ROSTER: each of them is work for others too.
     changes: Allowance,
     frames: Allowance,
 }
@@ -26,7 +26,9 @@ impl Pace {
     /// A frame has arrived.
     pub(super) fn take(&mut self, frame: FrameType, now: Instant) -> Result<(), SessionError> {
         let allowance = match frame {
-            FrameType::Limits | FrameType::Services | FrameType::Health | FrameType::Reauth => &mut self.changes,
+            FrameType::Limits | FrameType::Services | FrameType::Health | FrameType::Reauth | FrameType::Roster => {
+                &mut self.changes
+            }
             _ => &mut self.frames,
         };
         allowance.spend(1, || now).then_some(()).ok_or(SessionError::Flood)

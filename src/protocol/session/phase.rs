@@ -100,7 +100,7 @@ impl Phase {
             FrameType::Ping | FrameType::Pong | FrameType::Limits => self.is_live(),
             FrameType::Services | FrameType::Health | FrameType::Reauth => self.is_live_as(Side::Responder),
             FrameType::Drain => matches!(self, Self::Open(_) | Self::Draining(Draining { got_drain: false, .. })),
-            FrameType::Reauthed => self.is_live_as(Side::Initiator),
+            FrameType::Reauthed | FrameType::Roster => self.is_live_as(Side::Initiator),
             FrameType::Drained => matches!(self, Self::Draining(Draining { side: Side::Initiator, .. })),
             FrameType::Close => closes && !matches!(self, Self::AwaitHello),
         }

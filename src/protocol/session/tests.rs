@@ -35,6 +35,7 @@ fn welcome() -> Welcome {
         keepalive: 5 * SECOND,
         idle: 30 * SECOND,
         reauth: None,
+        roster: None,
     }
 }
 

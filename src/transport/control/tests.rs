@@ -40,6 +40,7 @@ fn welcome() -> Welcome {
         keepalive: 5 * SECOND,
         idle: 30 * SECOND,
         reauth: None,
+        roster: None,
     }
 }
 

@@ -139,6 +139,7 @@ pub(super) fn admitted(pending: Pending, id: u64) -> (Prepared, Welcome) {
         keepalive: std::time::Duration::from_secs(5),
         idle: std::time::Duration::from_secs(30),
         reauth: None,
+        roster: None,
     };
     (pending.prepare(TunnelId(id)), welcome)
 }

@@ -109,6 +109,7 @@ pub(super) fn welcome_with(keepalive: std::time::Duration) -> Vec<u8> {
         keepalive,
         idle: 6 * keepalive,
         reauth: None,
+        roster: None,
     })))
 }
 

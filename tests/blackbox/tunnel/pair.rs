@@ -211,6 +211,7 @@ pub(super) fn welcome() -> Welcome {
         keepalive: Duration::from_secs(5),
         idle: Duration::from_secs(30),
         reauth: None,
+        roster: None,
     }
 }
 

@@ -246,6 +246,7 @@ fn welcome(settings: &Settings) -> Welcome {
         keepalive: settings.tunnel.timing.keepalive_interval,
         idle: settings.tunnel.timing.idle_timeout,
         reauth: None,
+        roster: None,
     }
 }
 
@@ -354,7 +355,8 @@ fn obey(command: Option<Command>, state: &TunnelState) -> Result<(), CloseReason
             | Command::Health(_)
             | Command::Probe
             | Command::Reauth(_)
-            | Command::Reauthed(_),
+            | Command::Reauthed(_)
+            | Command::Roster(_),
         ) => Ok(()),
         Some(Command::Close(closed)) => Err(closed),
         None => Err(reason(CloseCode::Done, "released")),

@@ -194,7 +194,8 @@ fn obey(tunnel: &mut InUse, command: Option<Command>, state: &TunnelState) {
             | Command::Health(_)
             | Command::Probe
             | Command::Reauth(_)
-            | Command::Reauthed(_),
+            | Command::Reauthed(_)
+            | Command::Roster(_),
         ) => {}
         Some(Command::Close(reason)) => tunnel.close(reason.code, &reason.text),
         None => tunnel.close(CloseCode::Done, "released"),

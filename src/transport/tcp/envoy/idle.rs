@@ -102,7 +102,8 @@ impl Idle<'_> {
                 | Command::Health(_)
                 | Command::Probe
                 | Command::Reauth(_)
-                | Command::Reauthed(_),
+                | Command::Reauthed(_)
+                | Command::Roster(_),
             ) => Ok(Stop::Wait),
             Some(Command::Close(reason)) => Err(reason),
             None => Err(reason(CloseCode::Done, "released")),
