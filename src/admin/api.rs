@@ -202,7 +202,7 @@ pub struct DialledTunnel {
     pub retry_in_seconds: Option<u64>,
     /// The responder's name for the tunnel while there is one.
     pub id: Option<String>,
-    /// The responder's own name while connected.
+    /// The responder's own name while connected; where it is one of a fleet, its name there.
     pub responder: Option<String>,
     /// Smoothed round trip while connected.
     pub rtt_ms: Option<f64>,

@@ -139,7 +139,14 @@ pub(super) fn warn_of_responder(settings: &ResponderConfig) {
 pub(super) fn destinations(settings: &InitiatorConfig) -> Vec<Destination> {
     let destinations = settings.tunnels.iter().map(|tunnel| {
         let server_name = settings.tls.server_name.clone();
-        Destination { server_name, transport: tunnel.transport.clone(), ..Destination::new(&tunnel.to, tunnel.count) }
+        Destination {
+            server_name,
+            transport: tunnel.transport.clone(),
+            siblings: tunnel.siblings,
+            region: tunnel.region.clone(),
+            rebalance: tunnel.rebalance,
+            ..Destination::new(&tunnel.to, tunnel.count)
+        }
     });
     destinations.collect()
 }

@@ -179,7 +179,8 @@ fn addresses(at: At<'_>) -> Option<Vec<HostPort>> {
     Some(list)
 }
 
-fn region(at: At<'_>) -> Option<String> {
+/// Where a responder stands, as its operator names the place.
+pub(super) fn region(at: At<'_>) -> Option<String> {
     let text = at.short_text(MAX_TEXT_BYTES)?;
     if text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
         return Some(text);

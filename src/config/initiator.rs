@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::config::access::{self, access_log};
 use crate::config::envoy;
+use crate::config::fleet::region;
 use crate::config::heads::{HeadLimits, head_limits};
 use crate::config::policies::{self, PolicyConfig};
 use crate::config::reader::{At, Section};
@@ -14,8 +15,8 @@ use crate::config::secret::Secret;
 use crate::config::show;
 use crate::config::tls::{DialerTls, dialer_tls};
 use crate::id::{Claim, ClusterId, HostPort, MAX_TUNNEL_COUNT, NodeId, ServiceName, TenantId, TunnelAddress};
-use crate::initiator::DEFAULT_PROBE_INTERVAL;
 use crate::initiator::serve::ServiceRules;
+use crate::initiator::{DEFAULT_PROBE_INTERVAL, DEFAULT_REBALANCE};
 use crate::protocol::limits::MAX_TOKEN_BYTES;
 use crate::protocol::session::Timing;
 use crate::proxy::AccessLog;
@@ -26,6 +27,8 @@ const MIN_KEEPALIVE: Duration = Duration::from_millis(500);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(25);
 const MIN_PROBE_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(600);
+const MIN_REBALANCE: Duration = Duration::from_secs(1);
+const MAX_REBALANCE: Duration = Duration::from_secs(86_400);
 const DEFAULT_COUNT: u32 = 1;
 const TUNNEL_FORM: &str = "a list of { to: host:port } or rc:// addresses";
 
@@ -70,18 +73,34 @@ pub struct TunnelConfig {
     /// `to`: the responder; its name is resolved anew at each connection.
     #[serde(serialize_with = "show::text")]
     pub to: HostPort,
-    /// `count`: tunnels per resolved address. Default 1, at most 1024.
+    /// `count`: tunnels per resolved address, at distinct responders as far as their fleet has so many. Default 1, at most 1024.
     pub count: u32,
     /// `transport`: what carries the tunnel: `auto`, `quic`, `tcp`, or `envoy` for an Envoy responder. Default `auto`.
     /// `envoy`: how that is dialled; with `transport: envoy` only.
     #[serde(flatten, serialize_with = "envoy::choice_as_written")]
     pub transport: TransportChoice,
+    /// `siblings`: whether other responders of its fleet are dialled, at addresses that it names. Default true.
+    pub siblings: bool,
+    /// `region`: the region whose responders come first. Default: all are alike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// `rebalance`: within which a tunnel that is well moves to the responder where it should be, at a random time. Default 10 min,
+    /// 1 s to 24 h.
+    #[serde(serialize_with = "show::duration")]
+    pub rebalance: Duration,
 }
 
 impl TunnelConfig {
     /// One tunnel to each address of this name, over what works.
     pub fn new(to: HostPort) -> Self {
-        Self { to, count: DEFAULT_COUNT, transport: TransportChoice::default() }
+        Self {
+            to,
+            count: DEFAULT_COUNT,
+            transport: TransportChoice::default(),
+            siblings: true,
+            region: None,
+            rebalance: DEFAULT_REBALANCE,
+        }
     }
 }
 
@@ -169,7 +188,7 @@ fn tunnel(at: At<'_>) -> Option<Address<'_>> {
     if count == 0 {
         at.wrong("asks for no tunnel; expected a count of at least 1");
     }
-    let tunnel = TunnelConfig { to, count, transport: TransportChoice::default() };
+    let tunnel = TunnelConfig { count, ..TunnelConfig::new(to) };
     Some(Address { at, claim: Some(claim), tunnel })
 }
 
@@ -177,6 +196,16 @@ fn tunnel_section(section: &mut Section<'_>) -> Option<TunnelConfig> {
     let to = section.required("to", "host:port", |at| at.parsed());
     let count = section.or("count", DEFAULT_COUNT, |at| at.count(1..=MAX_TUNNEL_COUNT));
     let transport = section.or("transport", TransportChoice::default(), |at| transport(&at));
+    let siblings = section.or("siblings", true, |at| at.boolean());
+    let region = section.optional("region", region);
+    let rebalance = section.or("rebalance", DEFAULT_REBALANCE, |at| at.duration(MIN_REBALANCE..=MAX_REBALANCE));
+    if let Some(at) = section.find("region") {
+        if matches!(transport, TransportChoice::Envoy(_)) {
+            at.wrong("is about a fleet, of which no Envoy tells; expected another transport");
+        } else if !siblings {
+            at.wrong("says which responders of a fleet are dialled, and no other is; expected siblings: true");
+        }
+    }
     let settings = section.optional("envoy", envoy::dial);
     if let Some(at) = section.find("envoy").filter(|_| !matches!(transport, TransportChoice::Envoy(_))) {
         at.wrong("says how to dial an Envoy, which this tunnel does not; expected transport: envoy");
@@ -185,7 +214,7 @@ fn tunnel_section(section: &mut Section<'_>) -> Option<TunnelConfig> {
         (TransportChoice::Envoy(_), Some(settings)) => TransportChoice::Envoy(Box::new(settings)),
         (transport, _) => transport,
     };
-    Some(TunnelConfig { to: to?, count, transport })
+    Some(TunnelConfig { count, transport, siblings, region, rebalance, ..TunnelConfig::new(to?) })
 }
 
 fn transport(at: &At<'_>) -> Option<TransportChoice> {

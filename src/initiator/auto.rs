@@ -131,6 +131,16 @@ impl Auto {
         self.state.tunnel().map(|tunnel| tunnel.attempt)
     }
 
+    /// The same, and since when it is there.
+    pub(super) fn tunnel_since(&self) -> Option<(Attempt, Instant)> {
+        self.state.tunnel().map(|tunnel| (tunnel.attempt, tunnel.since))
+    }
+
+    /// Since when the tunnel owes a sign of life, if it does.
+    pub(super) const fn suspect_since(&self) -> Option<Instant> {
+        self.state.suspect_since()
+    }
+
     /// What operators see.
     pub fn status(&self, now: Instant) -> PathStatus {
         let active = self.state.tunnel().map(|tunnel| tunnel.transport());

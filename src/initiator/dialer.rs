@@ -1,78 +1,37 @@
-//! Which addresses there are to dial: resolves every destination again and again, and keeps a set of slots per address.
+//! Which destinations there are: begins and ends what keeps the tunnels of each.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+mod names;
+mod seat;
+mod slots;
+
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use tokio::net::lookup_host;
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::info;
 
+use self::seat::Starter;
+use self::slots::Slots;
 use crate::initiator::handle::Handle;
 use crate::initiator::snapshot::{Fixed, Key, Prepared, State};
-use crate::initiator::status::{StatusBoard, UNRESOLVED_ADVICE};
-use crate::initiator::supervisor::{Outdated, Shared, Slot, Until, keep};
+use crate::initiator::status::StatusBoard;
+use crate::initiator::supervisor::{Shared, Until};
 use crate::initiator::terms::{Terms, UpdateError};
-use crate::lifecycle::{Backoff, DrainWatch, LAST_WORDS};
+use crate::lifecycle::{DrainWatch, LAST_WORDS};
 use crate::protocol::code::CloseCode;
 use crate::telemetry::{Metrics, Role};
 use crate::transport::Accept;
-
-/// How often a name is asked again while all is well.
-const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
-/// The shortest pause after a name could not be resolved.
-const MIN_RESOLVE_PAUSE: Duration = Duration::from_secs(1);
-/// How long a name may take to resolve.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The initiator role, ready to run.
 #[derive(Debug, Clone)]
 pub struct Initiator<A> {
     shared: Shared<A>,
-    next_slot: Arc<AtomicU32>,
-}
-
-/// A slot that was started, as whoever may stop it knows it.
-#[derive(Debug)]
-struct Started {
-    number: u32,
-    /// Of its destination when it was started.
-    since: u64,
-    /// Whether another one is to take over for another reason.
-    outdated: Arc<Outdated>,
-    /// Drains its tunnel.
-    stop: CancellationToken,
-    /// The slots that it takes over from.
-    replaces: Vec<CancellationToken>,
-}
-
-impl Started {
-    fn end(self) {
-        for stop in self.with_replaced() {
-            stop.cancel();
-        }
-    }
-
-    /// What stops it and those that it takes over from.
-    fn with_replaced(self) -> Vec<CancellationToken> {
-        self.replaces.into_iter().filter(|stop| !stop.is_cancelled()).chain([self.stop]).collect()
-    }
-}
-
-/// The slots of one destination.
-struct Slots<A> {
-    initiator: Initiator<A>,
-    until: Until,
-    /// Told of each failure, so that the name is resolved again.
-    failed: Arc<Notify>,
-    /// Told when a slot is outdated.
-    outdated: Arc<Notify>,
-    by_address: BTreeMap<SocketAddr, Vec<Started>>,
+    starter: Starter<A>,
+    /// Held by the destination of which a tunnel moves: one at a time does. spec: FL-63
+    moving: Arc<Semaphore>,
 }
 
 impl<A: Accept> Initiator<A> {
@@ -87,7 +46,8 @@ impl<A: Accept> Initiator<A> {
             tasks: TaskTracker::new(),
             metrics: metrics.tunnels(Role::Initiator),
         };
-        Ok(Self { shared, next_slot: Arc::default() })
+        let starter = Starter::new(shared.clone());
+        Ok(Self { shared, starter, moving: Arc::new(Semaphore::new(1)) })
     }
 
     /// What its tunnels are doing.
@@ -146,142 +106,13 @@ impl<A: Accept> Initiator<A> {
                 if !kept.contains_key(key) {
                     let until = Until { stop: drain.token().child_token(), drain: drain.clone() };
                     kept.insert(key.clone(), until.stop.clone());
-                    self.shared.tasks.spawn(Slots::new(self.clone(), until).keep(key.clone()));
+                    let slots = Slots::new(self.starter.clone(), Arc::clone(&self.moving), until);
+                    self.shared.tasks.spawn(slots.keep(key.clone()));
                 }
             }
             if changes.changed().await.is_err() {
                 return std::future::pending().await;
             }
         }
-    }
-}
-
-impl<A: Accept> Slots<A> {
-    fn new(initiator: Initiator<A>, until: Until) -> Self {
-        Self { initiator, until, failed: Arc::default(), outdated: Arc::default(), by_address: BTreeMap::new() }
-    }
-
-    /// Keeps them up until they are to stop; each then drains by itself.
-    async fn keep(mut self, key: Key) {
-        let mut changes = self.initiator.shared.state.changes();
-        let mut found = BTreeSet::new();
-        let (mut pause, mut backoff) = (Duration::ZERO, Backoff::default());
-        loop {
-            changes.mark_unchanged();
-            if let Some(prepared) = self.initiator.shared.state.current().find(&key) {
-                self.reconcile(prepared, &found);
-            }
-            tokio::select! {
-                () = self.until.stop.cancelled() => return self.initiator.shared.board.resolved(&key.target),
-                _ = changes.changed() => {}
-                () = self.outdated.notified() => {}
-                resolved = self.resolve_after(pause, &key.target) => match resolved {
-                    Ok(addresses) => {
-                        found = addresses;
-                        pause = RESOLVE_INTERVAL;
-                        backoff.reset();
-                        self.initiator.shared.board.resolved(&key.target);
-                    }
-                    Err(error) => pause = self.unresolved(&key, error, &mut backoff, found.is_empty()),
-                },
-            }
-        }
-    }
-
-    /// Says that the name has no address, and after which pause it is asked again; addresses that it had stay.
-    fn unresolved(&self, key: &Key, error: String, backoff: &mut Backoff, nothing_to_dial: bool) -> Duration {
-        // Jitter must not turn a schedule for one destination into a flood of questions.
-        let retry_in = backoff.next_delay(rand::random(), None).max(MIN_RESOLVE_PAUSE);
-        let (destination, advice) = (&*key.target, UNRESOLVED_ADVICE);
-        warn!(destination, %error, advice, ?retry_in, "cannot resolve the responder's name");
-        if nothing_to_dial {
-            let reason = format!("its name cannot be resolved: {error}");
-            self.initiator.shared.board.cannot_resolve(&key.target, reason, (Instant::now() + retry_in).into_std());
-        }
-        retry_in
-    }
-
-    /// The addresses of the name, after a pause. Cancel safe.
-    async fn resolve_after(&self, pause: Duration, target: &str) -> Result<BTreeSet<SocketAddr>, String> {
-        tokio::select! {
-            // A failed dial may mean that the name moved. A tunnel in backoff does not ask more often than it dials.
-            () = self.failed.notified() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-        resolve(target).await
-    }
-
-    /// Starts what is missing, drains what is too much, and replaces what was dialled otherwise.
-    fn reconcile(&mut self, prepared: &Arc<Prepared>, found: &BTreeSet<SocketAddr>) {
-        let mut by_address = std::mem::take(&mut self.by_address);
-        for (address, slots) in by_address.extract_if(.., |address, _| !found.contains(address)) {
-            let destination = &*prepared.key.target;
-            info!(destination, %address, "the name no longer has this address: draining it");
-            slots.into_iter().for_each(Started::end);
-        }
-        for address in found {
-            let slots = by_address.entry(*address).or_default();
-            self.shrink(slots, prepared.destination.count as usize);
-            *slots = slots.drain(..).map(|slot| self.renewed(slot, prepared, *address)).collect();
-            while slots.len() < prepared.destination.count as usize {
-                slots.push(self.start(prepared, *address, Vec::new()));
-            }
-        }
-        self.by_address = by_address;
-    }
-
-    /// Ends the slots beyond `count`, those without a tunnel first.
-    fn shrink(&self, slots: &mut Vec<Started>, count: usize) {
-        while slots.len() > count {
-            let board = &self.initiator.shared.board;
-            let idle = slots.iter().rposition(|slot| !board.is_connected(slot.number));
-            slots.remove(idle.unwrap_or(slots.len() - 1)).end();
-        }
-    }
-
-    /// The slot, or the one that takes over from it.
-    fn renewed(&self, slot: Started, prepared: &Arc<Prepared>, address: SocketAddr) -> Started {
-        let may_stay = slot.since == prepared.since && !slot.outdated.is();
-        if may_stay { slot } else { self.start(prepared, address, slot.with_replaced()) }
-    }
-
-    fn start(&self, prepared: &Arc<Prepared>, address: SocketAddr, replaces: Vec<CancellationToken>) -> Started {
-        let numbers = Slot::numbers(&prepared.destination.transport);
-        let outdated = Outdated::new(Arc::clone(&self.outdated));
-        let slot = Slot {
-            number: self.initiator.next_slot.fetch_add(numbers, Ordering::Relaxed),
-            address,
-            prepared: Arc::clone(prepared),
-            failed: Arc::clone(&self.failed),
-            outdated: Arc::clone(&outdated),
-            replaces: replaces.clone(),
-        };
-        let (number, since, stop) = (slot.number, prepared.since, self.until.stop.child_token());
-        let until = Until { stop: stop.clone(), drain: self.until.drain.clone() };
-        let shared = &self.initiator.shared;
-        shared.tasks.spawn(keep(shared.clone(), slot, until));
-        Started { number, since, outdated, stop, replaces }
-    }
-}
-
-async fn resolve(target: &str) -> Result<BTreeSet<SocketAddr>, String> {
-    match timeout(RESOLVE_TIMEOUT, lookup_host(target)).await {
-        Ok(Ok(found)) => {
-            let found: BTreeSet<_> = found.map(unmapped).collect();
-            if found.is_empty() { Err("the name has no address".into()) } else { Ok(found) }
-        }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {RESOLVE_TIMEOUT:?}")),
-    }
-}
-
-/// An IPv4 address in IPv6 clothes is the same responder.
-fn unmapped(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(v4) => SocketAddr::new(v4.into(), address.port()),
-            None => address,
-        },
-        IpAddr::V4(_) => address,
     }
 }

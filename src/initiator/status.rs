@@ -38,7 +38,7 @@ pub struct SlotStatus {
     pub since_seconds: u64,
     /// Seconds until the next dial, while backing off.
     pub retry_in_seconds: Option<f64>,
-    /// The responder's own name, while there is a tunnel.
+    /// The responder's own name, while there is a tunnel; where it is one of a fleet, its name there.
     pub responder: Option<String>,
     /// The tunnel, while there is one.
     pub tunnel: Option<TunnelSnapshot>,
@@ -78,6 +78,10 @@ pub(super) enum Change {
     },
     Connected {
         tunnel: Tunnel,
+        responder: String,
+    },
+    /// Its responder has told its name in the fleet.
+    Named {
         responder: String,
     },
     /// The tunnel ended; what follows, follows.
@@ -215,6 +219,7 @@ impl StatusBoard {
                 status.tunnel = Some(tunnel);
                 (status.advice, status.next) = (None, None);
             }
+            Change::Named { responder } => status.responder = Some(responder),
             Change::Lost { reason } => {
                 status.enter(DestinationState::Failed, now);
                 status.tunnel = None;

@@ -8,6 +8,7 @@ mod credential;
 mod renewal;
 mod report;
 mod retire;
+mod seen;
 mod slot;
 mod told;
 
@@ -24,6 +25,7 @@ pub(super) use self::slot::{Outdated, Shared, Slot, Until};
 use crate::id::Place;
 use crate::initiator::auto::{Action, Attempt, Auto, AutoSettings, ClaimPlace, Event};
 use crate::initiator::snapshot::{Prepared, Snapshot, Standing};
+use crate::initiator::spread::Why;
 use crate::initiator::status::Change;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::{Hello, PeerLimits};
@@ -78,6 +80,8 @@ struct Supervisor<A> {
     rtt: Option<(Duration, Instant)>,
     /// Why there is no tunnel.
     cause: Cause,
+    /// The same for whoever decides where the slot goes, and since when there is none.
+    down: (Instant, Why),
     reports: mpsc::Sender<Report>,
     inbox: mpsc::Receiver<Report>,
 }
@@ -119,6 +123,7 @@ impl<A: Accept> Supervisor<A> {
             rtt: None,
             slot: Arc::new(slot),
             cause: Cause::default(),
+            down: (Instant::now(), Why::Dialled),
             reports,
             inbox,
         }
@@ -150,6 +155,7 @@ impl<A: Accept> Supervisor<A> {
                     self.perform(actions);
                 }
             }
+            self.show();
             // What has come up, or was answered, may have to be shown something.
             if !self.renew() {
                 return self.retire(Woken::Changed, until).await;
@@ -247,6 +253,7 @@ impl<A: Accept> Supervisor<A> {
             Happened::Opened(opened) => self.opened(attempt, *opened),
             Happened::Failed(error) => self.failed(attempt, &error),
             Happened::Reauthed(reauthed) => self.reauthed(attempt, reauthed),
+            Happened::Roster(roster) => self.learn(attempt, roster),
             Happened::Suspect => {
                 self.note_rtt(attempt);
                 let actions = self.tell(Event::Suspect(attempt));
@@ -270,7 +277,7 @@ impl<A: Accept> Supervisor<A> {
     }
 
     fn opened(&mut self, attempt: Attempt, opened: Opened) {
-        let Opened { tunnel, responder, observed, schemes } = opened;
+        let Opened { tunnel, responder, observed, roster, schemes } = opened;
         report::up(&self.slot, &tunnel, &responder, observed.as_deref());
         if let Some(candidate) = self.candidates.get_mut(&attempt) {
             if let Stage::Claiming { number } = candidate.stage {
@@ -283,6 +290,9 @@ impl<A: Accept> Supervisor<A> {
         self.perform(actions);
         self.announce();
         self.shared.board.apply(self.slot.number, Change::Connected { tunnel, responder });
+        if roster.is_some() {
+            self.learn(attempt, roster);
+        }
         self.slot.take_over();
     }
 
@@ -322,6 +332,7 @@ impl<A: Accept> Supervisor<A> {
             report::lost(&self.slot, attempt, reason, wait(&actions));
         }
         self.cause = Cause::of_close(reason);
+        self.down = (Instant::now(), Why::Dialled);
         self.shared.board.apply(self.slot.number, Change::Lost { reason: self.cause.reason.clone() });
         self.perform(actions);
     }
@@ -333,6 +344,7 @@ impl<A: Accept> Supervisor<A> {
         let actions = self.tell(Event::Draining(attempt, after));
         report::draining(&self.slot, wait(&actions).unwrap_or(after));
         self.cause = Cause::of_drain();
+        self.down = (Instant::now(), Why::Drained);
         self.perform(actions);
     }
 
@@ -419,6 +431,9 @@ impl<A: Accept> Supervisor<A> {
             return;
         }
         self.cause.shown = true;
+        if self.down.1 == Why::Dialled {
+            self.down.1 = Why::Failed;
+        }
         let Cause { permanent, reason, advice, .. } = self.cause.clone();
         self.shared.board.apply(self.slot.number, Change::Waiting { permanent, reason, advice, until });
     }
@@ -434,15 +449,15 @@ impl<A: Accept> Supervisor<A> {
         while let Some(report) = self.inbox.recv().await {
             report.happened.too_late();
         }
-        let left = until.left(self.shared.state.current().terms.tunnel.drain_timeout);
         let live = live.and_then(|candidate| match candidate.stage {
             Stage::Up(tunnel) => Some(tunnel),
             _ => None,
         });
+        let left = || until.left(self.shared.state.current().terms.tunnel.drain_timeout);
+        live.iter().for_each(|tunnel| tunnel.drain(left(), Duration::ZERO));
+        self.outlast(&until).await;
         // One that the responder drains is told as well, or it would go on to get streams.
-        for tunnel in self.drained.iter().chain(&live) {
-            tunnel.drain(left, Duration::ZERO);
-        }
+        self.drained.iter().for_each(|tunnel| tunnel.drain(left(), Duration::ZERO));
         for tunnel in self.drained.iter().chain(&live) {
             // The session's drain timer bounds this wait.
             tunnel.closed().await;

@@ -18,6 +18,8 @@ use crate::transport::{TransportKind, Tunnel};
 
 /// How often the directory is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The same until the responder is in there.
+const FIRST_LOOKS: Duration = Duration::from_millis(100);
 /// Within which a tunnel is told of a change, and how long it is told no more. spec: CT-63
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// When a tunnel whose driver had no ear is told again.
@@ -45,10 +47,11 @@ impl Rosters {
         loop {
             let view = joined.borrow_and_update().clone();
             self.look(view.as_deref());
+            let pause = if self.known.borrow().is_some() { LOOK_INTERVAL } else { FIRST_LOOKS };
             tokio::select! {
                 // The sender is in `self`.
                 _ = joined.changed() => {}
-                () = sleep(LOOK_INTERVAL), if view.is_some() => {}
+                () = sleep(pause), if view.is_some() => {}
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod directory;
 mod hop;
+mod initiators;
 mod leave;
 mod lost;
 mod many;

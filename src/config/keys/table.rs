@@ -501,12 +501,27 @@ pub(super) const KEYS: &[Key] = &[
     .form("a list of { to: host:port } or rc:// addresses, or one rc:// address"),
     key("initiator.tunnels[].to", "The responder; its name is resolved anew at each connection.", "\"cloud.example.com:7843\"")
         .form("host:port"),
-    key("initiator.tunnels[].count", "How many tunnels are kept to each address of the name.", "2"),
+    key("initiator.tunnels[].count", "How many tunnels are kept to each address of the name; at distinct responders, where these are of a fleet that has so many.", "2"),
     key(
         "initiator.tunnels[].transport",
         "What carries the tunnels: `auto` prefers QUIC and uses TCP where that does not work; `envoy` is for an Envoy \
          responder.",
         "auto",
+    ),
+    key(
+        "initiator.tunnels[].siblings",
+        "Whether other responders of the same fleet are dialled, at the addresses that the responder names, with the same name in \
+         their certificates. Without it all tunnels stay at what `to` stands for.",
+        "false",
+    ),
+    key("initiator.tunnels[].region", "The region whose responders come first, as `fleet.region` names it there.", "eu-central")
+        .form("text of 1 to 128 bytes")
+        .absent("none: all are alike"),
+    key(
+        "initiator.tunnels[].rebalance",
+        "Within which a tunnel that is well moves to the responder where it should be, such as one that has joined the fleet: each \
+         at a random time, and one of this site at once. Shorter burdens a responder that joins.",
+        "30m",
     ),
     section("initiator.tunnels[].envoy", "How an Envoy responder is dialled; with `transport: envoy` only."),
     key("initiator.tunnels[].envoy.security", "What the tunnel is in; it must be what that Envoy does.", "inner_tls"),

@@ -11,11 +11,13 @@ use tracing::{Instrument, Span};
 use super::credential::Credential;
 use super::told::Told;
 use super::{Shared, Slot};
+use crate::id::ResponderId;
 use crate::initiator::auto::Attempt;
 use crate::initiator::snapshot::{Prepared, Serving};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, PeerLimits, Service};
 use crate::protocol::reauth::Reauthed;
+use crate::protocol::roster::Roster;
 use crate::transport::{Accept, CloseReason, DialError, Dialed, Dialer, Phase, TransportKind, Tunnel};
 
 /// What a task of a slot says.
@@ -40,6 +42,8 @@ pub(super) enum Happened {
     Gone {
         agreed: bool,
     },
+    /// The responder says who is in its fleet; `None`: it is in none any more.
+    Roster(Option<Roster>),
     /// The responder has judged a credential that it was shown.
     Reauthed(Reauthed),
     Closed(CloseReason),
@@ -50,6 +54,8 @@ pub(super) struct Opened {
     pub(super) tunnel: Tunnel,
     pub(super) responder: String,
     pub(super) observed: Option<String>,
+    /// Which responders of its fleet there are.
+    pub(super) roster: Option<Roster>,
     /// How what is shown later may be signed, where it may be shown.
     pub(super) schemes: Option<Vec<u16>>,
 }
@@ -69,6 +75,8 @@ pub(super) struct Candidate {
     /// Sends HELLO; dropped unused, it lets the connection go.
     claim: Option<oneshot::Sender<Hello>>,
     task: AbortHandle,
+    /// Whom of a fleet it leads to.
+    pub(super) responder: Option<ResponderId>,
     /// What its connection accepts.
     pub(super) limits: PeerLimits,
     /// What the responder was told last that is exported here.
@@ -141,6 +149,7 @@ impl Candidate {
             stage: Stage::Connecting,
             claim: Some(claim),
             task,
+            responder: None,
             limits,
             services: Vec::new(),
             health: Told::default(),
@@ -209,7 +218,8 @@ async fn dial(
 async fn attend<A: Accept>(shared: Shared<A>, dialed: Dialed, reports: Reports) {
     let (tunnel, welcome) = (dialed.tunnel.clone(), &dialed.welcome);
     let (responder, observed) = (welcome.responder.clone(), welcome.observed.clone());
-    let opened = Opened { tunnel: tunnel.clone(), responder, observed, schemes: welcome.reauth.clone() };
+    let (roster, schemes) = (welcome.roster.clone(), welcome.reauth.clone());
+    let opened = Opened { tunnel: tunnel.clone(), responder, observed, roster, schemes };
     let Ok(room) = reports.reports.reserve().await else { return };
     let record = shared.metrics.opened(tunnel.transport().label());
     tunnel.count_streams(shared.metrics.streams());
@@ -262,6 +272,7 @@ async fn watch(tunnel: &Tunnel, reports: &Reports) {
             tokio::select! {
                 changed = phase.changed() => break changed,
                 reauthed = tunnel.reauthed() => reports.say(Happened::Reauthed(reauthed)).await,
+                roster = tunnel.roster() => reports.say(Happened::Roster(roster)).await,
             }
         };
         if changed.is_err() {

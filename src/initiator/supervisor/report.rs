@@ -90,8 +90,10 @@ pub(super) fn up(slot: &Slot, tunnel: &Tunnel, responder: &str, observed: Option
 pub(super) fn failed(slot: &Slot, attempt: Attempt, error: &DialError, retry_in: Option<Duration>, beside: bool) {
     let (destination, address, number) = (slot.destination(), slot.address, slot.number);
     let (transport, advice) = (attempt.transport(), error.advice());
-    if beside {
+    if beside && !slot.watched.is_trial() {
         debug!(%destination, %address, slot = number, %transport, %error, advice, "the other transport does not work yet");
+    } else if slot.watched.is_trial() {
+        debug!(%destination, %address, slot = number, %transport, %error, advice, "another responder of the fleet cannot be reached");
     } else if let Some(retry_in) = retry_in {
         warn!(
             %destination, %address, slot = number, %transport, %error, advice, ?retry_in, "cannot open a tunnel"

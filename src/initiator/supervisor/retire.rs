@@ -50,6 +50,7 @@ impl<A: Accept> Supervisor<A> {
             | Happened::Suspect
             | Happened::Alive
             | Happened::Reauthed(_)
+            | Happened::Roster(_)
             | Happened::Gone { .. } => {}
             Happened::Failed(_) => drop(self.candidates.remove(&attempt)),
             Happened::Draining(_) => self.drained_by_peer(attempt),

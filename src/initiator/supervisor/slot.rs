@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::initiator::sight::Watched;
 use crate::initiator::snapshot::{Prepared, State};
 use crate::initiator::status::StatusBoard;
 use crate::lifecycle::DrainWatch;
@@ -43,6 +44,8 @@ pub(in crate::initiator) struct Slot {
     pub(in crate::initiator) failed: Arc<Notify>,
     /// Says that another slot is to take over from this one.
     pub(in crate::initiator) outdated: Arc<Outdated>,
+    /// What it does, for whoever decides where it goes.
+    pub(in crate::initiator) watched: Arc<Watched>,
     /// Stops the slots that it takes over from.
     pub(in crate::initiator) replaces: Vec<CancellationToken>,
 }

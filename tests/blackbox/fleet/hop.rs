@@ -26,7 +26,9 @@ pub(super) fn section(etcd: &Etcd, folder: &Folder, id: &str, lease: &str) -> St
         "{{ listen: \"127.0.0.1:0\", identity: \"spiffe://example.org/responder/{{responder}}\", \
          tls: {{ cert: hop-{id}.pem, key: hop-{id}.key, ca: ca.pem }} }}"
     );
-    format!("{{ etcd: {:?}, id: {id}, lease: {lease}, hop: {hop} }}", etcd.url())
+    // Where nobody is: initiators stay at the responder that they dial.
+    let initiators = format!("initiators_at: \"{id}.invalid:7843\"");
+    format!("{{ etcd: {:?}, id: {id}, lease: {lease}, {initiators}, hop: {hop} }}", etcd.url())
 }
 
 async fn two(etcd: &Etcd, folder: &Folder, lease: &str) -> (Responder, Responder) {

@@ -138,6 +138,7 @@ pub(crate) struct Edge {
     count: usize,
     transport: &'static str,
     envoy: Option<String>,
+    tunnel: Section,
     also: Vec<SocketAddr>,
     name: String,
 }
@@ -154,6 +155,7 @@ impl Edge {
             count: 1,
             transport: transport.label(),
             envoy: None,
+            tunnel: Section::of(&[]),
             also: Vec::new(),
             name: "edge".into(),
         }
@@ -211,6 +213,12 @@ impl Edge {
         self
     }
 
+    /// Sets a key of each tunnel.
+    pub(crate) fn tunnel(mut self, key: &str, value: &str) -> Self {
+        self.tunnel.set(key, value);
+        self
+    }
+
     /// Sets a key of the `initiator` section.
     pub(crate) fn initiator(mut self, key: &str, value: &str) -> Self {
         self.initiator.set(key, value);
@@ -235,7 +243,8 @@ impl Edge {
             None => self.transport.to_owned(),
         };
         let responders = [responder.to_owned()].into_iter().chain(self.also.iter().map(SocketAddr::to_string));
-        let tunnels = responders.map(|to| format!("{{ to: {to:?}, count: {count}, transport: {transport} }}"));
+        let more: String = self.tunnel.0.iter().map(|(key, value)| format!(", {key}: {value}")).collect();
+        let tunnels = responders.map(|to| format!("{{ to: {to:?}, count: {count}, transport: {transport}{more} }}"));
         initiator.set("tunnels", &format!("[{}]", tunnels.collect::<Vec<_>>().join(", ")));
         let everything = "{ name: web, match: {}, target: \"{target}\" }".to_owned();
         let services = if self.services.is_empty() { vec![everything] } else { self.services.clone() };

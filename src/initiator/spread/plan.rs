@@ -1,0 +1,59 @@
+//! Who should be where: distinct responders as far as there are any, the preferred region first. spec: FL-61, FL-62
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::seat::{Seat, SeatId};
+use crate::id::{Claim, ResponderId};
+use crate::protocol::roster::{Listed, Roster};
+
+/// What is to change.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Seats that should have their tunnel at another responder than they have, and at which.
+    pub(super) elsewhere: HashMap<SeatId, ResponderId>,
+}
+
+impl Plan {
+    /// For this node, which prefers this region. `may_dial`: a responder is not left alone for now.
+    pub(super) fn new(
+        roster: &Roster,
+        (claim, region): (&Claim, Option<&str>),
+        seats: &BTreeMap<SeatId, Seat>,
+        may_dial: impl Fn(&ResponderId) -> bool,
+    ) -> Self {
+        let is_on = |listed: &Listed| seats.values().any(|seat| seat.condition.responder() == Some(&listed.id));
+        let can_dial = |listed: &Listed| !listed.addresses.is_empty() && may_dial(&listed.id);
+        let mut ranked: Vec<&Listed> =
+            roster.all().filter(|listed| listed.weight > 0 && (can_dial(listed) || is_on(listed))).collect();
+        let is_far = |listed: &Listed| region.is_some() && listed.region.as_deref() != region;
+        ranked.sort_by(|one, other| {
+            let distance = one.distance(claim).total_cmp(&other.distance(claim));
+            is_far(one).cmp(&is_far(other)).then(distance).then_with(|| one.id.cmp(&other.id))
+        });
+        // A tunnel to somebody of whom the roster does not tell is left where it is.
+        let is_known = |seat: &Seat| match seat.condition.responder() {
+            Some(responder) => roster.all().any(|listed| listed.id == *responder),
+            None => !seat.condition.is_up(),
+        };
+        let mut open: Vec<(SeatId, &Seat)> =
+            seats.iter().filter(|(_, seat)| is_known(seat)).map(|(id, seat)| (*id, seat)).collect();
+        let mut wanted: HashMap<&ResponderId, usize> = HashMap::new();
+        for listed in ranked.iter().cycle().take(if ranked.is_empty() { 0 } else { open.len() }) {
+            *wanted.entry(&listed.id).or_default() += 1;
+        }
+        let mut take = |responder: Option<&ResponderId>| {
+            let left = responder.and_then(|responder| wanted.get_mut(responder)).filter(|left| **left > 0);
+            left.map(|left| *left -= 1).is_some()
+        };
+        // Who is on the way counts as there; of several at one responder those stay that were there first.
+        open.retain(|(_, seat)| seat.trial.as_ref().is_none_or(|trial| !take(trial.to.as_ref())));
+        open.sort_by_key(|(id, seat)| (seat.condition.since(), *id));
+        open.retain(|(_, seat)| !take(seat.condition.responder()));
+        open.sort_by_key(|(id, seat)| (seat.condition.is_up(), *id));
+        let missing = ranked.iter().filter(|listed| can_dial(listed)).flat_map(|listed| {
+            let times = wanted.get(&listed.id).copied().unwrap_or(0);
+            std::iter::repeat_n(listed.id.clone(), times)
+        });
+        Self { elsewhere: open.into_iter().map(|(id, _)| id).zip(missing).collect() }
+    }
+}

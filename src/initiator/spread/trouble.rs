@@ -1,0 +1,76 @@
+//! Responders that could not be reached, and how long they are left alone.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::id::ResponderId;
+
+/// How many times longer one is left alone at whose address another one answers.
+const MISLED: u32 = 6;
+/// For how long after its time a failure is remembered: the next one is then no first one.
+const REMEMBERED: u32 = 2;
+/// The most doublings.
+const MAX_DOUBLINGS: u32 = 16;
+
+#[derive(Debug)]
+struct Trouble {
+    until: Instant,
+    /// How long it is, without what is drawn.
+    time: Duration,
+    failures: u32,
+}
+
+/// Those that are left alone.
+#[derive(Debug)]
+pub(super) struct Troubles {
+    /// The first time, and at most.
+    retry: (Duration, Duration),
+    known: HashMap<ResponderId, Trouble>,
+    /// When it was looked at last.
+    looked_at: Instant,
+}
+
+impl Troubles {
+    pub(super) fn new(now: Instant, retry: (Duration, Duration)) -> Self {
+        Self { retry, known: HashMap::new(), looked_at: now }
+    }
+
+    /// It could not be reached: twice as long as the time before, and up to half as long again.
+    pub(super) fn fail(&mut self, id: &ResponderId, now: Instant, entropy: u64) {
+        self.note(id, now, entropy, 1);
+    }
+
+    /// Another one answers at its address.
+    pub(super) fn mislead(&mut self, id: &ResponderId, now: Instant, entropy: u64) {
+        self.note(id, now, entropy, MISLED);
+    }
+
+    fn note(&mut self, id: &ResponderId, now: Instant, entropy: u64, times: u32) {
+        let failures = self.known.get(id).map_or(0, |trouble| trouble.failures);
+        let doubled = self.retry.0.saturating_mul(times).saturating_mul(1 << failures.min(MAX_DOUBLINGS));
+        let time = doubled.min(self.retry.1);
+        let until = now + time + (time / 2).mul_f64(entropy as f64 / u64::MAX as f64);
+        self.known.insert(id.clone(), Trouble { until, time, failures: failures + 1 });
+    }
+
+    /// It was reached.
+    pub(super) fn clear(&mut self, id: &ResponderId) {
+        self.known.remove(id);
+    }
+
+    /// Whether it is left alone.
+    pub(super) fn has(&self, id: &ResponderId, now: Instant) -> bool {
+        self.known.get(id).is_some_and(|trouble| trouble.until > now)
+    }
+
+    /// When the next one is not left alone any more.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.known.values().map(|trouble| trouble.until).filter(|until| *until > self.looked_at).min()
+    }
+
+    /// It is looked at; what is long over is forgotten.
+    pub(super) fn look(&mut self, now: Instant) {
+        self.looked_at = now;
+        self.known.retain(|_, trouble| trouble.until + trouble.time * REMEMBERED > now);
+    }
+}
