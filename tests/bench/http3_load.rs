@@ -94,8 +94,8 @@ impl Line for Http3Line {
         block_on(transfer).map_err(|error| eprintln!("left out: {}: {error}", self.name)).ok()
     }
 
-    fn processes(&self) -> &[Process] {
-        &self.processes
+    fn processes(&self) -> Vec<Process> {
+        self.processes.clone()
     }
 }
 

@@ -82,8 +82,8 @@ pub(crate) trait Line {
     fn bulk(&self, direction: Direction, bytes: usize) -> Option<Duration>;
 
     /// Processes that the line consists of, beside this one.
-    fn processes(&self) -> &[Process] {
-        &[]
+    fn processes(&self) -> Vec<Process> {
+        Vec::new()
     }
 }
 

@@ -33,7 +33,7 @@ impl Line for HttpLine {
 
     fn requests(&self, workload: Workload) -> Option<Sample> {
         match workload.shape {
-            Shape::Http1(connections) => Some(self.over_http1(connections, workload)),
+            Shape::Http1(connections) => Some(block_on(self.over_http1(connections, workload))),
             Shape::Http2 { connections, streams } if self.takes_http2 => {
                 let load = Load { address: self.address, fields: &self.fields, connections, streams };
                 h2load::requests(&load, workload)
@@ -55,27 +55,25 @@ impl Line for HttpLine {
         Some(block_on(transfer).expect("a bulk transfer failed"))
     }
 
-    fn processes(&self) -> &[Process] {
-        &self.processes
+    fn processes(&self) -> Vec<Process> {
+        self.processes.clone()
     }
 }
 
 impl HttpLine {
-    fn over_http1(&self, count: usize, workload: Workload) -> Sample {
-        block_on(async {
-            let mut connections = JoinSet::new();
-            for _ in 0..count {
-                let request = self.small_request(workload.kind);
-                match workload.kind {
-                    Kind::Connect => connections.spawn(new_connections(self.address, request, workload.duration)),
-                    Kind::Get | Kind::Echo => {
-                        let client = Client::connect(self.address).await.unwrap();
-                        connections.spawn(exchanges(client, request, workload.duration))
-                    }
-                };
-            }
-            sum(connections).await
-        })
+    pub(crate) async fn over_http1(&self, count: usize, workload: Workload) -> Sample {
+        let mut connections = JoinSet::new();
+        for _ in 0..count {
+            let request = self.small_request(workload.kind);
+            match workload.kind {
+                Kind::Connect => connections.spawn(new_connections(self.address, request, workload.duration)),
+                Kind::Get | Kind::Echo => {
+                    let client = Client::connect(self.address).await.unwrap();
+                    connections.spawn(exchanges(client, request, workload.duration))
+                }
+            };
+        }
+        sum(connections).await
     }
 
     /// The whole of a request of this kind.

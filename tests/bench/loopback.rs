@@ -1,5 +1,5 @@
-//! How fast a request crosses a tunnel on one machine, beside what the machine can do without adit and
-//! beside a pair of Envoys, where there is one.
+//! How fast a request crosses a tunnel on one machine, beside what the machine can do without adit and beside pairs of
+//! Envoys and of ratholes, where there are such programs.
 //!
 //! `cargo bench --bench loopback -- --help` lists the options. Load generator, target and tunnel share the processor,
 //! so figures compare lines of one run; they say little about another machine. The lines take turns in every round and
@@ -13,6 +13,7 @@ mod h2load;
 mod http3_load;
 mod line;
 mod load;
+mod rathole;
 mod raw_quic;
 mod report;
 #[path = "../support/mod.rs"]
@@ -34,6 +35,7 @@ use clap::Parser;
 use http3_load::Http3Line;
 use line::{Direction, Kind, Line, Shape, Workload};
 use load::HttpLine;
+use rathole::Rathole;
 use raw_quic::RawQuic;
 use report::{Bulk, Memory, Report, Small};
 use tunnels::Ends;
@@ -53,9 +55,9 @@ struct Options {
     /// MiB per bulk transfer; 0 leaves it out.
     #[arg(long, default_value_t = 512)]
     bulk: usize,
-    /// Which lines, of direct, raw, quic, tcp, envoy, envoy-tls; http3: those of tunnels with clients of HTTP/3, too; bytes:
-    /// those of tunnels with a listener for bytes, too.
-    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic,tcp,envoy,envoy-tls,http3,bytes")]
+    /// Which lines, of direct, raw, quic, tcp, envoy, envoy-tls, rathole; http3: those of tunnels with clients of HTTP/3, too;
+    /// bytes: those of tunnels with a listener for bytes, too.
+    #[arg(long, value_delimiter = ',', default_value = "direct,raw,quic,tcp,envoy,envoy-tls,http3,bytes,rathole")]
     lines: Vec<String>,
     /// How many exchanges at once over HTTP/1.1, or connections x streams over HTTP/2 (by h2load, where it is installed).
     #[arg(long, value_delimiter = ',', default_value = "1,64,256,1000,4x16")]
@@ -81,6 +83,9 @@ fn main() {
     let pairs: Vec<(tunnels::Kind, Box<dyn Ends>)> = kinds.iter().filter_map(start).collect();
     let lines = lines(&options, target, &pairs);
     let mut report = Report::default();
+    if lines.iter().any(|line| line.name() == rathole::NAME) {
+        report.rathole = rathole::version();
+    }
     for round in 0..options.rounds {
         eprintln!("round {} of {}", round + 1, options.rounds);
         measure_small(&lines, &options, &mut report);
@@ -141,6 +146,9 @@ fn lines(options: &Options, target: SocketAddr, pairs: &[(tunnels::Kind, Box<dyn
         let (name, processes) = (format!("{}; listener for bytes", kind.name()), pair.processes().to_vec());
         lines.push(Box::new(HttpLine { name, address, fields: String::new(), takes_http2: false, processes }));
     }
+    if let Some(rathole) = wanted(options, "rathole").then(|| Rathole::start(target)).flatten() {
+        lines.push(Box::new(rathole));
+    }
     // An earlier build may know no HTTP/3.
     let now = pairs.iter().filter(|(kind, _)| !matches!(kind, tunnels::Kind::Before(..)));
     for (kind, pair) in now.filter(|_| wanted(options, "http3")) {
@@ -168,7 +176,7 @@ fn measure_workload(line: &dyn Line, workload: Workload, report: &mut Report) {
     let Some(sample) = line.requests(workload) else { return };
     // The processes worked through the warm-up, too; the share of it is taken as even.
     let exchanges = sample.per_second() * (sample.elapsed + line::WARM_UP).as_secs_f64();
-    let used = line.processes().iter().zip(before).map(|(process, before)| {
+    let used = line.processes().into_iter().zip(before).map(|(process, before)| {
         let used = usage::cpu(process.pid) - before;
         (process.name, used.as_secs_f64() * 1e6 / exchanges)
     });

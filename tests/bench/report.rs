@@ -17,6 +17,8 @@ pub(crate) struct Report {
     pub(crate) memory: Vec<Memory>,
     /// The number of the Envoy in it, if any.
     pub(crate) envoy: Option<String>,
+    /// The number of the rathole in it, if any.
+    pub(crate) rathole: Option<String>,
 }
 
 /// One measurement of small exchanges.
@@ -64,7 +66,8 @@ impl Report {
 
     pub(crate) fn print(&self) {
         let envoy = self.envoy.as_ref().map(|version| format!(" Envoy {version}, one worker at each end."));
-        println!("{}{}\n", surroundings(), envoy.unwrap_or_default());
+        let rathole = self.rathole.as_ref().map(|version| format!(" rathole {version}."));
+        println!("{}{}{}\n", surroundings(), envoy.unwrap_or_default(), rathole.unwrap_or_default());
         println!("{}\n{}\n{}", self.small_table(), self.bulk_table(), self.memory_table());
         println!("{}", self.ratio_table());
     }

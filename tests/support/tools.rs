@@ -8,12 +8,17 @@ use std::path::{Path, PathBuf};
 /// `tests/run` installs the tools, counts what was recorded in `$ADIT_TEST_SKIPS`, and lets nothing pass as skipped
 /// in CI.
 pub(crate) fn find(tool: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let found = std::env::split_paths(&path).map(|folder| folder.join(tool)).find(|candidate| candidate.is_file());
+    let found = on_path(tool);
     if found.is_none() {
         skip(&format!("{tool} is not installed"));
     }
     found
+}
+
+/// Where `tool` is among the folders of `$PATH`.
+pub(crate) fn on_path(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(tool)).find(|candidate| candidate.is_file())
 }
 
 /// The Python that has the packages of `tests/foreign/requirements.txt`; otherwise like [`find`].
