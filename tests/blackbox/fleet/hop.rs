@@ -27,7 +27,7 @@ pub(super) fn section(etcd: &Etcd, folder: &Folder, id: &str, lease: &str) -> St
          tls: {{ cert: hop-{id}.pem, key: hop-{id}.key, ca: ca.pem }} }}"
     );
     // Where nobody is: initiators stay at the responder that they dial.
-    let initiators = format!("initiators_at: \"{id}.invalid:7843\"");
+    let initiators = format!("initiators_at: \"{id}.example:7843\"");
     format!("{{ etcd: {:?}, id: {id}, lease: {lease}, {initiators}, hop: {hop} }}", etcd.url())
 }
 
