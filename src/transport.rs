@@ -33,7 +33,9 @@ mod unwritten;
 mod via;
 
 pub use accept::{AcceptError, Claimant, Incoming, Missing, Pending, Prepared};
-pub use arrival::{Accept, Arrival, FlowArrival, HttpArrival, RawArrival, Responder, StreamRefusal, TunnelFacts};
+pub use arrival::{
+    Accept, Arrival, Early, FlowArrival, HttpArrival, RawArrival, Responder, StreamRefusal, TunnelFacts,
+};
 pub use body::RecvBody;
 pub use dial::{Connected, Dialed, Dialer};
 pub use error::{BodyError, DialError, OpenError, SendError, TunnelLost};

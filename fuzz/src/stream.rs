@@ -67,6 +67,7 @@ fn encode(events: &[Event]) -> BytesMut {
             Event::Response(head, end) => {
                 stream::encode_response(head, *end, &mut out);
             }
+            Event::Here => stream::encode_here(&mut out),
             Event::Info(head) => {
                 stream::encode_info(head, &mut out);
             }

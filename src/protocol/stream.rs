@@ -98,6 +98,9 @@ impl FrameType {
     }
 }
 
+/// The frame by which a sibling says that it wants the body of a request. Who knows tunnels only skips it. spec: FL-47
+pub const HERE: u64 = 0x02;
+
 /// The head of a request. spec: ST-10
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestHead {
@@ -244,6 +247,12 @@ pub fn encode_response(head: &ResponseHead, end: bool, out: &mut BytesMut) -> us
 /// Appends an INFO frame: an interim response (1xx without 101). Returns its payload bytes. spec: ST-21
 pub fn encode_info(head: &ResponseHead, out: &mut BytesMut) -> usize {
     put_frame(out, FrameType::Info.number(), |out| head::put_info(head, out))
+}
+
+/// Appends HERE: the body of the request is wanted. spec: FL-47
+pub fn encode_here(out: &mut BytesMut) {
+    varint::encode(out, HERE);
+    varint::encode(out, 0);
 }
 
 /// Appends type and length of a DATA frame; `len` bytes of payload must follow. Nothing for an empty payload, which

@@ -169,11 +169,17 @@ impl Opener for Tunnel {
         }
         let Outgoing { service, head, interim } = request;
         let end = body.as_ref().is_none_or(Body::is_end_stream);
-        // A request whose body has begun is not tried again.
-        let parts = if end { HeadParts::Lent(head) } else { HeadParts::Given(head) };
-        let mut answer = send(self.open_http(HttpHead { service: *service, parts, end }).await?, body.take());
+        // A request whose body has begun is not tried again; that to a sibling begins when it is wanted.
+        let waits = !end && self.sibling().is_some();
+        let parts = if end || waits { HeadParts::Lent(head) } else { HeadParts::Given(head) };
+        let mut stream = self.open_http(HttpHead { service: *service, parts, end }).await?;
+        let mut waiting = stream.upload.take_if(|_| waits);
+        let mut answer = send(stream, if waits { None } else { body.take() });
         loop {
             match answer.next().await? {
+                AnswerHead::Here => {
+                    answer = send(HttpStream { upload: waiting.take(), answer }, body.take());
+                }
                 AnswerHead::Interim(early) => interim.send(early),
                 AnswerHead::Final(parts, body) => return Ok(Response::from_parts(parts, body)),
             }

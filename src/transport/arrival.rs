@@ -310,6 +310,15 @@ enum Half {
 }
 
 impl Half {
+    fn say(&mut self, early: Early) {
+        match (early, self) {
+            (Early::Interim(response), half) => half.interim(response),
+            (Early::Here, Self::Quic(responder)) => responder.here(),
+            // Siblings speak QUIC alone.
+            (Early::Here, Self::Tcp(_)) => {}
+        }
+    }
+
     fn interim(&mut self, response: Response<()>) {
         let status = response.status();
         if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
@@ -341,6 +350,21 @@ impl Half {
             Self::Quic(responder) => responder.poll_cancelled(stopped, cx),
             Self::Tcp(responder) => responder.poll_cancelled(cx),
         }
+    }
+}
+
+/// What is said of a request before its response.
+#[derive(Debug)]
+pub enum Early {
+    /// An interim response.
+    Interim(Response<()>),
+    /// Its body is wanted; for siblings alone. spec: FL-47
+    Here,
+}
+
+impl From<Response<()>> for Early {
+    fn from(interim: Response<()>) -> Self {
+        Self::Interim(interim)
     }
 }
 
@@ -387,15 +411,15 @@ impl Responder {
         self.half.interim(response);
     }
 
-    /// Does the work on the request when its turn has come, and sends what `interim` brings meanwhile. `None`: the responder
+    /// Does the work on the request when its turn has come, and sends what `early` brings meanwhile. `None`: the responder
     /// has cancelled the request or is gone, perhaps while it waited for its turn, and the work should be dropped at once.
     ///
     /// # Cancel safety
     /// Cancel safe, as far as the work is.
-    pub async fn drive<F: Future>(
+    pub async fn drive<F: Future, E: Into<Early>>(
         &mut self,
         mut work: Pin<&mut F>,
-        mut interim: impl FnMut(&mut Context<'_>) -> Poll<Response<()>>,
+        mut early: impl FnMut(&mut Context<'_>) -> Poll<E>,
     ) -> Option<F::Output> {
         let mut stopped = pin!(self.half.begin());
         let mut turn = self.arriving.ask();
@@ -407,8 +431,8 @@ impl Responder {
                 self.arriving.begin();
             }
             let done = work.as_mut().poll(cx);
-            while let Poll::Ready(response) = interim(cx) {
-                self.half.interim(response);
+            while let Poll::Ready(early) = early(cx) {
+                self.half.say(early.into());
             }
             if let Poll::Ready(done) = done {
                 return Poll::Ready(Some(done));

@@ -234,7 +234,7 @@ impl RecvBody {
                     Ok(Event::Data(data)) => Some(Ok(Frame::data(data))),
                     Ok(Event::Trailers(fields)) => Some(Ok(Frame::trailers(fields))),
                     Ok(Event::End) => None,
-                    Ok(Event::Request(..) | Event::Response(..) | Event::Info(_)) => {
+                    Ok(Event::Request(..) | Event::Response(..) | Event::Info(_) | Event::Here) => {
                         Some(Err(BodyError::Reset(StreamCode::Protocol)))
                     }
                     Err(error) => Some(Err(error)),

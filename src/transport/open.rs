@@ -75,7 +75,8 @@ impl HeadParts<'_> {
 #[derive(Debug)]
 pub struct HttpStream {
     /// Takes the request's body; `None` when the head said that nothing follows. Until [`Upload::send`] runs, even the
-    /// head may wait: it leaves together with the first piece of the body.
+    /// head may wait: it leaves together with the first piece of the body. Through a sibling it has left, and the body
+    /// waits for [`AnswerHead::Here`].
     pub upload: Option<Upload>,
     /// Brings the response.
     pub answer: Answer,
@@ -154,6 +155,9 @@ enum AnswerHalf {
 pub enum AnswerHead {
     /// 100, 102 to 199; the final one is still to come.
     Interim(Response<()>),
+    /// The sibling that the stream leads through wants the request's body now, and not before: until then nobody has begun
+    /// with the request who would miss it. No tunnel of a node says so. spec: FL-47
+    Here,
     /// The response itself. The answer is over then: what follows is in the body.
     Final(response::Parts, RecvBody),
 }

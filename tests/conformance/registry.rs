@@ -62,6 +62,12 @@ fn between_siblings() {
     assert_eq!(section("fleet_stream_types"), ids(&[("relayed", fleet::RELAYED)]));
     assert_eq!(section("greeting_fields"), ids(&fleet::Greeting::FIELDS));
     assert_eq!(section("route_fields"), ids(&fleet::Route::OPTIONS));
+    assert_eq!(section("relayed_frames"), ids(&[("HERE", stream::HERE)]));
+    assert_eq!(
+        (stream::FrameType::from_number(stream::HERE), stream::HERE % 2),
+        (None, 0),
+        "it is skipped in a tunnel"
+    );
     // An end that knows only tunnels skips no GREETING, and knows no such stream.
     assert_eq!(control::FrameType::from_number(fleet::GREETING), None);
     assert_eq!(stream::StreamType::from_number(fleet::RELAYED), None);

@@ -77,6 +77,7 @@ fn decode(vector: &Vector) -> Outcome {
         "control" => decode_control(&bytes, vector.refuse.is_some()),
         "request" => decode_stream(Role::Request, &bytes),
         "response" => decode_stream(Role::Response, &bytes),
+        "relayed_response" => decode_stream(Role::Relayed, &bytes),
         "service_request" => service::decode(ServiceReader::of_requests, &bytes),
         "raw_answer" => service::decode(|| ServiceReader::of_answers(StreamType::Raw), &bytes),
         "flow_answer" => service::decode(|| ServiceReader::of_answers(StreamType::Flow), &bytes),
@@ -197,6 +198,7 @@ fn encode_event(event: &Event, out: &mut BytesMut) {
         Event::Response(head, end) => {
             stream::encode_response(head, *end, out);
         }
+        Event::Here => stream::encode_here(out),
         Event::Info(head) => {
             stream::encode_info(head, out);
         }
@@ -219,6 +221,7 @@ fn describe_event(event: &Event) -> Table {
             response.insert("end".to_owned(), (*end).into());
             response
         }
+        Event::Here => table([("event", "here".into())]),
         Event::Info(head) => describe_response("info", head),
         Event::Data(data) => table([("event", "data".into()), ("bytes", hex(data))]),
         Event::Trailers(fields) => table([("event", "trailers".into()), ("fields", describe_fields(fields))]),

@@ -7,6 +7,7 @@ from wire import Fault, Frames, Incomplete, Reader, counted, need, read_identifi
 
 STREAM_TYPE_HTTP = 0x01
 FRAMES = {"HEAD": 0x01, "DATA": 0x03, "INFO": 0x05, "TRAILERS": 0x07, "END": 0x09}
+RELAYED_FRAMES = {"HERE": 0x02}
 STREAM_CODES = {
     "no_error": 0x00,
     "internal": 0x01,
@@ -172,6 +173,8 @@ def promised_length(fields):
 
 def encode(event):
     """One frame."""
+    if event["event"] == "here":
+        return write_integer(RELAYED_FRAMES["HERE"]) + counted(b"")
     if event["event"] == "request":
         name, payload = "HEAD", write_request(event)
     elif event["event"] == "response":
@@ -203,8 +206,10 @@ PLACES = {
 class MessageReader:
     """Decodes one message, however its bytes are cut. DATA comes in pieces."""
 
-    def __init__(self, is_request, limits):
+    def __init__(self, is_request, limits, is_relayed=False):
         self.is_request = is_request
+        self.may_say_here = is_relayed  # a sibling says once that it wants the request's body (FL-47)
+        self.has_said_here = False
         self.head_bytes, self.head_fields = limits
         self.type_bytes = b"" if is_request else None  # the stream's type, until it is whole
         self.place = "head of a request" if is_request else "head of a response"
@@ -220,9 +225,16 @@ class MessageReader:
         if self.type_bytes is not None:
             data = self.read_type(data)
         for number, payload in self.frames.feed(data):
+            yield from self.here()
             yield self.read(self.names[number], payload)
+        yield from self.here()
         need(not (self.is_whole() and self.frames.buffer), "bytes follow END")
         need(self.is_whole() or not fin, "the stream ended before END", code="truncated")
+
+    def here(self):
+        if self.has_said_here:
+            self.has_said_here = False
+            yield {"event": "here"}
 
     def read_type(self, data):
         self.type_bytes += data
@@ -240,6 +252,8 @@ class MessageReader:
             need(number % 2 == 0, f"frame {number:#x} is unknown")
             need(not self.is_whole(), "a frame after END")
             need(length <= MAX_SKIPPED, f"an unknown frame of {length} bytes", code="limit")
+            if number == RELAYED_FRAMES["HERE"] and self.may_say_here and self.place == "head of a response":
+                self.may_say_here, self.has_said_here = False, True
             return "skip"
         name = self.names[number]
         need(name in PLACES[self.place], f"{name} is out of place")

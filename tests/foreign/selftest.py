@@ -35,6 +35,7 @@ def registry_differences(path):
         "control_frames": control.FRAMES,
         "close_codes": control.CLOSE_CODES,
         "stream_frames": messages.FRAMES,
+        "relayed_frames": messages.RELAYED_FRAMES,
         "stream_codes": messages.STREAM_CODES,
         "stream_types": {"http": messages.STREAM_TYPE_HTTP} | services.STREAM_TYPES,
         "service_frames": services.FRAMES,
@@ -107,7 +108,7 @@ def decode(kind, data, step):
     if kind in SERVICE_STREAMS:
         reader = services.ServiceReader(SERVICE_STREAMS[kind])
     else:
-        reader = messages.MessageReader(kind == "request", control.DEFAULT_LIMITS)
+        reader = messages.MessageReader(kind == "request", control.DEFAULT_LIMITS, kind == "relayed_response")
     events = [event for piece in pieces for event in reader.feed(piece)]
     events += reader.feed(b"", fin=True)
     return [event | {"bytes": event["bytes"].hex()} if "bytes" in event else event for event in events]

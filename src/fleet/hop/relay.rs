@@ -1,11 +1,16 @@
 //! What a sibling asks for, sent on into a tunnel that ends here. spec: FL-42 to FL-46
 
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Response;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
+use tokio::sync::Notify;
 
 use crate::fleet::hop::find::FindHere;
 use crate::fleet::hop::served::{Served, Told, told};
@@ -19,7 +24,7 @@ use crate::proxy::opener::Outgoing;
 use crate::proxy::refused;
 use crate::proxy::{Pace, Record};
 use crate::shares::What;
-use crate::transport::{Arrival, HttpArrival, RecvBody, Relay};
+use crate::transport::{Arrival, BodyError, Early, HttpArrival, RecvBody, Relay};
 
 /// How long an answer may take: whoever asks has a deadline of its own, and cancels.
 const NO_DEADLINE: Duration = Duration::from_secs(24 * 3600);
@@ -45,10 +50,20 @@ async fn exchange(served: &Served, route: &Route, arrival: HttpArrival) {
     let mut find = FindHere::new(&*served.tunnels, route, service.as_ref());
     let mut interim = Arc::new(Queue::new(true));
     let sink = InformationalSink::from(Arc::clone(&interim));
+    let body = Wanted::new(body);
+    let wanted = Arc::clone(&body.told);
     let outcome = {
         let request = Outgoing { service: service.as_ref(), head: &mut parts, interim: &sink };
         let work = pin!(carried(served, &mut find, request, body, &mut record));
-        responder.drive(work, |cx| interim.poll_next(cx)).await
+        let (mut wanted, mut is_said) = (pin!(wanted.notified()), false);
+        let early = |cx: &mut Context<'_>| {
+            if !is_said && wanted.as_mut().poll(cx).is_ready() {
+                is_said = true;
+                return Poll::Ready(Early::Here);
+            }
+            interim.poll_next(cx).map(Early::Interim)
+        };
+        responder.drive(work, early).await
     };
     Queue::renew(&mut interim, false);
     match outcome {
@@ -79,11 +94,44 @@ async fn carried(
     served: &Served,
     find: &mut FindHere<'_>,
     request: Outgoing<'_>,
-    body: RecvBody,
+    body: Wanted,
     record: &mut Record,
 ) -> Result<Response<RecvBody>, Failure> {
     record.enter(served.tunnels.shares().tenant(&find.route().tenant), What::Exchange)?;
     let mut body = Some(record.upload(body));
     let mut exchange = Exchange { find, request, deadline: &NO_DEADLINE, pace: Some(&Pace::NONE) };
     exchange.run(&mut body, record).await
+}
+
+/// The body of a request, which says when it is wanted: a tunnel has taken the request then. spec: FL-47
+struct Wanted {
+    body: RecvBody,
+    told: Arc<Notify>,
+    is_told: bool,
+}
+
+impl Wanted {
+    fn new(body: RecvBody) -> Self {
+        Self { body, told: Arc::default(), is_told: false }
+    }
+}
+
+impl Body for Wanted {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !std::mem::replace(&mut self.is_told, true) {
+            self.told.notify_one();
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::head;
 use crate::protocol::stream::input::{Input, Step, at_most};
-use crate::protocol::stream::{FrameType, RequestHead, ResponseHead, StreamError, StreamType};
+use crate::protocol::stream::{FrameType, HERE, RequestHead, ResponseHead, StreamError, StreamType};
 use crate::protocol::wire::Malformed;
 
 /// Which kind of message is read.
@@ -19,6 +19,8 @@ pub enum Role {
     Request,
     /// A response, interim ones first. What a responder reads.
     Response,
+    /// A response of a sibling, which says in front of it when it wants the body of the request. spec: FL-47
+    Relayed,
 }
 
 /// The next part of a message. Flags say that the message is whole; no [`Event::End`] follows then.
@@ -30,6 +32,8 @@ pub enum Event {
     Response(ResponseHead, bool),
     /// An interim response.
     Info(Box<ResponseHead>),
+    /// A sibling wants the body of the request; once at most, of [`Role::Relayed`] alone. spec: FL-47
+    Here,
     /// The next bytes of the body, never empty; a frame may come in several of these.
     Data(Bytes),
     /// The fields after the body; only [`Event::End`] follows.
@@ -48,7 +52,19 @@ pub struct MessageReader {
     place: Place,
     /// Body bytes that the request's Content-Length still promises.
     promised: Option<u64>,
+    here: Here,
     failed: Option<StreamError>,
+}
+
+/// What is known of HERE. spec: FL-47
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Here {
+    /// It may come.
+    Open,
+    /// It was read, and is still to be told.
+    Read,
+    /// It means nothing, or nothing any more.
+    Over,
 }
 
 /// How far the message is; decides which frames may come. spec: ST-8
@@ -65,9 +81,10 @@ impl MessageReader {
     pub fn new(role: Role, limits: Limits) -> Self {
         let step = match role {
             Role::Request => Step::StreamType,
-            Role::Response => Step::FrameHeader,
+            Role::Response | Role::Relayed => Step::FrameHeader,
         };
-        Self { role, limits, input: Input::default(), step, place: Place::Head, promised: None, failed: None }
+        let here = if role == Role::Relayed { Here::Open } else { Here::Over };
+        Self { role, limits, input: Input::default(), step, place: Place::Head, promised: None, here, failed: None }
     }
 
     /// Hands in received bytes; meant to be called after [`next`](Self::next) returned `None`, else it copies.
@@ -120,6 +137,10 @@ impl MessageReader {
 
     fn advance(&mut self) -> Result<Option<Event>, StreamError> {
         loop {
+            if self.here == Here::Read {
+                self.here = Here::Over;
+                return Ok(Some(Event::Here));
+            }
             if self.place == Place::Ended {
                 return if self.input.is_empty() { Ok(None) } else { Err(StreamError::AfterEnd) };
             }
@@ -189,7 +210,11 @@ impl MessageReader {
     /// Decides about a frame by its header alone: its place, and its length against the limit. spec: ST-4 to ST-8
     fn judge(&mut self, number: u64, length: u64) -> Result<Step<FrameType>, StreamError> {
         let Some(frame) = FrameType::from_number(number) else {
-            return Step::skip(number, length);
+            let step = Step::skip(number, length)?;
+            if number == HERE && self.here == Here::Open && self.place == Place::Head {
+                self.here = Here::Read;
+            }
+            return Ok(step);
         };
         if !self.allows(frame) {
             return Err(StreamError::Order(frame));
@@ -211,7 +236,7 @@ impl MessageReader {
     /// The order of frames. spec: ST-8
     fn allows(&self, frame: FrameType) -> bool {
         match self.place {
-            Place::Head => frame == FrameType::Head || (frame == FrameType::Info && self.role == Role::Response),
+            Place::Head => frame == FrameType::Head || (frame == FrameType::Info && self.role != Role::Request),
             Place::Body => matches!(frame, FrameType::Data | FrameType::Trailers | FrameType::End),
             Place::Trailed => frame == FrameType::End,
             Place::Ended => false,
@@ -235,7 +260,7 @@ impl MessageReader {
                 let (head, end) = self.read_request(payload)?;
                 Ok(Event::Request(Box::new(head), end))
             }
-            (FrameType::Head, Role::Response) => {
+            (FrameType::Head, Role::Response | Role::Relayed) => {
                 let (head, end) = head::read_response(payload, &self.limits)?;
                 self.begin_body(end)?;
                 Ok(Event::Response(head, end))

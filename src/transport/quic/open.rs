@@ -106,6 +106,7 @@ impl Answer {
                 *interim.headers_mut() = head.fields;
                 Ok(AnswerHead::Interim(interim))
             }
+            Event::Here => Ok(AnswerHead::Here),
             // The reader yields only heads before the head.
             _ => Err(OpenError::Reset(StreamCode::Protocol)),
         })
@@ -137,24 +138,27 @@ impl Connection {
         let in_flight = self.state.begin();
         let HttpHead { service, parts, end } = head;
         let parts = parts.get();
-        let (encoded, bytes) = encode_head(self.via.as_ref(), (service, parts), end)?;
+        let relayed = self.via.is_some();
+        let (mut encoded, bytes) = encode_head(self.via.as_ref(), (service, parts), end)?;
         if exceeds(self.state.peer_limits(), bytes, &parts.headers) {
             return Err(OpenError::HeadTooLarge);
         }
         self.state.ready_to_open().await?;
         let (send, recv) = self.open_stream().await?;
         let mut send = SendHalf::new(send, self.state.peer_limits());
-        let upload = if end {
+        if end || relayed {
             // Where this is given up, `recv` stops the answer with code 0 and `send` resets the stream as cancelled.
-            let sent = send.write_now_or_later(encoded.freeze()).await;
-            sent.map_err(|error| not_sent(error).said_by_sibling(self.via.is_some()))?;
+            let sent = send.write_now_or_later(encoded.split().freeze()).await;
+            sent.map_err(|error| not_sent(error).said_by_sibling(relayed))?;
+        }
+        let upload = if end {
             send.finish();
             None
         } else {
             Some(Upload::quic(HttpUpload { send, head: encoded, ahead: None }))
         };
-        let stream = MessageStream::new(recv, Role::Response, self.limits);
-        let (to_head, relayed) = (parts.method == Method::HEAD, self.via.is_some());
+        let role = if relayed { Role::Relayed } else { Role::Response };
+        let (stream, to_head) = (MessageStream::new(recv, role, self.limits), parts.method == Method::HEAD);
         let answer = open::Answer::quic(Answer { stream: Some(stream), in_flight: Some(in_flight), to_head, relayed });
         Ok(HttpStream { upload, answer })
     }

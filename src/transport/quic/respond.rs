@@ -51,6 +51,11 @@ impl Responder {
         }
     }
 
+    /// Says that the body of the request is wanted. Without a bound: it is said once. spec: FL-47
+    pub(crate) fn here(&mut self) {
+        stream::encode_here(&mut self.pending);
+    }
+
     /// Writes what is pending; ready once `stopped` is, or the stream is gone.
     pub(crate) fn poll_cancelled(
         &mut self,

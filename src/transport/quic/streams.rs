@@ -182,7 +182,7 @@ impl MessageStream {
         let on_drop = match role {
             // Not to read a request to its end is no failure: an answer may come before it.
             Role::Request => StreamCode::NoError,
-            Role::Response => StreamCode::Cancelled,
+            Role::Response | Role::Relayed => StreamCode::Cancelled,
         };
         Self {
             recv,

@@ -16,10 +16,10 @@ use super::world::{Choices, Edge, Member, Table, certificate_of, credentials, tr
 use super::{NOWHERE, Pair, of_requests};
 use crate::support::certificates::{Authority, Node};
 use crate::support::eventually::eventually;
-use crate::support::http1::RawHttp;
+use crate::support::http1::{RawHttp, get};
 use crate::support::raw_target::RawTarget;
 use crate::support::site::Transport;
-use crate::support::targets::Target;
+use crate::support::targets::{Target, pattern};
 
 fn targets(web: &Target) -> [String; 3] {
     [format!("http://{}", web.address()), format!("tcp://{NOWHERE}"), format!("udp://{NOWHERE}")]
@@ -66,6 +66,38 @@ async fn a_sibling_without_the_node_costs_nothing_but_a_try_at_the_next() {
     .await;
     assert!(!table.still_says("b", "edge-1"));
     drop(b);
+}
+
+// Regression: a body that had begun could not begin again, so the client got 503.
+// spec: FL-44, FL-47, FL-51
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_not_be_sent_twice_goes_on_to_the_next_sibling_with_its_whole_body() {
+    let ((authority, table), target) = (world(), RawTarget::new().await);
+    let [a, b, c] = ["a", "b", "c"].map(|id| Member::start(&authority, &table, id));
+    let web = format!("http://{}", target.address());
+    let targets = [web, format!("tcp://{NOWHERE}"), format!("udp://{NOWHERE}")];
+    let _edge = Edge::start((&authority, Transport::Quic), ("edge-1", &c), targets).await;
+    // Both are dialled for a node that neither has.
+    ["b", "c"].into_iter().for_each(|id| table.says(id, "edge-2"));
+    eventually("that both can be asked", async || {
+        ["b", "c"].into_iter().for_each(|id| table.says(id, "edge-2"));
+        assert_eq!(get(a.egress, "/", &["x-node-id: edge-2"]).await.unwrap().status(), 503);
+        (a.ways.connected().len() == 2).then_some(())
+    })
+    .await;
+    let asked = a.metric("adit_fleet_hops_total{result=\"not_here\"}");
+    ["b", "c"].into_iter().for_each(|id| table.says(id, "edge-1"));
+    let (answered, body) = (target.accept(), pattern(0, 300_000));
+    let mut client = RawHttp::connect(a.egress).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nhost: x\r\nx-node-id: edge-1\r\ncontent-length: {}\r\n\r\n", body.len());
+    client.send(&[head.as_bytes(), &body].concat()).await.unwrap();
+    let (mut peer, head) = answered.await;
+    assert!(head.contains("content-length: 300000\r\n"), "{head}");
+    assert!(peer.exactly(body.len()).await.unwrap() == body);
+    peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+    assert_eq!(client.response().await.unwrap().text(), "hi");
+    assert_eq!(a.metric("adit_fleet_hops_total{result=\"not_here\"}"), asked + 1, "b was asked, and has it not");
+    assert!(!table.still_says("b", "edge-1") && table.still_says("c", "edge-1"));
 }
 
 // spec: FL-51

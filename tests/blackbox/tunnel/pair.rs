@@ -234,6 +234,7 @@ where
     loop {
         match answer.next().await? {
             AnswerHead::Final(parts, body) => return Ok(Response::from_parts(parts, body)),
+            AnswerHead::Here => panic!("no node says so"),
             AnswerHead::Interim(early) => {
                 if let Some(sink) = head.extensions.get::<InformationalSink>() {
                     sink.send(early);
