@@ -6,12 +6,14 @@
 
 mod backoff;
 mod drain;
+mod moment;
 mod notify;
 mod ready;
 mod signal;
 
 pub use backoff::{Backoff, MAX_RETRY_AFTER, Schedule, ScheduleError};
 pub use drain::{Drain, DrainGuard, DrainWatch, Drained, LAST_WORDS};
+pub(crate) use moment::moment;
 pub use notify::{NOTIFY_VARIABLE, Stand, notify};
 pub use ready::{Ready, ReadyGuard};
 pub use signal::{Hangups, Signal, Signals};

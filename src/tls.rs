@@ -51,7 +51,7 @@ mod verify;
 pub use certificate::{Summary, Utc, peer_identity, spki_pin};
 pub use error::TlsError;
 pub use examine::{examine, names, next_update, valid_until};
-pub use judge::{InitiatorJudge, ResponderJudge};
+pub use judge::{InitiatorJudge, ResponderJudge, SiblingJudge};
 pub use possession::{signature_schemes, verify_signature};
 pub use provider::provider;
 pub use reject::{Fault, Peer, Rejection};

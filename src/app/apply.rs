@@ -10,14 +10,13 @@ use crate::admin;
 use crate::app::build;
 use crate::app::datagrams::UdpDoor;
 use crate::app::error::AppError;
-use crate::app::fleet::Joining;
+use crate::app::fleet::{Joining, Others};
 use crate::app::load::{Loaded, place};
 use crate::app::memory::Memory;
 use crate::app::roles::{Answering, Entrance, Initiating, Responding, Roles, Stage};
 use crate::app::terms;
-use crate::config::{Checked, Difference};
+use crate::config::{Checked, Difference, HopConfig};
 use crate::egress::{self, Egress, Http3Socket};
-use crate::fleet::FleetSettings;
 use crate::initiator::serve::Services;
 use crate::initiator::{self, Initiator};
 use crate::responder::{self, Bound, Listen, Responder};
@@ -37,7 +36,7 @@ pub(super) struct Plan {
     loaded: Loaded,
     /// Changed: where it listens from then on, if that changes.
     responder: Step<(Responder, Memory), Option<Bound>>,
-    fleet: Step<Joining, FleetSettings>,
+    fleet: Step<Joining, Others>,
     /// One for each listener of the settings, in their order.
     egress: Vec<Door>,
     udp: Vec<UdpDoor>,
@@ -84,9 +83,15 @@ pub(super) fn fixed(before: &Checked, new: &Checked) -> Vec<&'static str> {
         ("responder.state_dir", state_dirs),
         ("fleet.id", fleets.is_some_and(|(before, new)| before.id != new.id)),
         ("fleet.prefix", fleets.is_some_and(|(before, new)| before.prefix != new.prefix)),
-        ("fleet.hop", fleets.is_some_and(|(before, new)| before.hop != new.hop)),
+        ("fleet.hop", fleets.is_some_and(|(before, new)| is_other_hop(before.hop.as_ref(), new.hop.as_ref()))),
     ];
     differ.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}
+
+/// All but its files, which are read again.
+fn is_other_hop(before: Option<&HopConfig>, new: Option<&HopConfig>) -> bool {
+    let fixed = |hop: &HopConfig| (hop.listen, hop.identity.clone());
+    before.map(fixed) != new.map(fixed)
 }
 
 impl InForce {
@@ -143,11 +148,13 @@ impl InForce {
         new: &Loaded,
         difference: &Difference,
         (directory, metrics): (&Arc<Directory<Tunnel>>, &Metrics),
-    ) -> Result<Step<Joining, FleetSettings>, AppError> {
+    ) -> Result<Step<Joining, Others>, AppError> {
         Ok(match (&self.roles.fleet, &new.fleet) {
             (None, _) => Step::begin_or(build::fleet(new, directory, metrics)?, Step::Keep),
             (Some(_), None) => Step::End,
-            (Some(_), Some(settings)) if difference.touches("fleet") => Step::Change(settings.clone()),
+            (Some(running), Some(settings)) if difference.touches("fleet") => {
+                Step::Change(running.prepare(settings.clone(), new.hop.as_ref())?)
+            }
             (Some(_), Some(_)) => Step::Keep,
         })
     }
@@ -294,12 +301,12 @@ impl InForce {
     }
 }
 
-fn begin_fleet(roles: &mut Roles, step: Step<Joining, FleetSettings>, stage: &Stage, limit: Duration) {
+fn begin_fleet(roles: &mut Roles, step: Step<Joining, Others>, stage: &Stage, limit: Duration) {
     match (step, &roles.responder) {
         (Step::Begin(joining), Some(responder)) => roles.fleet = Some(stage.belong(joining, responder)),
-        (Step::Change(settings), _) => {
+        (Step::Change(others), _) => {
             if let Some(belonging) = &roles.fleet {
-                belonging.update(settings);
+                belonging.update(others);
             }
         }
         (Step::End, responder) => {

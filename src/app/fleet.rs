@@ -12,7 +12,7 @@ use crate::admin::{FleetReport, FleetResponder};
 use crate::app::end::Departure;
 use crate::app::error::AppError;
 use crate::config::FleetConfig;
-use crate::fleet::hop::{Hop, HopSettings, LocalTunnels};
+use crate::fleet::hop::{Hop, HopHandle, HopSettings, LocalTunnels, Renewal};
 use crate::fleet::view::{Standing, TunnelRecord};
 use crate::fleet::{FleetSettings, Member, Siblings, Tunnels};
 use crate::id::{HostPort, TunnelId};
@@ -39,11 +39,17 @@ pub(super) struct Joining {
 pub(super) struct Belonging {
     pub(super) member: Member,
     leave: CancellationToken,
-    /// Of the connections with siblings.
-    hop: Option<Drain>,
+    /// The connections with siblings, and what ends them.
+    hop: Option<(HopHandle, Drain)>,
     /// Where siblings come in.
     reached_at: Option<HostPort>,
     responder: responder::Handle,
+}
+
+/// Other settings for a membership that runs.
+pub(super) struct Others {
+    settings: FleetSettings,
+    renewal: Option<Renewal>,
 }
 
 impl Joining {
@@ -107,9 +113,21 @@ impl Belonging {
         Self { member, leave, hop, reached_at, responder: responder.clone() }
     }
 
+    /// Makes what other settings need, without a change to what runs.
+    pub(super) fn prepare(&self, settings: FleetSettings, hop: Option<&HopSettings>) -> Result<Others, AppError> {
+        let renewal = match (&self.hop, hop) {
+            (Some((handle, _)), Some(hop)) => handle.prepare(hop.tls.clone())?,
+            _ => None,
+        };
+        Ok(Others { settings, renewal })
+    }
+
     /// Goes by other settings from now on.
-    pub(super) fn update(&self, settings: FleetSettings) {
+    pub(super) fn update(&self, Others { settings, renewal }: Others) {
         self.member.update(told(settings, self.reached_at.as_ref(), Some(&self.responder)));
+        if let (Some((handle, _)), Some(renewal)) = (&self.hop, renewal) {
+            handle.renew(renewal);
+        }
     }
 
     /// The responder leaves, before it drains with this limit; for so long it goes on taking requests.
@@ -127,22 +145,22 @@ impl Belonging {
             responder.directory().look_elsewhere(None);
         }
         self.leave.cancel();
-        if let Some(drain) = self.hop {
+        if let Some((_, drain)) = self.hop {
             drain.begin(limit);
         }
     }
 }
 
 /// Takes siblings, and asks them for what has no tunnel here.
-fn speak(hop: Hop, responder: &responder::Handle, siblings: &DrainWatch) -> Drain {
+fn speak(hop: Hop, responder: &responder::Handle, siblings: &DrainWatch) -> (HopHandle, Drain) {
     if let Ok(address) = hop.local_addr() {
         info!(%address, "taking siblings");
     }
-    let drain = Drain::within(siblings);
+    let (handle, drain) = (hop.handle(), Drain::within(siblings));
     let watch = drain.watch();
     responder.directory().look_elsewhere(Some(Arc::new(hop.ways())));
     drop(watch.spawn(hop.run(watch.clone())));
-    drain
+    (handle, drain)
 }
 
 /// The tunnels of a responder, as its siblings are told.

@@ -3,7 +3,7 @@
 //! A file may have another content while the settings are the same, so what was loaded is compared, not only where from.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::app::certificates::Certificates;
@@ -165,7 +165,7 @@ impl Loaded {
         }
         let hop = self.checked.fleet.as_ref().and_then(|fleet| fleet.hop.as_ref());
         if let (Some(settings), Some(loaded)) = (hop, &self.hop) {
-            list.extend(hop_files(settings, loaded));
+            hop_files(settings, loaded, &mut list);
         }
         for (index, (settings, loaded)) in self.checked.egress.iter().zip(&self.upstreams).enumerate() {
             let section = section(place(&self.checked.egress, index));
@@ -269,14 +269,7 @@ fn responder_files<'a>(settings: &'a ResponderConfig, loaded: &'a Accepting, lis
     let ResponderConfig { tls, envoy, .. } = settings;
     list.push(certificate("responder.tls.cert".into(), &tls.cert, &loaded.tls.credentials));
     list.extend(roots("responder.tls.client_ca".into(), tls.client_ca.as_deref(), Some(&loaded.trust)));
-    if !tls.crls.is_empty() {
-        list.push(Held {
-            key: "responder.tls.crl".into(),
-            paths: tls.crls.iter().map(AsRef::as_ref).collect(),
-            content: loaded.trust.crls.iter().map(AsRef::as_ref).collect(),
-            note: "other revocation lists",
-        });
-    }
+    list.extend(revocations("responder.tls.crl", &tls.crls, &loaded.trust));
     let inner = envoy.as_ref().and_then(|envoy| envoy.inner_credentials.as_ref());
     let shown = loaded.envoy.as_ref().and_then(|envoy| envoy.inner.credentials.as_ref());
     if let (Some(files), Some(shown)) = (inner, shown) {
@@ -289,12 +282,19 @@ fn target_files<'a>(section: &str, settings: &'a TargetTlsConfig, loaded: &'a Ta
     list.extend(roots(format!("{section}.tls.ca"), settings.ca.as_deref(), loaded.trust.as_ref()));
 }
 
-/// These are said, and not put in force while the process runs.
-fn hop_files<'a>(HopConfig { tls, .. }: &'a HopConfig, loaded: &'a HopSettings) -> impl Iterator<Item = Held<'a>> {
-    let shown = certificate("fleet.hop.tls.cert".into(), &tls.credentials.cert, &loaded.tls.credentials);
-    let trusted = roots("fleet.hop.tls.ca".into(), Some(&tls.ca), Some(&loaded.tls.siblings));
-    let late = |held| Held { note: "another content, which is read at the next start", ..held };
-    std::iter::once(shown).chain(trusted).map(late)
+fn hop_files<'a>(HopConfig { tls, .. }: &'a HopConfig, loaded: &'a HopSettings, list: &mut Vec<Held<'a>>) {
+    list.push(certificate("fleet.hop.tls.cert".into(), &tls.credentials.cert, &loaded.tls.credentials));
+    list.extend(roots("fleet.hop.tls.ca".into(), Some(&tls.ca), Some(&loaded.tls.siblings)));
+    list.extend(revocations("fleet.hop.tls.crl", &tls.crls, &loaded.tls.siblings));
+}
+
+fn revocations<'a>(key: &str, paths: &'a [PathBuf], trust: &'a Trust) -> Option<Held<'a>> {
+    (!paths.is_empty()).then(|| Held {
+        key: key.to_owned(),
+        paths: paths.iter().map(AsRef::as_ref).collect(),
+        content: trust.crls.iter().map(AsRef::as_ref).collect(),
+        note: "other revocation lists",
+    })
 }
 
 fn certificate<'a>(key: String, path: &'a Path, shown: &'a Credentials) -> Held<'a> {

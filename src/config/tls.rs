@@ -152,7 +152,7 @@ pub(super) fn listener_tls(at: At<'_>, with_crl: bool) -> Option<ListenerTls> {
         let cert = section.required("cert", "a PEM file with a certificate chain", |at| at.file());
         let key = section.required("key", "a PEM file with the certificate's private key", |at| at.file());
         let client_ca = section.optional("client_ca", roots);
-        let crls = if with_crl { revocation_lists(section) } else { Vec::new() };
+        let crls = if with_crl { revocation_lists(section, "client_ca") } else { Vec::new() };
         let KeyPairFiles { cert, key } = matching_pair(section, cert, key)?;
         if client_ca.is_none() && section.has("client_ca") {
             // It cannot be read, which is said; nobody is to say that it is missing, too.
@@ -169,11 +169,12 @@ pub(super) fn roots(at: At<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-fn revocation_lists(section: &mut Section<'_>) -> Vec<PathBuf> {
-    let has_roots = section.has("client_ca");
+/// `crl`; `roots` is the key of what issued what they revoke.
+pub(super) fn revocation_lists(section: &mut Section<'_>, roots: &str) -> Vec<PathBuf> {
+    let has_roots = section.has(roots);
     section.or("crl", Vec::new(), |at| {
         if !has_roots {
-            at.wrong("has nothing to revoke without client_ca; expected client_ca beside it");
+            at.wrong(format!("has nothing to revoke without {roots}; expected {roots} beside it"));
         }
         at.one_or_more(|at| {
             let path = at.file()?;

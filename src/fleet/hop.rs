@@ -19,11 +19,12 @@ mod relay;
 mod served;
 mod settings;
 mod slot;
+mod terms;
 mod ways;
 
 pub use elsewhere::{Elsewhere, Way};
 pub use find::LocalTunnels;
 pub use identity::{SiblingIdentity, SiblingIdentityError};
-pub use listener::Hop;
+pub use listener::{Hop, HopHandle, Renewal};
 pub use settings::{DEFAULT_IDLE, HopError, HopSettings};
 pub use ways::Ways;

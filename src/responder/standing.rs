@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
+use crate::lifecycle::moment;
 use crate::registry::Handle;
 use crate::responder::admission::Admission;
 use crate::responder::lifetime;
@@ -49,7 +50,7 @@ impl Standing {
         }
         let fall = loop {
             tokio::select! {
-                () = lifetime::ended(self.ends_at) => break Fall::Ended,
+                () = moment(self.ends_at) => break Fall::Ended,
                 Ok(()) = self.trust.changed() => {
                     let terms = admission.terms();
                     if let Err(rejection) = terms.judge.judge(&self.chain, SystemTime::now()) {

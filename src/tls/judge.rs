@@ -2,7 +2,7 @@
 //! certificate may be proven while it lives.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -10,7 +10,7 @@ use rustls::server::danger::ClientCertVerifier as _;
 
 use crate::tls::reject::{Fault, Peer, Rejection};
 use crate::tls::verify::{ClientVerifier, ServerVerifier};
-use crate::tls::{ClientCertificates, TlsError, Trust, server_name};
+use crate::tls::{ClientCertificates, TlsError, Trust, server_name, valid_until};
 
 /// Judges the chains of initiators as a responder does in a handshake. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -74,6 +74,62 @@ impl ResponderJudge {
     }
 }
 
+/// Judges the chains of siblings as either end of a hop does in a handshake. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SiblingJudge {
+    asked: Arc<ServerVerifier>,
+    asking: Arc<ClientVerifier>,
+    roots: Arc<[CertificateDer<'static>]>,
+}
+
+impl SiblingJudge {
+    /// By what a responder trusts of its siblings.
+    ///
+    /// # Errors
+    /// As for [`InitiatorJudge::new`].
+    pub fn new(siblings: &Trust) -> Result<Self, TlsError> {
+        Ok(Self {
+            asked: Arc::new(ServerVerifier::of_any_name(Peer::Sibling, siblings)?),
+            asking: Arc::new(ClientVerifier::new(Peer::Sibling, siblings, true)?),
+            roots: siblings.roots.clone().into(),
+        })
+    }
+
+    /// Whether a chain, its owner's certificate first, is genuine at that time for a sibling that was dialled, or that has
+    /// dialled. Its name is for the caller to see.
+    ///
+    /// # Errors
+    /// As for [`InitiatorJudge::judge`]; no chain is a fault too.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], has_dialled: bool, at: SystemTime) -> Result<(), Box<Rejection>> {
+        let fault = |text: &str| {
+            let fault = Fault::Other(text.to_owned());
+            Box::new(Rejection { peer: Peer::Sibling, certificate: None, fault })
+        };
+        let (own, issuers) = chain.split_first().ok_or_else(|| fault("none was shown"))?;
+        let verified = match has_dialled {
+            true => self.asking.verify_client_cert(own, issuers, moment(at)).map(drop),
+            false => {
+                // Of any name, so that this one says nothing.
+                let name = server_name(ANY_NAME).map_err(|error| fault(&error.to_string()))?;
+                self.asked.verify_server_cert(own, issuers, &name, &[], moment(at)).map(drop)
+            }
+        };
+        verified.map_err(|error| rejection(Peer::Sibling, &error))
+    }
+
+    /// When a chain stops to be genuine by its dates; never without roots, where nobody looks at them.
+    pub fn ends_at(&self, chain: &[CertificateDer<'static>]) -> Option<SystemTime> {
+        if self.roots.is_empty() {
+            return None;
+        }
+        // A certificate holds through its last second.
+        valid_until(chain, &self.roots, Peer::Sibling).map(|last| last + Duration::from_secs(1))
+    }
+}
+
+/// Asked for where the name in the certificate is not compared with what is asked for.
+const ANY_NAME: &str = "sibling.invalid";
+
 fn moment(at: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
@@ -85,8 +141,6 @@ fn rejection(peer: Peer, error: &rustls::Error) -> Box<Rejection> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::policy::San;
     use crate::tls::Summary;
@@ -148,5 +202,28 @@ mod tests {
         assert_eq!(fault(judge.judge(&[], "cloud.example.com", now())), Some("other"));
         let strange = ResponderJudge::new(&Trust::roots([other.certificate().clone()])).unwrap();
         assert_eq!(fault(strange.judge(&chain, "cloud.example.com", now())), Some("untrusted"));
+    }
+    // spec: FL-48
+    #[test]
+    fn a_siblings_chain_is_judged_for_its_end_of_the_hop_and_ends_with_its_dates() {
+        let ca = Authority::create("ca", days(100)).unwrap();
+        let other = Authority::create("other", days(100)).unwrap();
+        let issued = ca.responder(&["r1.example.org".into()], days(10)).unwrap();
+        let node = ca.node(&[San::Uri("spiffe://x/n".into())], days(10)).unwrap();
+        let chain = [issued.certificate().clone()];
+        let judge = SiblingJudge::new(&Trust::roots([ca.certificate().clone()])).unwrap();
+        assert_eq!(fault(judge.judge(&chain, false, now())), None);
+        assert_eq!(fault(judge.judge(&[node.certificate().clone()], false, now())), Some("wrong_purpose"));
+        assert_eq!(fault(judge.judge(&[node.certificate().clone()], true, now())), None);
+        assert_eq!(fault(judge.judge(&[], true, now())), Some("other"));
+        let end = judge.ends_at(&[node.certificate().clone()]).unwrap();
+        assert_eq!(fault(judge.judge(&[node.certificate().clone()], true, end - Duration::from_secs(1))), None);
+        assert_eq!(fault(judge.judge(&[node.certificate().clone()], true, end)), Some("expired"));
+        let strange = SiblingJudge::new(&Trust::roots([other.certificate().clone()])).unwrap();
+        assert_eq!(fault(strange.judge(&chain, false, now())), Some("untrusted"));
+        let list = ca.crl(&[Summary::of(issued.certificate()).unwrap().serial], 1, days(1)).unwrap();
+        let crls = parse_crls(list.as_bytes()).unwrap();
+        let listed = SiblingJudge::new(&Trust { crls, ..Trust::roots([ca.certificate().clone()]) }).unwrap();
+        assert_eq!(fault(listed.judge(&chain, false, now())), Some("revoked"));
     }
 }

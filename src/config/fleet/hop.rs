@@ -8,12 +8,12 @@ use serde::Serialize;
 use crate::config::listeners::Protocol;
 use crate::config::reader::{At, Section};
 use crate::config::show;
-use crate::config::tls::{KeyPairFiles, matching_pair, roots};
+use crate::config::tls::{KeyPairFiles, matching_pair, revocation_lists, roots};
 use crate::fleet::hop::{HopSettings, SiblingIdentity};
 use crate::id::ResponderId;
-use crate::tls::{Credentials, SiblingTls, TlsError, Trust, load_roots, peer_identity};
+use crate::tls::{Credentials, SiblingTls, TlsError, Trust, load_crls, load_roots, peer_identity};
 
-/// `fleet.hop`: how a responder asks its siblings, and is asked. Read at the start only.
+/// `fleet.hop`: how a responder asks its siblings, and is asked. All but `tls` is read at the start only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HopConfig {
     /// `listen`: the UDP address where siblings come in.
@@ -32,6 +32,8 @@ pub struct HopTls {
     pub credentials: KeyPairFiles,
     /// `ca`: PEM file with the roots that the certificates of siblings must chain to.
     pub ca: PathBuf,
+    /// `crl`: PEM files with revocation lists for the certificates of siblings; one file or a list.
+    pub crls: Vec<PathBuf>,
 }
 
 impl HopConfig {
@@ -41,7 +43,10 @@ impl HopConfig {
     /// What is wrong with the files.
     pub fn settings(&self, id: ResponderId, epoch: u64) -> Result<HopSettings, TlsError> {
         let KeyPairFiles { cert, key } = &self.tls.credentials;
-        let siblings = Trust { roots: load_roots(&self.tls.ca)?, ..Trust::default() };
+        let mut siblings = Trust { roots: load_roots(&self.tls.ca)?, ..Trust::default() };
+        for crl in &self.tls.crls {
+            siblings.crls.extend(load_crls(crl)?);
+        }
         let tls = SiblingTls { credentials: Credentials::load(cert, key)?, siblings };
         Ok(HopSettings::new(id, epoch, tls, self.identity.clone()))
     }
@@ -75,7 +80,8 @@ fn tls(at: At<'_>) -> Option<HopTls> {
         let cert = section.required("cert", "a PEM file with the certificate that siblings are shown", |at| at.file());
         let key = section.required("key", "a PEM file with the certificate's private key", |at| at.file());
         let ca = section.required("ca", "a PEM file with the root certificates of the siblings", roots);
-        Some(HopTls { credentials: matching_pair(section, cert, key)?, ca: ca? })
+        let crls = revocation_lists(section, "ca");
+        Some(HopTls { credentials: matching_pair(section, cert, key)?, ca: ca?, crls })
     })
 }
 

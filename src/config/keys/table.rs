@@ -470,15 +470,16 @@ pub(super) const KEYS: &[Key] = &[
     key("fleet.region", "Where it stands.", "eu-central").form("text of 1 to 128 bytes").absent("none"),
     key("fleet.weight", "Its share of the work beside the others.", "200").absent("100"),
     key("fleet.lease", "How long the others know this responder and its tunnels after its death. Whole seconds.", "30s").absent("10s"),
-    section("fleet.hop", "How the others are asked for nodes that have no tunnel here, and ask this one; neither without it. Read at the start only."),
+    section("fleet.hop", "How the others are asked for nodes that have no tunnel here, and ask this one; neither without it. All but tls is read at the start only."),
     key("fleet.hop.listen", "The UDP address where the others come in. The directory tells them the real port, where siblings_at is absent.", "\"10.0.0.7:7844\""),
     key("fleet.hop.identity", "Which name in a certificate proves that its owner is a certain responder of the fleet: `{responder}` stands \
          for its fleet.id. No CA in ca may give a node such a name.", "\"spiffe://example.org/responder/{responder}\"")
         .form("a URI, or a DNS name or `dns:` and one, with {responder} in it once"),
-    section("fleet.hop.tls", "What the others are shown, and which ones are genuine. The files are read at the start only."),
+    section("fleet.hop.tls", "What the others are shown, and which ones are genuine. Whom it does not admit any more is drained with a reload."),
     key("fleet.hop.tls.cert", "The certificate that the others are shown; for both TLS roles, since each of two may dial.", "cloud-1.pem").form(CERTIFICATE),
     key("fleet.hop.tls.key", "Its private key.", "cloud-1.key").form(PRIVATE_KEY),
     key("fleet.hop.tls.ca", "What the certificates of the others must chain to.", "fleet-ca.pem").form(ROOTS),
+    key("fleet.hop.tls.crl", "Certificates of the others that are no longer valid.", "fleet.crl").form(REVOCATIONS),
     section("fleet.tls", "Which etcd is genuine, and what it is shown; for https://, and needed there."),
     key("fleet.tls.ca", "What the certificate of a member must chain to; the key's pins decide alone without it.", "etcd-ca.pem").form(ROOTS),
     key("fleet.tls.pins", "The only keys that members may have, beside what ca asks.", PIN).form("a pin, or a list of pins"),

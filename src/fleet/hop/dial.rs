@@ -1,18 +1,21 @@
 //! One dial of a sibling: every address that the directory tells, until one answers as who is meant. spec: FL-32, FL-37
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::fleet::Sibling;
 use crate::fleet::hop::SiblingIdentity;
+use crate::fleet::hop::terms::{Standing, Terms};
 use crate::id::{HostPort, ResponderId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::fleet::Greeting;
 use crate::tls::peer_identity;
-use crate::transport::{Asking, DialError, SiblingDialer, Tunnel};
+use crate::transport::{Asking, DialError, Tunnel};
 
 /// How long all addresses of a sibling may take together, their names included.
 const DIAL: Duration = Duration::from_secs(15);
@@ -20,7 +23,7 @@ const DIAL: Duration = Duration::from_secs(15);
 /// What a dial needs beside whom it is for.
 #[derive(Debug, Clone)]
 pub(super) struct Dialling {
-    pub(super) dialer: SiblingDialer,
+    pub(super) terms: watch::Receiver<Arc<Terms>>,
     pub(super) own: Greeting,
     pub(super) identity: SiblingIdentity,
 }
@@ -42,13 +45,21 @@ pub(super) enum SiblingError {
     Other { address: SocketAddr, found: ResponderId, wanted: ResponderId },
 }
 
+/// A sibling that can be asked.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) tunnel: Tunnel,
+    pub(super) asking: Asking,
+    pub(super) standing: Standing,
+}
+
 impl Dialling {
     /// Dials until one address answers; else says what the last one said, or that it took too long. Cancel safe.
-    pub(super) async fn dial(&self, sibling: &Sibling) -> Result<(Tunnel, Asking), SiblingError> {
+    pub(super) async fn dial(&self, sibling: &Sibling) -> Result<Dialled, SiblingError> {
         timeout(DIAL, self.dial_each(sibling)).await.unwrap_or(Err(SiblingError::Late))
     }
 
-    async fn dial_each(&self, sibling: &Sibling) -> Result<(Tunnel, Asking), SiblingError> {
+    async fn dial_each(&self, sibling: &Sibling) -> Result<Dialled, SiblingError> {
         let mut last = SiblingError::NoAddress;
         for at in &sibling.siblings_at {
             let addresses = match resolve(at).await {
@@ -60,7 +71,7 @@ impl Dialling {
             };
             for address in addresses {
                 match self.dial_one((address, &at.host), sibling).await {
-                    Ok(asking) => return Ok(asking),
+                    Ok(dialled) => return Ok(dialled),
                     Err(error) => last = error,
                 }
             }
@@ -68,15 +79,16 @@ impl Dialling {
         Err(last)
     }
 
-    async fn dial_one(
-        &self,
-        (address, host): (SocketAddr, &str),
-        sibling: &Sibling,
-    ) -> Result<(Tunnel, Asking), SiblingError> {
-        let dialled = self.dialer.dial((address, host), &self.own).await;
+    async fn dial_one(&self, (address, host): (SocketAddr, &str), sibling: &Sibling) -> Result<Dialled, SiblingError> {
+        let mut terms = self.terms.clone();
+        let dialer = terms.borrow_and_update().dialer.clone();
+        let dialled = dialer.dial((address, host), &self.own).await;
         let (tunnel, greeting, asking) = dialled.map_err(|error| SiblingError::Dial(address, error))?;
         match self.check(address, sibling, &tunnel, greeting) {
-            Ok(()) => Ok((tunnel, asking)),
+            Ok(()) => {
+                let standing = Standing::new(tunnel.peer_certificates(), false, terms);
+                Ok(Dialled { tunnel, asking, standing })
+            }
             Err(error) => {
                 // The driver ends with the only handle, and says that the rules do not let it be asked.
                 tunnel.close(CloseCode::Revoked, "it is not the sibling that is meant");

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -17,6 +19,7 @@ use crate::fleet::hop::find::LocalTunnels;
 use crate::fleet::hop::relay::Relayed;
 use crate::fleet::hop::served::Served;
 use crate::fleet::hop::settings::{HopError, HopSettings};
+use crate::fleet::hop::terms::{Standing, Terms};
 use crate::fleet::hop::ways::Ways;
 use crate::id::{ResponderId, TunnelId};
 use crate::lifecycle::DrainWatch;
@@ -24,9 +27,9 @@ use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::Refusal;
 use crate::proxy::{AccessLog, Recorder};
 use crate::telemetry::{HopMetrics, Metrics, Role, Side};
-use crate::tls::{peer_identity, sibling_client_config, sibling_server_config};
+use crate::tls::{SiblingTls, peer_identity};
 use crate::transport::quic::{self, Keys, Listener, bind, dialling_socket, listening_socket};
-use crate::transport::{Claiming, SiblingDialer, Tunnel};
+use crate::transport::{Claiming, Tunnel};
 
 /// Connections that one sibling may have to this responder: one, and those that it has given up without saying so.
 const MAX_CONNECTIONS: usize = 4;
@@ -41,10 +44,43 @@ pub struct Hop {
     endpoints: [quinn::Endpoint; 2],
 }
 
+/// Changes what a [`Hop`] goes by. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct HopHandle(Arc<Shared>);
+
+/// Other credentials and roots between siblings, ready to be put in force.
+#[derive(Debug)]
+pub struct Renewal(Terms);
+
+impl HopHandle {
+    /// Makes everything that other credentials, roots and revocation lists need, without a change to what runs. `None`: they
+    /// are those that hold.
+    ///
+    /// # Errors
+    /// [`HopError`]: they cannot be used.
+    pub fn prepare(&self, tls: SiblingTls) -> Result<Option<Renewal>, HopError> {
+        if self.0.terms.borrow().tls == tls {
+            return Ok(None);
+        }
+        Terms::new(tls, &self.0.settings, &self.0.dialling).map(|terms| Some(Renewal(terms)))
+    }
+
+    /// Puts them in force for both ends: whoever is dialled or dials from now on is judged by them and shown them, and every
+    /// connection that lives is judged again; those that they do not admit are drained. Returns at once. spec: FL-48
+    pub fn renew(&self, Renewal(terms): Renewal) {
+        let HopSettings { tunnel, quic, .. } = &self.0.settings;
+        // Handshakes that are under way are judged when they are done: whoever waits for one has seen the former terms.
+        self.0.listener.reconfigure(terms.server.clone(), (*tunnel, quic.clone()), 0);
+        self.0.terms.send_replace(Arc::new(terms));
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     listener: Listener,
     settings: HopSettings,
+    terms: watch::Sender<Arc<Terms>>,
+    dialling: quinn::Endpoint,
     relayed: Relayed,
     served: Mutex<HashMap<TunnelId, (ResponderId, Tunnel)>>,
     /// It takes nobody any more, and drains those it has.
@@ -66,18 +102,20 @@ impl Hop {
         metrics: &Metrics,
     ) -> Result<Self, HopError> {
         let (tunnel, quic) = (settings.tunnel, settings.quic.clone());
-        let server = Listener::sibling_config(sibling_server_config(&settings.tls)?, &tunnel, &quic)?;
-        let listening = bind(listening_socket(address, Role::Responder, metrics)?, &Keys::ephemeral(), Some(server))?;
         let dialling = bind(dialling_socket(metrics)?, &Keys::ephemeral(), None)?;
-        let dialer = sibling_client_config(&settings.tls)?;
-        let dialer = SiblingDialer::new(dialling.clone(), dialer, (tunnel, quic.clone()))?;
+        let terms = Terms::new(settings.tls.clone(), &settings, &dialling)?;
+        let (socket, server) = (listening_socket(address, Role::Responder, metrics)?, terms.server.clone());
+        let listening = bind(socket, &Keys::ephemeral(), Some(server))?;
+        let terms = watch::Sender::new(Arc::new(terms));
         let (own, identity) = (settings.greeting(), settings.identity.clone());
-        let dials = (Dialling { dialer, own, identity }, settings.idle);
-        let ways = Ways::new(siblings, dials, metrics.hops());
+        let dials = Dialling { terms: terms.subscribe(), own, identity };
+        let ways = Ways::new(siblings, (dials, settings.idle, tunnel.drain_timeout), metrics.hops());
         let recorder = Recorder::new(metrics, Side::Relay, None, AccessLog::Off);
         let shared = Shared {
             listener: Listener::new(listening.clone(), tunnel, quic),
             settings,
+            terms,
+            dialling: dialling.clone(),
             relayed: Relayed(Arc::new(Served { tunnels, recorder })),
             served: Mutex::default(),
             draining: OnceLock::new(),
@@ -98,6 +136,11 @@ impl Hop {
     /// The ways through siblings, for whoever looks for what has no tunnel here.
     pub fn ways(&self) -> Ways {
         self.ways.clone()
+    }
+
+    /// Changes what it goes by, also while it runs.
+    pub fn handle(&self) -> HopHandle {
+        HopHandle(Arc::clone(&self.shared))
     }
 
     /// Serves siblings until a drain is announced; then refuses whoever comes, and is done when what they have asked for and
@@ -182,6 +225,9 @@ impl Shared {
 
 async fn admit(shared: Arc<Shared>, incoming: quic::Incoming) {
     let remote = incoming.remote();
+    // Before the handshake, which may end after other terms have come.
+    let mut terms = shared.terms.subscribe();
+    terms.mark_unchanged();
     let claiming = match incoming.greeting().await {
         Ok(claiming) => claiming,
         Err(error) => return warn!(%remote, %error, "somebody who should be a sibling does not greet"),
@@ -195,6 +241,7 @@ async fn admit(shared: Arc<Shared>, incoming: quic::Incoming) {
         return claiming.refuse(&refusal).await;
     }
     let _open = shared.metrics.serves();
+    let mut standing = Standing::new(claiming.certificates.clone(), true, terms);
     let (tunnel, serving) = claiming.serve(shared.settings.greeting(), shared.relayed.clone());
     let of = tunnel.id();
     {
@@ -202,10 +249,19 @@ async fn admit(shared: Arc<Shared>, incoming: quic::Incoming) {
         if let Some(drain) = shared.draining.get() {
             tunnel.drain(drain.remaining(), Duration::ZERO);
         }
-        served.insert(of, (id.clone(), tunnel));
+        served.insert(of, (id.clone(), tunnel.clone()));
     }
     info!(%remote, sibling = %id, "a sibling may ask here");
-    let reason = serving.await;
+    let mut serving = pin!(serving);
+    let reason = loop {
+        tokio::select! {
+            reason = &mut serving => break reason,
+            fall = standing.fallen() => {
+                warn!(%remote, sibling = %id, reason = %fall, "a sibling has to dial again: draining its connection");
+                tunnel.retire(shared.settings.tunnel.drain_timeout);
+            }
+        }
+    };
     shared.served().remove(&of);
     drop(waited_for);
     debug!(sibling = %id, code = %reason.code, reason = reason.text, "a sibling has gone");

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::interval_at;
 use tracing::{debug, warn};
 
-use crate::fleet::hop::dial::Dialling;
+use crate::fleet::hop::dial::{Dialled, Dialling};
 use crate::fleet::hop::elsewhere::{Elsewhere, Way};
 use crate::fleet::hop::slot::{Next, Slot};
 use crate::fleet::{Sibling, Siblings};
@@ -17,7 +17,7 @@ use crate::protocol::code::CloseCode;
 use crate::protocol::fleet::Route;
 use crate::registry::{Balance, Handle, Health, Wanted};
 use crate::telemetry::HopMetrics;
-use crate::transport::{Asking, NotHere, Phase, Tunnel, Via};
+use crate::transport::{NotHere, Phase, Tunnel, Via};
 
 /// Through how many siblings one request is tried: the first that should have the node, and another one. spec: FL-51
 const MAX_SIBLINGS: usize = 2;
@@ -39,7 +39,10 @@ struct Shared {
     siblings: Arc<dyn Siblings>,
     dialling: Dialling,
     idle: Duration,
+    drain_timeout: Duration,
     slots: Mutex<HashMap<ResponderId, Slot>>,
+    /// Connections on which nothing is asked any more, until what was asked has ended.
+    leaving: Mutex<HashMap<TunnelId, Tunnel>>,
     changed: Notify,
     metrics: HopMetrics,
 }
@@ -47,11 +50,11 @@ struct Shared {
 impl Ways {
     pub(super) fn new(
         siblings: Arc<dyn Siblings>,
-        (dialling, idle): (Dialling, Duration),
+        (dialling, idle, drain_timeout): (Dialling, Duration, Duration),
         metrics: HopMetrics,
     ) -> Self {
-        let (slots, changed) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { siblings, dialling, idle, slots, changed, metrics }))
+        let (slots, leaving, changed) = (Mutex::default(), Mutex::default(), Notify::new());
+        Self(Arc::new(Shared { siblings, dialling, idle, drain_timeout, slots, leaving, changed, metrics }))
     }
 
     /// The siblings that can be asked now without dialling, in the order of their names.
@@ -65,18 +68,19 @@ impl Ways {
 
     /// Resolves when nothing is asked of any sibling. Cancel safe.
     pub(super) async fn at_rest(&self) {
-        let is_asked = || self.0.slots().values().filter_map(Slot::tunnel).any(|tunnel| tunnel.in_flight() > 0);
-        while is_asked() {
+        let asked = |tunnel: &Tunnel| tunnel.in_flight() > 0;
+        let is_asked = || self.0.slots().values().filter_map(Slot::tunnel).any(asked);
+        while is_asked() || self.0.leaving().values().any(asked) {
             tokio::time::sleep(REST_LOOKS).await;
         }
     }
 
     /// Ends every connection, without waiting for what runs on them.
     pub(super) fn close(&self) {
-        for (_, slot) in self.0.slots().drain() {
-            if let Some(tunnel) = slot.tunnel() {
-                tunnel.close(CloseCode::Done, "stopped");
-            }
+        let slots: Vec<Slot> = self.0.slots().drain().map(|(_, slot)| slot).collect();
+        let leaving: Vec<Tunnel> = self.0.leaving().drain().map(|(_, tunnel)| tunnel).collect();
+        for tunnel in slots.iter().filter_map(Slot::tunnel).chain(&leaving) {
+            tunnel.close(CloseCode::Done, "stopped");
         }
     }
 }
@@ -85,6 +89,11 @@ impl Shared {
     /// Plain values: nothing that a panic elsewhere could leave half-changed.
     fn slots(&self) -> MutexGuard<'_, HashMap<ResponderId, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Shared::slots`].
+    fn leaving(&self) -> MutexGuard<'_, HashMap<TunnelId, Tunnel>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next(&self, sibling: &Sibling, may_dial: bool) -> Next {
@@ -103,10 +112,10 @@ impl Shared {
     async fn connect(self: Arc<Self>, sibling: Arc<Sibling>) {
         let dialled = self.dialling.dial(&sibling).await;
         match dialled {
-            Ok((tunnel, asking)) => {
-                debug!(sibling = %sibling.id, address = %tunnel.remote(), "a sibling can be asked");
-                tokio::spawn(Arc::clone(&self).tell_of(tunnel.phase()));
-                self.keep(&sibling.id, tunnel, asking).await;
+            Ok(dialled) => {
+                debug!(sibling = %sibling.id, address = %dialled.tunnel.remote(), "a sibling can be asked");
+                tokio::spawn(Arc::clone(&self).tell_of(dialled.tunnel.phase()));
+                self.keep(&sibling.id, dialled).await;
             }
             Err(error) => {
                 self.metrics.dial_failed();
@@ -125,9 +134,10 @@ impl Shared {
         }
     }
 
-    async fn keep(&self, id: &ResponderId, tunnel: Tunnel, asking: Asking) {
+    async fn keep(&self, id: &ResponderId, Dialled { tunnel, asking, mut standing }: Dialled) {
         let _open = self.metrics.asks();
         let (of, begun) = (tunnel.id(), Instant::now());
+        let mut phase = tunnel.phase();
         match self.slots().get_mut(id) {
             Some(slot) => slot.up(tunnel),
             // Stopped meanwhile: the only handle is gone, which ends it.
@@ -137,26 +147,57 @@ impl Shared {
         let mut running = std::pin::pin!(asking.run());
         let every = (self.idle / IDLE_LOOKS).max(MIN_LOOK);
         let mut looks = interval_at(tokio::time::Instant::now() + every, every);
-        let (mut seen, mut quiet, mut left) = (0, 0, None);
+        let (mut seen, mut quiet, mut has_left) = (0, 0, false);
         let reason = loop {
             tokio::select! {
                 reason = &mut running => break reason,
+                fall = standing.fallen() => {
+                    warn!(sibling = %id, reason = %fall, "a sibling has to be dialled again: draining the connection");
+                    self.leave((id, of), true, Some(self.drain_timeout));
+                    has_left = true;
+                }
+                // Another connection, to its next start or by its next certificate, need not wait for the end of this one.
+                () = drains(&mut phase), if !has_left => {
+                    seen = seen.max(self.use_of(id, of).0);
+                    self.leave((id, of), seen > 0 || begun.elapsed() >= PROVEN, None);
+                    has_left = true;
+                }
                 _ = looks.tick() => {
                     let used = self.use_of(id, of);
                     quiet = if used == (seen, 0) { quiet + 1 } else { 0 };
                     seen = used.0;
-                    if quiet >= IDLE_LOOKS && left.is_none() {
+                    if quiet >= IDLE_LOOKS && !has_left {
                         // Whoever has picked it just now is told to look again, or finishes.
-                        left = self.forget(id, of);
-                        left.iter().for_each(|tunnel: &Tunnel| tunnel.retire(self.idle));
+                        self.leave((id, of), true, Some(self.idle));
+                        has_left = true;
                     }
                 }
             }
         };
-        let of_use = self.use_of(id, of).0 > 0 || seen > 0 || begun.elapsed() >= PROVEN;
-        let again_after = if of_use || left.is_some() { None } else { self.give_up(id, of) };
+        let of_use = has_left || self.use_of(id, of).0 > 0 || seen > 0 || begun.elapsed() >= PROVEN;
+        let again_after = if of_use { None } else { self.give_up(id, of) };
         debug!(sibling = %id, %reason.code, reason.text, ?again_after, "a connection to a sibling has ended");
-        drop((left, self.forget(id, of)));
+        self.forget(id, of);
+        self.leaving().remove(&of);
+        self.changed.notify_waiters();
+    }
+
+    /// Asks nothing more on a connection, and dials another one when that is next needed; what was asked may finish. `retire`: the
+    /// sibling is told so, and what takes longer than this is cut; without it, it has said so itself.
+    fn leave(&self, (id, of): (&ResponderId, TunnelId), of_use: bool, retire: Option<Duration>) {
+        let mut slots = self.slots();
+        let Some(slot) = slots.get_mut(id) else { return };
+        let Some(tunnel) = slot.tunnel().filter(|tunnel| tunnel.id() == of).cloned() else { return };
+        match of_use {
+            true => drop(slots.remove(id)),
+            // It is like one that could not be made.
+            false => drop(slot.failed(Instant::now(), rand::random())),
+        }
+        drop(slots);
+        if let Some(limit) = retire {
+            tunnel.retire(limit);
+        }
+        self.leaving().insert(of, tunnel);
         self.changed.notify_waiters();
     }
 
@@ -224,6 +265,13 @@ impl Elsewhere<Tunnel> for Ways {
 
     fn changed(&self) -> &Notify {
         &self.0.changed
+    }
+}
+
+/// Resolves once the sibling has said that it takes no more on this connection. Cancel safe.
+async fn drains(phase: &mut watch::Receiver<Phase>) {
+    if phase.wait_for(|phase| matches!(phase, Phase::Draining { .. })).await.is_err() {
+        std::future::pending().await
     }
 }
 

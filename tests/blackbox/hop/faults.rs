@@ -73,7 +73,7 @@ async fn a_sibling_without_the_node_costs_nothing_but_a_try_at_the_next() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_not_be_sent_twice_goes_on_to_the_next_sibling_with_its_whole_body() {
     let ((authority, table), target) = (world(), RawTarget::new().await);
-    let [a, b, c] = ["a", "b", "c"].map(|id| Member::start(&authority, &table, id));
+    let [a, _b, c] = ["a", "b", "c"].map(|id| Member::start(&authority, &table, id));
     let web = format!("http://{}", target.address());
     let targets = [web, format!("tcp://{NOWHERE}"), format!("udp://{NOWHERE}")];
     let _edge = Edge::start((&authority, Transport::Quic), ("edge-1", &c), targets).await;

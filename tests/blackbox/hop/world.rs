@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adit::egress::udp::{UdpEgress, UdpTerms};
-use adit::fleet::hop::{Hop, HopSettings, LocalTunnels, Ways};
+use adit::fleet::hop::{Hop, HopHandle, HopSettings, LocalTunnels, Ways};
 use adit::fleet::{Sibling, Siblings};
 use adit::id::{HostId, HostPort, ResponderId, TenantId};
 use adit::initiator::serve::{ServiceLimits, ServiceSettings, Services};
@@ -121,6 +121,7 @@ pub(super) struct Member {
     pub(super) ways: Ways,
     pub(super) metrics: Metrics,
     pub(super) hop: SocketAddr,
+    hop_handle: HopHandle,
     handle: responder::Handle,
     drain: Drain,
     /// Its part in the fleet alone.
@@ -176,7 +177,7 @@ impl Member {
         let seen: Arc<dyn Siblings> = Arc::new(Seen(Arc::clone(table), id.parse().unwrap()));
         let tunnels: Arc<dyn LocalTunnels> = Arc::clone(&directory) as _;
         let hop = Hop::bind(LOOPBACK.into(), settings, (seen, tunnels), &metrics).unwrap();
-        let (ways, at) = (hop.ways(), hop.local_addr().unwrap());
+        let (ways, at, hop_handle) = (hop.ways(), hop.local_addr().unwrap(), hop.handle());
         directory.look_elsewhere(Some(Arc::new(hop.ways())));
         table.enters(id, at);
         let (drain, hop_drain) = (Drain::new(), Drain::new());
@@ -185,7 +186,14 @@ impl Member {
         tokio::spawn(entrance.run(drain.watch()));
         tokio::spawn(datagrams.run(drain.watch()));
         tokio::spawn(hop.run(hop_drain.watch()));
-        Self { egress, udp, ways, metrics, hop: at, handle, drain, hop_drain }
+        Self { egress, udp, ways, metrics, hop: at, hop_handle, handle, drain, hop_drain }
+    }
+
+    /// Shows its siblings this from now on, and trusts those of these authorities; whether that is something else than before.
+    pub(super) fn renew(&self, shows: &Certificate, trusts: Trust) -> bool {
+        let tls = SiblingTls { credentials: credentials(shows), siblings: trusts };
+        let renewal = self.hop_handle.prepare(tls).unwrap();
+        renewal.map(|renewal| self.hop_handle.renew(renewal)).is_some()
     }
 
     pub(super) fn directory(&self) -> Arc<Directory<Tunnel>> {
