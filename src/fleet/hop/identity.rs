@@ -29,7 +29,19 @@ pub enum SiblingIdentityError {
     /// A byte that such a name cannot have.
     #[error("has {0:?} in it, which cannot stand in such a name")]
     Text(char),
+    /// Nothing, or too little, is fixed beside the placeholder, so that a name that was given to somebody else would prove a
+    /// responder.
+    #[error(
+        "fixes too little beside {{responder}}: the name of any host or node would prove a responder; expected a path behind a fixed \
+         host as in spiffe://example.org/responder/{{responder}}, or the first label of a fixed domain as in \
+         dns:{{responder}}.responders.example.org"
+    )]
+    Open,
 }
+
+/// The fewest labels of the domain that stands behind the placeholder of a DNS name: that of a whole organization has two, and its
+/// hosts and nodes have names in it.
+const MIN_LABELS: usize = 2;
 
 impl SiblingIdentity {
     /// Reads and checks a name with its placeholder.
@@ -48,10 +60,14 @@ impl SiblingIdentity {
             // No `*`: the wildcard of a web server is no responder.
             false => c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'),
         };
-        match [before, after].concat().chars().find(|&c| !may_stand(c)) {
-            Some(c) => Err(SiblingIdentityError::Text(c)),
-            None => Ok(Self { is_uri, before: before.to_owned(), after: after.to_owned() }),
+        if let Some(c) = [before, after].concat().chars().find(|&c| !may_stand(c)) {
+            return Err(SiblingIdentityError::Text(c));
         }
+        let is_fixed = if is_uri { is_path(before) } else { is_first_label(before, after) };
+        if !is_fixed {
+            return Err(SiblingIdentityError::Open);
+        }
+        Ok(Self { is_uri, before: before.to_owned(), after: after.to_owned() })
     }
 
     /// The name that this responder's certificate must have; `None` where no DNS name can hold it.
@@ -69,6 +85,19 @@ impl SiblingIdentity {
             false => identity.dns_sans.iter().any(|dns| dns.eq_ignore_ascii_case(&name)),
         }
     }
+}
+
+/// Whether this is a scheme, a host and the beginning of a path.
+fn is_path(before: &str) -> bool {
+    let Some((scheme, rest)) = before.split_once(URI_MARK) else { return false };
+    let Some((host, _)) = rest.split_once('/') else { return false };
+    !scheme.is_empty() && !host.is_empty()
+}
+
+/// Whether the placeholder is in the first label of a name of a domain that is fixed.
+fn is_first_label(before: &str, after: &str) -> bool {
+    let labels: Vec<&str> = after.split('.').skip(1).collect();
+    !before.contains('.') && labels.len() >= MIN_LABELS && labels.iter().all(|label| !label.is_empty())
 }
 
 impl FromStr for SiblingIdentity {
@@ -128,10 +157,22 @@ mod tests {
             ("{responder}.{responder}.x", SiblingIdentityError::Placeholder(2)),
             ("*.{responder}.x", SiblingIdentityError::Text('*')),
             ("spiffe://x/{node}/{responder}", SiblingIdentityError::Text('{')),
+            // Regression: a name of any node, or host, would have proven a responder.
+            ("{responder}", SiblingIdentityError::Open),
+            ("dns:{responder}", SiblingIdentityError::Open),
+            ("dns:{responder}.", SiblingIdentityError::Open),
+            ("dns:{responder}.org", SiblingIdentityError::Open),
+            ("dns:{responder}.example..org", SiblingIdentityError::Open),
+            ("dns:{responder}example.org", SiblingIdentityError::Open),
+            ("dns:fleet.{responder}.example.org", SiblingIdentityError::Open),
+            ("://{responder}", SiblingIdentityError::Open),
+            ("spiffe://{responder}", SiblingIdentityError::Open),
+            ("spiffe://{responder}/responder", SiblingIdentityError::Open),
+            ("spiffe:///{responder}", SiblingIdentityError::Open),
         ] {
             assert_eq!(SiblingIdentity::parse(text), Err(error), "{text}");
         }
-        for text in ["spiffe://x/{responder}", "dns:{responder}.x"] {
+        for text in ["spiffe://x/{responder}", "dns:{responder}.x.y", "dns:fleet-{responder}.example.org"] {
             assert_eq!(SiblingIdentity::parse(text).unwrap().to_string(), text);
         }
     }
