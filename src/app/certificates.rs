@@ -10,7 +10,7 @@ use crate::telemetry::Metrics;
 /// How often what is about to end is said again.
 const REMIND_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 /// What the gauge tells apart.
-const KINDS: [&str; 5] = ["responder", "initiator", "egress", "ca", "service"];
+const KINDS: [&str; 6] = ["responder", "initiator", "egress", "ca", "service", "fleet"];
 
 /// The end of each certificate that the settings name, as it was when they were read.
 #[derive(Debug, Clone, Default)]

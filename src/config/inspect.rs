@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 
-use crate::config::Checked;
+use crate::config::{Checked, FleetConfig, KeyPairFiles};
 use crate::id::Claim;
 use crate::policy::{IdentityTemplate, San};
 use crate::tls::{Fault, Peer, Summary, Utc, examine, load_crls, load_roots, names, next_update, valid_until};
@@ -16,13 +16,16 @@ use crate::tls::{Fault, Peer, Summary, Utc, examine, load_crls, load_roots, name
 pub const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The key of what initiators' certificates are verified by.
 const RESPONDER_CA: &str = "responder.tls.client_ca";
+/// The same of siblings'.
+const HOP_CA: &str = "fleet.hop.tls.ca";
 
 /// A certificate of a file, as its peers will see it.
 #[derive(Debug, Clone)]
 pub struct Inspected {
     /// Its key in the file, such as `initiator.tls.cert`.
     pub key: String,
-    /// Whose it is: `responder`, `initiator`, `egress`, `ca`, or `service` for what a target is shown.
+    /// Whose it is: `responder`, `initiator`, `egress`, `ca`, `service` for what a target is shown, or `fleet` for what siblings and
+    /// etcd are.
     pub role: &'static str,
     /// What it says.
     pub summary: Summary,
@@ -35,6 +38,9 @@ pub struct Inspected {
     /// What deserves a second look.
     pub warnings: Vec<String>,
 }
+
+/// The role of what a fleet is shown.
+const FLEET: &str = "fleet";
 
 /// What one section of a file shows.
 struct Shown<'a> {
@@ -60,17 +66,25 @@ pub fn inspect(checked: &Checked, now: SystemTime) -> Vec<Inspected> {
         let ca = service.tls.as_ref()?.ca.as_deref()?;
         Some((format!("services[{index}].tls.ca"), ca))
     });
+    let hop = checked.fleet.iter().filter_map(|fleet| Some(&*fleet.hop.as_ref()?.tls.ca));
+    let etcd = checked.fleet.iter().filter_map(|fleet| fleet.tls.as_ref()?.ca.as_deref());
     let roots = responder
         .map(|ca| (RESPONDER_CA.to_owned(), ca))
         .chain(initiator.map(|ca| ("initiator.tls.ca".to_owned(), ca)))
         .chain(egress)
-        .chain(services);
+        .chain(services)
+        .chain(hop.map(|ca| (HOP_CA.to_owned(), ca)))
+        .chain(etcd.map(|ca| ("fleet.tls.ca".to_owned(), ca)));
     for (key, path) in roots {
         found.extend(load_roots(path).unwrap_or_default().iter().filter_map(|root| authority(&key, root, now)));
     }
-    if let Some(ca) = found.iter_mut().find(|found| found.key == RESPONDER_CA) {
-        let lists = checked.responder.iter().flat_map(|responder| &responder.tls.crls);
-        ca.warnings.extend(lists.filter_map(|list| out_of_date(list, now)));
+    let of_initiators = checked.responder.iter().flat_map(|responder| &responder.tls.crls);
+    let of_siblings = checked.fleet.iter().filter_map(|fleet| fleet.hop.as_ref()).flat_map(|hop| &hop.tls.crls);
+    let lists = of_initiators.map(|list| (RESPONDER_CA, list)).chain(of_siblings.map(|list| (HOP_CA, list)));
+    for (key, list) in lists {
+        if let Some(ca) = found.iter_mut().find(|found| found.key == key) {
+            ca.warnings.extend(out_of_date(list, now));
+        }
     }
     found
 }
@@ -129,7 +143,24 @@ fn shown(checked: &Checked) -> Vec<Shown<'_>> {
         let (key, peer) = (format!("services[{index}].tls"), Peer::Client);
         list.push(Shown { key, role: "service", peer, cert: &files.cert, private_key: &files.key, ca: None });
     }
+    if let Some(fleet) = &checked.fleet {
+        list.extend(of_fleet(fleet));
+    }
     list
+}
+
+/// What siblings are shown, and what etcd is.
+fn of_fleet(fleet: &FleetConfig) -> impl Iterator<Item = Shown<'_>> {
+    let hop = fleet.hop.as_ref().map(|hop| {
+        let KeyPairFiles { cert, key } = &hop.tls.credentials;
+        let (key_of, peer, ca) = ("fleet.hop.tls".into(), Peer::Sibling, Some(&*hop.tls.ca));
+        Shown { key: key_of, role: FLEET, peer, cert, private_key: key, ca }
+    });
+    let etcd = fleet.tls.as_ref().and_then(|tls| tls.credentials.as_ref()).map(|KeyPairFiles { cert, key }| {
+        let (key_of, peer) = ("fleet.tls".into(), Peer::Client);
+        Shown { key: key_of, role: FLEET, peer, cert, private_key: key, ca: None }
+    });
+    hop.into_iter().chain(etcd)
 }
 
 fn own(shown: &Shown<'_>, checked: &Checked, now: SystemTime) -> Option<Inspected> {

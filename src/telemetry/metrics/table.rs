@@ -131,7 +131,7 @@ table! {
     BUILD_INFO = Gauge "adit_build_info" ["version", "protocol"]
         "Always 1; the labels say which build runs.";
     CERTIFICATE_LEFT = Gauge "adit_certificate_seconds_left" ["certificate"]
-        "Until the first certificate of this kind ends: what the responder, the initiator, an egress or a service shows, or a CA.";
+        "Until the first certificate of this kind ends: what the responder, the initiator or an egress shows, a service, a fleet (siblings and etcd) is shown, or a CA.";
     RELOADS = Counter "adit_reloads_total" ["result"]
         "How often other settings were asked for while the process ran; failed: they could not be used, and nothing changed.";
     CONFIG_LOADED = Gauge "adit_config_loaded_timestamp_seconds" []

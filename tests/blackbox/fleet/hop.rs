@@ -2,16 +2,18 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::Duration;
 
 use adit::admin::FleetReport;
 use http::Method;
 
 use crate::fleet::world::{has, names, of, sees, start};
-use crate::hop::world::certificate_of;
+use crate::hop::world::{certificate_lasting, certificate_of};
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
-use crate::support::site::{Cloud, Edge, Folder, Responder, TO_NODE, Transport, over_each_transport};
+use crate::support::ports::free_address;
+use crate::support::site::{Cloud, Edge, Folder, NODE, Responder, TO_NODE, Transport, over_each_transport};
 use crate::support::targets::Target;
 
 over_each_transport!(a_node_of_the_other_responder_is_reached_until_that_dies);
@@ -123,4 +125,50 @@ async fn a_certificate_with_another_name_is_said_before_siblings_say_it() {
     assert_ne!(output.status.code(), Some(0), "{text}");
     let said = "fleet.hop.tls: has a certificate without the name \"spiffe://example.org/responder/a\"";
     assert!(text.contains(said), "{text}");
+}
+
+/// They ended without a word.
+#[tokio::test]
+async fn the_ends_of_the_certificates_of_a_fleet_are_told() {
+    let folder = Folder::new();
+    let lifetime = Duration::from_secs(20 * 24 * 3600);
+    certificate_lasting(&folder.authority, "spiffe://example.org/responder/a", lifetime).write(folder.path(), "hop");
+    folder.authority.expired_node(NODE).write(folder.path(), "etcd");
+    let hop = "{ listen: \"127.0.0.1:0\", identity: \"spiffe://example.org/responder/{responder}\", \
+               tls: { cert: hop.pem, key: hop.key, ca: ca.pem } }";
+    let etcd = format!("https://{}", free_address());
+    let tls = "{ ca: ca.pem, cert: etcd.pem, key: etcd.key }";
+    let fleet = format!("{{ etcd: {etcd:?}, id: a, hop: {hop}, tls: {tls} }}");
+    let cloud = Cloud::new().process("fleet", &fleet);
+    let a = start(&folder, "a", &cloud).await;
+    a.0.line_with("it ends in 19 days").await;
+    let metrics = a.0.ask(Method::GET, "/metrics").await.1;
+    assert!(metrics.contains("adit_certificate_seconds_left{certificate=\"fleet\"} -"), "that of etcd has ended");
+    let file = folder.path().join("a.yaml");
+    let run = move || Command::new(env!("CARGO_BIN_EXE_adit")).arg("check").arg(file).output().unwrap();
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("warning  fleet.hop.tls.cert: it ends in 19 days"), "{text}");
+    assert!(text.lines().any(|line| line.contains("problem  fleet.tls.cert") && line.contains("expired")), "{text}");
+    assert!(text.contains("fleet.hop.tls.ca: ") && text.contains("fleet.tls.ca: "), "{text}");
+}
+
+/// Regression: the name of any node, or host, would have proven a responder.
+// spec: FL-32
+#[tokio::test]
+async fn an_identity_that_fixes_nothing_is_refused() {
+    let folder = Folder::new();
+    certificate_of(&folder.authority, "spiffe://a").write(folder.path(), "hop");
+    let hop = "{ listen: \"127.0.0.1:0\", identity: \"spiffe://{responder}\", tls: { cert: hop.pem, key: hop.key, ca: ca.pem } }";
+    let fleet = format!("{{ etcd: \"http://127.0.0.1:2379\", id: a, hop: {hop} }}");
+    let file = folder.write("a.yaml", &Cloud::new().process("fleet", &fleet).text());
+    let run = move || Command::new(env!("CARGO_BIN_EXE_adit")).arg("check").arg(file).output().unwrap();
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("fleet.hop.identity: \"spiffe://{responder}\" fixes too little beside {responder}"),
+        "{text}"
+    );
 }

@@ -108,10 +108,21 @@ pub(super) fn trust(authority: &Authority) -> Trust {
 
 /// What a responder shows its siblings, with this name.
 pub(crate) fn certificate_of(authority: &Authority, name: &str) -> Certificate {
+    authority.issue(sibling(name))
+}
+
+/// The same, which ends then.
+pub(crate) fn certificate_lasting(authority: &Authority, name: &str, lifetime: Duration) -> Certificate {
+    let mut params = sibling(name);
+    params.not_after = (std::time::SystemTime::now() + lifetime).into();
+    authority.issue(params)
+}
+
+fn sibling(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    authority.issue(params)
+    params
 }
 
 /// A responder of the fleet, with listeners for requests and for datagrams in front.
