@@ -18,7 +18,7 @@ use crate::fleet::etcd::{EtcdError, EtcdSettings};
 use crate::fleet::view::{Prefix, TunnelRecord, View};
 use crate::id::{HostPort, ResponderId, TunnelId};
 use crate::lifecycle::{Backoff, DrainWatch, LAST_WORDS, Schedule};
-use crate::telemetry::FleetMetrics;
+use crate::telemetry::{FleetMetrics, Limiter};
 use mine::Mine;
 use session::{Ended, Session};
 
@@ -29,6 +29,9 @@ pub const DEFAULT_WEIGHT: u16 = 100;
 
 /// When etcd is asked again after it could not be reached: soon, since nothing is lost by asking.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Lines a minute about one thing that is wrong with the directory.
+const MAX_LINES: u32 = 10;
 
 /// What a responder tells its siblings, and how it reaches etcd.
 #[derive(Debug, Clone)]
@@ -133,6 +136,7 @@ impl Member {
             drain: drain.clone(),
             leave: leave.clone(),
             first: 0,
+            notices: Notices::default(),
         };
         let given_up = given_up(Arc::clone(&keeper.tunnels), drain.clone(), leave);
         tokio::pin!(given_up);
@@ -172,6 +176,20 @@ struct Keeper {
     leave: CancellationToken,
     /// Which of the endpoints is tried first.
     first: usize,
+    notices: Notices,
+}
+
+/// How often is said what whoever writes to the directory could cause again and again.
+struct Notices {
+    ignored: Limiter,
+    overruled: Limiter,
+}
+
+impl Default for Notices {
+    fn default() -> Self {
+        let limiter = || Limiter::new(MAX_LINES, Duration::from_secs(60));
+        Self { ignored: limiter(), overruled: limiter() }
+    }
 }
 
 impl Keeper {

@@ -2,6 +2,7 @@
 
 mod faults;
 mod renewal;
+mod seats;
 pub(crate) mod world;
 
 use std::net::SocketAddr;

@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -26,13 +26,16 @@ use crate::lifecycle::DrainWatch;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::Refusal;
 use crate::proxy::{AccessLog, Recorder};
-use crate::telemetry::{HopMetrics, Metrics, Role, Side};
+use crate::registry::Handle as _;
+use crate::telemetry::{HopMetrics, Limiter, Metrics, Role, Side};
 use crate::tls::{SiblingTls, peer_identity};
 use crate::transport::quic::{self, Keys, Listener, bind, dialling_socket, listening_socket};
 use crate::transport::{Claiming, Tunnel};
 
 /// Connections that one sibling may have to this responder: one, and those that it has given up without saying so.
 const MAX_CONNECTIONS: usize = 4;
+/// Lines a minute about those who are not served, for one reason.
+const MAX_LINES: u32 = 10;
 /// How long the last packets may take to leave.
 const FAREWELL: Duration = Duration::from_millis(20);
 
@@ -82,11 +85,22 @@ struct Shared {
     terms: watch::Sender<Arc<Terms>>,
     dialling: quinn::Endpoint,
     relayed: Relayed,
-    served: Mutex<HashMap<TunnelId, (ResponderId, Tunnel)>>,
+    served: Mutex<HashMap<TunnelId, Asker>>,
     /// It takes nobody any more, and drains those it has.
     draining: OnceLock<DrainWatch>,
     metrics: HopMetrics,
     tasks: TaskTracker,
+    /// How often is said that somebody did not greet, and was refused.
+    strangers: Limiter,
+    refused: Limiter,
+}
+
+/// A connection on which a sibling asks.
+#[derive(Debug)]
+struct Asker {
+    id: ResponderId,
+    tunnel: Tunnel,
+    since: Instant,
 }
 
 impl Hop {
@@ -121,6 +135,8 @@ impl Hop {
             draining: OnceLock::new(),
             metrics: metrics.hops(),
             tasks: TaskTracker::new(),
+            strangers: Limiter::new(MAX_LINES, Duration::from_secs(60)),
+            refused: Limiter::new(MAX_LINES, Duration::from_secs(60)),
         };
         Ok(Self { shared: Arc::new(shared), ways, endpoints: [listening, dialling] })
     }
@@ -160,7 +176,7 @@ impl Hop {
             }
             // Whoever is served from here on notices by itself.
             let _ = self.shared.draining.set(drain.clone());
-            for (_, tunnel) in self.shared.served().values() {
+            for Asker { tunnel, .. } in self.shared.served().values() {
                 tunnel.drain(drain.remaining(), Duration::ZERO);
             }
             self.shared.tasks.close();
@@ -197,7 +213,7 @@ impl Hop {
 
 impl Shared {
     /// Plain values: nothing that a panic elsewhere could leave half-changed.
-    fn served(&self) -> std::sync::MutexGuard<'_, HashMap<TunnelId, (ResponderId, Tunnel)>> {
+    fn served(&self) -> MutexGuard<'_, HashMap<TunnelId, Asker>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -216,10 +232,25 @@ impl Shared {
         if self.draining.get().is_some() {
             return refuse(RefusalCode::Unavailable, "the responder stops".to_owned());
         }
-        if self.served().values().filter(|(other, _)| other == id).count() >= MAX_CONNECTIONS {
-            return refuse(RefusalCode::Quota, format!("{id} has {MAX_CONNECTIONS} connections here"));
+        if !self.has_room(id) {
+            return refuse(RefusalCode::Quota, format!("{id} asks on {MAX_CONNECTIONS} connections here"));
         }
         Ok(())
+    }
+
+    /// Whether this sibling may have one more connection: it has few, or one on which it asks nothing, of which the oldest
+    /// gives way then. spec: FL-38
+    fn has_room(&self, id: &ResponderId) -> bool {
+        let served = self.served();
+        let own = || served.values().filter(|asker| asker.id == *id);
+        if own().count() < MAX_CONNECTIONS {
+            return true;
+        }
+        let idle = own().filter(|asker| asker.tunnel.in_flight() == 0).min_by_key(|asker| asker.since);
+        if let Some(oldest) = idle {
+            oldest.tunnel.close(CloseCode::Superseded, "the same sibling has a newer connection");
+        }
+        idle.is_some()
     }
 }
 
@@ -230,14 +261,21 @@ async fn admit(shared: Arc<Shared>, incoming: quic::Incoming) {
     terms.mark_unchanged();
     let claiming = match incoming.greeting().await {
         Ok(claiming) => claiming,
-        Err(error) => return warn!(%remote, %error, "somebody who should be a sibling does not greet"),
+        Err(error) => {
+            if let Some(left_out) = shared.strangers.pass(Instant::now()) {
+                warn!(%remote, %error, left_out, "somebody who should be a sibling does not greet");
+            }
+            return;
+        }
     };
     let id = claiming.greeting.responder.clone();
     // Before it is judged: a drain that it does not know of waits for it.
     let waited_for = shared.tasks.token();
     if let Err(refusal) = shared.judge(&claiming) {
         drop(waited_for);
-        warn!(%remote, sibling = %id, reason = refusal.reason, "a sibling was refused");
+        if let Some(left_out) = shared.refused.pass(Instant::now()) {
+            warn!(%remote, sibling = %id, reason = refusal.reason, left_out, "a sibling was refused");
+        }
         return claiming.refuse(&refusal).await;
     }
     let _open = shared.metrics.serves();
@@ -249,7 +287,7 @@ async fn admit(shared: Arc<Shared>, incoming: quic::Incoming) {
         if let Some(drain) = shared.draining.get() {
             tunnel.drain(drain.remaining(), Duration::ZERO);
         }
-        served.insert(of, (id.clone(), tunnel.clone()));
+        served.insert(of, Asker { id: id.clone(), tunnel: tunnel.clone(), since: Instant::now() });
     }
     info!(%remote, sibling = %id, "a sibling may ask here");
     let mut serving = pin!(serving);

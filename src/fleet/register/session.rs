@@ -341,12 +341,20 @@ async fn read(keeper: &Keeper, connection: &Connection, prefix: &str) -> Result<
 fn applied_to(keeper: &Keeper, applied: Applied) {
     let Applied { overruled, ignored, fault } = applied;
     for tunnel in overruled {
-        warn!(%tunnel, "another responder of the fleet had the name of this node first, with another key: closing the tunnel");
         keeper.metrics.overruled();
         keeper.tunnels.overruled(tunnel);
+        if let Some(left_out) = keeper.notices.overruled.pass(now()) {
+            warn!(%tunnel, left_out, "another responder of the fleet had the name of this node first, with another key: closing the tunnel");
+        }
     }
     if let Some(fault) = fault {
         keeper.metrics.ignored(ignored);
-        warn!(count = ignored, fault, "what stands in the directory cannot be used, and is left out");
+        if let Some(left_out) = keeper.notices.ignored.pass(now()) {
+            warn!(count = ignored, fault, left_out, "what stands in the directory cannot be used, and is left out");
+        }
     }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }

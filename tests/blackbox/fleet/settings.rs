@@ -6,7 +6,9 @@ use http::Method;
 use serde_json::json;
 
 use crate::fleet::world::{fleet, member, names, section, sees, start, two};
+use crate::support::certificates::Authority;
 use crate::support::etcd::Etcd;
+use crate::support::eventually::eventually;
 use crate::support::ports::free_address;
 use crate::support::site::{Cloud, Folder};
 
@@ -36,6 +38,15 @@ async fn etcd_over_tls_asks_for_a_certificate_and_gets_it() {
     let b = start(&folder, "b", &Cloud::new().process("fleet", &of("b", "{ ca: ca.pem }"))).await;
     let report = sees(&b, "trouble", |report| report.trouble.is_some()).await;
     assert_eq!((report.view.as_str(), names(&report).len()), ("empty", 0));
+    // What the files hold is read again, and shown at the next connection.
+    Authority::new("a stranger").either_role("c", None).write(folder.path(), "c");
+    let file = Cloud::new().process("fleet", &of("c", "{ ca: ca.pem, cert: c.pem, key: c.key }"));
+    let c = start(&folder, "c", &file).await;
+    sees(&c, "trouble", |report| report.trouble.is_some()).await;
+    folder.authority.either_role("c", None).write(folder.path(), "c");
+    let (status, changes) = c.0.ask(Method::POST, "/reload").await;
+    assert!(status == 200 && changes.contains("fleet.tls.cert: another certificate"), "{status} {changes}");
+    sees(&c, "itself", |report| names(report).contains(&"c")).await;
 }
 
 #[tokio::test]
@@ -105,4 +116,22 @@ async fn the_command_lists_the_responders() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("2 responders, 0 tunnels below /adit/"), "{text}");
     assert!(text.contains("a (this)   live"), "{text}");
+}
+
+/// One line for each of them filled the log.
+#[tokio::test]
+async fn what_cannot_be_used_in_the_directory_is_said_a_few_times_a_minute() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let folder = Folder::new();
+    let a = start(&folder, "a", &member(&etcd, "a", LONG)).await;
+    sees(&a, "itself", |report| names(report) == ["a"]).await;
+    // `/adit/x` with the value `x`, again and again.
+    for _ in 0..30 {
+        etcd.ask("/v3/kv/put", json!({ "key": "L2FkaXQveA==", "value": "eA==" })).await.unwrap();
+    }
+    eventually("all of them", async || (a.0.metric("adit_fleet_records_ignored_total").await == 30).then_some(()))
+        .await;
+    let log = a.0.log();
+    let lines = log.lines().filter(|line| line.contains("is no key of the directory")).count();
+    assert!((1..=10).contains(&lines), "{lines} lines");
 }

@@ -25,7 +25,7 @@ use crate::transport::quic::settings::Settings;
 use crate::transport::state::CloseReason;
 use crate::transport::tunnel::Tunnel;
 
-/// How long a refusal may take to arrive.
+/// How long a refusal may take to arrive, and a greeting to be taken.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection whose TLS is done and whose greeting was read. Nothing was said yet of whether it is taken.
@@ -113,8 +113,10 @@ impl Claiming {
             via: None,
         };
         let serving = async move {
-            // Where this fails, the connection is gone, which the driver sees.
-            let _ = greet::greet(&mut send, &own).await;
+            // Where this fails, the connection is gone, which the driver sees; so is one that leaves a greeting no room.
+            if timeout(FAREWELL_TIMEOUT, greet::greet(&mut send, &own)).await.is_err() {
+                quic.close(VarInt::from_u32(CloseCode::HandshakeTimeout.number()), b"it takes no greeting");
+            }
             drop(seat);
             let session = Session::between_siblings(Instant::now(), false, settings.tunnel.timing);
             let mut control = Control::new(ControlStream::new(quic.clone(), (send, recv), settings.credit()), session);
