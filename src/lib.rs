@@ -103,6 +103,7 @@
 //! | when a request is tried again | [`proxy::exchange`] |
 //! | what the access log says | [`proxy::record`] |
 //! | QUIC or TCP, reconnect delays, and when not to retry | [`initiator::auto`], [`lifecycle::Backoff`] |
+//! | which responder of a fleet a tunnel goes to | `initiator/spread.rs`; what responders tell of each other: [`protocol::roster`] |
 //! | what can be changed while it runs | [`ResponderTerms`], [`InitiatorTerms`], [`EgressTerms`] |
 //! | what SIGTERM does | [`lifecycle::Signals`], then [`app::App::run`] |
 //! | what differs between two settings | [`config::Difference`] |

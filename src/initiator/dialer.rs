@@ -1,18 +1,19 @@
 //! Which destinations there are: begins and ends what keeps the tunnels of each.
 
 mod names;
+mod others;
 mod seat;
 mod slots;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use self::others::Others;
 use self::seat::Starter;
 use self::slots::Slots;
 use crate::initiator::handle::Handle;
@@ -30,8 +31,7 @@ use crate::transport::Accept;
 pub struct Initiator<A> {
     shared: Shared<A>,
     starter: Starter<A>,
-    /// Held by the destination of which a tunnel moves: one at a time does. spec: FL-63
-    moving: Arc<Semaphore>,
+    others: Arc<Others>,
 }
 
 impl<A: Accept> Initiator<A> {
@@ -47,7 +47,7 @@ impl<A: Accept> Initiator<A> {
             metrics: metrics.tunnels(Role::Initiator),
         };
         let starter = Starter::new(shared.clone());
-        Ok(Self { shared, starter, moving: Arc::new(Semaphore::new(1)) })
+        Ok(Self { shared, starter, others: Arc::default() })
     }
 
     /// What its tunnels are doing.
@@ -106,8 +106,8 @@ impl<A: Accept> Initiator<A> {
                 if !kept.contains_key(key) {
                     let until = Until { stop: drain.token().child_token(), drain: drain.clone() };
                     kept.insert(key.clone(), until.stop.clone());
-                    let slots = Slots::new(self.starter.clone(), Arc::clone(&self.moving), until);
-                    self.shared.tasks.spawn(slots.keep(key.clone()));
+                    let slots = Slots::new(self.starter.clone(), (Arc::clone(&self.others), key.clone()), until);
+                    self.shared.tasks.spawn(slots.keep());
                 }
             }
             if changes.changed().await.is_err() {

@@ -17,12 +17,12 @@ mod tests;
 mod trial;
 mod trouble;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::plan::Plan;
+use self::plan::{Plan, Wish};
 use self::seat::Seat;
 use self::trial::{Stage, Trial};
 use self::trouble::Troubles;
@@ -73,6 +73,8 @@ pub(super) struct Spread {
     claim: Claim,
     settings: SpreadSettings,
     roster: Option<Arc<Roster>>,
+    /// Where other destinations have tunnels.
+    taken: HashSet<ResponderId>,
     /// A responder has left its fleet: if nobody else is in one, there is none.
     left: bool,
     seats: BTreeMap<SeatId, Seat>,
@@ -92,6 +94,7 @@ impl Spread {
             troubles: Troubles::new(now, settings.retry),
             settings,
             roster: None,
+            taken: HashSet::new(),
             left: false,
             seats: BTreeMap::new(),
             dials: Allowance::new(now, DIAL_BURST, DIALS_PER_SECOND),
@@ -107,6 +110,16 @@ impl Spread {
             self.seats.values_mut().for_each(|seat| seat.move_at = None);
         }
         self.settings = settings;
+    }
+
+    /// Where other destinations of the initiator have tunnels: these responders come last.
+    pub(super) fn avoid(&mut self, taken: HashSet<ResponderId>) {
+        self.taken = taken;
+    }
+
+    /// Where the tunnels are.
+    pub(super) fn responders(&self) -> HashSet<ResponderId> {
+        self.seats.values().filter_map(|seat| seat.condition.responder()).cloned().collect()
     }
 
     /// A responder has said who is in its fleet; `None`: that it is in none any more.
@@ -201,9 +214,8 @@ impl Spread {
     fn plan(&self, now: Instant) -> Plan {
         let roster = self.roster.as_deref().filter(|_| self.settings.follows);
         roster.map_or_else(Plan::default, |roster| {
-            Plan::new(roster, (&self.claim, self.settings.region.as_deref()), &self.seats, |id| {
-                !self.troubles.has(id, now)
-            })
+            let wish = Wish { claim: &self.claim, region: self.settings.region.as_deref(), taken: &self.taken };
+            Plan::new(roster, wish, &self.seats, |id| !self.troubles.has(id, now))
         })
     }
 
@@ -219,10 +231,10 @@ impl Spread {
             // What was in doubt is there.
             return self.give_up(id);
         }
-        let Some(to) = trial.to.clone() else { return };
         if !trial.is_over(now, &self.settings) {
             return;
         }
+        let Some(to) = trial.to.clone() else { return self.give_up(id) };
         if trial.has_another() {
             return self.dial_next(now, id);
         }
@@ -289,10 +301,12 @@ impl Spread {
             }
             return;
         }
-        let Some(to) = to else {
+        // One that is to follow nobody any more goes back to where its destination's name points.
+        let is_to_return = !self.settings.follows && !seat.is_home;
+        if to.is_none() && !is_to_return {
             seat.move_at = None;
             return;
-        };
+        }
         let at = *seat.move_at.get_or_insert_with(|| {
             let shares = seat.condition.responder().and_then(|responder| round.occupied.get(responder));
             let is_young = seat.condition.is_younger(now, self.settings.young);
@@ -305,8 +319,7 @@ impl Spread {
         }
         seat.move_at = Some(now + MOVE_AGAIN);
         if round.may_move {
-            let to = to.clone();
-            self.try_at(now, id, Some(to), true);
+            self.try_at(now, id, to.cloned(), true);
             round.may_move = !self.is_moving();
         }
     }

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::certificates::{Authority, Certificate, Node};
+use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
 use crate::support::process::Adit;
@@ -39,8 +40,17 @@ impl Pair {
 
     /// Shows this certificate.
     async fn dial(transport: Transport, shown: impl FnOnce(&Authority) -> Certificate) -> Option<Self> {
+        Self::dial_to(&Cloud::new(), transport, shown).await
+    }
+
+    /// The same, of this responder.
+    async fn dial_to(
+        cloud: &Cloud,
+        transport: Transport,
+        shown: impl FnOnce(&Authority) -> Certificate,
+    ) -> Option<Self> {
         let folder = Folder::new();
-        let responder = Cloud::new().start(&folder).await;
+        let responder = cloud.start(&folder).await;
         shown(&folder.authority).write(folder.path(), "foreign");
         let initiator = Self::spawn(transport, &folder, &responder)?;
         Some(Self { responder, initiator, folder })
@@ -103,7 +113,20 @@ over_each_transport! {
     a_drain_of_the_responder_lets_what_runs_finish,
     a_drain_of_the_initiator_lets_what_runs_finish,
     another_process_in_its_place_closes_it_as_superseded,
+    it_is_told_who_is_in_the_fleet_of_its_responder,
     one_that_hangs_is_suspect_until_it_goes_on,
+}
+
+/// spec: CT-62, HS-26
+async fn it_is_told_who_is_in_the_fleet_of_its_responder(transport: Transport) {
+    let Some(etcd) = Etcd::start().await else { return };
+    let member = |id: &str| Cloud::new().process("fleet", &format!("{{ etcd: {:?}, id: {id} }}", etcd.url()));
+    let Some(pair) = Pair::dial_to(&member("a"), transport, |authority| authority.node(NODE)).await else { return };
+    pair.responder.registered(1).await;
+    let _sibling = member("b").start(&Folder::new()).await;
+    pair.initiator.line_with("\"responders\": [\"a\", \"b\"]").await;
+    let plain = get(pair.responder.egress(), "/still", &[TO_NODE]).await.unwrap();
+    assert_eq!((plain.status(), plain.text()), (200, "GET /still\n".to_owned()));
 }
 
 async fn requests_come_back_as_it_answers_them(transport: Transport) {

@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "registry",
     "initiator/auto",
     "initiator/health/machine",
+    "initiator/spread",
     "egress/udp/table",
     "shares/settings",
     "shares/bucket",

@@ -25,7 +25,7 @@ pub(super) async fn resolve(target: &str) -> Result<BTreeSet<SocketAddr>, String
 }
 
 /// The addresses that somebody else has named, in their order, as far as they may be dialled by who reaches `home`. Of names that
-/// cannot be resolved there are none. spec: FL-65
+/// cannot be resolved there are none. Takes as long as each of them may, at most. Cancel safe. spec: FL-65
 pub(super) async fn resolve_named(named: Vec<HostPort>, home: SocketAddr) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = Vec::new();
     for name in named {

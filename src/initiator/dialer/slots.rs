@@ -1,16 +1,17 @@
 //! The tunnels of one destination: resolves its name again and again, keeps as many as are wanted for each address, and has them at
 //! distinct responders where these are of a fleet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::names::{resolve, resolve_named};
+use super::others::Others;
 use super::seat::{Common, Seat, Started, Starter};
 use crate::initiator::settings::Destination;
 use crate::initiator::snapshot::{Key, Prepared};
@@ -37,14 +38,16 @@ pub(super) struct Slots<A> {
     by_address: BTreeMap<SocketAddr, Vec<Seat>>,
     spread: Spread,
     next_seat: u64,
-    moving: Arc<Semaphore>,
+    /// What other destinations do.
+    others: Arc<Others>,
+    key: Key,
     /// Held while one of these tunnels moves.
     permit: Option<OwnedSemaphorePermit>,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
 }
 
 impl<A: Accept> Slots<A> {
-    pub(super) fn new(starter: Starter<A>, moving: Arc<Semaphore>, until: Until) -> Self {
+    pub(super) fn new(starter: Starter<A>, (others, key): (Arc<Others>, Key), until: Until) -> Self {
         let common = Common { until, failed: Arc::default(), outdated: Arc::default(), sight: Arc::default() };
         let claim = starter.shared.state.fixed.claim.clone();
         Self {
@@ -53,14 +56,16 @@ impl<A: Accept> Slots<A> {
             by_address: BTreeMap::new(),
             spread: Spread::new(Instant::now().into_std(), claim, SpreadSettings::default()),
             next_seat: 0,
-            moving,
+            others,
+            key,
             permit: None,
             answers: mpsc::channel(ANSWERS),
         }
     }
 
     /// Keeps them up until they are to stop; each then drains by itself.
-    pub(super) async fn keep(mut self, key: Key) {
+    pub(super) async fn keep(mut self) {
+        let key = self.key.clone();
         let shared = self.starter.shared.clone();
         let mut changes = shared.state.changes();
         let mut found = BTreeSet::new();
@@ -77,7 +82,10 @@ impl<A: Accept> Slots<A> {
             }
             let deadline = self.spread.deadline();
             tokio::select! {
-                () = self.common.until.stop.cancelled() => return shared.board.resolved(&key.target),
+                () = self.common.until.stop.cancelled() => {
+                    self.others.are(&key, HashSet::new());
+                    return shared.board.resolved(&key.target);
+                }
                 _ = changes.changed() => {}
                 () = self.common.outdated.notified() => {}
                 () = self.common.sight.changed() => {}
@@ -176,7 +184,9 @@ impl<A: Accept> Slots<A> {
                 self.spread.note_trial(seat.id, trial.watched.condition());
             }
         }
-        self.permit = self.permit.take().or_else(|| Arc::clone(&self.moving).try_acquire_owned().ok());
+        self.others.are(&self.key, self.spread.responders());
+        self.spread.avoid(self.others.beside(&self.key));
+        self.permit = self.permit.take().or_else(|| self.others.may_move());
         self.spread.advance(Instant::now().into_std(), self.permit.is_some(), rand::random::<u64>);
         while let Some(action) = self.spread.poll() {
             self.perform(action, prepared);
@@ -191,11 +201,13 @@ impl<A: Accept> Slots<A> {
         match action {
             Action::Resolve { seat, trial, addresses } => {
                 let Some((home, _)) = self.find(seat) else { return };
-                let answers = self.answers.0.clone();
+                let (answers, stop) = (self.answers.0.clone(), self.common.until.stop.clone());
                 self.starter.shared.tasks.spawn(async move {
-                    let found = resolve_named(addresses, home).await;
-                    // Nobody waits for it once the destination is gone.
-                    let _ = answers.send((trial, found)).await;
+                    tokio::select! {
+                        // Names that nobody answers for must not hold up the end.
+                        () = stop.cancelled() => {}
+                        found = resolve_named(addresses, home) => drop(answers.send((trial, found)).await),
+                    }
                 });
             }
             Action::Dial { seat, trial, address } => {

@@ -1,6 +1,6 @@
 //! Who should be where: distinct responders as far as there are any, the preferred region first. spec: FL-61, FL-62
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::seat::{Seat, SeatId};
 use crate::id::{Claim, ResponderId};
@@ -13,11 +13,22 @@ pub(super) struct Plan {
     pub(super) elsewhere: HashMap<SeatId, ResponderId>,
 }
 
+/// Whom a destination prefers.
+#[derive(Clone, Copy)]
+pub(super) struct Wish<'a> {
+    /// Whose tunnels they are.
+    pub(super) claim: &'a Claim,
+    /// Whose responders come first.
+    pub(super) region: Option<&'a str>,
+    /// Who comes last: other destinations have tunnels there.
+    pub(super) taken: &'a HashSet<ResponderId>,
+}
+
 impl Plan {
-    /// For this node, which prefers this region. `may_dial`: a responder is not left alone for now.
+    /// What is to change. `may_dial`: a responder is not left alone for now.
     pub(super) fn new(
         roster: &Roster,
-        (claim, region): (&Claim, Option<&str>),
+        Wish { claim, region, taken }: Wish<'_>,
         seats: &BTreeMap<SeatId, Seat>,
         may_dial: impl Fn(&ResponderId) -> bool,
     ) -> Self {
@@ -28,7 +39,8 @@ impl Plan {
         let is_far = |listed: &Listed| region.is_some() && listed.region.as_deref() != region;
         ranked.sort_by(|one, other| {
             let distance = one.distance(claim).total_cmp(&other.distance(claim));
-            is_far(one).cmp(&is_far(other)).then(distance).then_with(|| one.id.cmp(&other.id))
+            let class = |listed: &Listed| (taken.contains(&listed.id), is_far(listed));
+            class(one).cmp(&class(other)).then(distance).then_with(|| one.id.cmp(&other.id))
         });
         // A tunnel to somebody of whom the roster does not tell is left where it is.
         let is_known = |seat: &Seat| match seat.condition.responder() {

@@ -223,6 +223,34 @@ fn the_preferred_region_comes_first_and_distinct_responders_before_it() {
     }
 }
 
+/// spec: FL-62
+#[test]
+fn two_destinations_of_one_fleet_have_their_tunnels_at_distinct_responders() {
+    for node in 0..20 {
+        let mut one = World::new(node, 1, &["a"], SpreadSettings::default());
+        let mut other = World::new(node, 1, &["b"], SpreadSettings::default());
+        one.learn(&abc());
+        other.learn(&abc());
+        for _ in 0..60 {
+            one.spread.avoid(other.spread.responders());
+            one.run(MINUTE);
+            other.spread.avoid(one.spread.responders());
+            other.run(MINUTE);
+            assert_ne!(one.on(), other.on());
+        }
+        let moved = one.adopted.len() + other.adopted.len();
+        assert!(moved <= 4, "{moved} moves");
+        // There is nobody else for one of four.
+        let mut many = World::new(node, 4, &["a"], SpreadSettings::default());
+        many.learn(&abc());
+        many.spread.avoid(one.spread.responders());
+        many.run(60 * MINUTE);
+        let at = many.on();
+        assert_eq!((at.len(), at.values().sum::<usize>()), (3, 4));
+        assert!(at.iter().all(|(id, count)| *count == 1 || !one.on().contains_key(id)), "{at:?}");
+    }
+}
+
 /// spec: FL-61
 #[test]
 fn one_without_a_weight_gets_nothing_new_and_keeps_what_it_has_for_a_while() {
@@ -463,6 +491,25 @@ fn a_tunnel_to_somebody_of_another_fleet_or_of_none_is_left_where_it_is() {
     let mut world = World::new(1, 2, &["a"], SpreadSettings::default());
     world.run(30 * MINUTE);
     assert!(world.dials.is_empty() && world.spread.deadline().is_none(), "without a roster nothing is to be done");
+}
+
+/// spec: FL-62
+#[test]
+fn a_site_that_is_to_follow_no_longer_returns_to_where_the_name_points() {
+    let mut world = World::new(1, 2, &["a"], SpreadSettings::default());
+    world.learn(&abc());
+    world.run(20 * MINUTE);
+    assert_eq!(world.on().len(), 2);
+    let homes = |world: &World| world.own.values().filter(|slot| slot.address == home()).count();
+    assert!(homes(&world) < 2);
+    world.spread.set(SpreadSettings { follows: false, ..SpreadSettings::default() });
+    // Nobody answers there: what is well stays.
+    let at_home = world.answers.remove(&home()).unwrap();
+    world.run(30 * MINUTE);
+    assert!(homes(&world) < 2 && world.on().len() == 2 && world.trials.len() <= 1);
+    world.answers.insert(home(), at_home);
+    world.run(30 * MINUTE);
+    assert_eq!((homes(&world), world.on()), (2, counts([("a", 2)])));
 }
 
 /// spec: CT-62

@@ -54,11 +54,16 @@ impl Trial {
         self.stage = Stage::Resolved;
     }
 
+    /// Whether it is tried for a while only. For who has nothing, the destination's own address is tried for as long as it takes.
+    const fn ends(&self) -> bool {
+        self.to.is_some() || self.is_move
+    }
+
     /// Whether nothing comes of the present stage any more.
     pub(super) fn is_over(&self, now: Instant, settings: &SpreadSettings) -> bool {
         let has_failed = matches!(self.condition, Condition::Down { why: Why::Failed | Why::Drained, .. });
         match self.stage {
-            _ if now < self.held_until => false,
+            _ if !self.ends() || now < self.held_until => false,
             Stage::Resolved => true,
             Stage::Dialling if has_failed => true,
             Stage::Resolving | Stage::Dialling => now >= self.since + settings.patience,
@@ -83,7 +88,6 @@ impl Trial {
     }
 
     pub(super) fn deadline(&self, settings: &SpreadSettings) -> Option<Instant> {
-        // The destination's own address is tried for as long as it takes.
-        self.to.as_ref().map(|_| (self.since + settings.patience).max(self.held_until))
+        self.ends().then(|| (self.since + settings.patience).max(self.held_until))
     }
 }

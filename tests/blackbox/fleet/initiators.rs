@@ -3,7 +3,9 @@
 use adit::id::Claim;
 use adit::protocol::roster::Listed;
 
-use crate::fleet::world::{fleet, names, sees, start};
+use crate::fleet::hop::section;
+use crate::fleet::leave::Asking;
+use crate::fleet::world::{fleet, has, names, sees, start};
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
 use crate::support::http1::get;
@@ -14,6 +16,7 @@ over_each_transport! {
     tunnels_through_one_address_are_at_two_responders_and_go_to_the_other_when_one_dies,
     a_responder_that_joins_is_learned_and_gets_its_share,
     what_a_responder_drains_goes_to_a_sibling,
+    nothing_is_lost_while_a_responder_leaves_and_its_site_goes_to_a_sibling,
 }
 
 const LONG: &str = "300s";
@@ -120,6 +123,29 @@ async fn what_a_responder_drains_goes_to_a_sibling(transport: Transport) {
         (at(&edge).await == ["b", "b"]).then_some(())
     })
     .await;
+}
+
+/// spec: CT-35, FL-67
+async fn nothing_is_lost_while_a_responder_leaves_and_its_site_goes_to_a_sibling(transport: Transport) {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (folder, target) = (Folder::new(), Target::http1().await);
+    let file = |id: &str| {
+        // Initiators reach it where it listens.
+        let section = section(&etcd, &folder, id, LONG).replace(&format!("initiators_at: \"{id}.example:7843\", "), "");
+        Cloud::new().egress("hold", "0").process("fleet", &section)
+    };
+    let (mut a, b) = (start(&folder, "a", &file("a")).await, start(&folder, "b", &file("b")).await);
+    for responder in [&a, &b] {
+        sees(responder, "both", |report| names(report) == ["a", "b"]).await;
+    }
+    let edge = Edge::new(transport).target(&format!("http://{}", target.address()));
+    let edge = edge.start(&folder, a.tunnel_address()).await;
+    sees(&b, "the tunnel of a", |report| has(report, "a", 1)).await;
+    let asking = Asking::start(b.egress());
+    a.0.terminate();
+    assert_eq!(a.0.exit().await.code(), Some(0));
+    is_at(&edge, &["b"]).await;
+    asking.nothing_is_lost().await;
 }
 
 /// spec: FL-61, FL-62

@@ -49,13 +49,13 @@ fn edge(transport: Transport, target: &Target) -> Edge {
 }
 
 /// Asks for the node all the time; in the end, how often it was asked and every answer that is no 200.
-struct Asking {
+pub(super) struct Asking {
     stop: CancellationToken,
     task: JoinHandle<(usize, Vec<String>)>,
 }
 
 impl Asking {
-    fn start(at: SocketAddr) -> Self {
+    pub(super) fn start(at: SocketAddr) -> Self {
         let stop = CancellationToken::new();
         let until = stop.clone();
         let task = tokio::spawn(async move {
@@ -74,7 +74,7 @@ impl Asking {
         Self { stop, task }
     }
 
-    async fn nothing_is_lost(self) {
+    pub(super) async fn nothing_is_lost(self) {
         self.stop.cancel();
         let (count, wrong) = self.task.await.unwrap();
         assert_eq!((count > 0, wrong), (true, Vec::<String>::new()), "of {count}");
