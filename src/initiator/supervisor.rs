@@ -240,6 +240,9 @@ impl<A: Accept> Supervisor<A> {
             let actions = self.tell(Event::Gone { attempt, agreed });
             return self.perform(actions);
         }
+        if let Happened::Roster(roster) = happened {
+            return self.learn(attempt, roster);
+        }
         let Some(candidate) = self.candidates.get_mut(&attempt) else {
             // Word of one that was given up.
             return happened.too_late();
@@ -253,7 +256,6 @@ impl<A: Accept> Supervisor<A> {
             Happened::Opened(opened) => self.opened(attempt, *opened),
             Happened::Failed(error) => self.failed(attempt, &error),
             Happened::Reauthed(reauthed) => self.reauthed(attempt, reauthed),
-            Happened::Roster(roster) => self.learn(attempt, roster),
             Happened::Suspect => {
                 self.note_rtt(attempt);
                 let actions = self.tell(Event::Suspect(attempt));
@@ -265,7 +267,7 @@ impl<A: Accept> Supervisor<A> {
             }
             Happened::Draining(after) => self.draining(attempt, after),
             Happened::Closed(reason) => self.lost(attempt, &reason),
-            Happened::Gone { .. } => {}
+            Happened::Roster(_) | Happened::Gone { .. } => {}
         }
     }
 

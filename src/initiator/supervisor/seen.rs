@@ -45,8 +45,12 @@ impl<A: Accept> Supervisor<A> {
 
     /// The responder of this attempt says who is in its fleet, or that it is in none any more. spec: CT-62
     pub(super) fn learn(&mut self, attempt: Attempt, roster: Option<Roster>) {
-        let Some(candidate) = self.candidates.get_mut(&attempt) else { return };
-        candidate.responder = roster.as_ref().map(|roster| roster.own.id.clone());
+        match self.candidates.get_mut(&attempt) {
+            Some(candidate) => candidate.responder = roster.as_ref().map(|roster| roster.own.id.clone()),
+            // One that drains may be the only one that says where else there is to go.
+            None if roster.is_some() => {}
+            None => return,
+        }
         if let Some(roster) = roster.as_ref().filter(|_| self.auto().tunnel() == Some(attempt)) {
             // Siblings may all call themselves the same.
             let responder = roster.own.id.to_string();
