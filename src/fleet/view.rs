@@ -2,8 +2,8 @@
 //!
 //! Row 9, and sans-IO: time is an argument, etcd's events are values. One writer feeds it; everybody else reads. spec: FL-12
 //!
-//! * A snapshot is immutable. The next one shares with it whatever has not changed, so an event costs little, however many
-//!   tunnels the fleet has.
+//! * Who is in the fleet is a snapshot. Who has which name is an index that snapshots share, which is changed in place one name at a
+//!   time: so an event and a lookup cost the same, however many tunnels the fleet has.
 //! * What lives is decided when it is asked: a tunnel counts while the record of its responder is there with the same epoch. So
 //!   the death or the restart of a responder takes all of its tunnels away at once.
 
@@ -13,10 +13,13 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 
+mod conflict;
+mod few;
 mod key;
 mod names;
 mod record;
 mod snapshot;
+mod starts;
 mod table;
 
 pub use key::{Key, MAX_PREFIX_BYTES, Prefix, PrefixError, TunnelKey};
@@ -28,7 +31,7 @@ use crate::fleet::sibling::{Sibling, Siblings};
 use crate::id::{HostId, Place, ResponderId, SpkiPin, TenantId};
 use table::Table;
 
-/// The directory as one responder sees it. Readers never wait; who writes waits for other writers.
+/// The directory as one responder sees it. Readers wait for nothing but the change of one name; who writes waits for other writers.
 pub struct View {
     own: ResponderId,
     current: ArcSwap<Snapshot>,

@@ -1,11 +1,20 @@
-//! Which name is on which responder: an index whose copies share what has not changed.
+//! Which name is on which responder: an index in parts, each behind a lock that is held for one name at a time.
+//!
+//! A lookup asks one name, so one part is all that it needs to agree with itself. Flat tables rather than a tree that shares what has
+//! not changed: of a million names each step down a tree is memory that no cache has, and here there are two.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use rpds::HashTrieMapSync;
+use hashbrown::HashTable;
 
-use super::key::TunnelKey;
-use crate::id::{Claim, HostId, InstanceId, ResponderId, SpkiPin, TenantId};
+use super::few::Few;
+use super::starts::Start;
+use crate::id::{Claim, HostId, InstanceId, SpkiPin, TenantId, TunnelId};
+
+/// Into how many parts the names go: enough that a reader seldom meets the writer, and that a part grows quickly.
+const PARTS: usize = 256;
 
 /// A name within its tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,7 +26,8 @@ pub(super) struct Name {
 /// A tunnel of the directory.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) key: TunnelKey,
+    pub(super) start: Start,
+    pub(super) tunnel: TunnelId,
     pub(super) claim: Claim,
     pub(super) instance: InstanceId,
     pub(super) pin: Option<SpkiPin>,
@@ -27,128 +37,210 @@ pub(super) struct Entry {
 }
 
 /// What stands under a name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Held {
     /// Tunnels of the node that has this name.
-    pub(super) node: Vec<Arc<Entry>>,
+    node: Few<OfNode>,
     /// Who has members of the cluster that has this name.
-    pub(super) cluster: Vec<Members>,
-    /// Who said that the name is not there, at which epoch.
-    doubted: Vec<(ResponderId, u64)>,
+    cluster: Few<Members>,
+    /// Who said that the name is not there.
+    doubted: Few<Start>,
+}
+
+/// A tunnel of a node, and whose it is, so that a lookup need not follow it.
+#[derive(Debug)]
+pub(super) struct OfNode {
+    pub(super) start: Start,
+    pub(super) entry: Arc<Entry>,
 }
 
 /// Members of a cluster on one start of a responder.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Members {
-    pub(super) responder: ResponderId,
-    pub(super) epoch: u64,
-    tunnels: u32,
-    /// The first revision at which it had one since it had none.
-    pub(super) created: i64,
+    pub(super) start: Start,
+    /// How many of them came at which revision.
+    #[allow(
+        clippy::box_collection,
+        reason = "a map is larger than all else under a name, and most names are of no cluster"
+    )]
+    created: Box<BTreeMap<i64, u32>>,
 }
 
-/// The index. A clone costs as much as one of an `Arc`.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Names(HashTrieMapSync<Name, Arc<Held>>);
+/// The index. One writer; a clone is the same index.
+#[derive(Debug, Clone)]
+pub(super) struct Names(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    hasher: RandomState,
+    parts: Box<[RwLock<Part>]>,
+}
+
+type Part = HashTable<(Name, Held)>;
 
 impl Name {
     pub(super) fn new(tenant: &TenantId, host: impl Into<HostId>) -> Self {
         Self { tenant: tenant.clone(), host: host.into() }
     }
+
+    fn is(&self, (tenant, host): (&str, &str)) -> bool {
+        self.host.as_str() == host && self.tenant.as_str() == tenant
+    }
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        let parts = (0..PARTS).map(|_| RwLock::default()).collect();
+        Self(Arc::new(Parts { hasher: RandomState::new(), parts }))
+    }
 }
 
 impl Names {
-    pub(super) fn get(&self, name: &Name) -> Option<&Held> {
-        self.0.get(name).map(Arc::as_ref)
+    /// What `look` sees under a name; `None` where there is nothing. Nobody changes the name meanwhile, so it should be short.
+    pub(super) fn get<T>(&self, name: (&str, &str), look: impl FnOnce(&Held) -> T) -> Option<T> {
+        let hash = self.0.hash(name);
+        let part = self.0.read(hash);
+        part.find(hash, |(known, _)| known.is(name)).map(|(_, held)| look(held))
     }
 
-    pub(super) fn insert(&mut self, entry: &Arc<Entry>) {
+    /// `look` is asked of the node's name and of the cluster's, when it is there.
+    pub(super) fn insert(&self, entry: &Arc<Entry>, mut look: impl FnMut(&Name, &Held)) {
         let Claim { tenant, node, cluster } = &entry.claim;
-        self.update(Name::new(tenant, node), |held| {
-            held.trust(&entry.key);
-            held.node.push(Arc::clone(entry));
+        let node = Name::new(tenant, node);
+        self.update(&node, |held| {
+            held.trust(entry.start);
+            held.node.push(OfNode { start: entry.start, entry: Arc::clone(entry) });
+            look(&node, held);
         });
-        self.update(Name::new(tenant, cluster), |held| {
-            held.trust(&entry.key);
-            match held.cluster.iter_mut().find(|members| members.is_of(&entry.key)) {
-                Some(members) => members.tunnels += 1,
-                None => held.cluster.push(Members::first(entry)),
+        let cluster = Name::new(tenant, cluster);
+        self.update(&cluster, |held| {
+            held.trust(entry.start);
+            match held.cluster.iter_mut().find(|members| members.start == entry.start) {
+                Some(members) => *members.created.entry(entry.created).or_default() += 1,
+                None => {
+                    let created = Box::new(BTreeMap::from([(entry.created, 1)]));
+                    held.cluster.push(Members { start: entry.start, created });
+                }
             }
+            look(&cluster, held);
         });
     }
 
-    pub(super) fn remove(&mut self, entry: &Entry) {
+    /// Likewise, when it is gone.
+    pub(super) fn remove(&self, entry: &Arc<Entry>, mut look: impl FnMut(&Name, &Held)) {
         let Claim { tenant, node, cluster } = &entry.claim;
-        self.update(Name::new(tenant, node), |held| held.node.retain(|other| other.key != entry.key));
-        self.update(Name::new(tenant, cluster), |held| {
-            if let Some(members) = held.cluster.iter_mut().find(|members| members.is_of(&entry.key)) {
-                members.tunnels -= 1;
+        let node = Name::new(tenant, node);
+        self.update(&node, |held| {
+            held.node.retain(|of| !Arc::ptr_eq(&of.entry, entry));
+            look(&node, held);
+        });
+        let cluster = Name::new(tenant, cluster);
+        self.update(&cluster, |held| {
+            if let Some(members) = held.cluster.iter_mut().find(|members| members.start == entry.start) {
+                members.leave(entry.created);
             }
-            held.cluster.retain(|members| members.tunnels > 0);
+            held.cluster.retain(|members| !members.created.is_empty());
+            look(&cluster, held);
         });
     }
 
     /// Forgets that this start of a responder has the name, until that is said anew.
-    pub(super) fn doubt(&mut self, name: &Name, responder: &ResponderId, epoch: u64) {
-        if self.get(name).is_some_and(|held| held.has(responder, epoch) && !held.is_doubted(responder, epoch)) {
-            self.update(name.clone(), |held| held.doubted.push((responder.clone(), epoch)));
+    pub(super) fn doubt(&self, name: &Name, start: Start) {
+        let key = (name.tenant.as_str(), name.host.as_str());
+        if self.get(key, |held| held.has(start) && !held.is_doubted(start)) == Some(true) {
+            self.update(name, |held| held.doubted.push(start));
         }
     }
 
-    fn update(&mut self, name: Name, change: impl FnOnce(&mut Held)) {
-        if let Some(held) = self.0.get_mut(&name) {
-            let held = Arc::make_mut(held);
+    fn update(&self, name: &Name, change: impl FnOnce(&mut Held)) {
+        let key = (name.tenant.as_str(), name.host.as_str());
+        let hash = self.0.hash(key);
+        let mut part = self.0.write(hash);
+        if let Ok(mut found) = part.find_entry(hash, |(known, _)| known.is(key)) {
+            let held = &mut found.get_mut().1;
             change(held);
             held.forget_needless_doubts();
-            let is_empty = held.is_empty();
-            if is_empty {
-                self.0.remove_mut(&name);
+            if held.is_empty() {
+                found.remove();
             }
-        } else {
-            let mut held = Held::default();
-            change(&mut held);
-            if !held.is_empty() {
-                self.0.insert_mut(name, Arc::new(held));
-            }
+            return;
         }
-    }
-}
-
-impl Held {
-    pub(super) fn is_doubted(&self, responder: &ResponderId, epoch: u64) -> bool {
-        self.doubted.iter().any(|(id, of)| id == responder && *of == epoch)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.node.is_empty() && self.cluster.is_empty()
-    }
-
-    fn has(&self, responder: &ResponderId, epoch: u64) -> bool {
-        self.node.iter().any(|entry| entry.key.responder == *responder && entry.key.epoch == epoch)
-            || self.cluster.iter().any(|members| members.responder == *responder && members.epoch == epoch)
-    }
-
-    /// The directory says anew that it is there.
-    fn trust(&mut self, key: &TunnelKey) {
-        self.doubted.retain(|(id, epoch)| *id != key.responder || *epoch != key.epoch);
-    }
-
-    fn forget_needless_doubts(&mut self) {
-        if !self.doubted.is_empty() {
-            let mut doubted = std::mem::take(&mut self.doubted);
-            doubted.retain(|(id, epoch)| self.has(id, *epoch));
-            self.doubted = doubted;
+        let mut held = Held::default();
+        change(&mut held);
+        if !held.is_empty() {
+            let rehash = |(name, _): &(Name, Held)| self.0.hash((name.tenant.as_str(), name.host.as_str()));
+            part.insert_unique(hash, (name.clone(), held), rehash);
         }
     }
 }
 
 impl Members {
-    fn first(entry: &Entry) -> Self {
-        let TunnelKey { responder, epoch, .. } = &entry.key;
-        Self { responder: responder.clone(), epoch: *epoch, tunnels: 1, created: entry.created }
+    /// The revision at which the first of them came.
+    pub(super) fn since(&self) -> i64 {
+        self.created.first_key_value().map_or(i64::MAX, |(created, _)| *created)
     }
 
-    fn is_of(&self, key: &TunnelKey) -> bool {
-        self.responder == key.responder && self.epoch == key.epoch
+    fn leave(&mut self, created: i64) {
+        if let Some(tunnels) = self.created.get_mut(&created) {
+            *tunnels -= 1;
+            if *tunnels == 0 {
+                self.created.remove(&created);
+            }
+        }
+    }
+}
+
+impl Parts {
+    fn hash(&self, name: (&str, &str)) -> u64 {
+        self.hasher.hash_one(name)
+    }
+
+    /// The table within goes by the lowest and the highest bits.
+    fn part(&self, hash: u64) -> &RwLock<Part> {
+        &self.parts[(hash >> 40) as usize % PARTS]
+    }
+
+    /// What a panic left half-changed is one name, which the next word on it mends.
+    fn read(&self, hash: u64) -> RwLockReadGuard<'_, Part> {
+        self.part(hash).read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, hash: u64) -> RwLockWriteGuard<'_, Part> {
+        self.part(hash).write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    pub(super) fn node(&self) -> &[OfNode] {
+        self.node.as_slice()
+    }
+
+    pub(super) fn cluster(&self) -> &[Members] {
+        self.cluster.as_slice()
+    }
+
+    pub(super) fn is_doubted(&self, start: Start) -> bool {
+        self.doubted.as_slice().contains(&start)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.node().is_empty() && self.cluster().is_empty()
+    }
+
+    pub(super) fn has(&self, start: Start) -> bool {
+        self.node().iter().any(|of| of.start == start) || self.cluster().iter().any(|members| members.start == start)
+    }
+
+    /// The directory says anew that it is there.
+    fn trust(&mut self, start: Start) {
+        self.doubted.retain(|doubted| *doubted != start);
+    }
+
+    fn forget_needless_doubts(&mut self) {
+        if !self.doubted.as_slice().is_empty() {
+            let mut doubted = std::mem::take(&mut self.doubted);
+            doubted.retain(|start| self.has(*start));
+            self.doubted = doubted;
+        }
     }
 }

@@ -1,11 +1,12 @@
-//! What the directory said at one revision: immutable, so that whoever asks never waits.
+//! What the directory said at one revision, but for the names, which are those of now: whoever asks never waits for long.
 
 use std::collections::{BTreeMap, HashMap, hash_map::DefaultHasher};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::names::{Entry, Held, Name, Names};
+use super::names::{Held, Names, OfNode};
+use super::starts::Start;
 use crate::fleet::sibling::Sibling;
 use crate::id::{HostId, Place, ResponderId, SpkiPin, TenantId};
 
@@ -37,11 +38,14 @@ pub enum Taken {
     OtherKey,
 }
 
-/// What the directory said at one revision.
+/// What the directory said at one revision. Who has which name is what it says now: a name that changes meanwhile is seen as it was
+/// or as it will be, and nothing in between.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     pub(super) names: Names,
     pub(super) live: Arc<BTreeMap<ResponderId, Arc<Live>>>,
+    /// Those of them that have tunnels, by their start.
+    pub(super) starts: Arc<HashMap<Start, Arc<Sibling>>>,
     pub(super) standing: Standing,
     /// The revision of etcd up to which it knows everything.
     pub(super) revision: i64,
@@ -93,31 +97,29 @@ impl Snapshot {
 
     /// Who has the node, else who has members of the cluster, best first; `own` is left out. spec: FL-15
     pub fn having(&self, own: &ResponderId, tenant: &TenantId, host: &HostId) -> Vec<Arc<Sibling>> {
-        let name = Name { tenant: tenant.clone(), host: host.clone() };
-        let Some(held) = self.names.get(&name) else { return Vec::new() };
-        let nodes = held.node.iter().map(|entry| (&entry.key.responder, entry.key.epoch));
-        let mut found = self.siblings(own, held, nodes);
-        if found.is_empty() {
-            found = self.siblings(own, held, held.cluster.iter().map(|members| (&members.responder, members.epoch)));
-        }
+        let name = (tenant.as_str(), host.as_str());
+        let found = self.names.get(name, |held| {
+            let found = self.siblings(own, held, held.node().iter().map(|of| of.start));
+            match found.is_empty() {
+                true => self.siblings(own, held, held.cluster().iter().map(|members| members.start)),
+                false => found,
+            }
+        });
+        let mut found = found.unwrap_or_default();
         found.sort_by_cached_key(|sibling| {
             let load = u64::from(sibling.tunnels) * u64::from(u16::MAX) / u64::from(sibling.weight.max(1));
-            (sibling.draining, load, turn(&name, &sibling.id))
+            (sibling.draining, load, turn(name, &sibling.id))
         });
         found
     }
 
     /// Each once, where this start of it lives and was not found without the name.
-    fn siblings<'a>(
-        &self,
-        own: &ResponderId,
-        held: &Held,
-        holders: impl Iterator<Item = (&'a ResponderId, u64)>,
-    ) -> Vec<Arc<Sibling>> {
+    fn siblings(&self, own: &ResponderId, held: &Held, starts: impl Iterator<Item = Start>) -> Vec<Arc<Sibling>> {
         let mut found: Vec<Arc<Sibling>> = Vec::new();
-        for (id, epoch) in holders {
-            let Some(sibling) = self.responder(id).filter(|sibling| sibling.epoch == epoch) else { continue };
-            if id != own && !held.is_doubted(id, epoch) && !found.iter().any(|known| Arc::ptr_eq(known, sibling)) {
+        for start in starts {
+            let Some(sibling) = self.starts.get(&start) else { continue };
+            let is_new = !found.iter().any(|known| Arc::ptr_eq(known, sibling));
+            if is_new && sibling.id != *own && !held.is_doubted(start) {
                 found.push(Arc::clone(sibling));
             }
         }
@@ -130,50 +132,30 @@ impl Snapshot {
         if self.standing != Standing::Current {
             return None;
         }
-        let node = self.names.get(&Name::new(&claim.tenant, &claim.node));
-        let cluster = self.names.get(&Name::new(&claim.tenant, &claim.cluster));
-        let is_elsewhere = |id: &ResponderId, epoch: u64| id != own && self.is_live(id, epoch);
-        if node.is_some_and(|held| held.cluster.iter().any(|one| is_elsewhere(&one.responder, one.epoch))) {
-            return Some(Taken::NodeIsCluster);
-        }
-        let is_other = |entry: &Entry| is_elsewhere(&entry.key.responder, entry.key.epoch);
-        if cluster.is_some_and(|held| held.node.iter().any(|entry| is_other(entry))) {
-            return Some(Taken::ClusterIsNode);
-        }
+        let is_elsewhere = |start: Start| self.starts.get(&start).is_some_and(|sibling| sibling.id != *own);
         // An instance that shows its next certificate shows it to one responder after the other.
-        let is_somebody_else = |entry: &Entry| entry.pin != pin && entry.instance != place.instance;
-        let has_other_key = |held: &Held| held.node.iter().any(|entry| is_other(entry) && is_somebody_else(entry));
-        node.is_some_and(has_other_key).then_some(Taken::OtherKey)
-    }
-
-    /// Tunnels of `own` under this name that came later to the directory than what they do not fit to. spec: FL-17
-    pub(super) fn overruled(&self, own: &ResponderId, name: &Name) -> Vec<Arc<Entry>> {
-        let Some(held) = self.names.get(name) else { return Vec::new() };
-        let live = || held.node.iter().filter(|entry| self.is_live(&entry.key.responder, entry.key.epoch));
-        let of_own = live().filter(|entry| entry.key.responder == *own);
-        let others = held.cluster.iter().filter(|one| one.responder != *own && self.is_live(&one.responder, one.epoch));
-        let cluster_since = others.map(|one| one.created).min();
-        let is_later = |entry: &&Arc<Entry>| {
-            let first = |other: &&Arc<Entry>| {
-                let is_somebody_else = other.pin != entry.pin && other.instance != entry.instance;
-                other.key.responder != *own && is_somebody_else && other.created < entry.created
-            };
-            live().any(|other| first(&other)) || cluster_since.is_some_and(|since| since < entry.created)
-        };
-        of_own.filter(is_later).cloned().collect()
-    }
-
-    fn is_live(&self, id: &ResponderId, epoch: u64) -> bool {
-        self.responder(id).is_some_and(|sibling| sibling.epoch == epoch)
+        let has_other_key =
+            |of: &OfNode| is_elsewhere(of.start) && of.entry.pin != pin && of.entry.instance != place.instance;
+        let node = self.names.get((claim.tenant.as_str(), claim.node.as_str()), |held| {
+            let is_cluster = held.cluster().iter().any(|members| is_elsewhere(members.start));
+            match is_cluster {
+                true => Some(Taken::NodeIsCluster),
+                false => held.node().iter().any(has_other_key).then_some(Taken::OtherKey),
+            }
+        });
+        let cluster = self.names.get((claim.tenant.as_str(), claim.cluster.as_str()), |held| {
+            held.node().iter().any(|of| is_elsewhere(of.start)).then_some(Taken::ClusterIsNode)
+        });
+        match (node.flatten(), cluster.flatten()) {
+            (Some(Taken::NodeIsCluster), _) => Some(Taken::NodeIsCluster),
+            (node, cluster) => cluster.or(node),
+        }
     }
 }
 
 /// Whose turn it is among those with the same load: another one for another name.
-fn turn(name: &Name, id: &ResponderId) -> u64 {
+fn turn(name: (&str, &str), id: &ResponderId) -> u64 {
     let mut hasher = DefaultHasher::new();
     (name, id).hash(&mut hasher);
     hasher.finish()
 }
-
-/// How many tunnels each start of each responder has.
-pub(super) type Counts = HashMap<(ResponderId, u64), u32>;

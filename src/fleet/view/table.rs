@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::conflict::{Judge, Verdict};
 use super::key::{Key, Prefix, TunnelKey};
-use super::names::{Entry, Name};
+use super::names::{Entry, Held, Name};
 use super::record::{RecordError, ResponderRecord, TunnelRecord};
-use super::snapshot::{Counts, Live, Snapshot, Standing};
+use super::snapshot::{Live, Snapshot, Standing};
+use super::starts::{Start, Starts};
 use crate::fleet::sibling::Sibling;
-use crate::id::{Claim, HostId, Place, ResponderId, TenantId, TunnelId};
+use crate::id::{HostId, Place, ResponderId, TenantId, TunnelId};
 
 /// The most responders of a fleet that are known. spec: FL-18
 pub const MAX_RESPONDERS: usize = 1024;
@@ -64,9 +66,11 @@ pub(super) struct Table {
     own: ResponderId,
     /// Which etcd it is; another one has other revisions.
     cluster: u64,
-    entries: HashMap<TunnelKey, Arc<Entry>>,
+    entries: HashMap<(Start, TunnelId), Arc<Entry>>,
     responders: BTreeMap<ResponderId, Arc<Live>>,
-    counts: Counts,
+    starts: Starts,
+    /// Those of this responder.
+    own_starts: HashSet<Start>,
     snapshot: Snapshot,
 }
 
@@ -78,7 +82,8 @@ impl Table {
             cluster: NO_CLUSTER,
             entries: HashMap::new(),
             responders: BTreeMap::new(),
-            counts: HashMap::new(),
+            starts: Starts::default(),
+            own_starts: HashSet::new(),
             snapshot: Snapshot::default(),
         }
     }
@@ -128,9 +133,40 @@ impl Table {
         self.renew_counts(&touched.responders);
         self.snapshot.revision = self.snapshot.revision.max(revision);
         self.snapshot.tunnels = self.entries.len();
-        let overruled = touched.names.iter().flat_map(|name| self.snapshot.overruled(&self.own, name));
-        applied.overruled = overruled.map(|entry| entry.key.tunnel).collect();
+        applied.overruled = self.overruled(touched);
         applied
+    }
+
+    /// Tunnels of this responder that lose their names, of those that may do so by what has changed. spec: FL-17
+    fn overruled(&self, touched: Touched) -> Vec<TunnelId> {
+        let Some(own) = self.own_start() else { return Vec::new() };
+        let mut names = touched.names;
+        if touched.lives_otherwise {
+            let of_own = self.entries.values().filter(|entry| entry.start == own);
+            names.extend(of_own.flat_map(|entry| names_of(entry)));
+        }
+        let judge = Judge { live: &self.snapshot.starts, own };
+        let (mut lost, mut clusters) = (HashSet::new(), HashSet::new());
+        for name in names {
+            let verdict = self.snapshot.names.get((name.tenant.as_str(), name.host.as_str()), |held| judge.of(held));
+            let Verdict { nodes, cluster } = verdict.unwrap_or_default();
+            lost.extend(nodes);
+            if cluster {
+                clusters.insert(name);
+            }
+        }
+        if !clusters.is_empty() {
+            let of_own = self.entries.values().filter(|entry| entry.start == own);
+            let of_them = of_own.filter(|entry| clusters.contains(&names_of(entry)[1]));
+            lost.extend(of_them.map(|entry| entry.tunnel));
+        }
+        lost.into_iter().collect()
+    }
+
+    /// The start of this responder that lives, if it has tunnels.
+    fn own_start(&self) -> Option<Start> {
+        let live = self.responders.get(&self.own)?;
+        self.starts.find(&self.own, live.sibling.epoch).map(|(start, _)| start)
     }
 
     pub(super) fn stand(&mut self, standing: Standing) {
@@ -143,9 +179,9 @@ impl Table {
 
     /// A responder said that the name is not there.
     pub(super) fn doubt(&mut self, id: &ResponderId, tenant: &TenantId, host: &HostId) {
-        if let Some(live) = self.responders.get(id) {
-            let epoch = live.sibling.epoch;
-            self.snapshot.names.doubt(&Name { tenant: tenant.clone(), host: host.clone() }, id, epoch);
+        let Some(live) = self.responders.get(id) else { return };
+        if let Some((start, _)) = self.starts.find(id, live.sibling.epoch) {
+            self.snapshot.names.doubt(&Name::new(tenant, host.clone()), start);
         }
     }
 
@@ -161,26 +197,39 @@ impl Table {
         let parsed = parsed.ok_or_else(|| format!("{} is no key of the directory", key.escape_ascii()))?;
         match (parsed, change) {
             (Key::Responder(id), Change::Put(stored)) => {
-                touched.responders.insert(id.clone());
-                self.put_responder(id, &stored).map_err(|error| named_key(&stored.key, &error))
+                let before = self.epoch(&id);
+                let put = self.put_responder(id.clone(), &stored).map_err(|error| named_key(&stored.key, &error));
+                touched.lives_otherwise |= before != self.epoch(&id);
+                touched.responders.insert(id);
+                put
             }
             (Key::Responder(id), Change::Gone { .. }) => {
-                touched.responders.insert(id.clone());
                 if self.responders.get(&id).is_some_and(|live| live.modified <= modified) {
                     self.responders.remove(&id);
+                    touched.lives_otherwise = true;
                 }
+                touched.responders.insert(id);
                 Ok(())
             }
             (Key::Tunnel(key), Change::Put(stored)) => {
-                self.put_tunnel(key, &stored, touched).map_err(|error| named_key(&stored.key, &error))
+                self.put_tunnel(&key, &stored, touched).map_err(|error| named_key(&stored.key, &error))
             }
             (Key::Tunnel(key), Change::Gone { .. }) => {
-                if self.entries.get(&key).is_some_and(|entry| entry.modified <= modified) {
+                if self.entry(&key).is_some_and(|entry| entry.modified <= modified) {
                     self.remove_tunnel(&key, touched);
                 }
                 Ok(())
             }
         }
+    }
+
+    fn epoch(&self, id: &ResponderId) -> Option<u64> {
+        self.responders.get(id).map(|live| live.sibling.epoch)
+    }
+
+    fn entry(&self, key: &TunnelKey) -> Option<&Arc<Entry>> {
+        let (start, _) = self.starts.find(&key.responder, key.epoch)?;
+        self.entries.get(&(start, key.tunnel))
     }
 
     fn put_responder(&mut self, id: ResponderId, stored: &Stored) -> Result<(), Fault> {
@@ -206,51 +255,71 @@ impl Table {
         Ok(())
     }
 
-    fn put_tunnel(&mut self, key: TunnelKey, stored: &Stored, touched: &mut Touched) -> Result<(), Fault> {
-        let known = self.entries.get(&key);
-        if known.is_some_and(|entry| entry.modified >= stored.modified) {
+    fn put_tunnel(&mut self, key: &TunnelKey, stored: &Stored, touched: &mut Touched) -> Result<(), Fault> {
+        let known = self.entry(key).cloned();
+        if known.as_ref().is_some_and(|entry| entry.modified >= stored.modified) {
             return Ok(());
         }
         if known.is_none() && self.entries.len() >= MAX_TUNNELS {
             return Err(Fault::Full("tunnels"));
         }
-        self.remove_tunnel(&key, touched);
-        let record = TunnelRecord::decode(&stored.value)?;
+        let record = match TunnelRecord::decode(&stored.value) {
+            Ok(record) => record,
+            Err(error) => {
+                self.remove_tunnel(key, touched);
+                return Err(error.into());
+            }
+        };
+        let TunnelKey { responder, epoch, tunnel } = key;
         let (created, modified) = (stored.created, stored.modified);
         let Place { claim, instance, .. } = record.place;
-        let entry = Arc::new(Entry { claim, instance, pin: record.key, created, modified, key: key.clone() });
-        self.snapshot.names.insert(&entry);
-        *self.counts.entry((key.responder.clone(), key.epoch)).or_default() += 1;
-        touched.names_of(&entry.claim);
-        touched.responders.insert(key.responder.clone());
-        self.entries.insert(key, entry);
+        let start = match &known {
+            Some(entry) => entry.start,
+            None => self.starts.add(responder, *epoch),
+        };
+        let entry = Arc::new(Entry { start, tunnel: *tunnel, claim, instance, pin: record.key, created, modified });
+        let is_own = *responder == self.own;
+        // The new one first: a record that is written again must not leave its names for a moment.
+        self.snapshot.names.insert(&entry, |name, held| touched.name(is_own, name, held, &self.own_starts));
+        if let Some(former) = known {
+            self.snapshot.names.remove(&former, |name, held| touched.name(is_own, name, held, &self.own_starts));
+        }
+        if is_own {
+            self.own_starts.insert(start);
+        }
+        touched.responders.insert(responder.clone());
+        self.entries.insert((start, *tunnel), entry);
         Ok(())
     }
 
     fn remove_tunnel(&mut self, key: &TunnelKey, touched: &mut Touched) {
-        let Some(entry) = self.entries.remove(key) else { return };
-        self.snapshot.names.remove(&entry);
-        let start = (key.responder.clone(), key.epoch);
-        if let Some(count) = self.counts.get_mut(&start) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&start);
-            }
+        let TunnelKey { responder, epoch, tunnel } = key;
+        let Some((start, _)) = self.starts.find(responder, *epoch) else { return };
+        let Some(entry) = self.entries.remove(&(start, *tunnel)) else { return };
+        self.snapshot.names.remove(&entry, |name, held| touched.name(false, name, held, &self.own_starts));
+        self.starts.remove(responder, *epoch);
+        if self.starts.find(responder, *epoch).is_none() {
+            self.own_starts.remove(&start);
         }
-        touched.responders.insert(key.responder.clone());
+        touched.responders.insert(responder.clone());
     }
 
     /// Siblings say how many tunnels they have.
     fn renew_counts(&mut self, touched: &HashSet<ResponderId>) {
         for id in touched {
             let Some(live) = self.responders.get_mut(id) else { continue };
-            let tunnels = self.counts.get(&(id.clone(), live.sibling.epoch)).copied().unwrap_or(0);
+            let tunnels = self.starts.find(id, live.sibling.epoch).map_or(0, |(_, tunnels)| tunnels);
             if live.sibling.tunnels != tunnels {
                 let sibling = Arc::new(Sibling { tunnels, ..(*live.sibling).clone() });
                 *live = Arc::new(Live { sibling, version: live.version.clone(), modified: live.modified });
             }
         }
         if !touched.is_empty() {
+            let start = |live: &Arc<Live>| {
+                let (start, _) = self.starts.find(&live.sibling.id, live.sibling.epoch)?;
+                Some((start, Arc::clone(&live.sibling)))
+            };
+            self.snapshot.starts = Arc::new(self.responders.values().filter_map(start).collect());
             self.snapshot.live = Arc::new(self.responders.clone());
         }
     }
@@ -260,14 +329,24 @@ impl Table {
 #[derive(Default)]
 struct Touched {
     responders: HashSet<ResponderId>,
+    /// Names under which this responder has something.
     names: HashSet<Name>,
+    /// Another start of a responder lives, or none.
+    lives_otherwise: bool,
 }
 
 impl Touched {
-    fn names_of(&mut self, claim: &Claim) {
-        self.names.insert(Name::new(&claim.tenant, &claim.node));
-        self.names.insert(Name::new(&claim.tenant, &claim.cluster));
+    fn name(&mut self, is_own: bool, name: &Name, held: &Held, own: &HashSet<Start>) {
+        if (is_own || own.iter().any(|start| held.has(*start))) && !self.names.contains(name) {
+            self.names.insert(name.clone());
+        }
     }
+}
+
+/// The name of its node and that of its cluster.
+fn names_of(entry: &Entry) -> [Name; 2] {
+    let claim = &entry.claim;
+    [Name::new(&claim.tenant, &claim.node), Name::new(&claim.tenant, &claim.cluster)]
 }
 
 /// Why an event changes nothing.

@@ -10,6 +10,13 @@ use crate::id::{Claim, InstanceId, TunnelId};
 const RESPONDERS: usize = 3;
 const NODES: usize = 4;
 const CLUSTERS: usize = 2;
+/// Names that somebody gives a node and somebody else a cluster.
+const BOTH: usize = 2;
+
+/// The key that the process with key 1 shows next.
+const RENEWED: u8 = 3;
+/// All names: of nodes, of clusters, and of both.
+const NAMES: usize = NODES + CLUSTERS + BOTH;
 
 /// One step of the world.
 #[derive(Debug, Clone)]
@@ -37,14 +44,14 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (responder.clone(), epoch.clone(), any::<bool>())
             .prop_map(|(responder, epoch, draining)| Step::Stands { responder, epoch, draining }),
-        4 => (responder.clone(), epoch.clone(), tunnel.clone(), 0..NODES, 0..CLUSTERS, 0u8..2).prop_map(
+        4 => (responder.clone(), epoch.clone(), tunnel.clone(), 0..NODES + BOTH, 0..CLUSTERS + BOTH, 0u8..=RENEWED).prop_map(
             |(responder, epoch, tunnel, node, cluster, pin)| Step::Tunnel { responder, epoch, tunnel, node, cluster, pin }
         ),
         2 => (responder.clone(), epoch, tunnel).prop_map(|(responder, epoch, tunnel)| Step::Ends { responder, epoch, tunnel }),
         1 => responder.clone().prop_map(|responder| Step::Dies { responder }),
         4 => (0usize..4, 0usize..6).prop_map(|(again, ahead)| Step::Watch { again, ahead }),
         1 => (0usize..6).prop_map(|behind| Step::Read { behind }),
-        1 => (responder, 0..NODES + CLUSTERS).prop_map(|(responder, node)| Step::NotHere { responder, node }),
+        1 => (responder, 0..NAMES).prop_map(|(responder, node)| Step::NotHere { responder, node }),
         1 => Just(Step::Lost),
     ]
 }
@@ -91,11 +98,20 @@ fn id(responder: usize) -> ResponderId {
     format!("r{responder}").parse().unwrap()
 }
 
-fn host(node: usize) -> HostId {
-    match node {
-        node if node < NODES => format!("n{node}").parse().unwrap(),
-        cluster => format!("c{}", cluster - NODES).parse().unwrap(),
+fn host(number: usize) -> HostId {
+    match number {
+        node if node < NODES => node_name(node).parse().unwrap(),
+        cluster => cluster_name(cluster - NODES).parse().unwrap(),
     }
+}
+
+fn node_name(number: usize) -> String {
+    if number < NODES { format!("n{number}") } else { cluster_name(CLUSTERS + number - NODES) }
+}
+
+/// The last ones are names of nodes, too.
+fn cluster_name(number: usize) -> String {
+    format!("c{number}")
 }
 
 fn responder_record(epoch: u64, draining: bool) -> ResponderRecord {
@@ -107,11 +123,12 @@ fn responder_record(epoch: u64, draining: bool) -> ResponderRecord {
 fn tunnel_record(node: usize, cluster: usize, pin: u8) -> TunnelRecord {
     let claim = Claim {
         tenant: TenantId::default(),
-        node: format!("n{node}").parse().unwrap(),
-        cluster: format!("c{cluster}").parse().unwrap(),
+        node: node_name(node).parse().unwrap(),
+        cluster: cluster_name(cluster).parse().unwrap(),
     };
-    // Another process for each key.
-    let place = Place { claim, instance: InstanceId([pin; 16]), slot: 0, generation: 1 };
+    // Another process for each key, but for one that renews its certificate.
+    let place =
+        Place { claim, instance: InstanceId([if pin == RENEWED { 1 } else { pin }; 16]), slot: 0, generation: 1 };
     TunnelRecord { place, key: Some(SpkiPin([pin; 32])), down: Vec::new() }
 }
 
@@ -122,6 +139,45 @@ impl Model<'_> {
     fn live(&self, responder: &ResponderId) -> Option<ResponderRecord> {
         let stored = self.0.get(&self.1.responder(responder))?;
         Some(ResponderRecord::decode(&stored.value).unwrap())
+    }
+
+    /// Live tunnels with the revision at which they came.
+    fn live_tunnels(&self) -> Vec<(TunnelKey, TunnelRecord, i64)> {
+        let read = |stored: &Stored| match self.1.parse(&stored.key) {
+            Some(Key::Tunnel(key)) => Some((key, TunnelRecord::decode(&stored.value).unwrap(), stored.created)),
+            _ => None,
+        };
+        let lives = |(key, ..): &(TunnelKey, TunnelRecord, i64)| {
+            self.live(&key.responder).is_some_and(|live| live.epoch == key.epoch)
+        };
+        self.0.values().filter_map(read).filter(lives).collect()
+    }
+
+    /// Tunnels of `own` that have to end: a name is what it was first, and a node is who it was first. spec: FL-17
+    fn losers(&self, own: &ResponderId) -> BTreeSet<TunnelId> {
+        let (live, mut losers) = (self.live_tunnels(), BTreeSet::new());
+        for name in (0..NAMES).map(host) {
+            let nodes: Vec<_> =
+                live.iter().filter(|(_, it, _)| it.place.claim.node.as_str() == name.as_str()).collect();
+            let members: Vec<_> =
+                live.iter().filter(|(_, it, _)| it.place.claim.cluster.as_str() == name.as_str()).collect();
+            let Some(first) = nodes.iter().min_by_key(|(.., created)| created) else { continue };
+            let since = members.iter().map(|(.., created)| *created).min();
+            let is_node = since.is_none_or(|since| first.2 < since);
+            let is_elsewhere = |list: &[&(TunnelKey, TunnelRecord, i64)]| list.iter().any(|it| it.0.responder != *own);
+            if is_node && is_elsewhere(&nodes) {
+                losers.extend(members.iter().filter(|it| it.0.responder == *own).map(|it| it.0.tunnel));
+            }
+            let loses = |it: &(TunnelKey, TunnelRecord, i64)| match !is_node && is_elsewhere(&members) {
+                true => true,
+                false => {
+                    let is_other = it.1.key != first.1.key && it.1.place.instance != first.1.place.instance;
+                    first.0.responder != *own && is_other
+                }
+            };
+            losers.extend(nodes.iter().filter(|it| it.0.responder == *own && loses(it)).map(|it| it.0.tunnel));
+        }
+        losers
     }
 
     fn tunnels(&self) -> Vec<(TunnelKey, TunnelRecord, i64)> {
@@ -172,13 +228,23 @@ struct World {
     known: usize,
     doubts: Doubts,
     stands: bool,
+    /// Own tunnels that were said to have to end, and still have to.
+    told: BTreeSet<TunnelId>,
 }
 
 impl World {
     fn new() -> Self {
         let prefix = Prefix::default();
         let view = View::new(prefix.clone(), id(0));
-        Self { etcd: Etcd::new(), prefix, view, known: 0, doubts: BTreeSet::new(), stands: false }
+        Self {
+            etcd: Etcd::new(),
+            prefix,
+            view,
+            known: 0,
+            doubts: BTreeSet::new(),
+            stands: false,
+            told: BTreeSet::new(),
+        }
     }
 
     fn take(&mut self, step: &Step) {
@@ -203,14 +269,16 @@ impl World {
             Step::Watch { again, ahead } => {
                 let to = (self.known + ahead).min(self.etcd.revision());
                 for revision in (self.known + 1).saturating_sub(again).max(1)..=to {
-                    self.view.apply(revision as i64, self.etcd.events[revision].clone());
+                    let applied = self.view.apply(revision as i64, self.etcd.events[revision].clone());
                     self.advance(revision);
+                    self.hear(applied);
                 }
             }
             Step::Read { behind } => {
                 let revision = self.etcd.revision().saturating_sub(behind);
                 let all = self.etcd.states[revision].values().cloned().collect();
-                let taken = self.view.read_whole(7, revision as i64, all).is_some();
+                let applied = self.view.read_whole(7, revision as i64, all);
+                let taken = applied.is_some();
                 // The view starts with another etcd than the one that it reads.
                 assert_eq!(taken, revision >= self.known || !self.stands, "a view never goes back");
                 if taken {
@@ -218,6 +286,7 @@ impl World {
                     self.doubts.clear();
                     self.stands = true;
                 }
+                applied.into_iter().for_each(|applied| self.hear(applied));
                 self.view.is_current(Instant::now());
             }
             Step::NotHere { responder, node } => {
@@ -231,6 +300,17 @@ impl World {
             }
             Step::Lost => self.view.is_stale(),
         }
+    }
+
+    /// Whoever has to end is said so once it has to, in whatever order it is heard; and nobody else is. spec: FL-17
+    fn hear(&mut self, applied: Applied) {
+        let losers = Model(&self.etcd.states[self.known], &self.prefix).losers(&id(0));
+        for tunnel in &applied.overruled {
+            assert!(losers.contains(tunnel), "{tunnel} stays");
+        }
+        self.told.extend(applied.overruled);
+        self.told.retain(|tunnel| losers.contains(tunnel));
+        assert_eq!(self.told, losers);
     }
 
     /// What is said anew is not doubted any more, and neither is what is gone.
@@ -254,7 +334,7 @@ impl World {
 
     fn compare(&self) {
         let model = Model(&self.etcd.states[self.known], &self.prefix);
-        for node in 0..NODES + CLUSTERS {
+        for node in 0..NAMES {
             let found = self.view.having(&TenantId::default(), &host(node));
             let named: BTreeSet<_> = found.iter().map(|sibling| sibling.id.clone()).collect();
             assert_eq!(named.len(), found.len(), "each once");
@@ -275,7 +355,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// spec: FL-12, FL-13, FL-14, FL-15
+    /// spec: FL-12, FL-13, FL-14, FL-15, FL-17
     #[test]
     fn the_view_says_what_a_naive_reader_of_etcd_would(steps in prop::collection::vec(step(), 0..60)) {
         let mut world = World::new();
@@ -333,6 +413,31 @@ fn of_two_that_came_at_once_the_one_that_is_second_in_the_directory_is_overruled
     assert_eq!(overruled(&[(1, 0, 0, 1), (0, 0, 0, 2)]), [TunnelId(1)]);
     assert_eq!(overruled(&[(0, 0, 0, 2), (1, 0, 0, 1)]), []);
     assert_eq!(overruled(&[(1, 0, 0, 1), (0, 0, 0, 1)]), []);
+    // A name is what it was first, a node or a cluster; one side loses it and never both.
+    let both = (NODES, CLUSTERS);
+    assert_eq!(overruled(&[(1, 0, both.1, 1), (0, both.0, 0, 1)]), [TunnelId(1)], "it was a cluster");
+    assert_eq!(overruled(&[(0, both.0, 0, 1), (1, 0, both.1, 1)]), [], "it was a node, and the cluster is elsewhere");
+    assert_eq!(
+        overruled(&[(1, both.0, 0, 1), (0, 0, both.1, 1)]),
+        [TunnelId(1)],
+        "it was a node, and the cluster is here"
+    );
+    assert_eq!(overruled(&[(0, 0, both.1, 1), (1, both.0, 0, 1)]), [], "it was a cluster, and the node is elsewhere");
+    // The third is who the first is.
+    assert_eq!(overruled(&[(1, 0, 0, 1), (2, 0, 0, 0), (0, 0, 0, 1)]), []);
+}
+
+#[test]
+fn who_had_the_name_first_is_asked_again_when_a_responder_lives_otherwise() {
+    // spec: FL-17
+    let (view, applied) = view_of(&[(1, 0, 0, 1), (0, 0, 0, 0)]);
+    assert_eq!(applied.overruled, [TunnelId(1)]);
+    let key = Prefix::default().responder(&id(1)).into_bytes();
+    let gone = Change::Gone { key: key.clone(), modified: 50 };
+    assert_eq!(view.apply(50, vec![gone]).overruled, []);
+    let value = responder_record(1, false).encode();
+    let back = Change::Put(Stored { key, value, created: 51, modified: 51 });
+    assert_eq!(view.apply(51, vec![back]).overruled, [TunnelId(1)]);
 }
 
 #[test]
