@@ -265,7 +265,7 @@ impl InForce {
     ) -> Option<Responding> {
         match step {
             Step::Keep => None,
-            Step::Begin((responder, memory)) => roles.responder.replace(stage.responder(responder, memory)),
+            Step::Begin((responder, memory)) => roles.responder.replace(stage.responder(responder, memory, None)),
             Step::End => roles.responder.take(),
             Step::Change(bound) => {
                 let Some(Responding { handle, .. }) = &roles.responder else { return None };

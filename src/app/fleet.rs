@@ -70,6 +70,13 @@ impl Joining {
     }
 }
 
+impl Joining {
+    /// The others, if they can be asked.
+    pub(super) fn siblings(&self) -> Option<Arc<dyn Siblings>> {
+        self.hop.as_ref().map(|_| Arc::clone(self.member.view()) as Arc<dyn Siblings>)
+    }
+}
+
 /// Siblings are told where they come in, and where initiators do, unless the file says other places.
 fn told(
     mut settings: FleetSettings,

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::time::{interval, sleep, timeout};
 use tracing::warn;
 
+use crate::fleet::Siblings;
 use crate::id::{Claim, ClusterId, NodeId, TenantId};
 use crate::lifecycle::{DrainWatch, ReadyGuard};
 use crate::registry::{MAX_DEPARTED, RECONNECT_WINDOW};
-use crate::responder::{Gone, GoneNodes};
+use crate::responder::{Gone, GoneNodes, is_elsewhere};
 use crate::routing::Directory;
 use crate::transport::Tunnel;
 
@@ -76,8 +77,8 @@ impl Memory {
     }
 
     /// Keeps the files up to date until a drain is announced. What they hold then is what the next process reads. Its tasks
-    /// end by themselves: dropping the handle means nothing.
-    pub(super) fn keep(self, draining: DrainWatch) {
+    /// end by themselves: dropping the handle means nothing. What `siblings` have can be reached here, too.
+    pub(super) fn keep(self, siblings: Option<Arc<dyn Siblings>>, draining: DrainWatch) {
         let Self { directory, gone, folder, mut before, grace, ready } = self;
         if let Some(folder) = folder {
             let kept = Kept::new(&folder, &before, gone.clone());
@@ -87,8 +88,8 @@ impl Memory {
         drop(tokio::spawn(async move {
             tokio::select! {
                 // Who is not back by then may never be.
-                _ = timeout(grace, returned(&directory, &mut before)) => {
-                    for claim in before.into_iter().filter(|claim| directory.registry().counts(claim).node == 0) {
+                _ = timeout(grace, returned(&directory, siblings.as_deref(), &mut before)) => {
+                    for claim in before.into_iter().filter(|claim| !is_reached(&directory, siblings.as_deref(), claim)) {
                         gone.remember(Gone { claim, since: started, reason: NOT_BACK.to_owned() });
                     }
                 }
@@ -101,17 +102,23 @@ impl Memory {
     }
 }
 
-/// Resolves when all of them have been back; if there were none, when anybody is there. One look asks for one node that is
-/// missing, however many are.
-async fn returned(directory: &Directory<Tunnel>, missing: &mut Vec<Claim>) {
-    let registry = directory.registry();
+/// Resolves when all of them have been back, here or at a sibling; if there were none, when anybody is there. One look asks for
+/// one node that is missing, however many are.
+async fn returned(directory: &Directory<Tunnel>, siblings: Option<&dyn Siblings>, missing: &mut Vec<Claim>) {
+    let have_any =
+        |siblings: &dyn Siblings| siblings.all().iter().any(|sibling| !sibling.draining && sibling.tunnels > 0);
     loop {
-        while missing.pop_if(|claim| registry.counts(claim).node > 0).is_some() {}
-        if missing.is_empty() && !registry.is_empty() {
+        while missing.pop_if(|claim| is_reached(directory, siblings, claim)).is_some() {}
+        if missing.is_empty() && (!directory.registry().is_empty() || siblings.is_some_and(have_any)) {
             return;
         }
         sleep(LOOK).await;
     }
+}
+
+/// Whether a request for the node gets there from here.
+fn is_reached(directory: &Directory<Tunnel>, siblings: Option<&dyn Siblings>, claim: &Claim) -> bool {
+    directory.registry().counts(claim).node > 0 || siblings.is_some_and(|siblings| is_elsewhere(siblings, claim))
 }
 
 /// What is in the files, and should be.

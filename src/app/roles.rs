@@ -14,6 +14,7 @@ use crate::app::fleet::{Belonging, Joining};
 use crate::app::memory::Memory;
 use crate::app::state::State;
 use crate::egress::{self, Egress, Http3Socket};
+use crate::fleet::Siblings;
 use crate::initiator::serve::Services;
 use crate::initiator::{self, Initiator, StatusBoard};
 use crate::lifecycle::{Drain, DrainWatch, ReadyGuard};
@@ -88,7 +89,8 @@ impl Stage {
     /// Begins everything that is bound.
     pub(super) fn begin(&self, built: Built) -> Roles {
         let Built { responder, fleet, egress, udp, initiator, admin, metrics } = built;
-        let responder = responder.map(|(responder, memory)| self.responder(responder, memory));
+        let siblings = fleet.as_ref().and_then(Joining::siblings);
+        let responder = responder.map(|(responder, memory)| self.responder(responder, memory, siblings));
         let fleet = fleet.zip(responder.as_ref()).map(|(joining, responder)| self.belong(joining, responder));
         Roles {
             responder,
@@ -102,7 +104,13 @@ impl Stage {
         }
     }
 
-    pub(super) fn responder(&self, responder: Responder, memory: Memory) -> Responding {
+    /// `siblings`: those through which it reaches what it has not itself.
+    pub(super) fn responder(
+        &self,
+        responder: Responder,
+        memory: Memory,
+        siblings: Option<Arc<dyn Siblings>>,
+    ) -> Responding {
         let drain = Drain::within(&self.tunnels.watch());
         let (handle, gone, watch) = (responder.handle(), responder.gone(), drain.watch());
         if let Some(address) = responder.quic_addr() {
@@ -111,7 +119,7 @@ impl Stage {
         if let Some(address) = responder.tcp_addr() {
             info!(%address, transport = "tcp", "accepting tunnels over TCP");
         }
-        memory.keep(watch.clone());
+        memory.keep(siblings, watch.clone());
         drop(watch.spawn(responder.run(watch.clone())));
         Responding { handle, gone, drain }
     }

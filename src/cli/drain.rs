@@ -13,8 +13,8 @@ use http::{Method, StatusCode};
 
 use super::{FAILED, say};
 
-/// How often it is looked whether it has gone.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often it is looked whether it has gone: to say what is left costs a responder with very many nodes some milliseconds.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long one look may take: what ends may answer nothing more.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a process has, after what it says itself, to say goodbye and end.

@@ -59,7 +59,7 @@ pub(super) async fn leave(shared: &Shared, siblings: Arc<dyn Siblings>, leaving:
     let tunnels = live.into_iter().map(|live| (live.id, live.handle)).collect();
     let mut run = Run { tunnels, siblings, departure, deadline: begun + leaving.deadline, away, spread };
     run.finish().await;
-    match run.departure.serving().count() {
+    match run.end() {
         0 => info!(took = ?begun.elapsed(), "nobody is waited for any more"),
         tunnels => warn!(tunnels, "the time is over, and these are of nodes that are nowhere else"),
     }
@@ -128,6 +128,13 @@ impl Run {
                 self.departure.let_go(id);
             }
         }
+    }
+
+    /// Drains those that still serve, as they were told; how many that are.
+    fn end(&self) -> usize {
+        let Drain { deadline, reconnect_after, .. } = self.drain(Instant::now());
+        let serving = self.departure.serving().filter_map(|id| self.tunnels.get(&id));
+        serving.inspect(|tunnel| tunnel.drain(deadline, reconnect_after)).count()
     }
 
     fn drain(&self, now: Instant) -> Drain {

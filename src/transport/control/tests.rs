@@ -568,6 +568,8 @@ async fn one_that_was_told_and_is_not_heard_holds_no_end_up() {
     let pair = Pair::open().await;
     pair.responder.ask(Command::Leave(leaving())).await;
     pair.initiator.reaches(is_draining).await;
+    // The probe with which each tunnel begins is answered by then.
+    sleep(SECOND).await;
     let (_runs, begun) = (pair.responder.state.begin(), now());
     pair.path.lose(true);
     pair.responder.drain(20 * SECOND).await;

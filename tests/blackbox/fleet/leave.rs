@@ -195,3 +195,28 @@ async fn drain_with_wait_names_a_node_that_is_nowhere_else_and_returns_when_the_
     .await;
     drop((a, initiator));
 }
+
+/// What it had is elsewhere, and it reaches all of that: it need not wait for anybody.
+#[tokio::test]
+async fn a_responder_that_comes_back_is_ready_when_its_former_nodes_are_elsewhere() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (folder, target) = (Folder::new(), Target::http1().await);
+    let a = file(&etcd, &folder, "a").responder("state_dir", "state-a").responder("grace", LONG);
+    let (mut a, b) = two(&etcd, &folder, &a).await;
+    let edge = edge(Transport::Quic, &target);
+    let initiator = edge.clone().also(b.tunnel_address()).start(&folder, a.tunnel_address()).await;
+    sees(&a, "one of each", |report| has(report, "a", 1) && has(report, "b", 1)).await;
+    let nodes = folder.path().join("state-a/nodes");
+    let is_written = || std::fs::read_to_string(&nodes).is_ok_and(|text| text == "acme stores edge-1\n");
+    eventually("it is written down", async || is_written().then_some(())).await;
+    a.0.terminate();
+    assert_eq!(a.0.exit().await.code(), Some(0));
+    assert!(is_written(), "the next process would wait for it");
+    folder.write("edge.yaml", &edge.text(&b.tunnel_address().to_string()));
+    let (status, changes) = initiator.ask(Method::POST, "/reload").await;
+    assert_eq!(status, 200, "{changes}");
+    let a = a.restart().await;
+    eventually("ready", async || (a.0.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
+    assert_eq!(get(a.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+    assert!(a.0.tunnels().await.accepted.is_empty());
+}

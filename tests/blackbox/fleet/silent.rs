@@ -21,7 +21,7 @@ async fn a_request_that_waits_at_a_sibling_that_falls_silent_goes_through_anothe
     let mut fleet = Vec::new();
     // The one with the larger share is asked first.
     for (id, weight) in [("a", 100), ("b", 1000), ("c", 1)] {
-        let section = section(&etcd, &folder, id, LONG).replace("id:", &format!("weight: {weight}, id:"));
+        let section = section(&etcd, &folder, id, LONG).replace(", id:", &format!(", weight: {weight}, id:"));
         fleet.push(start(&folder, id, &Cloud::new().process("fleet", &section)).await);
     }
     let [a, b, c] = &fleet[..] else { panic!("three were started") };
