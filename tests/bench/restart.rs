@@ -6,7 +6,6 @@
 //! responder it has nowhere else to go.
 #![allow(clippy::unwrap_used)]
 
-#[path = "restart/balancer.rs"]
 mod balancer;
 #[path = "restart/place.rs"]
 mod place;
@@ -26,7 +25,7 @@ use tokio::time::sleep;
 
 use balancer::{Asked, Balancer};
 use place::Place;
-use support::site::Transport;
+use support::site::{NODE, Transport};
 use table::Table;
 
 /// Measures a restart of a responder under load.
@@ -96,7 +95,7 @@ fn main() {
 async fn restart(transport: Transport, responders: usize, end: End, options: &Options) -> Outcome {
     let mut place = Place::start(transport, responders, options.program.as_deref()).await;
     place.freeze_the_other_site();
-    let balancer = Balancer::start(place.responders(), options.rate).await;
+    let balancer = Balancer::start(place.responders(), options.rate, vec![NODE.node.to_owned()]).await;
     sleep(BEFORE).await;
     let begin = Instant::now();
     match end {

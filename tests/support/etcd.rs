@@ -53,6 +53,11 @@ impl Etcd {
         format!("{}://{}", self.scheme, self.client)
     }
 
+    /// Where its clients connect.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
     /// SIGKILL: its clients are told nothing.
     pub(crate) async fn kill(&mut self) {
         self.program.kill();

@@ -10,7 +10,6 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::support::http1::get;
-use crate::support::site::TO_NODE;
 
 /// Between two questions whether a responder is ready.
 const CHECK: Duration = Duration::from_millis(100);
@@ -47,7 +46,8 @@ struct Backend {
 }
 
 impl Balancer {
-    pub(crate) async fn start(responders: Vec<Responder>, rate: u32) -> Self {
+    /// Asks for each of these nodes in turn.
+    pub(crate) async fn start(responders: Vec<Responder>, rate: u32, nodes: Vec<String>) -> Self {
         let backends = responders.into_iter().map(|at| Backend { at, ready: AtomicBool::new(true) });
         let backends: Arc<[Backend]> = backends.collect();
         let mut checks = JoinSet::new();
@@ -55,7 +55,8 @@ impl Balancer {
             checks.spawn(check(Arc::clone(&backends), index));
         }
         let (asked, stop) = (Arc::<Mutex<Vec<Asked>>>::default(), Arc::<Notify>::default());
-        let task = tokio::spawn(send(backends, rate, Arc::clone(&asked), Arc::clone(&stop)));
+        let fields = nodes.into_iter().map(|node| format!("x-node-id: {node}")).collect();
+        let task = tokio::spawn(send((backends, fields), rate, Arc::clone(&asked), Arc::clone(&stop)));
         Self { asked, stop, task, checks }
     }
 
@@ -80,7 +81,12 @@ async fn check(backends: Arc<[Backend]>, index: usize) {
     }
 }
 
-async fn send(backends: Arc<[Backend]>, rate: u32, asked: Arc<Mutex<Vec<Asked>>>, stop: Arc<Notify>) {
+async fn send(
+    (backends, fields): (Arc<[Backend]>, Arc<[String]>),
+    rate: u32,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    stop: Arc<Notify>,
+) {
     let (mut turns, mut requests) = (interval(Duration::from_secs(1) / rate), JoinSet::new());
     turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for turn in 0_usize.. {
@@ -88,10 +94,12 @@ async fn send(backends: Arc<[Backend]>, rate: u32, asked: Arc<Mutex<Vec<Asked>>>
             () = stop.notified() => break,
             _ = turns.tick() => {}
         }
-        let (backends, asked) = (Arc::clone(&backends), Arc::clone(&asked));
+        let (backends, fields, asked) = (Arc::clone(&backends), Arc::clone(&fields), Arc::clone(&asked));
         requests.spawn(async move {
             let start = Instant::now();
-            let outcome = ask(&backends, turn).await;
+            // Each node through each responder.
+            let field = &fields[turn / backends.len() % fields.len()];
+            let outcome = ask(&backends, turn, field).await;
             asked.lock().unwrap().push(Asked { start, end: Instant::now(), outcome });
         });
         while requests.try_join_next().is_some() {}
@@ -100,7 +108,7 @@ async fn send(backends: Arc<[Backend]>, rate: u32, asked: Arc<Mutex<Vec<Asked>>>
 }
 
 /// In turn among those that are ready; all where none is. What cannot be connected to is left out at once.
-async fn ask(backends: &[Backend], turn: usize) -> Result<(), String> {
+async fn ask(backends: &[Backend], turn: usize, field: &str) -> Result<(), String> {
     let mut last = "no responder".to_owned();
     for attempt in 0..backends.len() {
         let ready: Vec<&Backend> = backends.iter().filter(|backend| backend.ready.load(Ordering::Relaxed)).collect();
@@ -108,7 +116,7 @@ async fn ask(backends: &[Backend], turn: usize) -> Result<(), String> {
             [] => &backends[(turn + attempt) % backends.len()],
             ready => ready[(turn + attempt) % ready.len()],
         };
-        match timeout(PATIENCE, get(backend.at.egress, "/", &[TO_NODE, "connection: close"])).await {
+        match timeout(PATIENCE, get(backend.at.egress, "/", &[field, "connection: close"])).await {
             Ok(Ok(answer)) if answer.status() == 200 => return Ok(()),
             Ok(Ok(answer)) => return Err(answer.status().to_string()),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
