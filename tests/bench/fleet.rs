@@ -106,7 +106,7 @@ fn main() {
 
 async fn run(transport: Transport, options: &Options) -> Option<Tally> {
     let mut place = Place::start(options.program.as_deref()).await?;
-    let sites = Sites::start(&place, transport, options.nodes).await;
+    let mut sites = Sites::start(&place, transport, options.nodes).await;
     place.knows(2 * options.nodes).await;
     println!(
         "{} sites over {}, {} requests/s, {} s, congestion control {}",

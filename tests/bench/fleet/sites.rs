@@ -1,6 +1,7 @@
 //! Many sites in one process, on a thread of their own: each with two tunnels at distinct responders, and all with the same service.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use adit::admin::client;
 use adit::app::App;
@@ -19,7 +20,12 @@ pub(crate) struct Sites {
     names: Vec<String>,
     /// Where each says how it is.
     admins: Vec<AdminAddress>,
+    /// Tunnels that each has opened, as it said last.
+    opened: Vec<u64>,
 }
+
+/// How long one is asked.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Sites {
     /// Each dials one of the responders, and learns there of the others.
@@ -46,23 +52,23 @@ impl Sites {
             started.send(admins).unwrap();
             std::future::pending::<()>().await;
         });
-        Self { names, admins }
+        Self { opened: vec![0; names.len()], names, admins }
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
         self.names.clone()
     }
 
-    /// How many tunnels they have opened so far.
-    pub(crate) async fn opened(&self) -> u64 {
-        let mut sum = 0;
-        for admin in &self.admins {
-            let (_, text) = client::request(admin, Method::GET, "/metrics").await.unwrap();
+    /// How many tunnels they have opened so far. One that does not answer in time counts with what it said before.
+    pub(crate) async fn opened(&mut self) -> u64 {
+        for (admin, opened) in self.admins.iter().zip(&mut self.opened) {
+            let asked = client::request_within(admin, Method::GET, "/metrics", PATIENCE).await;
+            let Ok((_, text)) = asked else { continue };
             let text = String::from_utf8(text.to_vec()).unwrap();
             let series = "adit_tunnels_opened_total{role=\"initiator\"} ";
             let value = text.lines().find_map(|line| line.strip_prefix(series));
-            sum += value.map_or(0, |value| value.parse::<u64>().unwrap());
+            *opened = value.map_or(0, |value| value.parse::<u64>().unwrap());
         }
-        sum
+        self.opened.iter().sum()
     }
 }
