@@ -148,9 +148,10 @@ impl Listeners {
         let Configured { adit, envoy } = terms.configured().map_err(UpdateError::Tls)?;
         let quic = match sockets.quic {
             Some(socket) => {
-                let server = quic::Listener::server_config(adit.clone(), &terms.tunnel, &terms.quic);
-                let endpoint = quic::bind(socket, &self.keys, Some(server.map_err(UpdateError::Quic)?))?;
-                let listener = quic::Listener::new(endpoint.clone(), terms.tunnel, terms.quic.clone());
+                let config = quic::Listener::server_config(adit.clone(), &terms.tunnel, &terms.quic);
+                let config = config.map_err(UpdateError::Quic)?;
+                let endpoint = quic::bind(socket, &self.keys, Some(config.endpoint()))?;
+                let listener = quic::Listener::new(endpoint.clone(), config, terms.tunnel, terms.quic.clone());
                 Some(Arc::new(Quic { listener: listener.counting(&self.metrics), endpoint }))
             }
             None => None,

@@ -20,7 +20,7 @@ mod socket;
 mod streams;
 
 pub use crate::transport::settings::CongestionControl;
-pub use accept::{Incoming, Listener};
+pub use accept::{Incoming, Listener, ServerConfig};
 pub(crate) use accept::{Pending, Prepared};
 pub(crate) use accept::{new_tunnel_id, peer_certificates};
 pub(crate) use dial::Dialed;

@@ -119,14 +119,14 @@ impl Hop {
         let dialling = bind(dialling_socket(metrics)?, &Keys::ephemeral(), None)?;
         let terms = Terms::new(settings.tls.clone(), &settings, &dialling)?;
         let (socket, server) = (listening_socket(address, Role::Responder, metrics)?, terms.server.clone());
-        let listening = bind(socket, &Keys::ephemeral(), Some(server))?;
+        let listening = bind(socket, &Keys::ephemeral(), Some(server.endpoint()))?;
         let terms = watch::Sender::new(Arc::new(terms));
         let (own, identity) = (settings.greeting(), settings.identity.clone());
         let dials = Dialling { terms: terms.subscribe(), own, identity };
         let ways = Ways::new(siblings, (dials, settings.idle, tunnel.drain_timeout), metrics.hops());
         let recorder = Recorder::new(metrics, Side::Relay, None, AccessLog::Off);
         let shared = Shared {
-            listener: Listener::new(listening.clone(), tunnel, quic),
+            listener: Listener::new(listening.clone(), server, tunnel, quic),
             settings,
             terms,
             dialling: dialling.clone(),

@@ -10,7 +10,7 @@ use crate::fleet::hop::{HopError, HopSettings};
 use crate::lifecycle::moment;
 use crate::tls::{SiblingJudge, SiblingTls, sibling_client_config, sibling_server_config};
 use crate::transport::SiblingDialer;
-use crate::transport::quic::Listener;
+use crate::transport::quic::{Listener, ServerConfig};
 
 /// What is shown and trusted, and all that follows from it.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub(super) struct Terms {
     pub(super) tls: SiblingTls,
     pub(super) judge: SiblingJudge,
     pub(super) dialer: SiblingDialer,
-    pub(super) server: quinn::ServerConfig,
+    pub(super) server: ServerConfig,
 }
 
 impl Terms {

@@ -22,7 +22,7 @@ use crate::transport::handshakes::{Handshakes, Seat, Stage};
 use crate::transport::link::{Claimed, Unwelcomed};
 use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::dial::{is_tls, tls_reason};
-use crate::transport::quic::settings::{QuicSettings, Settings};
+use crate::transport::quic::settings::{Datagrams, Either, QuicSettings, Settings};
 use crate::transport::quic::streams::lost;
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, TunnelState};
@@ -36,17 +36,30 @@ pub struct Listener {
     handshakes: Handshakes,
 }
 
-/// What a connection is accepted with, beside the configuration of the endpoint.
+/// What a connection is accepted with.
 #[derive(Debug, Clone)]
 struct Accepting {
+    config: ServerConfig,
     settings: Settings,
     generation: u64,
+}
+
+/// The server half of an endpoint's configuration, for each kind of link.
+#[derive(Debug, Clone)]
+pub struct ServerConfig(Either<Arc<quinn::ServerConfig>>);
+
+impl ServerConfig {
+    /// For [`bind`](super::bind).
+    pub fn endpoint(&self) -> quinn::ServerConfig {
+        quinn::ServerConfig::clone(self.0.ordinary())
+    }
 }
 
 /// A connection that says it wants to be a tunnel; nothing is known of it yet but an address.
 #[derive(Debug)]
 pub struct Incoming {
     pub(super) incoming: quinn::Incoming,
+    pub(super) config: Arc<quinn::ServerConfig>,
     pub(super) settings: Settings,
     generation: u64,
     pub(super) seat: Seat,
@@ -72,22 +85,25 @@ pub(crate) struct Prepared {
 fn server_config(
     tls: rustls::ServerConfig,
     settings: &Settings,
-    transport: Arc<quinn::TransportConfig>,
-) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
+    transport: impl Fn(Datagrams) -> Arc<quinn::TransportConfig>,
+) -> Result<ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config
-        .transport_config(transport)
         // More than there is room for here, so that it is this end that decides who gives way.
         .max_incoming(2 * budgets(&settings.tunnel).hello.all)
         .incoming_buffer_size(64 * 1024)
         .incoming_buffer_size_total(16 << 20);
-    Ok(config)
+    Ok(ServerConfig(Either::new(|datagrams| {
+        let mut config = config.clone();
+        config.transport_config(transport(datagrams));
+        Arc::new(config)
+    })))
 }
 
 impl Listener {
-    /// Listens on an endpoint that was bound with [`Listener::server_config`].
-    pub fn new(endpoint: quinn::Endpoint, tunnel: TunnelSettings, quic: QuicSettings) -> Self {
-        let accepting = Accepting { settings: Settings { tunnel, quic }, generation: 0 };
+    /// Listens on an endpoint that was bound with this configuration, which is from [`Listener::server_config`].
+    pub fn new(endpoint: quinn::Endpoint, config: ServerConfig, tunnel: TunnelSettings, quic: QuicSettings) -> Self {
+        let accepting = Accepting { config, settings: Settings { tunnel, quic }, generation: 0 };
         let handshakes = Handshakes::new(budgets(&tunnel));
         Self { endpoint, accepting: ArcSwap::from_pointee(accepting), handshakes }
     }
@@ -102,9 +118,9 @@ impl Listener {
         tls: rustls::ServerConfig,
         tunnel: &TunnelSettings,
         quic: &QuicSettings,
-    ) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
+    ) -> Result<ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
         let settings = Settings { tunnel: *tunnel, quic: quic.clone() };
-        server_config(tls, &settings, settings.responder_transport())
+        server_config(tls, &settings, |datagrams| settings.responder_transport(datagrams))
     }
 
     /// The same for siblings of a fleet, who ask where initiators are asked; `tls` must have the ALPN `adit-fleet/1`.
@@ -112,24 +128,18 @@ impl Listener {
         tls: rustls::ServerConfig,
         tunnel: &TunnelSettings,
         quic: &QuicSettings,
-    ) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
+    ) -> Result<ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
         let settings = Settings { tunnel: *tunnel, quic: quic.clone() };
-        server_config(tls, &settings, settings.asked_transport())
+        server_config(tls, &settings, |datagrams| settings.asked_transport(datagrams))
     }
 
     /// Uses other credentials, rules of verification and settings for connections from now on; those are of this
     /// generation, see [`Incoming::generation`]. `config` is from [`Listener::server_config`].
-    pub fn reconfigure(
-        &self,
-        config: quinn::ServerConfig,
-        (tunnel, quic): (TunnelSettings, QuicSettings),
-        generation: u64,
-    ) {
+    pub fn reconfigure(&self, config: ServerConfig, (tunnel, quic): (TunnelSettings, QuicSettings), generation: u64) {
         let settings = Settings { tunnel, quic };
         self.handshakes.resize(budgets(&tunnel));
-        // In this order: whatever has the new number has the new configuration.
-        self.endpoint.set_server_config(Some(config));
-        self.accepting.store(Arc::new(Accepting { settings, generation }));
+        self.endpoint.set_server_config(Some(config.endpoint()));
+        self.accepting.store(Arc::new(Accepting { config, settings, generation }));
     }
 
     /// The next connection, or `None` once the endpoint is closed. Cancel safe.
@@ -144,9 +154,12 @@ impl Listener {
                 let _ = incoming.retry();
                 continue;
             }
-            let Accepting { settings, generation } = Accepting::clone(&self.accepting.load());
-            let seat = self.handshakes.enter(Stage::Hello, incoming.remote_address().ip());
-            return Some(Incoming { incoming, settings, generation, seat });
+            let remote = incoming.remote_address();
+            let accepting = self.accepting.load();
+            let config = Arc::clone(accepting.config.0.towards(remote));
+            let (settings, generation) = (accepting.settings.clone(), accepting.generation);
+            let seat = self.handshakes.enter(Stage::Hello, remote.ip());
+            return Some(Incoming { incoming, config, settings, generation, seat });
         }
     }
 }
@@ -167,9 +180,9 @@ impl Incoming {
     pub(in crate::transport) async fn handshake(self) -> Result<(Claimant, Pending, Seat), AcceptError> {
         let limit = self.settings.tunnel.timing.handshake_timeout;
         let deadline = tokio::time::Instant::now() + limit;
-        let Self { incoming, settings, mut seat, .. } = self;
+        let Self { incoming, config, settings, mut seat, .. } = self;
         let remote = incoming.remote_address();
-        let quic = secure(incoming, &mut seat, limit, deadline).await?;
+        let quic = secure((incoming, config), &mut seat, limit, deadline).await?;
         let claimed = async {
             seat.advance(Stage::Claim).await.map_err(|_| AcceptError::GaveWay(Missing::Hello))?;
             let hearing = seat.hold(hear(&quic, &settings, limit, deadline));
@@ -192,7 +205,7 @@ impl Incoming {
 
 /// Waits for its turn and finishes TLS.
 pub(super) async fn secure(
-    incoming: quinn::Incoming,
+    (incoming, config): (quinn::Incoming, Arc<quinn::ServerConfig>),
     seat: &mut Seat,
     limit: Duration,
     deadline: tokio::time::Instant,
@@ -201,7 +214,7 @@ pub(super) async fn secure(
     let gave_way = |_| AcceptError::GaveWay(Missing::Tls);
     let turn = tokio::time::timeout_at(deadline, seat.advance(Stage::Tls)).await;
     turn.map_err(late)?.map_err(gave_way)?;
-    let connecting = incoming.accept().map_err(|error| connection_error(&error))?;
+    let connecting = incoming.accept_with(config).map_err(|error| connection_error(&error))?;
     let connected = seat.hold(tokio::time::timeout_at(deadline, connecting)).await.map_err(gave_way)?;
     connected.map_err(late)?.map_err(|error| connection_error(&error))
 }

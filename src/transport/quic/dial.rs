@@ -24,7 +24,7 @@ use crate::transport::kind::TransportKind;
 use crate::transport::link::Admitted;
 use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::serve::serve_streams;
-use crate::transport::quic::settings::{QuicSettings, Settings};
+use crate::transport::quic::settings::{Either, QuicSettings, Settings};
 use crate::transport::quic::siblings::{Sibling, Siblings};
 use crate::transport::quic::streams::lost;
 use crate::transport::settings::TunnelSettings;
@@ -45,7 +45,7 @@ const MIN_EXPECTED_RTT: Duration = Duration::from_millis(25);
 #[derive(Clone)]
 pub struct Dialer {
     endpoint: quinn::Endpoint,
-    config: quinn::ClientConfig,
+    config: Either<quinn::ClientConfig>,
     settings: Settings,
     siblings: Siblings,
 }
@@ -87,9 +87,8 @@ impl Dialer {
         quic: QuicSettings,
     ) -> Result<Self, DialError> {
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| DialError::Tls(error.to_string()))?;
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         let settings = Settings { tunnel, quic };
-        config.transport_config(settings.initiator_transport());
+        let config = configured(&quinn::ClientConfig::new(Arc::new(crypto)), &settings);
         Ok(Self { endpoint, config, settings, siblings: Siblings::new() })
     }
 
@@ -98,8 +97,7 @@ impl Dialer {
         let mut settings = self.settings.clone();
         settings.quic.initial_rtt =
             (rtt * 2).clamp(MIN_EXPECTED_RTT, self.settings.quic.initial_rtt.max(MIN_EXPECTED_RTT));
-        let mut config = self.config.clone();
-        config.transport_config(settings.initiator_transport());
+        let config = configured(self.config.ordinary(), &settings);
         Self { endpoint: self.endpoint.clone(), config, settings, siblings: self.siblings.clone() }
     }
 
@@ -110,7 +108,7 @@ impl Dialer {
         let after = self.settings.tunnel.timing.handshake_timeout;
         let connecting = self
             .endpoint
-            .connect_with(self.config.clone(), address, server_name)
+            .connect_with(self.config.towards(address).clone(), address, server_name)
             .map_err(|error| DialError::Address(error.to_string()))?;
         let quic = timeout(after, connecting)
             .await
@@ -119,6 +117,14 @@ impl Dialer {
         let (settings, siblings) = (self.settings.clone(), self.siblings.clone());
         Ok(Connected { quic, credit: settings.quic.receive_window, settings, siblings })
     }
+}
+
+fn configured(tls: &quinn::ClientConfig, settings: &Settings) -> Either<quinn::ClientConfig> {
+    Either::new(|datagrams| {
+        let mut config = tls.clone();
+        config.transport_config(settings.initiator_transport(datagrams));
+        config
+    })
 }
 
 impl Connected {

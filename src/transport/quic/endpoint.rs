@@ -10,6 +10,7 @@ use quinn::{EndpointConfig, Runtime as _, TokioRuntime};
 use quinn_proto::HashedConnectionIdGenerator;
 
 use crate::transport::quic::amplification::Bounded;
+use crate::transport::quic::settings::WIDE_BYTES;
 
 /// The shortest time between two stateless resets: none. quinn's default, 20 ms, makes a thousand initiators wait half a
 /// minute for the word that their tunnel is gone, and it counts packets that are read in one turn as simultaneous. A reset
@@ -54,6 +55,7 @@ impl Keys {
         let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.reset)));
         let key = self.connection_id;
         config.min_reset_interval(MIN_RESET_INTERVAL);
+        config.max_udp_payload_size(WIDE_BYTES).expect("more than the least of 1200 bytes");
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
         config
     }

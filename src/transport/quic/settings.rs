@@ -1,10 +1,12 @@
 //! Every knob of a QUIC tunnel, with defaults that were measured (see the README's figures).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
+use crate::net;
 use crate::protocol::budgets::{STREAM_WINDOW, TUNNEL_WINDOW};
 use crate::transport::quic::credit::Credit;
 use crate::transport::settings::{CongestionControl, MAX_STREAMS, TunnelSettings};
@@ -49,6 +51,55 @@ impl Default for QuicSettings {
     }
 }
 
+/// How large the datagrams of a connection may become. What its path carries QUIC finds out, up to this. RFC 9000 section
+/// 14.3
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Datagrams {
+    /// What an Ethernet carries.
+    Ordinary,
+    /// Up to [`WIDE_BYTES`].
+    Wide,
+}
+
+/// Ten of them are one send of 64 KiB at most, which is as many as quinn hands to the kernel at a time.
+pub(super) const WIDE_BYTES: u16 = 6_550;
+/// What IPv6 and UDP put in front.
+const HEADERS_BYTES: u32 = 48;
+
+impl Datagrams {
+    /// Towards this address: wide where the link that leads there carries them, as jumbo frames in a data centre do. To try
+    /// it everywhere would cost each path of 1500 bytes a dozen lost probes, time and again.
+    pub(super) fn towards(peer: SocketAddr) -> Self {
+        let wide = u32::from(WIDE_BYTES) + HEADERS_BYTES;
+        if net::link_mtu(peer).is_some_and(|mtu| mtu >= wide) { Self::Wide } else { Self::Ordinary }
+    }
+}
+
+/// One configuration for each kind of link.
+#[derive(Debug, Clone)]
+pub(super) struct Either<T> {
+    ordinary: T,
+    wide: T,
+}
+
+impl<T> Either<T> {
+    pub(super) fn new(make: impl Fn(Datagrams) -> T) -> Self {
+        Self { ordinary: make(Datagrams::Ordinary), wide: make(Datagrams::Wide) }
+    }
+
+    pub(super) const fn ordinary(&self) -> &T {
+        &self.ordinary
+    }
+
+    /// That for the link which leads to this address.
+    pub(super) fn towards(&self, peer: SocketAddr) -> &T {
+        match Datagrams::towards(peer) {
+            Datagrams::Ordinary => &self.ordinary,
+            Datagrams::Wide => &self.wide,
+        }
+    }
+}
+
 /// Both halves of the settings, as this transport hands them on.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -63,8 +114,8 @@ impl Settings {
     }
 
     /// The initiator's transport: it accepts the responder's streams and keeps the path alive.
-    pub(super) fn initiator_transport(&self) -> Arc<TransportConfig> {
-        let mut config = self.transport();
+    pub(super) fn initiator_transport(&self, datagrams: Datagrams) -> Arc<TransportConfig> {
+        let mut config = self.transport(datagrams);
         config
             .max_concurrent_bidi_streams(VarInt::from_u32(self.quic.initial_streams))
             .keep_alive_interval(Some(self.tunnel.timing.keepalive_interval))
@@ -74,15 +125,15 @@ impl Settings {
     }
 
     /// The responder's transport: the one stream it accepts is the control stream. spec: CT-1
-    pub(super) fn responder_transport(&self) -> Arc<TransportConfig> {
-        let mut config = self.transport();
+    pub(super) fn responder_transport(&self, datagrams: Datagrams) -> Arc<TransportConfig> {
+        let mut config = self.transport(datagrams);
         config.max_concurrent_bidi_streams(VarInt::from_u32(1));
         Arc::new(config)
     }
 
     /// That of a responder that dials a sibling: it opens streams, takes none, and keeps the path alive. spec: FL-36
-    pub(super) fn asking_transport(&self) -> Arc<TransportConfig> {
-        let mut config = self.transport();
+    pub(super) fn asking_transport(&self, datagrams: Datagrams) -> Arc<TransportConfig> {
+        let mut config = self.transport(datagrams);
         config
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .keep_alive_interval(Some(self.tunnel.timing.keepalive_interval));
@@ -90,14 +141,19 @@ impl Settings {
     }
 
     /// That of a responder that a sibling has dialled: beside the control stream it takes those of requests.
-    pub(super) fn asked_transport(&self) -> Arc<TransportConfig> {
-        let mut config = self.transport();
+    pub(super) fn asked_transport(&self, datagrams: Datagrams) -> Arc<TransportConfig> {
+        let mut config = self.transport(datagrams);
         config.max_concurrent_bidi_streams(VarInt::from_u32(self.quic.initial_streams));
         Arc::new(config)
     }
 
-    fn transport(&self) -> TransportConfig {
+    fn transport(&self, datagrams: Datagrams) -> TransportConfig {
         let mut config = TransportConfig::default();
+        if datagrams == Datagrams::Wide {
+            let mut discovery = MtuDiscoveryConfig::default();
+            discovery.upper_bound(WIDE_BYTES);
+            config.mtu_discovery_config(Some(discovery));
+        }
         config
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .stream_receive_window(VarInt::from_u32(self.quic.stream_receive_window))

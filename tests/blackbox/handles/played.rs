@@ -90,9 +90,9 @@ impl Responder {
                 let (socket, _) = adit::net::bind_udp(LOOPBACK.into()).unwrap();
                 let settings = QuicSettings::default();
                 let server = quic::Listener::server_config(config, &tunnel, &settings).unwrap();
-                let endpoint = bind(socket, &Keys::ephemeral(), Some(server)).unwrap();
+                let endpoint = bind(socket, &Keys::ephemeral(), Some(server.endpoint())).unwrap();
                 let address = endpoint.local_addr().unwrap();
-                Self { listener: Listener::Quic(quic::Listener::new(endpoint, tunnel, settings)), address }
+                Self { listener: Listener::Quic(quic::Listener::new(endpoint, server, tunnel, settings)), address }
             }
             Transport::Tcp => {
                 let socket = adit::net::bind_tcp(LOOPBACK.into()).unwrap();

@@ -198,3 +198,19 @@ fn every_window_is_bounded() {
     let tcp = TcpSettings::default();
     assert!(tcp.stream_window <= 2 << 20 && tcp.connection_window <= 16 << 20 && tcp.send_buffer <= 1 << 20);
 }
+
+#[tokio::test]
+async fn datagrams_become_as_large_as_the_link_carries() {
+    const ORDINARY: u16 = 1452;
+    let pair = Pair::open(Transport::Quic, Hello).await;
+    let is_wide = adit::net::link_mtu("127.0.0.1:1".parse().unwrap()).is_some_and(|mtu| mtu > 9000);
+    for tunnel in [&pair.responder, &pair.initiator] {
+        eventually("the end of the search", async || {
+            get(&pair).await.into_body().collect().await.unwrap();
+            let mtu = tunnel.snapshot().path.unwrap().mtu;
+            assert!(is_wide || mtu <= ORDINARY, "{mtu}");
+            (mtu > if is_wide { 6500 } else { 1400 }).then_some(())
+        })
+        .await;
+    }
+}

@@ -153,9 +153,9 @@ pub(super) fn listen_at(
 ) -> (quic::Listener, SocketAddr) {
     let (socket, _) = adit::net::bind_udp(address).unwrap();
     let server = quic::Listener::server_config(responder_tls(authority), &tunnel, &quic).unwrap();
-    let endpoint = bind(socket, keys, Some(server)).unwrap();
+    let endpoint = bind(socket, keys, Some(server.endpoint())).unwrap();
     let address = endpoint.local_addr().unwrap();
-    (quic::Listener::new(endpoint, tunnel, quic), address)
+    (quic::Listener::new(endpoint, server, tunnel, quic), address)
 }
 
 pub(super) fn dialer(authority: &Authority, tunnel: TunnelSettings, quic: QuicSettings) -> quic::Dialer {

@@ -47,8 +47,8 @@ impl Incoming {
     pub(crate) async fn greeting(self) -> Result<Claiming, AcceptError> {
         let limit = self.settings.tunnel.timing.handshake_timeout;
         let deadline = tokio::time::Instant::now() + limit;
-        let Self { incoming, settings, mut seat, .. } = self;
-        let quic = secure(incoming, &mut seat, limit, deadline).await?;
+        let Self { incoming, config, settings, mut seat, .. } = self;
+        let quic = secure((incoming, config), &mut seat, limit, deadline).await?;
         let greeted = async {
             let (send, mut recv) = quic.accept_bi().await.map_err(|error| connection_error(&error))?;
             match greet::read(&mut recv).await {

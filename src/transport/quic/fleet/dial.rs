@@ -20,7 +20,7 @@ use crate::transport::quic::control::{Connection, ControlStream};
 use crate::transport::quic::dial::connection_error;
 use crate::transport::quic::fleet::greet::{self, NotGreeted};
 use crate::transport::quic::fleet::state_of;
-use crate::transport::quic::settings::{QuicSettings, Settings};
+use crate::transport::quic::settings::{Either, QuicSettings, Settings};
 use crate::transport::settings::TunnelSettings;
 use crate::transport::state::{CloseReason, TunnelState};
 use crate::transport::tunnel::Tunnel;
@@ -29,7 +29,7 @@ use crate::transport::tunnel::Tunnel;
 #[derive(Debug, Clone)]
 pub(crate) struct SiblingDialer {
     endpoint: quinn::Endpoint,
-    config: quinn::ClientConfig,
+    config: Either<quinn::ClientConfig>,
     settings: Settings,
 }
 
@@ -49,9 +49,13 @@ impl SiblingDialer {
         (tunnel, quic): (TunnelSettings, QuicSettings),
     ) -> Result<Self, DialError> {
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| DialError::Tls(error.to_string()))?;
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        let tls = quinn::ClientConfig::new(Arc::new(crypto));
         let settings = Settings { tunnel, quic };
-        config.transport_config(settings.asking_transport());
+        let config = Either::new(|datagrams| {
+            let mut config = tls.clone();
+            config.transport_config(settings.asking_transport(datagrams));
+            config
+        });
         Ok(Self { endpoint, config, settings })
     }
 
@@ -75,7 +79,7 @@ impl SiblingDialer {
         server_name: &str,
         own: &Greeting,
     ) -> Result<(Tunnel, Greeting, Asking), DialError> {
-        let connecting = self.endpoint.connect_with(self.config.clone(), address, server_name);
+        let connecting = self.endpoint.connect_with(self.config.towards(address).clone(), address, server_name);
         let connecting = connecting.map_err(|error| DialError::Address(error.to_string()))?;
         let quic = connecting.await.map_err(|error| connection_error(&error))?;
         let (mut send, mut recv) = quic.open_bi().await.map_err(|error| connection_error(&error))?;
