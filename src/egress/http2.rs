@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use h2::server::{Builder, Connection};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, coop};
 use tokio::time::{Instant, timeout};
 
 use crate::message::h2::guard::{Guard, Role};
@@ -119,11 +119,14 @@ async fn drive<T, S>(
                 quiet.closing = true;
                 connection.graceful_shutdown();
             }
-            () = poll_fn(|cx| unread.poll(cx, || served.budget.holds().then(|| cork.passed()))), if !is_quiet => {
+            // A client that sends without end uses up the turn; the clock is looked at all the same.
+            () = coop::unconstrained(poll_fn(|cx| {
+                unread.poll(cx, || served.budget.holds().then(|| cork.passed()))
+            })), if !is_quiet => {
                 serving.budget.count(Limit::Unread);
                 return;
             }
-            () = poll_fn(|cx| quiet.deadline.poll(cx)), if is_quiet => {
+            () = coop::unconstrained(poll_fn(|cx| quiet.deadline.poll(cx))), if is_quiet => {
                 if quiet.closing {
                     return;
                 }

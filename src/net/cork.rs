@@ -134,8 +134,10 @@ impl<T: AsyncWrite + Unpin> Stream<T> {
         if !sleeps || self.failure.is_some() {
             return;
         }
-        // A stream that takes no more wakes the task when it does, and the next turn ends here again.
-        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+        // A stream that takes no more wakes the task when it does, and the next turn ends here again. What was read counts for
+        // nothing here: a task that reads without end would never write what it holds, which is little.
+        let flushed = pin!(coop::unconstrained(poll_fn(|cx| self.poll_flush(cx)))).poll(cx);
+        if let Poll::Ready(Err(error)) = flushed {
             self.fail(cx, error);
         }
     }
@@ -229,10 +231,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
         let before = into.filled().len();
         let polled = Pin::new(&mut stream.io).poll_read(cx, into);
         let read = into.filled().len() - before;
-        if read == 0
-            && into.remaining() > 0
-            && let Some(failure) = stream.failure.take()
-        {
+        let is_all = match &polled {
+            Poll::Ready(Ok(())) => read == 0 && into.remaining() > 0,
+            Poll::Ready(Err(_)) => false,
+            // There may be more where it is only the turn that is over.
+            Poll::Pending => coop::has_budget_remaining(),
+        };
+        if is_all && let Some(failure) = stream.failure.take() {
             return Poll::Ready(Err(failure));
         }
         stream.room = stream.room.map(|room| room.saturating_sub(read));

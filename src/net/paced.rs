@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
 
 use crate::protocol::http2::{Flood, FrameRate};
 
@@ -43,7 +44,8 @@ impl<T> Paced<T> {
 impl<T> Paced<T> {
     /// Notes whether the other end takes what is to be written.
     fn note<R>(&mut self, polled: Poll<R>) -> Poll<R> {
-        if polled.is_pending() {
+        // A task whose turn is over says nothing of the other end.
+        if polled.is_pending() && coop::has_budget_remaining() {
             self.rate.stalls();
         }
         polled

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::pin;
 
 use bytes::Bytes;
+use tokio::task::coop::consume_budget;
 
 use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::StreamCode;
@@ -79,6 +80,8 @@ async fn up(
     tally: &Tally<'_, impl Fn(Direction, usize)>,
 ) -> Ended {
     loop {
+        // Neither a socket that has something nor a flow that takes it ends the turn of its task.
+        consume_budget().await;
         let datagram = match source.next().await {
             Ok(Some(datagram)) => datagram,
             Ok(None) => return Ended::Well,

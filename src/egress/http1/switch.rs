@@ -104,7 +104,8 @@ impl<T: Socket> Connection<T> {
             }
             // What it sends is for nobody any more, and nothing comes back.
             Some(upload) if ways.down.is_none() && upload.is_unwanted() => return Poll::Ready(Err(Stop::Reset)),
-            up => up.as_ref().is_some_and(Upload::is_held_back),
+            // One that has ended its direction, and then dies, is noticed as well.
+            up => up.as_ref().is_none_or(Upload::is_held_back),
         };
         // What was read ahead of the answer is on its way by now.
         self.ahead.end(&mut self.input);

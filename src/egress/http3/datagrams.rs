@@ -5,7 +5,7 @@
 //! bodies knows one form only.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -20,6 +20,8 @@ use crate::telemetry::Limit;
 /// Datagrams that wait for one request to be read, and their bytes; the oldest give way.
 const QUEUE: usize = 64;
 const QUEUE_BYTES: usize = 64 * 1024;
+/// Bytes that wait for all requests of a connection; beyond, the newest are dropped. What may wait at the listener is for many.
+const CONNECTION_BYTES: usize = 1024 * 1024;
 /// The highest number that may stand before a datagram. RFC 9297 section 2.1
 const MAX_QUARTER: u64 = (1 << 60) - 1;
 
@@ -35,6 +37,8 @@ pub(super) struct Takers {
     budget: Arc<ListenerBudget>,
     /// By stream.
     queues: Mutex<HashMap<u64, Weak<Queue>>>,
+    /// Bytes that wait in all of them.
+    waiting: Arc<AtomicUsize>,
     /// The client has said that it takes them.
     may_send: AtomicBool,
 }
@@ -50,7 +54,13 @@ enum Sent {
 
 impl Takers {
     pub(super) fn new(quic: quinn::Connection, budget: Arc<ListenerBudget>) -> Arc<Self> {
-        Arc::new(Self { quic, budget, queues: Mutex::default(), may_send: AtomicBool::new(false) })
+        Arc::new(Self {
+            quic,
+            budget,
+            queues: Mutex::default(),
+            waiting: Arc::default(),
+            may_send: AtomicBool::new(false),
+        })
     }
 
     /// The client's SETTINGS say that it takes them.
@@ -60,7 +70,7 @@ impl Takers {
 
     /// What comes for the request on this stream from now on.
     pub(super) fn of(&self, stream: u64) -> Arrived {
-        let queue = Arc::new(Queue { state: Mutex::default(), budget: Arc::clone(&self.budget) });
+        let queue = Arc::new(Queue::new(&self.waiting, &self.budget));
         let mut queues = lock(&self.queues);
         // Bounded by the streams that a client may have at once.
         queues.retain(|_, queue| queue.strong_count() > 0);
@@ -101,6 +111,8 @@ impl Takers {
 #[derive(Debug)]
 struct Queue {
     state: Mutex<Waiting>,
+    /// Bytes that wait for the whole connection.
+    of_connection: Arc<AtomicUsize>,
     budget: Arc<ListenerBudget>,
 }
 
@@ -112,6 +124,10 @@ struct Waiting {
 }
 
 impl Queue {
+    fn new(of_connection: &Arc<AtomicUsize>, budget: &Arc<ListenerBudget>) -> Self {
+        Self { state: Mutex::default(), of_connection: Arc::clone(of_connection), budget: Arc::clone(budget) }
+    }
+
     fn offer(&self, value: &[u8]) {
         let mut waiting = lock(&self.state);
         while waiting.values.len() >= QUEUE || waiting.bytes + value.len() > QUEUE_BYTES {
@@ -120,9 +136,11 @@ impl Queue {
             }
             self.budget.count(Limit::Datagrams);
         }
-        if !self.budget.read_ahead(value.len()) {
+        let is_full = self.of_connection.load(Ordering::Relaxed) + value.len() > CONNECTION_BYTES;
+        if is_full || !self.budget.read_ahead(value.len()) {
             return self.budget.count(Limit::Datagrams);
         }
+        self.of_connection.fetch_add(value.len(), Ordering::Relaxed);
         waiting.bytes += value.len();
         // Copied out of the packets that it came with, all of which it would hold.
         waiting.values.push_back(Bytes::copy_from_slice(value));
@@ -134,6 +152,7 @@ impl Queue {
     fn take(&self, waiting: &mut Waiting) -> Option<Bytes> {
         let value = waiting.values.pop_front()?;
         waiting.bytes -= value.len();
+        self.of_connection.fetch_sub(value.len(), Ordering::Relaxed);
         self.budget.release_ahead(value.len());
         Some(value)
     }

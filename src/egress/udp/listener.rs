@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::net::UdpSocket;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until};
 
 use super::carry::Carrier;
@@ -24,6 +24,16 @@ use crate::transport::Tunnel;
 
 /// Datagrams that are read before something else gets its turn.
 const AT_ONCE: usize = 64;
+/// What came of reading.
+enum Read {
+    /// There is no more.
+    All,
+    /// There may be more.
+    Some,
+    /// The socket does not want to be read.
+    Failed,
+}
+
 /// How long a socket that says an error it should not say is left alone.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -71,30 +81,31 @@ impl Listener {
                 () = shared.current.changed.notified() => shared.change(draining),
                 () = until(deadline) => lock(&shared.table).expire(Instant::now()),
                 _ = flows.join_next(), if !flows.is_empty() => {}
-                ready = shared.socket.readable() => {
-                    if ready.is_err() || !self.read(&mut flows) {
-                        sleep(PAUSE).await;
-                    }
+                ready = shared.socket.readable() => match ready.map(|()| self.read(&mut flows)) {
+                    Ok(Read::All) => {}
+                    // tokio does not count what is read here, and would have nothing else done as long as more comes.
+                    Ok(Read::Some) => yield_now().await,
+                    Ok(Read::Failed) | Err(_) => sleep(PAUSE).await,
                 }
             }
         }
     }
 
-    /// Reads what is there; `false`: the socket does not want to be read.
-    fn read(&self, flows: &mut JoinSet<()>) -> bool {
+    /// Reads what is there, up to [`AT_ONCE`].
+    fn read(&self, flows: &mut JoinSet<()>) -> Read {
         let metrics = self.shared.recorder.flows();
         for _ in 0..AT_ONCE {
             match self.shared.receive() {
                 Ok((datagram, source)) => self.take(datagram, source, flows, metrics),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Read::All,
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a UDP listener cannot be read");
-                    return false;
+                    return Read::Failed;
                 }
             }
         }
-        true
+        Read::Some
     }
 
     fn take(&self, datagram: Bytes, source: SocketAddr, flows: &mut JoinSet<()>, metrics: &FlowMetrics) {

@@ -406,6 +406,26 @@ async fn whoever_reads_without_end_gives_way_after_a_few_reads() {
 }
 
 #[tokio::test]
+async fn whoever_reads_without_end_writes_what_it_has_in_the_same_turn() {
+    let (mut corked, cork) = Corked::new(Endless);
+    let task = tokio::spawn(async move {
+        let mut has_answered = false;
+        let read = poll_fn(|cx| {
+            let mut bytes = [0; 16 << 10];
+            while Pin::new(&mut corked).poll_read(cx, &mut ReadBuf::new(&mut bytes)).is_ready() {}
+            if std::mem::replace(&mut has_answered, true) {
+                return Poll::Ready(());
+            }
+            assert!(Pin::new(&mut corked).poll_write(cx, b"answer").is_ready());
+            Poll::Pending
+        });
+        let mut read = pin!(cork.run(read));
+        poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await.is_pending() && cork.passed() == 6
+    });
+    assert!(task.await.unwrap());
+}
+
+#[tokio::test]
 async fn whoever_writes_without_end_gives_way_after_a_few_writes() {
     let turns = turns(|io, cx| Pin::new(io).poll_write(cx, &[7; 16 << 10]).map(Result::unwrap));
     for passed in turns.await {

@@ -2,6 +2,7 @@
 //! spec: ST-40 to ST-42, ST-70 to ST-75
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -21,6 +22,10 @@ use crate::transport::raw::RawError;
 
 /// Datagrams of one flow that wait to be taken; of more the newest are dropped. spec: ST-73
 const QUEUE: usize = 256;
+/// Bytes of one flow that may wait.
+const QUEUE_BYTES: usize = 256 << 10;
+/// Bytes of all flows of a connection that may wait.
+const TABLE_BYTES: usize = 8 << 20;
 
 /// The flows of one connection; nothing runs for them before the first one.
 #[derive(Debug, Default)]
@@ -28,7 +33,61 @@ pub(crate) struct FlowTable(OnceLock<Arc<Table>>);
 
 #[derive(Debug)]
 struct Table {
-    flows: Mutex<Flows<mpsc::Sender<Bytes>>>,
+    flows: Mutex<Flows<Inlet>>,
+    /// Bytes that wait in all flows.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Where the datagrams of a flow are put.
+#[derive(Debug)]
+struct Inlet {
+    sender: mpsc::Sender<Kept>,
+    waiting: Arc<Waiting>,
+}
+
+/// Bytes that wait in one flow, and in all of them.
+#[derive(Debug)]
+struct Waiting {
+    here: AtomicUsize,
+    all: Arc<AtomicUsize>,
+}
+
+/// A datagram that waits, counted until it is dropped.
+#[derive(Debug)]
+struct Kept {
+    payload: Bytes,
+    counted: Arc<Waiting>,
+}
+
+impl Inlet {
+    fn new(all: &Arc<AtomicUsize>) -> (Self, mpsc::Receiver<Kept>) {
+        let (sender, datagrams) = mpsc::channel(QUEUE);
+        let waiting = Arc::new(Waiting { here: AtomicUsize::new(0), all: Arc::clone(all) });
+        (Self { sender, waiting }, datagrams)
+    }
+
+    /// A flow that nobody reads loses what does not fit its queue. spec: ST-73
+    fn put(&self, payload: &[u8]) {
+        let Waiting { here, all } = &*self.waiting;
+        if here.load(Ordering::Relaxed) + payload.len() > QUEUE_BYTES
+            || all.load(Ordering::Relaxed) + payload.len() > TABLE_BYTES
+        {
+            return;
+        }
+        here.fetch_add(payload.len(), Ordering::Relaxed);
+        all.fetch_add(payload.len(), Ordering::Relaxed);
+        // Copied out of the packets that it came with, all of which it would hold.
+        let kept = Kept { payload: Bytes::copy_from_slice(payload), counted: Arc::clone(&self.waiting) };
+        let _ = self.sender.try_send(kept);
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let (length, Waiting { here, all }) = (self.payload.len(), &*self.counted);
+        here.fetch_sub(length, Ordering::Relaxed);
+        all.fetch_sub(length, Ordering::Relaxed);
+    }
 }
 
 /// A place in the table, given back on drop.
@@ -41,7 +100,8 @@ struct Entry {
 impl FlowTable {
     fn table(&self, quic: &quinn::Connection) -> Arc<Table> {
         let table = self.0.get_or_init(|| {
-            let table = Arc::new(Table { flows: Mutex::new(Flows::new(FlowLimits::default())) });
+            let flows = Mutex::new(Flows::new(FlowLimits::default()));
+            let table = Arc::new(Table { flows, waiting: Arc::default() });
             tokio::spawn(hand_out(quic.clone(), Arc::clone(&table)));
             table
         });
@@ -51,22 +111,22 @@ impl FlowTable {
     /// Enters a flow that this end, the responder, opens. spec: ST-70
     pub(super) fn open(&self, quic: &quinn::Connection) -> Result<FlowPlace, FlowError> {
         let table = self.table(quic);
-        let (sender, datagrams) = mpsc::channel(QUEUE);
-        let id = table.lock().open(sender, Instant::now())?;
+        let (inlet, datagrams) = Inlet::new(&table.waiting);
+        let id = table.lock().open(inlet, Instant::now())?;
         Ok(FlowPlace { quic: quic.clone(), entry: Arc::new(Entry { table, id }), datagrams, early: Vec::new() })
     }
 
     /// Enters a flow that the responder has opened. spec: ST-70, ST-71
     pub(super) fn accept(&self, quic: &quinn::Connection, id: u64) -> Result<FlowPlace, FlowError> {
         let table = self.table(quic);
-        let (sender, datagrams) = mpsc::channel(QUEUE);
-        table.lock().accept(id, sender, Instant::now())?;
+        let (inlet, datagrams) = Inlet::new(&table.waiting);
+        table.lock().accept(id, inlet, Instant::now())?;
         Ok(FlowPlace { quic: quic.clone(), entry: Arc::new(Entry { table, id }), datagrams, early: Vec::new() })
     }
 }
 
 impl Table {
-    fn lock(&self) -> MutexGuard<'_, Flows<mpsc::Sender<Bytes>>> {
+    fn lock(&self) -> MutexGuard<'_, Flows<Inlet>> {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,8 +143,7 @@ async fn hand_out(quic: quinn::Connection, table: Arc<Table>) {
         // spec: ST-40
         let Ok(datagram) = Datagram::decode(bytes) else { continue };
         if let Arrived::To(flow, payload) = table.lock().arrived(datagram, Instant::now()) {
-            // A flow that nobody reads loses what does not fit its queue. spec: ST-73
-            let _ = flow.try_send(payload);
+            flow.put(&payload);
         }
     }
 }
@@ -94,7 +153,7 @@ async fn hand_out(quic: quinn::Connection, table: Arc<Table>) {
 pub(crate) struct FlowPlace {
     quic: quinn::Connection,
     entry: Arc<Entry>,
-    datagrams: mpsc::Receiver<Bytes>,
+    datagrams: mpsc::Receiver<Kept>,
     early: Vec<Bytes>,
 }
 
@@ -170,7 +229,7 @@ impl Drop for FlowSend {
 #[derive(Debug)]
 pub(crate) struct FlowRecv {
     recv: ServiceRecv,
-    datagrams: mpsc::Receiver<Bytes>,
+    datagrams: mpsc::Receiver<Kept>,
     /// What came before OPENED.
     early: VecDeque<Bytes>,
     _entry: Arc<Entry>,
@@ -187,8 +246,8 @@ impl FlowRecv {
         if let Some(early) = self.early.pop_front() {
             return Poll::Ready(Ok(Some(early)));
         }
-        if let Poll::Ready(Some(datagram)) = self.datagrams.poll_recv(cx) {
-            return Poll::Ready(Ok(Some(datagram)));
+        if let Poll::Ready(Some(kept)) = self.datagrams.poll_recv(cx) {
+            return Poll::Ready(Ok(Some(kept.payload.clone())));
         }
         Poll::Ready(match ready!(self.recv.poll_event(cx)).map_err(RawError::from) {
             Ok(ServiceEvent::Datagram(datagram)) => Ok(Some(datagram)),

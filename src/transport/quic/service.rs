@@ -40,7 +40,7 @@ impl ServiceArrival {
         let mut out = BytesMut::new();
         stream::encode_opened(&mut out);
         self.send.reset_on_drop(StreamCode::Cancelled);
-        self.recv.on_drop = StreamCode::Cancelled;
+        self.recv = self.recv.cancelled_on_drop();
         self.send.write(out.freeze()).await?;
         Ok((self.send, self.recv))
     }
@@ -167,6 +167,12 @@ impl ServiceRecv {
     pub(super) fn behind(front: Bytes, recv: quinn::RecvStream, mut reader: ServiceReader) -> Self {
         reader.push(front);
         Self::new(recv, reader)
+    }
+
+    /// The same, of which the peer hears that nobody wants the rest. spec: ST-58, ST-63
+    pub(super) fn cancelled_on_drop(mut self) -> Self {
+        self.on_drop = StreamCode::Cancelled;
+        self
     }
 
     /// The next event. After an error, END or REFUSED it must not be called again.

@@ -282,12 +282,13 @@ impl<A: Accept> Serving<A> {
         let mut opened = Some(opened);
         loop {
             let accepted = tokio::select! {
+                // A connection that is busy uses up its turn: what comes behind it would wait until it is not.
                 biased;
-                accepted = cork.next(connection.accept()) => accepted,
                 size = self.wanted.changed() => {
                     connection.set_target_window_size(size);
                     continue;
                 }
+                accepted = cork.next(connection.accept()) => accepted,
             };
             let (request, mut respond) = match accepted {
                 Some(Ok(accepted)) => accepted,

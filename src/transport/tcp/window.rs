@@ -58,9 +58,10 @@ pub(super) async fn drive(
 ) -> Result<(), h2::Error> {
     loop {
         tokio::select! {
+            // A connection that is busy uses up its turn: what comes behind it would wait until it is not.
             biased;
-            ended = cork.run(&mut connection) => return ended,
             size = wanted.changed() => connection.set_target_window_size(size),
+            ended = cork.run(&mut connection) => return ended,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::support::site::{Cloud, Transport, over_each_transport};
 over_each_transport!(
     each_direction_ends_by_itself_in_either_order,
     a_reset_of_either_side_at_any_moment_is_one_of_the_other,
+    who_has_ended_his_direction_and_dies_is_noticed,
     a_tunnel_that_is_lost_is_a_reset_at_both_ends,
     what_rests_for_longer_than_it_may_is_reset,
     a_drain_lets_bytes_pass_up_to_its_limit_and_then_resets,
@@ -49,6 +50,18 @@ async fn each_direction_ends_by_itself_in_either_order(transport: Transport) {
     client.shutdown().await.unwrap();
     peer.shutdown().await.unwrap();
     assert_eq!((end(&mut client).await, end(&mut peer).await), (Ok(Vec::new()), Ok(Vec::new())));
+    nothing_is_left(&site).await;
+}
+
+// spec: ST-63
+async fn who_has_ended_his_direction_and_dies_is_noticed(transport: Transport) {
+    let target = Bytes::new().await;
+    let site = site(transport, target.address()).await;
+    let (mut client, mut peer) = opened(&site, &target).await;
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(end(&mut peer).await.unwrap(), b"question");
+    reset(client);
     nothing_is_left(&site).await;
 }
 
