@@ -354,5 +354,10 @@ pub(crate) fn failure(error: &OpenError) -> Failure {
         _ => Cause::PeerReset,
     };
     let failure = Failure::new(cause, error.to_string());
-    if cause == Cause::ServiceFull { failure.retry_after(FULL_RETRY_AFTER) } else { failure }
+    match error {
+        OpenError::Share(exceeded) => failure.retry_after(exceeded.retry_after),
+        OpenError::SiblingQuota => failure.retry_after(FULL_RETRY_AFTER),
+        _ if cause == Cause::ServiceFull => failure.retry_after(FULL_RETRY_AFTER),
+        _ => failure,
+    }
 }

@@ -172,14 +172,15 @@ impl Opener for Tunnel {
         // A request whose body has begun is not tried again; that to a sibling begins when it is wanted.
         let waits = !end && self.sibling().is_some();
         let parts = if end || waits { HeadParts::Lent(head) } else { HeadParts::Given(head) };
-        let mut stream = self.open_http(HttpHead { service: *service, parts, end }).await?;
-        let mut waiting = stream.upload.take_if(|_| waits);
-        let mut answer = send(stream, if waits { None } else { body.take() });
+        let stream = self.open_http(HttpHead { service: *service, parts, end }).await?;
+        if waits {
+            // Boxed: it is rare, and would be part of every exchange.
+            return Box::pin(offer(stream, body, *interim)).await;
+        }
+        let mut answer = send(stream, body.take());
         loop {
             match answer.next().await? {
-                AnswerHead::Here => {
-                    answer = send(HttpStream { upload: waiting.take(), answer }, body.take());
-                }
+                AnswerHead::Here => {}
                 AnswerHead::Interim(early) => interim.send(early),
                 AnswerHead::Final(parts, body) => return Ok(Response::from_parts(parts, body)),
             }
@@ -201,6 +202,26 @@ where
         answer.tie_upload(task.abort_handle());
     }
     answer
+}
+
+/// As [`send`], for a sibling: the body begins when that has found the node, and until then it can go elsewhere. spec: FL-47
+async fn offer<B>(
+    mut stream: HttpStream,
+    body: &mut Option<B>,
+    interim: &InformationalSink,
+) -> Result<Response<RecvBody>, OpenError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    let mut upload = stream.upload.take();
+    let mut answer = stream.answer;
+    loop {
+        match answer.next().await? {
+            AnswerHead::Here => answer = send(HttpStream { upload: upload.take(), answer }, body.take()),
+            AnswerHead::Interim(early) => interim.send(early),
+            AnswerHead::Final(parts, body) => return Ok(Response::from_parts(parts, body)),
+        }
+    }
 }
 
 #[cfg(test)]

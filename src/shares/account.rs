@@ -139,13 +139,17 @@ impl Account {
     /// Goes by these limits from now on. What is under way stays, and what is left of the rates.
     pub(super) fn set(&self, share: Share, weight: u32, now: Instant) {
         let mut limits = self.lock();
+        let is_other_rate = limits.share.bytes != share.bytes;
         limits.share = share;
         change(&mut limits.requests, share.requests, now);
         change(&mut limits.bytes, share.bytes, now);
         self.weight.store(weight, Ordering::Relaxed);
         self.is_limited.store(share != Share { bytes: share.bytes, ..Share::default() }, Ordering::Relaxed);
         self.is_metered.store(share.bytes.is_some(), Ordering::Relaxed);
-        self.changes.fetch_add(1, Ordering::Relaxed);
+        // Whoever waits for a rate looks again; under the same one it has waited for nothing.
+        if is_other_rate {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether nothing is under way.

@@ -4,7 +4,7 @@ use http::StatusCode;
 use tracing::debug;
 
 use crate::fleet::hop::find::FindHere;
-use crate::fleet::hop::raw::{NotOpened, enter};
+use crate::fleet::hop::raw::NotOpened;
 use crate::fleet::hop::served::Served;
 use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::StreamCode;
@@ -12,7 +12,6 @@ use crate::protocol::fleet::Route;
 use crate::protocol::limits::MAX_DURATION;
 use crate::proxy::flow::head;
 use crate::proxy::{MAX_ATTEMPTS, Record, is_unprocessed};
-use crate::shares::What;
 use crate::telemetry::{Direction, FlowMetrics};
 use crate::transport::{Flow, FlowArrival, FlowRecv, FlowSend, OpenError, RawError, SendError};
 
@@ -23,13 +22,13 @@ pub(super) async fn relay(served: &Served, route: &Route, mut arrival: FlowArriv
     record.asked(&route.tenant, &route.host_id, Some(&service));
     let opening = async {
         let mut find = FindHere::new(&*served.tunnels, route, Some(&service));
-        enter(served, &mut record, (route, What::Flow))?;
         let (mut avoid, mut last) = (Vec::new(), OpenError::NotHere);
         while avoid.len() < MAX_ATTEMPTS
             && let Ok(tunnel) = find.pick(&avoid)
         {
             avoid.push(tunnel.id());
             record.attempt(&tunnel);
+            // It takes its part of the shares of tenant and node itself.
             match tunnel.open_flow_for(&service, client).await {
                 Ok(flow) => return Ok(flow),
                 Err(error) if is_unprocessed(&error) || is_of_tunnel(&error) => last = error,

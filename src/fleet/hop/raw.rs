@@ -35,6 +35,11 @@ pub(super) async fn relay(served: &Served, route: &Route, mut arrival: RawArriva
         {
             avoid.push(tunnel.id());
             record.attempt(&tunnel);
+            // The asker has left that to whoever has the tunnel.
+            if record.go_to(served.tunnels.shares().node(&tunnel.place().claim)).is_err() {
+                last = OpenError::SiblingQuota;
+                continue;
+            }
             match tunnel.open_raw_for(&service, client).await {
                 Ok(stream) => return Ok(stream),
                 // Nothing of it has reached a target.

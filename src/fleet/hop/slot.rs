@@ -55,6 +55,15 @@ impl Slot {
         Next::Dial
     }
 
+    /// The connection to a start of the sibling that another one has followed by now, which is taken out: the caller dials, and
+    /// lets what was asked there end.
+    pub(super) fn outlived(&mut self, epoch: u64) -> Option<Tunnel> {
+        // It may have greeted as one that the directory did not know yet.
+        let outlived = self.tunnel().filter(|tunnel| epoch > self.epoch.max(tunnel.place().generation)).cloned()?;
+        (self.state, self.epoch) = (State::Dialling, epoch);
+        Some(outlived)
+    }
+
     /// It was dialled.
     pub(super) fn up(&mut self, tunnel: Tunnel) {
         self.state = State::Up(tunnel);

@@ -99,6 +99,13 @@ impl Shared {
     fn next(&self, sibling: &Sibling, may_dial: bool) -> Next {
         let mut slots = self.slots();
         if let Some(slot) = slots.get_mut(&sibling.id) {
+            // It may be a process that is no more, from which nothing will ever be heard.
+            if let Some(former) = may_dial.then(|| slot.outlived(sibling.epoch)).flatten() {
+                drop(slots);
+                former.retire(self.drain_timeout);
+                self.leaving().insert(former.id(), former);
+                return Next::Dial;
+            }
             return slot.next(sibling.epoch, Instant::now(), may_dial);
         }
         if !may_dial {

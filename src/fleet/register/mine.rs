@@ -147,7 +147,14 @@ impl Mine {
     pub(super) fn heard(&mut self, change: &Change) -> bool {
         match change {
             Change::Gone { key, .. } => match self.settings.prefix.parse(key) {
-                Some(Key::Responder(id)) if id == self.settings.id => self.record.take().is_some(),
+                Some(Key::Responder(id)) if id == self.settings.id => {
+                    // Whoever had the name is gone: it is this start's again, under a higher epoch. spec: FL-10
+                    let is_back = std::mem::take(&mut self.replaced);
+                    if is_back {
+                        self.epoch = None;
+                    }
+                    self.record.take().is_some() || is_back
+                }
                 Some(Key::Tunnel(key)) if self.is_own(&key) => self.tunnels.remove(&key.tunnel).is_some(),
                 _ => false,
             },
@@ -293,6 +300,8 @@ mod tests {
         let later = String::from_utf8(own).unwrap().replace("\"epoch\":5", "\"epoch\":6");
         mine.heard(&put(later.into_bytes()));
         assert!(mine.replaced);
+        assert!(mine.heard(&Change::Gone { key: key.into_bytes(), modified: 2 }), "the name is free again");
+        assert!(!mine.replaced && mine.epoch.is_none());
     }
 
     #[test]

@@ -247,6 +247,13 @@ impl<'a> Session<'a> {
                     self.claim().await
                 }
             },
+            // Another start had the name, and has gone.
+            None if !self.keeper.mine.replaced && !self.keeper.mine.draining => {
+                self.lease().await?;
+                self.claim().await?;
+                self.keeper.state(|state| state.trouble = None);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

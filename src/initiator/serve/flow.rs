@@ -35,7 +35,10 @@ pub(super) async fn serve(services: Services, mut arrival: FlowArrival) {
             Ok((exported, socket)) => match arrival.accept().await {
                 Ok(flow) => {
                     let flow = flow.idle_after(exported.flow_idle_timeout());
-                    pass(flow, socket.ends(), record, services.0.recorder.flows(), pending()).await;
+                    let recorder = services.0.recorder.clone();
+                    // A flow may last for long: a list of services that was replaced is not to live as long.
+                    drop((services, exported));
+                    pass(flow, socket.ends(), record, recorder.flows(), pending()).await;
                 }
                 Err(error) => debug!(%error, "nobody waits for the target any more"),
             },

@@ -89,10 +89,15 @@ async fn of_two_with_one_name_the_later_one_is_in_the_directory() {
     let folder = Folder::new();
     let first = start(&folder, "first", &member(&etcd, "same", LONG)).await;
     sees(&first, "itself", |report| names(report) == ["same"]).await;
-    let second = start(&folder, "second", &member(&etcd, "same", LONG)).await;
+    let mut second = start(&folder, "second", &member(&etcd, "same", LONG)).await;
     first.0.line_with("another responder has the same name in the fleet").await;
     let said = sees(&first, "trouble", |report| report.trouble.is_some()).await;
     assert!(said.trouble.unwrap().contains("give each its own fleet.id"));
     let _edge = Edge::new(Transport::Quic).start(&folder, second.tunnel_address()).await;
     sees(&second, "its tunnel", |report| has(report, "same", 1)).await;
+    // A mistake that is put right has no consequences.
+    second.0.terminate();
+    second.0.exit().await;
+    let _edge = Edge::new(Transport::Quic).start(&folder, first.tunnel_address()).await;
+    sees(&first, "its own tunnel", |report| has(report, "same", 1) && report.trouble.is_none()).await;
 }
