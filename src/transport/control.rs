@@ -326,6 +326,8 @@ impl<C: Channel> Control<C> {
 
     /// Does what the owner asked; `true` when it begins a drain. A close is not for here.
     fn obey(&mut self, command: Command, state: &TunnelState) -> bool {
+        // What was heard before is no answer to what is asked now.
+        self.note_traffic();
         match command {
             Command::Drain(drain) => {
                 state.advance(Phase::Draining { reconnect_after: drain.reconnect_after });

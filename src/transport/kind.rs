@@ -68,6 +68,11 @@ pub enum TransportChoice {
 }
 
 impl TransportChoice {
+    /// Whether nobody at the other end proves anything: an Envoy that is dialled without TLS.
+    pub(crate) fn is_in_clear(&self) -> bool {
+        matches!(self, Self::Envoy(dial) if dial.security == envoy::Security::None)
+    }
+
     /// The transports that may carry the tunnel, the preferred first; at least one.
     pub const fn kinds(&self) -> &'static [TransportKind] {
         match self {

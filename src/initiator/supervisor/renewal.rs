@@ -26,6 +26,7 @@ impl<A: Accept> Supervisor<A> {
             self.slot.outdated.say();
             return false;
         }
+        self.judge_trust();
         let outdated = self.step();
         if let Some(reason) = outdated {
             let (destination, slot) = (self.slot.destination(), self.slot.number);
@@ -37,20 +38,35 @@ impl<A: Accept> Supervisor<A> {
         outdated.is_none()
     }
 
+    /// Judges by the terms that hold now whom each tunnel leads to, where they trust others than before. What is found stays so.
+    /// spec: SE-43
+    pub(super) fn judge_trust(&mut self) {
+        let standing = self.snapshot.standing;
+        let dialled = self.prepared.destination.server_name();
+        for Candidate { stage, credential, .. } in self.candidates.values_mut() {
+            let Stage::Up(tunnel) = stage else { continue };
+            if credential.trusts == standing.trusts || self.prepared.destination.transport.is_in_clear() {
+                continue;
+            }
+            // An Envoy has shown its chain to a connection that is no tunnel: it cannot be judged again.
+            match self.snapshot.judge.judge(&tunnel.peer_certificates(), &dialled, SystemTime::now()) {
+                Ok(()) => credential.trusts = standing.trusts,
+                Err(rejection) => {
+                    warn!(destination = %self.slot.destination(), slot = self.slot.number, tunnel = %tunnel.id(), reason = %rejection, "the responder is not trusted any more");
+                    self.distrusted = true;
+                }
+            }
+        }
+    }
+
     /// Takes a step with each tunnel; why one cannot follow.
     fn step(&mut self) -> Option<&'static str> {
-        let (now, standing) = (Instant::now(), self.snapshot.standing);
+        let now = Instant::now();
         let wanted = Shown { tls: Arc::clone(&self.snapshot.terms.tls), token: self.snapshot.terms.token.clone() };
         for Candidate { stage, credential, .. } in self.candidates.values_mut() {
             let Stage::Up(tunnel) = stage else { continue };
-            if credential.trusts != standing.trusts {
-                let (shown, dialled) = (tunnel.peer_certificates(), self.prepared.destination.server_name());
-                if let Err(rejection) = self.snapshot.judge.judge(&shown, &dialled, SystemTime::now()) {
-                    warn!(destination = %self.slot.destination(), slot = self.slot.number, tunnel = %tunnel.id(), reason = %rejection, "the responder is not trusted any more");
-                    self.distrusted = true;
-                    return Some("its responder is not trusted any more");
-                }
-                credential.trusts = standing.trusts;
+            if self.distrusted {
+                return Some("its responder is not trusted any more");
             }
             match credential.show(&wanted, tunnel, now) {
                 Step::Done => {}

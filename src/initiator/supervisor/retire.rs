@@ -20,13 +20,18 @@ impl<A: Accept> Supervisor<A> {
         if let Woken::Report(report) = woken {
             self.fade(report);
         }
-        let distrusted = self.distrusted.then(|| Instant::now() + DISTRUST_PATIENCE);
+        let mut until_distrusted = None;
         while !self.candidates.is_empty() {
+            // Whatever else has changed with the trust, and whenever.
+            self.judge_trust();
+            if self.distrusted && until_distrusted.is_none() {
+                until_distrusted = Some(Instant::now() + DISTRUST_PATIENCE);
+            }
             tokio::select! {
                 () = until.stop.cancelled() => break,
                 // The tunnel still carries requests, whatever it was dialled with.
                 _ = self.changes.changed() => self.refresh(),
-                () = due(distrusted) => break,
+                () = due(until_distrusted) => break,
                 () = due(self.announce_at) => self.announce(),
                 Some(report) = self.inbox.recv() => self.fade(report),
             }

@@ -34,6 +34,7 @@ over_each_transport!(
     a_responder_that_takes_no_other_certificate_gets_another_tunnel_before_the_former_goes,
     responders_that_are_trusted_still_keep_their_tunnels_and_others_are_replaced,
     a_responder_that_nobody_trusts_any_more_is_left_though_there_is_no_other,
+    a_responder_that_nobody_trusts_any_more_is_left_though_it_is_dialled_otherwise_now,
     another_key_takes_over_once_the_tunnel_of_the_former_one_is_drained,
     credentials_that_nobody_admits_leave_the_tunnel_alone_until_better_ones_come,
     a_claim_from_before_the_change_becomes_no_tunnel,
@@ -288,6 +289,23 @@ async fn responders_that_are_trusted_still_keep_their_tunnels_and_others_are_rep
     let replaced = async || Some(cloud.tunnels()).filter(|now| now.len() == 2 && now.is_disjoint(&before));
     eventually("two tunnels to whom is trusted now", replaced).await;
     load.finish().await;
+}
+
+// spec: SE-43
+async fn a_responder_that_nobody_trusts_any_more_is_left_though_it_is_dialled_otherwise_now(transport: Transport) {
+    let authority = Authority::new("test CA");
+    let cloud = Cloud::start(transport, &authority);
+    let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 1)]);
+    cloud.has(1).await;
+    let strange = trust(&Authority::new("another CA"));
+    let credentials = site.handle.terms().tls.credentials.clone();
+    site.handle
+        .update(|terms| {
+            terms.tls = Arc::new(InitiatorTls { credentials, responder: strange });
+            terms.destinations[0].server_name = Some("elsewhere.example".into());
+        })
+        .unwrap();
+    cloud.has(0).await;
 }
 
 // spec: SE-43
