@@ -72,15 +72,15 @@ enum Door {
 
 /// Keys that are read at the start only, and differ.
 pub(super) fn fixed(before: &Checked, new: &Checked) -> Vec<&'static str> {
-    let state_dirs = match (&before.responder, &new.responder) {
-        (Some(before), Some(new)) => before.state_dir != new.state_dir,
-        _ => false,
-    };
+    let responders = before.responder.as_ref().zip(new.responder.as_ref());
+    let state_dirs = responders.is_some_and(|(before, new)| before.state_dir != new.state_dir);
+    let graces = responders.is_some_and(|(before, new)| before.grace != new.grace);
     let fleets = before.fleet.as_ref().zip(new.fleet.as_ref());
     let differ = [
         ("workers", before.workers != new.workers),
         ("log.format", before.log.format != new.log.format),
         ("responder.state_dir", state_dirs),
+        ("responder.grace", graces),
         ("fleet.id", fleets.is_some_and(|(before, new)| before.id != new.id)),
         ("fleet.prefix", fleets.is_some_and(|(before, new)| before.prefix != new.prefix)),
         ("fleet.hop", fleets.is_some_and(|(before, new)| is_other_hop(before.hop.as_ref(), new.hop.as_ref()))),

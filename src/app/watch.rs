@@ -36,7 +36,12 @@ impl<T> Default for Settling<T> {
 impl<T: PartialEq + Clone> Settling<T> {
     /// Whether to read now, having seen `found` where the last reading saw `read`. Each change is answered `true` once.
     fn is_due(&mut self, now: Instant, read: &T, found: T) -> bool {
-        if found == *read || self.acted.as_ref() == Some(&found) {
+        if found == *read {
+            // Whoever comes back to what was acted on before makes another change.
+            (self.pending, self.acted) = (None, None);
+            return false;
+        }
+        if self.acted.as_ref() == Some(&found) {
             self.pending = None;
             return false;
         }

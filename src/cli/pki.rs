@@ -180,13 +180,20 @@ fn revoke(dir: &Path, certificates: &[PathBuf]) -> anyhow::Result<String> {
     let mut lines = Vec::new();
     for path in certificates {
         let chain = load_roots(path)?;
-        let summary = Summary::of(chain.first().context("there is no certificate")?)?;
+        let certificate = chain.first().context("there is no certificate")?;
+        let summary = Summary::of(certificate)?;
+        anyhow::ensure!(
+            authority.has_issued(certificate),
+            "{}: {summary} was not issued by the CA in {}, and only who issued it can revoke it; nothing was revoked",
+            path.display(),
+            dir.display()
+        );
         let news = revoked.add(&summary.serial);
         lines.push(format!("{}: {summary} is {}", path.display(), if news { "revoked" } else { "revoked already" }));
     }
     let text = authority.crl(&revoked.serials, revoked.number + 1, validity(days(CA_LIFETIME)))?;
     std::fs::write(&list, text).with_context(|| format!("cannot write {}", list.display()))?;
-    lines.push(format!("{}: for `crl` in `tls` of the responder, which is started anew with it", list.display()));
+    lines.push(format!("{}: for `crl` in `tls` of the responder, which reads it when it is reloaded", list.display()));
     Ok(lines.join("\n"))
 }
 

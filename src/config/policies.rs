@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Serialize, Serializer};
@@ -18,6 +19,7 @@ use crate::config::show;
 use crate::config::tls::{TargetTlsConfig, target_tls};
 use crate::egress::{TrafficRules, Upstream};
 use crate::id::{ClusterId, HostId, NodeId, ServiceName};
+use crate::message::fields::is_connection_specific;
 use crate::message::pattern::{HostPattern, PathPrefix};
 use crate::policy::traffic::{Action, FieldPattern, Matcher, Priority, Reroute, Rule, Rules};
 use crate::routing::RouterSettings;
@@ -313,7 +315,15 @@ fn method(at: &At<'_>) -> Option<Method> {
 fn header(at: At<'_>) -> Option<FieldPattern> {
     at.section(|section| {
         let name = section.required("name", "the name of a field", |at| {
-            at.understood::<HeaderName>("the name of a field, such as x-site", |text| text.parse().ok())
+            let name = at.understood::<HeaderName>("the name of a field, such as x-site", |text| text.parse().ok())?;
+            if name == HOST || is_connection_specific(&name) {
+                at.wrong(format!(
+                    "{name} is not the same in each version of HTTP, so that a rule about it could be got around; expected a \
+                     field that goes from end to end; for the host there is `host`"
+                ));
+                return None;
+            }
+            Some(name)
         });
         let value = section.optional("value", |at| {
             let text = at.short_text(MAX_VALUE_BYTES)?;

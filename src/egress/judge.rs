@@ -104,8 +104,13 @@ impl Judge {
             });
         }
         let is_connect = is_plain(head);
-        // A request to go on in another protocol is a GET of HTTP/1.1 for the target, whatever it came as.
-        let method = if head.method == Method::CONNECT && !is_connect { &Method::GET } else { &head.method };
+        // A request to go on in another protocol is a GET of HTTP/1.1 for the target, whatever it came as; one for datagrams is
+        // a CONNECT, as it is at an initiator and in the log.
+        let method = match &head.method {
+            _ if self.is_udp(request) => &Method::CONNECT,
+            method if *method == Method::CONNECT && !is_connect => &Method::GET,
+            method => method,
+        };
         self.rules.decide(&Subject {
             source: Ok(Some(connection.remote.ip())),
             peer: connection.peer.as_ref(),

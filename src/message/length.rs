@@ -48,6 +48,14 @@ pub fn of_tunnelled_response(
     content_length(fields)
 }
 
+/// Takes away a length where there must be none: HTTP/2 and HTTP/3 take a 204 with one for a body that was cut. RFC 9110
+/// section 8.6
+pub fn strip_where_none(status: StatusCode, fields: &mut HeaderMap) {
+    if status.is_informational() || status == StatusCode::NO_CONTENT {
+        fields.remove(CONTENT_LENGTH);
+    }
+}
+
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > MAX_DIGITS {
         return None;

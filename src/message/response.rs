@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, Response, StatusCode, Version};
 
-use crate::message::length::content_length;
+use crate::message::length::{content_length, strip_where_none};
 use crate::message::persistence::keeps_alive;
 use crate::message::section::{MAX_FIELDS, SectionEnd, append};
 use crate::message::violation::Violation;
@@ -113,7 +113,7 @@ impl ResponseReader {
         self.finish(response)
     }
 
-    fn finish(&self, response: Response<()>) -> Result<ResponseHead, Violation> {
+    fn finish(&self, mut response: Response<()>) -> Result<ResponseHead, Violation> {
         let (version, status, fields) = (response.version(), response.status(), response.headers());
         let framing = framing(version, fields)?;
         let has_none = self.is_head
@@ -121,6 +121,7 @@ impl ResponseReader {
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let framing = if has_none { Framing::None } else { framing };
         let keep_alive = framing != Framing::Close && keeps_alive(version, fields);
+        strip_where_none(status, response.headers_mut());
         Ok(ResponseHead { response, framing, keep_alive })
     }
 }
@@ -198,6 +199,12 @@ mod tests {
             assert_eq!(framing(&format!("{status} x\r\ncontent-length: 5")), Framing::None, "{status}");
             assert_eq!(framing(&format!("{status} x\r\ntransfer-encoding: chunked")), Framing::None, "{status}");
         }
+        let no_content = head("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\nx: y\r\n\r\n").response;
+        assert_eq!(
+            no_content.headers().keys().collect::<Vec<_>>(),
+            ["x"],
+            "HTTP/2 and HTTP/3 would take it for a cut body"
+        );
         let to_head = read_as(true, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").unwrap().unwrap();
         assert_eq!(to_head.framing, Framing::None);
     }

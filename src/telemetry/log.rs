@@ -197,6 +197,10 @@ fn log_panic(panic: &panic::PanicHookInfo<'_>) {
 fn filter(level: &str, variable: Option<&str>) -> Result<EnvFilter, LogError> {
     let own: LevelFilter = level.parse().map_err(|_| LogError::Level { given: level.to_owned() })?;
     match variable.filter(|value| !value.is_empty()) {
+        // What is only the name of a target turns all else off, and is most often a level with a mistake in it.
+        Some(given) if !given.contains(['=', ',', '[', ':']) && given.trim().parse::<LevelFilter>().is_err() => {
+            Err(LogError::Level { given: given.to_owned() })
+        }
         Some(given) => {
             EnvFilter::builder().parse(given).map_err(|source| LogError::Filter { given: given.to_owned(), source })
         }
@@ -317,6 +321,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_says_what_could() {
         assert!(filter("loud", None).unwrap_err().to_string().contains("expected off, error, warn"));
+        assert!(filter("info", Some("warning")).unwrap_err().to_string().contains("\"warning\" is not a log level"));
         assert!(filter("info", Some("adit=loud")).unwrap_err().to_string().contains("ADIT_LOG=\"adit=loud\""));
         assert!("xml".parse::<Format>().unwrap_err().to_string().contains("expected auto, text or json"));
         assert_eq!("json".parse::<Format>().unwrap(), Format::Json);

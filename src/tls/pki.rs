@@ -13,16 +13,17 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
     SerialNumber,
 };
-use rustls::pki_types::{CertificateDer, DnsName};
+use rustls::pki_types::{CertificateDer, DnsName, UnixTime};
 use time::OffsetDateTime;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::policy::San;
 use crate::tls::certificate::is_ca;
+use crate::tls::provider::provider;
 use crate::tls::secret::{self, SecretError};
 use crate::tls::store::read_text;
-use crate::tls::{Credentials, TlsError, load_crls};
+use crate::tls::{Credentials, Summary, TlsError, load_crls};
 
 /// How long a CA made here is valid: ten years.
 pub const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -195,6 +196,21 @@ impl Authority {
             .map(|name| name.parse().map_or_else(|_| dns_name(name), |address| Ok(SanType::IpAddress(address))))
             .collect::<Result<_, PkiError>>()?;
         self.issue(names, "DNS name or IP address", ExtendedKeyUsagePurpose::ServerAuth, validity)
+    }
+
+    /// Whether a certificate is one that this CA has issued to somebody, whatever its use, and whether it still holds.
+    pub fn has_issued(&self, certificate: &CertificateDer<'_>) -> bool {
+        let (Ok(own), Ok(summary)) = (webpki::EndEntityCert::try_from(certificate), Summary::of(certificate)) else {
+            return false;
+        };
+        let Ok(anchor) = webpki::anchor_from_trusted_cert(&self.certificate) else { return false };
+        let algorithms = provider().signature_verification_algorithms.all;
+        // When it began to hold it did.
+        let seconds = u64::try_from(summary.not_before.unix_timestamp()).unwrap_or_default();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        [webpki::KeyUsage::client_auth(), webpki::KeyUsage::server_auth()].into_iter().any(|usage| {
+            own.verify_for_usage(algorithms, std::slice::from_ref(&anchor), &[], at, usage, None, None).is_ok()
+        })
     }
 
     /// A revocation list as PEM: `revoked` are the serial numbers ([`Summary::serial`](crate::tls::Summary)).

@@ -184,6 +184,13 @@ async fn pki_keeps_tenants_apart_replaces_only_when_told_to_and_revokes() {
         let (code, out, err) = run(&["revoke", &dir, pki.join(certificate).to_str().unwrap()]).await;
         assert!(code == Some(0) && out.contains(said), "{out}{err}");
     }
+    let elsewhere = folder.path().join("elsewhere").display().to_string();
+    assert_eq!(run(&["init", &elsewhere]).await.0, Some(0));
+    assert_eq!(run(&["node", &elsewhere, "--node", "edge-1", "--cluster", "stores"]).await.0, Some(0));
+    for foreign in [format!("{elsewhere}/edge-1.pem"), format!("{dir}/ca.pem")] {
+        let (code, _, err) = run(&["revoke", &dir, &foreign]).await;
+        assert!(code == Some(1) && err.contains("was not issued by the CA in"), "{err}");
+    }
     let list = adit::tls::pki::Revocations::load(&pki.join("revoked.crl")).unwrap();
     assert_eq!((list.serials.len(), list.number), (2, 3));
     assert_eq!(adit::load_roots(&pki.join("ca.pem")).unwrap().len(), 1);

@@ -50,6 +50,16 @@ fn a_change_that_is_taken_back_is_none() {
 }
 
 #[test]
+fn who_goes_back_to_what_was_acted_on_before_makes_another_change() {
+    let (start, mut settling) = (Instant::now(), Settling::default());
+    let mut due = |at: u32, read: &'static str, found| settling.is_due(start + MS * at, &read, found);
+    assert!(!due(0, "first", "second") && due(1000, "first", "second"));
+    // Somebody else had the third read before it was seen here.
+    assert!(!due(2000, "third", "third"));
+    assert!(!due(3000, "third", "second") && due(4000, "third", "second"));
+}
+
+#[test]
 fn what_could_not_be_read_is_not_due_again_until_it_changes() {
     let (start, mut settling) = (Instant::now(), Settling::default());
     let mut due = |at: u32, found: &'static str| settling.is_due(start + MS * at, &"old", found);

@@ -32,7 +32,7 @@ pub(super) struct ExplainArgs {
     /// the URL
     #[arg(long, value_name = "ADDRESS", requires = "explain")]
     listener: Option<SocketAddr>,
-    /// With --explain: who connects; behind a proxy that is trusted, whom that names
+    /// With --explain: who connects, or whom the PROXY header of a trusted proxy names
     #[arg(long, value_name = "IP", default_value = "127.0.0.1", requires = "explain")]
     source: IpAddr,
     /// With --explain tcp: the name that the connection asks for in its TLS; without it, it is none or asks for none

@@ -372,7 +372,7 @@ pub(super) const KEYS: &[Key] = &[
     key("egress[].policies[].match.host", "The host that is asked for, without its port; with `tcp` the name in TLS.", "\"*.example.com\""),
     key("egress[].policies[].match.path", "The whole path, in its normal form. A CONNECT has none.", "/login"),
     key("egress[].policies[].match.prefix", "What the path begins with, in whole segments.", "/admin"),
-    key("egress[].policies[].match.method", "The method; a WebSocket is a GET, however it is asked for. For `http` only.", "[PUT, DELETE]"),
+    key("egress[].policies[].match.method", "The method; a WebSocket is a GET and datagrams are a CONNECT, however they are asked for. For `http` only.", "[PUT, DELETE]"),
     key("egress[].policies[].match.service", "The service, where the listener, its route or a CONNECT names one.", "api"),
     section("egress[].policies[].match.header", "A field of the request."),
     key("egress[].policies[].match.header.name", "Its name.", "x-trial"),

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::{Serialize, Serializer};
 
 use super::UpstreamConfig;
+use crate::config::secret::Secret;
 use crate::policy::traffic::{Action, FieldPattern, Matcher, Reroute, Rule};
 
 /// The keys of a rule.
@@ -60,8 +61,9 @@ struct Conditions {
 #[derive(Serialize)]
 struct ShownField {
     name: String,
+    /// Often a credential, and the name of the field does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
+    value: Option<Secret>,
 }
 
 /// An id is a node's or a cluster's, and is found as either: it is shown as a node.
@@ -120,8 +122,8 @@ impl Serialize for ShownMatch {
 
 impl From<&FieldPattern> for ShownField {
     fn from(field: &FieldPattern) -> Self {
-        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        Self { name: field.name.to_string(), value: field.value.as_ref().map(text) }
+        let secret = |value: &http::HeaderValue| Secret::new(value.as_bytes());
+        Self { name: field.name.to_string(), value: field.value.as_ref().map(secret) }
     }
 }
 

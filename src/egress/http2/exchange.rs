@@ -101,6 +101,14 @@ struct Gone;
 
 /// Waits until another exchange of the connection may begin.
 async fn begin<'a, S>(served: &'a Served<S>, respond: &mut SendResponse<Piece>) -> Result<Passed<'a>, Gone> {
+    if let Some(turn) = served.serving.info.turn() {
+        let mut turn = pin!(turn);
+        let waits = poll_fn(|cx| match turn.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => respond.poll_reset(cx).map(|_| Err(Gone)),
+        });
+        waits.await?;
+    }
     if let Some(passed) = served.gate.try_pass() {
         return Ok(passed);
     }
@@ -192,6 +200,7 @@ where
     let ended = bodyless || (body.is_end_stream() && declared.unwrap_or(0) == 0);
     parts.version = Version::HTTP_2;
     strip_hop_by_hop(&mut parts.headers);
+    length::strip_where_none(parts.status, &mut parts.headers);
     parts.headers.entry(DATE).or_insert_with(|| DateCache::new().now().clone());
     advertise(serving.alternative.as_ref(), &serving.end.leaving, &mut parts.headers);
     let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), ended) else { return };

@@ -271,6 +271,14 @@ struct Replying {
 impl Replying {
     /// Waits until another exchange of the connection may begin.
     async fn begin<'a, S>(&mut self, served: &'a Served<S>) -> Result<Passed<'a>, SendError> {
+        if let Some(turn) = served.serving.info.turn() {
+            let mut turn = pin!(turn);
+            let waits = poll_fn(|cx| match turn.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(Ok(())),
+                Poll::Pending => self.stopped.as_mut().poll(cx).map(|_| Err(SendError::Stopped)),
+            });
+            waits.await?;
+        }
         if let Some(passed) = served.gate.try_pass() {
             return Ok(passed);
         }
@@ -337,6 +345,7 @@ impl Replying {
         let ended = bodyless || (body.is_end_stream() && declared.unwrap_or(0) == 0);
         self.leaving = self.leaving.take().filter(|_| parts.status.is_success());
         strip_hop_by_hop(&mut parts.headers);
+        length::strip_where_none(parts.status, &mut parts.headers);
         parts.headers.entry(DATE).or_insert_with(|| DateCache::new().now().clone());
         match self.head(Response::from_parts(parts, ())).await {
             Err(SendError::Refused(_)) => {
