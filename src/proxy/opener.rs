@@ -175,7 +175,7 @@ impl Opener for Tunnel {
         let stream = self.open_http(HttpHead { service: *service, parts, end }).await?;
         if waits {
             // Boxed: it is rare, and would be part of every exchange.
-            return Box::pin(offer(stream, body, *interim)).await;
+            return Box::pin(offer(stream, body, interim)).await;
         }
         let mut answer = send(stream, body.take());
         loop {
