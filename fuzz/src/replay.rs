@@ -58,7 +58,8 @@ fn inputs(vector: &Vector) -> Vec<(&'static str, Vec<u8>)> {
             ("handshake", bytes.get(3..).unwrap_or_default().to_vec()),
         ],
         "request" => vec![("stream_header", after(0x04)), ("stream_header", after(0x1c | 2))],
-        "response" => vec![("stream_header", after(0x05)), ("stream_header", after(0x1d | 2))],
+        // Between siblings it has a frame more, which is skipped where a response of a tunnel is read.
+        "response" | "relayed_response" => vec![("stream_header", after(0x05)), ("stream_header", after(0x1d | 2))],
         "service_request" => service(0, &bytes),
         "raw_answer" => service(1, &bytes),
         "flow_answer" => service(2, &bytes),
