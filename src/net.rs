@@ -37,6 +37,7 @@ macro_rules! forward_writes {
 }
 
 mod address_watch;
+mod addressed;
 mod addresses;
 pub mod client_hello;
 mod cork;
@@ -61,6 +62,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 pub use address_watch::AddressWatch;
+pub use addressed::{AddressedUdp, Ends};
 pub use addresses::{connect_any, in_turns};
 pub use cork::{Cork, Corked};
 pub use descriptors::{descriptors, for_clients, raise_descriptors};

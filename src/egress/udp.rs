@@ -1,4 +1,5 @@
-//! UDP listeners: each source gets a flow of its own to one service of a fixed node or cluster. spec: ST-70 to ST-78
+//! UDP listeners: each source gets a flow of its own to one service of a fixed node or cluster, one for each address of this
+//! machine that it speaks to, and is answered from there. spec: ST-70 to ST-78
 //!
 //! Nothing is sent to a source but what the site has sent on its flow, so that nobody is made to send more than the service
 //! itself sends. A flow whose tunnel is lost ends; the next datagram of its source opens another one.
@@ -19,7 +20,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ use self::listener::Listener;
 use self::shared::Shared;
 use crate::id::{HostId, ServiceName, TenantId};
 use crate::lifecycle::DrainWatch;
-use crate::net;
+use crate::net::{self, AddressedUdp};
 use crate::policy::traffic;
 use crate::protocol::limits::DEFAULT_FLOW_IDLE_TIMEOUT;
 use crate::proxy::{AccessLog, Recorder, RuleCounters};
@@ -153,13 +153,13 @@ impl UdpEgress {
         metrics: &Metrics,
     ) -> Result<Self, super::BuildError> {
         let (socket, _) = net::bind_udp(address)?;
-        let socket = UdpSocket::from_std(socket).map_err(super::BuildError::Address)?;
+        let socket = AddressedUdp::new(socket).map_err(super::BuildError::Address)?;
         let address = socket.local_addr().map_err(super::BuildError::Address)?;
         Ok(Self::over((Arc::new(socket), address), terms, directory, metrics))
     }
 
     fn over(
-        socket: (Arc<UdpSocket>, SocketAddr),
+        socket: (Arc<AddressedUdp>, SocketAddr),
         terms: UdpTerms,
         directory: Arc<Directory<Tunnel>>,
         metrics: &Metrics,

@@ -8,6 +8,11 @@ mod programs;
 mod reload;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
 
 use crate::support::datagrams::{Client, Peer, ask};
 use crate::support::eventually::eventually;
@@ -17,6 +22,7 @@ use crate::support::targets::pattern;
 over_each_transport!(
     datagrams_of_every_size_come_back_as_they_were,
     each_source_has_a_flow_of_its_own,
+    an_answer_leaves_from_the_address_that_was_spoken_to,
     flows_to_a_cluster_reach_a_node_of_it,
     datagrams_may_come_from_a_fixed_address_and_the_newest_flow_has_it,
     both_records_and_the_counters_have_what_passed,
@@ -82,6 +88,35 @@ async fn each_source_has_a_flow_of_its_own(transport: Transport) {
     let ports: BTreeSet<u16> = peer.seen().iter().map(|(from, _)| from.port()).collect();
     assert_eq!(ports.len(), SOURCES, "each has a socket of its own at the site");
     assert_eq!(open_flows(&site).await, (SOURCES as u64, SOURCES as u64));
+}
+
+// spec: ST-78
+async fn an_answer_leaves_from_the_address_that_was_spoken_to(transport: Transport) {
+    let peer = Peer::echo().await;
+    let cloud = Cloud::new().and_udp("echo").egress("udp", "\"0.0.0.0:0\"");
+    let site = site_with(cloud, transport, &peer).await;
+    let port = site.responder.udp_at(0).port();
+    // A connected socket takes nothing from anybody else.
+    for address in [[127, 0, 0, 2], [127, 3, 2, 1], [127, 0, 0, 1]] {
+        let client = Client::new((address, port).into()).await;
+        assert_eq!(ask(&client, &address).await, address);
+    }
+    // One source, and two addresses to which it speaks: each has its own answers.
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (mut answered, mut room) = (BTreeSet::new(), [0; 16]);
+    eventually("an answer from each of the two", async || {
+        for last in [7, 8] {
+            client.send_to(&[last], (IpAddr::from([127, 0, 0, last]), port)).await.unwrap();
+        }
+        while let Ok(Ok((length, from))) = timeout(Duration::from_millis(500), client.recv_from(&mut room)).await {
+            assert_eq!(from, (IpAddr::from([127, 0, 0, room[0]]), port).into());
+            assert_eq!(length, 1);
+            answered.insert(room[0]);
+        }
+        (answered.len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(open_flows(&site).await, (5, 5));
 }
 
 async fn flows_to_a_cluster_reach_a_node_of_it(transport: Transport) {

@@ -51,8 +51,8 @@ impl Carrier {
         let now = self.shared.current.in_force.load_full();
         let terms = &now.terms;
         let recorder = &self.shared.recorder;
-        let mut record = recorder.begin_with(terms.access_log, &head(&terms.service), Some(self.key.source));
-        let Judged { decision, to, allowed } = terms.judge(self.key.source);
+        let mut record = recorder.begin_with(terms.access_log, &head(&terms.service), Some(self.key.ends.source));
+        let Judged { decision, to, allowed } = terms.judge(self.key.ends.source);
         if let Some(decision) = decision {
             now.counters.note(&decision, recorder, &mut record);
         }
@@ -61,7 +61,7 @@ impl Carrier {
         let opening = async {
             allowed?;
             let service = to.service.as_ref().unwrap_or(&terms.service);
-            let client = ClientAddresses::new(self.key.source, self.shared.address);
+            let client = self.client();
             flow::open(&mut find, (service, client), &mut record).await
         };
         // One that gave way meanwhile is not opened any more.
@@ -88,12 +88,19 @@ impl Carrier {
                 }
             }
             Err(failure) => {
-                tracing::debug!(source = %self.key.source, %failure, "a flow was not opened");
+                tracing::debug!(source = %self.key.ends.source, %failure, "a flow was not opened");
                 record.fail(&failure);
                 record.responded(failure.cause().status());
                 self.bars = true;
             }
         }
+    }
+
+    /// Who speaks, and to which address.
+    fn client(&self) -> ClientAddresses {
+        let Shared { address, .. } = &*self.shared;
+        let here = self.key.ends.here.map_or(*address, |here| (here, address.port()).into());
+        ClientAddresses::new(self.key.ends.source, here)
     }
 
     /// Resolves when the tunnel drains and there is another one: a flow has no end of its own that a drain could wait for.
@@ -139,6 +146,6 @@ impl Sink for ToSource {
     async fn put(&mut self, datagram: Bytes) -> Result<bool, LocalError> {
         lock(&self.shared.table).answered(self.key, Instant::now());
         // One that does not go out is lost, as UDP may be.
-        Ok(self.shared.socket.send_to(&datagram, self.key.source).await.is_ok())
+        Ok(self.shared.socket.answer(&datagram, self.key.ends).await.is_ok())
     }
 }

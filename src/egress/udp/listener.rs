@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::net::UdpSocket;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until};
 
@@ -17,6 +16,7 @@ use super::table::{Arrived, Entered, NoRoom, Table};
 use super::{Current, is_passing};
 use crate::egress::lock;
 use crate::lifecycle::DrainWatch;
+use crate::net::{AddressedUdp, Ends};
 use crate::proxy::Recorder;
 use crate::routing::Directory;
 use crate::telemetry::{DatagramDrop, FlowLimit, FlowMetrics};
@@ -45,7 +45,7 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) fn new(
-        (socket, address): (Arc<UdpSocket>, SocketAddr),
+        (socket, address): (Arc<AddressedUdp>, SocketAddr),
         current: Arc<Current>,
         directory: Arc<Directory<Tunnel>>,
         recorder: Recorder,
@@ -95,8 +95,8 @@ impl Listener {
     fn read(&self, flows: &mut JoinSet<()>) -> Read {
         let metrics = self.shared.recorder.flows();
         for _ in 0..AT_ONCE {
-            match self.shared.receive() {
-                Ok((datagram, source)) => self.take(datagram, source, flows, metrics),
+            match self.shared.socket.try_receive() {
+                Ok((datagram, ends)) => self.take(datagram, ends, flows, metrics),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Read::All,
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
@@ -108,10 +108,10 @@ impl Listener {
         Read::Some
     }
 
-    fn take(&self, datagram: Bytes, source: SocketAddr, flows: &mut JoinSet<()>, metrics: &FlowMetrics) {
+    fn take(&self, datagram: Bytes, ends: Ends, flows: &mut JoinSet<()>, metrics: &FlowMetrics) {
         let now = Instant::now();
         let mut table = lock(&self.shared.table);
-        match table.arrived(source, now) {
+        match table.arrived(ends, now) {
             Arrived::To(queue) => {
                 for _ in 0..queue.offer(datagram) {
                     metrics.dropped(DatagramDrop::Queue);
@@ -123,7 +123,7 @@ impl Listener {
         }
         let (send, recv) = queue(&self.waiting);
         send.offer(datagram);
-        match table.enter(source, now, |_| send) {
+        match table.enter(ends, now, |_| send) {
             Ok(Entered { key, gave_way }) => {
                 if gave_way {
                     metrics.refused(FlowLimit::GaveWay);

@@ -1,18 +1,14 @@
 //! What a UDP listener and its flows share.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use bytes::Bytes;
-use tokio::net::UdpSocket;
 
 use super::Current;
 use super::queue::QueueSend;
 use super::table::Table;
 use crate::egress::lock;
-use crate::net::take_datagram;
+use crate::net::AddressedUdp;
 use crate::proxy::Recorder;
 use crate::routing::Directory;
 use crate::transport::Tunnel;
@@ -22,7 +18,7 @@ const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 
 /// The socket, who is found through it, and what counts that.
 pub(super) struct Shared {
-    pub(super) socket: Arc<UdpSocket>,
+    pub(super) socket: Arc<AddressedUdp>,
     /// Where it listens.
     pub(super) address: SocketAddr,
     pub(super) current: Arc<Current>,
@@ -32,17 +28,6 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// The next datagram that is there already.
-    pub(super) fn receive(&self) -> io::Result<(Bytes, SocketAddr)> {
-        let mut source = None;
-        let datagram = take_datagram(|room| {
-            let (length, from) = self.socket.try_recv_from(room)?;
-            source = Some(from);
-            Ok(length)
-        })?;
-        source.map(|source| (datagram, source)).ok_or_else(|| io::ErrorKind::WouldBlock.into())
-    }
-
     /// Looks at the terms again.
     pub(super) fn change(&self, draining: bool) {
         let (mut table, now) = (lock(&self.table), Instant::now());

@@ -1,4 +1,4 @@
-//! The flows of one UDP listener, found by the address of their source: which there are, which of them gives way where there
+//! The flows of one UDP listener, found by the address of their source and the one that it speaks to: which there are, which of them gives way where there
 //! is no room, and when one has been silent for too long. spec: ST-76, ST-78
 //!
 //! Without I/O: time comes in as `now`. `H` is what the caller finds a flow again by, such as the sending half of a queue;
@@ -11,11 +11,10 @@
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::UdpLimits;
-use crate::net::Prefix;
+use crate::net::{Ends, Prefix};
 
 /// How long a flow is left alone that the site has not answered.
 pub(super) const UNANSWERED_GRACE: Duration = Duration::from_secs(1);
@@ -28,10 +27,10 @@ const NOTED: usize = 256;
 /// How exactly the end of a silent flow is told.
 const TICK: Duration = Duration::from_millis(100);
 
-/// One flow: its source may have had others before.
+/// One flow: its source may have had others before, and have others now, to other addresses of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    pub(super) source: SocketAddr,
+    pub(super) ends: Ends,
     number: u64,
 }
 
@@ -69,7 +68,7 @@ pub(super) enum NoRoom {
 #[derive(Debug)]
 pub(super) struct Table<H> {
     limits: UdpLimits,
-    flows: HashMap<SocketAddr, Flow<H>>,
+    flows: HashMap<Ends, Flow<H>>,
     of_prefix: HashMap<Prefix, usize>,
     number: u64,
     closed: bool,
@@ -119,13 +118,13 @@ impl<H> Table<H> {
     }
 
     /// A datagram came from this source.
-    pub(super) fn arrived(&mut self, source: SocketAddr, now: Instant) -> Arrived<'_, H> {
-        if let Some(Flow { state: State::Barred(until), .. }) = self.flows.get(&source)
+    pub(super) fn arrived(&mut self, ends: Ends, now: Instant) -> Arrived<'_, H> {
+        if let Some(Flow { state: State::Barred(until), .. }) = self.flows.get(&ends)
             && *until <= now
         {
-            self.remove(source);
+            self.remove(ends);
         }
-        match self.flows.get_mut(&source) {
+        match self.flows.get_mut(&ends) {
             None => Arrived::Unknown,
             Some(flow) => match &flow.state {
                 State::Barred(_) => Arrived::Barred,
@@ -138,16 +137,11 @@ impl<H> Table<H> {
     }
 
     /// Enters a flow for a source that has none; where there is no room, in the place of one that may give way. spec: ST-78
-    pub(super) fn enter(
-        &mut self,
-        source: SocketAddr,
-        now: Instant,
-        handle: impl FnOnce(Key) -> H,
-    ) -> Result<Entered, NoRoom> {
+    pub(super) fn enter(&mut self, ends: Ends, now: Instant, handle: impl FnOnce(Key) -> H) -> Result<Entered, NoRoom> {
         if self.closed {
             return Err(NoRoom::Closed);
         }
-        let prefix = Prefix::of(source.ip());
+        let prefix = Prefix::of(ends.source.ip());
         let mut gave_way = false;
         if self.of_prefix.get(&prefix).is_some_and(|count| *count >= self.limits.flows_per_prefix) {
             gave_way = self.make_room(Some(prefix), now);
@@ -162,9 +156,9 @@ impl<H> Table<H> {
             gave_way = true;
         }
         self.number += 1;
-        let key = Key { source, number: self.number };
+        let key = Key { ends, number: self.number };
         let flow = Flow { number: self.number, state: State::Asked(handle(key)), entered: now, used: now };
-        self.flows.insert(source, flow);
+        self.flows.insert(ends, flow);
         *self.of_prefix.entry(prefix).or_default() += 1;
         self.look_by(now + self.limits.flow_idle);
         Ok(Entered { key, gave_way })
@@ -172,7 +166,7 @@ impl<H> Table<H> {
 
     /// The site has sent something to this source.
     pub(super) fn answered(&mut self, key: Key, now: Instant) {
-        let Some(flow) = self.flows.get_mut(&key.source).filter(|flow| flow.number == key.number) else { return };
+        let Some(flow) = self.flows.get_mut(&key.ends).filter(|flow| flow.number == key.number) else { return };
         flow.used = now;
         if matches!(flow.state, State::Asked(_)) {
             let state = std::mem::replace(&mut flow.state, State::Barred(now));
@@ -185,7 +179,7 @@ impl<H> Table<H> {
 
     /// The flow could not be opened: its source is not listened to for a while, so that it costs the site nothing meanwhile.
     pub(super) fn bar(&mut self, key: Key, until: Instant) {
-        if let Some(flow) = self.flows.get_mut(&key.source).filter(|flow| flow.number == key.number) {
+        if let Some(flow) = self.flows.get_mut(&key.ends).filter(|flow| flow.number == key.number) {
             flow.state = State::Barred(until);
             self.look_by(until);
         }
@@ -193,8 +187,8 @@ impl<H> Table<H> {
 
     /// The flow is over.
     pub(super) fn end(&mut self, key: Key) {
-        if self.flows.get(&key.source).is_some_and(|flow| flow.number == key.number) {
-            self.remove(key.source);
+        if self.flows.get(&key.ends).is_some_and(|flow| flow.number == key.number) {
+            self.remove(key.ends);
         }
     }
 
@@ -209,9 +203,9 @@ impl<H> Table<H> {
             return;
         }
         let idle = self.limits.flow_idle;
-        let over: Vec<SocketAddr> =
-            self.flows.iter().filter(|(_, flow)| flow.ends(idle) <= now).map(|(source, _)| *source).collect();
-        over.into_iter().for_each(|source| self.remove(source));
+        let over: Vec<Ends> =
+            self.flows.iter().filter(|(_, flow)| flow.ends(idle) <= now).map(|(ends, _)| *ends).collect();
+        over.into_iter().for_each(|ends| self.remove(ends));
         let next = self.flows.values().map(|flow| flow.ends(idle)).min();
         self.next_look = next.map(|next| next.max(now + TICK));
     }
@@ -251,13 +245,13 @@ impl<H> Table<H> {
             victim = self.first_of(&mut candidates, now);
         }
         *(if within.is_none() { &mut self.of_all } else { &mut self.of_one }) = candidates;
-        victim.map(|key| self.remove(key.source)).is_some()
+        victim.map(|key| self.remove(key.ends)).is_some()
     }
 
     /// The first of those noted that may still give way.
     fn first_of(&self, candidates: &mut Candidates, now: Instant) -> Option<Key> {
         while let Some(key) = candidates.keys.pop_front() {
-            let flow = self.flows.get(&key.source).filter(|flow| flow.number == key.number);
+            let flow = self.flows.get(&key.ends).filter(|flow| flow.number == key.number);
             if flow.is_some_and(|flow| flow.rank(now).is_some()) {
                 return Some(key);
             }
@@ -266,21 +260,20 @@ impl<H> Table<H> {
     }
 
     fn look(&self, within: Option<Prefix>, now: Instant) -> Candidates {
-        let is_within = |source: &SocketAddr| within.is_none_or(|prefix| Prefix::of(source.ip()) == prefix);
-        let ranked = |(source, flow): (&SocketAddr, &Flow<H>)| {
-            Some((flow.rank(now)?, Key { source: *source, number: flow.number }))
-        };
-        let mut found: Vec<_> = self.flows.iter().filter(|(source, _)| is_within(source)).filter_map(ranked).collect();
+        let is_within = |ends: &Ends| within.is_none_or(|prefix| Prefix::of(ends.source.ip()) == prefix);
+        let ranked =
+            |(ends, flow): (&Ends, &Flow<H>)| Some((flow.rank(now)?, Key { ends: *ends, number: flow.number }));
+        let mut found: Vec<_> = self.flows.iter().filter(|(ends, _)| is_within(ends)).filter_map(ranked).collect();
         found.sort_by_key(|(rank, key)| (*rank, key.number));
         found.truncate(NOTED);
         Candidates { prefix: within, looked: Some(now), keys: found.into_iter().map(|(_, key)| key).collect() }
     }
 
-    fn remove(&mut self, source: SocketAddr) {
-        if self.flows.remove(&source).is_none() {
+    fn remove(&mut self, ends: Ends) {
+        if self.flows.remove(&ends).is_none() {
             return;
         }
-        let prefix = Prefix::of(source.ip());
+        let prefix = Prefix::of(ends.source.ip());
         if let Some(count) = self.of_prefix.get_mut(&prefix) {
             *count -= 1;
             if *count == 0 {

@@ -7,12 +7,12 @@ fn table(flows: usize, flows_per_prefix: usize) -> Table<u16> {
 }
 
 /// The source with this port in the network of this number.
-fn source(network: u8, port: u16) -> SocketAddr {
-    ([10, 0, network, 7], port).into()
+fn source(network: u8, port: u16) -> Ends {
+    Ends { source: ([10, 0, network, 7], port).into(), here: None }
 }
 
-fn enter(table: &mut Table<u16>, source: SocketAddr, now: Instant) -> Result<Entered, NoRoom> {
-    table.enter(source, now, |key| key.source.port())
+fn enter(table: &mut Table<u16>, source: Ends, now: Instant) -> Result<Entered, NoRoom> {
+    table.enter(source, now, |key| key.ends.source.port())
 }
 
 #[test]
@@ -24,6 +24,18 @@ fn a_source_finds_its_flow_again_and_no_other() {
     assert_eq!(table.arrived(source(1, 2), now), Arrived::Unknown);
     table.end(one);
     assert_eq!(table.arrived(source(1, 1), now), Arrived::Unknown);
+}
+
+#[test]
+fn a_source_has_a_flow_for_each_address_that_it_speaks_to_and_all_of_them_count() {
+    let (mut table, now) = (table(8, 2), Instant::now());
+    let to = |last| Ends { here: Some([192, 0, 2, last].into()), ..source(1, 1) };
+    for last in 1..=2 {
+        table.enter(to(last), now, |_| u16::from(last)).unwrap();
+    }
+    assert_eq!(table.arrived(to(1), now), Arrived::To(&1));
+    assert_eq!(table.arrived(to(2), now), Arrived::To(&2));
+    assert_eq!(table.enter(to(3), now, |_| 3), Err(NoRoom::Prefix));
 }
 
 #[test]
@@ -60,7 +72,7 @@ fn a_silent_flow_ends_and_one_that_speaks_or_is_spoken_to_does_not() {
 #[test]
 fn one_prefix_has_no_more_than_its_share_however_many_addresses_it_has() {
     let (mut table, now) = (table(100, 2), Instant::now());
-    let of = |address: u8| ([10, 0, 1, address], 1).into();
+    let of = |address: u8| Ends { source: ([10, 0, 1, address], 1).into(), here: None };
     assert!(enter(&mut table, of(1), now).is_ok() && enter(&mut table, of(2), now).is_ok());
     assert_eq!(enter(&mut table, of(3), now), Err(NoRoom::Prefix));
     assert!(enter(&mut table, source(2, 1), now).is_ok(), "another prefix has its own");
@@ -81,7 +93,7 @@ fn who_was_not_answered_gives_way_first_and_who_speaks_never_does() {
 
     let later = start + 11 * SECOND;
     table.arrived(source(1, 1), later - SECOND);
-    table.answered(Key { source: source(9, 1), number: 4 }, later - SECOND);
+    table.answered(Key { ends: source(9, 1), number: 4 }, later - SECOND);
     assert!(enter(&mut table, source(8, 1), later).unwrap().gave_way);
     assert_eq!(table.arrived(source(2, 1), later), Arrived::Unknown, "it was silent for the longest");
     assert_eq!(table.arrived(source(1, 1), later), Arrived::To(&1));
