@@ -11,9 +11,12 @@ mod body;
 mod connect;
 mod expectation;
 mod halves;
+pub mod health;
+mod held;
 mod http1;
 mod http2;
 mod outbound;
+mod places;
 mod settings;
 mod target;
 #[cfg(test)]
@@ -35,6 +38,8 @@ use tokio::sync::Semaphore;
 pub use self::body::TargetBody;
 use self::connect::{Dialer, Socket};
 use self::outbound::Outbound;
+pub use self::places::{CONNECTION_WAIT, ServiceLimits};
+pub(crate) use self::places::{Place, Places};
 pub use self::settings::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_HEAD_BYTES, DEFAULT_HEAD_FIELDS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE,
     TargetSettings,

@@ -5,8 +5,6 @@
 //! those which may go to another node do. spec: CT-58 to CT-61
 
 mod board;
-mod machine;
 
+pub use crate::targets::health::{CheckRules, Standing};
 pub use board::HealthBoard;
-pub(super) use machine::{Change, Machine};
-pub use machine::{CheckRules, Standing};

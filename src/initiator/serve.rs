@@ -4,15 +4,13 @@
 //! target from this list or at 404; nothing in a request can name another place. spec: ST-30
 
 mod arrival;
-mod checks;
+mod board;
 mod explain;
 mod exported;
 mod flow;
 mod governed;
-mod places;
 mod raw;
 mod status;
-mod wellness;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,14 +25,11 @@ use http_body::Body;
 use tokio::sync::Semaphore;
 use tracing::{Instrument, Span};
 
-use self::checks::{Asked as _, begin as begin_checks};
-pub use self::checks::{Asks, HealthCheck};
 pub use self::explain::{ExplainedService, Taken};
 use self::exported::Exported;
 pub use self::exported::{TargetCut, WatchedBody};
 use self::governed::{Governed, Judged};
 pub use self::governed::{ServiceRules, Through};
-pub use self::places::{CONNECTION_WAIT, ServiceLimits};
 pub use self::status::ServiceStatus;
 use crate::id::ServiceName;
 use crate::initiator::health::HealthBoard;
@@ -48,6 +43,9 @@ use crate::net;
 use crate::protocol::handshake::{self, ServiceKind};
 use crate::proxy::exchange::answer;
 use crate::proxy::{ExchangeBody, Record, Recorder};
+use crate::targets::health::checks::{Asked as _, begin as begin_checks};
+pub use crate::targets::health::{Asks, HealthCheck};
+pub use crate::targets::{CONNECTION_WAIT, ServiceLimits};
 use crate::targets::{Prepared, Target, TargetSettings};
 use crate::telemetry::Side;
 use crate::tls::TlsError;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::held::Held;
 use super::http1::{Http1Body, Switched};
 use super::http2::Http2Body;
 use crate::message::BoxError;
@@ -18,6 +19,18 @@ enum Kind {
     Http1(Http1Body),
     Http2(Http2Body),
     Switched(Box<Switched>),
+}
+
+impl TargetBody {
+    /// Holds this as long as either direction of the exchange goes on behind a change of protocol: the one to the target may
+    /// outlive this body. Whatever else there is ends with the body.
+    pub(crate) fn hold(&self, held: Held) {
+        match &self.0 {
+            Kind::Http1(_) => {}
+            Kind::Http2(body) => body.hold(held),
+            Kind::Switched(body) => body.hold(held),
+        }
+    }
 }
 
 impl From<Http1Body> for TargetBody {

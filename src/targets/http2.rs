@@ -7,6 +7,7 @@ mod liveness;
 mod shared;
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::liveness::OpenStream;
 use self::shared::Shared;
 use super::connect::Dialer;
+use super::held::Held;
 use super::outbound::Outbound;
 use super::settings::TargetSettings;
 use super::upload::Upload;
@@ -50,6 +52,9 @@ struct Attempt {
 
 /// An upload in a task of its own, which ends with the body.
 type Uploading = AbortOnDropHandle<Upload>;
+
+/// What both directions of a stream hold that has changed its protocol, until the last of them is over.
+type BothHold = Arc<OnceLock<Held>>;
 
 impl Client {
     pub(super) fn new(dialer: Dialer, settings: TargetSettings) -> Self {
@@ -102,7 +107,8 @@ impl Client {
         let ends = !switches && matches!(&upload, Upload::Whole(data) if data.is_empty());
         let (mut response, stream) =
             sender.send_request(request, ends).map_err(|error| Attempt::from(error).explained_by(&open))?;
-        let upload = if ends { None } else { start(stream, upload, declared)? };
+        let both = switches.then(BothHold::default);
+        let upload = if ends { None } else { start(stream, upload, declared, both.clone())? };
         let pass_on = |early| {
             if let Some(interim) = interim {
                 interim.send(early);
@@ -113,14 +119,14 @@ impl Client {
             Ok(head) => head.into_parts(),
             Err(error) => return Err(Box::pin(error.explained_by(&open).with(upload)).await),
         };
-        let switches = switches && head.status.is_success();
-        if switches {
+        let both = both.filter(|_| head.status.is_success());
+        if both.is_some() {
             // What follows is no body.
             head.headers.remove(CONTENT_LENGTH);
         }
         let length = length::of_response(answers_head, head.status, &head.headers);
         let incoming = StreamBody::new(incoming, length, self.rules());
-        Ok(Response::from_parts(head, Http2Body { incoming, upload, switches, _open: open }))
+        Ok(Response::from_parts(head, Http2Body { incoming, upload, both, _open: open }))
     }
 
     /// Trailers are judged by size alone: what must not be in them is taken away when they go into the tunnel.
@@ -195,7 +201,12 @@ impl Attempt {
 
 /// Begins the upload. What is whole goes out at once, the rest in a task that ends with the handle. The target tells by
 /// the response, or its failure, what became of it.
-fn start(mut stream: SendStream<Bytes>, upload: Upload, declared: Option<u64>) -> Result<Option<Uploading>, Attempt> {
+fn start(
+    mut stream: SendStream<Bytes>,
+    upload: Upload,
+    declared: Option<u64>,
+    both: Option<BothHold>,
+) -> Result<Option<Uploading>, Attempt> {
     match upload {
         Upload::Whole(data) => {
             stream.send_data(data, true).map_err(Attempt::from)?;
@@ -214,6 +225,7 @@ fn start(mut stream: SendStream<Bytes>, upload: Upload, declared: Option<u64>) -
             if let Err(error) = send_body(&mut stream, Pin::new(&mut upload), &terms).await {
                 tracing::debug!(error = &error as &dyn std::error::Error, "the upload to a target ends early");
             }
+            drop(both);
             upload
         })))),
     }
@@ -225,8 +237,18 @@ pub(super) struct Http2Body {
     /// Keeps the upload going while the response is wanted.
     upload: Option<Uploading>,
     /// It is no response, but one of two directions, of which the other may go on behind its end.
-    switches: bool,
+    both: Option<BothHold>,
     _open: OpenStream,
+}
+
+impl Http2Body {
+    /// Holds this until both directions are over, where it is no response but two directions.
+    pub(super) fn hold(&self, held: Held) {
+        if let Some(both) = &self.both {
+            // There is one exchange, which holds what it has once.
+            let _ = both.set(held);
+        }
+    }
 }
 
 impl Body for Http2Body {
@@ -236,7 +258,7 @@ impl Body for Http2Body {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         let is_over = frame.is_none() || matches!(frame, Some(Ok(_))) && self.incoming.is_end_stream();
-        if self.switches && is_over {
+        if self.both.is_some() && is_over {
             self.upload.take().map(AbortOnDropHandle::detach);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use crate::support::certificates::Node;
 use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, Response, get};
+use crate::support::raw_target::RawTarget;
 use crate::support::site::{Cloud, Edge, NODE, Site, Transport, over_each_transport};
 use crate::support::targets::Target;
 
@@ -15,6 +16,8 @@ over_each_transport!(
     a_request_to_a_cluster_goes_to_a_node_whose_service_has_room,
     a_target_never_has_more_connections_than_its_service_may_make,
     raw_streams_have_places_too,
+    a_raw_stream_has_its_place_until_both_directions_have_ended,
+    what_follows_an_upgrade_has_its_place_until_both_directions_have_ended,
     a_target_that_is_not_there_sends_a_request_to_another_node,
     what_a_target_writes_about_refusals_is_for_nobody,
 );
@@ -127,6 +130,68 @@ async fn raw_streams_have_places_too(transport: Transport) {
     assert_eq!(connect(&site).await.0, 503);
     drop(first);
     eventually("a place once the first is gone", async || (connect(&site).await.0 == 200).then_some(())).await;
+}
+
+/// While one direction goes on, so often somebody else is refused: many round trips behind the end of the other one.
+const REFUSED: usize = 10;
+
+// spec: ST-60
+async fn a_raw_stream_has_its_place_until_both_directions_have_ended(transport: Transport) {
+    for limit in ["in_flight", "connections"] {
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = target.local_addr().unwrap();
+        let service = format!("{{ name: bytes, target: \"tcp://{address}\", limits: {{ {limit}: 1 }} }}");
+        let site = Site::with(Cloud::new().egress("connect", "true"), Edge::new(transport).service(&service)).await;
+        let (status, client) = connect(&site).await;
+        assert_eq!(status, 200);
+        let (mut client, mut peer) = (client.into_parts().0, target.accept().await.unwrap().0);
+        // The target has nothing to say, and listens on.
+        peer.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        for nth in 0..if limit == "in_flight" { REFUSED } else { 2 } {
+            assert_eq!(connect(&site).await.0, 503, "{limit}: {nth}");
+        }
+        client.write_all(b"more").await.unwrap();
+        let mut said = [0; 4];
+        peer.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"more");
+        client.shutdown().await.unwrap();
+        assert_eq!(peer.read(&mut said).await.unwrap(), 0);
+        eventually("a place once both have ended", async || (connect(&site).await.0 == 200).then_some(())).await;
+    }
+}
+
+// spec: ST-25
+async fn what_follows_an_upgrade_has_its_place_until_both_directions_have_ended(transport: Transport) {
+    let target = RawTarget::new().await;
+    let address = target.address();
+    let service = "{ name: web, match: {}, target: \"http://TARGET\", limits: { in_flight: 1 }, upgrades: [tcp] }";
+    let service = service.replace("TARGET", &address.to_string());
+    let site = Site::with(Cloud::new(), Edge::new(transport).service(&service)).await;
+    let mut client = TcpStream::connect(site.egress()).await.unwrap();
+    let head = b"GET / HTTP/1.1\r\nhost: x\r\nx-node-id: edge-1\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n";
+    client.write_all(head).await.unwrap();
+    let (mut peer, _) = target.accept().await;
+    peer.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n").await.unwrap();
+    peer.finish().await.unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 101"), "{said}");
+    for nth in 0..REFUSED {
+        assert_eq!(site.get("/").await.status(), 503, "{nth}");
+    }
+    client.write_all(b"more").await.unwrap();
+    assert_eq!(peer.exactly(4).await.unwrap(), b"more");
+    client.shutdown().await.unwrap();
+    peer.gone().await;
+    let next = async {
+        let mut peer = target.accept().await.0;
+        peer.send("HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        peer
+    };
+    let asked =
+        eventually("a place once both have ended", async || (site.get("/").await.status() == 204).then_some(()));
+    tokio::join!(next, asked);
 }
 
 // spec: ST-45

@@ -14,9 +14,7 @@ use tokio::sync::Semaphore;
 use crate::id::ServiceName;
 use crate::initiator::health::HealthBoard;
 use crate::initiator::serve::ServiceSettings;
-use crate::initiator::serve::checks::{self, Asked, HealthCheck};
-use crate::initiator::serve::places::{Place, Places};
-use crate::initiator::serve::wellness::{Wellness, shown};
+use crate::initiator::serve::board::OnBoard;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::SendInterim;
@@ -26,7 +24,9 @@ use crate::protocol::handshake::ServiceKind;
 use crate::protocol::stream::ClientAddresses;
 use crate::proxy::Record;
 use crate::proxy::body::Cut;
-use crate::targets::{FlowSocket, NoSocket, Prepared, RawConnection, TargetBody, TargetClient};
+use crate::targets::health::checks::{self, Asked};
+use crate::targets::health::{HealthCheck, Wellness, shown};
+use crate::targets::{FlowSocket, NoSocket, Place, Places, Prepared, RawConnection, TargetBody, TargetClient};
 use crate::telemetry::Limiter;
 use crate::tls::TlsError;
 
@@ -66,7 +66,7 @@ impl Exported {
         let ServiceSettings { rewrite: steps, upgrades, proxy_header, .. } = settings;
         let ServiceSettings { name, target, connections, limits, health: check, .. } = settings;
         let connections = connections.within(limits.connections);
-        let wellness = Wellness::new(name.clone(), check.as_ref().map(|check| check.rules), board);
+        let wellness = Wellness::new(check.as_ref().map(|check| check.rules), OnBoard::new(name.clone(), board));
         let watch = Watch { name, target: target.to_string().into(), warnings: Limiter::new(MAX_WARNINGS, MINUTE) };
         let flow_idle_timeout = connections.flow_idle_timeout;
         let client = TargetClient::new(&target, connections)?;
@@ -75,7 +75,7 @@ impl Exported {
             target if target.is_udp() => ServiceKind::Udp,
             _ => ServiceKind::Http,
         };
-        let places = Places::new(limits);
+        let places = Places::new("the service", limits);
         Ok(Self {
             client,
             steps,
@@ -157,8 +157,10 @@ impl Exported {
         outcome
     }
 
-    /// What a target of bytes says, watched to its end. It keeps its place until then.
+    /// What a target says, watched to its end. The place is kept until then, and where bytes go both ways, until both have
+    /// ended.
     pub(super) fn watched(&self, body: TargetBody, place: Place) -> WatchedBody {
+        place.lend(&body);
         WatchedBody { body, watch: Arc::clone(&self.watch), _place: place }
     }
 

@@ -6,7 +6,6 @@ use http::{Method, StatusCode};
 use tracing::{Instrument, debug};
 
 use super::exported::Exported;
-use super::places::Place;
 use super::{Services, span};
 use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::OpenCause;
@@ -16,7 +15,7 @@ use crate::proxy::connect::send_bytes;
 use crate::proxy::flow::head_of;
 use crate::proxy::refused;
 use crate::proxy::{ExchangeBody, Record};
-use crate::targets::RawConnection;
+use crate::targets::{Place, RawConnection};
 use crate::transport::{RawArrival, RecvBody};
 
 /// Passes bytes both ways until both directions have ended, or one of them was cut.

@@ -1,9 +1,9 @@
 //! What operators see of the services.
 
 use super::Services;
-use super::checks::Asked as _;
 use super::exported::Exported;
-use crate::initiator::health::Standing;
+use crate::targets::health::Standing;
+use crate::targets::health::checks::Asked as _;
 
 /// One service as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]

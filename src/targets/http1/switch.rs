@@ -3,8 +3,8 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use crate::message::upgrade::{self, DECLINED_FIELD, Protocol};
 use crate::net::input::Input;
 use crate::targets::connect::Socket;
 use crate::targets::halves::ReadHalf;
+use crate::targets::held::Held;
 use crate::targets::outbound::Outbound;
 use crate::targets::upload::{Upload, cut};
 
@@ -92,14 +93,21 @@ pub(in crate::targets) struct Switched {
     input: Input,
     upload: Option<AbortOnDropHandle<Result<(), Failure>>>,
     is_over: bool,
-    /// One of the directions has ended in order.
-    ended: Arc<AtomicBool>,
+    both: Arc<Both>,
+}
+
+/// What both directions share, and what is gone with the last of them.
+#[derive(Default)]
+struct Both {
+    /// One of them has ended in order.
+    ended: AtomicBool,
+    held: OnceLock<Held>,
 }
 
 /// The direction to the target. Dropped before its end, it does not look like one.
 struct Open {
     sender: Option<Sender>,
-    ended: Arc<AtomicBool>,
+    both: Arc<Both>,
 }
 
 impl Open {
@@ -108,7 +116,7 @@ impl Open {
         let Some(mut sender) = self.sender.take() else { return };
         // A target that is gone is seen by whoever reads from it.
         let _ = sender.write.shutdown().await;
-        if self.ended.swap(true, Ordering::AcqRel) {
+        if self.both.ended.swap(true, Ordering::AcqRel) {
             sender.write.end_on_drop();
         }
         sender.write.abandon();
@@ -133,15 +141,21 @@ impl Switched {
         let Connection { read, input, sender } = connection;
         // Whatever closes it before both directions have ended, this process included, must not look like their end.
         read.reset_on_drop();
-        let ended = Arc::new(AtomicBool::new(false));
-        let sender = Open { sender: Some(sender), ended: Arc::clone(&ended) };
+        let both = Arc::new(Both::default());
+        let sender = Open { sender: Some(sender), both: Arc::clone(&both) };
         let upload = AbortOnDropHandle::new(tokio::spawn(send(upload, sender)));
-        Self { read, input, upload: Some(upload), is_over: false, ended }
+        Self { read, input, upload: Some(upload), is_over: false, both }
+    }
+
+    /// Holds this until both directions are over.
+    pub(in crate::targets) fn hold(&self, held: Held) {
+        // There is one exchange, which holds what it has once.
+        let _ = self.both.held.set(held);
     }
 
     fn end(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
         self.is_over = true;
-        if self.ended.swap(true, Ordering::AcqRel) {
+        if self.both.ended.swap(true, Ordering::AcqRel) {
             self.read.end_on_drop();
         }
         // It runs on; its end, or its failure, ends the connection.

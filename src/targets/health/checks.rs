@@ -1,4 +1,4 @@
-//! Asking a target whether it can be had: on the schedule of its service, or while it is down.
+//! Asking a target whether it can be had: on its schedule, or while it is down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use tokio::time::{sleep_until, timeout};
 
+use super::machine::CheckRules;
 use super::wellness::{Wellness, down_cause};
-use crate::initiator::health::CheckRules;
 use crate::message::failure::Failure;
 use crate::protocol::code::DownCause;
 use crate::targets::TargetClient;
@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 64 << 10;
 /// How long that may take. Nobody waits for it.
 const REST: Duration = Duration::from_millis(500);
 
-/// How a service is checked, where that is asked for.
+/// How a target is checked, where that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
     /// What the target is asked.
@@ -46,21 +46,21 @@ pub enum Asks {
     },
 }
 
-/// A service whose target can be asked.
-pub(super) trait Asked: Send + Sync + 'static {
+/// Whoever has a target that can be asked.
+pub(crate) trait Asked: Send + Sync + 'static {
     /// How it is.
     fn wellness(&self) -> &Wellness;
     /// What reaches its target.
     fn client(&self) -> &TargetClient;
-    /// What its target is asked for as, by who is no client.
+    /// What it is asked for as, by who is no client.
     fn authority(&self) -> &str;
     /// How it is checked, if it is.
     fn check(&self) -> Option<&HealthCheck>;
 }
 
-/// Begins to ask the target of a service whenever that is due, if that is to be done and nobody does. Nothing happens without a
+/// Begins to ask a target whenever that is due, if that is to be done and nobody does. Nothing happens without a
 /// tokio runtime.
-pub(super) fn begin<S: Asked>(service: &Arc<S>) {
+pub(crate) fn begin<S: Asked>(service: &Arc<S>) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current()
         && service.wellness().starts_asking()
     {
@@ -68,7 +68,7 @@ pub(super) fn begin<S: Asked>(service: &Arc<S>) {
     }
 }
 
-/// Runs until the target need not be asked any more, or the service is gone.
+/// Runs until the target need not be asked any more, or nobody has it.
 async fn ask(service: Arc<impl Asked>) {
     let wellness = service.wellness();
     while let Some(due) = wellness.due() {

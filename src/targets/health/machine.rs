@@ -67,15 +67,15 @@ impl Standing {
 /// A service is otherwise than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "somebody wants to be told"]
-pub(in crate::initiator) struct Change {
-    pub(in crate::initiator) to: Standing,
+pub(crate) struct Change {
+    pub(crate) to: Standing,
     /// How long it was as before.
-    pub(in crate::initiator) after: Duration,
+    pub(crate) after: Duration,
 }
 
 /// The state of one target.
 #[derive(Debug)]
-pub(in crate::initiator) struct Machine {
+pub(crate) struct Machine {
     rules: Option<CheckRules>,
     standing: Standing,
     since: Instant,
@@ -86,33 +86,48 @@ pub(in crate::initiator) struct Machine {
     next: Option<Instant>,
     /// How long it is left alone, while it is down and has no checks.
     pause: Duration,
+    longest_pause: Duration,
 }
 
 impl Machine {
     /// Nothing is known of it. `random` is from 0 to 1, here and below.
-    pub(in crate::initiator) fn new(now: Instant, rules: Option<CheckRules>, random: f64) -> Self {
+    pub(crate) fn new(now: Instant, rules: Option<CheckRules>, random: f64) -> Self {
         let first = |rules: CheckRules| now + rules.interval.min(FIRST_CHECK).mul_f64(random);
         let (standing, next) = (Standing::Unknown, rules.map(first));
-        Self { rules, standing, since: now, faults: 0, streak: (true, 0), next, pause: FIRST_PAUSE }
+        Self {
+            rules,
+            standing,
+            since: now,
+            faults: 0,
+            streak: (true, 0),
+            next,
+            pause: FIRST_PAUSE,
+            longest_pause: LONGEST_PAUSE,
+        }
+    }
+
+    /// While it is down and has no checks, it is left alone for no longer than this at last; 10 s otherwise.
+    pub(crate) fn ask_every(&mut self, longest: Duration) {
+        self.longest_pause = longest;
     }
 
     /// How it is, and since when.
-    pub(in crate::initiator) const fn standing(&self) -> (Standing, Instant) {
+    pub(crate) const fn standing(&self) -> (Standing, Instant) {
         (self.standing, self.since)
     }
 
     /// Whether another success would change nothing.
-    pub(in crate::initiator) fn is_calm(&self) -> bool {
+    pub(crate) fn is_calm(&self) -> bool {
         self.faults == 0 && (self.standing == Standing::Up || (self.rules.is_some() && self.standing.down().is_some()))
     }
 
     /// When the target is to be asked next; `None`: it is being asked, or need not be.
-    pub(in crate::initiator) const fn deadline(&self) -> Option<Instant> {
+    pub(crate) const fn deadline(&self) -> Option<Instant> {
         self.next
     }
 
     /// Whether the target is to be asked now; [`Machine::checked`] says what came of it.
-    pub(in crate::initiator) fn begin(&mut self, now: Instant) -> bool {
+    pub(crate) fn begin(&mut self, now: Instant) -> bool {
         let is_due = self.next.is_some_and(|next| next <= now);
         if is_due {
             self.next = None;
@@ -121,7 +136,7 @@ impl Machine {
     }
 
     /// A request was answered. One that is checked comes up by its checks alone: a target may answer and not be well.
-    pub(in crate::initiator) fn served(&mut self, now: Instant) -> Option<Change> {
+    pub(crate) fn served(&mut self, now: Instant) -> Option<Change> {
         self.faults = 0;
         match self.standing {
             Standing::Up => None,
@@ -131,7 +146,7 @@ impl Machine {
     }
 
     /// A request failed for the target.
-    pub(in crate::initiator) fn failed(&mut self, now: Instant, cause: DownCause, random: f64) -> Option<Change> {
+    pub(crate) fn failed(&mut self, now: Instant, cause: DownCause, random: f64) -> Option<Change> {
         self.faults = self.faults.saturating_add(1);
         let is_decided = cause == DownCause::TargetRefused || self.faults >= FAULTS;
         if !is_decided || self.standing.down().is_some() {
@@ -141,12 +156,7 @@ impl Machine {
     }
 
     /// The target was asked how it is.
-    pub(in crate::initiator) fn checked(
-        &mut self,
-        now: Instant,
-        outcome: Result<(), DownCause>,
-        random: f64,
-    ) -> Option<Change> {
+    pub(crate) fn checked(&mut self, now: Instant, outcome: Result<(), DownCause>, random: f64) -> Option<Change> {
         let is_good = outcome.is_ok();
         self.streak = (is_good, if self.streak.0 == is_good { self.streak.1.saturating_add(1) } else { 1 });
         let (standing, in_row) = (self.standing, self.streak.1);
@@ -163,7 +173,7 @@ impl Machine {
         match (standing, outcome) {
             (Standing::Down(_), Ok(())) => Some(self.turn(Standing::Up, now)),
             (Standing::Down(_), Err(_)) => {
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                self.pause = (self.pause * 2).min(self.longest_pause);
                 self.ask_later(now, random);
                 None
             }
@@ -176,7 +186,7 @@ impl Machine {
         let is_relapse = self.standing == Standing::Up && now.saturating_duration_since(self.since) < RELAPSE;
         let change = self.turn(Standing::Down(cause), now);
         if self.rules.is_none() {
-            self.pause = if is_relapse { (self.pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
+            self.pause = if is_relapse { (self.pause * 2).min(self.longest_pause) } else { FIRST_PAUSE };
             self.ask_later(now, random);
         }
         change

@@ -1,4 +1,4 @@
-//! What one service may have under way, and at its target. Beyond it: 503, with a time to come again.
+//! What may be under way for one target, and at it. Beyond it: 503, with a time to come again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::body::TargetBody;
+use super::held::Held;
 use crate::message::failure::{Cause, Failure};
 
 /// How long an exchange waits for one of the connections that its target may have: those that come in a crowd find one, and
@@ -15,7 +17,7 @@ pub const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 /// When a client that was told so should come again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What one service may have; `None`: as much as there is.
+/// What one target may have; `None`: as much as there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ServiceLimits {
     /// Exchanges under way at once, raw streams among them, those that wait for a connection too. Beyond: 503.
@@ -25,8 +27,10 @@ pub struct ServiceLimits {
     pub connections: Option<u32>,
 }
 
-/// The places of one service.
-pub(super) struct Places {
+/// The places of one target.
+pub(crate) struct Places {
+    /// Whose it is, as the client is told: `the service`.
+    whose: &'static str,
     in_flight: Option<Arc<Semaphore>>,
     connections: Option<Arc<Semaphore>>,
     limits: ServiceLimits,
@@ -34,10 +38,17 @@ pub(super) struct Places {
     full: AtomicU64,
 }
 
-/// The place of one exchange, as long as this lives. Nothing where there is no limit.
+/// The place of one exchange, as long as this lives, or what it has lent. Nothing where there is no limit.
 #[derive(Debug, Default)]
-pub(super) struct Place {
-    _taken: Option<Box<Taken>>,
+pub(crate) struct Place(Option<Arc<Taken>>);
+
+impl Place {
+    /// Keeps it taken for as long as this body is under way, and what it has begun at its target.
+    pub(crate) fn lend(&self, body: &TargetBody) {
+        if let Some(taken) = &self.0 {
+            body.hold(Arc::clone(taken) as Held);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -47,14 +58,14 @@ struct Taken {
 }
 
 impl Places {
-    pub(super) fn new(limits: ServiceLimits) -> Self {
+    pub(crate) fn new(whose: &'static str, limits: ServiceLimits) -> Self {
         let places = |most: Option<u32>| most.map(|most| Arc::new(Semaphore::new(most as usize)));
         let (in_flight, connections) = (places(limits.in_flight), places(limits.connections));
-        Self { in_flight, connections, limits, full: AtomicU64::new(0) }
+        Self { whose, in_flight, connections, limits, full: AtomicU64::new(0) }
     }
 
     /// How many exchanges were refused for want of a place.
-    pub(super) fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.full.load(Ordering::Relaxed)
     }
 
@@ -67,12 +78,12 @@ impl Places {
     /// # Cancel safety
     ///
     /// Dropping the future gives back what it has.
-    pub(super) async fn take(&self) -> Result<Place, Failure> {
+    pub(crate) async fn take(&self) -> Result<Place, Failure> {
         if self.in_flight.is_none() && self.connections.is_none() {
             return Ok(Place::default());
         }
         let taken = Taken { _in_flight: self.enter()?, _connection: self.connection().await? };
-        Ok(Place { _taken: Some(Box::new(taken)) })
+        Ok(Place(Some(Arc::new(taken))))
     }
 
     fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Failure> {
@@ -97,7 +108,7 @@ impl Places {
 
     fn is_full(&self, why: String) -> Failure {
         self.full.fetch_add(1, Ordering::Relaxed);
-        Failure::new(Cause::ServiceFull, format!("the service has no room: {why}")).retry_after(RETRY_AFTER)
+        Failure::new(Cause::ServiceFull, format!("{} has no room: {why}", self.whose)).retry_after(RETRY_AFTER)
     }
 }
 
@@ -108,7 +119,7 @@ mod tests {
     use super::*;
 
     fn places(in_flight: Option<u32>, connections: Option<u32>) -> Places {
-        Places::new(ServiceLimits { in_flight, connections })
+        Places::new("the service", ServiceLimits { in_flight, connections })
     }
 
     #[tokio::test(start_paused = true)]
