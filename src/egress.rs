@@ -72,7 +72,7 @@ pub use judge::{TrafficRule, TrafficRules};
 pub use socket::Socket;
 pub use tcp::TcpTerms;
 pub use terms::Terms;
-pub use upstream::Upstream;
+pub use upstream::{Upstream, UpstreamSettings};
 
 /// Answers requests. Failing is answering: a service that cannot do what was asked says so with a status.
 ///

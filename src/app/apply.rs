@@ -190,7 +190,11 @@ impl InForce {
         if self.loaded.checked.egress[old] == *settings && is_same_files && most_before == most {
             return Ok(Door::Keep(old));
         }
-        let terms = terms::egress(settings, tls, most)?;
+        let mut terms = terms::egress(settings, tls, most)?;
+        if is_same_files && self.loaded.checked.egress[old].policies() == settings.policies() {
+            // The servers that they forward to, with what is known of them and what is under way there.
+            terms.policies = self.roles.egress[old].handle.terms().policies;
+        }
         Ok(Door::Change(old, Box::new(self.roles.egress[old].handle.prepare(terms)?)))
     }
 

@@ -10,6 +10,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Serialize, Serializer};
 
+use crate::config::health;
 use crate::config::policies::circle::Circle;
 use crate::config::policies::shown::Shown;
 use crate::config::reader::{At, Section};
@@ -17,13 +18,14 @@ use crate::config::rewrite::prefix;
 use crate::config::services;
 use crate::config::show;
 use crate::config::tls::{TargetTlsConfig, target_tls};
-use crate::egress::{TrafficRules, Upstream};
+use crate::egress::{TrafficRules, Upstream, UpstreamSettings};
 use crate::id::{ClusterId, HostId, NodeId, ServiceName};
 use crate::message::fields::is_connection_specific;
 use crate::message::pattern::{HostPattern, PathPrefix};
 use crate::policy::traffic::{Action, FieldPattern, Matcher, Priority, Reroute, Rule, Rules};
 use crate::routing::RouterSettings;
-use crate::targets::{Target, TargetSettings};
+use crate::targets::health::HealthCheck;
+use crate::targets::{ServiceLimits, Target, TargetSettings};
 use crate::tls::TlsError;
 
 pub(super) mod circle;
@@ -55,6 +57,12 @@ pub struct UpstreamConfig {
     /// `tls`: which server is genuine, and what it is shown; for `https://` and `h2://`, and needed there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TargetTlsConfig>,
+    /// `limits`: what it may have under way, and at it.
+    #[serde(skip_serializing_if = "services::is_unlimited", serialize_with = "services::limits_as_written")]
+    pub limits: ServiceLimits,
+    /// `health`: how it is checked; when absent its requests alone tell how it is.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "health::as_written")]
+    pub health: Option<HealthCheck>,
 }
 
 impl Serialize for PolicyConfig {
@@ -76,7 +84,9 @@ pub(super) fn without_requests<S: Serializer>(list: &[PolicyConfig], serializer:
 pub(super) fn rules(list: &[PolicyConfig]) -> Result<TrafficRules, TlsError> {
     let upstream = |config: &UpstreamConfig| {
         let tls = config.tls.as_ref().map(TargetTlsConfig::target).transpose()?;
-        Upstream::new(&config.target, TargetSettings { tls, ..TargetSettings::default() }).map(Arc::new)
+        let UpstreamConfig { target, limits, health, .. } = config.clone();
+        let connections = TargetSettings { tls, ..TargetSettings::default() };
+        Upstream::new(UpstreamSettings { target, connections, limits, health }).map(Arc::new)
     };
     in_force(list, |config| upstream(config).map(Action::Forward))
 }
@@ -351,6 +361,8 @@ fn action(section: &mut Section<'_>, word: Word, around: &Around<'_>) -> Option<
         ("to", Word::Reroute, "reroute"),
         ("target", Word::Forward, "forward"),
         ("tls", Word::Forward, "forward"),
+        ("limits", Word::Forward, "forward"),
+        ("health", Word::Forward, "forward"),
     ];
     for (key, of, name) in belongs {
         if around.has(of)
@@ -359,7 +371,7 @@ fn action(section: &mut Section<'_>, word: Word, around: &Around<'_>) -> Option<
             at.wrong(format!("belongs to another action; expected action: {name}"));
         }
     }
-    around.about.lacks(section, &["status", "target", "tls"]);
+    around.about.lacks(section, &["status", "target", "tls", "limits", "health"]);
     // All are read whatever the action is, so that nothing in them hides behind a wrong word.
     let status = section.or("status", StatusCode::FORBIDDEN, |at| status(&at));
     let place = section.optional("to", |at| to(at, around));
@@ -391,6 +403,9 @@ fn upstream(section: &mut Section<'_>, word: Word, around: &Around<'_>) -> Optio
         Some(target)
     });
     let tls = section.optional("tls", target_tls);
+    let has_one = target.as_ref().is_some_and(Target::shares_one_connection);
+    let limits = section.or("limits", ServiceLimits::default(), |at| services::limits(at, has_one));
+    let health = section.optional("health", |at| health::check(at, false));
     if word != Word::Forward {
         return None;
     }
@@ -407,7 +422,7 @@ fn upstream(section: &mut Section<'_>, word: Word, around: &Around<'_>) -> Optio
     if let Some(at) = section.find("tls").filter(|_| !target.is_secure()) {
         at.wrong("says which certificate is genuine, and the target shows none; expected https:// or h2:// in target");
     }
-    Some(UpstreamConfig { target, tls })
+    Some(UpstreamConfig { target, tls, limits, health })
 }
 
 fn status(at: &At<'_>) -> Option<StatusCode> {

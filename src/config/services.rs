@@ -206,7 +206,7 @@ fn service(at: At<'_>, names: &mut Vec<ServiceName>) -> Option<ServiceConfig> {
 const MOST: u32 = 1_000_000;
 
 /// `has_one`: the target has one connection for all.
-fn limits(at: At<'_>, has_one: bool) -> Option<ServiceLimits> {
+pub(super) fn limits(at: At<'_>, has_one: bool) -> Option<ServiceLimits> {
     at.section(|section| {
         let in_flight = section.optional("in_flight", |at| at.count(1..=MOST));
         let connections = section.optional("connections", |at| {
@@ -223,11 +223,11 @@ fn limits(at: At<'_>, has_one: bool) -> Option<ServiceLimits> {
     })
 }
 
-fn is_unlimited(limits: &ServiceLimits) -> bool {
+pub(super) fn is_unlimited(limits: &ServiceLimits) -> bool {
     *limits == ServiceLimits::default()
 }
 
-fn limits_as_written<S: Serializer>(limits: &ServiceLimits, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn limits_as_written<S: Serializer>(limits: &ServiceLimits, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Shown {
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -189,7 +189,7 @@ where
     let body = body.take().ok_or_else(|| Failure::new(Cause::Internal, "the body of the request is gone"))?;
     let progress = body.progress();
     let prepared = Prepared::new(head.clone(), body)?;
-    let sent = upstream.client.send(prepared, Some(interim as &dyn SendInterim));
+    let sent = upstream.send(prepared, interim as &dyn SendInterim);
     let pace = way.time.pace(connection);
     let response = within_limits(sent, progress.as_deref(), &way.deadline, pace).await?;
     let (mut answer, body) = response.into_parts();

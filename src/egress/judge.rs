@@ -53,6 +53,15 @@ impl Judge {
         Self { router: Router::new(router), counters: RuleCounters::new(&rules), rules }
     }
 
+    /// Begins the checks of the servers to which requests are forwarded, where those are asked for.
+    pub(super) fn begin_checks(&self) {
+        for rule in self.rules.iter() {
+            if let Action::Forward(upstream) = &rule.action {
+                upstream.begin_checks();
+            }
+        }
+    }
+
     /// Who decides, and where the request goes.
     pub(super) fn judge(&self, request: &RequestAttributes<'_>) -> Judged<'_> {
         let uri = &request.head.uri;

@@ -127,7 +127,9 @@ impl InForce {
 impl Current {
     pub(super) fn new(terms: Terms) -> Result<Self, TlsError> {
         let accepting = Accepting::new(&terms, Tokens::new())?;
-        let in_force = ArcSwap::from_pointee(in_force(terms, accepting));
+        let in_force = in_force(terms, accepting);
+        in_force.judge.begin_checks();
+        let in_force = ArcSwap::from_pointee(in_force);
         Ok(Self { in_force, swapping: Mutex::default(), changed: Notify::new() })
     }
 
@@ -172,6 +174,7 @@ impl Current {
 
     /// Puts them in force.
     pub(super) fn put(&self, next: InForce) {
+        next.judge.begin_checks();
         self.in_force.store(Arc::new(next));
         self.changed.notify_waiters();
     }

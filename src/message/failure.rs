@@ -54,7 +54,9 @@ pub enum Cause {
     Idle,
     /// The listener does not let anybody ask for this.
     Denied,
-    /// The service has no room at this initiator: a limit of its own is reached.
+    /// A server outside of any tunnel, to which a rule forwards, could not be had a moment ago, and nothing is sent to it.
+    UpstreamDown,
+    /// The service has no room at this initiator, or an upstream at this responder: a limit of its own is reached.
     ServiceFull,
     /// The initiator exports no such service, or not in the way that it was asked for.
     UnknownService,
@@ -92,7 +94,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause: the values of the metric label.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestCut,
@@ -109,6 +111,7 @@ impl Cause {
         Self::Deadline,
         Self::Idle,
         Self::Denied,
+        Self::UpstreamDown,
         Self::ServiceFull,
         Self::UnknownService,
         Self::TargetDns,
@@ -148,6 +151,7 @@ impl Cause {
             Self::Deadline => (S::GATEWAY_TIMEOUT, "http_response_timeout", "deadline"),
             Self::Idle => (S::GATEWAY_TIMEOUT, "connection_read_timeout", "idle"),
             Self::Denied => (S::FORBIDDEN, "http_request_denied", "denied"),
+            Self::UpstreamDown => (S::SERVICE_UNAVAILABLE, "destination_unavailable", "upstream_down"),
             Self::ServiceFull => (S::SERVICE_UNAVAILABLE, "connection_limit_reached", "service_full"),
             Self::UnknownService => (S::NOT_FOUND, "destination_not_found", "unknown_service"),
             Self::TargetDns => (S::BAD_GATEWAY, "dns_error", "target_dns"),
@@ -366,6 +370,7 @@ mod tests {
             (Cause::HeadTooLarge, 431),
             (Cause::BodyTimeout, 408),
             (Cause::TunnelFull, 503),
+            (Cause::UpstreamDown, 503),
             (Cause::ServiceFull, 503),
             (Cause::Denied, 403),
             (Cause::UnknownService, 404),

@@ -91,6 +91,7 @@ const fn status(cause: Cause) -> HeaderValue {
         // UNAVAILABLE
         C::UnknownHost
         | C::NoTunnel
+        | C::UpstreamDown
         | C::TunnelLost
         | C::PeerReset
         | C::TargetDns

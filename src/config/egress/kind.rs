@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::{HttpEgress, TcpEgress};
-use crate::config::policies;
+use crate::config::policies::{self, PolicyConfig};
 use crate::config::tls::{ListenerTls, TargetTlsConfig};
 use crate::routing::RouterSettings;
 use crate::template::Template;
@@ -63,6 +63,14 @@ impl EgressConfig {
         match self {
             Self::Http(http) => http.tls.as_ref(),
             Self::Tcp(_) => None,
+        }
+    }
+
+    /// Its rules.
+    pub fn policies(&self) -> &[PolicyConfig] {
+        match self {
+            Self::Http(http) => &http.policies,
+            Self::Tcp(tcp) => &tcp.policies,
         }
     }
 

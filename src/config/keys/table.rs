@@ -401,6 +401,37 @@ pub(super) const KEYS: &[Key] = &[
     key("egress[].policies[].tls.cert", "The certificate that it is shown if it asks for one; with `key`.", "client.pem").form(CERTIFICATE),
     key("egress[].policies[].tls.key", "The private key of `cert`, readable by its owner only.", "client.key").form(PRIVATE_KEY),
     key("egress[].policies[].tls.insecure_accept_any", "Takes whatever certificate it shows; for trials only.", "false"),
+    section(
+        "egress[].policies[].limits",
+        "With forward: what may be under way for it, and at it. What is beyond is answered 503.",
+    )
+    .absent("no limit"),
+    key("egress[].policies[].limits.in_flight", "Requests under way at once, those that wait for a connection among them.", "100")
+        .absent("no limit"),
+    key(
+        "egress[].policies[].limits.connections",
+        "Connections to it at once, one for each request under way; one of HTTP/2 has one for all. A request that finds none free \
+         waits up to 1 s for one.",
+        "16",
+    )
+    .absent("no limit"),
+    section(
+        "egress[].policies[].health",
+        "With forward: checks it on a schedule. Without it the requests alone tell how it is: one refused connection, or three other \
+         failures in a row, and it is down until it takes a connection, which is tried within half a second and every 2 s at last. \
+         While it is down, requests are answered 503 at once.",
+    )
+    .absent("requests alone tell"),
+    key("egress[].policies[].health.path", "Asks for it with GET, and expects 200 to 299.", "/healthz")
+        .form("a path, with its query if it has one")
+        .absent("it is asked for a connection only"),
+    key("egress[].policies[].health.status", "Expects this status instead; needs `path`.", "204")
+        .form("a status from 200 to 599")
+        .absent("200 to 299"),
+    key("egress[].policies[].health.interval", "From one check to the next, give or take a tenth.", "5s").absent("10s"),
+    key("egress[].policies[].health.timeout", "How long an answer may take; longer is a failure.", "1s").absent("2s"),
+    key("egress[].policies[].health.healthy_after", "How many checks succeed in a row before it is up again.", "1").absent("2"),
+    key("egress[].policies[].health.unhealthy_after", "How many fail in a row before it is down.", "5").absent("3"),
     section("egress[].limits", "What one client may ask for."),
     key(
         "egress[].limits.idle",

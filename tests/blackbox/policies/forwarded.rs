@@ -2,10 +2,11 @@
 //! tunnel is there, so there is no transport to choose.
 
 use http::Request;
+use serde_json::Value;
 
 use crate::cli::{adit, parts};
 use crate::support::eventually::eventually;
-use crate::support::http1::{RawHttp, get};
+use crate::support::http1::{RawHttp, Response, get};
 use crate::support::http2::Http2;
 use crate::support::ports;
 use crate::support::site::{Cloud, Folder, Responder};
@@ -77,6 +78,83 @@ async fn what_may_come_back_to_its_own_listener_is_warned_of_and_what_surely_doe
     assert!(code == Some(1) && out.contains("is this very listener"), "{out}");
     let (code, out) = check("http://static.internal:8086").await;
     assert!(code == Some(0) && !out.contains("this very listener"), "{out}");
+}
+
+/// A responder with one rule, which forwards everything to this server.
+async fn forwards_to(folder: &Folder, target: std::net::SocketAddr, keys: &str) -> Responder {
+    let rule =
+        format!("[{{ priority: 1, name: all, match: any, action: forward, target: \"http://{target}\"{keys} }}]");
+    Cloud::new().egress("policies", &rule).start(folder).await
+}
+
+/// The status, and the error type in `Proxy-Status`.
+fn told(response: &Response) -> (u16, String) {
+    let said = response.field("proxy-status").unwrap_or_default();
+    let error = said.split(';').nth(1).unwrap_or_default().trim().trim_start_matches("error=");
+    (response.status(), error.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_refuses_is_left_alone_for_a_moment_and_found_again() {
+    let (folder, target) = (Folder::new(), ports::free_address());
+    let responder = forwards_to(&folder, target, "").await;
+    let egress = responder.egress();
+    assert_eq!(told(&get(egress, "/first", &[]).await.unwrap()), (502, "connection_refused".to_owned()));
+    let response = get(egress, "/second", &[]).await.unwrap();
+    assert_eq!(told(&response), (503, "destination_unavailable".to_owned()), "{}", response.text());
+    let wait: u64 = response.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=2).contains(&wait), "{wait}");
+    let line: Value = responder.0.line_with("\"/second\"").await;
+    assert_eq!((&line["cause"], &line["status"]), (&"upstream_down".into(), &503.into()), "{line}");
+    let line: Value = responder.0.line_with("the upstream is down").await;
+    assert_eq!(line["upstream"], format!("http://{target}"), "{line}");
+    let metric = "adit_exchanges_failed_total{side=\"egress\",cause=\"upstream_down\"}";
+    assert_eq!(responder.0.metric(metric).await, 1);
+
+    let _there = Target::http1_at(target).await;
+    let again = async || (get(egress, "/request", &[]).await.unwrap().status() == 200).then_some(());
+    eventually("requests at a server that is there again", again).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_sent_no_more_than_it_may_have_under_way() {
+    for limits in ["{ in_flight: 1 }", "{ connections: 1 }"] {
+        let (folder, upstream) = (Folder::new(), Target::http1().await);
+        let responder = forwards_to(&folder, upstream.address(), &format!(", limits: {limits}")).await;
+        let egress = responder.egress();
+        let mut first = RawHttp::connect(egress).await.unwrap();
+        first.send(b"GET /hang HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let is_there = async || upstream.requests().iter().any(|seen| seen.ends_with("/hang")).then_some(());
+        eventually("the first request at the server", is_there).await;
+        let response = get(egress, "/", &[]).await.unwrap();
+        let said = (response.status(), response.field("retry-after"), response.text());
+        assert!(said.0 == 503 && said.1 == Some("1") && said.2.contains("the upstream has no room"), "{said:?}");
+        drop(first);
+        let again = async || (get(egress, "/request", &[]).await.unwrap().status() == 200).then_some(());
+        eventually("room once the first has gone", again).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_fails_its_checks_is_sent_nothing_else() {
+    let (folder, upstream) = (Folder::new(), Target::http1().await);
+    let health = ", health: { path: /status/500, interval: 100ms, unhealthy_after: 1 }";
+    let responder = forwards_to(&folder, upstream.address(), health).await;
+    let _: Value = responder.0.line_with("the upstream is down").await;
+    let response = get(responder.egress(), "/request", &[]).await.unwrap();
+    assert_eq!(told(&response), (503, "destination_unavailable".to_owned()), "{}", response.text());
+    assert!(response.text().contains("check_failed"), "{}", response.text());
+    assert!(upstream.requests().iter().all(|seen| seen.ends_with("/status/500")), "{:?}", upstream.requests());
+}
+
+#[tokio::test]
+async fn what_belongs_to_another_action_is_a_mistake() {
+    let folder = Folder::new();
+    let rules = "[{ priority: 7, match: any, action: deny, limits: { in_flight: 1 }, health: { interval: 1s } }]";
+    let file = folder.write("cloud.yaml", &Cloud::new().egress("policies", rules).text());
+    let (code, out, _) = parts(&adit(&["check", file.to_str().unwrap()]).await);
+    let both = ["policies[0].limits", "policies[0].health"].iter().all(|key| out.contains(key));
+    assert!(code == Some(1) && both && out.contains("expected action: forward"), "{out}");
 }
 
 /// Two listeners that forward to each other, which no look at a file tells.
