@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use tokio_rustls::client::TlsStream;
 
@@ -21,6 +22,10 @@ use super::tls::{self, Tls};
 use crate::message::failure::{Cause, Failure};
 use crate::net::{connect_any, in_turns, keep_alive};
 use crate::tls::{Peer, TlsError};
+
+/// How soon a socket of the file system whose queue is full is tried again, and how soon at last.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection to a target.
 pub(super) enum Socket {
@@ -86,7 +91,7 @@ impl Dialer {
                     Some(tls) => Ok(Socket::Tls(Box::new(Box::pin(tls.begin(stream)).await?))),
                 }
             }
-            Address::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await.map_err(|error| refused(&error))?)),
+            Address::Unix(path) => connect_unix(path).await.map(Socket::Unix).map_err(|error| refused(&error)),
         }
     }
 
@@ -110,6 +115,19 @@ async fn connect(address: SocketAddr, resets: bool) -> io::Result<TcpStream> {
         SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
     }
     socket.connect(address).await
+}
+
+/// A socket of the file system whose queue is full turns away whoever comes, where TCP would let them wait; so they come again
+/// until there is room. Whoever calls says for how long.
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(pause).await,
+            outcome => return outcome,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
 }
 
 pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
@@ -226,6 +244,29 @@ mod tests {
             waiting.push(stream);
         }
         (address, socket, waiting)
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_the_file_system_whose_queue_is_full_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("target.sock");
+        let raw = RawSocket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        raw.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        raw.listen(0).unwrap();
+        raw.set_nonblocking(true).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            waiting.push(stream);
+        }
+        let target = Target::parse(&format!("unix:{}", path.display())).unwrap();
+        let settings = TargetSettings { connect_timeout: Duration::from_secs(60), ..TargetSettings::default() };
+        let dialer = Dialer::new(&target, &settings).unwrap();
+        let mut connecting = std::pin::pin!(dialer.connect());
+        assert!(timeout(FIRST_PAUSE * 2, &mut connecting).await.is_err(), "there is no room yet");
+        for _ in 0..waiting.len() {
+            raw.accept().unwrap();
+        }
+        assert!(matches!(connecting.await, Ok(Socket::Unix(_))));
     }
 
     #[tokio::test]

@@ -46,9 +46,8 @@ impl Client {
     /// One exchange, on a connection that waits or on a new one.
     ///
     /// A target may close a waiting connection at the very moment it is used. The request then goes to a new
-    /// connection, provided that nothing of it was written or that sending it twice does no harm, as it does where the
-    /// target says that it had waited for too long (408). Any other is not written
-    /// to a connection that has waited for about as long as the target is known to allow.
+    /// connection, provided that nothing of it was written or that sending it twice does no harm, or that the target says
+    /// at once that it had waited for too long (408) and closes. Any other is not written to a connection that has waited for about as long as the target is known to allow.
     pub(super) async fn exchange(
         &self,
         outbound: &mut Outbound,
@@ -63,7 +62,8 @@ impl Client {
         let Some(connection) = self.pool.take(may_repeat) else {
             return Box::pin(self.exchange_on_new(outbound, upload, interim)).await;
         };
-        let mut attempt = self.begin(connection, outbound, upload)?.on_waiting(copy.is_some());
+        let mut attempt =
+            self.begin(connection, outbound, upload)?.on_waiting(copy.is_some(), outbound.is_idempotent());
         match poll_fn(|cx| attempt.poll(&mut outbound.headers, interim, cx)).await {
             Ok(head) => Ok(self.response(head, attempt)),
             Err(failed) => {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Response, StatusCode};
 
@@ -27,12 +28,48 @@ pub(super) struct Attempt {
     reader: ResponseReader,
     /// Some response has come.
     has_begun: bool,
-    /// 408 is no answer to this request; see [`Attempt::on_waiting`].
-    may_time_out: bool,
+    /// It began on a connection that had waited: 408 may be no answer to it; see [`Attempt::on_waiting`].
+    waited: Option<Waited>,
     /// The target was asked to go on in another protocol.
     switches: bool,
     interim: Allowance,
 }
+
+/// A request begins on a connection that had waited.
+#[derive(Debug, Clone, Copy)]
+enum Waited {
+    /// It may be done twice.
+    Idempotent,
+    /// It may not, and began then.
+    Once(Instant),
+}
+
+impl Waited {
+    /// Whether a 408 that was read so far is about the time for which the connection had waited; `None`: more of it is needed.
+    fn is_meant_by(self, read: &[u8], now: Instant) -> Option<bool> {
+        if !is_request_timeout(read) {
+            return Some(false);
+        }
+        let Self::Once(began) = self else { return Some(true) };
+        if now.duration_since(began) >= AT_ONCE {
+            return Some(false);
+        }
+        let end = read.windows(4).position(|end| end == b"\r\n\r\n")?;
+        Some(read[..end].split(|byte| *byte == b'\n').any(closes))
+    }
+}
+
+/// Whether a line of a head says that the connection ends.
+fn closes(line: &[u8]) -> bool {
+    let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
+    let mut members = line[colon + 1..].split(|byte| *byte == b',');
+    line[..colon].eq_ignore_ascii_case(b"connection")
+        && members.any(|member| member.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+/// How soon a target says 408 that had waited for too long: at the moment at which the request came. A target that has read the
+/// request, and worked on it, says so later.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// An attempt that brought no response.
 pub(super) struct Failed {
@@ -68,16 +105,20 @@ impl Attempt {
             refused: None,
             reader,
             has_begun: false,
-            may_time_out: false,
+            waited: None,
             switches: false,
             interim: Allowance::default(),
         })
     }
 
     /// The connection had waited for a request, and this one can be sent again. A target that had waited for too long says
-    /// 408 before it reads it: then it may go to another connection, whatever it is. RFC 9110 section 15.5.9
-    pub(super) fn on_waiting(self, can_repeat: bool) -> Self {
-        Self { may_time_out: can_repeat, ..self }
+    /// 408 before it reads it: then it may go to another connection. RFC 9110 section 15.5.9
+    ///
+    /// One that is not idempotent must not be done twice (section 9.2.2). It goes on only where 408 comes at once and ends the
+    /// connection, as it does there; from a target that has read the request it is an answer.
+    pub(super) fn on_waiting(self, can_repeat: bool, is_idempotent: bool) -> Self {
+        let waited = || if is_idempotent { Waited::Idempotent } else { Waited::Once(Instant::now()) };
+        Self { waited: can_repeat.then(waited), ..self }
     }
 
     /// The request asks for another protocol: 101 is a final answer, too.
@@ -95,9 +136,19 @@ impl Attempt {
     ) -> Poll<Result<ResponseHead, Failed>> {
         self.send(cx)?;
         loop {
-            if self.may_time_out && !self.has_begun && is_request_timeout(&self.connection.input.buf) {
-                let failure = Failure::new(Cause::TargetProtocol, "the target waited for too long for a request");
-                return Poll::Ready(Err(Failed { failure, is_stale: true, is_timed_out: true }));
+            if let Some(waited) = self.waited.filter(|_| !self.has_begun) {
+                match waited.is_meant_by(&self.connection.input.buf, Instant::now()) {
+                    Some(true) => {
+                        let failure =
+                            Failure::new(Cause::TargetProtocol, "the target waited for too long for a request");
+                        return Poll::Ready(Err(Failed { failure, is_stale: true, is_timed_out: true }));
+                    }
+                    None if self.connection.input.buf.len() < HEAD_READ => {
+                        ready!(self.read(cx))?;
+                        continue;
+                    }
+                    None | Some(false) => {}
+                }
             }
             let read = self.reader.read_into(&mut self.connection.input.buf, sent);
             match read.map_err(|violation| broken_head(violation, self.reader.limits()))? {

@@ -211,6 +211,31 @@ async fn a_request_that_must_not_be_sent_twice_keeps_clear_of_the_moment_a_targe
     tokio::join!(fresh, exchange(post(Empty::<Bytes>::new())));
 }
 
+// A target that has worked on a request may say 408 as well: done twice, an order is two.
+#[tokio::test]
+async fn a_408_that_does_not_end_the_connection_is_the_answer_to_what_must_not_be_done_twice() {
+    let origin = Origin::new().await;
+    let client = origin.client();
+    let answers = async {
+        let mut wire = origin.accept().await;
+        wire.head().await;
+        wire.write(OK).await;
+        wire.head().await;
+        // In two pieces: what is not here yet cannot be known.
+        wire.write("HTTP/1.1 408 Request Timeout\r\n").await;
+        wire.write("content-length: 3\r\n\r\n408").await;
+        wire
+    };
+    let asks = async {
+        text(client.exchange(get("/")).await.unwrap()).await;
+        let body = http_body_util::Full::new(Bytes::from_static(b"once"));
+        client.exchange(Request::post("/").body(body).unwrap()).await.unwrap()
+    };
+    let (_wire, answer) = tokio::join!(answers, asks);
+    assert_eq!(answer.status(), 408);
+    assert_eq!(text(answer).await, "408");
+}
+
 // A target that has waited for too long says so at the very moment a request comes: that is no answer to the request.
 #[tokio::test]
 async fn a_408_on_a_connection_that_waited_sends_the_request_to_another_one() {
