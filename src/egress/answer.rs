@@ -4,12 +4,16 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, SEC_WEBSOCKET_VERSION};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
+use crate::message::grpc;
 use crate::message::violation::Violation;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// The answer to a request that broke a rule.
-pub(super) fn rejection(violation: Violation) -> Response<Bytes> {
+/// The answer to a request that broke a rule; `is_call`: it is one of gRPC, whose clients look for a status of their own first.
+pub(super) fn rejection(violation: Violation, is_call: bool) -> Response<Bytes> {
+    if is_call {
+        return grpc::refusal(violation);
+    }
     let mut response = answer(violation.status(), violation.proxy_status(), &violation.to_string());
     if violation == Violation::WebSocketVersion {
         // RFC 6455 section 4.4

@@ -44,7 +44,7 @@ use early::Early;
 use exchange::{Served, exchange};
 use link::Link;
 use quic::Quic;
-use window::{Bounds, Window};
+use window::Bounds;
 
 pub(super) use body::StreamBody;
 pub(super) use early::Tokens;
@@ -69,16 +69,15 @@ type Driver = Connection<Quic, Bytes>;
 async fn serve<S: ExchangeService>(quic: quinn::Connection, early: Option<Arc<Early>>, serving: Serving<S>) {
     let settings = &serving.settings;
     let limits = Limits { section_bytes: settings.max_head_bytes, fields: settings.max_head_fields };
-    let link = Link::new(quic.clone(), limits, Arc::clone(&serving.budget));
+    let bounds = Bounds { connection: settings.http3.send_budget, listener: settings.send_budget };
+    let link = Link::new(quic.clone(), limits, bounds, Arc::clone(&serving.budget));
     let mut builder = h3::server::builder();
     let most = settings.max_head_bytes.min(MAX_SECTION);
     builder.max_field_section_size(most as u64).enable_extended_connect(true).enable_datagram(true).send_grease(false);
     let built = builder.build(Quic::new(quic.clone(), Arc::clone(&link)));
     match timeout(settings.head_timeout, built).await {
         Ok(Ok(connection)) => {
-            let bounds = Bounds { connection: settings.http3.send_budget, listener: settings.send_budget };
-            let window = Window::new(bounds, Arc::clone(&serving.budget));
-            drive(connection, Arc::new(Served { serving, quic, link, window, early, gate: Gate::new() })).await;
+            drive(connection, Arc::new(Served { serving, quic, link, early, gate: Gate::new() })).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, remote = %serving.info.remote, "no HTTP/3 connection"),
         Err(_) => link.close(h3::error::Code::H3_EXCESSIVE_LOAD, "the client takes no control stream"),

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Method, Response, request};
+use http::{Method, Response, StatusCode, request};
 
 use crate::message::failure::{Cause, Failure, GRPC_STATUS, PROXY_STATUS, printable};
+use crate::message::violation::Violation;
 
 /// What a failed call is told beside that, percent-encoded.
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -25,11 +26,17 @@ const MAX_TIMEOUT: u128 = 99_999_999;
 
 /// Whether a request is a call: a POST of `application/grpc`, perhaps with a format or parameters behind it.
 pub fn is_call(head: &request::Parts) -> bool {
-    head.method == Method::POST && head.headers.get(CONTENT_TYPE).is_some_and(is_media_type)
+    has_call(&head.method, &head.headers)
 }
 
-fn is_media_type(value: &HeaderValue) -> bool {
-    match value.as_bytes().split_at_checked(MEDIA_TYPE.len()) {
+/// As [`is_call`], of a request that is not taken apart.
+pub fn has_call(method: &Method, fields: &HeaderMap) -> bool {
+    *method == Method::POST && fields.get(CONTENT_TYPE).is_some_and(|value| is_media_type(value.as_bytes()))
+}
+
+/// Whether the value of a Content-Type is that of a call.
+pub fn is_media_type(value: &[u8]) -> bool {
+    match value.split_at_checked(MEDIA_TYPE.len()) {
         Some((begin, rest)) => {
             begin.eq_ignore_ascii_case(MEDIA_TYPE) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
         }
@@ -121,6 +128,33 @@ pub fn response(failure: &Failure) -> Response<Bytes> {
     response
 }
 
+/// The response that tells a client that its call broke a rule of HTTP.
+pub fn refusal(violation: Violation) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    fields.insert(GRPC_STATUS, refusal_status(violation.status()));
+    put_message(format_args!("{violation}"), "http_request_error", fields);
+    fields.insert(PROXY_STATUS, violation.proxy_status());
+    response
+}
+
+/// The status of gRPC of a rule that was broken, by the status that any other request is answered with.
+const fn refusal_status(status: StatusCode) -> HeaderValue {
+    HeaderValue::from_static(match status {
+        // DEADLINE_EXCEEDED
+        StatusCode::REQUEST_TIMEOUT => "4",
+        // RESOURCE_EXHAUSTED
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => "8",
+        // UNIMPLEMENTED
+        StatusCode::NOT_IMPLEMENTED => "12",
+        // UNAVAILABLE: sent again, it may be taken.
+        StatusCode::TOO_EARLY => "14",
+        // INTERNAL
+        _ => "13",
+    })
+}
+
 /// The trailers that end a response which broke off.
 pub fn trailers(cause: Cause, details: &dyn fmt::Display) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(2);
@@ -130,7 +164,11 @@ pub fn trailers(cause: Cause, details: &dyn fmt::Display) -> HeaderMap {
 
 fn put_status(cause: Cause, details: &dyn fmt::Display, fields: &mut HeaderMap) {
     fields.insert(GRPC_STATUS, status(cause));
-    let text = format!("adit: {} ({})", printable(&details.to_string()), cause.error_type());
+    put_message(details, cause.error_type(), fields);
+}
+
+fn put_message(details: impl fmt::Display, error_type: &str, fields: &mut HeaderMap) {
+    let text = format!("adit: {} ({error_type})", printable(&details.to_string()));
     let message = HeaderValue::try_from(percent_encoded(&text)).expect("printable ASCII is always a field value");
     fields.insert(MESSAGE, message);
 }
@@ -160,6 +198,24 @@ mod tests {
 
     fn with_timeout(text: &str) -> HeaderMap {
         HeaderMap::from_iter([(TIMEOUT, HeaderValue::from_str(text).unwrap())])
+    }
+
+    #[test]
+    fn a_call_that_breaks_a_rule_is_told_so_in_a_status_of_grpc() {
+        let statuses = [
+            (Violation::TooManyFields, "8"),
+            (Violation::HeadTimeout, "4"),
+            (Violation::Upgrade, "12"),
+            (Violation::TooEarly, "14"),
+            (Violation::BadHost, "13"),
+        ];
+        for (violation, status) in statuses {
+            let response = refusal(violation);
+            let fields = response.headers();
+            assert_eq!((response.status(), &fields[GRPC_STATUS]), (StatusCode::OK, &status.parse().unwrap()));
+            assert!(fields[MESSAGE].to_str().unwrap().contains(&violation.to_string().replace('%', "%25")));
+            assert_eq!(fields[PROXY_STATUS], violation.proxy_status());
+        }
     }
 
     #[test]

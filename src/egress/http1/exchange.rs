@@ -79,7 +79,7 @@ impl<T: Socket> Connection<T> {
 
     /// Answers a request that broke a rule.
     pub(super) async fn reject(&mut self, violation: Violation) -> io::Result<()> {
-        self.conclude(rejection(violation)).await
+        self.conclude(rejection(violation, false)).await
     }
 
     /// A body that came with its head needs no channel.

@@ -22,6 +22,7 @@ use crate::egress::{Context, ExchangeService, RequestBody, Serving, advertise};
 use crate::message::BoxError;
 use crate::message::connect;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
+use crate::message::grpc;
 use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::{ANY_TRAILERS, OnCut, Terms, send_body_through};
 use crate::message::interim::{InformationalSink, Queue};
@@ -46,13 +47,14 @@ pub(super) async fn exchange<S: ExchangeService>(
 ) {
     let serving = &served.serving;
     let kind = Kind::of(&request);
+    let is_call = grpc::has_call(request.method(), request.headers());
     let informational = Arc::new(Queue::new(true));
     let (request, upload) = match admit(request, serving) {
         Ok(admitted) => admitted,
         Err(violation) => {
             serving.service.refused(&serving.info, violation);
             tracing::debug!(%violation, remote = %serving.info.remote, "a request is rejected");
-            return conclude(respond, rejection(violation), &served.budget);
+            return conclude(respond, rejection(violation, is_call), &served.budget);
         }
     };
     let Ok(_passed) = begin(&served, &mut respond).await else { return };

@@ -21,7 +21,7 @@ use super::early::Early;
 use super::link::{Arrival, Link, Side, Stopped};
 use super::quic::Quic;
 use super::stream::{Receiving, Sending};
-use super::window::Window;
+use super::window::QUIET;
 use crate::egress::answer::{rejection, unwritable};
 use crate::egress::date::DateCache;
 use crate::egress::gate::{Gate, Passed};
@@ -31,6 +31,7 @@ use crate::message::connect;
 use crate::message::fields::EARLY_DATA;
 use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
 use crate::message::forward::IN_EARLY_DATA;
+use crate::message::grpc;
 use crate::message::h3::request::Head;
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::length;
@@ -51,7 +52,6 @@ pub(super) struct Served<S> {
     pub(super) serving: Serving<S>,
     pub(super) quic: quinn::Connection,
     pub(super) link: Arc<Link>,
-    pub(super) window: Arc<Window>,
     /// Where early data is taken.
     pub(super) early: Option<Arc<Early>>,
     pub(super) gate: Gate,
@@ -130,6 +130,7 @@ async fn serve<S: ExchangeService>(
     };
     side.serve();
     let (send, recv) = stream.split();
+    let is_call = grpc::has_call(request.method(), request.headers());
     let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
     let (cut, send_timeout) = (cut(&side, is_connect), serving.settings.send_timeout);
     let stall = if cut == Code::H3_CONNECT_ERROR { send_timeout.max(RAW_PATIENCE) } else { send_timeout };
@@ -146,7 +147,7 @@ async fn serve<S: ExchangeService>(
         Ok(request) => request,
         Err(violation) => {
             refuse(serving, violation);
-            reply.conclude(rejection(violation)).await;
+            reply.conclude(rejection(violation, is_call)).await;
             return End::Answered;
         }
     };
@@ -159,12 +160,12 @@ async fn serve<S: ExchangeService>(
     };
     side.answer();
     // Until all of it was acknowledged.
-    let _sends = served.window.begin(|bytes| served.quic.set_send_window(bytes));
+    let _sends = served.link.sends();
     for early in informational.close() {
         let _ = reply.head(early).await;
     }
     let is_switch = is_connect && response.status().is_success();
-    if let Err(failure) = reply.deliver(response, is_head).await {
+    if let Err(failure) = reply.deliver(response, is_head, &served.link).await {
         tracing::debug!(error = &failure as &dyn std::error::Error, "a response is cut off");
     } else if is_switch {
         // Each direction ends by itself. spec: ST-25
@@ -329,7 +330,7 @@ impl Replying {
         }
     }
 
-    async fn deliver<B>(&mut self, response: Response<B>, is_head: bool) -> Result<(), SendError>
+    async fn deliver<B>(&mut self, response: Response<B>, is_head: bool, link: &Link) -> Result<(), SendError>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
@@ -357,7 +358,7 @@ impl Replying {
         if ended {
             return self.finish().await;
         }
-        let sent = self.body(pin!(body), declared).await;
+        let sent = self.body(pin!(body), declared, link).await;
         if let Err(SendError::Source(_) | SendError::Length | SendError::Stalled) = &sent {
             self.send.stop_stream(self.cut);
         }
@@ -365,7 +366,7 @@ impl Replying {
     }
 
     /// Sends a body to its end.
-    async fn body<B>(&mut self, mut body: Pin<&mut B>, mut remaining: Option<u64>) -> Result<(), SendError>
+    async fn body<B>(&mut self, mut body: Pin<&mut B>, mut remaining: Option<u64>, link: &Link) -> Result<(), SendError>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
@@ -375,7 +376,18 @@ impl Replying {
                 Poll::Ready(frame) => Poll::Ready(Ok(frame)),
                 Poll::Pending => self.stopped.as_mut().poll(cx).map(|_| Err(SendError::Stopped)),
             });
-            let frame = frame.await?.transpose().map_err(|error| SendError::Source(error.into()))?;
+            let frame = if link.has_room_to_give() {
+                match timeout(QUIET, frame).await {
+                    Ok(frame) => frame,
+                    Err(_) => {
+                        link.rest();
+                        continue;
+                    }
+                }
+            } else {
+                frame.await
+            };
+            let frame = frame?.transpose().map_err(|error| SendError::Source(error.into()))?;
             let trailers = match frame.map(http_body::Frame::into_data) {
                 Some(Ok(data)) => {
                     remaining = count(remaining, data.len())?;

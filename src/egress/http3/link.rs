@@ -12,6 +12,7 @@ use quinn::VarInt;
 use tokio::sync::Notify;
 
 use super::datagrams::Takers;
+use super::window::{Bounds, Sends, Window};
 use crate::egress::budget::ListenerBudget;
 use crate::egress::lock;
 use crate::message::h3::request::{Head, Limits};
@@ -53,6 +54,7 @@ pub(super) struct Link {
     control: Mutex<Allowance>,
     resets: Mutex<Allowance>,
     outlet: Outlet,
+    window: Arc<Window>,
     /// The requests that take datagrams.
     pub(super) takers: Arc<Takers>,
 }
@@ -80,8 +82,14 @@ impl Outlet {
 }
 
 impl Link {
-    pub(super) fn new(quic: quinn::Connection, limits: Limits, budget: Arc<ListenerBudget>) -> Arc<Self> {
+    pub(super) fn new(
+        quic: quinn::Connection,
+        limits: Limits,
+        bounds: Bounds,
+        budget: Arc<ListenerBudget>,
+    ) -> Arc<Self> {
         let (now, takers) = (Instant::now(), Takers::new(quic.clone(), Arc::clone(&budget)));
+        let window = Window::new(bounds, Arc::clone(&budget));
         Arc::new(Self {
             quic,
             limits,
@@ -93,6 +101,7 @@ impl Link {
             control: Mutex::new(Allowance::new(now, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND)),
             resets: Mutex::new(Allowance::new(now, RESETS_BURST, RESETS_PER_SECOND)),
             outlet: Outlet::default(),
+            window,
             takers,
         })
     }
@@ -164,6 +173,26 @@ impl Link {
         } else {
             self.outlet.waiting.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// A response begins to be sent, until all of it was acknowledged.
+    pub(super) fn sends(&self) -> Sends {
+        self.window.begin(|bytes| self.quic.set_send_window(bytes))
+    }
+
+    /// What waits to be taken waits for acknowledgements. Whether there is more room for it now.
+    pub(super) fn widen(&self) -> bool {
+        self.window.widen(Instant::now(), |bytes| self.quic.set_send_window(bytes))
+    }
+
+    /// Whether [`Self::rest`] is worth a call.
+    pub(super) fn has_room_to_give(&self) -> bool {
+        self.window.is_wide()
+    }
+
+    /// A response had nothing to send for [`QUIET`](super::window::QUIET).
+    pub(super) fn rest(&self) {
+        self.window.rest(Instant::now(), |bytes| self.quic.set_send_window(bytes));
     }
 
     fn flood(&self, reason: &str) {

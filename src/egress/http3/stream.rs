@@ -3,7 +3,7 @@
 //! They are ours because those of `h3-quinn` end cleanly when they are dropped, so that half a response looks whole, do not tell
 //! that the client wants no more, and panic when they are stopped while something is read from them.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -17,8 +17,8 @@ use crate::message::h3::request;
 
 use super::link::{Arrival, Link, Room, Side, varint};
 
-/// The most bytes taken from QUIC in one read.
-const READ_CHUNK: usize = 64 * 1024;
+/// The most pieces taken from QUIC in one read, each of them what one packet carried.
+const READ_PIECES: usize = 16;
 
 /// The stream of a request.
 pub(super) struct Request {
@@ -29,7 +29,8 @@ pub(super) struct Request {
 /// The half on which the response goes out. Dropped before it was finished, it is reset.
 pub(super) struct Sending {
     stream: quinn::SendStream,
-    writing: Option<WriteBuf<Bytes>>,
+    /// A frame of which not all was taken.
+    writing: Bytes,
     side: Arc<Side>,
     link: Arc<Link>,
     /// What is written waits to be taken.
@@ -56,7 +57,7 @@ impl Request {
         Self {
             send: Sending {
                 stream: send,
-                writing: None,
+                writing: Bytes::new(),
                 side: Arc::clone(&side),
                 link: Arc::clone(link),
                 is_waiting: false,
@@ -91,8 +92,9 @@ impl h3::quic::RecvStream for Receiving {
             if let Some(bytes) = self.watcher.pop() {
                 return Poll::Ready(Ok(Some(bytes)));
             }
-            match ready!(poll_chunk(&mut self.stream, cx)) {
-                Ok(Some(bytes)) => self.look_at(bytes)?,
+            let mut pieces = [const { Bytes::new() }; READ_PIECES];
+            match ready!(poll_pieces(&mut self.stream, &mut pieces, cx)) {
+                Ok(Some(count)) => pieces.into_iter().take(count).try_for_each(|piece| self.look_at(piece))?,
                 Ok(None) => {
                     self.is_over = true;
                     self.watcher.finish().map_err(|fault| self.fails(fault))?;
@@ -163,26 +165,29 @@ impl Drop for Receiving {
 
 impl h3::quic::SendStream<Bytes> for Sending {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        while let Some(writing) = self.writing.as_mut().filter(|writing| writing.has_remaining()) {
-            let polled = Pin::new(&mut self.stream).poll_write(cx, writing.chunk());
+        while !self.writing.is_empty() {
+            let mut polled = poll_write(&mut self.stream, &mut self.writing, cx);
+            if polled.is_pending() && self.link.widen() {
+                polled = poll_write(&mut self.stream, &mut self.writing, cx);
+            }
             if polled.is_pending() != self.is_waiting {
                 self.is_waiting = !self.is_waiting;
                 self.link.waits(self.is_waiting);
             }
             let written = ready!(polled).map_err(write_error)?;
-            writing.advance(written);
-            self.link.took(written);
+            self.link.took(written.bytes);
             self.has_written = true;
         }
-        self.writing = None;
         Poll::Ready(Ok(()))
     }
 
     fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
-        if self.writing.is_some() {
+        if !self.writing.is_empty() {
             return Err(StreamErrorIncoming::Unknown("something is being written already".into()));
         }
-        self.writing = Some(data.into());
+        // A frame and its header in one piece: QUIC takes it in one step, and without another copy.
+        let mut data: WriteBuf<Bytes> = data.into();
+        self.writing = data.copy_to_bytes(data.remaining());
         Ok(())
     }
 
@@ -212,7 +217,7 @@ impl Drop for Sending {
         }
         if self.side.is_served() {
             let _ = self.stream.reset(varint(Code::H3_INTERNAL_ERROR));
-        } else if self.has_written && self.writing.is_none() {
+        } else if self.has_written && self.writing.is_empty() {
             let _ = self.stream.finish();
         } else {
             let _ = self.stream.reset(varint(Code::H3_REQUEST_INCOMPLETE));
@@ -258,14 +263,26 @@ impl h3::quic::SendStream<Bytes> for Request {
     }
 }
 
-/// quinn registers the waker with the stream, not with the future, so a future per poll loses nothing. A client that sends
-/// without end gets its part of a turn, and no more.
-fn poll_chunk(stream: &mut quinn::RecvStream, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ReadError>> {
+/// How much was taken of `bytes`. Cancel safe, and quinn keeps the waker with the stream: a future per poll loses nothing.
+fn poll_write(
+    stream: &mut quinn::SendStream,
+    bytes: &mut Bytes,
+    cx: &mut Context<'_>,
+) -> Poll<Result<quinn::Written, WriteError>> {
+    pin!(stream.write_chunks(std::slice::from_mut(bytes))).poll(cx)
+}
+
+/// How many pieces came. quinn registers the waker with the stream, not with the future, so a future per poll loses nothing. A
+/// client that sends without end gets its part of a turn, and no more.
+fn poll_pieces(
+    stream: &mut quinn::RecvStream,
+    pieces: &mut [Bytes],
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<usize>, ReadError>> {
     let turn = ready!(coop::poll_proceed(cx));
-    let read = pin!(stream.read_chunk(READ_CHUNK, true));
-    let read = ready!(read.poll(cx));
+    let read = ready!(pin!(stream.read_chunks(pieces)).poll(cx));
     turn.made_progress();
-    Poll::Ready(read.map(|chunk| chunk.map(|chunk| chunk.bytes)))
+    Poll::Ready(read)
 }
 
 pub(super) fn id(stream: quinn::StreamId) -> u64 {

@@ -15,8 +15,15 @@ use crate::message::violation::Violation;
 /// that test their servers send some; more is work for nothing.
 pub const MAX_IDLE_BYTES: u64 = 64 * 1024;
 
+/// Pieces that are smaller are put together, bytes: copying them costs less than handing on each.
+const SMALL: usize = 4 * 1024;
+/// Into pieces of at most this many bytes.
+const GATHERED: usize = 32 * 1024;
+
 /// `GET /` of `https://refused`: what is read in place of a head that breaks a rule. RFC 9204 appendix A
 const REFUSED: &[u8] = b"\0\0\xd1\xd7\xc1\x50\x07refused";
+/// The same as a POST of `application/grpc`, in place of a call: its client is told in a status of gRPC.
+const REFUSED_CALL: &[u8] = b"\0\0\xd4\xd7\xc1\x50\x07refused\x5f\x1d\x10application/grpc";
 
 /// Why nothing more of a stream can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -137,9 +144,24 @@ impl Watcher {
         Ok(())
     }
 
-    /// The next bytes that may be read on; never none.
+    /// The next bytes that may be read on; never none. What came in many small pieces goes on in one: each costs its readers as
+    /// much as a large one.
     pub fn pop(&mut self) -> Option<Bytes> {
-        self.passed.pop_front()
+        let first = self.passed.pop_front()?;
+        let mut whole = first.len();
+        let small = |piece: &&Bytes| {
+            whole += piece.len();
+            piece.len() < SMALL && whole <= GATHERED
+        };
+        let others = if first.len() < SMALL { self.passed.iter().take_while(small).count() } else { 0 };
+        if others == 0 {
+            return Some(first);
+        }
+        let length = first.len() + self.passed.iter().take(others).map(Bytes::len).sum::<usize>();
+        let mut gathered = BytesMut::with_capacity(length);
+        gathered.extend_from_slice(&first);
+        self.passed.drain(..others).for_each(|piece| gathered.extend_from_slice(&piece));
+        Some(gathered.freeze())
     }
 
     /// The stream has ended.
@@ -190,7 +212,7 @@ impl Watcher {
                 self.judge_if_whole()
             }
             (None, Part::Head) => {
-                self.refuse(Violation::HeadTooLarge);
+                self.refuse(Violation::HeadTooLarge, false);
                 Ok(())
             }
             (None, _) => Err(Fault::Trailers(Violation::HeadTooLarge)),
@@ -207,8 +229,8 @@ impl Watcher {
         self.part = if is_head { Part::Body } else { Part::End };
         match section::judge(&section, Rules { is_head, max_fields: self.limits.fields }) {
             Ok(Ok(judged)) => self.accept(is_head, judged, &section),
-            Ok(Err(violation)) if is_head => self.refuse(violation),
-            Ok(Err(violation)) => return Err(Fault::Trailers(violation)),
+            Ok(Err(refused)) if is_head => self.refuse(refused.violation, refused.is_call),
+            Ok(Err(refused)) => return Err(Fault::Trailers(refused.violation)),
             // Its reader says so, and ends the connection.
             Err(section::Broken) => self.passed.push_back(frame(HEADERS as u8, &section)),
         }
@@ -227,9 +249,9 @@ impl Watcher {
     }
 
     /// Lets a harmless request go on instead. What follows belongs to neither.
-    fn refuse(&mut self, violation: Violation) {
+    fn refuse(&mut self, violation: Violation, is_call: bool) {
         self.head = Some(Head::Refused(violation));
-        self.passed.push_back(frame(HEADERS as u8, REFUSED));
+        self.passed.push_back(frame(HEADERS as u8, if is_call { REFUSED_CALL } else { REFUSED }));
         self.state = State::Over;
     }
 

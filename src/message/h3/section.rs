@@ -10,6 +10,7 @@ use http::uri::{Authority, Scheme};
 
 use crate::message::authority;
 use crate::message::fields::is_token_byte;
+use crate::message::grpc;
 use crate::message::h2::{hpack, huffman};
 use crate::message::violation::Violation;
 
@@ -47,6 +48,15 @@ pub struct Judged {
     pub protocol: Option<Bytes>,
 }
 
+/// A section that breaks a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// The first rule that it breaks.
+    pub violation: Violation,
+    /// Its Content-Type is that of a call of gRPC.
+    pub is_call: bool,
+}
+
 impl Judged {
     /// The section without what is cut out of it.
     pub fn cut(&self, section: &[u8]) -> Vec<u8> {
@@ -65,17 +75,19 @@ impl Judged {
 ///
 /// # Errors
 /// [`Broken`]; inside of it the rule that the section breaks.
-pub fn judge(section: &[u8], rules: Rules) -> Result<Result<Judged, Violation>, Broken> {
+pub fn judge(section: &[u8], rules: Rules) -> Result<Result<Judged, Refused>, Broken> {
     let mut reader = Reader { section, at: 0, name: Vec::new(), value: Vec::new() };
     reader.prefix()?;
     let mut found = Found { rules, ..Found::default() };
-    let mut verdict = Ok(());
+    let (mut verdict, mut is_call) = (Ok(()), false);
     while reader.at < section.len() {
         let line = reader.line()?;
+        is_call |= line.kind == Kind::Type && grpc::is_media_type(&reader.value);
         // The rest is read all the same: what is broken counts before what is wrong.
         verdict = verdict.and_then(|()| found.note(line, &reader));
     }
-    Ok(verdict.and_then(|()| found.conclude()))
+    let judged = verdict.and_then(|()| found.conclude());
+    Ok(judged.map_err(|violation| Refused { violation, is_call }))
 }
 
 /// What the name of a line is.
@@ -87,6 +99,8 @@ enum Kind {
     Path,
     Protocol,
     Host,
+    /// Content-Type.
+    Type,
     /// Any other field.
     Field,
     /// A pseudo-field that no request has, or no name at all.
@@ -102,6 +116,7 @@ impl Kind {
             b":path" => Self::Path,
             b":protocol" => Self::Protocol,
             b"host" => Self::Host,
+            b"content-type" => Self::Type,
             name if name.is_empty() || !name.iter().all(|byte| is_token_byte(*byte)) => Self::Bad,
             name if name.iter().any(u8::is_ascii_uppercase) => Self::Bad,
             _ => Self::Field,
@@ -116,6 +131,7 @@ impl Kind {
             15..=21 => Self::Method,
             22 | 23 => Self::Scheme,
             24..=28 | 63..=71 => Self::Bad,
+            44..=54 => Self::Type,
             _ => Self::Field,
         }
     }
@@ -127,7 +143,7 @@ impl Kind {
             Self::Authority => 4,
             Self::Path => 8,
             Self::Protocol => 16,
-            Self::Host | Self::Field | Self::Bad => 0,
+            Self::Host | Self::Type | Self::Field | Self::Bad => 0,
         }
     }
 }
@@ -196,7 +212,7 @@ impl Reader<'_> {
 
     fn literal(&mut self, kind: Kind) -> Result<Kind, Broken> {
         let mut value = std::mem::take(&mut self.value);
-        let read = self.string(7, (kind.bit() != 0 || kind == Kind::Host).then_some(&mut value));
+        let read = self.string(7, (kind.bit() != 0 || matches!(kind, Kind::Host | Kind::Type)).then_some(&mut value));
         self.value = value;
         read.map(|()| kind)
     }

@@ -42,6 +42,19 @@ fn a_request_goes_on_without_what_carries_nothing_however_it_is_split() {
 }
 
 #[test]
+fn a_body_that_comes_in_many_small_pieces_goes_on_in_few() {
+    let body: Vec<u8> = (0..100_000_u32).map(|at| at as u8).collect();
+    let stream = [&put(1, GET)[..], &[0, 0x80, 0x01, 0x86, 0xa0], &body].concat();
+    let (mut watcher, mut pieces) = (Watcher::new(LIMITS), Vec::new());
+    for packets in stream.chunks(1_400).collect::<Vec<_>>().chunks(16) {
+        packets.iter().for_each(|packet| watcher.push(Bytes::copy_from_slice(packet)).unwrap());
+        pieces.extend(std::iter::from_fn(|| watcher.pop()));
+    }
+    assert!(pieces.len() < 10 && pieces.iter().all(|piece| piece.len() <= GATHERED), "{}", pieces.len());
+    assert_eq!(pieces.concat(), [&frame(1, GET)[..], &[0, 0x80, 0x01, 0x86, 0xa0], &body].concat());
+}
+
+#[test]
 fn a_section_that_is_too_long_is_not_kept_and_can_be_answered() {
     let header = [1, 0xbf, 0xff, 0xff, 0xff];
     let mut watcher = Watcher::new(LIMITS);
@@ -58,8 +71,13 @@ fn a_head_that_breaks_a_rule_is_replaced_by_one_that_breaks_none() {
     let twice = [GET, b"\xd1"].concat();
     let (read, end, head) = passed(&[put(1, &twice), put(0, b"body")].concat(), 9);
     assert_eq!((&read[..], end, head), (&frame(1, REFUSED)[..], Ok(()), Some(Head::Refused(Violation::Syntax))));
-    let rules = Rules { is_head: true, max_fields: 0 };
-    assert_eq!(section::judge(REFUSED, rules), Ok(Ok(Judged::default())));
+    let call = [GET, &b"\xd1\x5f\x1d\x10application/grpc"[..]].concat();
+    let (read, _, head) = passed(&put(1, &call), 9);
+    assert_eq!((&read[..], head), (&frame(1, REFUSED_CALL)[..], Some(Head::Refused(Violation::Syntax))));
+    let rules = Rules { is_head: true, max_fields: 1 };
+    for section in [REFUSED, REFUSED_CALL] {
+        assert_eq!(section::judge(section, rules), Ok(Ok(Judged::default())));
+    }
 }
 
 #[test]

@@ -37,7 +37,18 @@ fn with(more: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn judged(section: &[u8]) -> Result<Judged, Violation> {
-    judge(section, HEAD).unwrap()
+    judge(section, HEAD).unwrap().map_err(|refused| refused.violation)
+}
+
+#[test]
+fn of_a_section_that_is_refused_it_is_known_whether_it_is_a_call() {
+    let of = |kind: &str| judge(&with(&[("content-type", kind), ("Bad", "1")]), HEAD).unwrap().unwrap_err();
+    for (kind, is_call) in [("application/grpc+proto", true), ("application/grpc-web", false), ("text/plain", false)] {
+        assert_eq!(of(kind), Refused { violation: Violation::Syntax, is_call }, "{kind}");
+    }
+    // Its name from the static table, behind what is refused.
+    let named = [&[0, 0, 0xd1, 0xd1, 0x5f, 29, 16][..], b"application/grpc"].concat();
+    assert!(judge(&named, HEAD).unwrap().unwrap_err().is_call);
 }
 
 #[test]
@@ -126,7 +137,8 @@ fn fields_are_counted_whatever_they_cost_on_the_wire() {
 
 #[test]
 fn trailers_are_fields_only() {
-    let judged = |lines: &[(&str, &str)]| judge(&section(lines), TRAILERS).unwrap();
+    let judged =
+        |lines: &[(&str, &str)]| judge(&section(lines), TRAILERS).unwrap().map_err(|refused| refused.violation);
     assert_eq!(judged(&[("grpc-status", "0")]), Ok(Judged::default()));
     for bad in [":path", ":x", "X", ":status"] {
         assert_eq!(judged(&[("a", "b"), (bad, "1")]), Err(Violation::Trailers), "{bad}");
