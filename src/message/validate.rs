@@ -71,7 +71,7 @@ pub fn http1_target(method: &Method, target: Bytes, host: Option<Authority>, sch
     match target.first() {
         Some(b'/') => {}
         Some(b'*') if target.len() == 1 && method == Method::OPTIONS => {}
-        Some(_) => return absolute_form(target, host.as_ref()),
+        Some(_) => return absolute_form(method, target, host.as_ref()),
         None => return Err(Violation::Target),
     }
     let path = PathAndQuery::from_maybe_shared(target).map_err(|_| Violation::Target)?;
@@ -175,7 +175,8 @@ fn check_target_bytes(target: &[u8]) -> Result<(), Violation> {
     if target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') { Ok(()) } else { Err(Violation::Target) }
 }
 
-fn absolute_form(target: Bytes, host: Option<&Authority>) -> Result<Uri, Violation> {
+fn absolute_form(method: &Method, target: Bytes, host: Option<&Authority>) -> Result<Uri, Violation> {
+    let is_server_wide = method == Method::OPTIONS && has_nothing_behind_its_authority(&target);
     let uri = Uri::from_maybe_shared(target).map_err(|_| Violation::Target)?;
     let mut parts = uri.into_parts();
     let scheme = parts.scheme.take().ok_or(Violation::Target)?;
@@ -185,7 +186,14 @@ fn absolute_form(target: Bytes, host: Option<&Authority>) -> Result<Uri, Violati
     if host.is_some_and(|host| !authority::same(host, &named, &scheme)) {
         return Err(Violation::HostMismatch);
     }
-    assemble(scheme, Some(named), rooted(parts.path_and_query)?)
+    let path = if is_server_wide { PathAndQuery::from_static("*") } else { rooted(parts.path_and_query)? };
+    assemble(scheme, Some(named), path)
+}
+
+/// Whether an absolute form has neither a path nor a query: of OPTIONS it means `*` then. RFC 9112 section 3.2.4
+fn has_nothing_behind_its_authority(target: &[u8]) -> bool {
+    let behind = target.windows(3).position(|bytes| bytes == b"://").map(|at| &target[at + 3..]);
+    behind.is_some_and(|behind| !behind.iter().any(|byte| matches!(byte, b'/' | b'?')))
 }
 
 /// An absolute form without a path means `/`, also where it has a query. RFC 9110 section 4.2.3

@@ -87,6 +87,10 @@ fn every_target_form_becomes_one_absolute_uri() {
     let parts =
         http1_target(&Method::OPTIONS, Bytes::from_static(b"*"), Some(host("h").unwrap()), Scheme::HTTP).unwrap();
     assert_eq!((parts.path(), parts.authority().map(Authority::as_str)), ("*", Some("h")));
+    for (asked, meant) in [("http://h", "*"), ("http://h:80", "*"), ("http://h/", "/"), ("http://h?x", "/")] {
+        let uri = http1_target(&Method::OPTIONS, Bytes::from_static(asked.as_bytes()), None, Scheme::HTTP).unwrap();
+        assert_eq!((uri.path(), uri.host()), (meant, Some("h")), "OPTIONS {asked}");
+    }
     let rooted = target(Method::GET, "http://h?x", None).unwrap();
     assert_eq!(rooted, "http://h/?x", "one slash, also where the target has a query and no path");
 }
