@@ -69,6 +69,18 @@ impl Etcd {
         self.data = tempfile::tempdir().unwrap();
     }
 
+    /// A copy of what one that is killed has stored.
+    pub(crate) fn copy(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_all(self.data.path(), copy.path());
+        copy
+    }
+
+    /// Puts such a copy in the place of what one that is killed has stored.
+    pub(crate) fn restore(&mut self, copy: TempDir) {
+        self.data = copy;
+    }
+
     /// Starts it again on the same address, with what it has stored.
     pub(crate) async fn begin_again(&mut self) {
         self.program = run(&self.binary, self.data.path(), self.client, self.scheme, &self.more);
@@ -105,6 +117,18 @@ impl Etcd {
 
     async fn answers(&self) {
         eventually("etcd answers", async || self.ask("/v3/maintenance/status", serde_json::json!({})).await).await;
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy_all(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
     }
 }
 

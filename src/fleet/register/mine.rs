@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::fleet::etcd::{Lease, Operation};
 use crate::fleet::register::FleetSettings;
-use crate::fleet::view::{Change, Key, ResponderRecord, TunnelKey, TunnelRecord};
+use crate::fleet::view::{Change, Key, ResponderRecord, Stored, TunnelKey, TunnelRecord};
 use crate::id::TunnelId;
 
 /// The most keys in one write. etcd takes 128. spec: FL-11
@@ -148,11 +148,7 @@ impl Mine {
         match change {
             Change::Gone { key, .. } => match self.settings.prefix.parse(key) {
                 Some(Key::Responder(id)) if id == self.settings.id => {
-                    // Whoever had the name is gone: it is this start's again, under a higher epoch. spec: FL-10
-                    let is_back = std::mem::take(&mut self.replaced);
-                    if is_back {
-                        self.epoch = None;
-                    }
+                    let is_back = self.has_name_again();
                     self.record.take().is_some() || is_back
                 }
                 Some(Key::Tunnel(key)) if self.is_own(&key) => self.tunnels.remove(&key.tunnel).is_some(),
@@ -160,14 +156,49 @@ impl Mine {
             },
             Change::Put(stored) => match self.settings.prefix.parse(&stored.key) {
                 Some(Key::Responder(id)) if id == self.settings.id => {
-                    let record = ResponderRecord::decode(&stored.value);
-                    let is_newer = |record: ResponderRecord| self.epoch.is_some_and(|epoch| record.epoch > epoch);
-                    self.replaced |= record.is_ok_and(is_newer);
+                    self.replaced |= self.is_of_later_start(&stored.value);
                     false
                 }
                 _ => false,
             },
         }
+    }
+
+    /// Everything was read anew, and this is what there is of this responder: etcd may have lost what was written, and may have again
+    /// what was taken out. What is known is brought in line with it, so that what differs is written again. spec: FL-13
+    pub(super) fn found(&mut self, own: &[Stored]) {
+        let (mut record, mut tunnels) = (None, HashMap::new());
+        for stored in own {
+            match self.settings.prefix.parse(&stored.key) {
+                Some(Key::Responder(id)) if id == self.settings.id => record = Some(&stored.value),
+                Some(Key::Tunnel(key)) if self.is_own(&key) => drop(tunnels.insert(key.tunnel, hash(&stored.value))),
+                _ => {}
+            }
+        }
+        match record.is_some_and(|value| self.is_of_later_start(value)) {
+            true => self.replaced = true,
+            false => drop(self.has_name_again()),
+        }
+        self.record = self.record.take().filter(|known| record == Some(known));
+        // What is not known to be as it should be is written again, or taken out.
+        let known = std::mem::take(&mut self.tunnels);
+        let as_known =
+            |(id, hash): (TunnelId, u64)| (id, known.get(&id).copied().flatten().filter(|known| *known == hash));
+        self.tunnels = tunnels.into_iter().map(as_known).collect();
+    }
+
+    fn is_of_later_start(&self, record: &[u8]) -> bool {
+        let is_later = |record: ResponderRecord| self.epoch.is_some_and(|epoch| record.epoch > epoch);
+        ResponderRecord::decode(record).is_ok_and(is_later)
+    }
+
+    /// Whoever had the name is gone: it is this start's again, under a higher epoch. Returns whether anybody had it. spec: FL-10
+    fn has_name_again(&mut self) -> bool {
+        let is_back = std::mem::take(&mut self.replaced);
+        if is_back {
+            self.epoch = None;
+        }
+        is_back
     }
 
     fn is_own(&self, key: &TunnelKey) -> bool {
@@ -286,6 +317,54 @@ mod tests {
         let key = format!("/adit/tunnels/r/{:016x}/{:016x}", 5, 1).into_bytes();
         assert!(mine.heard(&Change::Gone { key, modified: 9 }));
         assert_eq!(write(&mut mine, &now)[0].len(), 1);
+    }
+
+    fn stored(key: String, value: Vec<u8>) -> Stored {
+        Stored { key: key.into_bytes(), value, created: 1, modified: 1 }
+    }
+
+    // Regression: what a copy of etcd lacked was never written again, and what it still had was never taken out.
+    // spec: FL-13
+    #[test]
+    fn after_a_whole_read_what_is_missing_is_written_and_what_is_too_much_is_taken_out() {
+        let mut mine = mine();
+        let now = [tunnel(1, &[]), tunnel(2, &[]), tunnel(3, &[])];
+        write(&mut mine, &now);
+        let (key, value) = mine.record().unwrap();
+        mine.record_is(value.clone());
+        let tunnel_key = |number: u64| format!("/adit/tunnels/r/{:016x}/{number:016x}", 5);
+        let tunnel_of = |number: u64| stored(tunnel_key(number), tunnel(number, &[]).1.encode());
+
+        let as_it_is = [stored(key.clone(), value), tunnel_of(1), tunnel_of(2), tunnel_of(3)];
+        mine.found(&as_it_is);
+        assert!(mine.record().is_none() && mine.batches(&now).is_empty(), "nothing differs");
+
+        let former = stored(tunnel_key(2), tunnel(2, &["api"]).1.encode());
+        mine.found(&[tunnel_of(1), former, tunnel_of(9)]);
+        assert_eq!(mine.record().map(|(key, _)| key), Some(key), "the responder's own is not there");
+        let batches = mine.batches(&now);
+        let [Batch { operations, .. }] = &batches[..] else { panic!("{batches:?}") };
+        let (puts, gone): (Vec<_>, Vec<_>) = operations.iter().partition(|of| matches!(of, Operation::Put { .. }));
+        assert_eq!(gone, [&Operation::Delete(tunnel_key(9))]);
+        let put = |number: u64| Operation::Put { key: tunnel_key(number), value: tunnel(number, &[]).1.encode() };
+        assert_eq!(puts, [&put(2), &put(3)]);
+    }
+
+    // Regression: nothing but the end of the other record, heard as it came, gave the name back.
+    // spec: FL-10
+    #[test]
+    fn after_a_whole_read_a_name_is_free_again_if_no_later_start_has_it() {
+        let mut mine = mine();
+        let (key, own) = mine.record().unwrap();
+        let later = String::from_utf8(own.clone()).unwrap().replace("\"epoch\":5", "\"epoch\":6").into_bytes();
+        mine.found(&[stored(key.clone(), later)]);
+        assert!(mine.replaced, "another start has it");
+        mine.found(&[stored(key.clone(), own)]);
+        assert!(!mine.replaced && mine.epoch.is_none(), "what was restored is of this one");
+        mine.epoch = Some(7);
+        mine.replaced = true;
+        mine.found(&[]);
+        assert!(!mine.replaced && mine.epoch.is_none());
     }
 
     #[test]

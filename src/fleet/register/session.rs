@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 
 use super::mine::Batch;
 use super::{FleetSettings, Keeper, now_epoch};
 use crate::fleet::etcd::{Connection, EtcdError, Heard, Lease, Operation, Watch};
-use crate::fleet::view::{Applied, MAX_RESPONDERS, MAX_TUNNELS, ResponderRecord};
+use crate::fleet::view::{Applied, MAX_RESPONDERS, MAX_TUNNELS, ResponderRecord, Stored, View};
 
 /// How often it is looked whether tunnels have come or gone.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
@@ -55,7 +55,7 @@ impl<'a> Session<'a> {
         let (cluster, revision) = connection.standing(prefix).await?;
         if is_lost || !keeper.member.view.follows(cluster, revision) {
             keeper.member.view.begin_anew();
-            read(keeper, &connection, prefix).await?;
+            read(keeper, &connection, settings).await?;
         }
         let from = keeper.member.view.snapshot().revision().saturating_add(1);
         let watch = connection.watch(prefix, from).await?;
@@ -76,8 +76,10 @@ impl<'a> Session<'a> {
             full_walk: now,
         };
         session.keeper.state(|state| (state.etcd, state.trouble) = (Some(endpoint), None));
-        session.lease().await?;
-        session.claim().await?;
+        session.settle().await?;
+        if session.keeper.mine.replaced {
+            session.keeper.replaced();
+        }
         Ok(session)
     }
 
@@ -110,6 +112,18 @@ impl<'a> Session<'a> {
                         return Ok(self.leave().await);
                     }
                 }
+            }
+        }
+    }
+
+    /// Brings the lease and the record to what they should be, after everything was read or is to be followed.
+    async fn settle(&mut self) -> Result<(), EtcdError> {
+        match self.keeper.mine.lease {
+            Some(lease) if self.keeper.mine.replaced => self.give_up(lease).await,
+            None if self.keeper.mine.draining => Ok(()),
+            _ => {
+                self.lease().await?;
+                self.claim().await
             }
         }
     }
@@ -226,9 +240,15 @@ impl<'a> Session<'a> {
             }
             Heard::Compacted => {
                 debug!("the changes since the last view are not kept any more: reading everything");
+                read(self.keeper, &self.connection, &self.settings).await?;
                 let prefix = self.settings.prefix.as_str();
-                read(self.keeper, &self.connection, prefix).await?;
                 self.watch = self.connection.watch(prefix, view.snapshot().revision().saturating_add(1)).await?;
+                self.batches.clear();
+                self.walked = None;
+                self.settle().await?;
+                if !self.keeper.mine.replaced {
+                    self.keeper.state(|state| state.trouble = None);
+                }
             }
         }
         self.heard = Instant::now();
@@ -330,19 +350,60 @@ async fn is_lease_lost(keeper: &Keeper, connection: &Connection) -> Result<bool,
     Ok(is_lost)
 }
 
-/// Reads everything. spec: FL-13
-async fn read(keeper: &Keeper, connection: &Connection, prefix: &str) -> Result<(), EtcdError> {
-    let (cluster, revision, all) = connection.read_all(prefix, MAX_RESPONDERS + MAX_TUNNELS).await?;
+/// Reads everything. The lease is kept alive meanwhile, however long that takes. spec: FL-9, FL-13
+async fn read(keeper: &mut Keeper, connection: &Connection, settings: &FleetSettings) -> Result<(), EtcdError> {
     let view = Arc::clone(&keeper.member.view);
-    let reader = Arc::clone(&view);
-    // Others have their turn meanwhile.
-    let read = tokio::task::spawn_blocking(move || reader.read_whole(cluster, revision, all)).await;
-    match read.map_err(|error| EtcdError::WatchEnded(error.to_string()))? {
-        Some(applied) => applied_to(keeper, applied),
-        None => return Err(EtcdError::WatchEnded("this member of etcd lags behind what is known already".to_owned())),
-    }
+    let lease = keeper.mine.lease;
+    let keep = || async move {
+        match lease {
+            Some(lease) => connection.keep_alive(lease).await.map(drop),
+            None => Ok(()),
+        }
+    };
+    let (applied, own) = beside(settings.lease / 3, keep, read_whole(&view, connection, settings)).await?;
+    keeper.mine.found(&own);
+    applied_to(keeper, applied);
     view.is_current(Instant::now().into_std());
     Ok(())
+}
+
+/// Reads everything into the view. Returns what there is of this responder.
+async fn read_whole(
+    view: &Arc<View>,
+    connection: &Connection,
+    FleetSettings { prefix, id, .. }: &FleetSettings,
+) -> Result<(Applied, Vec<Stored>), EtcdError> {
+    let (cluster, revision, all) = connection.read_all(prefix.as_str(), MAX_RESPONDERS + MAX_TUNNELS).await?;
+    let (responder, tunnels) = (prefix.responder(id).into_bytes(), prefix.tunnels_of(id).into_bytes());
+    let reader = Arc::clone(view);
+    // Others have their turn meanwhile.
+    let read = tokio::task::spawn_blocking(move || {
+        let is_own = |stored: &&Stored| stored.key == responder || stored.key.starts_with(&tunnels);
+        let own = all.iter().filter(is_own).cloned().collect();
+        reader.read_whole(cluster, revision, all).map(|applied| (applied, own))
+    });
+    let read = read.await.map_err(|error| EtcdError::WatchEnded(error.to_string()))?;
+    read.ok_or_else(|| EtcdError::WatchEnded("this member of etcd lags behind what is known already".to_owned()))
+}
+
+/// Does `work`, and `keep` beside it whenever `every` has passed. Cancel safe where both are.
+async fn beside<T, K: Future<Output = Result<(), EtcdError>>>(
+    every: Duration,
+    keep: impl Fn() -> K,
+    work: impl Future<Output = Result<T, EtcdError>>,
+) -> Result<T, EtcdError> {
+    let keeping = async {
+        loop {
+            sleep(every).await;
+            if let Err(error) = keep().await {
+                return error;
+            }
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        error = keeping => Err(error),
+    }
 }
 
 fn applied_to(keeper: &Keeper, applied: Applied) {
@@ -364,4 +425,30 @@ fn applied_to(keeper: &Keeper, applied: Applied) {
 
 fn now() -> std::time::Instant {
     Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    // Regression: the records of a responder ended with its lease while it read very many of others.
+    // spec: FL-9
+    #[tokio::test(start_paused = true)]
+    async fn whoever_reads_for_long_keeps_his_lease_alive_meanwhile() {
+        let (lease, kept) = (Duration::from_secs(9), Cell::new(0));
+        let keep = || {
+            kept.set(kept.get() + 1);
+            std::future::ready(Ok(()))
+        };
+        let reading = async {
+            sleep(lease * 2).await;
+            Ok(())
+        };
+        beside(lease / 3, keep, reading).await.unwrap();
+        assert!((5..=6).contains(&kept.get()), "every third of its time: {}", kept.get());
+        let lost = || std::future::ready(Err(EtcdError::WatchEnded("lost".to_owned())));
+        assert!(beside(lease / 3, lost, std::future::pending::<Result<(), EtcdError>>()).await.is_err());
+    }
 }

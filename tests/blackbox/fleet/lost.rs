@@ -109,6 +109,35 @@ async fn an_etcd_that_lost_everything_is_filled_again() {
     }
 }
 
+/// spec: FL-13
+#[tokio::test]
+async fn an_etcd_that_is_restored_from_a_copy_gets_what_that_lacks_and_loses_what_is_gone() {
+    let Some(mut etcd) = Etcd::start().await else { return };
+    let folder = Folder::new();
+    let (a, b) = two(&etcd, &folder, LONG).await;
+    let edge = Edge::new(Transport::Quic).start(&folder, a.tunnel_address()).await;
+    sees(&b, "the tunnel of a", |report| has(report, "a", 1)).await;
+    etcd.kill().await;
+    let copy = etcd.copy();
+    etcd.begin_again().await;
+    let other = Edge::new(Transport::Quic).claim(OTHER).named("other").count(2);
+    let _other = other.start(&folder, a.tunnel_address()).await;
+    sees(&b, "all tunnels", |report| report.view == "current" && has(report, "a", 3)).await;
+    drop(edge);
+    let before = sees(&b, "those that are left", |report| has(report, "a", 2)).await;
+
+    etcd.kill().await;
+    etcd.restore(copy);
+    etcd.begin_again().await;
+    for responder in [&a, &b] {
+        let is_old = |report: &adit::admin::FleetReport| report.revision <= before.revision;
+        sees(responder, "what there is", |report| {
+            is_old(report) && report.view == "current" && report.tunnels == 2 && has(report, "a", 2)
+        })
+        .await;
+    }
+}
+
 /// spec: FL-9
 #[tokio::test]
 async fn a_responder_whose_lease_was_ended_writes_everything_again() {
