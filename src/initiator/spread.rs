@@ -109,6 +109,9 @@ impl Spread {
         if settings.pace != self.settings.pace {
             self.seats.values_mut().for_each(|seat| seat.move_at = None);
         }
+        if settings.manner != self.settings.manner {
+            self.troubles.forget();
+        }
         self.settings = settings;
     }
 

@@ -5,6 +5,8 @@
 
 mod attempt;
 mod credential;
+mod drained;
+mod ending;
 mod renewal;
 mod report;
 mod retire;
@@ -20,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
 use self::attempt::{Candidate, Happened, Opened, Report, Stage, Way};
+use self::drained::Drained;
 use self::report::Cause;
 pub(super) use self::slot::{Outdated, Shared, Slot, Until};
 use crate::id::Place;
@@ -31,7 +34,7 @@ use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::{Hello, PeerLimits};
 use crate::protocol::health::Health;
 use crate::registry::Handle;
-use crate::transport::{Accept, CloseReason, DialError, Phase, Tunnel};
+use crate::transport::{Accept, CloseReason, DialError};
 
 /// The highest and lowest protocol version this build speaks. spec: HS-4
 const VERSIONS: (u32, u32) = (1, 1);
@@ -71,7 +74,9 @@ struct Supervisor<A> {
     /// What the machine knows of, by its names.
     candidates: HashMap<Attempt, Candidate>,
     /// Tunnels that their responder drains, and in which it may still open streams. spec: CT-35
-    drained: Vec<Tunnel>,
+    drained: Vec<Drained>,
+    /// When one of them is left whose responder is not trusted any more.
+    leave_at: Option<Instant>,
     /// Rises with every claim, whatever number that is for. spec: HS-14
     generation: u64,
     /// Which of the slot's numbers the latest tunnel has.
@@ -118,6 +123,7 @@ impl<A: Accept> Supervisor<A> {
             auto,
             candidates: HashMap::new(),
             drained: Vec::new(),
+            leave_at: None,
             generation: 0,
             number: slot.number,
             rtt: None,
@@ -135,12 +141,13 @@ impl<A: Accept> Supervisor<A> {
         loop {
             let deadline = self.auto().deadline();
             let woken = tokio::select! {
-                () = until.stop.cancelled() => return self.stop(until).await,
+                () = until.stop.cancelled() => return self.stop(until, false).await,
                 _ = self.changes.changed() => Woken::Changed,
                 _ = self.health.changed() => Woken::Changed,
                 Some(report) = self.inbox.recv() => Woken::Report(report),
                 () = due(self.announce_at) => Woken::Changed,
                 () = due(self.renew_at) => Woken::Changed,
+                () = due(self.leave_at) => Woken::Changed,
                 () = due(deadline) => Woken::Due,
             };
             // What comes to pass under the former terms must not count under the present ones.
@@ -192,7 +199,7 @@ impl<A: Accept> Supervisor<A> {
     /// Of what changes often the latest is told. spec: CT-60
     fn announce_health(&mut self) {
         let (health, now) = (Arc::clone(&self.health.borrow_and_update()), Instant::now());
-        for candidate in self.candidates.values_mut() {
+        for candidate in told(&mut self.candidates, &mut self.drained) {
             let (Stage::Up(tunnel), Some(due)) = (&candidate.stage, candidate.health.due(&health, now)) else {
                 continue;
             };
@@ -210,8 +217,11 @@ impl<A: Accept> Supervisor<A> {
 
     fn announce_services(&mut self) {
         let services = &self.snapshot.terms.services;
-        for candidate in self.candidates.values_mut().filter(|candidate| candidate.services != *services) {
+        for candidate in told(&mut self.candidates, &mut self.drained) {
             let Stage::Up(tunnel) = &candidate.stage else { continue };
+            if candidate.services == *services {
+                continue;
+            }
             if tunnel.announce(services.clone()) {
                 candidate.services.clone_from(services);
             } else {
@@ -237,6 +247,7 @@ impl<A: Accept> Supervisor<A> {
 
     fn hear(&mut self, Report { attempt, happened }: Report) {
         if let Happened::Gone { agreed } = happened {
+            self.forget_gone();
             let actions = self.tell(Event::Gone { attempt, agreed });
             return self.perform(actions);
         }
@@ -350,14 +361,6 @@ impl<A: Accept> Supervisor<A> {
         self.perform(actions);
     }
 
-    /// It is no candidate any more, and is told when this end stops.
-    fn drained_by_peer(&mut self, attempt: Attempt) {
-        self.drained.retain(|tunnel| !matches!(&*tunnel.phase().borrow(), Phase::Closed(_)));
-        if let Some(Stage::Up(tunnel)) = self.candidates.remove(&attempt).map(|candidate| candidate.stage) {
-            self.drained.push(tunnel);
-        }
-    }
-
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -439,33 +442,14 @@ impl<A: Accept> Supervisor<A> {
         let Cause { permanent, reason, advice, .. } = self.cause.clone();
         self.shared.board.apply(self.slot.number, Change::Waiting { permanent, reason, advice, until });
     }
+}
 
-    /// Drains the tunnel and gives up what is under way beside it.
-    async fn stop(mut self, until: Until) {
-        let live = self.auto().tunnel();
-        let live = live.and_then(|attempt| self.candidates.remove(&attempt));
-        for (_, candidate) in self.candidates.drain() {
-            candidate.abandon();
-        }
-        self.inbox.close();
-        while let Some(report) = self.inbox.recv().await {
-            report.happened.too_late();
-        }
-        let live = live.and_then(|candidate| match candidate.stage {
-            Stage::Up(tunnel) => Some(tunnel),
-            _ => None,
-        });
-        let left = || until.left(self.shared.state.current().terms.tunnel.drain_timeout);
-        live.iter().for_each(|tunnel| tunnel.drain(left(), Duration::ZERO));
-        self.outlast(&until).await;
-        // One that the responder drains is told as well, or it would go on to get streams.
-        self.drained.iter().for_each(|tunnel| tunnel.drain(left(), Duration::ZERO));
-        for tunnel in self.drained.iter().chain(&live) {
-            // The session's drain timer bounds this wait.
-            tunnel.closed().await;
-        }
-        self.shared.board.remove(self.slot.number);
-    }
+/// Those that may be told something: a tunnel that its responder drains still serves.
+fn told<'a>(
+    candidates: &'a mut HashMap<Attempt, Candidate>,
+    drained: &'a mut [Drained],
+) -> impl Iterator<Item = &'a mut Candidate> {
+    candidates.values_mut().chain(drained.iter_mut().map(Drained::candidate))
 }
 
 /// Why a slot looks up.

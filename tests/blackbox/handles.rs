@@ -1,5 +1,6 @@
 //! What of a role can be changed while it runs, shown on embedded roles over real sockets.
 
+mod ending;
 mod initiator;
 pub(crate) mod played;
 mod renewal;

@@ -13,7 +13,6 @@ use tracing::{debug, info, warn};
 use super::names::{resolve, resolve_named};
 use super::others::Others;
 use super::seat::{Common, Seat, Started, Starter};
-use crate::initiator::settings::Destination;
 use crate::initiator::snapshot::{Key, Prepared};
 use crate::initiator::spread::{Action, SeatId, Spread, SpreadSettings, TrialId};
 use crate::initiator::status::UNRESOLVED_ADVICE;
@@ -174,7 +173,7 @@ impl<A: Accept> Slots<A> {
 
     /// Has the tunnels where they should be.
     fn place(&mut self, prepared: &Arc<Prepared>) {
-        self.spread.set(settings(&prepared.destination));
+        self.spread.set(settings(prepared));
         if let Some(roster) = self.common.sight.news() {
             self.spread.learn(roster);
         }
@@ -258,9 +257,11 @@ async fn ask(failed: Arc<Notify>, at: Instant, target: Arc<str>) -> Result<BTree
     resolve(&target).await
 }
 
-fn settings(destination: &Destination) -> SpreadSettings {
+fn settings(Prepared { destination, since, standing, .. }: &Prepared) -> SpreadSettings {
     SpreadSettings {
         follows: destination.siblings,
+        // What differs has the generation that holds now.
+        manner: standing.shows.max(standing.trusts).max(*since),
         region: destination.region.clone(),
         pace: destination.rebalance,
         ..SpreadSettings::default()

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub(in crate::initiator) struct SpreadSettings {
     /// Whether responders that others have named are dialled at all.
     pub(in crate::initiator) follows: bool,
+    /// Another number wherever tunnels show, trust or are dialled otherwise than before: what was in vain then may not be now.
+    pub(in crate::initiator) manner: u64,
     /// Whose responders come first.
     pub(in crate::initiator) region: Option<String>,
     /// Within which a tunnel moves that is well where it is. spec: FL-63
@@ -31,6 +33,7 @@ impl Default for SpreadSettings {
     fn default() -> Self {
         Self {
             follows: true,
+            manner: 0,
             region: None,
             pace: crate::initiator::settings::DEFAULT_REBALANCE,
             soon: Duration::from_secs(1),

@@ -523,3 +523,21 @@ fn a_fleet_that_its_last_responder_has_left_is_forgotten() {
     world.step();
     assert!(world.spread.roster.is_none());
 }
+
+// Regression: a mistake in the trust of a site that was put right had its tunnels stay away for up to ten minutes.
+/// spec: FL-64
+#[test]
+fn who_could_not_be_reached_is_tried_again_when_it_is_dialled_otherwise() {
+    let settings = SpreadSettings { pace: SECOND, ..SpreadSettings::default() };
+    let mut world = World::new(1, 2, &["a"], settings.clone());
+    let of_b = world.answers.remove(&at(2)).unwrap();
+    world.learn(&[listed("a", 1), listed("b", 2)]);
+    world.run(60 * MINUTE);
+    assert_eq!(world.on(), counts([("a", 2)]));
+    world.answers.insert(at(2), of_b);
+    let wait = world.spread.troubles.next().unwrap() - world.now;
+    assert!(wait > 5 * SECOND, "it is left alone: {wait:?}");
+    world.spread.set(SpreadSettings { manner: 1, ..settings });
+    world.run(5 * SECOND);
+    assert_eq!(world.on(), counts([("a", 1), ("b", 1)]));
+}

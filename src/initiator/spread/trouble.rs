@@ -58,6 +58,11 @@ impl Troubles {
         self.known.remove(id);
     }
 
+    /// Whatever was in vain is tried again.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+    }
+
     /// Whether it is left alone.
     pub(super) fn has(&self, id: &ResponderId, now: Instant) -> bool {
         self.known.get(id).is_some_and(|trouble| trouble.until > now)

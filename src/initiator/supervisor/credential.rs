@@ -29,6 +29,8 @@ pub(super) struct Credential {
     shown: Shown,
     /// Since when the responders are trusted among which its own was found.
     pub(super) trusts: u64,
+    /// Since when its own is found not to be among those that are trusted. spec: SE-43
+    pub(super) distrusted_at: Option<Instant>,
     /// How the responder takes signatures, if it takes any credential.
     pub(super) schemes: Option<Vec<u16>>,
     /// The number of the latest that was shown after HELLO.
@@ -72,6 +74,7 @@ impl Credential {
         Self {
             shown: Shown { tls: Arc::clone(&prepared.tls), token: None },
             trusts: prepared.standing.trusts,
+            distrusted_at: None,
             schemes: None,
             number: 0,
             next_at: None,

@@ -6,9 +6,9 @@ use std::time::{Instant, SystemTime};
 
 use tracing::{info, warn};
 
-use super::Supervisor;
 use super::attempt::{Candidate, Stage};
 use super::credential::{Shown, Step};
+use super::{Supervisor, told};
 use crate::initiator::auto::Attempt;
 use crate::protocol::reauth::Reauthed;
 use crate::transport::Accept;
@@ -27,6 +27,7 @@ impl<A: Accept> Supervisor<A> {
             return false;
         }
         self.judge_trust();
+        self.leave_distrusted(has_tunnel && !self.distrusted);
         let outdated = self.step();
         if let Some(reason) = outdated {
             let (destination, slot) = (self.slot.destination(), self.slot.number);
@@ -43,9 +44,12 @@ impl<A: Accept> Supervisor<A> {
     pub(super) fn judge_trust(&mut self) {
         let standing = self.snapshot.standing;
         let dialled = self.prepared.destination.server_name();
-        for Candidate { stage, credential, .. } in self.candidates.values_mut() {
+        for Candidate { stage, credential, .. } in told(&mut self.candidates, &mut self.drained) {
             let Stage::Up(tunnel) = stage else { continue };
-            if credential.trusts == standing.trusts || self.prepared.destination.transport.is_in_clear() {
+            if credential.distrusted_at.is_some()
+                || credential.trusts == standing.trusts
+                || self.prepared.destination.transport.is_in_clear()
+            {
                 continue;
             }
             // An Envoy has shown its chain to a connection that is no tunnel: it cannot be judged again.
@@ -53,10 +57,12 @@ impl<A: Accept> Supervisor<A> {
                 Ok(()) => credential.trusts = standing.trusts,
                 Err(rejection) => {
                     warn!(destination = %self.slot.destination(), slot = self.slot.number, tunnel = %tunnel.id(), reason = %rejection, "the responder is not trusted any more");
-                    self.distrusted = true;
+                    credential.distrusted_at = Some(Instant::now());
                 }
             }
         }
+        let is_found = |candidate: &Candidate| candidate.credential.distrusted_at.is_some();
+        self.distrusted |= self.candidates.values().any(is_found);
     }
 
     /// Takes a step with each tunnel; why one cannot follow.

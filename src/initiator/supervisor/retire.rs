@@ -1,19 +1,19 @@
 //! A slot whose way of dialling the terms no longer want: it keeps the tunnel that it has until another slot has taken
 //! over, and nothing that it began becomes another.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::attempt::{Happened, Report, Stage};
+use super::drained::DISTRUST_PATIENCE;
+use super::report::Cause;
 use super::{Supervisor, Until, Woken, due};
 use crate::initiator::auto::Attempt;
 use crate::initiator::status::Change;
 use crate::transport::{Accept, Tunnel};
 
-/// How long a tunnel stays whose responder is not trusted any more, while another one is dialled. spec: SE-43
-const DISTRUST_PATIENCE: Duration = Duration::from_secs(10);
-
 impl<A: Accept> Supervisor<A> {
-    /// Returns when its tunnel has gone, or has been drained on behalf of the slot that took over.
+    /// Returns when its tunnel has gone, or has been drained on behalf of the slot that took over. One that the responder drains
+    /// meanwhile is left to it. spec: FL-67
     pub(super) async fn retire(mut self, woken: Woken, until: Until) {
         let live = self.auto().tunnel();
         self.give_up_but(live);
@@ -21,9 +21,10 @@ impl<A: Accept> Supervisor<A> {
             self.fade(report);
         }
         let mut until_distrusted = None;
-        while !self.candidates.is_empty() {
+        while !(self.candidates.is_empty() && self.drained.is_empty()) {
             // Whatever else has changed with the trust, and whenever.
             self.judge_trust();
+            self.leave_distrusted(false);
             if self.distrusted && until_distrusted.is_none() {
                 until_distrusted = Some(Instant::now() + DISTRUST_PATIENCE);
             }
@@ -31,12 +32,14 @@ impl<A: Accept> Supervisor<A> {
                 () = until.stop.cancelled() => break,
                 // The tunnel still carries requests, whatever it was dialled with.
                 _ = self.changes.changed() => self.refresh(),
+                _ = self.health.changed() => self.announce(),
                 () = due(until_distrusted) => break,
                 () = due(self.announce_at) => self.announce(),
+                () = due(self.leave_at) => {}
                 Some(report) = self.inbox.recv() => self.fade(report),
             }
         }
-        self.stop(until).await;
+        self.stop(until, true).await;
     }
 
     /// Gives up all but the tunnel, and the claims that the responder may have admitted already.
@@ -51,14 +54,14 @@ impl<A: Accept> Supervisor<A> {
 
     fn fade(&mut self, Report { attempt, happened }: Report) {
         match happened {
-            Happened::Connected
-            | Happened::Suspect
-            | Happened::Alive
-            | Happened::Reauthed(_)
-            | Happened::Roster(_)
-            | Happened::Gone { .. } => {}
+            Happened::Connected | Happened::Suspect | Happened::Alive | Happened::Reauthed(_) | Happened::Roster(_) => {
+            }
+            Happened::Gone { .. } => self.forget_gone(),
             Happened::Failed(_) => drop(self.candidates.remove(&attempt)),
-            Happened::Draining(_) => self.drained_by_peer(attempt),
+            Happened::Draining(_) => {
+                self.drained_by_peer(attempt);
+                self.shared.board.apply(self.slot.number, Change::Lost { reason: Cause::of_drain().reason });
+            }
             Happened::Closed(reason) => {
                 self.candidates.remove(&attempt);
                 self.shared.board.apply(self.slot.number, Change::Lost { reason: reason.text });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Supervisor, Until};
+use super::Supervisor;
 use crate::initiator::auto::Attempt;
 use crate::initiator::spread::Condition;
 use crate::initiator::status::Change;
@@ -27,20 +27,6 @@ impl<A: Accept> Supervisor<A> {
                 }
             }
         });
-    }
-
-    /// Where another slot has the place of this one, its responder still serves in what it drains until the fleet knows of that: it
-    /// ends by itself, or when the process stops. spec: CT-35
-    pub(super) async fn outlast(&self, until: &Until) {
-        if self.slot.watched.is_replaced() {
-            self.shared.board.remove(self.slot.number);
-            for tunnel in &self.drained {
-                tokio::select! {
-                    _ = tunnel.closed() => {}
-                    () = until.drain.announced() => return,
-                }
-            }
-        }
     }
 
     /// The responder of this attempt says who is in its fleet, or that it is in none any more. spec: CT-62

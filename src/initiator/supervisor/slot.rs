@@ -83,9 +83,9 @@ pub(in crate::initiator) struct Until {
 }
 
 impl Until {
-    /// How long exchanges may take that run when it is over: what is left of the drain, if that is why.
-    pub(super) fn left(&self, drain_timeout: Duration) -> Duration {
-        if self.drain.is_draining() { self.drain.remaining() } else { drain_timeout }
+    /// What is left of the drain of the process, if there is one.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.drain.is_draining().then(|| self.drain.remaining())
     }
 }
 
