@@ -196,8 +196,12 @@ impl Hop {
 
     /// Takes whoever comes, or says why not. A connection that is not served yet is nothing to wait for.
     async fn accept(&self) -> Infallible {
-        while let Some(incoming) = self.shared.listener.accept().await {
-            tokio::spawn(admit(Arc::clone(&self.shared), incoming));
+        loop {
+            // Before it is decided by which terms it is let in: what comes later is told.
+            let mut terms = self.shared.terms.subscribe();
+            terms.mark_unchanged();
+            let Some(incoming) = self.shared.listener.accept().await else { break };
+            tokio::spawn(admit(Arc::clone(&self.shared), incoming, terms));
         }
         std::future::pending().await
     }
@@ -254,11 +258,9 @@ impl Shared {
     }
 }
 
-async fn admit(shared: Arc<Shared>, incoming: quic::Incoming) {
+/// `terms` are those of before it came: the handshake may end after others have come.
+async fn admit(shared: Arc<Shared>, incoming: quic::Incoming, terms: watch::Receiver<Arc<Terms>>) {
     let remote = incoming.remote();
-    // Before the handshake, which may end after other terms have come.
-    let mut terms = shared.terms.subscribe();
-    terms.mark_unchanged();
     let claiming = match incoming.greeting().await {
         Ok(claiming) => claiming,
         Err(error) => {
