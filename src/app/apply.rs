@@ -152,11 +152,18 @@ impl InForce {
         Ok(match (&self.roles.fleet, &new.fleet) {
             (None, _) => Step::begin_or(build::fleet(new, directory, metrics)?, Step::Keep),
             (Some(_), None) => Step::End,
-            (Some(running), Some(settings)) if difference.touches("fleet") => {
+            // Siblings and initiators are told where it takes tunnels.
+            (Some(running), Some(settings)) if difference.touches("fleet") || self.moves(new) => {
                 Step::Change(running.prepare(settings.clone(), new.hop.as_ref())?)
             }
             (Some(_), Some(_)) => Step::Keep,
         })
+    }
+
+    /// Whether the responder takes tunnels elsewhere than before.
+    fn moves(&self, new: &Loaded) -> bool {
+        let responders = self.loaded.checked.responder.as_ref().zip(new.checked.responder.as_ref());
+        responders.is_some_and(|(before, now)| (before.quic, before.tcp) != (now.quic, now.tcp))
     }
 
     fn responder_terms(&self, new: &Loaded, terms: &mut responder::Terms) {
@@ -244,11 +251,12 @@ impl InForce {
         let mut roles = std::mem::take(&mut self.roles);
         let leaving = self.begin_responder(&mut roles, responder, &loaded, stage);
         let limit = loaded.checked.drain_timeout;
+        let departing = leaving.as_ref().and_then(|_| roles.fleet.take());
         begin_fleet(&mut roles, fleet, stage, limit);
         let mut closing: Vec<_> = enter(&mut roles, egress, stage).into_iter().map(Entrance::into_drain).collect();
         closing.extend(roles.udp.enter(udp, &stage.entrances));
         match leaving {
-            Some(responder) => responder.stop(closing, limit),
+            Some(responder) => responder.stop(closing, departing, limit),
             None => closing.into_iter().for_each(|entrance| entrance.begin(limit)),
         }
         if let Some(initiator) = self.begin_initiator(&mut roles, initiator, &loaded, stage) {

@@ -38,6 +38,8 @@ pub(super) struct Joining {
 /// A membership that runs.
 pub(super) struct Belonging {
     pub(super) member: Member,
+    /// Of its records.
+    drain: Drain,
     leave: CancellationToken,
     /// The connections with siblings, and what ends them.
     hop: Option<(HopHandle, Drain)>,
@@ -117,7 +119,7 @@ impl Belonging {
         let run = member.clone().run(own, metrics.fleet(), watch.clone(), leave.clone());
         drop(watch.spawn(run));
         let hop = hop.map(|hop| speak(hop, responder, siblings));
-        Self { member, leave, hop, reached_at, responder: responder.clone() }
+        Self { member, drain, leave, hop, reached_at, responder: responder.clone() }
     }
 
     /// Makes what other settings need, without a change to what runs.
@@ -143,6 +145,18 @@ impl Belonging {
         let within = lame_duck + (limit / 2).min(MAX_WAIT);
         let leaving = Leaving { lame_duck, within, deadline: lame_duck + limit };
         Box::pin(async move { responder.leave(view, leaving).await })
+    }
+
+    /// The responder leaves while the process goes on without it, and takes no requests itself any more: it is taken out of the
+    /// directory when its nodes are elsewhere, or are not waited for. spec: FL-21 to FL-23
+    pub(super) async fn depart(self, limit: Duration) {
+        let (responder, tunnels) = (self.responder.clone(), self.drain.watch());
+        self.drain.leave();
+        tokio::select! {
+            () = self.departure(responder.clone(), Duration::ZERO, limit) => {}
+            () = tunnels.expired() => {}
+        }
+        self.end(Some(&responder), limit);
     }
 
     /// Takes the responder out of the directory; its tunnels stay, and what siblings have asked for may finish until `limit`.

@@ -222,16 +222,24 @@ impl Entrance {
 }
 
 impl Responding {
-    /// Drains its tunnels, after those who send requests into them.
-    pub(super) fn stop(self, entrances: Vec<Drain>, limit: Duration) {
+    /// Drains its tunnels, after those who send requests into them, and once it has left its fleet, if it is in one.
+    pub(super) fn stop(self, entrances: Vec<Drain>, belonging: Option<Belonging>, limit: Duration) {
         for drain in &entrances {
             drain.begin(limit);
         }
         // The drain of the process waits for it, as for what it drains.
         drop(tokio::spawn(async move {
-            for drain in entrances {
-                drain.drain(limit).await;
-            }
+            let closed = async {
+                for drain in entrances {
+                    drain.drain(limit).await;
+                }
+            };
+            let departed = async {
+                if let Some(belonging) = belonging {
+                    belonging.depart(limit).await;
+                }
+            };
+            tokio::join!(closed, departed);
             self.drain.begin(limit);
         }));
     }

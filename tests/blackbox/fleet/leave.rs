@@ -22,6 +22,7 @@ use crate::support::targets::Target;
 over_each_transport!(
     a_responder_that_leaves_serves_its_node_until_that_is_elsewhere,
     a_node_that_is_elsewhere_already_is_reached_there_at_once,
+    a_responder_that_a_reload_removes_leaves_its_fleet_like_one_that_stops,
     a_responder_that_leaves_says_so_at_once_and_takes_no_tunnel,
 );
 
@@ -124,6 +125,32 @@ async fn a_node_that_is_elsewhere_already_is_reached_there_at_once(transport: Tr
     assert!(a.0.metric("adit_fleet_hops_total{result=\"through\"}").await > 0);
     a.0.terminate();
     a.0.exit().await;
+}
+
+// Regression: what was asked at siblings for its nodes failed as soon as a reload had taken it out of the directory.
+/// spec: FL-21, FL-22, FL-23
+async fn a_responder_that_a_reload_removes_leaves_its_fleet_like_one_that_stops(transport: Transport) {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (folder, target) = (Folder::new(), Target::http1().await);
+    let (a, b) = two(&etcd, &folder, &file(&etcd, &folder, "a")).await;
+    let edge = edge(transport, &target);
+    let initiator = edge.start(&folder, a.tunnel_address()).await;
+    sees(&b, "the tunnel of a", |report| has(report, "a", 1)).await;
+    let asking = Asking::start(b.egress());
+    folder.authority.node(OTHER).write(folder.path(), "other");
+    let other = Edge::new(transport).claim(OTHER).named("other").text(&b.tunnel_address().to_string());
+    folder.write("a.yaml", &other);
+    let (status, changes) = a.0.ask(Method::POST, "/reload").await;
+    assert_eq!(status, 200, "{changes}");
+    sees(&b, "a leaving", |report| of(report, "a").is_some_and(|a| a.draining)).await;
+    initiator.line_with("the responder drains").await;
+    assert_eq!(get(b.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200, "nobody else has it, so a serves it");
+    folder.write("edge.yaml", &edge.also(b.tunnel_address()).text(&a.tunnel_address().to_string()));
+    let (status, changes) = initiator.ask(Method::POST, "/reload").await;
+    assert_eq!(status, 200, "{changes}");
+    b.registered(2).await;
+    sees(&b, "itself alone", |report| names(report) == ["b"]).await;
+    asking.nothing_is_lost().await;
 }
 
 /// spec: FL-21, FL-22

@@ -5,7 +5,7 @@ use std::process::Command;
 use http::Method;
 use serde_json::json;
 
-use crate::fleet::world::{fleet, member, names, section, sees, start, two};
+use crate::fleet::world::{fleet, member, names, of, section, sees, start, two};
 use crate::support::certificates::Authority;
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
@@ -101,6 +101,26 @@ async fn a_fleet_is_joined_changed_and_left_by_a_reload() {
     assert_eq!(reload(None).await.0, 200);
     sees(&a, "itself alone", |report| names(report) == ["a"]).await;
     assert_eq!(b.0.ask(Method::GET, "/fleet").await.0, 404);
+}
+
+// Regression: the directory, and with it every roster, went on to name the former addresses.
+/// spec: FL-7, FL-60
+#[tokio::test]
+async fn a_responder_that_takes_tunnels_elsewhere_after_a_reload_says_so_in_the_directory() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let folder = Folder::new();
+    let told = section(&etcd.url(), "a", LONG).replace("initiators_at: \"a.example:7843\", ", "");
+    let file = Cloud::new().process("fleet", &told);
+    let a = start(&folder, "a", &file).await;
+    let at = |report: &adit::admin::FleetReport| of(report, "a").map_or_else(Vec::new, |a| a.initiators_at.clone());
+    let before = sees(&a, "where it is", |report| !at(report).is_empty()).await;
+    assert!(at(&before).contains(&a.tunnel_address().to_string()), "{before:?}");
+    let elsewhere = free_address().to_string();
+    let listen = format!("{{ quic: {elsewhere:?}, tcp: {elsewhere:?} }}");
+    folder.write("a.yaml", &file.responder("listen", &listen).text());
+    let (status, changes) = a.0.ask(Method::POST, "/reload").await;
+    assert_eq!(status, 200, "{changes}");
+    sees(&a, "where it is now", |report| at(report) == [elsewhere.clone()]).await;
 }
 
 #[tokio::test]
