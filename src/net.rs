@@ -46,6 +46,7 @@ mod guarded;
 pub(crate) mod input;
 mod link;
 pub(crate) mod output;
+mod own;
 mod paced;
 mod prefix;
 mod prefixed;
@@ -69,6 +70,9 @@ pub use descriptors::{descriptors, for_clients, raise_descriptors};
 pub(crate) use forward_writes;
 pub use guarded::{Guarded, Malformed};
 pub use link::link_mtu;
+pub(crate) use own::is_own;
+#[cfg(test)]
+pub(crate) use own::tests::own_address;
 pub use paced::Paced;
 pub use prefix::Prefix;
 pub use prefixed::Prefixed;

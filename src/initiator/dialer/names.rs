@@ -8,6 +8,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use crate::id::HostPort;
+use crate::net::is_own;
 
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,7 +47,7 @@ fn may_dial(address: SocketAddr, home: SocketAddr) -> bool {
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     let is_of_nobody = is_of_nobody || ip.is_unspecified() || ip.is_multicast();
-    !is_of_nobody && (!ip.is_loopback() || home.ip().is_loopback())
+    !is_of_nobody && (!is_own(ip) || is_own(home.ip()))
 }
 
 /// An IPv4 address in IPv6 clothes is the same responder.
@@ -63,6 +64,7 @@ fn unmapped(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::own_address;
 
     /// spec: FL-65
     #[tokio::test]
@@ -86,7 +88,13 @@ mod tests {
             resolve_named(named(&local), near).await,
             ["127.0.0.1:1".parse().unwrap(), "[::1]:1".parse().unwrap()]
         );
-        let fine = resolve_named(named(&["10.0.0.1:7843", "10.0.0.1:7843", "[2001:db8::1]:1"]), far).await;
+        // Regression: only loopback was taken for this host.
+        if let Some(own) = own_address().map(|ip| SocketAddr::new(ip, 1)) {
+            let own_name = own.to_string();
+            assert_eq!(resolve_named(named(&[&own_name]), far).await, []);
+            assert_eq!(resolve_named(named(&[&own_name]), near).await, [own]);
+        }
+        let fine = resolve_named(named(&["198.51.100.1:7843", "198.51.100.1:7843", "[2001:db8::1]:1"]), far).await;
         assert_eq!(fine.len(), 2, "each once: {fine:?}");
     }
 }
