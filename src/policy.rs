@@ -10,7 +10,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::id::{Claim, PeerIdentity, Place, SpkiPin};
+use crate::id::{Claim, Issued, PeerIdentity, Place, SpkiPin};
 use crate::protocol::code::RefusalCode;
 use crate::protocol::handshake::{Refusal, Token};
 
@@ -34,8 +34,6 @@ pub struct Admitted {
     proof: Arc<Proof>,
     quotas: Quotas,
     generation: u64,
-    /// A name in the certificate proved the claim.
-    is_named: bool,
 }
 
 /// What a peer showed when it was admitted: enough to ask again under other rules. Shown to nobody; `Debug` hides the
@@ -44,6 +42,8 @@ pub struct Admitted {
 pub struct Proof {
     identity: PeerIdentity,
     token: Option<Token>,
+    /// A name in the certificate proved the claim.
+    is_named: bool,
 }
 
 impl Proof {
@@ -74,6 +74,11 @@ impl Proof {
     pub fn key(&self) -> Option<SpkiPin> {
         self.identity.key
     }
+
+    /// What the certificate has over others, if a name in it proved the claim. spec: HS-14
+    pub fn issued(&self) -> Option<Issued> {
+        self.identity.issued.filter(|_| self.is_named)
+    }
 }
 
 impl Admitted {
@@ -96,7 +101,7 @@ impl Admitted {
     /// names, and is a later one of the same authority. spec: HS-14
     pub fn renews(&self, older: &Proof) -> bool {
         let issued = (self.proof.identity.issued, older.identity.issued);
-        self.is_named && matches!(issued, (Some(new), Some(old)) if new.renews(&old))
+        self.proof.is_named && matches!(issued, (Some(new), Some(old)) if new.renews(&old))
     }
 
     /// The generation of the rules that admitted it, see [`Rules::generation`].
@@ -126,9 +131,9 @@ pub fn authorize(
     check_identity(&place.claim, identity, rules)?;
     check_pins(identity, rules)?;
     check_node(&place.claim, identity, token, rules)?;
-    let proof = Proof { identity: identity.clone(), token: token.and_then(Token::new) };
     let is_named = rules.identity.is_some();
-    Ok(Admitted { place, proof: Arc::new(proof), quotas: rules.quotas, generation: rules.generation, is_named })
+    let proof = Proof { identity: identity.clone(), token: token.and_then(Token::new), is_named };
+    Ok(Admitted { place, proof: Arc::new(proof), quotas: rules.quotas, generation: rules.generation })
 }
 
 /// A refusal whose reason fits its bound; longer ones are cut.

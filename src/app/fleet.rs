@@ -13,7 +13,7 @@ use crate::app::end::Departure;
 use crate::app::error::AppError;
 use crate::config::FleetConfig;
 use crate::fleet::hop::{Hop, HopHandle, HopSettings, LocalTunnels, Renewal};
-use crate::fleet::view::{Standing, TunnelRecord};
+use crate::fleet::view::{Certified, Standing, TunnelRecord};
 use crate::fleet::{FleetSettings, Member, Siblings, Tunnels};
 use crate::id::{HostPort, TunnelId};
 use crate::lifecycle::{Drain, DrainWatch};
@@ -198,15 +198,16 @@ impl Tunnels for Own {
             !live.leaving && live.handle.health() != Health::Draining
         };
         let record = |live: LiveTunnel<Tunnel>| {
-            let down = live.handle.down_services();
-            (live.id, TunnelRecord { place: live.place, key: live.proof.key(), down })
+            let (down, suspect) = (live.handle.down_services(), live.handle.health() == Health::Suspect);
+            let (key, issued) = (live.proof.key(), live.proof.issued().map(Certified::from));
+            (live.id, TunnelRecord { place: live.place, key, issued, suspect, down })
         };
         self.0.registry().snapshot().filter(takes_requests).map(record).collect()
     }
 
     fn overruled(&self, tunnel: TunnelId) {
         if let Some(handle) = self.0.registry().remove(tunnel, Instant::now()) {
-            handle.close(CloseCode::Revoked, "another responder of the fleet had the name first, with another key");
+            handle.close(CloseCode::Revoked, "another responder of the fleet has the name, with another key");
         }
     }
 }

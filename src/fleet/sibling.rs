@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::id::{HostId, HostPort, ResponderId, TenantId};
+use crate::id::{HostId, HostPort, NodeId, ResponderId, TenantId};
 
 /// A responder of the same fleet, as the directory has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +28,12 @@ pub struct Sibling {
 
 /// Who else has a node or a cluster. Lookups never wait.
 pub trait Siblings: fmt::Debug + Send + Sync {
-    /// Live siblings that have it, best first: those that are not draining, and of those the least loaded for its weight.
+    /// Live siblings that have it, best first: those that are not draining, of those the ones that hear the node, and of these the
+    /// least loaded for its weight.
     fn having(&self, tenant: &TenantId, host: &HostId) -> Vec<Arc<Sibling>>;
+
+    /// Whether a live sibling that stays has a tunnel of this node in which it hears the node. spec: FL-23
+    fn hear(&self, tenant: &TenantId, node: &NodeId) -> bool;
 
     /// This one said "not here": it is not named for this host any more until the directory says so anew.
     fn not_here(&self, id: &ResponderId, tenant: &TenantId, host: &HostId);

@@ -23,12 +23,14 @@ mod starts;
 mod table;
 
 pub use key::{Key, MAX_PREFIX_BYTES, Prefix, PrefixError, TunnelKey};
-pub use record::{MAX_ADDRESSES, MAX_TEXT_BYTES, MAX_VALUE_BYTES, RecordError, ResponderRecord, TunnelRecord};
+pub use record::{
+    Certified, MAX_ADDRESSES, MAX_TEXT_BYTES, MAX_VALUE_BYTES, RecordError, ResponderRecord, TunnelRecord,
+};
 pub use snapshot::{Snapshot, Standing, Taken};
 pub use table::{Applied, Change, MAX_RESPONDERS, MAX_TUNNELS, Stored};
 
 use crate::fleet::sibling::{Sibling, Siblings};
-use crate::id::{HostId, Place, ResponderId, SpkiPin, TenantId};
+use crate::id::{HostId, NodeId, Place, ResponderId, SpkiPin, TenantId};
 use table::Table;
 
 /// The directory as one responder sees it. Readers wait for nothing but the change of one name; who writes waits for other writers.
@@ -106,8 +108,9 @@ impl View {
     }
 
     /// Whether a claim with this key does not fit to what the siblings have. A view that is stale refuses nothing.
-    pub fn taken(&self, place: &Place, pin: Option<SpkiPin>) -> Option<Taken> {
-        self.snapshot().taken(&self.own, place, pin)
+    /// `issued` is of a certificate that proves the claim by its names.
+    pub fn taken(&self, place: &Place, pin: Option<SpkiPin>, issued: Option<Certified>) -> Option<Taken> {
+        self.snapshot().taken(&self.own, place, (pin, issued))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -122,6 +125,10 @@ impl View {
 impl Siblings for View {
     fn having(&self, tenant: &TenantId, host: &HostId) -> Vec<Arc<Sibling>> {
         self.snapshot().having(&self.own, tenant, host)
+    }
+
+    fn hear(&self, tenant: &TenantId, node: &NodeId) -> bool {
+        self.snapshot().hear(&self.own, tenant, node)
     }
 
     fn not_here(&self, id: &ResponderId, tenant: &TenantId, host: &HostId) {

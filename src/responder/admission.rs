@@ -16,7 +16,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::fleet::View;
-use crate::id::{PeerIdentity, Place, SpkiPin, TunnelId};
+use crate::fleet::view::{Certified, Taken};
+use crate::id::{PeerIdentity, Place, TunnelId};
 use crate::policy::{Admitted, Rules, authorize};
 use crate::protocol::code::RefusalCode;
 use crate::protocol::handshake::{Refusal, Token};
@@ -133,7 +134,7 @@ impl<H: Handle> Admission<H> {
         handle: H,
     ) -> Result<Inserted<H>, NotEntered<H>> {
         let (place, proof) = (admitted.place().clone(), Arc::clone(admitted.proof()));
-        self.check_fleet(&place, proof.key())?;
+        self.check_fleet(&admitted)?;
         let inserted = loop {
             match self.directory.insert(admitted, id, handle.clone()) {
                 Ok(inserted) => break inserted,
@@ -188,10 +189,17 @@ impl<H: Handle> Admission<H> {
     }
 
     /// spec: FL-16
-    fn check_fleet(&self, place: &Place, key: Option<SpkiPin>) -> Result<(), Refusal> {
-        let Some(taken) = self.fleet.load().as_ref().and_then(|view| view.taken(place, key)) else { return Ok(()) };
-        let retry_after = Some(FLEET_RETRY_AFTER);
-        Err(Refusal { code: RefusalCode::Conflict, reason: taken.to_string(), retry_after })
+    fn check_fleet(&self, admitted: &Admitted) -> Result<(), Refusal> {
+        let (place, issued) = (admitted.place(), admitted.proof().issued().map(Certified::from));
+        let taken = self.fleet.load().as_ref().and_then(|view| view.taken(place, admitted.key(), issued));
+        let Some(taken) = taken else { return Ok(()) };
+        let reason = taken.to_string();
+        if taken == Taken::OlderKey {
+            // What it has here owes a sign of life, too; elsewhere it is asked by whoever has it.
+            self.directory.registry().doubt(&place.claim);
+            return Err(Refusal { reason, ..InsertError::from(Conflict::OlderKey).refusal() });
+        }
+        Err(Refusal { code: RefusalCode::Conflict, reason, retry_after: Some(FLEET_RETRY_AFTER) })
     }
 
     fn check_drain(&self) -> Result<(), Refusal> {

@@ -9,7 +9,7 @@ use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use crate::fleet::Siblings;
-use crate::id::{Claim, HostId, TunnelId};
+use crate::id::{Claim, TunnelId};
 use crate::protocol::session::Drain;
 use crate::registry::{Handle as _, Health, LiveTunnel};
 use crate::responder::admission::reconnect_spread;
@@ -37,8 +37,7 @@ pub struct Leaving {
 
 /// Whether another responder has the node that is not leaving as well. spec: FL-23
 pub(crate) fn is_elsewhere(siblings: &dyn Siblings, claim: &Claim) -> bool {
-    let having = siblings.having(&claim.tenant, &HostId::from(&claim.node));
-    having.iter().any(|sibling| !sibling.draining)
+    siblings.hear(&claim.tenant, &claim.node)
 }
 
 /// Returns when the node of each tunnel is elsewhere, or nothing is gained by waiting; at once where no sibling could take one.

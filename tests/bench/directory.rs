@@ -71,7 +71,7 @@ fn tunnel(number: u64) -> Stored {
         cluster: format!("stores-{}", number / 100).parse().unwrap(),
     };
     let place = Place { claim, instance: InstanceId([7; 16]), slot: 0, generation: 1 };
-    let record = TunnelRecord { place, key: Some(SpkiPin([7; 32])), down: Vec::new() };
+    let record = TunnelRecord { place, key: Some(SpkiPin([7; 32])), issued: None, suspect: false, down: Vec::new() };
     let key = TunnelKey { responder: responder(number % RESPONDERS), epoch: 1, tunnel: TunnelId(number) };
     Stored { key: Prefix::default().tunnel(&key).into_bytes(), value: record.encode(), created: 1, modified: 1 }
 }

@@ -249,7 +249,7 @@ mod tests {
         };
         let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 1 };
         let down = down.iter().map(|name| name.parse().unwrap()).collect();
-        (TunnelId(number), TunnelRecord { place, key: None, down })
+        (TunnelId(number), TunnelRecord { place, key: None, issued: None, suspect: false, down })
     }
 
     fn write(mine: &mut Mine, now: &[(TunnelId, TunnelRecord)]) -> Vec<Vec<Operation>> {

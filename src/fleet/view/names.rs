@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use hashbrown::HashTable;
 
 use super::few::Few;
+use super::record::Certified;
 use super::starts::Start;
 use crate::id::{Claim, HostId, InstanceId, SpkiPin, TenantId, TunnelId};
 
@@ -31,6 +32,9 @@ pub(super) struct Entry {
     pub(super) claim: Claim,
     pub(super) instance: InstanceId,
     pub(super) pin: Option<SpkiPin>,
+    pub(super) issued: Option<Certified>,
+    /// Its responder does not hear it.
+    pub(super) suspect: bool,
     /// The revisions at which it was first and last written.
     pub(super) created: i64,
     pub(super) modified: i64,

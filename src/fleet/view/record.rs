@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Claim, HostPort, InstanceId, Place, ServiceName, SpkiPin};
+use crate::id::{Claim, HostPort, InstanceId, Issued, Place, ServiceName, SpkiPin};
 
 /// The largest value that is written or read, in bytes. spec: FL-6
 pub const MAX_VALUE_BYTES: usize = 32 << 10;
@@ -42,8 +42,37 @@ pub struct TunnelRecord {
     pub place: Place,
     /// What the node's certificate proved, if it showed one.
     pub key: Option<SpkiPin>,
+    /// What that certificate has over others, if it proves the claim by its names.
+    pub issued: Option<Certified>,
+    /// It owes a sign of life. spec: CT-42
+    pub suspect: bool,
     /// Services that are down, as the node says.
     pub down: Vec<ServiceName>,
+}
+
+/// What is compared of two certificates of one node: who signed it, in 16 bytes, and for when. spec: HS-14
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Certified {
+    /// The first bytes of [`Issued::authority`].
+    pub authority: [u8; 16],
+    /// Valid from and until, seconds since 1970.
+    pub validity: (i64, i64),
+}
+
+impl From<Issued> for Certified {
+    fn from(Issued { authority, validity }: Issued) -> Self {
+        let (first, _) = authority.split_at(16);
+        let mut authority = [0; 16];
+        authority.copy_from_slice(first);
+        Self { authority, validity }
+    }
+}
+
+impl Certified {
+    /// Whether this is a later certificate of the same authority.
+    pub fn renews(&self, older: &Self) -> bool {
+        self.authority == older.authority && self.validity > older.validity
+    }
 }
 
 /// Why a value is no record.
@@ -93,8 +122,19 @@ struct TunnelWire {
     generation: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issued: Option<IssuedWire>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    suspect: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     down: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IssuedWire {
+    by: String,
+    from: i64,
+    until: i64,
 }
 
 impl ResponderRecord {
@@ -149,6 +189,12 @@ impl TunnelRecord {
             slot: *slot,
             generation: *generation,
             key: self.key.map(|key| key.to_string()),
+            issued: self.issued.map(|Certified { authority, validity: (from, until) }| IssuedWire {
+                by: format!("{:032x}", u128::from_be_bytes(authority)),
+                from,
+                until,
+            }),
+            suspect: self.suspect,
             down: self.down.iter().take(MAX_DOWN).map(ToString::to_string).collect(),
         };
         json(&wire)
@@ -170,10 +216,17 @@ impl TunnelRecord {
             return Err(member("down")("names more services than a node has"));
         }
         let down = wire.down.iter().map(|name| name.parse().map_err(member("down")));
-        let instance = instance(&wire.instance).ok_or_else(|| member("instance")("is not 32 hexadecimal digits"))?;
+        let instance = digits(&wire.instance).map(InstanceId);
+        let instance = instance.ok_or_else(|| member("instance")("is not 32 hexadecimal digits"))?;
+        let certified = |IssuedWire { by, from, until }: IssuedWire| {
+            let authority = digits(&by).ok_or_else(|| member("issued")("is not by 32 hexadecimal digits"))?;
+            Ok::<_, RecordError>(Certified { authority, validity: (from, until) })
+        };
         Ok(Self {
             place: Place { claim, instance, slot: wire.slot, generation: wire.generation },
             key: wire.key.map(|key| key.parse().map_err(member("key"))).transpose()?,
+            issued: wire.issued.map(certified).transpose()?,
+            suspect: wire.suspect,
             down: down.collect::<Result<_, _>>()?,
         })
     }
@@ -210,10 +263,10 @@ fn addresses(name: &'static str, list: &[String]) -> Result<Vec<HostPort>, Recor
     list.iter().map(|text| text.parse().map_err(member(name))).collect()
 }
 
-fn instance(text: &str) -> Option<InstanceId> {
+fn digits(text: &str) -> Option<[u8; 16]> {
     let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let number = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
-    Some(InstanceId(number.to_be_bytes()))
+    Some(number.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -234,6 +287,25 @@ mod tests {
         let responder = ResponderRecord::decode(RESPONDER.as_bytes()).unwrap();
         assert_eq!(responder.initiators.len(), 2);
         assert_eq!(String::from_utf8(responder.encode()).unwrap(), RESPONDER);
+    }
+
+    #[test]
+    fn what_a_certificate_has_over_others_and_a_doubt_are_told_and_may_be_missing() {
+        // spec: FL-8
+        let mut record = TunnelRecord::decode(TUNNEL.as_bytes()).unwrap();
+        assert_eq!((record.issued, record.suspect), (None, false));
+        record.issued = Some(Certified { authority: [7; 16], validity: (-1, 1 << 40) });
+        record.suspect = true;
+        let text = String::from_utf8(record.encode()).unwrap();
+        assert!(text.contains(
+            r#""issued":{"by":"07070707070707070707070707070707","from":-1,"until":1099511627776},"suspect":true"#
+        ));
+        assert_eq!(TunnelRecord::decode(text.as_bytes()).unwrap(), record);
+        let short = TunnelRecord::decode(text.replace("0707070707", "07").as_bytes()).unwrap_err();
+        assert!(
+            short.to_string().contains("an issued that is not by 32 hexadecimal digits")
+                || short.to_string().contains("issued")
+        );
     }
 
     #[test]

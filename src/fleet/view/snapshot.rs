@@ -5,10 +5,12 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::conflict::Claimant;
 use super::names::{Held, Names, OfNode};
+use super::record::Certified;
 use super::starts::Start;
 use crate::fleet::sibling::Sibling;
-use crate::id::{HostId, Place, ResponderId, SpkiPin, TenantId};
+use crate::id::{HostId, NodeId, Place, ResponderId, SpkiPin, TenantId};
 
 /// Whether the view is what etcd says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +38,11 @@ pub enum Taken {
         "the node is connected to another responder of the fleet with another key; stop the other one, or give this one its own name"
     )]
     OtherKey,
+    /// The same, but its certificate is an older one, and gives way once it is not heard.
+    #[error(
+        "the node is connected to another responder of the fleet with an older certificate, which gives way once it is not heard; come back soon"
+    )]
+    OlderKey,
 }
 
 /// What the directory said at one revision. Who has which name is what it says now: a name that changes meanwhile is seen as it was
@@ -99,48 +106,79 @@ impl Snapshot {
     pub fn having(&self, own: &ResponderId, tenant: &TenantId, host: &HostId) -> Vec<Arc<Sibling>> {
         let name = (tenant.as_str(), host.as_str());
         let found = self.names.get(name, |held| {
-            let found = self.siblings(own, held, held.node().iter().map(|of| of.start));
+            let found = self.siblings(own, held, held.node().iter().map(|of| (of.start, of.entry.suspect)));
             match found.is_empty() {
-                true => self.siblings(own, held, held.cluster().iter().map(|members| members.start)),
+                true => self.siblings(own, held, held.cluster().iter().map(|members| (members.start, false))),
                 false => found,
             }
         });
         let mut found = found.unwrap_or_default();
-        found.sort_by_cached_key(|sibling| {
+        found.sort_by_cached_key(|(sibling, is_suspect)| {
             let load = u64::from(sibling.tunnels) * u64::from(u16::MAX) / u64::from(sibling.weight.max(1));
-            (sibling.draining, load, turn(name, &sibling.id))
+            (sibling.draining, *is_suspect, load, turn(name, &sibling.id))
         });
-        found
+        found.into_iter().map(|(sibling, _)| sibling).collect()
     }
 
-    /// Each once, where this start of it lives and was not found without the name.
-    fn siblings(&self, own: &ResponderId, held: &Held, starts: impl Iterator<Item = Start>) -> Vec<Arc<Sibling>> {
-        let mut found: Vec<Arc<Sibling>> = Vec::new();
-        for start in starts {
+    /// Each once, where this start of it lives and was not found without the name; and whether it hears none of what it has.
+    fn siblings(
+        &self,
+        own: &ResponderId,
+        held: &Held,
+        tunnels: impl Iterator<Item = (Start, bool)>,
+    ) -> Vec<(Arc<Sibling>, bool)> {
+        let mut found: Vec<(Arc<Sibling>, bool)> = Vec::new();
+        for (start, is_suspect) in tunnels {
             let Some(sibling) = self.starts.get(&start) else { continue };
-            let is_new = !found.iter().any(|known| Arc::ptr_eq(known, sibling));
-            if is_new && sibling.id != *own && !held.is_doubted(start) {
-                found.push(Arc::clone(sibling));
+            if let Some((_, all_suspect)) = found.iter_mut().find(|(known, _)| Arc::ptr_eq(known, sibling)) {
+                *all_suspect &= is_suspect;
+            } else if sibling.id != *own && !held.is_doubted(start) {
+                found.push((Arc::clone(sibling), is_suspect));
             }
         }
         found
     }
 
-    /// Whether a claim with this key does not fit to what others have. A view that is stale refuses nothing. spec: FL-16
-    pub fn taken(&self, own: &ResponderId, place: &Place, pin: Option<SpkiPin>) -> Option<Taken> {
+    /// Whether a sibling that stays hears the node. spec: FL-23
+    pub fn hear(&self, own: &ResponderId, tenant: &TenantId, node: &NodeId) -> bool {
+        let keeps = |held: &Held, of: &OfNode| {
+            let sibling = self.starts.get(&of.start).filter(|sibling| sibling.id != *own && !sibling.draining);
+            sibling.is_some() && !of.entry.suspect && !held.is_doubted(of.start)
+        };
+        let name = (tenant.as_str(), node.as_str());
+        self.names.get(name, |held| held.node().iter().any(|of| keeps(held, of))).unwrap_or(false)
+    }
+
+    /// Whether a claim with this key, and of this certificate if it proves the claim by its names, does not fit to what others have.
+    /// A view that is stale refuses nothing. spec: FL-16
+    pub fn taken(
+        &self,
+        own: &ResponderId,
+        place: &Place,
+        (pin, issued): (Option<SpkiPin>, Option<Certified>),
+    ) -> Option<Taken> {
         let claim = &place.claim;
         if self.standing != Standing::Current {
             return None;
         }
         let is_elsewhere = |start: Start| self.starts.get(&start).is_some_and(|sibling| sibling.id != *own);
-        // An instance that shows its next certificate shows it to one responder after the other.
-        let has_other_key =
-            |of: &OfNode| is_elsewhere(of.start) && of.entry.pin != pin && of.entry.instance != place.instance;
+        let claimant = Claimant { cluster: &claim.cluster, instance: place.instance, pin, issued };
+        let other = |of: &OfNode| match is_elsewhere(of.start) && claimant.is_other_than(&of.entry) {
+            true if !claimant.renews(&of.entry) => Some(Taken::OtherKey),
+            true if !of.entry.suspect => Some(Taken::OlderKey),
+            _ => None,
+        };
+        let others = |held: &Held| {
+            let (mut others, is_other) =
+                (held.node().iter().filter_map(other), |taken: &Taken| *taken == Taken::OtherKey);
+            let first = others.next()?;
+            Some(if is_other(&first) { first } else { others.find(is_other).unwrap_or(first) })
+        };
         let node = self.names.get((claim.tenant.as_str(), claim.node.as_str()), |held| {
             let is_cluster = held.cluster().iter().any(|members| is_elsewhere(members.start));
             match is_cluster {
                 true => Some(Taken::NodeIsCluster),
-                false => held.node().iter().any(has_other_key).then_some(Taken::OtherKey),
+                false => others(held),
             }
         });
         let cluster = self.names.get((claim.tenant.as_str(), claim.cluster.as_str()), |held| {

@@ -277,7 +277,9 @@ impl Table {
             Some(entry) => entry.start,
             None => self.starts.add(responder, *epoch),
         };
-        let entry = Arc::new(Entry { start, tunnel: *tunnel, claim, instance, pin: record.key, created, modified });
+        let TunnelRecord { key: pin, issued, suspect, .. } = record;
+        let entry = Entry { start, tunnel: *tunnel, claim, instance, pin, issued, suspect, created, modified };
+        let entry = Arc::new(entry);
         let is_own = *responder == self.own;
         // The new one first: a record that is written again must not leave its names for a moment.
         self.snapshot.names.insert(&entry, |name, held| touched.name(is_own, name, held, &self.own_starts));

@@ -129,7 +129,7 @@ fn tunnel_record(node: usize, cluster: usize, pin: u8) -> TunnelRecord {
     // Another process for each key, but for one that renews its certificate.
     let place =
         Place { claim, instance: InstanceId([if pin == RENEWED { 1 } else { pin }; 16]), slot: 0, generation: 1 };
-    TunnelRecord { place, key: Some(SpkiPin([pin; 32])), down: Vec::new() }
+    TunnelRecord { place, key: Some(SpkiPin([pin; 32])), issued: None, suspect: false, down: Vec::new() }
 }
 
 /// The model: what follows from one state of etcd, read naively.
@@ -368,14 +368,22 @@ proptest! {
 
 /// A view in which these tunnels were written one after the other: responder, node, cluster, pin.
 fn view_of(tunnels: &[(usize, usize, usize, u8)]) -> (View, Applied) {
+    let record = |(responder, node, cluster, pin): &(usize, usize, usize, u8)| {
+        (*responder, tunnel_record(*node, *cluster, *pin))
+    };
+    view_with(&tunnels.iter().map(record).collect::<Vec<_>>())
+}
+
+/// The same, with these records.
+fn view_with(tunnels: &[(usize, TunnelRecord)]) -> (View, Applied) {
     let mut etcd = Etcd::new();
     let prefix = Prefix::default();
     for responder in 0..RESPONDERS {
         etcd.commit(vec![(prefix.responder(&id(responder)), responder_record(1, false).encode())], |_| false);
     }
-    for (index, (responder, node, cluster, pin)) in tunnels.iter().enumerate() {
+    for (index, (responder, record)) in tunnels.iter().enumerate() {
         let key = TunnelKey { responder: id(*responder), epoch: 1, tunnel: TunnelId(index as u64) };
-        etcd.commit(vec![(prefix.tunnel(&key), tunnel_record(*node, *cluster, *pin).encode())], |_| false);
+        etcd.commit(vec![(prefix.tunnel(&key), record.encode())], |_| false);
     }
     let view = View::new(prefix, id(0));
     let all = etcd.states.last().unwrap().values().cloned().collect();
@@ -394,16 +402,83 @@ fn a_claim_does_not_fit_to_another_key_or_another_kind_elsewhere() {
     // spec: FL-16
     let (view, _) = view_of(&[(1, 0, 0, 1), (0, 1, 1, 1)]);
     let pin = |pin: u8| Some(SpkiPin([pin; 32]));
-    assert_eq!(view.taken(&claim("n0", "c0"), pin(1)), None, "the same key: one node on two responders");
-    assert_eq!(view.taken(&claim("n0", "c0"), pin(2)), Some(Taken::OtherKey));
-    assert_eq!(view.taken(&claim("n0", "c0"), None), Some(Taken::OtherKey));
-    assert_eq!(view.taken(&claim("c0", "c9"), pin(1)), Some(Taken::NodeIsCluster));
-    assert_eq!(view.taken(&claim("n9", "n0"), pin(1)), Some(Taken::ClusterIsNode));
-    assert_eq!(view.taken(&claim("n1", "c1"), pin(2)), None, "what is here is the registry's to decide");
+    assert_eq!(view.taken(&claim("n0", "c0"), pin(1), None), None, "the same key: one node on two responders");
+    assert_eq!(view.taken(&claim("n0", "c0"), pin(2), None), Some(Taken::OtherKey));
+    assert_eq!(view.taken(&claim("n0", "c0"), None, None), Some(Taken::OtherKey));
+    assert_eq!(view.taken(&claim("c0", "c9"), pin(1), None), Some(Taken::NodeIsCluster));
+    assert_eq!(view.taken(&claim("n9", "n0"), pin(1), None), Some(Taken::ClusterIsNode));
+    assert_eq!(view.taken(&claim("n1", "c1"), pin(2), None), None, "what is here is the registry's to decide");
     let renewed = Place { instance: InstanceId([1; 16]), ..claim("n0", "c0") };
-    assert_eq!(view.taken(&renewed, pin(2)), None, "the same process with its next certificate");
+    assert_eq!(view.taken(&renewed, pin(2), None), None, "the same process with its next certificate");
     view.is_stale();
-    assert_eq!(view.taken(&claim("n0", "c0"), pin(2)), None, "a view that is stale refuses nothing");
+    assert_eq!(view.taken(&claim("n0", "c0"), pin(2), None), None, "a view that is stale refuses nothing");
+}
+
+/// A tunnel of one node at a responder, with this key, a certificate of this authority from this time on, and heard or not.
+fn certified(responder: usize, pin: u8, (by, from): (u8, i64), suspect: bool) -> (usize, TunnelRecord) {
+    let issued = Some(Certified { authority: [by; 16], validity: (from, from + 10) });
+    (responder, TunnelRecord { issued, suspect, ..tunnel_record(0, 0, pin) })
+}
+
+// Regression: a node that came back with its next key after a crash was kept out until its dead tunnels ended everywhere.
+#[test]
+fn a_later_certificate_takes_the_place_of_one_that_no_sibling_hears() {
+    // spec: FL-16
+    let taken = |tunnels: &[(usize, TunnelRecord)], by: u8, from: i64| {
+        let issued = Some(Certified { authority: [by; 16], validity: (from, from + 10) });
+        view_with(tunnels).0.taken(&claim("n0", "c0"), Some(SpkiPin([2; 32])), issued)
+    };
+    let (heard, suspect) = (certified(1, 1, (1, 100), false), certified(2, 1, (1, 100), true));
+    let all = [heard, suspect.clone()];
+    assert_eq!(taken(&all, 1, 200), Some(Taken::OlderKey), "one of them is heard");
+    assert_eq!(taken(std::slice::from_ref(&suspect), 1, 200), None);
+    for (by, from) in [(1, 100), (1, 50), (2, 200)] {
+        assert_eq!(
+            taken(std::slice::from_ref(&suspect), by, from),
+            Some(Taken::OtherKey),
+            "no later one of the same authority"
+        );
+    }
+    let other = (1, TunnelRecord { suspect: true, ..tunnel_record(0, 0, 0) });
+    assert_eq!(taken(&[all[0].clone(), other], 1, 200), Some(Taken::OtherKey), "of one nothing is known");
+    let elsewhere = Place { claim: claim("n0", "c1").claim, ..claim("n0", "c0") };
+    let issued = Some(Certified { authority: [1; 16], validity: (200, 300) });
+    let taken = view_with(&[suspect]).0.taken(&elsewhere, Some(SpkiPin([2; 32])), issued);
+    assert_eq!(taken, Some(Taken::OtherKey), "it renews nothing in another cluster");
+}
+
+#[test]
+fn of_two_certificates_of_one_node_the_later_one_stays_whoever_was_first() {
+    // spec: FL-17
+    let (older, later) = ((1, 100), (1, 200));
+    let overruled = |tunnels: &[(usize, TunnelRecord)]| view_with(tunnels).1.overruled;
+    assert_eq!(overruled(&[certified(1, 1, older, true), certified(0, 2, later, false)]), []);
+    assert_eq!(
+        overruled(&[certified(1, 1, older, false), certified(0, 2, later, false)]),
+        [],
+        "it was not, a moment ago"
+    );
+    assert_eq!(overruled(&[certified(0, 1, older, true), certified(1, 2, later, false)]), [TunnelId(0)]);
+    assert_eq!(overruled(&[certified(1, 2, later, false), certified(0, 1, older, false)]), [TunnelId(1)]);
+    assert_eq!(overruled(&[certified(1, 1, older, false), certified(0, 2, (2, 200), false)]), [TunnelId(1)]);
+}
+
+#[test]
+fn a_sibling_that_does_not_hear_the_node_comes_last_and_is_none_that_keeps_it() {
+    // spec: FL-15, FL-23
+    let look = |tunnels: &[(usize, TunnelRecord)]| {
+        let (view, _) = view_with(tunnels);
+        let (tenant, node) = (TenantId::default(), "n0".parse().unwrap());
+        let having = view.having(&tenant, &HostId::from(&node));
+        let names = having.iter().map(|sibling| sibling.id.to_string()).collect::<Vec<_>>();
+        (names, view.hear(&tenant, &node))
+    };
+    let tunnel = |responder, suspect| certified(responder, 1, (1, 100), suspect);
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(look(&[tunnel(1, true)]), (names(&["r1"]), false));
+    let many = [tunnel(1, true), tunnel(2, false), tunnel(2, false), tunnel(2, true)];
+    assert_eq!(look(&many), (names(&["r2", "r1"]), true), "however many it has");
+    assert_eq!(look(&[tunnel(0, false)]), (names(&[]), false), "not the responder itself");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use adit::egress::udp::{UdpEgress, UdpTerms};
 use adit::fleet::hop::{Hop, HopHandle, HopSettings, LocalTunnels, Ways};
 use adit::fleet::{Sibling, Siblings};
-use adit::id::{HostId, HostPort, ResponderId, TenantId};
+use adit::id::{HostId, HostPort, NodeId, ResponderId, TenantId};
 use adit::initiator::serve::{ServiceLimits, ServiceSettings, Services};
 use adit::initiator::{self, Destination};
 use adit::lifecycle::Drain;
@@ -83,6 +83,10 @@ impl Siblings for Seen {
         let table = self.0.0.lock().unwrap();
         let others = table.iter().filter(|(sibling, hosts)| sibling.id != self.1 && hosts.contains(host.as_str()));
         others.map(|(sibling, _)| Arc::clone(sibling)).collect()
+    }
+
+    fn hear(&self, tenant: &TenantId, node: &NodeId) -> bool {
+        self.having(tenant, &HostId::from(node)).iter().any(|sibling| !sibling.draining)
     }
 
     fn not_here(&self, id: &ResponderId, _: &TenantId, host: &HostId) {
