@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use adit::lifecycle::Drain;
 use http::{Method, Request};
 use tokio::time::interval;
 
@@ -10,6 +11,7 @@ use crate::support::certificates::Node;
 use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
 use crate::support::http2::{Http2, whole};
+use crate::support::load::Load;
 use crate::support::site::{Cloud, Edge, NODE, Site, TO_NODE, Transport, over_each_transport};
 use crate::support::targets::pattern;
 
@@ -239,26 +241,34 @@ async fn a_restart_of_one_of_two_responders_loses_nothing(transport: Transport) 
     let initiator = both.start(&folder, responder.tunnel_address()).await;
     responder.registered(1).await;
     second.registered(1).await;
-    let (first, second) = (responder.egress(), second.egress());
-    // A balancer: whoever is not there or says that it is not ready is not asked.
+    let (first, admin, second) = (responder.egress(), responder.0.admin(), second.egress());
+    let (over, mut asked) = (Drain::new(), [0, 0]);
+    let watch = over.watch();
+    // A balancer: whoever is not there or says that it is not ready is not asked. It looks before each request, and the lame duck
+    // is much longer than that takes: who only tried to connect would meet the end of the listener, and a responder that knows
+    // no node yet.
     let balanced = tokio::spawn(async move {
-        let (mut answers, mut pace) = (Vec::new(), interval(Duration::from_millis(10)));
-        while answers.len() < 300 {
-            let answer = match RawHttp::connect(first).await {
-                Ok(mut client) => {
-                    client.send(format!("GET / HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
-                    client.response().await
-                }
-                Err(_) => get(second, "/", &[TO_NODE]).await,
-            };
-            answers.push(answer.map_or_else(|error| error.to_string(), |response| response.text()));
+        let (mut lost, mut pace) = (Vec::new(), interval(Duration::from_millis(10)));
+        while !watch.is_draining() {
+            let is_ready = get(admin, "/ready", &[]).await.is_ok_and(|response| response.status() == 200);
+            asked[usize::from(!is_ready)] += 1;
+            let answer = get(if is_ready { first } else { second }, "/", &[TO_NODE]).await;
+            let answer = answer.map_or_else(|error| error.to_string(), |response| response.text());
+            if answer != "hello\n" {
+                lost.push((is_ready, answer));
+            }
             pace.tick().await;
         }
-        answers
+        (lost, asked)
     });
     let responder = responder.restart_gracefully().await;
-    let lost: Vec<_> = balanced.await.unwrap().into_iter().filter(|answer| answer != "hello\n").collect();
-    assert_eq!(lost, Vec::<String>::new());
+    let is_ready = async || (get(admin, "/ready", &[]).await.ok()?.status() == 200).then_some(());
+    eventually("the first one to be ready again", is_ready).await;
+    Load::paced(first, TO_NODE).await.finish().await;
+    over.begin(Duration::ZERO);
+    let (lost, [of_first, of_second]) = balanced.await.unwrap();
+    assert_eq!(lost, Vec::new());
+    assert!(of_first > 0 && of_second > 0, "{of_first} and {of_second} requests");
     drop((responder, initiator, folder, target));
 }
 

@@ -150,7 +150,15 @@ async fn no_handshake_that_the_former_rules_admitted_survives_the_change(transpo
                     return;
                 }
                 step(generation, "connects".to_owned());
-                let connected = initiator.connect(address).await.unwrap();
+                // Of so many connections one may be given up before its handshake is done, by a machine that has no time for it:
+                // what it would have claimed was not admitted by anybody.
+                let connected = match initiator.connect(address).await {
+                    Ok(connected) => connected,
+                    Err(error) => {
+                        step(generation, format!("did not connect: {error:?}"));
+                        continue;
+                    }
+                };
                 step(generation, "claims".to_owned());
                 match connected.claim(&hello(Node { node: name, ..DEPOT }, generation)).await {
                     Ok(dialed) => {

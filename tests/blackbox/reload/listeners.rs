@@ -38,12 +38,15 @@ async fn ask(site: &Site) -> Response {
 }
 
 async fn tls_and_http3_come_and_go_at_a_listener_that_stays(transport: Transport) {
-    let cloud = Cloud::new();
+    // The UDP port comes later: it is that of TCP, and must be free then, too.
+    let address = free_address();
+    let cloud = Cloud::new().egress("http", &format!("\"{address}\""));
+    let of_listener = |key: &str| format!("egress[{address}].{key}");
     let site = Site::with(cloud.clone(), Edge::new(transport)).await;
     let mut former = site.connect().await;
     let with_tls = cloud.clone().egress("tls", "{ cert: cloud.pem, key: cloud.key }");
     let changes = rewrite(&site.responder.0, &with_tls.text()).await.changes();
-    assert!(changes.iter().any(|change| change.starts_with("+ egress[127.0.0.1:0].tls")), "{changes:?}");
+    assert!(changes.iter().any(|change| change.starts_with(&format!("+ {}", of_listener("tls")))), "{changes:?}");
     let answer = ask(&site).await;
     assert_eq!(answer.status(), 200);
     let alternative = format!("h3=\":{}\"", site.egress().port());
@@ -61,7 +64,7 @@ async fn tls_and_http3_come_and_go_at_a_listener_that_stays(transport: Transport
     let before = secured(&site).await;
     site.folder.authority.responder().write(site.folder.path(), "cloud");
     let changes = reload(&site.responder.0).await.changes();
-    assert!(changes.contains(&"~ egress[127.0.0.1:0].tls.cert: another certificate".to_owned()), "{changes:?}");
+    assert!(changes.contains(&format!("~ {}: another certificate", of_listener("tls.cert"))), "{changes:?}");
     let shown = |client: RawHttp<TlsStream<TcpStream>>| {
         client.into_parts().0.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     };
