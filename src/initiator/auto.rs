@@ -256,7 +256,7 @@ impl Auto {
                 may_help.then(|| self.allowed(ends))
             }
             Lane::Connected { .. } => Some(ends),
-            Lane::Connecting { .. } | Lane::Failed { .. } => None,
+            Lane::Connecting { .. } | Lane::Failed { .. } | Lane::Retrying(_) => None,
         }
     }
 

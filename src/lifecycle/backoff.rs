@@ -35,8 +35,8 @@ impl Schedule {
         Ok(Self { initial, max })
     }
 
-    /// The bound after `failures` failures in a row; none before the first.
-    fn ceiling(self, failures: u32) -> Duration {
+    /// The longest delay after `failures` failures in a row; none before the first.
+    pub fn bound(self, failures: u32) -> Duration {
         match failures.checked_sub(1) {
             None => Duration::ZERO,
             Some(doublings) => {
@@ -76,7 +76,7 @@ impl Backoff {
         let floor = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
         let spread = if floor.is_zero() { self.failures } else { self.failures.max(1) };
         self.failures = self.failures.saturating_add(1);
-        floor + fraction(self.schedule.ceiling(spread), entropy)
+        floor + fraction(self.schedule.bound(spread), entropy)
     }
 
     /// It worked: the next failure starts from the beginning.
@@ -139,7 +139,7 @@ mod tests {
         fn jitter_is_full_and_even(failures in 1_u32..40, parts in 2_u64..50) {
             // Entropy cut in equal parts cuts the delays in equal parts: uniform from zero to the bound.
             let schedule = Schedule::default();
-            let ceiling = schedule.ceiling(failures);
+            let ceiling = schedule.bound(failures);
             for part in 0..parts {
                 let delay = fraction(ceiling, u64::MAX / parts * part);
                 let expected = ceiling.mul_f64(part as f64 / parts as f64);
@@ -150,9 +150,9 @@ mod tests {
 
     #[test]
     fn the_bounds_double_from_half_a_second_to_thirty() {
-        let bounds: Vec<u128> = (0..10).map(|failures| Schedule::default().ceiling(failures).as_millis()).collect();
+        let bounds: Vec<u128> = (0..10).map(|failures| Schedule::default().bound(failures).as_millis()).collect();
         assert_eq!(bounds, [0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-        assert_eq!(Schedule::default().ceiling(u32::MAX), Duration::from_secs(30));
+        assert_eq!(Schedule::default().bound(u32::MAX), Duration::from_secs(30));
     }
 
     #[test]

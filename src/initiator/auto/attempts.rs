@@ -39,6 +39,8 @@ pub(super) enum Lane {
     },
     /// It failed in this round, which connects it once more at `again` if at all.
     Failed { again: Option<Instant> },
+    /// It failed in this round, while the other one has no answer yet: it is connected again then, if the round lasts so long.
+    Retrying(Instant),
 }
 
 /// HELLO is in the air.
@@ -61,14 +63,14 @@ impl Lane {
     pub(super) const fn attempt(&self) -> Option<Attempt> {
         match *self {
             Self::Connecting { attempt, .. } | Self::Connected { attempt, .. } => Some(attempt),
-            Self::Idle | Self::Due(_) | Self::Failed { .. } => None,
+            Self::Idle | Self::Due(_) | Self::Failed { .. } | Self::Retrying(_) => None,
         }
     }
 
     /// When it is to be connected.
     pub(super) const fn start(&self) -> Option<Instant> {
         match *self {
-            Self::Due(at) => Some(at),
+            Self::Due(at) | Self::Retrying(at) => Some(at),
             Self::Failed { again } => again,
             Self::Idle | Self::Connecting { .. } | Self::Connected { .. } => None,
         }
@@ -79,15 +81,15 @@ impl Lane {
         match (self, start) {
             (Self::Connecting { attempt, .. }, again) => Self::Connecting { attempt, again },
             (Self::Connected { .. }, _) => self,
-            (Self::Idle | Self::Due(_) | Self::Failed { .. }, Some(at)) => Self::Due(at),
-            (Self::Idle | Self::Due(_) | Self::Failed { .. }, None) => Self::Idle,
+            (Self::Idle | Self::Due(_) | Self::Failed { .. } | Self::Retrying(_), Some(at)) => Self::Due(at),
+            (Self::Idle | Self::Due(_) | Self::Failed { .. } | Self::Retrying(_), None) => Self::Idle,
         }
     }
 
     /// The same without another connect, which keeps the failure.
     const fn stopped(self) -> Self {
         match self {
-            Self::Failed { .. } => Self::Failed { again: None },
+            Self::Failed { .. } | Self::Retrying(_) => Self::Failed { again: None },
             _ => self.scheduled(None),
         }
     }
@@ -143,6 +145,11 @@ impl Attempts {
     /// When a transport is to be connected.
     pub(super) fn start(&self, transport: TransportKind) -> Option<Instant> {
         self.lane(transport).and_then(|lane| lane.start())
+    }
+
+    /// Whether a transport has failed in this round, and is to be tried once more in it.
+    pub(super) fn is_retrying(&self, transport: TransportKind) -> bool {
+        matches!(self.lane(transport), Some(Lane::Retrying(_)))
     }
 
     /// Moves a transport on, or back; a claim over it is then over.

@@ -206,10 +206,44 @@ impl Auto {
             FailureKind::Refused { retry_after } => self.refused_in_round(now, other, retry_after),
             FailureKind::Transport => self.hurry(now, other),
         }
+        self.retry_meanwhile(now, (failed, other), kind, entropy);
         let attempts = self.state.attempts();
-        let over = |&transport| !attempts.is_busy(transport) && attempts.start(transport).is_none();
+        // Who only waits for another turn has had its own.
+        let waits = |transport| attempts.start(transport).is_some() && !attempts.is_retrying(transport);
+        let over = |&transport| !attempts.is_busy(transport) && !waits(transport);
         if self.transports.iter().all(over) {
             self.back_off(now, self.state.round().and_then(|round| round.refusal), entropy);
+        }
+    }
+
+    /// Of one that is silent nobody knows for long whether it will answer: the other one, which has failed, is not left alone for
+    /// that. spec: TB-21
+    fn retry_meanwhile(
+        &mut self,
+        now: Instant,
+        (failed, other): (TransportKind, Option<TransportKind>),
+        kind: FailureKind,
+        entropy: u64,
+    ) {
+        let attempts = self.state.attempts();
+        let is_unanswered = |other: TransportKind| match attempts.lane(other) {
+            Some(Lane::Connecting { .. }) => true,
+            Some(Lane::Due(at)) => self.allowed(at) <= now,
+            _ => false,
+        };
+        let (Some(round), FailureKind::Transport) = (self.state.round(), kind) else { return };
+        if round.refusal.is_some() || attempts.start(failed).is_some() || !other.is_some_and(is_unanswered) {
+            return;
+        }
+        let returning = self.memory.returning.filter(|returning| now < returning.until);
+        let most = returning.map_or_else(|| self.settings.backoff.bound(round.retries + 1), |returning| returning.pace);
+        // Not at once, whatever chance says: the port that refused it is the same.
+        let at = now + most.mul_f64(0.5 + 0.5 * (entropy as f64 / u64::MAX as f64));
+        if let Some(round) = self.state.round_mut() {
+            round.retries = round.retries.saturating_add(1);
+        }
+        if let Some(attempts) = self.state.attempts_mut() {
+            attempts.set(failed, Lane::Retrying(at));
         }
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Returning {
 pub(super) struct Round {
     /// The responder said no: nothing more starts. spec: TB-23
     pub(super) refusal: Option<Refusal>,
+    /// How often one that had failed was tried again in it.
+    pub(super) retries: u32,
 }
 
 impl Round {

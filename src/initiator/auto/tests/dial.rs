@@ -86,6 +86,40 @@ fn when_both_fail_the_slot_backs_off_and_races_again() {
     }
 }
 
+/// What broke: UDP that nobody answers, and a TCP port that was refused once because the responder was just starting, cost the ten
+/// seconds that the connect over QUIC may take.
+// spec: TB-21
+#[test]
+fn what_failed_is_tried_again_while_the_other_one_is_silent() {
+    let mut bench = Bench::new(TransportChoice::Auto);
+    bench.did();
+    bench.entropy = u64::MAX;
+    assert_eq!(bench.wake(300), [Did::Connect(Tcp)]);
+    for pause in [500, 1000, 2000] {
+        assert_eq!(bench.failed(Tcp), []);
+        assert_eq!(bench.due(), Some(pause));
+        assert_eq!(bench.wake(pause), [Did::Connect(Tcp)]);
+    }
+    assert_eq!(bench.connected(Tcp), [Did::Claim(Tcp, Supersede)]);
+    assert_eq!(bench.admitted(Tcp), [Did::Abandon(Quic)]);
+
+    let mut bench = Bench::new(TransportChoice::Auto);
+    bench.did();
+    bench.entropy = u64::MAX;
+    assert_eq!(bench.failed(Quic), [Did::Connect(Tcp)]);
+    assert_eq!(bench.wake(500), [Did::Connect(Quic)], "TCP may be what is silent");
+    assert_eq!(bench.connected(Quic), [Did::Claim(Quic, Supersede)]);
+
+    let mut bench = Bench::new(TransportChoice::Auto);
+    bench.did();
+    bench.entropy = u64::MAX;
+    bench.wake(300);
+    bench.failed(Tcp);
+    assert_eq!(bench.pass(100), []);
+    assert_eq!(bench.failed(Quic), [Did::Wait(499)], "both have had their turn");
+    assert_eq!(bench.wake(499), [Did::Connect(Quic)]);
+}
+
 #[test]
 fn a_settled_tunnel_that_is_lost_is_replaced_at_once_by_a_race() {
     let mut bench = Bench::on_quic();
