@@ -140,8 +140,13 @@ impl<T: Socket> Connection<T> {
             let head = match self.next_head().await {
                 Ok(head) => head,
                 Err(stop) => {
-                    if let Stop::Reject(violation) = stop {
-                        service.refused(&self.info, violation);
+                    match stop {
+                        Stop::Reject(violation) => service.refused(&self.info, violation),
+                        // Something had come, and its end never will.
+                        Stop::Close | Stop::Gone if !self.input.is_empty() => {
+                            service.refused(&self.info, Violation::HeadCut);
+                        }
+                        _ => {}
                     }
                     return stop;
                 }

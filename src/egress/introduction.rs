@@ -17,7 +17,7 @@ const LOOK: usize = 512;
 pub(super) enum Unclear {
     /// It breaks a rule.
     Broken(Violation),
-    /// The connection ended in the middle of it.
+    /// The connection ended before it.
     Ended,
     Failed(io::Error),
 }
@@ -30,10 +30,12 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, U
     let mut header = Vec::new();
     let mut seen = [0; LOOK];
     loop {
-        let length = stream.peek(&mut seen).await.map_err(Unclear::Failed)?;
-        if length == 0 {
-            return Err(Unclear::Ended);
-        }
+        let length = match stream.peek(&mut seen).await {
+            Ok(length @ 1..) => length,
+            _ if !header.is_empty() => return Err(Unclear::Broken(Violation::BeginCut)),
+            Ok(_) => return Err(Unclear::Ended),
+            Err(error) => return Err(Unclear::Failed(error)),
+        };
         let before = header.len();
         header.extend_from_slice(&seen[..length]);
         let found = proxy_header::read(&header).map_err(|error| {

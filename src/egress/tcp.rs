@@ -53,8 +53,9 @@ pub(super) async fn server_name<T: AsyncRead + Unpin>(
 async fn more<T: AsyncRead + Unpin>(stream: &mut T, received: &mut BytesMut) -> Result<(), Unclear> {
     received.reserve(READ);
     match stream.read_buf(received).await {
+        Ok(1..) => Ok(()),
+        _ if !received.is_empty() => Err(Unclear::Broken(Violation::BeginCut)),
         Ok(0) => Err(Unclear::Ended),
-        Ok(_) => Ok(()),
         Err(error) => Err(Unclear::Failed(error)),
     }
 }

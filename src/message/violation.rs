@@ -15,6 +15,9 @@ pub enum Violation {
     /// The head did not arrive in time.
     #[error("the request head took too long")]
     HeadTimeout,
+    /// The connection or stream ended, or was reset, in the middle of the head. Nobody is answered.
+    #[error("the request ended in the middle of its head")]
+    HeadCut,
     /// The target exceeds [`MAX_TARGET`](crate::message::validate::MAX_TARGET).
     #[error("the request target is too long")]
     TargetTooLong,
@@ -103,6 +106,9 @@ pub enum Violation {
     /// What a connection of bytes begins with, and tells where it goes, did not arrive in time.
     #[error("the beginning of the connection, which tells where it goes, took too long")]
     BeginTimeout,
+    /// The connection ended, or was reset, in the middle of that. Nobody is answered.
+    #[error("the connection ended in the middle of its beginning, which tells where it goes")]
+    BeginCut,
     /// A proxy that is trusted does not say who connected to it.
     #[error("the connection does not begin with a PROXY header, or with a malformed one")]
     ProxyHeader,
@@ -128,6 +134,11 @@ impl Violation {
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             _ => StatusCode::BAD_REQUEST,
         }
+    }
+
+    /// Whether its sender has gone with it.
+    pub const fn is_cut(self) -> bool {
+        matches!(self, Self::HeadCut | Self::BeginCut)
     }
 
     /// The value of the Proxy-Status field (RFC 9209) of that answer.

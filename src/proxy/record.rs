@@ -106,7 +106,9 @@ impl Recorder {
         let log = self.bounded(log);
         let mut record = self.unread(log, Some(remote));
         record.failed_with(cause_of(violation), &violation);
-        record.responded(violation.status());
+        if !violation.is_cut() {
+            record.responded(violation.status());
+        }
     }
 
     /// The transport refused a stream that came through this tunnel: the record of that is written at once.
@@ -354,6 +356,7 @@ impl Record {
 fn cause_of(violation: Violation) -> Cause {
     match violation.status() {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Cause::HeadTooLarge,
+        _ if violation.is_cut() => Cause::RequestCut,
         _ => Cause::BadRequest,
     }
 }

@@ -3,6 +3,7 @@
 use http::Request;
 use serde_json::Value;
 
+use crate::support::eventually::eventually;
 use crate::support::http1::RawHttp;
 use crate::support::http2::Http2;
 use crate::support::ports::free_address;
@@ -14,6 +15,7 @@ over_each_transport!(
     the_query_is_told_only_where_the_file_says_so,
     a_client_that_leaves_before_the_head_is_told,
     a_request_that_the_codec_refuses_is_told_and_counted,
+    a_client_that_leaves_in_the_middle_of_its_head_is_told_and_one_that_says_nothing_is_not,
     a_body_that_breaks_a_rule_is_no_cancellation,
     a_target_that_is_down_is_told_on_both_sides_and_warned_of,
     a_response_that_is_cut_is_told_on_both_sides_and_warned_of,
@@ -144,6 +146,35 @@ async fn a_request_that_the_codec_refuses_is_told_and_counted(transport: Transpo
     assert_eq!(response.await.unwrap().status(), 417);
     assert_eq!(failed(responder, "egress", "bad_request").await, 2);
     assert!(site.target.requests().is_empty());
+}
+
+async fn a_client_that_leaves_in_the_middle_of_its_head_is_told_and_one_that_says_nothing_is_not(transport: Transport) {
+    let site = Site::with(Cloud::new().and_tcp("web"), Edge::new(transport)).await;
+    let responder = &site.responder.0;
+    let before = failed(responder, "egress", "request_cut").await;
+    for (nth, is_reset) in [(1, false), (2, true)] {
+        let mut client = site.connect().await;
+        client.send(format!("GET / HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+        assert_eq!(client.response().await.unwrap().status(), 200);
+        // The beginning of another one.
+        client.send(b"GET /never HTTP/1.1\r\nhost").await.unwrap();
+        let (client, _) = client.into_parts();
+        if is_reset {
+            client.set_zero_linger().unwrap();
+        }
+        drop(client);
+        let cut = async || (failed(responder, "egress", "request_cut").await == before + nth).then_some(());
+        eventually("a head that was cut to be counted", cut).await;
+    }
+    let cut = responder.line_with("in the middle of its head").await;
+    let fields = [("outcome", "refused".into()), ("cause", "request_cut".into()), ("status", Value::Null)];
+    assert_fields(&cut, &fields);
+    // Who says nothing is a balancer that looks whether somebody is there.
+    for _ in 0..3 {
+        drop(site.connect().await);
+    }
+    assert_eq!(site.get("/").await.status(), 200);
+    assert_eq!(failed(responder, "egress", "request_cut").await, before + 2);
 }
 
 async fn a_body_that_breaks_a_rule_is_no_cancellation(transport: Transport) {

@@ -184,6 +184,8 @@ fn refused_by_h3<S: ExchangeService>(serving: &Serving<S>, error: &StreamError) 
     match error {
         StreamError::HeaderTooBig { .. } => refuse(serving, Violation::HeadTooLarge),
         StreamError::StreamError { code, .. } if *code == Code::H3_MESSAGE_ERROR => refuse(serving, Violation::Syntax),
+        // A reset takes away what was on its way, which may have been all of the head.
+        StreamError::RemoteTerminate { .. } => refuse(serving, Violation::HeadCut),
         error => tracing::debug!(%error, remote = %serving.info.remote, "a stream without a request"),
     }
     End::GivenUp
