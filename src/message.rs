@@ -38,6 +38,7 @@ pub mod persistence;
 pub mod response;
 pub mod rewrite;
 pub mod section;
+pub mod source;
 pub mod trust;
 pub mod upgrade;
 pub mod validate;

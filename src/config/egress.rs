@@ -174,7 +174,9 @@ impl HttpEgress {
         request: Request<()>,
         connection: ConnectionDetails,
     ) -> Result<Result<Explained, Refused>, TlsError> {
-        let mut terms = Terms { policies: self.rules()?, ..Terms::new(self.router.clone()) };
+        let (policies, trust) = (self.rules()?, self.trust.clone());
+        let forwarded = self.forwarded;
+        let mut terms = Terms { policies, trust, forwarded, ..Terms::new(self.router.clone()) };
         terms.settings.max_head_fields = self.limits.head_fields;
         Ok(egress::explain(&terms, request, connection))
     }

@@ -62,8 +62,7 @@ pub fn explain(terms: &Terms, request: Request<()>, connection: ConnectionDetail
     let scheme = if connection.tls { Scheme::HTTPS } else { Scheme::HTTP };
     validate::unsent_request(&mut head, &scheme, terms.settings.max_head_fields)?;
     let connection = ConnectionInfo::new(connection);
-    let judge = Judge::new(terms.router.clone(), terms.policies.clone());
-    Ok(judge.judge(&RequestAttributes { head: &head, connection: &connection }).into())
+    Ok(judge(terms).judge(&RequestAttributes { head: &head, connection: &connection }).into())
 }
 
 /// What a listener for bytes under these terms would do with a connection that comes to `local`, from `remote` or by the word
@@ -81,8 +80,7 @@ pub fn explain_connection(
     let server_name = name.transpose().map_err(|_| Violation::ClientHello)?;
     let head = tcp::head(local, server_name.as_deref());
     let connection = ConnectionInfo::new(ConnectionDetails { remote, local, tls: false, server_name, peer: None });
-    let judge = Judge::new(terms.router.clone(), terms.policies.clone());
-    Ok(judge.judge(&RequestAttributes { head: &head, connection: &connection }).into())
+    Ok(judge(terms).judge(&RequestAttributes { head: &head, connection: &connection }).into())
 }
 
 /// What a listener for datagrams under these terms would do with the first one of a source.
@@ -91,6 +89,10 @@ pub fn explain_flow(terms: &UdpTerms, source: SocketAddr) -> Explained {
     let rule = judged.decision.and_then(|decision| decision.explained());
     let to = ExplainedWay::Tunnel(judged.to);
     Explained { rule, way: judged.allowed.map(|()| to) }
+}
+
+fn judge(terms: &Terms) -> Judge {
+    Judge::new(terms.router.clone(), terms.policies.clone(), (terms.trust.clone(), terms.forwarded))
 }
 
 impl From<Judged<'_>> for Explained {

@@ -3,7 +3,8 @@
 //! The gateway asks here for each request, and [`explain`](mod@super::explain) for one that nobody sent: so what it says is what
 //! happens.
 
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
 
 use http::uri::Authority;
 use http::{Method, Uri};
@@ -13,6 +14,9 @@ use crate::egress::tcp::Bare;
 use crate::egress::upstream::Upstream;
 use crate::message::connect::is_plain;
 use crate::message::failure::{Cause, Failure};
+use crate::message::forward::Forms;
+use crate::message::source;
+use crate::message::trust::Trust;
 use crate::policy::traffic::{self, Action, Decision, Subject};
 use crate::proxy::{Record, RuleCounters, connect_udp};
 use crate::routing::{Destination, Meant, Router, RouterSettings};
@@ -28,7 +32,18 @@ pub(super) struct Judge {
     pub(super) router: Router,
     rules: TrafficRules,
     pub(super) counters: RuleCounters,
+    /// Whether any of them asks where a request comes from.
+    asks_source: bool,
+    /// Who may say it, and how.
+    trust: Trust,
+    forms: Forms,
 }
+
+/// A rule asks for a client that nobody names clearly. It may deny that very one.
+static NOT_NAMED: LazyLock<Failure> = LazyLock::new(|| {
+    let details = "a rule asks who sent the request, and the trusted sender does not say it, or says it in two ways";
+    Failure::new(Cause::Denied, details)
+});
 
 /// What becomes of one request.
 #[derive(Debug)]
@@ -49,8 +64,20 @@ pub(super) enum Going {
 }
 
 impl Judge {
-    pub(super) fn new(router: RouterSettings, rules: TrafficRules) -> Self {
-        Self { router: Router::new(router), counters: RuleCounters::new(&rules), rules }
+    /// `trust` may say for whom they send a request, in these forms.
+    pub(super) fn new(router: RouterSettings, rules: TrafficRules, (trust, forms): (Trust, Forms)) -> Self {
+        let asks_source = rules.iter().any(|rule| !rule.matches.source.is_empty());
+        Self { router: Router::new(router), counters: RuleCounters::new(&rules), rules, asks_source, trust, forms }
+    }
+
+    /// Who sent a request.
+    fn source(&self, request: &RequestAttributes<'_>) -> Result<Option<IpAddr>, &'static Failure> {
+        let remote = request.connection.remote.ip();
+        if !self.asks_source {
+            return Ok(Some(remote));
+        }
+        let source = source::of_request(&request.head.headers, remote, &self.trust, self.forms);
+        source.map(Some).ok_or_else(|| &*NOT_NAMED)
     }
 
     /// Begins the checks of the servers to which requests are forwarded, where those are asked for.
@@ -121,7 +148,7 @@ impl Judge {
             method => method,
         };
         self.rules.decide(&Subject {
-            source: Ok(Some(connection.remote.ip())),
+            source: self.source(request),
             peer: connection.peer.as_ref(),
             tenant: tenant.as_ref().map(Some),
             host: head.uri.authority().map(Authority::as_str),

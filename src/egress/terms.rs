@@ -221,5 +221,6 @@ fn tells_the_same(before: &Settings, after: &Settings) -> bool {
 }
 
 fn in_force(terms: Terms, accepting: Accepting) -> InForce {
-    InForce { judge: Judge::new(terms.router.clone(), terms.policies.clone()), accepting, terms }
+    let told = (terms.trust.clone(), terms.forwarded);
+    InForce { judge: Judge::new(terms.router.clone(), terms.policies.clone(), told), accepting, terms }
 }

@@ -366,7 +366,13 @@ pub(super) const KEYS: &[Key] = &[
          everything.",
         "any",
     ),
-    key("egress[].policies[].match.source", "Addresses and prefixes of those who connect.", "[10.0.0.0/8]"),
+    key(
+        "egress[].policies[].match.source",
+        "Addresses and prefixes of clients: who connects, or whom the PROXY header of a trusted proxy names. Of a request from a sender \
+         under `trust` whom that one names in Forwarded or X-Forwarded-For (those of `forwarded`), the last who is not under `trust`; \
+         where that cannot be read, or both are there and differ, all is denied that a rule with a source is asked about.",
+        "[10.0.0.0/8]",
+    ),
     key("egress[].policies[].match.tenant", "Whose node is asked for.", "acme"),
     key("egress[].policies[].match.peer", "A name in the certificate of the client; needs `tls.client_ca`.", "spiffe://example.org/ops/*"),
     key("egress[].policies[].match.host", "The host that is asked for, without its port; with `tcp` the name in TLS.", "\"*.example.com\""),

@@ -1,17 +1,17 @@
 //! Which requests and streams the rules of an initiator let go to its services.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
-use http::header::FORWARDED;
-use http::{HeaderMap, HeaderName, Method, request};
+use http::{HeaderMap, Method, request};
 
 use super::exported::Exported;
 use super::raw::cause_of;
 use super::{Services, authority, for_requests};
 use crate::id::{PeerIdentity, ServiceName, TenantId};
 use crate::message::failure::{Cause, Failure};
+use crate::message::source;
 use crate::policy::traffic::{self, Action, Decision, Subject};
 use crate::protocol::code::OpenCause;
 use crate::protocol::handshake::ServiceKind;
@@ -21,8 +21,6 @@ use crate::transport::{TransportKind, TunnelFacts};
 
 /// The rules of an initiator. They forward to nowhere: what is exported is all there is.
 pub type ServiceRules = traffic::Rules<Infallible>;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Rules, ready for use.
 #[derive(Debug)]
@@ -177,41 +175,13 @@ fn named(client: Option<IpAddr>) -> Result<Option<IpAddr>, &'static Failure> {
 /// The client of the responder, as the responder says: what it wrote stands last. An Envoy writes X-Forwarded-For only, and
 /// passes on what its client says in Forwarded. RFC 7239 section 4
 fn client(fields: &HeaderMap, is_envoy: bool) -> Option<IpAddr> {
-    let last = |name: &HeaderName| fields.get_all(name).iter().next_back();
-    match last(&FORWARDED) {
-        Some(value) if !is_envoy => {
-            let element = parts(value.to_str().ok()?, ',')?.pop()?;
-            let pairs = parts(element, ';')?.into_iter().filter_map(|pair| pair.split_once('='));
-            let mut named = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
-            address(named.next()?.1.trim().trim_matches('"'))
-        }
-        _ => address(last(&X_FORWARDED_FOR)?.to_str().ok()?.rsplit(',').next()?.trim()),
-    }
-}
-
-/// Splits where no quotes are open; `None` where some stay open.
-fn parts(text: &str, at: char) -> Option<Vec<&str>> {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    let parts = text.split(|letter| {
-        let escapes = is_quoted && !is_escaped && letter == '\\';
-        if letter == '"' && !is_escaped {
-            is_quoted = !is_quoted;
-        }
-        is_escaped = escapes;
-        letter == at && !is_quoted
-    });
-    let parts = parts.collect();
-    (!is_quoted).then_some(parts)
-}
-
-/// An address as it stands there: perhaps with a port; one of IPv6 in brackets, or not.
-fn address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+    source::last(fields, !is_envoy)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn read(is_envoy: bool, all: &[(&str, &str)]) -> Option<String> {

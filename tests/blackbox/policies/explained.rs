@@ -13,10 +13,11 @@ use super::bytes::first_words;
 use crate::cli::{adit, parts};
 use crate::support::datagrams::{Client, Peer};
 use crate::support::eventually::eventually;
-use crate::support::http1::get;
+use crate::support::http1::{RawHttp, get};
 use crate::support::site::{Cloud, Edge, Folder, NODE, Running, Site, TO_NODE, Transport, over_each_transport};
 
 over_each_transport!(
+    the_source_of_a_request_is_whom_a_trusted_proxy_names,
     connections_happen_as_they_are_explained,
     datagrams_happen_as_they_are_explained,
     what_reaches_an_initiator_happens_as_it_is_explained,
@@ -77,6 +78,46 @@ async fn ending(tasks: &mut JoinSet<()>) -> SocketAddr {
         }
     });
     address
+}
+
+async fn the_source_of_a_request_is_whom_a_trusted_proxy_names(transport: Transport) {
+    let rules = "[{ priority: 2, name: banned, match: { source: 192.0.2.0/24 }, action: deny, status: 404 },\
+                  { priority: 1, name: office, match: { source: 198.51.100.0/24 }, action: allow },\
+                  { priority: 3, match: { prefix: /open }, action: allow }]";
+    let cloud = Cloud::new().egress("trust", "[127.0.0.0/16]").egress("policies", rules);
+    let site = Site::with(cloud, Edge::new(transport)).await;
+    for (path, fields, status) in [
+        ("/", &[][..], 200),
+        ("/", &["x-forwarded-for: 192.0.2.7"], 404),
+        ("/", &["x-forwarded-for: 192.0.2.7, 127.0.0.3"], 404),
+        ("/", &["x-forwarded-for: 192.0.2.7, 198.51.100.1"], 200),
+        ("/", &["forwarded: for=\"192.0.2.7:4711\";proto=https"], 404),
+        ("/", &["x-forwarded-for: unknown"], 403),
+        ("/", &["forwarded: for=198.51.100.1", "x-forwarded-for: 192.0.2.7"], 403),
+        ("/open", &["x-forwarded-for: unknown"], 200),
+    ] {
+        let before = site.responder.0.lines_of("exchange").len();
+        let answer = get(site.egress(), path, &[&[TO_NODE], fields].concat()).await.unwrap();
+        assert_eq!(answer.status(), status, "{path} {fields:?}: {}", answer.text());
+        let line = line(&site.responder.0, before).await;
+        let asked: Vec<&str> = fields.iter().chain([&TO_NODE]).flat_map(|field| ["-H", field]).collect();
+        let url = format!("http://{}{path}", site.egress());
+        let (code, blocks) =
+            explain(site.responder.0.file(), &[&["GET", &url, "--source", "127.0.0.1"], &asked[..]].concat()).await;
+        assert_eq!(code, Some(i32::from(status != 200)), "{blocks:?}");
+        let said = if status == 200 { "to host id".to_owned() } else { format!("answer {status}") };
+        assert!(blocks[0][2].starts_with(&said), "{fields:?}: {blocks:?}");
+        if let Some(rule) = line["rule"].as_str() {
+            assert!(blocks[0][1].starts_with(rule), "{fields:?}: {rule} and {blocks:?}");
+        }
+    }
+    // Who is not trusted names nobody.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from(1), 0).into()).unwrap();
+    let mut client = RawHttp::over(socket.connect(site.egress()).await.unwrap());
+    let head = format!("GET / HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\nx-forwarded-for: 192.0.2.7\r\n\r\n");
+    client.send(head.as_bytes()).await.unwrap();
+    assert_eq!(client.response().await.unwrap().status(), 200);
 }
 
 /// Connects, says this, and waits for the end.
