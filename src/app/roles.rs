@@ -222,8 +222,10 @@ impl Entrance {
 }
 
 impl Responding {
-    /// Drains its tunnels, after those who send requests into them, and once it has left its fleet, if it is in one.
+    /// Admits nobody any more, and drains its tunnels, after those who send requests into them, and once it has left its fleet, if
+    /// it is in one.
     pub(super) fn stop(self, entrances: Vec<Drain>, belonging: Option<Belonging>, limit: Duration) {
+        self.handle.close();
         for drain in &entrances {
             drain.begin(limit);
         }

@@ -48,10 +48,19 @@ pub(super) struct Admission<H> {
     swapping: Mutex<()>,
     /// While it drains: how long who is refused should stay away.
     draining: OnceLock<Duration>,
-    /// The same while it leaves its fleet, before that.
-    leaving: OnceLock<Duration>,
+    /// Why nobody is admitted any more before that, and the same.
+    closed: OnceLock<(&'static str, Duration)>,
     /// What the other responders of its fleet have, if it is in one.
     fleet: ArcSwapOption<View>,
+}
+
+/// A connection that came in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came {
+    /// The generation of the terms under which it was accepted.
+    pub(super) generation: u64,
+    /// Whether an Envoy is at its other end.
+    pub(super) is_envoy: bool,
 }
 
 /// A credential that a live tunnel shows; the key of the chain is proven.
@@ -91,7 +100,7 @@ impl<H: Handle> Admission<H> {
             trust: watch::Sender::new(0),
             swapping: Mutex::default(),
             draining: OnceLock::new(),
-            leaving: OnceLock::new(),
+            closed: OnceLock::new(),
             fleet: ArcSwapOption::empty(),
         }
     }
@@ -117,7 +126,7 @@ impl<H: Handle> Admission<H> {
         place: Place,
         identity: &PeerIdentity,
         token: Option<&[u8]>,
-        connection: u64,
+        connection: Came,
     ) -> Result<Admitted, Refusal> {
         let terms = self.terms.load();
         self.check(&terms, connection)?;
@@ -129,7 +138,7 @@ impl<H: Handle> Admission<H> {
     pub(super) fn enter(
         &self,
         mut admitted: Admitted,
-        connection: u64,
+        connection: Came,
         id: TunnelId,
         handle: H,
     ) -> Result<Inserted<H>, NotEntered<H>> {
@@ -175,12 +184,15 @@ impl<H: Handle> Admission<H> {
         }
     }
 
-    fn check(&self, terms: &Terms, connection: u64) -> Result<(), Refusal> {
+    fn check(&self, terms: &Terms, connection: Came) -> Result<(), Refusal> {
         self.check_drain()?;
-        match connection >= terms.tls_since {
-            true => Ok(()),
-            false => Err(unavailable("the responder's TLS settings changed during this handshake", None)),
+        if connection.generation < terms.tls_since {
+            return Err(unavailable("the responder's TLS settings changed during this handshake", None));
         }
+        if connection.is_envoy && connection.generation < terms.envoy_since {
+            return Err(unavailable("what the responder asks of an Envoy changed during this handshake", None));
+        }
+        Ok(())
     }
 
     /// From now on refuses what does not fit to what the siblings have; nothing of that without a view.
@@ -203,9 +215,9 @@ impl<H: Handle> Admission<H> {
     }
 
     fn check_drain(&self) -> Result<(), Refusal> {
-        match (self.draining.get(), self.leaving.get()) {
+        match (self.draining.get(), self.closed.get()) {
             (Some(spread), _) => Err(unavailable("the responder is draining", Some(DRAINING_RETRY_AFTER.max(*spread)))),
-            (None, Some(away)) => Err(unavailable("the responder is leaving its fleet", Some(*away))),
+            (None, Some((why, away))) => Err(unavailable(why, Some(*away))),
             (None, None) => Ok(()),
         }
     }
@@ -213,7 +225,12 @@ impl<H: Handle> Admission<H> {
     /// Admits nobody from now on; who is refused should stay away for so long. Every tunnel there is, and every one that there
     /// will be, is in the answer. spec: FL-22
     pub(super) fn leave(&self, away: Duration) -> Vec<LiveTunnel<H>> {
-        let _ = self.leaving.set(away);
+        self.close("the responder is leaving its fleet", away)
+    }
+
+    /// The same, for another reason.
+    pub(super) fn close(&self, why: &'static str, away: Duration) -> Vec<LiveTunnel<H>> {
+        let _ = self.closed.set((why, away));
         self.all()
     }
 
@@ -250,6 +267,11 @@ impl<H: Handle> Swap<'_, H> {
         change(&mut terms);
         terms.rules = terms.rules.with_generation(generation);
         terms.tls_since = if Arc::ptr_eq(&before.tls, &terms.tls) { before.tls_since } else { generation };
+        let takes_the_same = match (&before.envoy, &terms.envoy) {
+            (Some(before), Some(now)) => now.takes_the_same(before),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        terms.envoy_since = if takes_the_same { before.envoy_since } else { generation };
         if before.tls.initiators != terms.tls.initiators {
             terms.judge = InitiatorJudge::new(&terms.tls.initiators)?;
             terms.trust_since = generation;

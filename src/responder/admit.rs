@@ -12,7 +12,7 @@ use crate::protocol::VERSION;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::{Counter, Rejection};
 use crate::protocol::handshake::{Refusal, Welcome};
-use crate::responder::admission::NotEntered;
+use crate::responder::admission::{Came, NotEntered};
 use crate::responder::renewal::renew;
 use crate::responder::roster::Telling;
 use crate::responder::shared::Shared;
@@ -47,6 +47,12 @@ struct Begun {
     terms: Arc<Terms>,
     /// Tells of other trust than that of `terms`.
     trust: watch::Receiver<u64>,
+}
+
+impl Begun {
+    fn came(&self, pending: &Pending) -> Came {
+        Came { generation: self.generation, is_envoy: pending.transport() == TransportKind::Envoy }
+    }
 }
 
 async fn run(shared: Arc<Shared>, pending: Pending, begun: Begun) {
@@ -119,10 +125,10 @@ fn register(shared: &Shared, pending: Pending, begun: Begun) -> Result<(Prepared
         Ok(admitted) => admitted,
         Err(refusal) => return Err((Refused::Pending(Box::new(pending)), refusal)),
     };
-    let observed = pending.claimant.remote.to_string();
+    let (observed, came) = (pending.claimant.remote.to_string(), begun.came(&pending));
     let prepared = pending.prepare(new_tunnel_id());
     let tunnel = prepared.tunnel().clone();
-    match shared.admission.enter(admitted, begun.generation, tunnel.id(), tunnel.clone()) {
+    match shared.admission.enter(admitted, came, tunnel.id(), tunnel.clone()) {
         Ok(inserted) => {
             supersede(inserted.superseded);
             Ok((prepared, welcome(&begun.terms, &tunnel, observed)))
@@ -148,7 +154,7 @@ fn authorize(shared: &Shared, pending: &Pending, begun: &Begun) -> Result<Admitt
         reason: error.to_string(),
         retry_after: None,
     })?;
-    shared.admission.authorize(hello.place.clone(), &identity, hello.token.as_deref(), begun.generation)
+    shared.admission.authorize(hello.place.clone(), &identity, hello.token.as_deref(), begun.came(pending))
 }
 
 /// Counts and tells why there was no claim to decide about.

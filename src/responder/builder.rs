@@ -241,7 +241,20 @@ impl Builder<Decided> {
         let fixed = Fixed { keys: self.keys, grace: self.grace };
         let judge = InitiatorJudge::new(&tls.initiators).map_err(|error| StartError::from(UpdateError::Tls(error)))?;
         let (quic, tcp, shares) = (self.quic, self.tcp_settings, self.shares);
-        let terms = Terms { name, rules, tls, envoy, tunnel, quic, tcp, shares, tls_since: 0, judge, trust_since: 0 };
+        let terms = Terms {
+            name,
+            rules,
+            tls,
+            envoy,
+            tunnel,
+            quic,
+            tcp,
+            shares,
+            tls_since: 0,
+            envoy_since: 0,
+            judge,
+            trust_since: 0,
+        };
         Ok(Responder::bind(sockets, fixed, terms, &metrics)?)
     }
 }

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::fleet::{Siblings, View};
 use crate::protocol::code::{CloseCode, RefusalCode};
+use crate::registry::LiveTunnel;
 use crate::responder::admit;
 use crate::responder::leave::{self, Leaving};
 use crate::responder::listeners::{Listen, ListenError, Made};
 use crate::responder::shared::Shared;
 use crate::responder::terms::{Terms, UpdateError};
 use crate::routing::Directory;
+use crate::transport::tcp::envoy::{AcceptSettings, StillTaken};
 use crate::transport::{Tunnel, quic};
 
 /// When nobody has connected for so long, nobody waits to be accepted.
@@ -22,6 +24,9 @@ const QUIET: Duration = Duration::from_millis(50);
 
 /// For how long who waits at a listener that was left is taken, at most.
 const LEAVING: Duration = Duration::from_secs(1);
+
+/// How long who is refused by a responder that was closed should stay away.
+const AWAY: Duration = Duration::from_secs(5);
 
 /// Listeners that are bound, and from which nobody accepts before [`Handle::listen`].
 #[derive(Debug)]
@@ -80,8 +85,8 @@ impl Handle {
     /// Updates wait for each other, so none is lost; `change` must not call this itself.
     ///
     /// Every live tunnel, those that drain included, is decided about again; those that the new rules do not admit are
-    /// closed with `revoked`, and so is a handshake that they refuse, however far it came. Returns how many tunnels were
-    /// closed. Quotas are not asked again: they bound who comes, not who is there.
+    /// closed with `revoked`, and so is a handshake that they refuse, however far it came. The same holds for tunnels of Envoys
+    /// under other settings for those ([`Terms::envoy`]). Returns how many tunnels were closed. Quotas are not asked again: they bound who comes, not who is there.
     ///
     /// Where other initiators are trusted (roots, revocation lists, pins), the chain that each live tunnel showed is verified
     /// again, soon after this returns: one that is not accepted any more is drained, however its initiator is heard, and ends
@@ -95,13 +100,42 @@ impl Handle {
         let swap = shared.admission.swap();
         let terms = swap.changed(change)?;
         shared.listeners.reconfigure(&terms)?;
-        let revoked = swap.put(terms);
+        let envoy = terms.takes_other_envoys().then(|| terms.envoy.clone());
+        let drain_timeout = terms.tunnel.drain_timeout;
+        let mut revoked = swap.put(terms);
+        if let Some(envoy) = envoy {
+            revoked.extend(self.envoys_let_go(envoy.as_ref(), drain_timeout));
+        }
         for live in &revoked {
             shared.metrics.refused(RefusalCode::Forbidden);
             live.handle.close(CloseCode::Revoked, "the rules changed and no longer admit this tunnel");
         }
         info!(revoked = revoked.len(), "the terms of the responder changed");
         Ok(revoked.len())
+    }
+
+    /// Decides again about the tunnels of Envoys: returns those that would not be accepted any more, and drains those inside
+    /// which another certificate is expected by now.
+    fn envoys_let_go(&self, settings: Option<&AcceptSettings>, drain_timeout: Duration) -> Vec<LiveTunnel<Tunnel>> {
+        let mut revoked = Vec::new();
+        for live in self.0.admission.directory().registry().snapshot() {
+            match live.handle.still_taken(settings) {
+                StillTaken::Yes => {}
+                StillTaken::Untrusted => {
+                    self.0.metrics.refused(RefusalCode::Forbidden);
+                    warn!(tunnel = %live.id, "another certificate is expected inside this tunnel by now: draining it");
+                    live.handle.retire(drain_timeout);
+                }
+                StillTaken::No => revoked.push(live),
+            }
+        }
+        revoked
+    }
+
+    /// Admits nobody from now on: who dials is refused, and told so. Tunnels that are up stay as they are until the responder
+    /// drains.
+    pub fn close(&self) {
+        drop(self.0.admission.close("the responder takes no tunnels any more", AWAY));
     }
 
     /// Whether [`Handle::update`] would take the change; changes nothing.

@@ -39,6 +39,8 @@ pub struct Terms {
     pub shares: ShareSettings,
     /// The generation of the first terms with this `tls`; connections of an earlier one come under another.
     pub(super) tls_since: u64,
+    /// The generation of the first terms that take the same tunnels of Envoys.
+    pub(super) envoy_since: u64,
     /// What follows from `tls` for the chains of initiators.
     pub(super) judge: InitiatorJudge,
     /// The generation of the first terms that trust the same initiators.
@@ -64,6 +66,11 @@ pub(super) struct Configured {
 }
 
 impl Terms {
+    /// Whether these are the first that take other tunnels of Envoys than those before.
+    pub(super) fn takes_other_envoys(&self) -> bool {
+        self.envoy_since == self.rules.generation()
+    }
+
     /// What a chain proves that a live tunnel shows, judged as in a handshake. spec: CT-55
     pub(super) fn identify(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, Refusal> {
         let refuse = |reason: String| refuse(RefusalCode::Unauthenticated, reason);

@@ -26,6 +26,7 @@ use crate::transport::kind::TransportKind;
 use crate::transport::open::{HttpHead, HttpStream};
 use crate::transport::raw::RawStream;
 use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
+use crate::transport::tcp::envoy::{AcceptSettings, StillTaken};
 use crate::transport::via::Via;
 use crate::transport::{quic, tcp};
 
@@ -125,6 +126,17 @@ impl Tunnel {
         match &self.link {
             Link::Quic(connection) => connection.binding(),
             Link::Tcp(connection) => connection.secured.as_ref().map(|secured| secured.binding),
+        }
+    }
+
+    /// What becomes of it when Envoys are accepted by these settings, `None`: not any more. A tunnel that no Envoy has dialled is
+    /// no matter of them.
+    pub fn still_taken(&self, settings: Option<&AcceptSettings>) -> StillTaken {
+        match &self.link {
+            Link::Quic(_) => StillTaken::Yes,
+            Link::Tcp(connection) => {
+                connection.accepted.as_ref().map_or(StillTaken::Yes, |accepted| accepted.still_taken(settings))
+            }
         }
     }
 

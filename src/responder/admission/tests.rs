@@ -12,6 +12,7 @@ use crate::tls::{ClientCertificates, ResponderTls};
 use crate::transport::TunnelSettings;
 use crate::transport::quic::QuicSettings;
 use crate::transport::tcp::TcpSettings;
+use crate::transport::tcp::envoy::AcceptSettings;
 
 #[derive(Debug, Clone, PartialEq)]
 struct Numbered(u64);
@@ -55,6 +56,7 @@ fn admission() -> Arc<Admission<Numbered>> {
         tcp: TcpSettings::default(),
         shares: ShareSettings::default(),
         tls_since: 0,
+        envoy_since: 0,
     };
     Arc::new(Admission::new(Arc::default(), terms))
 }
@@ -69,13 +71,18 @@ fn place(node: u64) -> Place {
     Place { claim, instance: InstanceId([1; 16]), slot: 0, generation: 1 }
 }
 
+/// A connection of this generation, of one of ours.
+fn came(generation: u64) -> Came {
+    Came { generation, is_envoy: false }
+}
+
 fn authorize(admission: &Admission<Numbered>, node: u64) -> Result<Admitted, Refusal> {
-    admission.authorize(place(node), &PeerIdentity::default(), None, admission.terms().tls_since)
+    admission.authorize(place(node), &PeerIdentity::default(), None, came(admission.terms().tls_since))
 }
 
 /// The whole way in.
 fn enter(admission: &Admission<Numbered>, node: u64) -> Result<(), Refusal> {
-    let connection = admission.terms().tls_since;
+    let connection = came(admission.terms().tls_since);
     let admitted = authorize(admission, node)?;
     admission.enter(admitted, connection, TunnelId(node), Numbered(node)).map(drop).map_err(|error| error.refusal)
 }
@@ -104,7 +111,7 @@ fn a_handshake_admitted_under_old_rules_does_not_survive_the_swap() {
     let admission = admission();
     let admitted = authorize(&admission, 1).unwrap();
     assert!(put(&admission, Some("ships")).is_empty(), "it is not registered yet");
-    let refusal = admission.enter(admitted, 0, TunnelId(1), Numbered(1)).unwrap_err().refusal;
+    let refusal = admission.enter(admitted, came(0), TunnelId(1), Numbered(1)).unwrap_err().refusal;
     assert_eq!(refusal.code, RefusalCode::Forbidden);
     assert_eq!(registered(&admission), 0);
 }
@@ -115,7 +122,7 @@ fn a_handshake_that_the_new_rules_admit_too_goes_on() {
     let admitted = authorize(&admission, 1).unwrap();
     put(&admission, Some("stores"));
     put(&admission, None);
-    assert!(admission.enter(admitted, 0, TunnelId(1), Numbered(1)).unwrap().superseded.is_empty());
+    assert!(admission.enter(admitted, came(0), TunnelId(1), Numbered(1)).unwrap().superseded.is_empty());
     assert_eq!(registered(&admission), 1);
 }
 
@@ -127,8 +134,8 @@ fn a_handshake_over_former_tls_settings_is_told_to_come_back() {
     let terms = swap.changed(|terms| terms.tls = tls()).unwrap();
     assert!(swap.put(terms).is_empty());
     let refusals = [
-        admission.enter(before, 0, TunnelId(1), Numbered(1)).unwrap_err().refusal,
-        admission.authorize(place(2), &PeerIdentity::default(), None, 0).unwrap_err(),
+        admission.enter(before, came(0), TunnelId(1), Numbered(1)).unwrap_err().refusal,
+        admission.authorize(place(2), &PeerIdentity::default(), None, came(0)).unwrap_err(),
     ];
     assert!(refusals.iter().all(|refusal| refusal.code == RefusalCode::Unavailable), "{refusals:?}");
     enter(&admission, 3).unwrap();
@@ -147,7 +154,7 @@ fn whoever_comes_in_after_the_drain_began_is_refused() {
     enter(&admission, 1).unwrap();
     let admitted = authorize(&admission, 2).unwrap();
     assert_eq!(admission.drain().len(), 1);
-    let NotEntered { refusal, superseded } = admission.enter(admitted, 0, TunnelId(2), Numbered(2)).unwrap_err();
+    let NotEntered { refusal, superseded } = admission.enter(admitted, came(0), TunnelId(2), Numbered(2)).unwrap_err();
     assert!(superseded.is_empty(), "another node");
     assert_eq!((refusal.code, refusal.retry_after), (RefusalCode::Unavailable, Some(DRAINING_RETRY_AFTER)));
     assert_eq!(authorize(&admission, 3).unwrap_err().code, RefusalCode::Unavailable);
@@ -160,10 +167,10 @@ fn whoever_is_superseded_by_one_that_comes_too_late_is_named() {
     enter(&admission, 1).unwrap();
     let admitted = {
         let newer = Place { generation: 2, ..place(1) };
-        admission.authorize(newer, &PeerIdentity::default(), None, 0).unwrap()
+        admission.authorize(newer, &PeerIdentity::default(), None, came(0)).unwrap()
     };
     admission.drain();
-    let error = admission.enter(admitted, 0, TunnelId(2), Numbered(2)).unwrap_err();
+    let error = admission.enter(admitted, came(0), TunnelId(2), Numbered(2)).unwrap_err();
     assert_eq!((error.refusal.code, error.superseded), (RefusalCode::Unavailable, vec![Numbered(1)]));
     assert_eq!(registered(&admission), 0);
 }
@@ -232,4 +239,37 @@ fn the_more_tunnels_drain_the_further_their_return_is_spread() {
     let spread = |tunnels| reconnect_spread(tunnels).as_millis();
     assert_eq!([0, 1, 2, 1001, 8001, 1_000_000].map(spread), [0, 0, 0, 500, 4000, 4000]);
     assert_eq!(reconnect_spread(2), Duration::from_micros(500));
+}
+
+// spec: EV-16
+#[test]
+fn an_envoy_whose_handshake_began_under_other_settings_asks_again_and_nobody_else_has_to() {
+    let admission = admission();
+    let envoy = |generation| Came { generation, is_envoy: true };
+    let authorize = |came| admission.authorize(place(1), &PeerIdentity::default(), None, came);
+    let change = |envoy: Option<AcceptSettings>| {
+        let swap = admission.swap();
+        let terms = swap.changed(|terms| terms.envoy = envoy).unwrap();
+        let since = terms.envoy_since;
+        swap.put(terms);
+        since
+    };
+    let since = change(Some(AcceptSettings::default()));
+    assert_eq!(authorize(envoy(since - 1)).unwrap_err().code, RefusalCode::Unavailable);
+    assert!(authorize(came(since - 1)).is_ok() && authorize(envoy(since)).is_ok());
+    let handshake_timeout = Duration::from_secs(1);
+    assert_eq!(change(Some(AcceptSettings { handshake_timeout, ..AcceptSettings::default() })), since);
+    assert!(authorize(envoy(since)).is_ok(), "no tunnel is taken that was not, and none is not that was");
+    assert!(change(None) > since);
+    assert_eq!(authorize(envoy(since)).unwrap_err().code, RefusalCode::Unavailable);
+}
+
+#[test]
+fn who_closes_admits_nobody_and_keeps_those_who_are_in() {
+    let admission = admission();
+    enter(&admission, 1).unwrap();
+    assert_eq!(admission.close("it is no part of the file any more", Duration::from_secs(1)).len(), 1);
+    let refusal = enter(&admission, 2).unwrap_err();
+    assert_eq!((refusal.code, refusal.retry_after), (RefusalCode::Unavailable, Some(Duration::from_secs(1))));
+    assert_eq!(refusal.reason, "it is no part of the file any more");
 }

@@ -347,6 +347,7 @@ impl Claimed for Pending {
             requests,
             dialect: Dialect::Adit,
             secured: control.channel().secured(),
+            accepted: None,
         };
         (Tunnel::tcp(connection), Prepared { state, control, commands, starter, settings })
     }

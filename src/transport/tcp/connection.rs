@@ -15,6 +15,7 @@ use crate::transport::error::{OpenError, TunnelLost};
 use crate::transport::kind::{Dialect, TransportKind};
 use crate::transport::state::{CloseReason, TunnelSnapshot, TunnelState};
 use crate::transport::tcp::codes::lost;
+use crate::transport::tcp::envoy::Accepted;
 use crate::transport::tcp::wire::{Meter, Secured};
 
 /// The live connection behind a tunnel handle.
@@ -30,6 +31,8 @@ pub(crate) struct Connection {
     pub(super) dialect: Dialect,
     /// What its TLS says, where it has TLS to the end.
     pub(crate) secured: Option<Secured>,
+    /// By what it was accepted, where an Envoy has dialled it.
+    pub(crate) accepted: Option<Accepted>,
 }
 
 /// Where requests are handed to HTTP/2, which may have to begin first.

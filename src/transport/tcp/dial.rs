@@ -191,6 +191,7 @@ impl Connected {
             requests,
             dialect: Dialect::Adit,
             secured: control.channel().secured(),
+            accepted: None,
         };
         let tunnel = Tunnel::tcp(connection);
         state.know_peer(&tunnel.peer_certificates());

@@ -5,6 +5,7 @@
 //! handshake, the idle phase of pings in clear, then HTTP/2, inside TLS or not, watched with HTTP/2's own pings.
 
 mod accept;
+mod accepted;
 mod dial;
 mod http2;
 mod idle;
@@ -25,6 +26,8 @@ use crate::tls::{Credentials, Trust};
 
 pub(super) use accept::greet;
 pub(crate) use accept::{Pending, Prepared};
+pub(crate) use accepted::Accepted;
+pub use accepted::StillTaken;
 pub(crate) use dial::Dialed;
 pub use dial::{Connected, Dialer};
 

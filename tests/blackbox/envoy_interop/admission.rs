@@ -13,6 +13,7 @@ use crate::envoy_interop::ends::adit_responder;
 use crate::envoy_interop::envoy_alone::{OTHER, attentive, status};
 use crate::envoy_interop::raw::{ACCEPTED, Wire, request};
 use crate::envoy_interop::rejections::{open_cloud, open_to_all};
+use crate::reload::trigger::rewrite;
 use crate::support::certificates::{Node, RESPONDER_NAME};
 use crate::support::envoy::{EnvoyInitiator, InitiatorOptions, Tls, Variant};
 use crate::support::eventually::eventually;
@@ -241,4 +242,36 @@ async fn an_envoy_may_upgrade_on_another_path_and_name_its_responder() {
     let _envoy = in_clear(&responder, &target, right).await.unwrap();
     responder.registered(1).await;
     assert_eq!(status(responder.egress(), TO_NODE).await, 200);
+}
+
+// spec: EV-50
+#[tokio::test]
+async fn tunnels_that_other_settings_would_not_accept_end_when_these_are_put_in_force() {
+    let folder = Folder::new();
+    let names = "x-envoy-reverse-tunnel-upstream-cluster-name: cloud\r\n\r\n";
+    let named = request(NODE).replacen("\r\n\r\n", &format!("\r\n{names}"), 1);
+    for (more, asked, stays) in [
+        (", required_cluster: cloud", &named, true),
+        (", required_cluster: cloud", &request(NODE), false),
+        (", path: /elsewhere", &named, false),
+        (", upgrade: true", &named, false),
+        (", security: inner_tls", &named, false),
+    ] {
+        let responder = open_to_all(&folder, "").await;
+        let mut wire = Wire::connect(responder.tunnel_address()).await;
+        wire.send(asked).await;
+        assert_eq!(wire.read().await, ACCEPTED);
+        let tunnel = responder.registered(1).await.accepted.remove(0).id;
+        let stricter = open_cloud(more).text().replace("security: none, security", "security");
+        rewrite(&responder.0, &stricter).await.changes();
+        let others = open_cloud(more).egress("hold", "1s").text().replace("security: none, security", "security");
+        if stays {
+            rewrite(&responder.0, &others).await.changes();
+            assert_eq!(responder.registered(1).await.accepted[0].id, tunnel, "{more}");
+        } else {
+            responder.registered(0).await;
+            let line = responder.0.line_with("tunnel down").await;
+            assert_eq!(line["code"], "revoked", "{more}: {line}");
+        }
+    }
 }

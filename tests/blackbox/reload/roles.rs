@@ -8,11 +8,14 @@ use super::trigger::rewrite;
 use super::world::tunnels;
 use crate::support::certificates::Node;
 use crate::support::eventually::eventually;
-use crate::support::http1::get;
+use crate::support::http1::{RawHttp, get};
 use crate::support::load::Load;
 use crate::support::site::{Cloud, Edge, NODE, Running, Site, TO_NODE, Transport, over_each_transport};
 
-over_each_transport!(a_responder_and_its_listeners_come_and_go_beside_an_initiator_that_stays);
+over_each_transport!(
+    a_responder_and_its_listeners_come_and_go_beside_an_initiator_that_stays,
+    a_responder_that_is_removed_admits_nobody_while_it_finishes_what_runs,
+);
 
 /// Where the process said last that it does this.
 fn address(running: &Running, message: &str) -> SocketAddr {
@@ -48,4 +51,38 @@ async fn a_responder_and_its_listeners_come_and_go_beside_an_initiator_that_stay
     }
     load.finish().await;
     assert_eq!(tunnels(&site.responder).await, before);
+}
+
+// What broke: as long as a response of before went on, whoever dialled was admitted.
+async fn a_responder_that_is_removed_admits_nobody_while_it_finishes_what_runs(transport: Transport) {
+    let edge = Edge::new(transport);
+    let site = Site::with(Cloud::new(), edge.clone()).await;
+    let target = format!("http://{}", site.target.address());
+    let alone = edge.target(&target).text(&site.responder.tunnel_address().to_string());
+    let both = Cloud::new().text().replace("admin: 127.0.0.1:0\n", &alone);
+    rewrite(&site.initiator, &both).await.changes();
+    let (egress, tunnels) = (address(&site.initiator, "taking requests"), tunnel_address(&site, transport));
+    let named = |node: &'static str| Edge::new(transport).named(node).claim(Node { node, ..NODE }).target(&target);
+    let inside = named("edge-2").start(&site.folder, tunnels).await;
+    let answers = async || (get(egress, "/", &["x-node-id: edge-2"]).await.ok()?.status() == 200).then_some(());
+    eventually("an answer through the second responder", answers).await;
+    let mut client = RawHttp::connect(egress).await.unwrap();
+    client.send(b"GET /chunks/60/100 HTTP/1.1\r\nhost: x\r\nx-node-id: edge-2\r\n\r\n").await.unwrap();
+    let head = client.head().await.unwrap();
+    assert_eq!(head.status, 200);
+
+    rewrite(&site.initiator, &alone).await.changes();
+    let late = named("edge-3").start(&site.folder, tunnels).await;
+    late.line_with("takes no tunnels any more").await;
+    let (body, _) = client.body(&head).await.unwrap();
+    assert!(body.ends_with(b"chunk 59\n"), "what runs is finished");
+    let ups = site.initiator.lines_of("tunnel up");
+    assert!(ups.iter().all(|line| !line.to_string().contains("edge-3")), "{ups:?}");
+    drop(inside);
+}
+
+/// Where the process accepts tunnels over this transport.
+fn tunnel_address(site: &Site, transport: Transport) -> SocketAddr {
+    let over_tcp = transport == Transport::Tcp;
+    address(&site.initiator, if over_tcp { "accepting tunnels over TCP" } else { "accepting tunnels" })
 }

@@ -25,7 +25,7 @@ use crate::transport::state::{CloseReason, Phase, TunnelState};
 use crate::transport::tcp::connection::{Connection, Requests, Starter};
 use crate::transport::tcp::envoy::http2::Responder;
 use crate::transport::tcp::envoy::idle::{Idle, reason};
-use crate::transport::tcp::envoy::{AcceptSettings, Security, entropy};
+use crate::transport::tcp::envoy::{AcceptSettings, Accepted, Security, entropy};
 use crate::transport::tcp::handshake::lost;
 use crate::transport::tcp::raw::Raw;
 use crate::transport::tcp::settings::Settings;
@@ -51,6 +51,8 @@ pub(crate) struct Pending {
     settings: Settings,
     /// The key of the certificate that was shown in the handshake.
     key: Option<SpkiPin>,
+    /// What the initiator calls this responder.
+    named: Option<String>,
 }
 
 /// A tunnel whose initiator has no answer yet.
@@ -90,8 +92,8 @@ pub(in crate::transport::tcp) async fn greet(
     );
     let key = certificates.first().and_then(|own| tls::spki_pin(own).ok());
     let claimant = Claimant { hello: hello(&request), certificates, remote };
-    let wire = wire.unread(request.leftover);
-    Ok((claimant, Pending { wire, remote, accept, settings, key }))
+    let (wire, named) = (wire.unread(request.leftover), request.upstream_cluster);
+    Ok((claimant, Pending { wire, remote, accept, settings, key, named }))
 }
 
 async fn read_request(wire: &mut Wire, accept: &AcceptSettings) -> Result<Result<Request, Rejection>, CloseReason> {
@@ -156,6 +158,7 @@ impl Claimed for Pending {
             requests,
             dialect: Dialect::Envoy,
             secured: None,
+            accepted: Some(Accepted::new(&self.accept, self.named.clone())),
         };
         (Tunnel::tcp(connection), Prepared { pending: self, state, commands, starter, meter })
     }

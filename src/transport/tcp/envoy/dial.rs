@@ -183,6 +183,7 @@ impl Connected {
             requests,
             dialect: Dialect::Envoy,
             secured: None,
+            accepted: None,
         };
         let dialed = Dialed { raw, reader, state, commands, meter, inner, dial, settings, retained };
         Ok((Tunnel::tcp(connection), welcome, dialed))
