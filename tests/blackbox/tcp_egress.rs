@@ -4,6 +4,7 @@
 mod ech;
 mod ends;
 mod passthrough;
+mod postgres;
 mod prefixes;
 mod proxied;
 mod refused;
