@@ -72,7 +72,7 @@ impl App {
         let loaded = Loaded::read(config)?;
         let (metrics, ready) = (Metrics::new(), Ready::new());
         let built = build::build(&loaded, &metrics, &ready).await?;
-        loaded.certificates.warn();
+        loaded.warn(None);
         let state = Arc::new(State::new(&metrics, ready));
         let (entrances, tunnels, siblings) = (Drain::new(), Drain::new(), Drain::new());
         let stage = Stage { entrances, tunnels, siblings, metrics: metrics.clone(), state };

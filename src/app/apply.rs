@@ -15,7 +15,7 @@ use crate::app::load::{Loaded, place};
 use crate::app::memory::Memory;
 use crate::app::roles::{Answering, Entrance, Initiating, Responding, Roles, Stage};
 use crate::app::terms;
-use crate::config::{Checked, Difference, HopConfig};
+use crate::config::Difference;
 use crate::egress::{self, Egress, Http3Socket};
 use crate::initiator::serve::Services;
 use crate::initiator::{self, Initiator};
@@ -68,30 +68,6 @@ enum Door {
     Keep(usize),
     Change(usize, Box<egress::Prepared>),
     Begin(Egress),
-}
-
-/// Keys that are read at the start only, and differ.
-pub(super) fn fixed(before: &Checked, new: &Checked) -> Vec<&'static str> {
-    let responders = before.responder.as_ref().zip(new.responder.as_ref());
-    let state_dirs = responders.is_some_and(|(before, new)| before.state_dir != new.state_dir);
-    let graces = responders.is_some_and(|(before, new)| before.grace != new.grace);
-    let fleets = before.fleet.as_ref().zip(new.fleet.as_ref());
-    let differ = [
-        ("workers", before.workers != new.workers),
-        ("log.format", before.log.format != new.log.format),
-        ("responder.state_dir", state_dirs),
-        ("responder.grace", graces),
-        ("fleet.id", fleets.is_some_and(|(before, new)| before.id != new.id)),
-        ("fleet.prefix", fleets.is_some_and(|(before, new)| before.prefix != new.prefix)),
-        ("fleet.hop", fleets.is_some_and(|(before, new)| is_other_hop(before.hop.as_ref(), new.hop.as_ref()))),
-    ];
-    differ.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
-}
-
-/// All but its files, which are read again.
-fn is_other_hop(before: Option<&HopConfig>, new: Option<&HopConfig>) -> bool {
-    let fixed = |hop: &HopConfig| (hop.listen, hop.identity.clone());
-    before.map(fixed) != new.map(fixed)
 }
 
 impl InForce {
@@ -227,7 +203,6 @@ impl InForce {
         let services = former.renewed(new.services.clone(), recorder, is_same)?.governed(settings.rules());
         let check = |terms: &mut initiator::Terms<Services>| self.initiator_terms(new, &services, terms);
         running.handle.check(check).map_err(AppError::InitiatorTerms)?;
-        terms::warn_of_initiator(settings, &new.checked);
         Ok(Step::Change(services))
     }
 

@@ -73,7 +73,6 @@ pub(super) fn responder(
     ready: Option<&Ready>,
 ) -> Result<Option<(Responder, Memory)>, AppError> {
     let (Some(settings), Some(own)) = (&loaded.checked.responder, &loaded.responder) else { return Ok(None) };
-    terms::warn_of_responder(settings);
     let state_dir = folder::state_dir(settings);
     let responder = bound((settings, own), &loaded.checked, metrics, keys(state_dir.as_deref())?)?;
     let known = (responder.directory(), responder.gone());
@@ -157,7 +156,6 @@ pub(super) fn recorder(settings: &InitiatorConfig, metrics: &Metrics) -> Recorde
 /// An initiator that serves what the settings export, if they want one.
 pub(super) fn initiator(loaded: &Loaded, metrics: &Metrics) -> Result<Option<Initiator<Services>>, AppError> {
     let (Some(settings), Some(tls)) = (&loaded.checked.initiator, &loaded.initiator) else { return Ok(None) };
-    terms::warn_of_initiator(settings, &loaded.checked);
     let services = Services::recorded(loaded.services.clone(), recorder(settings, metrics))?.governed(settings.rules());
     let destinations = terms::destinations(settings);
     let mut builder = initiator::Builder::to(settings.claim.clone(), destinations, tls.responder.clone())

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::admin::{FleetReport, FleetResponder};
 use crate::app::end::Departure;
 use crate::app::error::AppError;
-use crate::config::FleetConfig;
 use crate::fleet::hop::{Hop, HopHandle, HopSettings, LocalTunnels, Renewal};
 use crate::fleet::view::{Certified, Standing, TunnelRecord};
 use crate::fleet::{FleetSettings, Member, Siblings, Tunnels};
@@ -210,22 +209,6 @@ impl Tunnels for Own {
             handle.close(CloseCode::Revoked, "another responder of the fleet has the name, with another key");
         }
     }
-}
-
-/// What is said once of settings that deserve a second look.
-pub(super) fn warn_of(settings: &FleetConfig) {
-    if settings.etcd.iter().any(|endpoint| !endpoint.is_secure && !is_loopback(&endpoint.at.host)) {
-        warn!(
-            "fleet.etcd: http:// is in clear; whoever is between here and etcd can read and change who has which node"
-        );
-    }
-    if settings.tls.as_ref().is_some_and(|tls| tls.insecure_accept_any) {
-        warn!("fleet.tls.insecure_accept_any: whoever is between here and etcd can read and change who has which node");
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Nodes that have a tunnel here, and at no other responder that stays; as `tenant/node`, in this order.

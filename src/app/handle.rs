@@ -8,13 +8,13 @@ use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
 use crate::admin::ReloadFault;
-use crate::app::apply::{InForce, Plan, fixed};
+use crate::app::apply::{InForce, Plan};
 use crate::app::error::AppError;
 use crate::app::load::Loaded;
 use crate::app::roles::{Built, Roles, Stage};
 use crate::app::state::View;
 use crate::app::watch::watch;
-use crate::config::{Checked, Difference, Report, Source};
+use crate::config::{Checked, Difference, Report, Source, restart};
 use crate::telemetry::{Metrics, ReloadResult};
 
 /// Why other settings are not in force; those before are, all of them.
@@ -31,8 +31,11 @@ pub enum ApplyError {
     #[error(transparent)]
     Wrong(Report),
     /// These keys are read at the start only.
-    #[error("{}: cannot change while the process runs; expected what it was, or a restart", .0.join(", "))]
+    #[error("{}", restart(.0))]
     Restart(Vec<&'static str>),
+    /// Peers will not take these certificates, which are not those in force, or were taken under the former settings.
+    #[error("{}", .0.join("\n"))]
+    Certificates(Vec<String>),
     /// A file or an address cannot be used, or a role does not take what is wanted of it.
     #[error("{}{}", chain(.0), advice(.0))]
     Settings(#[from] AppError),
@@ -185,7 +188,7 @@ impl Core {
             Phase::Built => return Err(ApplyError::NotRunning),
             Phase::Over => return Err(ApplyError::Over),
         };
-        let keys = fixed(&in_force.loaded.checked, &new);
+        let keys = in_force.loaded.checked.needs_restart(&new);
         if !keys.is_empty() {
             return Err(ApplyError::Restart(keys));
         }
@@ -195,9 +198,9 @@ impl Core {
         let Phase::Running(before) = std::mem::replace(&mut turn.phase, Phase::Over) else {
             return Err(ApplyError::Over);
         };
-        let former = before.loaded.certificates.clone();
+        let (former, said) = (before.loaded.certificates.clone(), before.loaded.checked.warnings());
         let now = before.commit(plan, &self.stage);
-        now.loaded.certificates.warn();
+        now.loaded.warn(Some(&said));
         now.loaded.certificates.replace(&former, &self.metrics);
         self.show(&now.loaded, &now.roles);
         turn.phase = Phase::Running(Box::new(now));
@@ -210,6 +213,10 @@ impl Core {
         // A panic there is reported by the runtime, which may also be about to end.
         let Ok(loaded) = read.await else { return Err(ApplyError::Over) };
         let loaded = loaded?.sharing(&in_force.loaded);
+        let problems = loaded.certificates.problems_beside(&in_force.loaded.certificates);
+        if !problems.is_empty() {
+            return Err(ApplyError::Certificates(problems));
+        }
         let difference = in_force.loaded.difference(&loaded);
         if difference.is_empty() {
             return Ok(None);

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tracing::warn;
+
 use crate::app::certificates::Certificates;
 use crate::app::error::AppError;
-use crate::app::fleet;
 use crate::config::{
     Checked, Difference, EgressConfig, FleetConfig, HeadLimits, HopConfig, InitiatorConfig, KeyPairFiles,
     ResponderConfig, ServiceConfig, TargetTlsConfig,
@@ -68,9 +69,6 @@ impl Loaded {
         let responder = checked.responder.as_ref().map(Accepting::read).transpose()?;
         let fleet = checked.fleet.as_ref().map(FleetConfig::settings).transpose()?;
         let hop = checked.fleet.as_ref().map(|fleet| fleet.hop_settings(now_epoch())).transpose()?.flatten();
-        if let Some(settings) = &checked.fleet {
-            fleet::warn_of(settings);
-        }
         let egress = |egress: &EgressConfig| egress.tls().map(|tls| tls.egress().map(Arc::new)).transpose();
         let egress = checked.egress.iter().map(egress).collect::<Result<_, _>>()?;
         let upstreams = checked.egress.iter().map(upstreams).collect::<Result<_, _>>()?;
@@ -117,6 +115,15 @@ impl Loaded {
             }
         }
         self
+    }
+
+    /// Says what deserves a second look; `said`: what of the settings was said already.
+    pub(super) fn warn(&self, said: Option<&[String]>) {
+        let is_news = |warning: &String| !said.is_some_and(|said| said.contains(warning));
+        for warning in self.checked.warnings().into_iter().filter(is_news) {
+            warn!("{warning}");
+        }
+        self.certificates.warn();
     }
 
     /// Which listener has this place.

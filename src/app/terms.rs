@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::app::error::AppError;
 use crate::app::load::{Loaded, token};
@@ -15,9 +15,9 @@ use crate::initiator::{self, Destination};
 use crate::net;
 use crate::responder;
 use crate::tls::EgressTls;
+use crate::transport::TunnelSettings;
 use crate::transport::quic::QuicSettings;
 use crate::transport::tcp::TcpSettings;
-use crate::transport::{TransportChoice, TunnelSettings};
 
 /// How many connections one egress listener may have, so that enough descriptors stay for everything else: an initiator in
 /// the same process needs as many for its targets.
@@ -32,10 +32,6 @@ pub(super) fn egress(
     tls: Option<&Arc<EgressTls>>,
     most: usize,
 ) -> Result<egress::Terms, AppError> {
-    for (rule, _) in settings.upstream_tls().iter().filter(|(_, tls)| tls.insecure_accept_any) {
-        let listener = settings.address();
-        warn!(%listener, rule, "tls.insecure_accept_any: whoever is between here and the target can read and change everything");
-    }
     match settings {
         EgressConfig::Http(settings) => http(settings, tls, most),
         EgressConfig::Tcp(settings) => bytes(settings, most),
@@ -123,18 +119,6 @@ pub(super) fn responder(loaded: &Loaded, terms: &mut responder::Terms) {
     terms.shares = settings.shares.clone();
 }
 
-/// Says what the settings of a responder give away.
-pub(super) fn warn_of_responder(settings: &ResponderConfig) {
-    if settings.admission.insecure_accept_any {
-        warn!("responder.insecure_accept_any: whoever connects is admitted under any name; for trials only");
-    }
-    if let Some(envoy) = &settings.envoy
-        && let Some(exposed) = envoy.security.exposes()
-    {
-        warn!("responder.envoy.security {}: {exposed}", envoy.security.label());
-    }
-}
-
 /// Whom an initiator dials.
 pub(super) fn destinations(settings: &InitiatorConfig) -> Vec<Destination> {
     let destinations = settings.tunnels.iter().map(|tunnel| {
@@ -168,21 +152,4 @@ pub(super) fn initiator(loaded: &Loaded, services: &Services, terms: &mut initia
     terms.tunnel = dialled(settings, &loaded.checked);
     terms.quic = QuicSettings { congestion: settings.congestion, ..QuicSettings::default() };
     terms.tcp = TcpSettings { congestion: settings.congestion, ..TcpSettings::default() };
-}
-
-/// Says what the settings of an initiator give away.
-pub(super) fn warn_of_initiator(settings: &InitiatorConfig, config: &Checked) {
-    for service in
-        config.services.iter().filter(|service| service.tls.as_ref().is_some_and(|tls| tls.insecure_accept_any))
-    {
-        let (name, target) = (&service.name, &service.target);
-        warn!(service = %name, %target, "tls.insecure_accept_any: whoever is between here and the target can read and change everything");
-    }
-    for tunnel in &settings.tunnels {
-        if let TransportChoice::Envoy(envoy) = &tunnel.transport
-            && let Some(exposed) = envoy.security.exposes()
-        {
-            warn!(to = %tunnel.to, "envoy.security {}: {exposed}", envoy.security.label());
-        }
-    }
 }

@@ -6,14 +6,12 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use adit::config::{
-    self, AdminAddress, Checked, EgressConfig, FleetConfig, HttpEgress, InitiatorConfig, Inspected, Process,
-    ResponderConfig, ServiceConfig, Surroundings, TcpEgress, UdpEgressConfig, UdpGoal, Whom,
+    self, Checked, EgressConfig, FleetConfig, HttpEgress, InitiatorConfig, Inspected, Process, ResponderConfig,
+    ServiceConfig, Surroundings, TcpEgress, UdpEgressConfig, UdpGoal, Whom,
 };
-use adit::message::forward::MAX_PASSES;
 use adit::routing::{Connect, RouterSettings};
 use adit::telemetry::log;
 use adit::tls::Utc;
-use adit::transport::TransportChoice;
 use clap::Args;
 use time::OffsetDateTime;
 
@@ -89,7 +87,9 @@ fn diff(old: &Path, new: &Path) -> ExitCode {
             if difference.is_empty() {
                 return ExitCode::SUCCESS;
             }
-            say(&format!("{difference}\n"));
+            let keys = old.needs_restart(&new);
+            let restart = if keys.is_empty() { String::new() } else { format!("{}\n", config::restart(&keys)) };
+            say(&format!("{difference}\n{restart}"));
             ExitCode::from(FAILED)
         }
         (old, new) => {
@@ -132,7 +132,7 @@ pub(super) fn summary(checked: &Checked) -> String {
     lines.extend(checked.initiator.iter().flat_map(initiator));
     lines.extend(checked.services.iter().map(service));
     lines.extend(checked.admin.iter().map(|address| format!("admin      {address}")));
-    lines.extend(warnings(checked).into_iter().map(|warning| format!("warning    {warning}")));
+    lines.extend(checked.warnings().into_iter().map(|warning| format!("warning    {warning}")));
     lines.iter().map(|line| format!("  {line}\n")).collect()
 }
 
@@ -252,83 +252,4 @@ fn service(service: &ServiceConfig) -> String {
         }
     };
     format!("service    {}: {requests} to {}", service.name, service.target)
-}
-
-fn warnings(checked: &Checked) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let accepts = checked.responder.iter().filter_map(|responder| responder.envoy.as_ref());
-    for security in accepts.map(|envoy| envoy.security) {
-        let exposed = security.exposes();
-        warnings.extend(exposed.map(|exposed| format!("responder.envoy.security {}: {exposed}", security.label())));
-    }
-    for tunnel in checked.initiator.iter().flat_map(|initiator| &initiator.tunnels) {
-        let TransportChoice::Envoy(envoy) = &tunnel.transport else { continue };
-        let security = envoy.security;
-        let exposed = security.exposes();
-        warnings
-            .extend(exposed.map(|exposed| format!("envoy.security {} to {}: {exposed}", security.label(), tunnel.to)));
-    }
-    warnings.extend(checked.egress.iter().flat_map(egress_warnings));
-    let open = checked.udp.iter().map(|listener| listener.udp).filter(|udp| !udp.ip().is_loopback());
-    warnings.extend(
-        open.map(|udp| format!("egress {udp} takes datagrams from everywhere, which prove nothing of their sender")),
-    );
-    for service in
-        checked.services.iter().filter(|service| service.tls.as_ref().is_some_and(|tls| tls.insecure_accept_any))
-    {
-        warnings.push(format!(
-            "service {}: tls.insecure_accept_any: whoever is between here and {} can read and change everything",
-            service.name, service.target
-        ));
-    }
-    if checked.responder.as_ref().is_some_and(|responder| responder.admission.insecure_accept_any) {
-        warnings.push("insecure_accept_any: whoever reaches the listener can take the traffic of any node".to_owned());
-    }
-    if let Some(AdminAddress::Tcp(address)) = &checked.admin
-        && !address.ip().is_loopback()
-    {
-        warnings.push(format!("admin listens on {address}: whoever reaches it can read everything, reload and drain"));
-    }
-    if checked.responder.is_some() && checked.egress.is_empty() && checked.udp.is_empty() {
-        warnings.push("the responder has no egress: tunnels come up, but nothing can enter them".to_owned());
-    }
-    warnings
-}
-
-fn egress_warnings(egress: &EgressConfig) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let (router, address) = (egress.router(), egress.address());
-    let routes = router.routes.iter().filter_map(|route| route.host_id.as_ref());
-    for host_id in router.host_id.iter().chain(routes).map(ToString::to_string) {
-        if looks_like_a_field(&host_id) {
-            warnings.push(format!(
-                "egress {address}: host_id {host_id} is one name for every request; the value of that field is %REQ({host_id})%"
-            ));
-        }
-    }
-    if let EgressConfig::Http(http) = egress {
-        warnings.extend(http.possible_circles().map(|(rule, target)| {
-            format!(
-                "egress {address}: {rule} forwards to {target}, which may be this very listener; what comes through adit more than \
-                 {MAX_PASSES} times is answered 502"
-            )
-        }));
-    }
-    if egress.tls().is_none() && !address.ip().is_loopback() {
-        warnings.push(match egress {
-            EgressConfig::Http(_) => format!(
-                "egress {address} takes clear text from everywhere: whoever reaches it can read requests and ask any node"
-            ),
-            EgressConfig::Tcp(_) => {
-                format!("egress {address} takes connections from everywhere: whoever reaches it reaches the services behind it")
-            }
-        });
-    }
-    warnings
-}
-
-/// Whether a constant is most likely the name of a field whose value was meant.
-fn looks_like_a_field(constant: &str) -> bool {
-    let name = constant.to_ascii_lowercase();
-    !name.contains('%') && (name.starts_with("x-") || ["host", "authority", ":authority"].contains(&name.as_str()))
 }

@@ -10,7 +10,9 @@ use rustls::pki_types::CertificateDer;
 use crate::config::{Checked, FleetConfig, KeyPairFiles};
 use crate::id::Claim;
 use crate::policy::{IdentityTemplate, San};
-use crate::tls::{Fault, Peer, Summary, Utc, examine, load_crls, load_roots, names, next_update, valid_until};
+use crate::tls::{
+    Fault, Peer, Rejection, Summary, Utc, examine, load_crls, load_roots, names, next_update, valid_until,
+};
 
 /// How long before its end a certificate is worth a warning.
 pub const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -37,8 +39,54 @@ pub struct Inspected {
     pub problems: Vec<String>,
     /// What deserves a second look.
     pub warnings: Vec<String>,
+    evidence: Evidence,
 }
 
+/// What the problems of a certificate follow from.
+#[derive(Debug, Clone)]
+struct Evidence {
+    chain: Vec<CertificateDer<'static>>,
+    /// Those that its peers have, as far as the file says.
+    roots: Vec<CertificateDer<'static>>,
+    peer: Peer,
+    /// Those that no time changes.
+    lasting: Vec<String>,
+}
+
+impl Inspected {
+    /// Whether it is the same certificate, with the same chain, in the same role.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.role == other.role && self.evidence.chain == other.evidence.chain
+    }
+
+    /// Why peers would not take it at another time: nothing else has changed since it was read.
+    pub fn problems_at(&self, now: SystemTime) -> Vec<String> {
+        self.evidence.problems(self.role, now)
+    }
+}
+
+impl Evidence {
+    fn problems(&self, role: &str, now: SystemTime) -> Vec<String> {
+        let Self { chain, roots, peer, lasting } = self;
+        let rejection = |roots: &[_]| examine(chain, roots, *peer, now).ok().flatten();
+        let found = match rejection(roots) {
+            // A CA of the file is the one that peers of the other role must have; it may also have signed this end's.
+            Some(found) if is_untrusted(&found) => rejection(&[]),
+            found => found,
+        };
+        let found = found.map(|found| if role == CA { OUT_OF_TIME.to_owned() } else { found.to_string() });
+        found.into_iter().chain(lasting.iter().cloned()).collect()
+    }
+}
+
+fn is_untrusted(rejection: &Rejection) -> bool {
+    matches!(rejection.fault, Fault::Untrusted { .. })
+}
+
+/// The role of what peers are verified by.
+const CA: &str = "ca";
+/// What is wrong with one that has ended, or not begun.
+const OUT_OF_TIME: &str = "its time is not now: it vouches for nobody";
 /// The role of what a fleet is shown.
 const FLEET: &str = "fleet";
 
@@ -76,7 +124,7 @@ pub fn inspect(checked: &Checked, now: SystemTime) -> Vec<Inspected> {
         .chain(hop.map(|ca| (HOP_CA.to_owned(), ca)))
         .chain(etcd.map(|ca| ("fleet.tls.ca".to_owned(), ca)));
     for (key, path) in roots {
-        found.extend(load_roots(path).unwrap_or_default().iter().filter_map(|root| authority(&key, root, now)));
+        found.extend(bundle(&key, path, now));
     }
     let of_initiators = checked.responder.iter().flat_map(|responder| &responder.tls.crls);
     let of_siblings = checked.fleet.iter().filter_map(|fleet| fleet.hop.as_ref()).flat_map(|hop| &hop.tls.crls);
@@ -167,50 +215,52 @@ fn own(shown: &Shown<'_>, checked: &Checked, now: SystemTime) -> Option<Inspecte
     let chain = load_roots(shown.cert).ok()?;
     let roots = shown.ca.and_then(|ca| load_roots(ca).ok()).unwrap_or_default();
     let certificate = chain.first()?;
-    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-    // A CA of the file is the one that peers of the other role must have; it may also have signed this end's.
-    if let Some(rejection) = examine(&chain, &roots, shown.peer, now).ok()? {
-        match rejection.fault {
-            Fault::Untrusted { .. } => {
-                warnings.push("it is not signed by the CA beside it: peers must trust its own CA".to_owned());
-                problems.extend(examine(&chain, &[], shown.peer, now).ok().flatten().map(|found| found.to_string()));
-            }
-            _ => problems.push(rejection.to_string()),
-        }
+    let (mut lasting, mut warnings) = (Vec::new(), Vec::new());
+    if examine(&chain, &roots, shown.peer, now).ok()?.as_ref().is_some_and(is_untrusted) {
+        warnings.push("it is not signed by the CA beside it: peers must trust its own CA".to_owned());
     }
     let names = names(certificate).ok()?;
     if shown.role == "initiator"
         && let Some(initiator) = &checked.initiator
     {
         let template = checked.responder.as_ref().and_then(|responder| responder.admission.identity.as_deref());
-        claim(&initiator.claim, &names, template, &mut problems, &mut warnings);
+        claim(&initiator.claim, &names, template, &mut lasting, &mut warnings);
     }
     warnings.extend(readable_by_others(shown.private_key));
     let valid_until = valid_until(&chain, &roots, shown.peer)?;
     warnings.extend(soon(valid_until, now));
-    let key = format!("{}.cert", shown.key);
-    Some(Inspected {
-        key,
-        role: shown.role,
-        summary: Summary::of(certificate).ok()?,
-        names,
-        valid_until,
-        problems,
-        warnings,
-    })
+    let summary = Summary::of(certificate).ok()?;
+    let (key, role) = (format!("{}.cert", shown.key), shown.role);
+    let evidence = Evidence { chain, roots, peer: shown.peer, lasting };
+    let problems = evidence.problems(role, now);
+    Some(Inspected { key, role, summary, names, valid_until, problems, warnings, evidence })
+}
+
+/// All of a file of roots. One that is out of time, beside others that are not, is in nobody's way.
+fn bundle(key: &str, path: &Path, now: SystemTime) -> Vec<Inspected> {
+    let roots = load_roots(path).unwrap_or_default();
+    let mut all: Vec<Inspected> = roots.iter().filter_map(|root| authority(key, root, now)).collect();
+    if all.iter().any(|root| root.problems.is_empty()) {
+        for root in &mut all {
+            root.warnings.append(&mut root.problems);
+        }
+    }
+    all
 }
 
 fn authority(key: &str, root: &CertificateDer<'static>, now: SystemTime) -> Option<Inspected> {
-    let problems = examine(std::slice::from_ref(root), &[], Peer::Responder, now).ok()?;
+    let (chain, lasting) = (vec![root.clone()], Vec::new());
+    let evidence = Evidence { chain, roots: Vec::new(), peer: Peer::Responder, lasting };
     let valid_until = valid_until(std::slice::from_ref(root), &[], Peer::Responder)?;
     Some(Inspected {
         key: key.to_owned(),
-        role: "ca",
+        role: CA,
         summary: Summary::of(root).ok()?,
         names: Vec::new(),
         valid_until,
-        problems: problems.map(|_| "its time is not now: it vouches for nobody".to_owned()).into_iter().collect(),
+        problems: evidence.problems(CA, now),
         warnings: soon(valid_until, now).into_iter().collect(),
+        evidence,
     })
 }
 

@@ -43,6 +43,9 @@ pub enum TargetError {
     /// A target of bytes without a port: there is no usual one.
     #[error("{0:?} has no port; expected tcp://host:port or udp://host:port")]
     Port(String),
+    /// Nobody listens on port 0.
+    #[error("{0:?} has port 0, on which nobody listens; expected host:port with a port of 1 to 65535")]
+    NoPort(String),
     /// A unix target without an absolute path.
     #[error("{0:?} does not name a socket; expected an absolute path")]
     Path(String),
@@ -121,6 +124,9 @@ fn tcp(rest: &str, port: Option<u16>) -> Result<Address, TargetError> {
         return Err(wrong());
     }
     let port = authority.port_u16().or(port).ok_or_else(|| TargetError::Port(rest.to_owned()))?;
+    if port == 0 {
+        return Err(TargetError::NoPort(rest.to_owned()));
+    }
     Ok(Address::Tcp { host: host.to_owned(), port })
 }
 

@@ -1,5 +1,6 @@
 //! A file that changes while the process runs: what is in force afterwards, what was touched, and that no request is lost.
 
+mod agrees;
 mod broken;
 mod embedded;
 mod files;

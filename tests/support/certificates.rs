@@ -99,11 +99,20 @@ impl Authority {
 
     /// A valid certificate for a responder on loopback, also called [`RESPONDER_NAME`].
     pub(crate) fn responder(&self) -> Certificate {
-        let mut params = CertificateParams::new(vec![RESPONDER_NAME.into(), "localhost".into()]).unwrap();
-        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        params.subject_alt_names.extend(loopback.map(SanType::IpAddress));
-        params.distinguished_name = common_name("responder");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue(responder_params())
+    }
+
+    /// Like [`Authority::responder`], but it ended an hour ago.
+    pub(crate) fn expired_responder(&self) -> Certificate {
+        let mut params = responder_params();
+        params.not_after = OffsetDateTime::now_utc() - Duration::from_secs(3600);
+        self.issue(params)
+    }
+
+    /// Like [`Authority::responder`], but it ends so long from now.
+    pub(crate) fn responder_lasting(&self, lifetime: Duration) -> Certificate {
+        let mut params = responder_params();
+        params.not_after = OffsetDateTime::now_utc() + lifetime;
         self.issue(params)
     }
 
@@ -198,6 +207,15 @@ impl Certificate {
         std::fs::write(&files.key, self.key.serialize_pem()).unwrap();
         files
     }
+}
+
+fn responder_params() -> CertificateParams {
+    let mut params = CertificateParams::new(vec![RESPONDER_NAME.into(), "localhost".into()]).unwrap();
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    params.subject_alt_names.extend(loopback.map(SanType::IpAddress));
+    params.distinguished_name = common_name("responder");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params
 }
 
 fn node_params(node: Node<'_>) -> CertificateParams {
