@@ -167,14 +167,8 @@ impl Mine {
     /// Everything was read anew, and this is what there is of this responder: etcd may have lost what was written, and may have again
     /// what was taken out. What is known is brought in line with it, so that what differs is written again. spec: FL-13
     pub(super) fn found(&mut self, own: &[Stored]) {
-        let (mut record, mut tunnels) = (None, HashMap::new());
-        for stored in own {
-            match self.settings.prefix.parse(&stored.key) {
-                Some(Key::Responder(id)) if id == self.settings.id => record = Some(&stored.value),
-                Some(Key::Tunnel(key)) if self.is_own(&key) => drop(tunnels.insert(key.tunnel, hash(&stored.value))),
-                _ => {}
-            }
-        }
+        let own_key = self.settings.prefix.responder(&self.settings.id).into_bytes();
+        let record = own.iter().find(|stored| stored.key == own_key).map(|stored| &stored.value);
         match record.is_some_and(|value| self.is_of_later_start(value)) {
             true => self.replaced = true,
             false => drop(self.has_name_again()),
@@ -182,9 +176,14 @@ impl Mine {
         self.record = self.record.take().filter(|known| record == Some(known));
         // What is not known to be as it should be is written again, or taken out.
         let known = std::mem::take(&mut self.tunnels);
-        let as_known =
-            |(id, hash): (TunnelId, u64)| (id, known.get(&id).copied().flatten().filter(|known| *known == hash));
-        self.tunnels = tunnels.into_iter().map(as_known).collect();
+        for stored in own {
+            if let Some(Key::Tunnel(key)) = self.settings.prefix.parse(&stored.key)
+                && self.is_own(&key)
+            {
+                let known = known.get(&key.tunnel).copied().flatten();
+                self.tunnels.insert(key.tunnel, known.filter(|known| *known == hash(&stored.value)));
+            }
+        }
     }
 
     fn is_of_later_start(&self, record: &[u8]) -> bool {
@@ -196,7 +195,9 @@ impl Mine {
     fn has_name_again(&mut self) -> bool {
         let is_back = std::mem::take(&mut self.replaced);
         if is_back {
+            // What there is under the former epoch is none of what is written from here on.
             self.epoch = None;
+            self.tunnels.clear();
         }
         is_back
     }
@@ -359,8 +360,11 @@ mod tests {
         let later = String::from_utf8(own.clone()).unwrap().replace("\"epoch\":5", "\"epoch\":6").into_bytes();
         mine.found(&[stored(key.clone(), later)]);
         assert!(mine.replaced, "another start has it");
-        mine.found(&[stored(key.clone(), own)]);
+        write(&mut mine, &[tunnel(1, &[])]);
+        let former = format!("/adit/tunnels/r/{:016x}/{:016x}", 5, 1);
+        mine.found(&[stored(key.clone(), own), stored(former, tunnel(1, &[]).1.encode())]);
         assert!(!mine.replaced && mine.epoch.is_none(), "what was restored is of this one");
+        assert!(mine.has_none(), "nothing is written under the next epoch yet");
         mine.epoch = Some(7);
         mine.replaced = true;
         mine.found(&[]);
