@@ -52,6 +52,7 @@ mod prefix;
 mod prefixed;
 pub mod proxy_header;
 mod tune;
+mod unacknowledged;
 
 use std::cell::RefCell;
 use std::io;
@@ -77,6 +78,7 @@ pub use paced::Paced;
 pub use prefix::Prefix;
 pub use prefixed::Prefixed;
 pub use tune::{Tuning, connect_tcp, tune_client, tune_tcp};
+pub use unacknowledged::{Acknowledged, Grace, acknowledged};
 
 /// The UDP buffer size asked for, in each direction, in bytes. With the usual default of 208 KiB, bulk transfer over
 /// QUIC loses thousands of packets per GiB in the socket.

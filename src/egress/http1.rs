@@ -47,6 +47,7 @@ use super::deadline::Deadline;
 use super::{ConnectionInfo, ExchangeService, Serving, Settings, Socket};
 use crate::message::interim::Queue;
 use crate::message::violation::Violation;
+use crate::net::Grace;
 use crate::net::input::{self, Input};
 use crate::net::output::Output;
 use head::{Head, HeadReader};
@@ -81,6 +82,8 @@ enum Stop {
     Cut,
     /// The response cannot be completed, must not look complete, and is not read, or would not show that its end is missing.
     Reset,
+    /// Likewise, and what was written is the other end's: the reset comes behind it. spec: ST-61
+    CutBare,
     /// The request broke a rule before its response began.
     Reject(Violation),
 }
@@ -226,6 +229,13 @@ impl<T: Socket> Connection<T> {
             Stop::Close | Stop::Cut => self.linger().await,
             Stop::Gone => {}
             Stop::Reset => self.io.reset_on_drop(),
+            Stop::CutBare => {
+                self.io.reset_on_drop();
+                let grace = Grace { patience: self.send_timeout, rate: self.settings.pace.body_rate };
+                if let Some(acknowledged) = self.io.acknowledged(grace) {
+                    acknowledged.await;
+                }
+            }
             Stop::Reject(violation) => {
                 tracing::debug!(%violation, remote = %self.info.remote, "a request is rejected");
                 let sends = timeout(self.settings.linger_timeout, self.reject(violation)).await;

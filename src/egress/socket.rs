@@ -8,6 +8,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
+use crate::net::{self, Acknowledged, Grace};
+
 /// The bytes of one connection.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Makes dropping the connection reset it, so that the other end sees a failure and never an orderly end.
@@ -19,6 +21,10 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether the other end has gone away, as far as is known without reading: what it sent before stands between it and
     /// a reader. `half_close`: one that only sends no more is still there.
     fn has_left(&self, half_close: bool) -> bool;
+
+    /// Waits until the other end has acknowledged all that was written, is gone, or takes too little: what a reset would
+    /// throw away before that. `None`: there is nothing to wait for, or no way to know.
+    fn acknowledged(&self, grace: Grace) -> Option<Acknowledged>;
 }
 
 impl Socket for TcpStream {
@@ -43,6 +49,10 @@ impl Socket for TcpStream {
             Poll::Pending => false,
         }
     }
+
+    fn acknowledged(&self, grace: Grace) -> Option<Acknowledged> {
+        net::acknowledged(self, grace)
+    }
 }
 
 impl<T: Socket> Socket for tokio_rustls::server::TlsStream<T> {
@@ -56,5 +66,9 @@ impl<T: Socket> Socket for tokio_rustls::server::TlsStream<T> {
 
     fn has_left(&self, half_close: bool) -> bool {
         self.get_ref().0.has_left(half_close)
+    }
+
+    fn acknowledged(&self, grace: Grace) -> Option<Acknowledged> {
+        self.get_ref().0.acknowledged(grace)
     }
 }

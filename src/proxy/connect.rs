@@ -2,7 +2,7 @@
 //!
 //! Each direction is a body that is sent as it comes, and ends by itself. spec: ST-60 to ST-63, ST-65
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, request};
 use http_body::{Body, Frame};
-use tokio::time::timeout;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
 use super::upload::Progress;
 use crate::id::ServiceName;
@@ -22,6 +23,9 @@ use crate::transport::{OpenError, RawSend, RawStream, RecvBody, SendError, Tunne
 
 /// Of what is sent at once under a limit, so that a peer which takes large pieces slowly is not taken for one that rests.
 const PIECE: usize = 16 * 1024;
+
+/// How long what a client said is sent on after it has died, or wants no answer.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// How long nothing may move in either direction of a CONNECT: an extension of its head. Without it, it may rest for ever.
 #[derive(Debug, Clone)]
@@ -48,7 +52,7 @@ impl IdleLimit {
 }
 
 /// Opens a raw stream to the service that the request names, and sends the body there in a task of its own. The body of the
-/// response is what comes back; dropped before its end, it takes the other direction along.
+/// response is what comes back; dropped before its end, it takes the other direction along, behind what was said before.
 pub(super) async fn connect<B>(
     tunnel: &Tunnel,
     (service, head): (Option<&ServiceName>, &request::Parts),
@@ -64,13 +68,30 @@ where
     let mut answer = RecvBody::raw(recv);
     match body.take() {
         Some(body) => {
-            let task = tokio::spawn(async move { drop(send_bytes(body, send, idle, |_| true).await) });
-            answer.tie_sender(task.abort_handle());
+            let (interest, left) = oneshot::channel();
+            tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    sent = send_bytes(body, send, idle, |_| true) => drop(sent),
+                    () = given_up(left) => {}
+                }
+            });
+            answer.tie_sender(interest);
         }
         // The sender has ended its direction with the head. Whether the other end hears of it, it says.
         None => drop(send.finish().await),
     }
     Ok(Response::new(answer))
+}
+
+/// Resolves when the answer has been left for so long that what was said before is on its way, if it is taken at all: a client
+/// that died has often said why. spec: ST-61
+async fn given_up(left: oneshot::Receiver<()>) {
+    match left.await {
+        Ok(()) => sleep(LAST_WORDS).await,
+        // The answer came to its end.
+        Err(_) => pending().await,
+    }
 }
 
 /// Sends the data of a body on a raw stream, up to its END. What fails at its source is cut behind what came before, and

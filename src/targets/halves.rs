@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{tcp, unix};
 
 use super::tls::{TlsHalf, TlsWriteHalf};
+use crate::net::{self, Acknowledged, Grace};
 
 /// What a target says.
 pub(super) enum ReadHalf {
@@ -68,6 +69,16 @@ impl ReadHalf {
         });
     }
 
+    /// Waits until the target has acknowledged all that it was sent, is gone, or takes too little; see [`net::acknowledged`].
+    pub(super) fn acknowledged(&self, grace: Grace) -> Option<Acknowledged> {
+        match self {
+            Self::Tcp(half) => net::acknowledged(half.as_ref(), grace),
+            // What was written is there already.
+            Self::Unix(_) => None,
+            Self::Tls(half) => half.acknowledged(grace),
+        }
+    }
+
     /// As [`Self::is_silent`], and wakes the caller once the target says something.
     pub(super) fn stays_silent(&self, cx: &mut Context<'_>) -> bool {
         let ready = |cx: &mut Context<'_>| match self {
@@ -101,6 +112,15 @@ impl WriteHalf {
             Self::Unix(_) => Ok(()),
             Self::Tls(half) => half.end_on_drop(),
         });
+    }
+
+    /// As [`ReadHalf::acknowledged`].
+    pub(super) fn acknowledged(&self, grace: Grace) -> Option<Acknowledged> {
+        match self {
+            Self::Tcp(half) => net::acknowledged(half.as_ref(), grace),
+            Self::Unix(_) => None,
+            Self::Tls(half) => half.acknowledged(grace),
+        }
     }
 
     /// Drops it without ending its direction: that ends with the connection, whenever the other half is dropped.

@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::message::failure::{Cause, Failure};
+use crate::net::{self, Acknowledged, Grace};
 use crate::tls::{Rejection, TargetTls, TlsError, server_name, target_config};
 
 /// The ALPN of HTTP/2. RFC 9113 section 3.2
@@ -137,6 +138,11 @@ impl TlsHalf {
         SockRef::from(self.lock().get_ref().0).set_linger(None)
     }
 
+    /// Waits until the target has acknowledged all that it was sent, is gone, or takes too little; see [`net::acknowledged`].
+    pub(super) fn acknowledged(&self, grace: Grace) -> Option<Acknowledged> {
+        net::acknowledged(self.lock().get_ref().0, grace)
+    }
+
     /// Ready when the socket is, as far as tokio has heard.
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.lock().get_ref().0.poll_read_ready(cx)
@@ -144,6 +150,11 @@ impl TlsHalf {
 }
 
 impl TlsWriteHalf {
+    /// As [`TlsHalf::acknowledged`].
+    pub(super) fn acknowledged(&self, grace: Grace) -> Option<Acknowledged> {
+        self.0.acknowledged(grace)
+    }
+
     /// As [`TlsHalf::end_on_drop`].
     pub(super) fn end_on_drop(&self) -> io::Result<()> {
         self.0.end_on_drop()

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::message::h2::recv::StreamBody;
@@ -109,11 +109,11 @@ impl RecvBody {
         Self { source, remaining: None, in_flight: None }
     }
 
-    /// Aborts this task, the one that sends on the raw stream, unless END was read before the body is dropped: the other
-    /// direction goes on then.
-    pub fn tie_sender(&mut self, task: AbortHandle) {
+    /// Tells this task, the one that sends on the raw stream, when the body is dropped before END was read. Otherwise the
+    /// other direction goes on, and the task is told nothing.
+    pub fn tie_sender(&mut self, task: oneshot::Sender<()>) {
         if let Source::Raw(raw) = &mut self.source {
-            raw.upload.tie(task);
+            raw.upload.tell(task);
         }
     }
 

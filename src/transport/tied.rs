@@ -1,5 +1,6 @@
 //! What becomes of an upload beside its stream: whether it needs a task, which ends with the interest in its answer.
 
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 /// Whether anything is left of an upload that was started.
@@ -11,13 +12,26 @@ pub enum Started {
     Goes,
 }
 
-/// The task of an upload, aborted when nobody wants the answer any more.
+/// The task of an upload, which ends when nobody wants the answer any more.
 #[derive(Debug, Default)]
-pub(crate) struct TiedUpload(Option<AbortHandle>);
+pub(crate) struct TiedUpload(Option<Tie>);
+
+#[derive(Debug)]
+enum Tie {
+    /// It is aborted at once.
+    Abort(AbortHandle),
+    /// It is told, and ends by itself.
+    Tell(oneshot::Sender<()>),
+}
 
 impl TiedUpload {
     pub(super) fn tie(&mut self, task: AbortHandle) {
-        self.0 = Some(task);
+        self.0 = Some(Tie::Abort(task));
+    }
+
+    /// As [`TiedUpload::tie`], of a task that has to be told.
+    pub(super) fn tell(&mut self, task: oneshot::Sender<()>) {
+        self.0 = Some(Tie::Tell(task));
     }
 
     /// The answer came whole: the upload may go on to its own end.
@@ -28,8 +42,11 @@ impl TiedUpload {
 
 impl Drop for TiedUpload {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
+        match self.0.take() {
+            Some(Tie::Abort(task)) => task.abort(),
+            // One that is over needs no telling.
+            Some(Tie::Tell(task)) => drop(task.send(())),
+            None => {}
         }
     }
 }

@@ -239,7 +239,7 @@ impl<T: Socket> Connection<T> {
                 (Poll::Ready(Ok(())), Progress::Complete) => return Poll::Ready(Ok(())),
                 (Poll::Ready(Ok(())), Progress::Waiting) => return Poll::Pending,
                 (Poll::Ready(Ok(())), Progress::Cut) => {
-                    return Poll::Ready(Err(if writer.shows_its_end() { Stop::Cut } else { Stop::Reset }));
+                    return Poll::Ready(Err(if writer.shows_its_end() { Stop::Cut } else { Stop::CutBare }));
                 }
                 (Poll::Ready(Ok(())), Progress::Full) => {}
             }

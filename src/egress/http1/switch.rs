@@ -103,7 +103,7 @@ impl<T: Socket> Connection<T> {
                 return Poll::Ready(Err(Stop::Close));
             }
             // What it sends is for nobody any more, and nothing comes back.
-            Some(upload) if ways.down.is_none() && upload.is_unwanted() => return Poll::Ready(Err(Stop::Reset)),
+            Some(upload) if ways.down.is_none() && upload.is_unwanted() => return Poll::Ready(Err(Stop::CutBare)),
             // One that has ended its direction, and then dies, is noticed as well.
             up => up.as_ref().is_none_or(Upload::is_held_back),
         };

@@ -1,7 +1,7 @@
 //! An exchange that asks a target of HTTP/1.1 to go on in another protocol: a GET with an Upgrade, on a connection of its
 //! own, and after the target's 101 bytes both ways. spec: ST-25
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,6 +12,8 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWriteExt as _;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Client;
@@ -25,7 +27,9 @@ use crate::message::fields::strip_hop_by_hop;
 use crate::message::interim::SendInterim;
 use crate::message::response::ResponseHead;
 use crate::message::upgrade::{self, DECLINED_FIELD, Protocol};
+use crate::net::Grace;
 use crate::net::input::Input;
+use crate::protocol::budgets::{LEAST_RATE, RAW_PATIENCE};
 use crate::targets::connect::Socket;
 use crate::targets::halves::ReadHalf;
 use crate::targets::held::Held;
@@ -34,6 +38,8 @@ use crate::targets::upload::{Upload, cut};
 
 /// How much is asked for at once, bytes.
 const READ: usize = 64 * 1024;
+/// How long a target may take for what it was sent before its sender, or the tunnel, died.
+const GRACE: Grace = Grace { patience: RAW_PATIENCE, rate: LEAST_RATE };
 
 /// What a target has made of a wish for another protocol.
 pub(in crate::targets) enum Answer {
@@ -87,9 +93,10 @@ fn switched(
 }
 
 /// What a target says in another protocol. It ends when the target ends its direction; the other one goes on by itself.
-/// Dropped before that, or cut, it resets the connection.
+/// Dropped before that, or cut, it resets the connection, behind what the sender said before.
 pub(in crate::targets) struct Switched {
-    read: ReadHalf,
+    /// There until it is dropped.
+    read: Option<ReadHalf>,
     input: Input,
     upload: Option<AbortOnDropHandle<Result<(), Failure>>>,
     is_over: bool,
@@ -125,9 +132,25 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(sender) = self.sender.take() {
+        let Some(sender) = self.sender.take() else { return };
+        let (acknowledged, both) = (sender.write.acknowledged(GRACE), Arc::clone(&self.both));
+        behind(acknowledged, move || {
             sender.write.abandon();
-        }
+            drop(both);
+        });
+    }
+}
+
+/// Lets go of an end of a connection once the target has acknowledged what it was sent: with the last of them the connection
+/// is reset, which would throw that away. spec: ST-61
+fn behind(acknowledged: Option<impl Future<Output = ()> + Send + 'static>, let_go: impl FnOnce() + Send + 'static) {
+    // At the end of the process nothing is waited for.
+    match (acknowledged, Handle::try_current()) {
+        (Some(acknowledged), Ok(runtime)) => drop(runtime.spawn(async move {
+            acknowledged.await;
+            let_go();
+        })),
+        _ => let_go(),
     }
 }
 
@@ -144,7 +167,7 @@ impl Switched {
         let both = Arc::new(Both::default());
         let sender = Open { sender: Some(sender), both: Arc::clone(&both) };
         let upload = AbortOnDropHandle::new(tokio::spawn(send(upload, sender)));
-        Self { read, input, upload: Some(upload), is_over: false, both }
+        Self { read: Some(read), input, upload: Some(upload), is_over: false, both }
     }
 
     /// Holds this until both directions are over.
@@ -156,7 +179,7 @@ impl Switched {
     fn end(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
         self.is_over = true;
         if self.both.ended.swap(true, Ordering::AcqRel) {
-            self.read.end_on_drop();
+            self.read.iter().for_each(ReadHalf::end_on_drop);
         }
         // It runs on; its end, or its failure, ends the connection.
         self.upload.take().map(AbortOnDropHandle::detach);
@@ -183,6 +206,25 @@ impl Switched {
     }
 }
 
+impl Drop for Switched {
+    /// What the sender said is the target's, also where nobody wants what the target says any more. spec: ST-61
+    fn drop(&mut self) {
+        let Some(read) = self.read.take() else { return };
+        let both = Arc::clone(&self.both);
+        match (self.upload.take(), Handle::try_current()) {
+            (Some(upload), Ok(runtime)) => drop(runtime.spawn(async move {
+                // How it ends makes no difference here: it ends the direction, or has left its end of the connection.
+                let _ = timeout(RAW_PATIENCE, upload).await;
+                if let Some(acknowledged) = read.acknowledged(GRACE) {
+                    acknowledged.await;
+                }
+                drop((read, both));
+            })),
+            _ => behind(read.acknowledged(GRACE), move || drop((read, both))),
+        }
+    }
+}
+
 impl Body for Switched {
     type Data = Bytes;
     type Error = BoxError;
@@ -193,7 +235,8 @@ impl Body for Switched {
             return Poll::Ready(None);
         }
         while this.input.is_empty() {
-            match this.input.poll_fill(&mut this.read, cx, READ) {
+            let Some(read) = &mut this.read else { return Poll::Ready(None) };
+            match this.input.poll_fill(read, cx, READ) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) => return Poll::Ready(this.end()),
                 Poll::Ready(Err(error)) => return Poll::Ready(this.fail(closed(Some(&error), "its end"))),

@@ -3,17 +3,20 @@
 use std::io::ErrorKind;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Bytes, nothing_is_left, opened, site, site_with};
 use crate::support::eventually::eventually;
-use crate::support::site::{Cloud, Transport, over_each_transport};
+use crate::support::site::{Cloud, Running, Site, Transport, over_each_transport};
+use crate::support::targets::pattern;
 
 over_each_transport!(
     each_direction_ends_by_itself_in_either_order,
     a_reset_of_either_side_at_any_moment_is_one_of_the_other,
     who_has_ended_his_direction_and_dies_is_noticed,
     a_tunnel_that_is_lost_is_a_reset_at_both_ends,
+    what_was_said_before_a_reset_arrives_before_it_however_late_it_is_read,
+    what_arrived_before_a_tunnel_is_lost_is_handed_on_before_the_reset,
     what_rests_for_longer_than_it_may_is_reset,
     a_drain_lets_bytes_pass_up_to_its_limit_and_then_resets,
 );
@@ -118,6 +121,77 @@ async fn a_tunnel_that_is_lost_is_a_reset_at_both_ends(transport: Transport) {
     let (_client, mut peer) = opened(&site, &target).await;
     drop(site.responder.0.kill());
     assert_eq!(end(&mut peer).await, CUT, "the responder is gone");
+}
+
+/// A socket with so little room that most of what is sent to it waits at the sender until it is read.
+fn narrow() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket
+}
+
+/// A client and a target, both of which take nothing but what they read, and the site between them.
+async fn narrow_pair(cloud: Cloud, transport: Transport) -> (Site, TcpStream, TcpStream) {
+    let listening = narrow();
+    listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let target = Bytes(listening.listen(16).unwrap());
+    let site = site_with(cloud, transport, target.address()).await;
+    let (client, peer) = tokio::join!(narrow().connect(site.responder.tcp_at(0)), target.accept());
+    (site, client.unwrap(), peer)
+}
+
+/// Waits until so many bytes of this direction have passed a side.
+async fn passed(process: &Running, side: &str, direction: &str, bytes: u64) {
+    let series = format!("adit_exchange_body_bytes_total{{side=\"{side}\",direction=\"{direction}\"}}");
+    eventually("the bytes pass", async || (process.metric(&series).await == bytes).then_some(())).await;
+}
+
+/// Reads all there is up to a reset.
+async fn words_before_a_reset(peer: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let end = peer.read_to_end(&mut bytes).await.map_err(|error| error.kind());
+    assert_eq!(end, Err(ErrorKind::ConnectionReset), "after {} bytes", bytes.len());
+    bytes
+}
+
+// spec: ST-61
+async fn what_was_said_before_a_reset_arrives_before_it_however_late_it_is_read(transport: Transport) {
+    // More than the system takes at the far end, and no more than what is held back on the way.
+    let words = pattern(0, 2 << 20);
+    for is_client in [true, false] {
+        let (site, client, peer) = narrow_pair(Cloud::new().and_tcp("bytes"), transport).await;
+        let (mut gone, mut other) = if is_client { (client, peer) } else { (peer, client) };
+        gone.write_all(&words).await.unwrap();
+        let (near, side, direction) = match is_client {
+            true => (&site.responder.0, "egress", "request"),
+            false => (&site.initiator, "target", "response"),
+        };
+        passed(near, side, direction, words.len() as u64).await;
+        reset(gone);
+        let heard = words_before_a_reset(&mut other).await;
+        assert!(heard == words, "{} of {} bytes, from the client: {is_client}", heard.len(), words.len());
+        nothing_is_left(&site).await;
+    }
+}
+
+// spec: ST-61
+async fn what_arrived_before_a_tunnel_is_lost_is_handed_on_before_the_reset(transport: Transport) {
+    let cloud = || Cloud::new().and_tcp("bytes").responder("keepalive", "500ms").responder("idle_timeout", "5s");
+    // The system takes it at once, and has sent the beginning of it.
+    let words = pattern(0, 100_000);
+    for is_client in [true, false] {
+        let (site, client, peer) = narrow_pair(cloud(), transport).await;
+        let (mut says, mut other) = if is_client { (client, peer) } else { (peer, client) };
+        says.write_all(&words).await.unwrap();
+        let Site { responder, initiator, .. } = site;
+        let (near, far) = if is_client { (responder.0, initiator) } else { (initiator, responder.0) };
+        let (side, direction) = if is_client { ("target", "request") } else { ("egress", "response") };
+        passed(&far, side, direction, words.len() as u64).await;
+        drop(near.kill());
+        far.line_with("\"CONNECT\"").await;
+        let heard = words_before_a_reset(&mut other).await;
+        assert!(heard == words, "{} of {} bytes, from the client: {is_client}", heard.len(), words.len());
+    }
 }
 
 // spec: ST-64
