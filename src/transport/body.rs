@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::message::h2::recv::StreamBody;
-use crate::protocol::budgets::{HTTP_PATIENCE, UNWATCHED_BODY};
+use crate::protocol::budgets::{HTTP_PATIENCE, RAW_PATIENCE, UNWATCHED_BODY};
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::Event;
 use crate::transport::credit::{Ledger, Place, Revoke, Revoked, Terms, Unread, unread};
@@ -128,11 +128,11 @@ impl RecvBody {
     }
 
     /// As [`RecvBody::watched`], by the tunnel whose exchange it belongs to.
-    pub(super) fn watched_by_tunnel(self) -> Self {
+    pub(super) fn watched_by_tunnel(self, switches: bool) -> Self {
         match &self.in_flight {
             Some(in_flight) if !self.is_short() => {
                 let tunnel = in_flight.shared();
-                self.watched(tunnel.credit())
+                self.watched(tunnel.credit(), switches)
             }
             _ => self,
         }
@@ -143,12 +143,14 @@ impl RecvBody {
         self.size_hint().exact().is_some_and(|bytes| bytes <= UNWATCHED_BODY)
     }
 
-    /// Lets the ledger see how it is read, unless it is short.
-    pub(super) fn watched(self, ledger: &Ledger) -> Self {
+    /// Lets the ledger see how it is read, unless it is short. `switches`: it is, or may become, one of two directions in
+    /// another protocol than HTTP, which may pause as a raw stream may. spec: SE-12
+    pub(super) fn watched(self, ledger: &Ledger, switches: bool) -> Self {
         if self.is_short() {
             return self;
         }
-        let terms = Terms { patience: HTTP_PATIENCE, length: self.size_hint().exact(), begins_held: true };
+        let patience = if switches { RAW_PATIENCE } else { HTTP_PATIENCE };
+        let terms = Terms { patience, length: self.size_hint().exact(), begins_held: true };
         let source = match self.source {
             Source::Frames { stream: Place::Own(stream), peeked } => {
                 Source::Frames { stream: Place::watched(stream, ledger, terms), peeked }

@@ -15,7 +15,6 @@ use super::upload::endless;
 use super::{Connection, Stop};
 use crate::egress::{Context, ExchangeService, RequestBody, Serving, Socket};
 use crate::message::interim::{InformationalSink, Queue};
-use crate::protocol::budgets::RAW_PATIENCE;
 
 /// Serves a connection until it ends. `head` is the CONNECT that its sender did not say, `received` what was read already.
 ///
@@ -41,7 +40,6 @@ impl<T: Socket> Connection<T> {
         // Until both directions have ended, whatever closes it must not look like their end.
         self.io.reset_on_drop();
         self.half_close = true;
-        self.send_timeout = self.send_timeout.max(RAW_PATIENCE);
         Queue::renew(&mut self.interim, false);
         let informational = Arc::clone(&self.interim);
         let sink = InformationalSink::from(Arc::clone(&informational));

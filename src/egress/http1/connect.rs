@@ -16,7 +16,6 @@ use super::{Connection, Stop};
 use crate::egress::{Context, ExchangeService, RequestBody, Socket};
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::violation::Violation;
-use crate::protocol::budgets::RAW_PATIENCE;
 
 impl<T: Socket> Connection<T> {
     /// Serves a CONNECT. The connection ends with it.
@@ -41,7 +40,6 @@ impl<T: Socket> Connection<T> {
             return self.respond(response, state).await;
         }
         let (parts, body) = response.into_parts();
-        self.send_timeout = self.send_timeout.max(RAW_PATIENCE);
         write_connected(&parts, &mut self.date, &mut self.output);
         self.pass(pin!(body), upload).await
     }

@@ -23,6 +23,7 @@ use crate::egress::{Context as ExchangeContext, ExchangeService, RequestBody, So
 use crate::message::BoxError;
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::upgrade::{self, Declined, Offer};
+use crate::protocol::budgets::RAW_PATIENCE;
 
 impl<T: Socket> Connection<T> {
     /// Serves a request that offers to go on in another protocol. `Ok`: the connection is ready for the next.
@@ -70,6 +71,7 @@ impl<T: Socket> Connection<T> {
     {
         // Whatever closes it before both directions have ended, this process included, must not look like their end.
         self.io.reset_on_drop();
+        self.send_timeout = self.send_timeout.max(RAW_PATIENCE);
         let mut ways = Ways { down: Some(BodyWriter::new(Framing::Close, false)), up: Some(upload), is_shut: false };
         poll_fn(|cx| self.poll_pass(cx, body.as_mut(), &mut ways)).await
     }

@@ -213,7 +213,8 @@ where
     let (stall_timeout, reason): (_, fn(&_) -> _) = match kind {
         // RFC 9113 section 8.5
         Kind::Connect => (send_timeout.max(RAW_PATIENCE), |_| Reason::CONNECT_ERROR),
-        Kind::Head | Kind::Switch | Kind::Other => (send_timeout, |_| Reason::INTERNAL_ERROR),
+        Kind::Switch => (send_timeout.max(RAW_PATIENCE), |_| Reason::INTERNAL_ERROR),
+        Kind::Head | Kind::Other => (send_timeout, |_| Reason::INTERNAL_ERROR),
     };
     let terms = Terms {
         declared,

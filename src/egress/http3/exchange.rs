@@ -133,7 +133,7 @@ async fn serve<S: ExchangeService>(
     let is_call = grpc::has_call(request.method(), request.headers());
     let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
     let (cut, send_timeout) = (cut(&side, is_connect), serving.settings.send_timeout);
-    let stall = if cut == Code::H3_CONNECT_ERROR { send_timeout.max(RAW_PATIENCE) } else { send_timeout };
+    let stall = if is_connect { send_timeout.max(RAW_PATIENCE) } else { send_timeout };
     // Before anything else is waited for: they may come right behind the head.
     let (arrived, leaving) = match takes_datagrams(&side) {
         true => (Some(served.link.takers.of(id)), Some(Leaving::new(&served.link.takers, id))),

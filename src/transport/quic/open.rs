@@ -74,6 +74,8 @@ pub(crate) struct Answer {
     stream: Option<MessageStream>,
     in_flight: Option<InFlight>,
     to_head: bool,
+    /// What was asked for is another protocol.
+    switches: bool,
     /// It came through a sibling, which speaks of one of its tunnels.
     relayed: bool,
 }
@@ -121,7 +123,7 @@ impl Answer {
         };
         let body = match end {
             true => RecvBody::ended(stream, length),
-            false => RecvBody::frames(stream, length, in_flight).watched_by_tunnel(),
+            false => RecvBody::frames(stream, length, in_flight).watched_by_tunnel(self.switches),
         };
         let (mut parts, ()) = Response::new(()).into_parts();
         parts.status = head.status;
@@ -158,8 +160,9 @@ impl Connection {
             Some(Upload::quic(HttpUpload { send, head: encoded, ahead: None }))
         };
         let role = if relayed { Role::Relayed } else { Role::Response };
-        let (stream, to_head) = (MessageStream::new(recv, role, self.limits), parts.method == Method::HEAD);
-        let answer = open::Answer::quic(Answer { stream: Some(stream), in_flight: Some(in_flight), to_head, relayed });
+        let stream = Some(MessageStream::new(recv, role, self.limits));
+        let (to_head, switches) = (parts.method == Method::HEAD, parts.method == Method::CONNECT);
+        let answer = open::Answer::quic(Answer { stream, in_flight: Some(in_flight), to_head, switches, relayed });
         Ok(HttpStream { upload, answer })
     }
 

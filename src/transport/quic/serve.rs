@@ -266,7 +266,7 @@ fn request(
         stream.complete();
         RecvBody::empty()
     } else {
-        RecvBody::frames(stream, content_length(&fields), None).watched(responder.credit())
+        RecvBody::frames(stream, content_length(&fields), None).watched(responder.credit(), asked.is_some())
     };
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = method;

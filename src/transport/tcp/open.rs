@@ -272,7 +272,8 @@ impl Answer {
         let length = length.map_err(|_| StreamError::from(Malformed::Invalid("content-length")))?;
         let body = StreamBody::new(stream, length, trailer_rules(self.limits));
         let upload = std::mem::take(&mut self.upload);
-        Ok(AnswerHead::Final(parts, RecvBody::http2(body, upload, self.in_flight.take()).watched_by_tunnel()))
+        let body = RecvBody::http2(body, upload, self.in_flight.take()).watched_by_tunnel(self.asked.is_some());
+        Ok(AnswerHead::Final(parts, body))
     }
 }
 

@@ -157,7 +157,7 @@ fn admit(
         RecvBody::empty()
     } else {
         let stream = StreamBody::new(stream, length, trailer_rules(limits));
-        RecvBody::http2(stream, TiedUpload::default(), None).watched(credit)
+        RecvBody::http2(stream, TiedUpload::default(), None).watched(credit, asked.is_some())
     };
     parts.version = Version::HTTP_11;
     parts.extensions = http::Extensions::new();
