@@ -264,7 +264,7 @@ impl Router {
     ///
     /// The path has another form: 400.
     pub fn meant_by_connect_udp(&self, uri: &Uri) -> Result<Meant<'_>, Failure> {
-        let service = named_by(udp_host(uri.path())?).map(Some);
+        let service = service_named(udp_host(uri.path())?).map(Some);
         Ok(Meant { route: None, service, is_connect: false, is_udp: true })
     }
 
@@ -335,7 +335,8 @@ fn udp_host(path: &str) -> Result<&str, Failure> {
     let is_port =
         |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
     match found {
-        Some((host, port)) if !host.is_empty() && is_port(port) => Ok(host),
+        // It has no port of its own: what a rule for a path would not see must not name a service.
+        Some((host, port)) if !host.is_empty() && !host.contains([':', '@']) && is_port(port) => Ok(host),
         _ => Err(Failure::new(Cause::BadRequest, format!("the path of CONNECT-UDP is {UDP_PREFIX} and host/port/"))),
     }
 }
@@ -351,7 +352,10 @@ fn service_of(template: &Template, attributes: &dyn Attributes) -> Result<Servic
 }
 
 fn named_by(authority: &str) -> Result<ServiceName, Failure> {
-    let host = host_of(authority);
+    service_named(host_of(authority))
+}
+
+fn service_named(host: &str) -> Result<ServiceName, Failure> {
     ServiceName::new(host)
         .map_err(|error| Failure::new(Cause::UnknownService, format!("no service has the name {host}: it {error}")))
 }
@@ -441,6 +445,24 @@ mod tests {
         let failure = resolve(settings(), &[("x-node-id", "a/b")], "http://h/").unwrap_err();
         assert_eq!(failure.cause(), Cause::NoHostId);
         assert!(failure.details().contains("0x2f"), "{failure}");
+    }
+
+    /// A port behind the host was taken away, so that a service was reached by a path that no rule for its own path saw.
+    // spec: ST-79
+    #[test]
+    fn the_path_of_a_connect_udp_has_one_spelling_for_a_service() {
+        let router = Router::new(settings());
+        let meant = |path: &str| {
+            let uri = format!("https://h{UDP_PREFIX}{path}").parse().unwrap();
+            router.meant_by_connect_udp(&uri).map(|meant| meant.service.map_err(|failure| failure.cause()))
+        };
+        for path in ["dns/53/", "dns/53"] {
+            assert_eq!(meant(path).unwrap(), Ok(Some("dns".parse().unwrap())), "{path}");
+        }
+        for path in ["dns:80/53/", "dns:/53/", "u@dns/53/", "[::1]/53/", "/53/", "dns/0/", "dns/65536/", "dns/53/x"] {
+            assert_eq!(meant(path).unwrap_err().cause(), Cause::BadRequest, "{path}");
+        }
+        assert_eq!(meant("dns%3A80/53/").unwrap(), Err(Cause::UnknownService));
     }
 
     #[test]
