@@ -31,7 +31,7 @@ use crate::transport::{OpenError, TransportKind, TunnelLost};
 /// On how many tunnels a request is tried at most. Those beyond would not be any better.
 pub(crate) const MAX_ATTEMPTS: usize = 4;
 /// How many nodes of a cluster are asked that have no room, or no target.
-const MAX_FULL_NODES: u8 = 4;
+pub(super) const MAX_FULL_NODES: u8 = 4;
 /// When to ask again for a node whose tunnels took no request.
 const RECONNECT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// When to ask again for a service that has no room.
@@ -225,12 +225,17 @@ fn unserved<O: Opener>(
             }
             Some(_) => Err(Unserved::ByNode(Ok(response))),
         },
-        Err(error) => match &error {
-            OpenError::Refused(told) if refused::may_go_elsewhere(told.cause) => {
-                Err(Unserved::ByNode(Err(failure(&error))))
-            }
-            _ => Err(Unserved::Failed(error)),
-        },
+        Err(error) if is_by_node(&error) => Err(Unserved::ByNode(Err(failure(&error)))),
+        Err(error) => Err(Unserved::Failed(error)),
+    }
+}
+
+/// Whether this node cannot do it, has not begun with it, and another one may.
+pub(super) fn is_by_node(error: &OpenError) -> bool {
+    match error {
+        OpenError::Refused(told) => refused::may_go_elsewhere(told.cause),
+        OpenError::Share(exceeded) => exceeded.is_of_node(),
+        _ => false,
     }
 }
 

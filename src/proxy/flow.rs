@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::uri::Authority;
 use http::{Method, Request, StatusCode, Uri, request};
 
-use super::attempts::{MAX_ATTEMPTS, failure, is_unprocessed};
+use super::attempts::{MAX_ATTEMPTS, MAX_FULL_NODES, failure, is_by_node, is_unprocessed};
 use super::datagrams::{Ended, LocalError, Sink, Source, carry, failure_of};
 use super::opener::Find;
 use super::record::Record;
@@ -36,8 +36,8 @@ pub(crate) fn head_of(method: Method, service: &ServiceName) -> request::Parts {
     head
 }
 
-/// Opens a flow for a client on one of the tunnels that are found; on another where one did not take it. Returns the tunnel,
-/// too.
+/// Opens a flow for a client on one of the tunnels that are found; on another where one did not take it, and at another node
+/// where one cannot. Returns the tunnel, too.
 ///
 /// # Errors
 /// There is none, and why.
@@ -53,8 +53,8 @@ where
     F: Find<Opener = Tunnel>,
 {
     let mut avoid: Vec<TunnelId> = Vec::new();
-    let mut last = None;
-    while avoid.len() < MAX_ATTEMPTS {
+    let (mut last, mut attempts, mut nodes) = (None, 0, 0);
+    while attempts < MAX_ATTEMPTS && nodes < MAX_FULL_NODES {
         let tunnel = match find.find(&avoid).await {
             Ok(tunnel) => tunnel,
             Err(reason) => return Err(last.unwrap_or(reason)),
@@ -67,8 +67,16 @@ where
         }
         match opened {
             Ok(flow) => return Ok((flow, tunnel)),
+            // For this one nobody waits, over whichever of its tunnels, and it is none of the attempts at those that may.
+            Err(error) if is_by_node(&error) => {
+                find.hurry();
+                avoid.extend(find.beside(&tunnel));
+                nodes += 1;
+                last = Some(failure(&error));
+            }
             // Nothing of a flow has reached a target before it is open.
             Err(error) if is_unprocessed(&error) || matches!(error, OpenError::Flows(_) | OpenError::TunnelLost(_)) => {
+                attempts += 1;
                 last = Some(failure(&error));
             }
             Err(error) => return Err(failure(&error)),

@@ -72,6 +72,13 @@ pub struct Exceeded {
     pub retry_after: Duration,
 }
 
+impl Exceeded {
+    /// Whether it is that of one node: another one of its tenant may have something left.
+    pub const fn is_of_node(&self) -> bool {
+        matches!(self.owner, Owner::Node(..))
+    }
+}
+
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { owner, number, .. } = self;

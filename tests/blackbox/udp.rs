@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
+use crate::support::certificates::Node;
 use crate::support::datagrams::{Client, Peer, ask};
 use crate::support::eventually::eventually;
 use crate::support::site::{Cloud, Edge, NODE, Site, Transport, over_each_transport};
@@ -24,6 +25,7 @@ over_each_transport!(
     each_source_has_a_flow_of_its_own,
     an_answer_leaves_from_the_address_that_was_spoken_to,
     flows_to_a_cluster_reach_a_node_of_it,
+    a_flow_to_a_cluster_goes_to_a_node_that_has_room,
     datagrams_may_come_from_a_fixed_address_and_the_newest_flow_has_it,
     both_records_and_the_counters_have_what_passed,
 );
@@ -126,6 +128,26 @@ async fn flows_to_a_cluster_reach_a_node_of_it(transport: Transport) {
     let site = site_with(cloud, transport, &peer).await;
     let client = Client::new(site.responder.udp_at(0)).await;
     assert_eq!(ask(&client, b"anybody").await, b"anybody");
+}
+
+async fn a_flow_to_a_cluster_goes_to_a_node_that_has_room(transport: Transport) {
+    let to = format!("{{ cluster: {}, service: echo, tenant: {} }}", NODE.cluster, NODE.tenant);
+    // All sources have one address, so that both flows are for the same node.
+    let cloud = Cloud::new().and_udp("echo").egress("to", &to).egress("balance", "hash");
+    let cloud = cloud.responder("shares", "{ nodes: [ { node: \"edge-*\", flows: 1 } ] }");
+    let peers = [Peer::echo().await, Peer::echo().await];
+    let site = Site::with(cloud, edge(transport, &peers[0], "").count(2)).await;
+    let other = Node { node: "edge-2", ..NODE };
+    let _joined = site.join(edge(transport, &peers[1], "").claim(other).named("other").count(2)).await;
+    site.responder.registered(4).await;
+    let mut clients = Vec::new();
+    for said in [b"first", b"other"] {
+        let client = Client::new(site.responder.udp_at(0)).await;
+        assert_eq!(ask(&client, said).await, said);
+        clients.push(client);
+    }
+    let seen = peers.each_ref().map(|peer| peer.seen().len().min(1));
+    assert_eq!(seen, [1, 1], "one each");
 }
 
 async fn datagrams_may_come_from_a_fixed_address_and_the_newest_flow_has_it(transport: Transport) {
