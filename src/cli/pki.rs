@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use adit::id::{Claim, ClusterId, NodeId, TenantId};
 use adit::policy::{IdentityTemplate, San};
-use adit::tls::pki::{Authority, CA_LIFETIME, LEAF_LIFETIME, Revocations, Validity};
+use adit::tls::pki::{Authority, CA_LIFETIME, Issued, LEAF_LIFETIME, Validity};
 use adit::tls::{Summary, load_roots, peer_identity, spki_pin};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -49,8 +49,8 @@ pub(super) enum Pki {
     Revoke {
         /// Where the CA is
         dir: PathBuf,
-        /// The certificates that are no longer valid, in addition to those revoked before
-        #[arg(required = true, value_name = "CERTIFICATE")]
+        /// The certificates that are no longer valid, in addition to those revoked before; without one the list is only made anew
+        #[arg(value_name = "CERTIFICATE")]
         certificates: Vec<PathBuf>,
     },
 }
@@ -118,8 +118,8 @@ fn init(dir: &Path, name: &str, days: u64, force: bool) -> anyhow::Result<String
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let (certificate, key) = (dir.join(CA_CERTIFICATE), dir.join(CA_KEY));
     let authority = Authority::create(name, validity(days))?;
-    make_room(&certificate, &key, force)?;
-    authority.save(&certificate, &key)?;
+    may_make(&certificate, &key, force)?;
+    if force { authority.replace(&certificate, &key) } else { authority.save(&certificate, &key) }?;
     Ok(format!(
         "{}: the CA, for both sides to trust\n{}: its key; whoever has it can be any node, so keep it offline",
         certificate.display(),
@@ -135,8 +135,7 @@ fn node(args: &NodeArgs) -> anyhow::Result<String> {
     let issued = authority(&args.dir, args.files.envoy)?.node(std::slice::from_ref(&san), validity(args.files.days))?;
     let name = args.files.out.clone().unwrap_or_else(|| file_name(args, &san));
     let (certificate, key) = pair(&args.dir, &name)?;
-    make_room(&certificate, &key, args.files.force)?;
-    issued.save(&certificate, &key)?;
+    save(&issued, (&certificate, &key), args.files.force)?;
     Ok(format!(
         "{}: proves {claim} as {san}\n{}: its key\npin: {}\n\
          the responder admits it with\n  identity: {:?}",
@@ -162,8 +161,7 @@ fn file_name(args: &NodeArgs, san: &San) -> String {
 fn responder(args: &ResponderArgs) -> anyhow::Result<String> {
     let issued = authority(&args.dir, args.files.envoy)?.responder(&args.names, validity(args.files.days))?;
     let (certificate, key) = pair(&args.dir, args.files.out.as_deref().unwrap_or(RESPONDER))?;
-    make_room(&certificate, &key, args.files.force)?;
-    issued.save(&certificate, &key)?;
+    save(&issued, (&certificate, &key), args.files.force)?;
     Ok(format!(
         "{}: for a responder that is dialled as {}\n{}: its key\npin: {}",
         certificate.display(),
@@ -176,7 +174,7 @@ fn responder(args: &ResponderArgs) -> anyhow::Result<String> {
 fn revoke(dir: &Path, certificates: &[PathBuf]) -> anyhow::Result<String> {
     let authority = authority(dir, false)?;
     let list = dir.join(REVOKED);
-    let mut revoked = if list.exists() { Revocations::load(&list)? } else { Revocations::default() };
+    let mut revoked = authority.revocations(&list)?;
     let mut lines = Vec::new();
     for path in certificates {
         let chain = load_roots(path)?;
@@ -191,19 +189,20 @@ fn revoke(dir: &Path, certificates: &[PathBuf]) -> anyhow::Result<String> {
         let news = revoked.add(&summary.serial);
         lines.push(format!("{}: {summary} is {}", path.display(), if news { "revoked" } else { "revoked already" }));
     }
-    let text = authority.crl(&revoked.serials, revoked.number + 1, validity(days(CA_LIFETIME)))?;
-    std::fs::write(&list, text).with_context(|| format!("cannot write {}", list.display()))?;
+    authority.save_crl(&list, &revoked, validity(days(CA_LIFETIME)))?;
     lines.push(format!("{}: for `crl` in `tls` of the responder, which reads it when it is reloaded", list.display()));
     Ok(lines.join("\n"))
 }
 
-/// Removes what would be in the way, if it may.
-fn make_room(certificate: &Path, key: &Path, force: bool) -> anyhow::Result<()> {
-    for path in [certificate, key].into_iter().filter(|path| path.exists()) {
-        if !force {
-            anyhow::bail!("{} exists; --force replaces it, --out names other files", path.display());
-        }
-        std::fs::remove_file(path).with_context(|| format!("cannot replace {}", path.display()))?;
+fn save(issued: &Issued, (certificate, key): (&Path, &Path), force: bool) -> anyhow::Result<()> {
+    may_make(certificate, key, force)?;
+    Ok(if force { issued.replace(certificate, key) } else { issued.save(certificate, key) }?)
+}
+
+/// Whether files may be made under these names.
+fn may_make(certificate: &Path, key: &Path, force: bool) -> anyhow::Result<()> {
+    if let Some(path) = [certificate, key].into_iter().find(|path| !force && path.exists()) {
+        anyhow::bail!("{} exists; --force replaces it, --out names other files", path.display());
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The `tls` sections: which files hold certificates, keys and trusted roots.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -9,6 +10,7 @@ use crate::config::show;
 use crate::id::SpkiPin;
 use crate::tls::{
     self, ClientCertificates, Credentials, EgressTls, InitiatorTls, TargetTls, TlsError, Trust, load_crls, load_roots,
+    without_list,
 };
 
 /// `tls` of a listener: what it shows and whom it trusts.
@@ -158,6 +160,9 @@ pub(super) fn listener_tls(at: At<'_>, with_crl: bool) -> Option<ListenerTls> {
             // It cannot be read, which is said; nobody is to say that it is missing, too.
             return None;
         }
+        if let Some(ca) = client_ca.as_ref().filter(|_| with_crl) {
+            lists_of_all(section, ("client_ca", ca), &crls);
+        }
         Some(ListenerTls { cert, key, client_ca, crls })
     })
 }
@@ -182,6 +187,24 @@ pub(super) fn revocation_lists(section: &mut Section<'_>, roots: &str) -> Vec<Pa
             Some(path)
         })
     })
+}
+
+/// Says whose list is missing in `crl`: a CA without one, beside others with one, has all of its certificates refused, since a
+/// list that was forgotten must not let in whom it revokes.
+pub(super) fn lists_of_all(section: &mut Section<'_>, (key, ca): (&str, &Path), crls: &[PathBuf]) {
+    let Some(at) = section.find("crl") else { return };
+    // A file that cannot be read is said to be so elsewhere.
+    let load = || -> Result<Trust, TlsError> {
+        let lists = crls.iter().map(|list| load_crls(list)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Trust { roots: load_roots(ca)?, crls: lists.concat(), ..Trust::default() })
+    };
+    at.verify(|| match load().map(|trust| without_list(&trust, SystemTime::now())).unwrap_or_default().first() {
+        None => Ok(()),
+        Some(ca) => Err(format!(
+            "has no list of the CA {ca}, which is in {key}, so that none of its certificates would be accepted; expected a \
+             list of each CA there (`adit pki revoke` without a certificate makes one that revokes nobody)"
+        )),
+    });
 }
 
 /// Both files, if they belong together.

@@ -1,10 +1,11 @@
 //! A small certificate authority: enough for `adit pki`, the demo, the examples and the tests.
 //!
 //! ECDSA P-256 throughout. A CA signs leaf certificates only (path length 0). Files: certificates 0644, keys 0600,
-//! nothing is ever overwritten. Whoever already has a CA does not need any of this.
+//! nothing is overwritten unasked, and what is takes the place of the old at once. Whoever already has a CA does not need any of this.
 
 use std::fmt;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::string::Ia5String;
@@ -13,7 +14,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
     SerialNumber,
 };
-use rustls::pki_types::{CertificateDer, DnsName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, DnsName, UnixTime};
 use time::OffsetDateTime;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
@@ -23,7 +24,7 @@ use crate::tls::certificate::is_ca;
 use crate::tls::provider::provider;
 use crate::tls::secret::{self, SecretError};
 use crate::tls::store::read_text;
-use crate::tls::{Credentials, Summary, TlsError, load_crls};
+use crate::tls::{Credentials, Summary, TlsError, lists, load_crls};
 
 /// How long a CA made here is valid: ten years.
 pub const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -64,6 +65,23 @@ pub enum PkiError {
     /// A file could not be read, or not be written.
     #[error(transparent)]
     File(#[from] SecretError),
+    /// A file has more lists than the one that is continued: the others would be lost.
+    #[error("{} has {found} revocation lists; expected one alone, which the next one takes the place of", path.display())]
+    OneList {
+        /// The file.
+        path: PathBuf,
+        /// How many there are.
+        found: usize,
+    },
+    /// A list is another CA's.
+    #[error(
+        "{} is no list that this CA has signed, and must not be replaced by one; expected it elsewhere (`crl` takes \
+         several files)", path.display()
+    )]
+    ListOfAnother {
+        /// The file.
+        path: PathBuf,
+    },
     /// A certificate or key could not be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -155,6 +173,14 @@ impl Authority {
         save(certificate, &self.pem, key, &self.issuer.key().serialize_pem())
     }
 
+    /// As [`Authority::save`], in place of files that exist. What cannot be written leaves them as they are.
+    ///
+    /// # Errors
+    /// [`PkiError::File`] if one of them cannot be written.
+    pub fn replace(&self, certificate: &Path, key: &Path) -> Result<(), PkiError> {
+        replace(certificate, &self.pem, key, &self.issuer.key().serialize_pem())
+    }
+
     /// The certificate, as others need it to trust what this CA signs.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
@@ -237,6 +263,33 @@ impl Authority {
         Ok(params.signed_by(&self.issuer)?.pem()?)
     }
 
+    /// What the list in this file says, which this CA has signed: what is not in the next one is not revoked any more.
+    /// Nothing where there is no file.
+    ///
+    /// # Errors
+    /// [`PkiError::Tls`] if it cannot be read, [`PkiError::OneList`] where there are several, [`PkiError::ListOfAnother`].
+    pub fn revocations(&self, path: &Path) -> Result<Revocations, PkiError> {
+        if !path.exists() {
+            return Ok(Revocations::default());
+        }
+        let list = only_list(path)?;
+        if !lists::has_signed(&self.certificate, &list) {
+            return Err(PkiError::ListOfAnother { path: path.to_owned() });
+        }
+        Revocations::read(&list)
+    }
+
+    /// Writes the next list, of these certificates, in place of the one that is there. The file keeps its mode; a new one has
+    /// 0644. What cannot be written leaves it as it is.
+    ///
+    /// # Errors
+    /// As [`Authority::crl`]; [`PkiError::File`] if it cannot be written.
+    pub fn save_crl(&self, path: &Path, revoked: &Revocations, validity: Validity) -> Result<(), PkiError> {
+        let text = self.crl(&revoked.serials, revoked.number + 1, validity)?;
+        let mode = std::fs::metadata(path).map_or(0o644, |file| file.permissions().mode() & 0o777);
+        Ok(secret::replace(&[(path, text.as_bytes(), mode)])?)
+    }
+
     fn issue(
         &self,
         names: Vec<SanType>,
@@ -294,6 +347,14 @@ impl Issued {
     pub fn save(&self, certificate: &Path, key: &Path) -> Result<(), PkiError> {
         save(certificate, &self.pem, key, &self.key.serialize_pem())
     }
+
+    /// As [`Issued::save`], in place of files that exist. What cannot be written leaves them as they are.
+    ///
+    /// # Errors
+    /// [`PkiError::File`] if one of them cannot be written.
+    pub fn replace(&self, certificate: &Path, key: &Path) -> Result<(), PkiError> {
+        replace(certificate, &self.pem, key, &self.key.serialize_pem())
+    }
 }
 
 /// The key first: a key without a certificate is visibly unfinished, the other way round is not.
@@ -306,6 +367,10 @@ fn save(certificate: &Path, pem: &str, key: &Path, key_pem: &str) -> Result<(), 
     Ok(())
 }
 
+fn replace(certificate: &Path, pem: &str, key: &Path, key_pem: &str) -> Result<(), PkiError> {
+    Ok(secret::replace(&[(key, key_pem.as_bytes(), 0o600), (certificate, pem.as_bytes(), 0o644)])?)
+}
+
 /// What a revocation list says: whom it revokes, and the how manieth it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Revocations {
@@ -316,14 +381,16 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Reads the first list of a PEM file.
+    /// Reads the list in a PEM file, whoever has made it.
     ///
     /// # Errors
-    /// [`PkiError::Tls`] if it cannot be read.
+    /// [`PkiError::Tls`] if it cannot be read; [`PkiError::OneList`] where there are several.
     pub fn load(path: &Path) -> Result<Self, PkiError> {
-        let lists = load_crls(path)?;
+        Self::read(&only_list(path)?)
+    }
+
+    fn read(list: &CertificateRevocationListDer<'_>) -> Result<Self, PkiError> {
         let malformed = |reason: String| TlsError::Crl { reason };
-        let list = lists.first().ok_or_else(|| malformed("there is none".to_owned()))?;
         let (_, list) = CertificateRevocationList::from_der(list).map_err(|error| malformed(error.to_string()))?;
         let serials = list.iter_revoked_certificates().map(|revoked| revoked.user_certificate.to_bytes_be()).collect();
         let number = list.crl_number().and_then(|number| number.to_u64_digits().first().copied()).unwrap_or_default();
@@ -337,6 +404,16 @@ impl Revocations {
             self.serials.push(serial.to_owned());
         }
         news
+    }
+}
+
+/// The list in a file that has no other.
+fn only_list(path: &Path) -> Result<CertificateRevocationListDer<'static>, PkiError> {
+    let mut lists = load_crls(path)?;
+    match (lists.pop(), lists.is_empty()) {
+        (Some(list), true) => Ok(list),
+        (None, _) => Err(TlsError::Crl { reason: "there is none".to_owned() }.into()),
+        (Some(_), false) => Err(PkiError::OneList { path: path.to_owned(), found: lists.len() + 1 }),
     }
 }
 
@@ -379,7 +456,6 @@ fn common_name(name: &SanType) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
     use crate::tls::{load_roots, peer_identity};
@@ -394,6 +470,49 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    /// The list was cut off before it was written anew, and what else stood in its file was lost.
+    #[test]
+    fn the_next_list_takes_the_place_of_its_own_last_one_and_of_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revoked.crl");
+        // One that was made anew has the name of the one before it.
+        let [own, other] = ["a CA", "a CA"].map(|name| Authority::create(name, now()).unwrap());
+        let none = own.revocations(&path).unwrap();
+        assert_eq!(none, Revocations::default());
+        own.save_crl(&path, &Revocations { serials: vec![vec![7]], ..none }, now()).unwrap();
+        assert_eq!(mode(&path), 0o644);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let mut revoked = own.revocations(&path).unwrap();
+        assert_eq!(revoked, Revocations { serials: vec![vec![7]], number: 1 });
+        assert!(revoked.add(&[9]) && !revoked.add(&[7]));
+        own.save_crl(&path, &revoked, now()).unwrap();
+        assert_eq!((own.revocations(&path).unwrap().number, mode(&path)), (2, 0o640));
+        assert!(matches!(other.revocations(&path), Err(PkiError::ListOfAnother { .. })));
+        let both = fs::read_to_string(&path).unwrap() + &other.crl(&[], 1, now()).unwrap();
+        fs::write(&path, both).unwrap();
+        assert!(matches!(own.revocations(&path), Err(PkiError::OneList { found: 2, .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn what_is_replaced_is_there_until_what_takes_its_place_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key, nowhere] = ["a.pem", "a.key", "missing/a.pem"].map(|name| folder.path().join(name));
+        let ca = Authority::create("a CA", now()).unwrap();
+        let [old, new] = [(); 2].map(|()| ca.node(&edge_17(), now()).unwrap());
+        old.save(&certificate, &key).unwrap();
+        let read = || [&certificate, &key].map(|path| fs::read_to_string(path).unwrap());
+        let before = read();
+        assert!(matches!(new.save(&certificate, &key), Err(PkiError::File(SecretError::Exists { .. }))));
+        assert!(matches!(new.replace(&nowhere, &key), Err(PkiError::File(SecretError::Create { .. }))));
+        assert_eq!(read(), before);
+        new.replace(&certificate, &key).unwrap();
+        Credentials::load(&certificate, &key).unwrap();
+        assert!(read().iter().zip(&before).all(|(now, before)| now != before));
+        assert_eq!((mode(&certificate), mode(&key)), (0o644, 0o600));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no draft is left");
     }
 
     #[test]

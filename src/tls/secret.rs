@@ -156,6 +156,31 @@ pub(super) fn create_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Sec
     }
 }
 
+/// Writes files whole, in place of those that have their names, if there are any: each is written under another name first, so
+/// that whatever fails before all of them are, leaves the old ones as they are.
+pub(super) fn replace(files: &[(&Path, &[u8], u32)]) -> Result<(), SecretError> {
+    let mut drafts = Vec::with_capacity(files.len());
+    let replaced = files.iter().try_for_each(|(path, bytes, mode)| {
+        let create_error = |source| SecretError::Create { path: (*path).to_owned(), source };
+        let draft = draft_path(path)?;
+        drafts.push(draft.clone());
+        write_draft(&draft, bytes, *mode).map_err(create_error)
+    });
+    let renamed = replaced.and_then(|()| {
+        drafts.iter().zip(files).try_for_each(|(draft, (path, ..))| {
+            let renamed = fs::rename(draft, path).and_then(|()| sync_folder(path));
+            renamed.map_err(|source| SecretError::Create { path: (*path).to_owned(), source })
+        })
+    });
+    if renamed.is_err() {
+        for draft in &drafts {
+            // One that was renamed, or never written, is not there.
+            let _ = fs::remove_file(draft);
+        }
+    }
+    renamed
+}
+
 /// A name beside `path` that no other process and no other thread uses.
 fn draft_path(path: &Path) -> Result<PathBuf, SecretError> {
     let noise = random(8)?;

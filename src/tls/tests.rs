@@ -305,6 +305,21 @@ fn a_certificate_that_no_crl_covers_is_rejected_once_there_are_crls() {
     assert_eq!(rejection.fault, Fault::RevocationUnknown);
 }
 
+/// All nodes of the second CA were refused, and nobody had said so before.
+#[test]
+fn a_ca_without_a_list_beside_others_with_one_is_named_until_it_has_expired() {
+    let (old, new) = (World::new(), World::new());
+    let crls = parse_crls(old.ca.crl(&[], 1, now()).unwrap().as_bytes()).unwrap();
+    let roots = vec![old.ca.certificate().clone(), new.ca.certificate().clone()];
+    let trust = Trust { roots, crls, ..Trust::default() };
+    let lacking = Summary::of(new.ca.certificate()).unwrap();
+    let long_after = SystemTime::from(lacking.not_after) + DAY;
+    // Both have one name: the signature tells.
+    assert_eq!(without_list(&trust, SystemTime::now()), [lacking]);
+    assert_eq!(without_list(&trust, long_after), []);
+    assert_eq!(without_list(&Trust { crls: Vec::new(), ..trust }, SystemTime::now()), []);
+}
+
 #[test]
 fn a_crl_past_its_next_update_still_revokes_and_still_admits() {
     let world = World::new();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::config::listeners::Protocol;
 use crate::config::reader::{At, Section};
 use crate::config::show;
-use crate::config::tls::{KeyPairFiles, matching_pair, revocation_lists, roots};
+use crate::config::tls::{KeyPairFiles, lists_of_all, matching_pair, revocation_lists, roots};
 use crate::fleet::hop::{HopSettings, SiblingIdentity};
 use crate::id::ResponderId;
 use crate::tls::{Credentials, SiblingTls, TlsError, Trust, load_crls, load_roots, peer_identity};
@@ -81,6 +81,9 @@ fn tls(at: At<'_>) -> Option<HopTls> {
         let key = section.required("key", "a PEM file with the certificate's private key", |at| at.file());
         let ca = section.required("ca", "a PEM file with the root certificates of the siblings", roots);
         let crls = revocation_lists(section, "ca");
+        if let Some(ca) = &ca {
+            lists_of_all(section, ("ca", ca), &crls);
+        }
         Some(HopTls { credentials: matching_pair(section, cert, key)?, ca: ca?, crls })
     })
 }
