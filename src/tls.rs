@@ -19,7 +19,7 @@
 //!   pin must hold. Without any root they are the whole proof (*pin-only*): possession of a pinned key suffices, and
 //!   names, dates and signatures of the certificate are not looked at. That is how a self-signed certificate is used.
 //! * **CRLs.** Once one is configured, every certificate below the root must be covered by one: a status that is not
-//!   known is refused. A CRL past its next-update date still counts, because a late CRL must not cut off a fleet.
+//!   known is refused. With several roots each has its own, told apart by their signatures. A CRL past its next-update date still counts, because a late CRL must not cut off a fleet.
 //!
 //! # What is never done
 //!

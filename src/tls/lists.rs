@@ -26,6 +26,19 @@ pub(super) fn has_signed(ca: &CertificateDer<'_>, list: &CertificateRevocationLi
     algorithms.iter().any(|algorithm| algorithm.verify_signature(key, list.tbs_cert_list.as_ref(), signature).is_ok())
 }
 
+/// What is trusted of one root: the root, with its own lists and those that none of the roots has signed, which may be of CAs
+/// below it.
+pub(super) fn of_root(trust: &Trust, root: &CertificateDer<'static>) -> Trust {
+    let mut crls: Vec<_> = trust.crls.iter().filter(|list| has_signed(root, list)).cloned().collect();
+    // Behind its own: the first list of a name is the one that counts.
+    crls.extend(trust.crls.iter().filter(|list| !trust.roots.iter().any(|root| has_signed(root, list))).cloned());
+    if crls.is_empty() {
+        // Without any list nobody would be asked whether he is revoked. Those of others cover nobody here, so that all are refused.
+        crls.clone_from(&trust.crls);
+    }
+    Trust { roots: vec![root.clone()], crls, ..trust.clone() }
+}
+
 /// The CAs of which there is no revocation list although there is one of others: none of their certificates is accepted. One
 /// that has expired vouches for nobody, and needs none.
 pub fn without_list(trust: &Trust, now: SystemTime) -> Vec<Summary> {

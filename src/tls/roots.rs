@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
 
 use crate::tls::certificate::{Summary, subject, subject_and_issuer};
+use crate::tls::lists;
 use crate::tls::reject::moment;
 use crate::tls::{Fault, Peer, Rejection, TlsError, Trust};
 
@@ -23,6 +24,9 @@ pub(super) struct Roots<V: ?Sized> {
     summaries: Vec<Summary>,
     build: Build<V>,
     all: Arc<V>,
+    /// Where there are revocation lists, the verifier of each root, which knows the lists of that root: those of another one
+    /// may bear its name.
+    each: Vec<Arc<V>>,
     /// Of the roots that are not all: which, and their verifier. One set, since it changes when a root begins or ends.
     some: Mutex<Option<(Vec<bool>, Arc<V>)>>,
 }
@@ -37,7 +41,9 @@ impl<V: ?Sized> Roots<V> {
             return Ok(None);
         }
         let summaries = trust.roots.iter().map(Summary::of).collect::<Result<_, _>>()?;
-        Ok(Some(Self { trust: trust.clone(), summaries, build, all: build(trust)?, some: Mutex::new(None) }))
+        let listed: &[_] = if trust.crls.is_empty() { &[] } else { &trust.roots };
+        let each = listed.iter().map(|root| build(&lists::of_root(trust, root))).collect::<Result<_, _>>()?;
+        Ok(Some(Self { trust: trust.clone(), summaries, build, all: build(trust)?, each, some: Mutex::new(None) }))
     }
 
     /// The verifier of every root, whatever its dates.
@@ -58,22 +64,42 @@ impl<V: ?Sized> Roots<V> {
     ) -> Result<(), rustls::Error> {
         let now = moment(now);
         let valid: Vec<bool> = self.summaries.iter().map(|root| is_valid(root, now)).collect();
+        let Err(error) = self.judge(&valid, &verify) else { return Ok(()) };
         if valid.iter().all(|valid| *valid) {
-            return verify(&self.all);
+            return Err(error);
         }
-        let judged = match self.of(&valid) {
-            Ok(Some(some)) => verify(&some),
-            Ok(None) => Err(rustls::CertificateError::UnknownIssuer.into()),
-            Err(error) => Err(rustls::Error::General(error.to_string())),
-        };
-        let Err(error) = judged else { return Ok(()) };
         // Were the dates of the roots all that is wrong?
-        verify(&self.all)?;
+        self.judge(&vec![true; valid.len()], &verify)?;
         Err(self.ended(peer, chain, &valid, now).map_or(error, rustls::Error::from))
+    }
+
+    /// Runs `verify` with these roots.
+    fn judge(&self, roots: &[bool], verify: impl Fn(&V) -> Result<(), rustls::Error>) -> Result<(), rustls::Error> {
+        let unknown = rustls::Error::from(rustls::CertificateError::UnknownIssuer);
+        if self.each.is_empty() {
+            return match self.of(roots) {
+                Ok(Some(verifier)) => verify(&verifier),
+                Ok(None) => Err(unknown),
+                Err(error) => Err(rustls::Error::General(error.to_string())),
+            };
+        }
+        let mut told = unknown;
+        for verifier in self.each.iter().zip(roots).filter_map(|(verifier, is_asked)| is_asked.then_some(verifier)) {
+            match verify(verifier) {
+                Ok(()) => return Ok(()),
+                // A root that has not issued it, were it for its name, says nothing of it.
+                Err(error) if is_foreign(&told) => told = error,
+                Err(_) => {}
+            }
+        }
+        Err(told)
     }
 
     /// The verifier of these roots; `None` of none.
     fn of(&self, valid: &[bool]) -> Result<Option<Arc<V>>, TlsError> {
+        if valid.iter().all(|valid| *valid) {
+            return Ok(Some(Arc::clone(&self.all)));
+        }
         let mut some = self.some.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, verifier)) = &*some
             && of == valid
@@ -108,6 +134,12 @@ impl<V: ?Sized> Roots<V> {
             if root.not_after < now { Fault::RootExpired { root, now } } else { Fault::RootNotYetValid { root, now } };
         Some(Rejection { peer, certificate: chain.first().and_then(|own| Summary::of(own).ok()), fault })
     }
+}
+
+/// Whether it was issued by somebody else.
+const fn is_foreign(error: &rustls::Error) -> bool {
+    use rustls::CertificateError as E;
+    matches!(error, rustls::Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature))
 }
 
 fn is_valid(root: &Summary, now: OffsetDateTime) -> bool {

@@ -305,17 +305,32 @@ fn a_certificate_that_no_crl_covers_is_rejected_once_there_are_crls() {
     assert_eq!(rejection.fault, Fault::RevocationUnknown);
 }
 
-/// All nodes of the second CA were refused, and nobody had said so before.
+/// Of two CAs with one name, the list of the first was taken for that of the second, whose certificates were all refused.
 #[test]
-fn a_ca_without_a_list_beside_others_with_one_is_named_until_it_has_expired() {
+fn each_ca_has_its_own_list_although_both_have_one_name() {
     let (old, new) = (World::new(), World::new());
-    let crls = parse_crls(old.ca.crl(&[], 1, now()).unwrap().as_bytes()).unwrap();
     let roots = vec![old.ca.certificate().clone(), new.ca.certificate().clone()];
-    let trust = Trust { roots, crls, ..Trust::default() };
-    let lacking = Summary::of(new.ca.certificate()).unwrap();
-    let long_after = SystemTime::from(lacking.not_after) + DAY;
-    // Both have one name: the signature tells.
-    assert_eq!(without_list(&trust, SystemTime::now()), [lacking]);
+    let none = |world: &World| parse_crls(world.ca.crl(&[], 1, now()).unwrap().as_bytes()).unwrap();
+    let admits = |crls: Vec<_>, world: &World| {
+        let trust = Trust { roots: roots.clone(), crls, ..Trust::default() };
+        let responder = ResponderTls { initiators: ClientCertificates::Required(trust), ..old.responder() };
+        let initiator = InitiatorTls { responder: old.trust(), ..world.initiator() };
+        let ended = handshake(&initiator, &responder, HOST);
+        if ended.responder.is_ok() { Ok(()) } else { Err(ended.rejected_by_responder().fault) }
+    };
+    let both = || [none(&old), none(&new)].concat();
+    assert_eq!((admits(both(), &old), admits(both(), &new)), (Ok(()), Ok(())));
+    let revoked = [old.crl(&old.node), new.crl(&new.node)].concat();
+    assert_eq!((admits(revoked.clone(), &old), admits(revoked, &new)), (Err(Fault::Revoked), Err(Fault::Revoked)));
+    let of_new = [none(&old), new.crl(&new.node)].concat();
+    assert_eq!((admits(of_new.clone(), &old), admits(of_new, &new)), (Ok(()), Err(Fault::Revoked)));
+    // Whose list is missing is said before anybody is refused for it.
+    let trust = Trust { roots: roots.clone(), crls: none(&old), ..Trust::default() };
+    assert_eq!(admits(trust.crls.clone(), &old), Ok(()));
+    assert!(admits(trust.crls.clone(), &new).is_err());
+    let new_ca = Summary::of(new.ca.certificate()).unwrap();
+    let long_after = SystemTime::from(new_ca.not_after) + DAY;
+    assert_eq!(without_list(&trust, SystemTime::now()), [new_ca]);
     assert_eq!(without_list(&trust, long_after), []);
     assert_eq!(without_list(&Trust { crls: Vec::new(), ..trust }, SystemTime::now()), []);
 }
