@@ -29,7 +29,24 @@ pub(crate) struct Asked {
     pub(crate) start: Instant,
     pub(crate) end: Instant,
     /// What came instead of 200.
-    pub(crate) outcome: Result<(), String>,
+    pub(crate) outcome: Result<(), Lost>,
+}
+
+/// A request without a good answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Lost {
+    /// The status, or what the connection met.
+    pub(crate) what: String,
+    /// What the answer's `proxy-status` says.
+    pub(crate) cause: Option<String>,
+    /// Which of the responders was asked last; `None`: no connection was made.
+    pub(crate) responder: Option<usize>,
+}
+
+impl Lost {
+    fn at(responder: usize, what: impl Into<String>) -> Self {
+        Self { what: what.into(), cause: None, responder: Some(responder) }
+    }
 }
 
 /// Sends until it is told to stop.
@@ -108,23 +125,28 @@ async fn send(
 }
 
 /// In turn among those that are ready; all where none is. What cannot be connected to is left out at once.
-async fn ask(backends: &[Backend], turn: usize, field: &str) -> Result<(), String> {
-    let mut last = "no responder".to_owned();
+async fn ask(backends: &[Backend], turn: usize, field: &str) -> Result<(), Lost> {
+    let mut last = Lost { what: "no responder".to_owned(), cause: None, responder: None };
     for attempt in 0..backends.len() {
-        let ready: Vec<&Backend> = backends.iter().filter(|backend| backend.ready.load(Ordering::Relaxed)).collect();
-        let backend = match ready.as_slice() {
-            [] => &backends[(turn + attempt) % backends.len()],
+        let is_ready = |index: &usize| backends[*index].ready.load(Ordering::Relaxed);
+        let ready: Vec<usize> = (0..backends.len()).filter(is_ready).collect();
+        let index = match ready.as_slice() {
+            [] => (turn + attempt) % backends.len(),
             ready => ready[(turn + attempt) % ready.len()],
         };
+        let backend = &backends[index];
         match timeout(PATIENCE, get(backend.at.egress, "/", &[field, "connection: close"])).await {
             Ok(Ok(answer)) if answer.status() == 200 => return Ok(()),
-            Ok(Ok(answer)) => return Err(answer.status().to_string()),
+            Ok(Ok(answer)) => {
+                let cause = answer.field("proxy-status").map(str::to_owned);
+                return Err(Lost { cause, ..Lost::at(index, answer.status().to_string()) });
+            }
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 backend.ready.store(false, Ordering::Relaxed);
-                last = "refused".to_owned();
+                last = Lost::at(index, "refused");
             }
-            Ok(Err(error)) => return Err(error.kind().to_string()),
-            Err(_) => return Err(format!("no answer within {PATIENCE:?}")),
+            Ok(Err(error)) => return Err(Lost::at(index, error.kind().to_string())),
+            Err(_) => return Err(Lost::at(index, format!("no answer within {PATIENCE:?}"))),
         }
     }
     Err(last)

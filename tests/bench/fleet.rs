@@ -57,6 +57,9 @@ struct Options {
     /// Another build of adit.
     #[arg(long, value_name = "PROGRAM")]
     program: Option<PathBuf>,
+    /// A folder for what the responders print; as much as `ADIT_LOG` says.
+    #[arg(long, value_name = "FOLDER")]
+    logs: Option<PathBuf>,
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -105,7 +108,7 @@ fn main() {
 }
 
 async fn run(transport: Transport, options: &Options) -> Option<Tally> {
-    let mut place = Place::start(options.program.as_deref()).await?;
+    let mut place = Place::start(options.program.as_deref(), options.logs.clone()).await?;
     let mut sites = Sites::start(&place, transport, options.nodes).await;
     place.knows(2 * options.nodes).await;
     println!(
@@ -129,6 +132,7 @@ async fn run(transport: Transport, options: &Options) -> Option<Tally> {
     }
     sleep_until((begun + Duration::from_secs(options.seconds)).into()).await;
     let asked = balancer.finish().await;
+    place.keep_logs();
     Some(Tally::new(&asked, happened, sites.opened().await))
 }
 

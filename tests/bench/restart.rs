@@ -113,7 +113,7 @@ impl Outcome {
     fn new(asked: &[Asked], begin: Instant, exit: Duration) -> Self {
         let mut lost = BTreeMap::new();
         for what in asked.iter().filter_map(|asked| asked.outcome.as_ref().err()) {
-            *lost.entry(what.clone()).or_default() += 1;
+            *lost.entry(what.what.clone()).or_default() += 1;
         }
         let late = asked.iter().filter(|asked| asked.start >= begin);
         let good: Vec<&Asked> = late.rev().take_while(|asked| asked.outcome.is_ok()).collect();

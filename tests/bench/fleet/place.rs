@@ -31,6 +31,8 @@ pub(crate) struct Place {
     pub(crate) folder: Folder,
     members: Vec<Member>,
     program: PathBuf,
+    /// Where what the processes print is kept, if anywhere.
+    logs: Option<PathBuf>,
 }
 
 /// A responder, in whichever process it is.
@@ -45,10 +47,10 @@ struct Member {
 
 impl Place {
     /// `None` where there is no etcd.
-    pub(crate) async fn start(program: Option<&Path>) -> Option<Self> {
+    pub(crate) async fn start(program: Option<&Path>, logs: Option<PathBuf>) -> Option<Self> {
         let (etcd, folder) = (Etcd::start().await?, Folder::new());
         let program = program.unwrap_or_else(|| Path::new(env!("CARGO_BIN_EXE_adit"))).to_owned();
-        let mut place = Self { etcd, folder, members: Vec::new(), program };
+        let mut place = Self { etcd, folder, members: Vec::new(), program, logs };
         for id in ["a", "b", "c"] {
             let member = place.member(id).await;
             place.members.push(member);
@@ -130,8 +132,20 @@ impl Place {
 
     /// Starts it again, with the same file and the same state.
     pub(crate) fn begin_again(&mut self, number: usize) {
+        self.keep_log(number);
         let member = &mut self.members[number];
         member.process = run(&self.program, &member.file);
+    }
+
+    /// Keeps what the processes that run now have printed.
+    pub(crate) fn keep_logs(&self) {
+        (0..self.members.len()).for_each(|number| self.keep_log(number));
+    }
+
+    fn keep_log(&self, number: usize) {
+        let (Some(logs), process) = (&self.logs, &self.members[number].process) else { return };
+        let log = logs.join(format!("responder-{number}-{}.log", process.pid()));
+        std::fs::write(log, process.log()).unwrap();
     }
 
     pub(crate) fn cut_from_etcd(&self, number: usize, is_cut: bool) {
@@ -145,6 +159,9 @@ impl Place {
 
 fn run(program: &Path, file: &Path) -> Adit {
     let mut command = Command::new(program);
-    command.env("ADIT_LOG", "adit=warn").arg("run").arg(file);
+    if std::env::var_os("ADIT_LOG").is_none() {
+        command.env("ADIT_LOG", "adit=warn");
+    }
+    command.arg("run").arg(file);
     Adit::spawn(command)
 }

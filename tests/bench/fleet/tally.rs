@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::balancer::Asked;
+use crate::balancer::{Asked, Lost};
 use crate::table::Table;
 
 /// Something that was done to the fleet.
@@ -17,8 +17,15 @@ pub(crate) struct Happened {
     pub(crate) opened: u64,
 }
 
-/// A row for each event.
-pub(crate) struct Tally(Table);
+/// A row for each event, and one for each request that was lost.
+pub(crate) struct Tally {
+    events: Table,
+    lost: Table,
+    left_out: usize,
+}
+
+/// The most lost requests that are shown one by one.
+const MAX_SHOWN: usize = 300;
 
 impl Tally {
     /// `asked` stand in the order in which they began; `opened` counts the tunnels up to the end.
@@ -35,6 +42,8 @@ impl Tally {
             "exit ms",
         ];
         let mut table = Table::new(&heading);
+        let mut all_lost = Table::new(&["after", "asked s later", "waited ms", "responder", "answer", "cause"]);
+        let mut count = 0;
         let begun = happened.first().map_or_else(Instant::now, |first| first.at);
         for (number, event) in happened.iter().enumerate() {
             let next = happened.get(number + 1);
@@ -45,6 +54,14 @@ impl Tally {
             let mut took: Vec<Duration> = new.iter().chain(&in_flight).map(|asked| asked.end - asked.start).collect();
             took.sort();
             let part = |share: f64| took.get((took.len() as f64 * share) as usize).or_else(|| took.last()).copied();
+            for (asked, lost) in
+                asked.iter().filter(is_of).filter_map(|asked| Some((asked, asked.outcome.as_ref().err()?)))
+            {
+                count += 1;
+                if count <= MAX_SHOWN {
+                    all_lost.row(row_of(event, asked, lost));
+                }
+            }
             table.row([
                 event.what.clone(),
                 format!("{:.0}", (event.at - begun).as_secs_f64()),
@@ -57,15 +74,31 @@ impl Tally {
                 event.took.map_or_else(String::new, |took| took.as_millis().to_string()),
             ]);
         }
-        Self(table)
+        Self { events: table, lost: all_lost, left_out: count.saturating_sub(MAX_SHOWN) }
     }
+}
+
+/// One that was lost. It may have been asked before the event.
+fn row_of(event: &Happened, asked: &Asked, lost: &Lost) -> [String; 6] {
+    let later = match asked.start.checked_duration_since(event.at) {
+        Some(later) => format!("{:.3}", later.as_secs_f64()),
+        None => format!("-{:.3}", (event.at - asked.start).as_secs_f64()),
+    };
+    [
+        event.what.clone(),
+        later,
+        (asked.end - asked.start).as_millis().to_string(),
+        lost.responder.map_or_else(|| "none".to_owned(), |number| number.to_string()),
+        lost.what.clone(),
+        lost.cause.clone().unwrap_or_default(),
+    ]
 }
 
 /// How many of them got no answer, by what they got instead.
 fn lost(asked: &[&Asked]) -> String {
     let mut lost = BTreeMap::<&str, usize>::new();
     for what in asked.iter().filter_map(|asked| asked.outcome.as_ref().err()) {
-        *lost.entry(what).or_default() += 1;
+        *lost.entry(&what.what).or_default() += 1;
     }
     let lost: Vec<String> = lost.iter().map(|(what, count)| format!("{count} {what}")).collect();
     if lost.is_empty() { "0".to_owned() } else { lost.join(", ") }
@@ -73,6 +106,11 @@ fn lost(asked: &[&Asked]) -> String {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        writeln!(f, "{}", self.events)?;
+        writeln!(f, "Every request that was lost:\n\n{}", self.lost)?;
+        if self.left_out > 0 {
+            writeln!(f, "and {} more", self.left_out)?;
+        }
+        Ok(())
     }
 }
