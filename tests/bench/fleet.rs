@@ -127,8 +127,9 @@ async fn run(transport: Transport, options: &Options) -> Option<Tally> {
         sleep_until((begun + window * number).into()).await;
         let opened = sites.opened().await;
         println!("{:>4} s: {event:?}", begun.elapsed().as_secs());
-        let (at, took) = happen(event, &mut place, Duration::from_secs(options.cut)).await;
-        happened.push(Happened { what: format!("{event:?}"), at, took, opened });
+        let at = Instant::now();
+        let (took, gone) = happen(event, &mut place, Duration::from_secs(options.cut)).await;
+        happened.push(Happened { what: format!("{event:?}"), at, gone: gone.unwrap_or(at), took, opened });
     }
     sleep_until((begun + Duration::from_secs(options.seconds)).into()).await;
     let asked = balancer.finish().await;
@@ -136,15 +137,14 @@ async fn run(transport: Transport, options: &Options) -> Option<Tally> {
     Some(Tally::new(&asked, happened, sites.opened().await))
 }
 
-/// When it was so, and how long the process needed to end, if one was to.
-async fn happen(event: Event, place: &mut Place, cut: Duration) -> (Instant, Option<Duration>) {
-    let begun = Instant::now();
+/// How long the process needed to end, if one was to; and when it was gone, if it was killed.
+async fn happen(event: Event, place: &mut Place, cut: Duration) -> (Option<Duration>, Option<Instant>) {
     match event {
         Event::Nothing => {}
         Event::Terminate(number) => {
             let took = place.terminate(number).await;
             place.begin_again(number);
-            return (begun, Some(took));
+            return (Some(took), None);
         }
         Event::Kill(number) => {
             place.kill(number).await;
@@ -152,7 +152,7 @@ async fn happen(event: Event, place: &mut Place, cut: Duration) -> (Instant, Opt
             let gone = Instant::now();
             sleep(Duration::from_secs(2)).await;
             place.begin_again(number);
-            return (gone, None);
+            return (None, Some(gone));
         }
         Event::RestartEtcd => {
             place.etcd.kill().await;
@@ -170,5 +170,5 @@ async fn happen(event: Event, place: &mut Place, cut: Duration) -> (Instant, Opt
             place.cut_from_siblings(number, false);
         }
     }
-    (begun, None)
+    (None, None)
 }

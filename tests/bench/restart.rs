@@ -6,6 +6,7 @@
 //! responder it has nowhere else to go.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "other benchmarks use other parts of it")]
 mod balancer;
 #[path = "restart/place.rs"]
 mod place;

@@ -11,6 +11,8 @@ use crate::table::Table;
 pub(crate) struct Happened {
     pub(crate) what: String,
     pub(crate) at: Instant,
+    /// When a process that was killed was gone: whatever was asked before was in flight. As `at` where none was.
+    pub(crate) gone: Instant,
     /// How long a process needed to end.
     pub(crate) took: Option<Duration>,
     /// Tunnels that the sites had opened by then.
@@ -50,7 +52,7 @@ impl Tally {
             // Each request counts where it ended: what happened before that may have been the reason.
             let is_of = |asked: &&Asked| asked.end >= event.at && next.is_none_or(|next| asked.end < next.at);
             let (new, in_flight): (Vec<&Asked>, Vec<&Asked>) =
-                asked.iter().filter(is_of).partition(|asked| asked.start >= event.at);
+                asked.iter().filter(is_of).partition(|asked| asked.start >= event.gone);
             let mut took: Vec<Duration> = new.iter().chain(&in_flight).map(|asked| asked.end - asked.start).collect();
             took.sort();
             let part = |share: f64| took.get((took.len() as f64 * share) as usize).or_else(|| took.last()).copied();
