@@ -74,6 +74,7 @@ fn http(settings: &HttpEgress, tls: Option<&Arc<EgressTls>>, most: usize) -> Res
                 body_rate: settings.limits.body_rate.into(),
                 exchange_idle: settings.limits.exchange_idle,
                 connect_idle: settings.limits.connect_idle.unwrap_or(Duration::MAX),
+                ..Pace::default()
             },
             http3: Http3Settings {
                 enabled: settings.http3.enabled,

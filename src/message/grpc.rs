@@ -63,6 +63,15 @@ pub fn timeout(fields: &HeaderMap) -> Option<Duration> {
     })
 }
 
+/// How long a call may take, without end where its client does not say; `otherwise` where what it says cannot be read.
+pub fn limit(fields: &HeaderMap, otherwise: Duration) -> Duration {
+    match fields.get_all(TIMEOUT).iter().count() {
+        0 => Duration::MAX,
+        1 => timeout(fields).unwrap_or(otherwise),
+        _ => otherwise,
+    }
+}
+
 /// Says that `left` is left of the time of a call, rounded down to what the field can say, and at least a nanosecond.
 pub fn set_timeout(fields: &mut HeaderMap, left: Duration) {
     let units = [(left.as_nanos(), 'n'), (left.as_micros(), 'u'), (left.as_millis(), 'm')];
@@ -248,6 +257,19 @@ mod tests {
         ] {
             assert_eq!(timeout(&with_timeout(text)), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_timeout_that_cannot_be_read_is_not_as_good_as_none() {
+        let otherwise = Duration::from_secs(60);
+        assert_eq!(limit(&HeaderMap::new(), otherwise), Duration::MAX);
+        assert_eq!(limit(&with_timeout("5S"), otherwise), Duration::from_secs(5));
+        for wrong in ["", "S", "5", "1s", "123456789S", "-1S"] {
+            assert_eq!(limit(&with_timeout(wrong), otherwise), otherwise, "{wrong:?}");
+        }
+        let mut twice = with_timeout("5H");
+        twice.append(TIMEOUT, HeaderValue::from_static("6H"));
+        assert_eq!(limit(&twice, otherwise), otherwise);
     }
 
     #[test]

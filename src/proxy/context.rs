@@ -27,6 +27,8 @@ pub struct ConnectionInfo(Arc<Shared>);
 struct Shared {
     details: ConnectionDetails,
     pace: Pace,
+    /// That of calls of gRPC: references to it are part of every exchange.
+    call_pace: Pace,
     /// Its exchanges on the tunnels that fall to each place. Two tunnels may fall to one, which a connection that has a
     /// whole share on neither does not feel.
     on_tunnels: [AtomicU32; PLACES],
@@ -96,7 +98,13 @@ impl ConnectionInfo {
 
     /// The same, with how long its exchanges may rest.
     pub fn paced(details: ConnectionDetails, pace: Pace) -> Self {
-        Self(Arc::new(Shared { details, pace, on_tunnels: Default::default(), tenant: Mutex::default() }))
+        let call_pace = Pace { whole: true, ..pace };
+        Self(Arc::new(Shared { details, pace, call_pace, on_tunnels: Default::default(), tenant: Mutex::default() }))
+    }
+
+    /// The same of its calls of gRPC.
+    pub(crate) fn call_pace(&self) -> &Pace {
+        &self.0.call_pace
     }
 
     /// How long its exchanges may rest.

@@ -46,24 +46,19 @@ pub(super) fn within<F: Future>(
     // Most are over before anybody looks at a clock.
     let mut clock = None;
     let mut left = Ok(match progress {
-        Some(_) => limits.pace.body_idle.min(*limits.answer),
-        None => SLOW.min(*limits.answer),
+        Some(_) if !limits.pace.whole => limits.pace.body_idle.min(*limits.answer),
+        _ => SLOW.min(*limits.answer),
     });
     async move {
         loop {
             match timeout(left?, work.as_mut()).await {
                 Ok(output) => return Ok(output),
                 Err(_) => {
+                    let passed = left.unwrap_or_default();
+                    let clock = clock.get_or_insert_with(|| Box::new(Clock::default()));
                     left = match progress {
-                        // The clock is there for the second time only.
-                        None if clock.is_none() && *limits.answer > SLOW => {
-                            clock = Some(Box::default());
-                            Ok(*limits.answer - SLOW)
-                        }
-                        None => Err(Late::Answer),
-                        Some(progress) => {
-                            clock.get_or_insert_with(|| Box::new(Clock::default())).left(limits, progress)
-                        }
+                        Some(progress) if !limits.pace.whole => clock.left(limits, progress),
+                        progress => clock.left_of_whole(limits, progress, passed),
                     };
                 }
             }
@@ -74,12 +69,26 @@ pub(super) fn within<F: Future>(
 /// What is asked of the sender, since the last look that it passed.
 #[derive(Default)]
 struct Clock {
-    /// The sender's time, and the bytes, until that look.
+    /// The sender's time, or that of both where it is not told apart, and the bytes, until that look.
     waited: Duration,
     bytes: u64,
 }
 
 impl Clock {
+    /// How long nobody can be late from now on, where the answer has the time of both; another while has `passed`.
+    fn left_of_whole(
+        &mut self,
+        limits: Limits<'_>,
+        progress: Option<&Progress>,
+        passed: Duration,
+    ) -> Result<Duration, Late> {
+        self.waited += passed;
+        let answer = remains(*limits.answer, self.waited).ok_or(Late::Answer)?;
+        let Some(progress) = progress.filter(|progress| progress.bytes() == 0) else { return Ok(answer) };
+        let first = remains(limits.pace.body_idle, progress.waited_for_sender().now).ok_or(Late::Silent)?;
+        Ok(answer.min(first))
+    }
+
     /// How long nobody can be late from now on.
     fn left(&mut self, limits: Limits<'_>, progress: &Progress) -> Result<Duration, Late> {
         let Limits { answer, pace } = limits;
@@ -124,6 +133,8 @@ mod tests {
     /// The sender has half of the time that the other side has.
     const BOTH: Limits<'_> =
         Limits { answer: &LIMIT, pace: &Pace { body_idle: Duration::from_secs(30), body_rate: 10, ..Pace::NONE } };
+    /// The two of them have the time together.
+    const WHOLE: Limits<'_> = Limits { answer: &LIMIT, pace: &Pace { whole: true, ..*BOTH.pace } };
 
     /// A body whose sender never delivers.
     struct Silent;
@@ -254,6 +265,35 @@ mod tests {
     async fn what_the_other_side_does_not_take_is_not_the_senders_fault() {
         let upload = upload(Full::new(Bytes::from("x")));
         assert_eq!(within(BOTH, upload.progress().as_deref(), pin!(pending::<()>())).await, Err(Late::Answer));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_both_have_the_time_the_sender_has_to_begin() {
+        let mut upload = upload(Silent);
+        poll(&mut upload);
+        let started = Instant::now();
+        assert_eq!(within(WHOLE, upload.progress().as_deref(), pin!(pending::<()>())).await, Err(Late::Silent));
+        assert_eq!(rounded(started), WHOLE.pace.body_idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_both_have_the_time_a_sender_that_has_begun_may_be_silent_to_its_end() {
+        let mut upload = upload(Drips(true));
+        poll(&mut upload);
+        poll(&mut upload);
+        let started = Instant::now();
+        assert_eq!(within(WHOLE, upload.progress().as_deref(), pin!(pending::<()>())).await, Err(Late::Answer));
+        assert_eq!(rounded(started), LIMIT);
+        let whole = Limits { answer: &Duration::MAX, ..WHOLE };
+        assert_eq!(within(whole, upload.progress().as_deref(), pin!(sleep(LIMIT * 600))).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_both_have_the_time_a_body_that_nobody_takes_is_not_the_senders_fault() {
+        let upload = upload(Full::new(Bytes::from("x")));
+        let started = Instant::now();
+        assert_eq!(within(WHOLE, upload.progress().as_deref(), pin!(pending::<()>())).await, Err(Late::Answer));
+        assert_eq!(rounded(started), LIMIT);
     }
 
     #[tokio::test(start_paused = true)]

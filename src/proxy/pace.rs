@@ -16,12 +16,20 @@ pub struct Pace {
     /// How long nothing may move in either direction of a CONNECT; it is cut. Default [`Duration::MAX`]: as long as both
     /// ends like.
     pub connect_idle: Duration,
+    /// Until a response begins: the time for it counts from the start, whoever's turn it is, and the sender of the request may
+    /// be silent for as long as that once something of its body has come, which has to come within `body_idle`. Default no.
+    pub whole: bool,
 }
 
 impl Pace {
     /// No limits: for a program's own requests.
-    pub const NONE: Self =
-        Self { body_idle: Duration::MAX, body_rate: 0, exchange_idle: Duration::MAX, connect_idle: Duration::MAX };
+    pub const NONE: Self = Self {
+        body_idle: Duration::MAX,
+        body_rate: 0,
+        exchange_idle: Duration::MAX,
+        connect_idle: Duration::MAX,
+        whole: false,
+    };
 
     /// The bytes that must come in each `body_idle` of the sender's time.
     pub(super) fn least_bytes(&self) -> u64 {
@@ -36,6 +44,7 @@ impl Default for Pace {
             body_rate: 16,
             exchange_idle: Duration::from_secs(300),
             connect_idle: Duration::MAX,
+            whole: false,
         }
     }
 }

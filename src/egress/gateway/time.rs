@@ -2,7 +2,8 @@
 //!
 //! Most have a deadline for the begin of their response, their client has to deliver its body, and what does not move is cut.
 //! A call of gRPC has the time that its client gives it, and no other: either side may be silent in the middle of a stream,
-//! and the head of the response may come with its first message only. An event stream may be silent once it has begun, and
+//! and the head of the response may come with its first message only. But a call of which nothing comes is none, and its
+//! client has to begin it. An event stream may be silent once it has begun, and
 //! so may what goes on in another protocol, such as a WebSocket. All of them live as long as the connections that they go
 //! over. What CONNECT opened may rest as long as the listener says, by default just as long.
 
@@ -39,10 +40,10 @@ pub(super) enum Time {
 
 impl Time {
     /// Of this request, with its deadline; `deadline` is that of the listener. That of a call is [`Duration::MAX`] where its
-    /// client sets none.
+    /// client sets none, and that of the listener where it sets one that cannot be read.
     pub(super) fn of(head: &request::Parts, deadline: Duration) -> (Self, Duration) {
         if head.version >= Version::HTTP_2 && grpc::is_call(head) {
-            return (Self::Call, grpc::timeout(&head.headers).unwrap_or(Duration::MAX));
+            return (Self::Call, grpc::limit(&head.headers, deadline));
         }
         match head.extensions.get::<Protocol>() {
             Some(_) => (Self::Switch, deadline),
@@ -56,9 +57,13 @@ impl Time {
         if self == Self::Connect { What::Stream } else { What::Exchange }
     }
 
-    /// How long the client may rest before the response begins.
+    /// How long the client may rest before the response begins, or before a call does.
     pub(super) fn pace(self, connection: &ConnectionInfo) -> Option<&Pace> {
-        (self == Self::Turns).then(|| connection.pace())
+        match self {
+            Self::Turns => Some(connection.pace()),
+            Self::Call => Some(connection.call_pace()),
+            Self::Switch | Self::Connect => None,
+        }
     }
 }
 

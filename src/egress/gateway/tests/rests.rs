@@ -12,6 +12,26 @@ fn call() -> request::Builder {
     request("POST").version(Version::HTTP_2).header("content-type", "application/grpc+proto")
 }
 
+/// A body of which the first message comes, and nothing more.
+#[derive(Default)]
+struct Begun(bool);
+
+impl Body for Begun {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 5])))))
+    }
+}
+
+impl Reports for Begun {
+    fn report_to(&mut self, _: &Arc<Progress>) {}
+}
+
 /// The status of gRPC among the fields.
 fn status(fields: &HeaderMap) -> &str {
     assert!(fields["grpc-message"].to_str().unwrap().starts_with("adit: "));
@@ -40,12 +60,31 @@ async fn what_goes_on_in_another_protocol_is_never_cut_and_a_wish_for_it_is_answ
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_may_be_silent_in_both_directions_before_its_response_begins_and_after() {
+async fn a_call_that_has_begun_may_be_silent_in_both_directions_before_its_response_begins_and_after() {
     let gateway = gateway();
-    tunnel(&gateway, [Step::Hangs, Step::Rests("application/grpc+proto")]);
-    assert!(timeout(HOUR, ask(&gateway, call().body(Silent).unwrap())).await.is_err());
+    tunnel(&gateway, [Step::Echo, Step::Rests("application/grpc+proto")]);
+    assert!(timeout(HOUR, ask(&gateway, call().body(Begun::default()).unwrap())).await.is_err());
     let mut begun = ask(&gateway, call().body(Silent).unwrap()).await.into_body();
     assert!(timeout(HOUR, begun.frame()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_which_nothing_comes_is_ended() {
+    let gateway = gateway();
+    tunnel(&gateway, [Step::Echo]);
+    let began = Instant::now();
+    let late = timeout(HOUR, ask(&gateway, call().body(Silent).unwrap())).await.unwrap();
+    assert_eq!((late.status(), status(late.headers())), (StatusCode::OK, "4"));
+    assert_eq!(began.elapsed().as_secs(), crate::egress::Pace::default().body_idle.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_time_cannot_be_read_has_that_of_the_listener() {
+    let gateway = gateway();
+    tunnel(&gateway, [Step::Echo]);
+    let call = call().header("grpc-timeout", "an hour").body(Begun::default()).unwrap();
+    let late = timeout(HOUR, ask(&gateway, call)).await.unwrap();
+    assert_eq!(status(late.headers()), "4");
 }
 
 #[tokio::test(start_paused = true)]
