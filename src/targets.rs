@@ -38,11 +38,11 @@ use tokio::sync::Semaphore;
 pub use self::body::TargetBody;
 use self::connect::{Dialer, Socket};
 use self::outbound::Outbound;
-pub use self::places::{CONNECTION_WAIT, ServiceLimits};
+pub use self::places::ServiceLimits;
 pub(crate) use self::places::{Place, Places};
 pub use self::settings::{
-    DEFAULT_CONNECT_TIMEOUT, DEFAULT_HEAD_BYTES, DEFAULT_HEAD_FIELDS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_IDLE,
-    TargetSettings,
+    CONNECTION_WAIT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_HEAD_BYTES, DEFAULT_HEAD_FIELDS, DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_MAX_IDLE, TargetSettings,
 };
 use self::target::Speaks;
 pub use self::target::{Target, TargetError};

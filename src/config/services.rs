@@ -211,7 +211,7 @@ pub(super) fn limits(at: At<'_>, has_one: bool) -> Option<ServiceLimits> {
         let in_flight = section.optional("in_flight", |at| at.count(1..=MOST));
         let connections = section.optional("connections", |at| {
             if has_one {
-                at.wrong("is for targets of one exchange a connection, and one of HTTP/2 has one for all; expected in_flight");
+                at.wrong("is for targets of one exchange a connection, and one of HTTP/2 has 8 at most for all; expected in_flight");
                 return None;
             }
             at.count(1..=MOST)

@@ -1,4 +1,4 @@
-//! Exchanges over HTTP/2, in clear with prior knowledge (h2c) or over TLS: all on one connection, see `shared`.
+//! Exchanges over HTTP/2, in clear with prior knowledge (h2c) or over TLS: all on one connection, or a few, see `shared`.
 //!
 //! Built on `h2` itself: hyper's client drops 1xx responses, and takes a response that the target cancelled for one
 //! that has ended.
@@ -11,7 +11,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::client::SendRequest;
 use h2::{Reason, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::uri::Scheme;
@@ -34,6 +33,9 @@ use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::{ANY_TRAILERS, OnCut, Terms, send_body};
 use crate::message::interim::{Flood, SendInterim};
 use crate::message::length;
+
+/// How often a request is sent at most, where the target says each time that it did not process it.
+const MOST_ATTEMPTS: u32 = 4;
 
 /// A target that speaks HTTP/2.
 pub(super) struct Client {
@@ -67,26 +69,28 @@ impl Client {
         self.connection.reach().await
     }
 
-    /// One exchange; a second attempt is made when the target says that the first was not processed, or when the
+    /// One exchange; another attempt is made when the target says that the last one was not processed, and one when the
     /// connection ended and sending the request twice does no harm.
     pub(super) async fn exchange(
         &self,
-        outbound: Outbound,
-        upload: Upload,
+        mut outbound: Outbound,
+        mut upload: Upload,
         interim: Option<&dyn SendInterim>,
     ) -> Result<Response<Http2Body>, Failure> {
-        let (copy, spare) = (upload.replay(), outbound.clone());
-        let idempotent = outbound.is_idempotent();
-        let error = match self.attempt(outbound, upload, interim).await {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        match copy.or(error.upload) {
-            Some(upload) if error.unprocessed || (idempotent && error.stale) => {
-                let outbound = spare;
-                self.attempt(outbound, upload, interim).await.map_err(|error| error.failure)
+        let mut may_be_twice = outbound.is_idempotent();
+        let mut left = MOST_ATTEMPTS;
+        loop {
+            let (copy, spare) = (upload.replay(), outbound.clone());
+            let error = match self.attempt(outbound, upload, interim).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            left -= 1;
+            let again = left > 0 && (error.unprocessed || (error.stale && std::mem::take(&mut may_be_twice)));
+            match copy.or(error.upload) {
+                Some(whole) if again => (outbound, upload) = (spare, whole),
+                _ => return Err(error.failure),
             }
-            _ => Err(error.failure),
         }
     }
 
@@ -96,7 +100,7 @@ impl Client {
         upload: Upload,
         interim: Option<&dyn SendInterim>,
     ) -> Result<Response<Http2Body>, Attempt> {
-        let (mut sender, open) = self.sender().await?;
+        let (mut sender, open) = self.connection.open().await?;
         let answers_head = outbound.method == Method::HEAD;
         let declared = outbound.declared;
         let switches = outbound.protocol.is_some();
@@ -133,27 +137,13 @@ impl Client {
     fn rules(&self) -> FieldRules {
         FieldRules { max_fields: usize::MAX, max_bytes: self.connection.head_bytes(), forbids: |_, _| false }
     }
-
-    /// A way in whose connection takes one more stream, over a new connection if the present one has ended.
-    async fn sender(&self) -> Result<(SendRequest<Bytes>, OpenStream), Failure> {
-        let present = self.connection.get(None).await?;
-        match present.clone().ready().await {
-            Ok(ready) => Ok(ready),
-            Err(_) => {
-                let fresh = self.connection.get(Some(&present)).await?;
-                let known = fresh.clone();
-                fresh
-                    .ready()
-                    .await
-                    .map_err(|error| known.insecure().cloned().unwrap_or_else(|| Attempt::from(error).failure))
-            }
-        }
-    }
 }
 
 impl From<h2::Error> for Attempt {
     fn from(error: h2::Error) -> Self {
         let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+        // RFC 9113 section 6.8: h2 fails with the GOAWAY those streams only that the target did not process.
+        let passed_by = error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
         let cut = !error.is_remote() && error.reason() == Some(Reason::CANCEL);
         let cause = match () {
             () if cut => Cause::RequestCut,
@@ -162,7 +152,7 @@ impl From<h2::Error> for Attempt {
         };
         Self {
             failure: Failure::new(cause, error.to_string()),
-            unprocessed: refused,
+            unprocessed: refused || passed_by,
             stale: error.is_io() || error.is_go_away(),
             upload: None,
         }

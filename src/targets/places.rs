@@ -9,11 +9,9 @@ use tokio::time::timeout;
 
 use super::body::TargetBody;
 use super::held::Held;
+use super::settings::CONNECTION_WAIT;
 use crate::message::failure::{Cause, Failure};
 
-/// How long an exchange waits for one of the connections that its target may have: those that come in a crowd find one, and
-/// nobody's deadline is spent on it.
-pub const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 /// When a client that was told so should come again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -23,7 +21,7 @@ pub struct ServiceLimits {
     /// Exchanges under way at once, raw streams among them, those that wait for a connection too. Beyond: 503.
     pub in_flight: Option<u32>,
     /// Connections to the target that are in use at once, and no more unused ones beside them. What is beyond waits up to
-    /// [`CONNECTION_WAIT`], and then: 503. Without meaning for a target of HTTP/2, which has one.
+    /// [`CONNECTION_WAIT`], and then: 503. Without meaning for a target of HTTP/2, which has 8 at most.
     pub connections: Option<u32>,
 }
 

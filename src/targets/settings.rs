@@ -12,6 +12,9 @@ pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most unused connections kept per target. So many are there only after so many exchanges at once.
 pub const DEFAULT_MAX_IDLE: usize = 1024;
+/// How long an exchange waits for one of the connections that its target may have: those that come in a crowd find one, and
+/// nobody's deadline is spent on it.
+pub const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 /// The most bytes in the head of a target's response.
 pub const DEFAULT_HEAD_BYTES: usize = limits::DEFAULT_HEAD_BYTES as usize;
 /// The most fields in the head of a target's response.

@@ -416,7 +416,7 @@ pub(super) const KEYS: &[Key] = &[
         .absent("no limit"),
     key(
         "egress[].policies[].limits.connections",
-        "Connections to it at once, one for each request under way; one of HTTP/2 has one for all. A request that finds none free \
+        "Connections to it at once, one for each request under way; one of HTTP/2 has 8 at most for all. A request that finds none free \
          waits up to 1 s for one.",
         "16",
     )
@@ -688,7 +688,7 @@ pub(super) const KEYS: &[Key] = &[
     .absent("no limit"),
     key(
         "services[].limits.connections",
-        "Connections to the target at once, one for each request or raw stream under way; a target of HTTP/2 has one for all. A \
+        "Connections to the target at once, one for each request or raw stream under way; a target of HTTP/2 has 8 at most for all. A \
          request that finds none free waits up to 1 s for one.",
         "16",
     )

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::message::failure::Failure;
 use crate::net::forward_writes;
+use crate::protocol::goaway::GoawayWatch;
 use crate::targets::tls;
 
 /// Silence after which a target that owes something is asked for the first time; how often that is looked at.
@@ -25,8 +26,6 @@ const STEP: Duration = Duration::from_secs(3);
 const FACTOR: u32 = 4;
 /// The longest silence without a PING while something is owed.
 const LONGEST: Duration = Duration::from_secs(320);
-/// How often whoever waits for a stream looks whether the target allows more.
-const ROOM_LOOK: Duration = Duration::from_millis(100);
 /// How long PONG may take.
 const PONG_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -39,16 +38,32 @@ pub(super) struct Life {
     asked: AtomicU64,
     /// Streams that are open, and what wakes one of those who wait until there are fewer.
     open: AtomicU32,
-    freed: Notify,
-    over: AtomicBool,
+    freed: Arc<Notify>,
+    /// It takes no more requests: the target has said so, or it has ended.
+    leaving: AtomicBool,
     /// What TLS found wrong: what HTTP/2 says of it later is a text without a cause.
     insecure: OnceLock<Failure>,
 }
 
 impl Life {
-    /// Whether the connection has ended.
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+    /// Of a connection that wakes one who waits there when it may have room, or has none ever more.
+    pub(super) fn new(freed: Arc<Notify>) -> Self {
+        Self { freed, ..Self::default() }
+    }
+
+    /// Whether the connection takes no more requests.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Whether anything was heard of the target on it.
+    pub(super) fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it was used, and is not now.
+    pub(super) fn is_unused(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) > 0 && self.open.load(Ordering::Acquire) == 0
     }
 
     /// What TLS found wrong with the connection, if it did.
@@ -56,8 +71,10 @@ impl Life {
         self.insecure.get()
     }
 
-    pub(super) fn end(&self) {
-        self.over.store(true, Ordering::Release);
+    /// The connection takes no more requests.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.freed.notify_one();
     }
 
     /// Returns when the target is dead.
@@ -142,21 +159,15 @@ pub(in crate::targets) struct OpenStream(Arc<Life>);
 impl OpenStream {
     /// Whether anything was heard of the target on this connection.
     pub(super) fn is_heard(&self) -> bool {
-        self.0.heard.load(Ordering::Relaxed) > 0
+        self.0.is_heard()
     }
 
-    /// One more, once the target takes it; `most` says how many there may be by now. Where the connection has ended there
-    /// is nothing to wait for. Cancel safe.
-    pub(super) async fn new(life: Arc<Life>, most: impl Fn() -> usize) -> Self {
-        loop {
-            let take = |open: u32| ((open as usize) < most() || life.is_over()).then_some(open + 1);
-            if life.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok() {
-                break;
-            }
-            let _ = timeout(ROOM_LOOK, life.freed.notified()).await;
-        }
+    /// One more, if no more than `most` are open then.
+    pub(super) fn take(life: &Arc<Life>, most: usize) -> Option<Self> {
+        let more = |open: u32| ((open as usize) < most).then_some(open + 1);
+        life.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
         life.asked.fetch_add(1, Ordering::Relaxed);
-        Self(life)
+        Some(Self(Arc::clone(life)))
     }
 }
 
@@ -174,16 +185,18 @@ impl OpenStream {
     }
 }
 
-/// Counts what a target says.
+/// Counts what a target says, and notes when it says that the connection ends: HTTP/2 tells that only those who ask for a
+/// stream later, and not those who wait for one.
 #[derive(Debug)]
 pub(super) struct Heard<T> {
     io: T,
     life: Arc<Life>,
+    goaway: GoawayWatch,
 }
 
 impl<T> Heard<T> {
     pub(super) fn new(io: T, life: Arc<Life>) -> Self {
-        Self { io, life }
+        Self { io, life, goaway: GoawayWatch::of_server() }
     }
 }
 
@@ -198,6 +211,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
         }
         let read = into.filled().len() - before;
         self.life.heard.fetch_add(read as u64, Ordering::Relaxed);
+        if !self.life.is_leaving() && self.goaway.see(&into.filled()[before..]) {
+            self.life.leave();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -267,7 +283,7 @@ mod tests {
         let pings = connection.ping_pong();
         let watched = Arc::clone(&life);
         let watch = async move {
-            let open = OpenStream::new(Arc::clone(&watched), || 1).await;
+            let open = OpenStream::take(&watched, 1);
             let stream = (open, sender.send_request(http::Request::new(()), true));
             tokio::select! {
                 _ = connection => panic!("the connection ended"),
@@ -277,16 +293,14 @@ mod tests {
         (life, watch, theirs.unwrap())
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_finds_no_stream_waits_until_one_ends_or_the_target_allows_more() {
-        let (life, most) = (Arc::<Life>::default(), AtomicU32::new(1));
-        let open = || OpenStream::new(Arc::clone(&life), || most.load(Ordering::Relaxed) as usize);
-        let first = open().await;
-        assert!(timeout(ROOM_LOOK * 10, open()).await.is_err());
-        let (_second, ()) = tokio::join!(open(), async { drop(first) });
-        let (_third, ()) = tokio::join!(open(), async { most.store(2, Ordering::Relaxed) });
-        life.end();
-        open().await;
+    #[test]
+    fn as_many_streams_are_open_as_the_target_takes() {
+        let life = Arc::<Life>::default();
+        let first = OpenStream::take(&life, 1);
+        assert!(first.is_some() && OpenStream::take(&life, 1).is_none());
+        assert!(OpenStream::take(&life, 2).is_some(), "it allows more");
+        drop(first);
+        assert!(life.is_unused() && OpenStream::take(&life, 1).is_some());
     }
 
     #[tokio::test(start_paused = true)]
