@@ -14,6 +14,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use h2::Reason;
 use h2::server::{Builder, Connection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{JoinSet, coop};
@@ -25,7 +26,6 @@ use crate::net::{Cork, Corked, Guarded, Malformed, Paced};
 use crate::telemetry::Limit;
 
 use super::deadline::Deadline;
-use super::gate::Gate;
 use super::{ExchangeService, Serving, Settings};
 use budget::{Bounds, Budget, Piece};
 use exchange::{Served, exchange};
@@ -87,7 +87,7 @@ async fn drive<T, S>(
     let mut drained = pin!(leaving.cancelled());
     let bounds = Bounds { connection: serving.settings.http2.send_budget, listener: serving.settings.send_budget };
     let budget = Budget::new(bounds, Arc::clone(&serving.budget));
-    let served = Arc::new(Served { serving, budget, gate: Gate::new() });
+    let served = Arc::new(Served::new(serving, budget));
     let serving = &served.serving;
     let mut exchanges = JoinSet::new();
     let mut quiet = Quiet::new(&serving.settings);
@@ -118,6 +118,14 @@ async fn drive<T, S>(
             () = &mut drained, if !quiet.closing => {
                 quiet.closing = true;
                 connection.graceful_shutdown();
+            }
+            () = served.flood.cancelled() => {
+                tracing::debug!(remote = %serving.info.remote, "far more requests are given up than served");
+                serving.budget.count(Limit::Flood);
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                // What it says is said if the client takes it.
+                let _ = timeout(serving.settings.linger_timeout, cork.run(poll_fn(|cx| connection.poll_closed(cx)))).await;
+                return;
             }
             // A client that sends without end uses up the turn; the clock is looked at all the same.
             () = coop::unconstrained(poll_fn(|cx| {

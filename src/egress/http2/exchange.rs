@@ -2,8 +2,9 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Budget, Piece};
 use crate::egress::answer::{rejection, unwritable};
 use crate::egress::date::DateCache;
-use crate::egress::gate::{Gate, Passed};
+use crate::egress::gate::{Gate, Passed, RESETS_BURST, RESETS_PER_SECOND};
 use crate::egress::{Context, ExchangeService, RequestBody, Serving, advertise};
 use crate::message::BoxError;
 use crate::message::connect;
@@ -30,13 +31,33 @@ use crate::message::length;
 use crate::message::upgrade::Protocol;
 use crate::message::validate;
 use crate::message::violation::Violation;
+use crate::protocol::allowance::Allowance;
 use crate::protocol::budgets::RAW_PATIENCE;
 
 /// A connection, what waits on it, and what waits to begin.
 pub(super) struct Served<S> {
     pub(super) serving: Serving<S>,
     pub(super) budget: Arc<Budget>,
-    pub(super) gate: Gate,
+    gate: Gate,
+    /// What requests that are given up before they are answered are paid from.
+    resets: Mutex<Allowance>,
+    /// There were too many of them.
+    pub(super) flood: CancellationToken,
+}
+
+impl<S> Served<S> {
+    pub(super) fn new(serving: Serving<S>, budget: Arc<Budget>) -> Self {
+        let resets = Mutex::new(Allowance::new(Instant::now(), RESETS_BURST, RESETS_PER_SECOND));
+        Self { serving, budget, gate: Gate::new(), resets, flood: CancellationToken::new() }
+    }
+
+    /// Counts a request that its client gave up before it was answered.
+    fn given_up(&self) {
+        let mut resets = self.resets.lock().unwrap_or_else(PoisonError::into_inner);
+        if !resets.spend(1, Instant::now) {
+            self.flood.cancel();
+        }
+    }
 }
 
 /// Serves one request. Ends, and drops the service's work, as soon as the stream is reset.
@@ -57,12 +78,13 @@ pub(super) async fn exchange<S: ExchangeService>(
             return conclude(respond, rejection(violation, is_call), &served.budget);
         }
     };
-    let Ok(_passed) = begin(&served, &mut respond).await else { return };
+    let Ok(mut passed) = begin(&served, &mut respond).await else { return served.given_up() };
     let context =
         Context { connection: serving.info.clone(), interim: InformationalSink::from(Arc::clone(&informational)) };
     let Ok(response) = answer(serving.service.call(request, context), &informational, &mut respond).await else {
-        return;
+        return served.given_up();
     };
+    passed.answer();
     for early in informational.close() {
         send_informational(&mut respond, early);
     }

@@ -359,6 +359,28 @@ async fn rapid_reset_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn requests_that_are_given_up_without_end_cost_the_connection() {
+    let (service, _receiver) = stuck();
+    let server = serve(service).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (sender, mut connection) = client::handshake(stream).await.unwrap();
+    let mut pings = connection.ping_pong().unwrap();
+    tokio::spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    for _ in 0..60 {
+        let asked: Vec<_> = (0..20).map_while(|_| sender.send_request(get("/"), true).ok()).collect();
+        // By then the server has taken them: what it has not taken yet has a bound of its own.
+        for _ in 0..2 {
+            let Ok(_) = timeout(PATIENCE, pings.ping(h2::Ping::opaque())).await.unwrap() else { return };
+        }
+        for (_, mut stream) in asked {
+            stream.send_reset(Reason::CANCEL);
+        }
+    }
+    panic!("it goes on");
+}
+
+#[tokio::test]
 async fn drain_finishes_what_runs_and_takes_nothing_new() {
     let (go, gate) = tokio::sync::watch::channel(false);
     let service = move |_: Request<RequestBody>| {

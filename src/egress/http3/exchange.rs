@@ -151,7 +151,7 @@ async fn serve<S: ExchangeService>(
             return End::Answered;
         }
     };
-    let Ok(_passed) = reply.begin(served).await else { return End::GivenUp };
+    let Ok(mut passed) = reply.begin(served).await else { return End::GivenUp };
     let informational = Arc::new(Queue::new(true));
     let context =
         Context { connection: serving.info.clone(), interim: InformationalSink::from(Arc::clone(&informational)) };
@@ -159,6 +159,7 @@ async fn serve<S: ExchangeService>(
         return End::GivenUp;
     };
     side.answer();
+    passed.answer();
     // Until all of it was acknowledged.
     let _sends = served.link.sends();
     for early in informational.close() {

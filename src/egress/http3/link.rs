@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::datagrams::Takers;
 use super::window::{Bounds, Sends, Window};
 use crate::egress::budget::ListenerBudget;
+use crate::egress::gate::{RESETS_BURST, RESETS_PER_SECOND};
 use crate::egress::lock;
 use crate::message::h3::request::{Head, Limits};
 use crate::message::violation::Violation;
@@ -25,9 +26,6 @@ use crate::telemetry::Limit;
 const MAX_SECTIONS: usize = 1024 * 1024;
 /// So many of them it has whatever others hold: an honest head that comes in several packets needs no more.
 const OWN_SECTIONS: usize = 16 * 1024;
-/// Requests that a client may give up before their response begins, at once and a second: the bound on rapid reset.
-const RESETS_BURST: u32 = 512;
-const RESETS_PER_SECOND: u32 = 128;
 /// So many responses that wait have filled what may be sent and not acknowledged, or their own windows.
 const MANY_WAITING: usize = 4;
 /// So many bytes that were taken since the last exchange began are worth another one, even then.
