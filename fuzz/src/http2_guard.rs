@@ -15,7 +15,7 @@ pub fn http2_guard(data: &[u8]) {
     let whole = pass(role, bytes, bytes.len().max(1));
     let split = pass(role, bytes, usize::from(choice >> 1).max(1));
     assert_eq!(whole, split, "the split changes what goes on");
-    if whole.replaced == 0 {
+    if whole.replaced == 0 && whole.left_out == 0 {
         assert_eq!(whole.passed, bytes, "what is not malformed goes on as it came");
     }
 }
@@ -25,10 +25,12 @@ pub fn http2_guard(data: &[u8]) {
 struct Seen {
     passed: Vec<u8>,
     replaced: u64,
+    /// Bytes of DATA frames with nothing in them.
+    left_out: usize,
 }
 
 fn pass(role: Role, bytes: &[u8], step: usize) -> Seen {
-    let (mut guard, mut passed, mut held) = (Guard::new(role, MAX_LIST), Vec::new(), Vec::new());
+    let (mut guard, mut passed, mut held, mut left_out) = (Guard::new(role, MAX_LIST), Vec::new(), Vec::new(), 0);
     for piece in bytes.chunks(step) {
         held.extend_from_slice(piece);
         loop {
@@ -43,9 +45,14 @@ fn pass(role: Role, bytes: &[u8], step: usize) -> Seen {
                     assert!(instead.len() <= most_instead(bytes), "{} bytes for {bytes}", instead.len());
                     passed.extend(instead);
                 }
+                Passed::Without { front, bytes } => {
+                    passed.extend(held.drain(..front));
+                    left_out += bytes;
+                    held.drain(..bytes);
+                }
             }
         }
     }
     passed.extend(held);
-    Seen { passed, replaced: guard.malformed() }
+    Seen { passed, replaced: guard.malformed(), left_out }
 }

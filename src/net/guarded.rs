@@ -83,19 +83,30 @@ impl<T> Guarded<T> {
                     self.held.extend_from_slice(&rest[bytes..]);
                     self.malformed.0.fetch_add(1, Ordering::Relaxed);
                 }
+                Passed::Without { front, bytes } => {
+                    self.clear += front;
+                    let end = self.held.len();
+                    self.held.copy_within(self.clear + bytes..end, self.clear);
+                    self.held.truncate(end - bytes);
+                    self.late = None;
+                }
             }
         }
     }
 }
 
 impl<T: AsyncRead + Unpin> Guarded<T> {
-    /// Reads to where the reader wants it; what may not go on yet is held back.
-    fn poll_through(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads to where the reader wants it; what may not go on yet is held back. Whether there was nothing more to read, or
+    /// no room for it.
+    fn poll_through(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = into.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
         let read = &into.filled()[before..];
+        if read.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
         let (front, rest) = match self.guard.pass(read) {
-            Passed::Bytes(bytes) if bytes == read.len() => return Poll::Ready(Ok(())),
+            Passed::Bytes(bytes) if bytes == read.len() => return Poll::Ready(Ok(false)),
             Passed::Bytes(bytes) => (bytes, &read[bytes..]),
             Passed::Instead { front, bytes, instead } => {
                 self.malformed.0.fetch_add(1, Ordering::Relaxed);
@@ -103,11 +114,12 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
                 self.clear = instead.len();
                 (front, &read[front + bytes..])
             }
+            Passed::Without { front, bytes } => (front, &read[front + bytes..]),
         };
         self.held.extend_from_slice(rest);
         into.set_filled(before + front);
         self.look();
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(false))
     }
 
     /// Reads on behind what is held. At the end all of it may go on: the reader is to see what is missing.
@@ -157,9 +169,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
                 }
                 continue;
             }
-            ready!(self.poll_through(cx, into))?;
-            // Nothing is the end, unless something is held back.
-            if into.filled().len() > before || self.held.is_empty() || into.remaining() == 0 {
+            // Nothing is the end, unless something is held back or was left out.
+            let is_end = ready!(self.poll_through(cx, into))?;
+            if into.filled().len() > before || is_end {
                 return Poll::Ready(Ok(()));
             }
         }

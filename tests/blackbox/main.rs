@@ -18,6 +18,7 @@ mod harness;
 mod health;
 mod hop;
 mod hostile_peer;
+mod http2_targets;
 mod http3_egress;
 mod http_egress;
 mod keepalive;

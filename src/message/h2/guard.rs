@@ -7,6 +7,9 @@
 //! in trailers, which `h2` drops without a word, are treated alike, and so is what makes a list of fields several times as
 //! long as is allowed. spec: ST-34
 //!
+//! DATA that carries nothing and ends nothing is left out: `h2` takes a hundred such frames in the life of a connection, and
+//! then ends it, though gateways send one with each message. How many come in a time bounds whoever counts frames. spec: SE-18
+//!
 //! Sans-IO: it is shown what is read from the peer, and says how much of it can go on as it is.
 //!
 //! What it cannot reach: faults of HPACK itself (an index that nothing has, a string without its end) and of frames are
@@ -92,6 +95,13 @@ pub enum Passed {
         /// What goes on in their place.
         instead: Vec<u8>,
     },
+    /// So many bytes from the front, and nothing for the `bytes` behind them; the rest is to be shown again.
+    Without {
+        /// Bytes that go on as they are.
+        front: usize,
+        /// Bytes behind them that do not.
+        bytes: usize,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -158,6 +168,9 @@ impl Guard {
                 // The reader ends the connection at its first bytes.
                 self.state = State::Aside;
                 continue;
+            }
+            if frame.is_empty_data() {
+                return Passed::Without { front: at, bytes: empty_data(&bytes[at..]) };
             }
             if frame.kind != HEADERS {
                 self.note(frame);
@@ -259,6 +272,11 @@ impl Frame {
         Some(Self { length, kind, flags, stream: u32::from_be_bytes([s & 0x7f, t, u, v]) })
     }
 
+    /// Whether it is DATA without a byte that does not end its message. Padding is bytes, which windows count.
+    const fn is_empty_data(self) -> bool {
+        self.kind == DATA && self.length == 0 && self.flags & (END_STREAM | PADDED) == 0 && self.stream != 0
+    }
+
     /// The piece of a header block in a payload; `None` where the padding leaves nothing of it.
     fn fragment<'a>(&self, payload: &'a [u8]) -> Option<&'a [u8]> {
         if self.kind != HEADERS {
@@ -271,6 +289,12 @@ impl Frame {
         let rest = if self.flags & PRIORITY == 0 { rest } else { rest.get(5..)? };
         rest.get(..rest.len().checked_sub(padding)?)
     }
+}
+
+/// The bytes of all empty DATA frames at the front.
+fn empty_data(bytes: &[u8]) -> usize {
+    bytes.chunks_exact(FRAME_HEAD).take_while(|head| Frame::read(head).is_some_and(Frame::is_empty_data)).count()
+        * FRAME_HEAD
 }
 
 /// The frames of a block, without padding and priority.

@@ -26,6 +26,19 @@ async fn client() -> (Sender, DuplexStream, Malformed) {
     (sender, far, malformed)
 }
 
+/// Reads what the client sends up to the end of a request. Before that no response may come.
+async fn asked(far: &mut DuplexStream) {
+    let mut last = [0; 9];
+    while last[3] != 1 {
+        far.read_exact(&mut last).await.unwrap();
+        if last == *b"PRI * HTT" {
+            far.read_exact(&mut [0; 15]).await.unwrap();
+            continue;
+        }
+        far.read_exact(&mut vec![0; u32::from_be_bytes([0, last[0], last[1], last[2]]) as usize]).await.unwrap();
+    }
+}
+
 fn ask(sender: &mut Sender) -> client::ResponseFuture {
     sender.send_request(Request::get("http://h/").body(()).unwrap(), true).unwrap().0
 }
@@ -55,6 +68,24 @@ async fn a_malformed_response_costs_one_stream_and_not_the_connection() {
     }
     far.write_all(&frame(1, 5, 1, &[0x88])).await.unwrap();
     assert_eq!(neighbour.await.map(|response| response.status().as_u16()).unwrap(), 200);
+}
+
+// spec: SE-18
+#[tokio::test]
+async fn empty_data_ends_no_connection_however_often_it_comes() {
+    let (mut sender, mut far, malformed) = client().await;
+    for stream in (1..).step_by(2).take(300) {
+        let response = ask(&mut sender);
+        asked(&mut far).await;
+        // Alone, so that a read brings nothing else.
+        for bytes in [frame(1, 4, stream, &[0x88]), frame(0, 0, stream, &[]), frame(0, 1, stream, b"x")] {
+            far.write_all(&bytes).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "x");
+    }
+    assert_eq!(malformed.take(), 0);
 }
 
 #[tokio::test]

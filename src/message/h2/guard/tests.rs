@@ -36,6 +36,10 @@ fn run(guard: &mut Guard, bytes: &[u8], piece: usize) -> Vec<u8> {
                     held.drain(..bytes);
                     out.extend(instead);
                 }
+                Passed::Without { front, bytes } => {
+                    out.extend(held.drain(..front));
+                    held.drain(..bytes);
+                }
             }
         }
     }
@@ -56,6 +60,26 @@ fn what_is_sound_passes_as_it_came_however_it_is_split() {
     for piece in [1, 2, 3, 7, 10, 100, bytes.len()] {
         let mut guard = client();
         assert_eq!(run(&mut guard, &bytes, piece), bytes, "{piece}");
+        assert_eq!(guard.malformed(), 0);
+    }
+}
+
+// spec: SE-18
+#[test]
+fn data_that_carries_nothing_and_ends_nothing_is_left_out_however_it_is_split() {
+    let empty = frame(DATA, 0, 1, &[]);
+    let looks = frame(DATA, 0, 1, &empty);
+    let kept = [
+        frame(HEADERS, END_HEADERS, 1, OK),
+        looks,
+        frame(DATA, PADDED, 1, &[0]),
+        frame(DATA, 0, 0, &[]),
+        frame(DATA, END_STREAM, 1, &[]),
+    ];
+    let bytes = kept.iter().flat_map(|kept| [&empty.repeat(3)[..], kept, &empty[..]].concat()).collect::<Vec<_>>();
+    for piece in [1, 2, 9, 10, 31, bytes.len()] {
+        let mut guard = client();
+        assert_eq!(run(&mut guard, &bytes, piece), kept.concat(), "{piece}");
         assert_eq!(guard.malformed(), 0);
     }
 }
