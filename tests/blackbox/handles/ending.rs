@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit::initiator::Destination;
-use adit::tls::InitiatorTls;
+use adit::tls::{self, ClientCertificates, InitiatorTls, ResponderTls, Trust};
 use adit::transport::{Phase, Tunnel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::handles::world::{Cloud, Site, node, trust};
+use crate::handles::world::{Cloud, Site, credentials as shows, node, trust};
 use crate::support::certificates::Authority;
 use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::http1::{Response, get};
@@ -92,20 +92,28 @@ async fn what_runs_in_a_silent_tunnel_that_is_not_wanted_any_more_goes_on_if_tha
 
 // spec: CT-23, SE-43
 async fn a_tunnel_that_is_drained_for_a_day_is_left_when_its_responder_is_not_trusted_any_more(transport: Transport) {
-    let authority = Authority::new("test CA");
+    let (authority, next) = (Authority::new("test CA"), Authority::new("the next CA"));
     let cloud = Cloud::start(transport, &authority);
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 1)]);
     cloud.has(1).await;
     let (running, former) = at_the_gate(&cloud).await;
+    // What comes in its place is trusted later as well: only the former one is not.
+    let both = format!("{}{}", authority.pem(), next.pem());
+    let both = Trust { roots: tls::parse_roots(both.as_bytes()).unwrap(), ..Trust::default() };
+    let credentials = site.handle.terms().tls.credentials.clone();
+    let now = InitiatorTls { credentials: credentials.clone(), responder: both };
+    site.handle.update(|terms| terms.tls = Arc::new(now)).unwrap();
+    let initiators = ClientCertificates::Required(trust(&authority));
+    let shown = ResponderTls { credentials: shows(&next.responder()), initiators };
+    cloud.handle.update(|terms| terms.tls = Arc::new(shown)).unwrap();
     former.drain(Duration::from_secs(86_400), Duration::ZERO);
     let replaced = async || site.status().tunnels().iter().any(|tunnel| tunnel.id() != former.id()).then_some(());
     eventually("another tunnel in its place", replaced).await;
     assert!(!matches!(*former.phase().borrow(), Phase::Closed(_)), "what runs goes on");
 
-    let credentials = site.handle.terms().tls.credentials.clone();
     let change = site.handle.update(|terms| {
         terms.tunnel.drain_timeout = Duration::from_millis(200);
-        terms.tls = Arc::new(InitiatorTls { credentials, responder: trust(&Authority::new("another CA")) });
+        terms.tls = Arc::new(InitiatorTls { credentials, responder: trust(&next) });
     });
     change.unwrap();
     timeout(PATIENCE, former.closed()).await.expect("the responder does not say for how long any more");
