@@ -14,7 +14,9 @@ pub fn client_hello(data: &[u8]) {
             assert_eq!(&now, before, "more bytes changed it");
         }
         match &now {
-            Ok(Hello::Incomplete) => assert!(length < MAX_HELLO, "{length} bytes are too few"),
+            Ok(Hello::Incomplete(needed)) => {
+                assert!(length < needed && needed <= MAX_HELLO, "{length} bytes are too few, {needed} may do");
+            }
             Ok(Hello::Whole(Some(name))) => {
                 assert!(!name.is_empty() && *name == name.to_ascii_lowercase() && !name.contains(char::is_whitespace));
                 found = Some(now);

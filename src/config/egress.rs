@@ -1,6 +1,7 @@
 //! `egress`: listeners for application traffic, and how each finds the tunnel. Here those for requests.
 
 mod kind;
+mod knows;
 mod tcp;
 mod udp;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use http::Request;
 use serde::{Serialize, Serializer};
 
+use self::knows::Knows;
 pub use kind::EgressConfig;
 pub use tcp::{TcpEgress, TcpLimits};
 pub use udp::{UdpEgressConfig, UdpGoal, Whom};
@@ -290,17 +292,18 @@ fn address(section: &mut Section<'_>, http3: bool) -> Option<SocketAddr> {
 }
 
 fn router(section: &mut Section<'_>) -> Option<RouterSettings> {
-    let goal = goal(section);
-    let host_id = section.optional("host_id", |at| id_template::<HostId>(&at));
+    let knows = Knows::of_requests(section);
+    let goal = goal(section, knows);
+    let host_id = section.optional("host_id", |at| id_template::<HostId>(&at, knows));
     if !section.has("host_id") && !section.has("to") {
         section.missing("host_id", HOST_ID_FORM);
     }
-    let tenant = section.optional("tenant", |at| tenant(&at));
+    let tenant = section.optional("tenant", |at| tenant(&at, knows));
     let service = section.optional("service", |at| at.parsed());
     let connect = section.or("connect", Connect::Off, connect::connect);
     let connect_udp = section.or("connect_udp", Connect::Off, connect::connect);
-    let routes = section.or("routes", Vec::new(), |at| at.list(route));
-    let affinity = section.optional("affinity", |at| at.checked(Template::parse));
+    let routes = section.or("routes", Vec::new(), |at| at.list(|at| route(at, knows)));
+    let affinity = section.optional("affinity", |at| knows.checked(&at, at.checked(Template::parse)));
     let hold = section.or("hold", DEFAULT_HOLD, |at| at.duration(Duration::ZERO..=MAX_HOLD));
     let deadline = section.or("deadline", DEFAULT_DEADLINE, |at| at.duration(Duration::from_millis(1)..=MAX_DEADLINE));
     let balance = balance(section);
@@ -328,7 +331,7 @@ struct Goal {
     tenant: Option<Tenant>,
 }
 
-fn goal(section: &mut Section<'_>) -> Option<Goal> {
+fn goal(section: &mut Section<'_>, knows: Knows) -> Option<Goal> {
     let at = section.find("to")?;
     for key in ["host_id", "service", "tenant"] {
         if section.has(key) && (key == "host_id" || at.has(key)) {
@@ -339,7 +342,7 @@ fn goal(section: &mut Section<'_>) -> Option<Goal> {
         let node: Option<NodeId> = section.optional("node", |at| at.parsed());
         let cluster: Option<ClusterId> = section.optional("cluster", |at| at.parsed());
         let service = section.optional("service", |at| at.parsed());
-        let tenant = section.optional("tenant", |at| tenant(&at));
+        let tenant = section.optional("tenant", |at| tenant(&at, knows));
         if section.has("node") == section.has("cluster") {
             section.at().wrong("does not say whom to ask; expected either node or cluster");
         }
@@ -361,7 +364,7 @@ fn elsewhere(section: &mut Section<'_>, keys: &[&'static str], kind: &str, expec
     }
 }
 
-fn route(at: At<'_>) -> Option<Route> {
+fn route(at: At<'_>, knows: Knows) -> Option<Route> {
     at.section(|section| {
         elsewhere(section, &["server_name"], "tcp", "host or prefix");
         let matches = host_and_prefix(section);
@@ -369,13 +372,13 @@ fn route(at: At<'_>) -> Option<Route> {
             section.at().wrong("covers every request; expected host, prefix or both");
         }
         let service: Option<ServiceName> = section.required("service", "the service that is meant", |at| at.parsed());
-        let host_id = section.optional("host_id", |at| id_template::<HostId>(&at));
+        let host_id = section.optional("host_id", |at| id_template::<HostId>(&at, knows));
         Some(Route { matches, service: Some(service?), host_id })
     })
 }
 
-fn tenant(at: &At<'_>) -> Option<Tenant> {
-    let template = id_template::<TenantId>(at)?;
+fn tenant(at: &At<'_>, knows: Knows) -> Option<Tenant> {
+    let template = id_template::<TenantId>(at, knows)?;
     // Text without operators was checked to be an id.
     Some(match TenantId::new(&template.to_string()) {
         Ok(tenant) => Tenant::Fixed(tenant),
@@ -384,24 +387,31 @@ fn tenant(at: &At<'_>) -> Option<Tenant> {
 }
 
 /// A template; one without operators is the id itself and is checked as such.
-fn id_template<Id: FromStr<Err = IdError>>(at: &At<'_>) -> Option<Template> {
-    at.checked(|text| {
+fn id_template<Id: FromStr<Err = IdError>>(at: &At<'_>, knows: Knows) -> Option<Template> {
+    let template = at.checked(|text| {
         if !text.contains('%') {
             Id::from_str(text).map_err(|error| error.to_string())?;
         }
         Template::parse(text).map_err(|error| error.to_string())
-    })
+    });
+    knows.checked(at, template)
 }
 
 fn balance(section: &mut Section<'_>) -> Balance {
     let has_affinity = section.has("affinity");
-    section.or("balance", Balance::default(), |at| {
+    let balance = section.or("balance", Balance::default(), |at| {
         let balance = at.word(&BALANCES)?;
         if balance == Balance::Hash && !has_affinity {
             at.wrong("has nothing to hash; expected affinity beside it, such as \"%REQ(x-session)%\"");
         }
         Some(balance)
-    })
+    });
+    if balance != Balance::Hash
+        && let Some(at) = section.find("affinity")
+    {
+        at.wrong("has no meaning where nodes are not chosen by it; expected `balance: hash` beside it");
+    }
+    balance
 }
 
 fn limits(at: At<'_>) -> Option<EgressLimits> {

@@ -1,6 +1,6 @@
 //! `services`: what an initiator exports, and the local target behind each name.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -15,7 +15,7 @@ use crate::initiator::serve::{HealthCheck, ServiceLimits, ServiceSettings};
 use crate::message::pattern::{Match, PathPrefix};
 use crate::message::upgrade::Protocol;
 use crate::protocol::limits::{DEFAULT_FLOW_IDLE_TIMEOUT, DEFAULT_FLOWS};
-use crate::targets::{Target, TargetSettings};
+use crate::targets::{DEFAULT_CONNECT_TIMEOUT, Target, TargetSettings};
 use crate::tls::TlsError;
 
 const MATCH_FORMS: &str = "{ host, prefix }, {} for every request, or none for requests that name the service";
@@ -64,6 +64,10 @@ pub struct ServiceConfig {
     /// asked from, such as VXLAN. Default: a port of its own for each flow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<SocketAddr>,
+    /// `connect_timeout`: how long a target of requests or bytes may take to be connected, TLS included; 1 ms to 5 min. Default
+    /// 5 s.
+    #[serde(serialize_with = "show::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Duration>,
     /// `max_flows`: how many flows a target of datagrams may have at once, each with a socket; 1 to 65536. Default 1024.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_flows: Option<usize>,
@@ -86,6 +90,7 @@ impl ServiceConfig {
             upgrades: Vec::new(),
             proxy_protocol: false,
             from: None,
+            connect_timeout: None,
             max_flows: None,
             flow_idle: None,
         }
@@ -103,6 +108,7 @@ impl ServiceConfig {
             target: self.target.clone(),
             connections: TargetSettings {
                 tls,
+                connect_timeout: self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
                 flow_from: self.from,
                 max_flows: self.max_flows.unwrap_or(DEFAULT_FLOWS),
                 flow_idle_timeout: self.flow_idle.unwrap_or(DEFAULT_FLOW_IDLE_TIMEOUT),
@@ -176,9 +182,24 @@ fn service(at: At<'_>, names: &mut Vec<ServiceName>) -> Option<ServiceConfig> {
                 at.wrong("is about requests and connections, and the target takes datagrams; expected max_flows or flow_idle");
             }
         }
-        let from = section.optional("from", |at| at.understood(FROM_FORM, |text| text.parse().ok()));
+        let from: Option<SocketAddr> = section.optional("from", |at| at.understood(FROM_FORM, |text| text.parse().ok()));
+        let connect_timeout = section.optional("connect_timeout", |at| {
+            if takes_datagrams {
+                at.wrong("is about connections, and the target takes datagrams; expected http://host:port, for example, in target");
+            }
+            at.duration(Duration::from_millis(1)..=Duration::from_secs(300))
+        });
         let max_flows = section
             .optional("max_flows", |at| at.number(1..=65_536).and_then(|flows| usize::try_from(flows).ok()));
+        if let (Some(from), Some(target)) = (from, &target)
+            && let Some(at) = section.find("from")
+            && let Some(literal) = target.literal().filter(|literal: &IpAddr| literal.is_ipv4() != from.is_ipv4())
+        {
+            at.wrong(format!(
+                "{from} is of another family than the target {literal}, to which nothing could be sent from there; expected an \
+                 address of the same"
+            ));
+        }
         let flow_idle = section.optional("flow_idle", flow_idle);
         let is_udp = target.as_ref().is_none_or(Target::is_udp);
         for key in ["from", "max_flows", "flow_idle"] {
@@ -197,6 +218,7 @@ fn service(at: At<'_>, names: &mut Vec<ServiceName>) -> Option<ServiceConfig> {
             upgrades,
             proxy_protocol,
             from,
+            connect_timeout,
             max_flows,
             flow_idle,
         })

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::uri::Scheme;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 
 use crate::egress::attributes::RequestAttributes;
 use crate::egress::judge::{Going, Judge, Judged};
@@ -62,7 +62,16 @@ pub fn explain(terms: &Terms, request: Request<()>, connection: ConnectionDetail
     let scheme = if connection.tls { Scheme::HTTPS } else { Scheme::HTTP };
     validate::unsent_request(&mut head, &scheme, terms.settings.max_head_fields)?;
     let connection = ConnectionInfo::new(connection);
-    Ok(judge(terms).judge(&RequestAttributes { head: &head, connection: &connection }).into())
+    let mut explained =
+        Explained::from(judge(terms).judge(&RequestAttributes { head: &head, connection: &connection }));
+    // Of a CONNECT no field goes any further, and there is nothing to rewrite.
+    if explained.way.is_ok()
+        && head.method != Method::CONNECT
+        && let Err(failure) = terms.prepare(&mut head, &connection)
+    {
+        explained.way = Err(failure);
+    }
+    Ok(explained)
 }
 
 /// What a listener for bytes under these terms would do with a connection that comes to `local`, from `remote` or by the word

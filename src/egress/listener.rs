@@ -377,7 +377,7 @@ impl<S: ExchangeService> Accepted<S> {
         let mut server_name = None;
         if terms.server_name {
             let named = tokio::select! {
-                named = timeout_at(self.deadline, tcp::server_name(&mut stream, &mut received)) => named,
+                named = timeout_at(self.deadline, tcp::server_name(terms, &mut stream, &mut received)) => named,
                 () = self.end.clone().last_call() => return Ok(()),
             };
             match named.unwrap_or(Err(Unclear::Broken(Violation::BeginTimeout))) {

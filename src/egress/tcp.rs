@@ -4,11 +4,13 @@
 //! the first message of its TLS, which is read and passed on as it is: nothing is decrypted.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::uri::Authority;
 use http::{Method, Request, Uri, request};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
 
 use crate::egress::introduction::Unclear;
 use crate::message::violation::Violation;
@@ -23,6 +25,10 @@ pub struct TcpTerms {
     /// Whether the name that a connection asks for in its TLS is waited for (SNI). One that does not begin with TLS, or names
     /// nobody, goes where the router sends those without a name.
     pub server_name: bool,
+    /// Where a name is waited for: a connection over which nothing at all has come for so long has none, since its client waits
+    /// for the target to speak first. A client of TLS that is that slow is taken for one, too. `None`: it is waited for until
+    /// [`Settings::head_timeout`](crate::egress::Settings::head_timeout) is over, and reset.
+    pub nameless_after: Option<Duration>,
     /// How many connections sources of one address prefix may have at once: the /24 of an IPv4 address, the /56 of an IPv6 one.
     /// What is beyond is reset. A proxy that is trusted is none of them, whom it names is. `None`: as many as there may be.
     pub max_per_prefix: Option<usize>,
@@ -36,12 +42,23 @@ pub(super) struct Bare;
 ///
 /// Cancel safety: what was read is in `received`.
 pub(super) async fn server_name<T: AsyncRead + Unpin>(
+    terms: &TcpTerms,
     stream: &mut T,
     received: &mut BytesMut,
 ) -> Result<Option<String>, Unclear> {
+    if let Some(limit) = terms.nameless_after.filter(|_| received.is_empty()) {
+        match timeout(limit, more(stream, received)).await {
+            Ok(read) => read?,
+            Err(_) => return Ok(None),
+        }
+    }
     loop {
         match client_hello::read(received) {
-            Ok(Hello::Incomplete) => more(stream, received).await?,
+            Ok(Hello::Incomplete(needed)) => {
+                while received.len() < needed {
+                    more(stream, received).await?;
+                }
+            }
             Ok(Hello::NotTls) => return Ok(None),
             Ok(Hello::Whole(name)) => return Ok(name),
             Err(_) => return Err(Unclear::Broken(Violation::ClientHello)),

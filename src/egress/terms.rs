@@ -102,6 +102,16 @@ pub(super) struct Current {
     changed: Notify,
 }
 
+impl Terms {
+    /// As [`InForce::prepare`].
+    pub(super) fn prepare(&self, head: &mut request::Parts, connection: &ConnectionInfo) -> Result<(), Failure> {
+        let ConnectionDetails { remote, local, tls, .. } = **connection;
+        let is_trusted = self.trust.covers(remote.ip());
+        forward::request(head, &Hop { remote, local, tls, is_trusted, forms: self.forwarded })?;
+        rewrite::head(&self.rewrite, head)
+    }
+}
+
 impl InForce {
     pub(super) fn access_log(&self) -> AccessLog {
         self.terms.access_log
@@ -113,10 +123,7 @@ impl InForce {
     ///
     /// The request is at fault.
     pub(super) fn prepare(&self, head: &mut request::Parts, connection: &ConnectionInfo) -> Result<(), Failure> {
-        let ConnectionDetails { remote, local, tls, .. } = **connection;
-        let is_trusted = self.terms.trust.covers(remote.ip());
-        forward::request(head, &Hop { remote, local, tls, is_trusted, forms: self.terms.forwarded })?;
-        rewrite::head(&self.terms.rewrite, head)
+        self.terms.prepare(head, connection)
     }
 
     pub(super) fn accepting(&self) -> &Accepting {

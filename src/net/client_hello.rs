@@ -21,8 +21,9 @@ const MAX_NAME: usize = 253;
 /// What the beginning of a connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hello {
-    /// There is too little of it to know.
-    Incomplete,
+    /// There is too little of it to know: nothing is before there are so many bytes. Whoever asks no sooner reads a message of
+    /// any number of pieces a few times, and not as many.
+    Incomplete(usize),
     /// Not TLS.
     NotTls,
     /// A whole message, and the name that it asks for, in lower case and without a dot at its end.
@@ -46,16 +47,25 @@ pub fn read(received: &[u8]) -> Result<Hello, Malformed> {
         return Ok(Hello::NotTls);
     }
     match message(&received[..received.len().min(MAX_HELLO)])? {
-        Some(body) => hello(&body).map(Hello::Whole),
-        None if received.len() >= MAX_HELLO => Err(Malformed),
-        None => Ok(Hello::Incomplete),
+        Message::Whole(body) => hello(&body).map(Hello::Whole),
+        Message::Lacks(_) if received.len() >= MAX_HELLO => Err(Malformed),
+        Message::Lacks(more) => Ok(Hello::Incomplete((received.len() + more).min(MAX_HELLO))),
     }
 }
 
-/// The body of the message that the records begin with, once it is whole.
-fn message(mut records: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
+/// The message that records begin with.
+enum Message {
+    /// Its body.
+    Whole(Vec<u8>),
+    /// At least so many bytes of it are missing.
+    Lacks(usize),
+}
+
+/// Takes the message out of its records.
+fn message(mut records: &[u8]) -> Result<Message, Malformed> {
     let mut message = Vec::new();
     loop {
+        let mut lacks = 1;
         if let Some((kind, rest)) = message.split_first()
             && let Some((length, body)) = rest.split_first_chunk::<3>()
         {
@@ -64,10 +74,13 @@ fn message(mut records: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
                 return Err(Malformed);
             }
             if let Some(body) = body.get(..length) {
-                return Ok(Some(body.to_vec()));
+                return Ok(Message::Whole(body.to_vec()));
             }
+            lacks = length - body.len();
         }
-        let Some((header, rest)) = records.split_first_chunk::<RECORD_HEADER>() else { return Ok(None) };
+        let Some((header, rest)) = records.split_first_chunk::<RECORD_HEADER>() else {
+            return Ok(Message::Lacks(lacks));
+        };
         let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
         if header[0] != HANDSHAKE || header[1] != 3 || length == 0 || length > MAX_RECORD {
             return Err(Malformed);
@@ -198,8 +211,16 @@ mod tests {
         for size in [1, 2, 7, 100, 16_000] {
             let split = resplit(&records, size);
             for length in 0..split.len() {
-                assert_eq!(read(&split[..length]), Ok(Hello::Incomplete), "{length} bytes in records of {size}");
+                let Ok(Hello::Incomplete(needed)) = read(&split[..length]) else {
+                    panic!("{length} bytes in records of {size}")
+                };
+                assert!(length < needed && needed <= split.len(), "{length} bytes in records of {size}: {needed}");
             }
+            let (mut asked, mut needed) = (0, 0);
+            while let Ok(Hello::Incomplete(more)) = read(&split[..needed]) {
+                (asked, needed) = (asked + 1, more);
+            }
+            assert!(asked <= 100, "records of {size}: {asked} looks");
             assert_eq!(read(&split), Ok(whole("db.example.org")));
             let more = [&split[..], &[23, 3, 3, 0, 1, 7][..]].concat();
             assert_eq!(read(&more), Ok(whole("db.example.org")), "what comes behind it is not looked at");
@@ -212,8 +233,8 @@ mod tests {
         for other in [&b"GET / HTTP/1.1\r\n"[..], b"SSH-2.0-", b"\x16\x04", b"\0", b"\x16\x02\x01"] {
             assert_eq!(read(other), Ok(Hello::NotTls));
         }
-        assert_eq!(read(b""), Ok(Hello::Incomplete));
-        assert_eq!(read(b"\x16"), Ok(Hello::Incomplete));
+        assert_eq!(read(b""), Ok(Hello::Incomplete(1)));
+        assert_eq!(read(b"\x16"), Ok(Hello::Incomplete(2)));
     }
 
     #[test]
@@ -231,7 +252,7 @@ mod tests {
         }
         // A message that says it is long, in records of a byte.
         let mut endless = b"\x16\x03\x01\0\x04\x01\0\x7f\xff".to_vec();
-        while read(&endless) == Ok(Hello::Incomplete) {
+        while matches!(read(&endless), Ok(Hello::Incomplete(_))) {
             assert!(endless.len() <= MAX_HELLO);
             endless.extend_from_slice(b"\x16\x03\x01\0\x01x");
         }

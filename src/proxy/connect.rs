@@ -18,6 +18,7 @@ use super::upload::Progress;
 use crate::id::ServiceName;
 use crate::message::BoxError;
 use crate::protocol::code::StreamCode;
+use crate::protocol::limits::MAX_DURATION;
 use crate::protocol::stream::ClientAddresses;
 use crate::transport::{OpenError, RawSend, RawStream, RecvBody, SendError, Tunnel};
 
@@ -64,7 +65,8 @@ where
     let service = service.ok_or(OpenError::Request("CONNECT names no service"))?;
     let idle = head.extensions.get::<IdleLimit>().cloned();
     let client = head.extensions.get::<ClientAddresses>().copied();
-    let RawStream { mut send, recv } = tunnel.open_raw_for(service, client).await?;
+    // The deadline of the exchange bounds it.
+    let RawStream { mut send, recv } = tunnel.open_raw_within(MAX_DURATION, service, client).await?;
     let mut answer = RecvBody::raw(recv);
     match body.take() {
         Some(body) => {

@@ -17,6 +17,7 @@ use crate::message::failure::{Cause, Failure};
 use crate::message::upgrade::Protocol;
 use crate::protocol::capsule::{CapsuleError, CapsuleReader, encode_datagram};
 use crate::protocol::code::StreamCode;
+use crate::protocol::limits::MAX_DURATION;
 use crate::protocol::stream::ClientAddresses;
 use crate::telemetry::{DatagramDrop, FlowMetrics};
 use crate::transport::{BodyError, OpenError, RecvBody, SendError, Tunnel};
@@ -53,7 +54,8 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     let service = service.ok_or(OpenError::Request("CONNECT names no service"))?;
-    let flow = tunnel.open_flow_for(service, Some(client)).await?;
+    // How long it may rest the initiator knows, by the service; the client's connection bounds it besides. spec: ST-76
+    let flow = tunnel.open_flow_for(service, Some(client)).await?.idle_after(MAX_DURATION);
     let (sender, pieces) = mpsc::channel(QUEUE);
     let source = FromClient { body: body.take(), reader: CapsuleReader::default(), flows: flows.clone() };
     let task = tokio::spawn(async move {

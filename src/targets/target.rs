@@ -1,6 +1,7 @@
 //! What a configuration says of a target: where it is, and what it speaks there.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -101,6 +102,14 @@ impl Target {
     /// Whether all its exchanges share one connection.
     pub fn shares_one_connection(&self) -> bool {
         self.speaks == Speaks::Http2
+    }
+
+    /// Its address, where it is written as one: what stands there for good, as a name does not.
+    pub fn literal(&self) -> Option<IpAddr> {
+        match &self.address {
+            Address::Tcp { host, .. } => host.parse().ok(),
+            Address::Unix(_) => None,
+        }
     }
 
     /// Whether it takes datagrams, and neither requests nor bytes.

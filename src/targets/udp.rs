@@ -95,7 +95,11 @@ impl Sockets {
                 Err(error) => failed = Some(refused(&error)),
             }
         }
-        Err(failed.unwrap_or_else(|| Failure::new(Cause::TargetDns, "the target's name has no address")))
+        let none = || match self.from {
+            None => "the target's name has no address".to_owned(),
+            Some(from) => format!("the target's name has no address of the family of {from}, which `from` says"),
+        };
+        Err(failed.unwrap_or_else(|| Failure::new(Cause::TargetDns, none())))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::id::{Place, ResponderId, ServiceName, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
 use crate::protocol::health::Health as ServiceHealth;
+use crate::protocol::limits::DEFAULT_OPEN_TIMEOUT;
 use crate::protocol::reauth::{Binding, Reauth, Reauthed};
 use crate::protocol::roster::Roster;
 use crate::protocol::session::Drain;
@@ -275,9 +276,25 @@ impl Tunnel {
         service: &ServiceName,
         client: Option<ClientAddresses>,
     ) -> Result<RawStream, OpenError> {
+        self.open_raw_within(DEFAULT_OPEN_TIMEOUT, service, client).await
+    }
+
+    /// As [`Tunnel::open_raw_for`], with another limit for the answer of the initiator than 10 s. spec: ST-58
+    ///
+    /// # Errors
+    /// As [`Tunnel::open_raw`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the stream up.
+    pub(crate) async fn open_raw_within(
+        &self,
+        limit: Duration,
+        service: &ServiceName,
+        client: Option<ClientAddresses>,
+    ) -> Result<RawStream, OpenError> {
         match &self.link {
-            Link::Quic(connection) => connection.open_raw(service, client).await,
-            Link::Tcp(connection) => connection.open_raw(service, client).await,
+            Link::Quic(connection) => connection.open_raw(limit, service, client).await,
+            Link::Tcp(connection) => connection.open_raw(limit, service, client).await,
         }
     }
 

@@ -79,6 +79,12 @@ async fn check_diff_takes_a_former_file_from_anywhere() {
     let (code, out, _) = parts(&adit(&["check", "--diff", old.to_str().unwrap(), new.to_str().unwrap()]).await);
     let at = folder.path().display();
     assert_eq!((code, out), (Some(1), format!("~ responder.tls.client_ca: {at}/gone.pem -> {at}/ca.pem\n")));
+    // So may the file of a secret be.
+    let step = |value: &str| format!("[ {{ set: {{ name: x-a, value: \"{value}\" }} }} ]");
+    std::fs::write(&old, Cloud::new().egress("rewrite", &step("file:gone.txt")).text()).unwrap();
+    let new = folder.write("cloud.yaml", &Cloud::new().egress("rewrite", &step("a value")).text());
+    let (code, out, err) = parts(&adit(&["check", "--diff", old.to_str().unwrap(), new.to_str().unwrap()]).await);
+    assert!(code == Some(1) && out.contains("rewrite"), "{out}{err}");
 }
 
 #[tokio::test]
@@ -194,6 +200,42 @@ async fn pki_keeps_tenants_apart_replaces_only_when_told_to_and_revokes() {
     let list = adit::tls::pki::Revocations::load(&pki.join("revoked.crl")).unwrap();
     assert_eq!((list.serials.len(), list.number), (2, 3));
     assert_eq!(adit::load_roots(&pki.join("ca.pem")).unwrap().len(), 1);
+}
+
+/// All nodes of the new CA were refused, and the check said nothing.
+#[tokio::test]
+async fn each_ca_that_is_trusted_has_a_list_of_its_own_once_there_is_one() {
+    let folder = Folder::new();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let run = async |arguments: &[&str]| parts(&adit(arguments).await);
+    for ca in ["old", "new"] {
+        assert_eq!(run(&["pki", "init", &at(ca)]).await.0, Some(0));
+    }
+    assert_eq!(run(&["pki", "responder", &at("old"), "--name", "127.0.0.1"]).await.0, Some(0));
+    let both = ["old/ca.pem", "new/ca.pem"].map(|ca| std::fs::read_to_string(at(ca)).unwrap()).concat();
+    folder.write("both.pem", &both);
+    let file = |lists: &str| {
+        let tls = format!("{{ cert: old/responder.pem, key: old/responder.key, client_ca: both.pem, crl: {lists} }}");
+        let identity = "spiffe://adit.internal/tenant/{tenant}/cluster/{cluster}/node/{node}";
+        let text =
+            format!("responder:\n  listen: {{ quic: \"127.0.0.1:0\" }}\n  tls: {tls}\n  identity: \"{identity}\"\n");
+        folder.write("cloud.yaml", &text);
+        at("cloud.yaml")
+    };
+    // Without a certificate the list is empty.
+    assert_eq!(run(&["pki", "revoke", &at("old")]).await.0, Some(0));
+    let (code, out, err) = run(&["check", &file("old/revoked.crl")]).await;
+    assert!(
+        code == Some(1) && format!("{out}{err}").contains("responder.tls.crl: has no list of the CA"),
+        "{out}{err}"
+    );
+    assert_eq!(run(&["pki", "revoke", &at("new")]).await.0, Some(0));
+    let (code, out, err) = run(&["check", &file("[old/revoked.crl, new/revoked.crl]")]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    // The list of one CA is not overwritten with that of another one.
+    std::fs::copy(at("old/revoked.crl"), at("new/revoked.crl")).unwrap();
+    let (code, _, err) = run(&["pki", "revoke", &at("new")]).await;
+    assert!(code == Some(1) && err.contains("is no list that this CA has signed"), "{err}");
 }
 
 fn mode(path: &Path) -> u32 {

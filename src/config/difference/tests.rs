@@ -150,7 +150,7 @@ fn two_items_of_one_name_are_two() {
 fn a_value_cannot_break_its_line() {
     let name = lines(CLOUD, &[("responder:\n", "responder:\n  name: \"a\\nb c\"\n")]);
     assert_eq!(name, ["~ responder.name: adit -> \"a\\nb c\""]);
-    let long = lines(CLOUD, &[("host_id: a", &format!("host_id: a, affinity: '{}'", "x".repeat(1000)))]);
+    let long = lines(CLOUD, &[("host_id: a", &format!("host_id: a, balance: hash, affinity: '{}'", "x".repeat(1000)))]);
     assert!(long[0].len() < 300 && long[0].ends_with('…'), "{long:?}");
 }
 

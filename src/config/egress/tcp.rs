@@ -1,10 +1,12 @@
 //! A listener for bytes: where its connections go, and what they may ask for.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::knows::{Knows, SERVER_NAME};
 use super::{
     BALANCES, IDLE_BOUNDS, MAX_HOLD, OF_UDP, balance, elsewhere, goal, id_template, proxies, tenant, trust_as_written,
     word_of,
@@ -27,12 +29,10 @@ use crate::tls::TlsError;
 /// How long the target may take to be connected: what an initiator has for that, and the way there and back.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(15);
 const MAX_DEADLINE: Duration = Duration::from_secs(300);
+/// Below the time after which a connection that has not said enough is reset.
+const NAMELESS_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(9);
 const HOST_ID_FORM: &str = "a template such as \"%REQUESTED_SERVER_NAME%\", or `to`";
 const SERVICE_FORM: &str = "the service that connections are for, here, in `to`, or by `routes`";
-/// What asks for the name in the TLS of a connection.
-const SERVER_NAME: &str = "%REQUESTED_SERVER_NAME";
-/// What a connection of bytes has not: the fields of a request, and what the TLS of a listener proves.
-const OF_REQUESTS: [&str; 4] = ["%REQ(", "%DYNAMIC_METADATA(", "%FILTER_STATE(", "%DOWNSTREAM_PEER_"];
 
 /// Limits that only a listener for requests has.
 const OF_HTTP: [&str; 6] = ["head_bytes", "head_fields", "body_idle", "body_rate", "exchange_idle", "connect_idle"];
@@ -50,6 +50,10 @@ pub struct TcpEgress {
     /// `access_log`: one log line per connection. Default true.
     #[serde(serialize_with = "access::as_written")]
     pub access_log: AccessLog,
+    /// `nameless_after`: where a name in TLS is asked for, a connection over which nothing has come for so long has none: its
+    /// client waits for the server to speak first. 10 ms to 9 s. Default: it is reset after 10 s.
+    #[serde(serialize_with = "show::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub nameless_after: Option<Duration>,
     /// `proxy_protocol`: the addresses and prefixes of the proxies in front, each of whose connections must begin with a PROXY
     /// header of version 1 or 2 that says who connected. What anybody else sends is for the target. Default: nobody.
     #[serde(serialize_with = "trust_as_written")]
@@ -90,7 +94,8 @@ impl TcpEgress {
         let router =
             RouterSettings { service: Some(service), deadline: DEFAULT_DEADLINE, ..RouterSettings::new(host_id) };
         let (proxy_protocol, limits) = (Trust::default(), TcpLimits::default());
-        Self { tcp, router, access_log: AccessLog::On, proxy_protocol, policies: Vec::new(), limits }
+        let (access_log, policies) = (AccessLog::On, Vec::new());
+        Self { tcp, router, access_log, nameless_after: None, proxy_protocol, policies, limits }
     }
 
     /// How it learns where a connection goes: the name in TLS is waited for where something depends on it.
@@ -103,7 +108,7 @@ impl TcpEgress {
             || self.policies.iter().any(asks)
             || templates.any(|template| template.to_string().contains(SERVER_NAME));
         let max_per_prefix = self.limits.connections_per_prefix.map(|most| most as usize);
-        TcpTerms { server_name, max_per_prefix }
+        TcpTerms { server_name, nameless_after: self.nameless_after, max_per_prefix }
     }
 }
 
@@ -136,31 +141,45 @@ pub(super) fn listener(section: &mut Section<'_>) -> Option<TcpEgress> {
     let tcp = section.optional("tcp", |at| at.listener(&[Protocol::Tcp]));
     let router = router(section);
     let access_log = section.or("access_log", AccessLog::On, access_log);
+    let nameless_after = section.optional("nameless_after", |at| at.duration(NAMELESS_BOUNDS));
     let proxy_protocol = proxies(section);
     let around =
         Around { knows_peers: false, about: About::Connections, router: router.as_ref(), exports: None, listens: None };
     let policies = section.or("policies", Vec::new(), |at| policies(at, &around));
     let limits = section.or("limits", TcpLimits::default(), limits);
-    Some(TcpEgress { tcp: tcp?, router: router?, access_log, proxy_protocol, policies, limits })
+    let egress = TcpEgress { tcp: tcp?, router: router?, access_log, nameless_after, proxy_protocol, policies, limits };
+    if !egress.terms().server_name
+        && let Some(at) = section.find("nameless_after")
+    {
+        at.wrong("is about names in TLS, and nothing asks for one here; expected routes, a template with %REQUESTED_SERVER_NAME% or \
+                  a policy with host beside it");
+    }
+    Some(egress)
 }
 
 fn router(section: &mut Section<'_>) -> Option<RouterSettings> {
-    let goal = goal(section);
-    let host_id = section.optional("host_id", |at| of_connections(&at, id_template::<HostId>(&at)));
+    let goal = goal(section, Knows::Connections);
+    let host_id = section.optional("host_id", |at| id_template::<HostId>(&at, Knows::Connections));
     if !section.has("host_id") && !section.has("to") {
         section.missing("host_id", HOST_ID_FORM);
     }
-    let tenant = section.optional("tenant", |at| tenant(&at));
+    let tenant = section.optional("tenant", |at| tenant(&at, Knows::Connections));
     let (service, service_template) = section.optional("service", |at| service(&at)).unwrap_or_default();
     let mut names = Vec::new();
-    let routes = section.or("routes", Vec::new(), |at| at.list(|item| route(item, &mut names)));
-    let affinity = section.optional("affinity", |at| of_connections(&at, at.checked(Template::parse)));
+    let mut written = 0;
+    let routes = section.or("routes", Vec::new(), |at| {
+        at.list(|item| {
+            written += 1;
+            route(item, &mut names)
+        })
+    });
+    let affinity = section.optional("affinity", |at| Knows::Connections.checked(&at, at.checked(Template::parse)));
     let hold = section.or("hold", DEFAULT_HOLD, |at| at.duration(Duration::ZERO..=MAX_HOLD));
     let deadline = section.or("deadline", DEFAULT_DEADLINE, |at| at.duration(Duration::from_millis(1)..=MAX_DEADLINE));
     let balance = balance(section);
     let goal = goal.unwrap_or_default();
     let is_named = section.has("service") || section.find("to").is_some_and(|to| to.has("service"));
-    if !is_named && !section.has("routes") {
+    if !is_named && written == 0 {
         section.missing("service", SERVICE_FORM);
     }
     Some(RouterSettings {
@@ -186,21 +205,8 @@ fn service(at: &At<'_>) -> Option<(Option<ServiceName>, Option<Template>)> {
     })?;
     match named {
         (name, None) => Some((name, None)),
-        (_, template) => of_connections(at, template).map(|template| (None, Some(template))),
+        (_, template) => Knows::Connections.checked(at, template).map(|template| (None, Some(template))),
     }
-}
-
-/// A template that a connection without a request can give a value.
-fn of_connections(at: &At<'_>, template: Option<Template>) -> Option<Template> {
-    let text = template.as_ref()?.to_string();
-    if let Some(operator) = OF_REQUESTS.iter().find(|operator| text.contains(*operator)) {
-        at.wrong(format!(
-            "asks with {operator} for what a request has and a connection of bytes has not; expected fixed text, \
-             %REQUESTED_SERVER_NAME% or %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
-        ));
-        return None;
-    }
-    template
 }
 
 /// A route; `names` are those of the routes before it, and their lines.
@@ -221,7 +227,7 @@ fn route(at: At<'_>, names: &mut Vec<(HostPattern, u64)>) -> Option<Route> {
         };
         let host = section.required("server_name", "the name that is asked for in TLS", name);
         let service: Option<ServiceName> = section.required("service", "the service that is meant", |at| at.parsed());
-        let host_id = section.optional("host_id", |at| of_connections(&at, id_template::<HostId>(&at)));
+        let host_id = section.optional("host_id", |at| id_template::<HostId>(&at, Knows::Connections));
         let matches = Match { host: Some(host?), prefix: PathPrefix::root() };
         Some(Route { matches, service: Some(service?), host_id })
     })

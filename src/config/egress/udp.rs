@@ -23,7 +23,7 @@ use crate::template::Template;
 
 const GOAL_FORM: &str = "{ node or cluster, service }";
 /// Keys of other kinds of listeners, which a datagram has nothing to do with.
-const OF_REQUESTS: [&str; 15] = [
+const OF_REQUESTS: [&str; 16] = [
     "connect_udp",
     "host_id",
     "tenant",
@@ -39,6 +39,7 @@ const OF_REQUESTS: [&str; 15] = [
     "tls",
     "http3",
     "proxy_protocol",
+    "nameless_after",
 ];
 
 /// Limits that other kinds of listeners have.

@@ -68,7 +68,7 @@ pub(super) const KEYS: &[Key] = &[
     key("responder.tls.client_ca", "The roots that certificates of initiators must chain to; needed with `identity`.", "sites-ca.pem")
         .form(ROOTS)
         .absent("initiators are not asked for a certificate of a known CA"),
-    key("responder.tls.crl", "Certificates of initiators that are no longer valid.", "sites.crl").form(REVOCATIONS),
+    key("responder.tls.crl", "Certificates of initiators that are no longer valid. A list of each CA in `client_ca`, once there is one.", "sites.crl").form(REVOCATIONS),
     key(
         "responder.identity",
         "The name that a certificate must have to prove a claim, with {tenant}, {cluster} and {node} in the place of the \
@@ -301,8 +301,8 @@ pub(super) const KEYS: &[Key] = &[
          its connection.",
         "2s",
     ),
-    key("egress[].deadline", "How long the response may take to begin before the request is answered 504; the time that the client takes to deliver its body does not count. With `tcp`: how long a target may take to be connected, 15s by default and 5m at most.", "60s"),
-    key("egress[].balance", "How a node of a cluster is chosen; `hash` needs `affinity`.", "two_choices"),
+    key("egress[].deadline", "How long the response may take to begin before the request is answered 504; the time that the client takes to deliver its body does not count. With `tcp`: how long a target may take to be connected, 15s by default and 5m at most; of that the site takes no more than `connect_timeout` of its service, 5s by default.", "60s"),
+    key("egress[].balance", "How a node of a cluster is chosen; `hash` needs `affinity`, and `affinity` needs `hash`.", "two_choices"),
     key(
         "egress[].half_close",
         "Whether an HTTP/1.1 client that ends its sending side still waits for its response; else it has gone away, and the \
@@ -340,6 +340,14 @@ pub(super) const KEYS: &[Key] = &[
     key("egress[].rewrite[].set.name", "Its name.", "x-region"),
     key("egress[].rewrite[].set.value", "Its value, at most 8 KiB; it is shown nowhere.", "eu").form(SECRET),
     key("egress[].rewrite[].remove", "No field of this name in the head enters a tunnel.", "x-internal"),
+    key(
+        "egress[].nameless_after",
+        "With `tcp` where names in TLS are asked for (`routes`, `%REQUESTED_SERVER_NAME%`, a policy with `host`): a connection over \
+         which nothing at all has come for so long has no name, since its client waits for the server to speak first, as one of \
+         MySQL, SMTP or FTP does. A client of TLS whose first byte is later goes there, too: 10 ms to 9 s.",
+        "1s",
+    )
+    .absent("none: it is reset after 10 s"),
     key(
         "egress[].proxy_protocol",
 "The addresses and prefixes of the proxies in front of a listener for requests or for bytes. Each of their connections over \
@@ -441,7 +449,8 @@ pub(super) const KEYS: &[Key] = &[
     section("egress[].limits", "What one client may ask for."),
     key(
         "egress[].limits.idle",
-        "With `tcp` only: how long nothing may move in either direction of a connection; then it is reset.",
+        "With `tcp` only: how long nothing may move in either direction of a connection; then it is reset. One that has something to \
+         read and reads nothing for 5 minutes is reset in any case.",
         "1h",
     )
     .absent("as long as both ends like"),
@@ -475,14 +484,16 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "egress[].limits.connect_idle",
-        "How long nothing may move in either direction of a CONNECT; then it is cut.",
+        "How long nothing may move in either direction of a CONNECT; then it is cut. Whoever has something to read and reads nothing \
+         for 5 minutes is cut in any case, of a WebSocket, too.",
         "1h",
     )
     .absent("as long as both ends like"),
     key(
         "egress[].limits.flows",
         "How many flows a listener for datagrams may have. Where there are as many, one that the site has not answered for 1 s \
-         gives way to a new source, or one that has been silent for 10 s; else the new source is not heard.",
+         gives way to a new source, or one that has been silent for 10 s; else the new source is not heard. A tunnel carries 1,024 \
+         at most, so that more need several.",
         "4096",
     )
     .absent("4096"),
@@ -492,7 +503,7 @@ pub(super) const KEYS: &[Key] = &[
         "64",
     )
     .absent("1024"),
-    key("egress[].limits.flow_idle", "How long a flow may carry nothing; then it ends at both ends.", "30s").absent("2m"),
+    key("egress[].limits.flow_idle", "How long a flow may carry nothing; then it ends at both ends. `flow_idle` of the service counts as well: the shorter of them does.", "30s").absent("2m"),
     section("fleet", "This responder is one of several that act as one: what it knows of the others is in etcd (version 3). Needs a responder."),
     key("fleet.etcd", "The members of one etcd, of which any will do; another one is taken where one is lost.", "[ \"https://10.0.0.5:2379\", \"https://10.0.0.6:2379\" ]")
         .form("http://host:port or https://host:port, or a list of them"),
@@ -516,7 +527,7 @@ pub(super) const KEYS: &[Key] = &[
     key("fleet.hop.tls.cert", "The certificate that the others are shown; for both TLS roles, since each of two may dial.", "cloud-1.pem").form(CERTIFICATE),
     key("fleet.hop.tls.key", "Its private key.", "cloud-1.key").form(PRIVATE_KEY),
     key("fleet.hop.tls.ca", "What the certificates of the others must chain to.", "fleet-ca.pem").form(ROOTS),
-    key("fleet.hop.tls.crl", "Certificates of the others that are no longer valid.", "fleet.crl").form(REVOCATIONS),
+    key("fleet.hop.tls.crl", "Certificates of the others that are no longer valid. A list of each CA in `ca`, once there is one.", "fleet.crl").form(REVOCATIONS),
     section("fleet.tls", "Which etcd is genuine, and what it is shown; for https://, and needed there."),
     key("fleet.tls.ca", "What the certificate of a member must chain to; the key's pins decide alone without it.", "etcd-ca.pem").form(ROOTS),
     key("fleet.tls.pins", "The only keys that members may have, beside what ca asks.", PIN).form("a pin, or a list of pins"),
@@ -723,8 +734,27 @@ pub(super) const KEYS: &[Key] = &[
         "\"10.0.0.1:4789\"",
     )
     .absent("a port of its own for each flow"),
-    key("services[].max_flows", "How many flows a target of datagrams may have at once, each with a socket; more are refused.", "256").absent("1024"),
-    key("services[].flow_idle", "How long a flow to a target of datagrams may carry nothing; then it ends at both ends.", "10m").absent("2m"),
+    key(
+        "services[].connect_timeout",
+        "How long a target of requests or bytes may take to be connected, TLS included; then the next node of a cluster is asked, \
+         or 504 said. `deadline` of the listener bounds it as well.",
+        "20s",
+    )
+    .absent("5s"),
+    key(
+        "services[].max_flows",
+        "How many flows a target of datagrams may have at once, each with a socket; more are refused. A tunnel carries 1,024 at \
+         most, so that more need several (`initiator.tunnels[].count`).",
+        "256",
+    )
+    .absent("1024"),
+    key(
+        "services[].flow_idle",
+        "How long a flow to a target of datagrams may carry nothing; then it ends at both ends. `limits.flow_idle` of the listener \
+         that it comes from counts as well: the shorter of them does.",
+        "90s",
+    )
+    .absent("2m"),
     key("admin", "Where the process can be asked how it is and told to drain; keep it on loopback or a Unix socket.", "\"127.0.0.1:9901\""),
     section("metrics", "What can be scraped, and from where; the admin listener has the metrics as well."),
     key(

@@ -10,7 +10,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::UdpLimits;
@@ -20,7 +20,7 @@ use crate::net::{Ends, Prefix};
 pub(super) const UNANSWERED_GRACE: Duration = Duration::from_secs(1);
 /// How long one is left alone that it has answered, in silence.
 pub(super) const SILENT_GRACE: Duration = Duration::from_secs(10);
-/// How often all flows are looked at for some that may give way.
+/// How often flows are looked at for some that may give way: all of them, or those of one prefix.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How many of them are noted in one look.
 const NOTED: usize = 256;
@@ -69,13 +69,20 @@ pub(super) enum NoRoom {
 pub(super) struct Table<H> {
     limits: UdpLimits,
     flows: HashMap<Ends, Flow<H>>,
-    of_prefix: HashMap<Prefix, usize>,
+    of_prefix: HashMap<Prefix, Neighbours>,
     number: u64,
     closed: bool,
     next_look: Option<Instant>,
-    /// Those that may give way: to anybody, and to their own prefix.
+    /// Those that may give way to anybody.
     of_all: Candidates,
-    of_one: Candidates,
+}
+
+/// The flows of one prefix.
+#[derive(Debug, Default)]
+struct Neighbours {
+    ends: HashSet<Ends>,
+    /// Those that may give way to their own prefix.
+    candidates: Candidates,
 }
 
 #[derive(Debug)]
@@ -98,7 +105,6 @@ enum State<H> {
 /// Flows that may give way, the first of them first, and when they were looked for.
 #[derive(Debug, Default)]
 struct Candidates {
-    prefix: Option<Prefix>,
     looked: Option<Instant>,
     keys: VecDeque<Key>,
 }
@@ -113,7 +119,6 @@ impl<H> Table<H> {
             closed: false,
             next_look: None,
             of_all: Candidates::default(),
-            of_one: Candidates::default(),
         }
     }
 
@@ -143,7 +148,7 @@ impl<H> Table<H> {
         }
         let prefix = Prefix::of(ends.source.ip());
         let mut gave_way = false;
-        if self.of_prefix.get(&prefix).is_some_and(|count| *count >= self.limits.flows_per_prefix) {
+        if self.of_prefix.get(&prefix).is_some_and(|near| near.ends.len() >= self.limits.flows_per_prefix) {
             gave_way = self.make_room(Some(prefix), now);
             if !gave_way {
                 return Err(NoRoom::Prefix);
@@ -159,7 +164,7 @@ impl<H> Table<H> {
         let key = Key { ends, number: self.number };
         let flow = Flow { number: self.number, state: State::Asked(handle(key)), entered: now, used: now };
         self.flows.insert(ends, flow);
-        *self.of_prefix.entry(prefix).or_default() += 1;
+        self.of_prefix.entry(prefix).or_default().ends.insert(ends);
         self.look_by(now + self.limits.flow_idle);
         Ok(Entered { key, gave_way })
     }
@@ -237,14 +242,16 @@ impl<H> Table<H> {
 
     /// Ends one that may give way, if there is any.
     fn make_room(&mut self, within: Option<Prefix>, now: Instant) -> bool {
-        let mut candidates = std::mem::take(if within.is_none() { &mut self.of_all } else { &mut self.of_one });
-        let mut victim = if candidates.prefix == within { self.first_of(&mut candidates, now) } else { None };
+        let mut candidates = self.candidates(within).map(std::mem::take).unwrap_or_default();
+        let mut victim = self.first_of(&mut candidates, now);
         let may_look = candidates.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_INTERVAL);
         if victim.is_none() && may_look {
             candidates = self.look(within, now);
             victim = self.first_of(&mut candidates, now);
         }
-        *(if within.is_none() { &mut self.of_all } else { &mut self.of_one }) = candidates;
+        if let Some(kept) = self.candidates(within) {
+            *kept = candidates;
+        }
         victim.map(|key| self.remove(key.ends)).is_some()
     }
 
@@ -260,13 +267,25 @@ impl<H> Table<H> {
     }
 
     fn look(&self, within: Option<Prefix>, now: Instant) -> Candidates {
-        let is_within = |ends: &Ends| within.is_none_or(|prefix| Prefix::of(ends.source.ip()) == prefix);
         let ranked =
             |(ends, flow): (&Ends, &Flow<H>)| Some((flow.rank(now)?, Key { ends: *ends, number: flow.number }));
-        let mut found: Vec<_> = self.flows.iter().filter(|(ends, _)| is_within(ends)).filter_map(ranked).collect();
+        let mut found: Vec<_> = match within {
+            None => self.flows.iter().filter_map(ranked).collect(),
+            Some(prefix) => {
+                let ends = self.of_prefix.get(&prefix).into_iter().flat_map(|near| &near.ends);
+                ends.filter_map(|ends| ranked((ends, self.flows.get(ends)?))).collect()
+            }
+        };
         found.sort_by_key(|(rank, key)| (*rank, key.number));
         found.truncate(NOTED);
-        Candidates { prefix: within, looked: Some(now), keys: found.into_iter().map(|(_, key)| key).collect() }
+        Candidates { looked: Some(now), keys: found.into_iter().map(|(_, key)| key).collect() }
+    }
+
+    fn candidates(&mut self, within: Option<Prefix>) -> Option<&mut Candidates> {
+        match within {
+            None => Some(&mut self.of_all),
+            Some(prefix) => self.of_prefix.get_mut(&prefix).map(|near| &mut near.candidates),
+        }
     }
 
     fn remove(&mut self, ends: Ends) {
@@ -274,9 +293,9 @@ impl<H> Table<H> {
             return;
         }
         let prefix = Prefix::of(ends.source.ip());
-        if let Some(count) = self.of_prefix.get_mut(&prefix) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(near) = self.of_prefix.get_mut(&prefix) {
+            near.ends.remove(&ends);
+            if near.ends.is_empty() {
                 self.of_prefix.remove(&prefix);
             }
         }

@@ -8,6 +8,7 @@ use crate::fleet::hop::served::{Served, Told, told};
 use crate::message::failure::Failure;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::fleet::Route;
+use crate::protocol::limits::MAX_DURATION;
 use crate::protocol::stream::StreamError;
 use crate::proxy::connect::send_bytes;
 use crate::proxy::flow::head_of;
@@ -40,7 +41,8 @@ pub(super) async fn relay(served: &Served, route: &Route, mut arrival: RawArriva
                 last = OpenError::SiblingQuota;
                 continue;
             }
-            match tunnel.open_raw_for(&service, client).await {
+            // The sibling that asks gives it up in its own time.
+            match tunnel.open_raw_within(MAX_DURATION, &service, client).await {
                 Ok(stream) => return Ok(stream),
                 // Nothing of it has reached a target.
                 Err(error) if is_unprocessed(&error) || matches!(error, OpenError::TunnelLost(_)) => last = error,

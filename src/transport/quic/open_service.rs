@@ -1,5 +1,7 @@
 //! The responder's side of raw streams and flows over QUIC: a service is named, and the initiator says yes or no.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use tokio::time::timeout;
 
@@ -19,11 +21,12 @@ impl Connection {
     /// See [`Tunnel::open_raw`](crate::transport::Tunnel::open_raw).
     pub(crate) async fn open_raw(
         &self,
+        limit: Duration,
         service: &ServiceName,
         client: Option<ClientAddresses>,
     ) -> Result<RawStream, OpenError> {
         let in_flight = self.state.begin();
-        let (send, recv) = self.open_service(Open { service: service.clone(), flow: None, client }).await?;
+        let (send, recv) = self.open_service(limit, Open { service: service.clone(), flow: None, client }).await?;
         Ok(RawStream::quic(RawSend::new(send), recv, in_flight))
     }
 
@@ -35,14 +38,15 @@ impl Connection {
     ) -> Result<Flow, OpenError> {
         let in_flight = self.state.begin();
         let mut place = self.flows.open(&self.quic)?;
-        let stream = self.open_service(Open { service: service.clone(), flow: Some(place.id()), client }).await?;
+        let open = Open { service: service.clone(), flow: Some(place.id()), client };
+        let stream = self.open_service(DEFAULT_OPEN_TIMEOUT, open).await?;
         place.opened();
         let (send, recv) = place.open(stream);
         Ok(Flow::quic(send, recv, in_flight))
     }
 
     /// Opens a stream and waits until the initiator has accepted it.
-    async fn open_service(&self, open: Open) -> Result<(SendHalf, ServiceRecv), OpenError> {
+    async fn open_service(&self, limit: Duration, open: Open) -> Result<(SendHalf, ServiceRecv), OpenError> {
         let stream_type = open.stream_type();
         self.state.ready_to_open().await?;
         self.state.check_takes(stream_type)?;
@@ -55,7 +59,7 @@ impl Connection {
         if let Err(error @ SendError::Lost(_)) = send.write(out.freeze()).await {
             return Err(OpenError::NotSent(TunnelLost(error.to_string())));
         }
-        let answer = timeout(DEFAULT_OPEN_TIMEOUT, recv.event()).await.map_err(|_| OpenError::TimedOut)?;
+        let answer = timeout(limit, recv.event()).await.map_err(|_| OpenError::TimedOut)?;
         match answer {
             Ok(ServiceEvent::Opened) => Ok((send, recv)),
             Ok(ServiceEvent::Refused(refused)) => {

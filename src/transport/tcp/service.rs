@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::ext::Protocol;
@@ -47,11 +48,12 @@ impl Connection {
     /// See [`Tunnel::open_raw`](crate::transport::Tunnel::open_raw).
     pub(crate) async fn open_raw(
         &self,
+        limit: Duration,
         service: &ServiceName,
         client: Option<ClientAddresses>,
     ) -> Result<RawStream, OpenError> {
         let in_flight = self.state.begin();
-        let (send, recv) = self.connect((service, client), StreamType::Raw).await?;
+        let (send, recv) = self.connect(limit, (service, client), StreamType::Raw).await?;
         Ok(RawStream::tcp(RawSend::new(send, &self.state), RawRecv::new(recv), in_flight))
     }
 
@@ -62,13 +64,14 @@ impl Connection {
         client: Option<ClientAddresses>,
     ) -> Result<Flow, OpenError> {
         let in_flight = self.state.begin();
-        let (send, recv) = self.connect((service, client), StreamType::Flow).await?;
+        let (send, recv) = self.connect(DEFAULT_OPEN_TIMEOUT, (service, client), StreamType::Flow).await?;
         let send = RawSend::new(send, &self.state);
         Ok(Flow::tcp(FlowSend::new(send), FlowRecv::new(recv), (in_flight, None)))
     }
 
     async fn connect(
         &self,
+        limit: Duration,
         (service, client): (&ServiceName, Option<ClientAddresses>),
         stream_type: StreamType,
     ) -> Result<(SendStream<Bytes>, RecvStream), OpenError> {
@@ -87,7 +90,7 @@ impl Connection {
         }
         let sent = sender.send_request(request(service, client, stream_type), false);
         let (response, mut send) = sent.map_err(|error| self.not_sent(&error))?;
-        let response = match timeout(DEFAULT_OPEN_TIMEOUT, response).await {
+        let response = match timeout(limit, response).await {
             Ok(response) => response.map_err(|error| before_head(&error))?,
             Err(_) => {
                 send.send_reset(reason(StreamCode::Cancelled));

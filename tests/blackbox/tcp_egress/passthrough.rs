@@ -22,6 +22,7 @@ over_each_transport!(
     three_names_on_one_port_reach_three_services_that_show_their_own_certificates,
     a_hello_arrives_as_it_was_sent_however_it_is_split,
     what_names_nobody_goes_where_the_listener_says_or_is_reset,
+    who_waits_for_the_server_to_speak_has_no_name_and_who_begins_with_tls_is_waited_for,
     the_name_is_the_node_that_is_asked,
     openssl_is_served_by_the_name_it_asks_for,
 );
@@ -154,6 +155,33 @@ async fn what_names_nobody_goes_where_the_listener_says_or_is_reset(transport: T
     });
     let causes: Vec<_> = lines.await.iter().map(|line| line["cause"].as_str().unwrap_or_default().to_owned()).collect();
     assert_eq!(causes, ["unknown_service", "unknown_service", "unknown_service", "bad_request"]);
+}
+
+async fn who_waits_for_the_server_to_speak_has_no_name_and_who_begins_with_tls_is_waited_for(transport: Transport) {
+    let targets = targets().await;
+    let site = site(transport, &targets, &[("service", "none"), ("nameless_after", "300ms")]).await;
+    let mut client = connect(&site).await;
+    let greeting = async {
+        let mut peer = targets[3].accept().await;
+        peer.write_all(b"220 ready").await.unwrap();
+        peer
+    };
+    let mut heard = [0; 9];
+    let both = timeout(Duration::from_secs(30), async { tokio::join!(client.read_exact(&mut heard), greeting) });
+    let (read, _peer) = both.await.expect("the server is reached although its client says nothing");
+    read.unwrap();
+    assert_eq!(&heard, b"220 ready");
+
+    // One that has begun with TLS takes longer than that for the rest.
+    let hello = hello("a.example.org");
+    let mut slow = connect(&site).await;
+    slow.write_all(&hello[..1]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    slow.write_all(&hello[1..]).await.unwrap();
+    let mut arrived = vec![0; hello.len()];
+    let arriving = async { targets[0].accept().await.read_exact(&mut arrived).await };
+    timeout(Duration::from_secs(30), arriving).await.expect("its name counts").unwrap();
+    assert!(arrived == hello);
 }
 
 async fn the_name_is_the_node_that_is_asked(transport: Transport) {

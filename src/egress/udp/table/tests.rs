@@ -114,6 +114,20 @@ fn a_flood_of_new_sources_is_looked_at_twenty_times_a_second() {
     assert!(enter(&mut table, source(2, 2000), later + LOOK_INTERVAL).is_ok());
 }
 
+/// A flood of one prefix kept the flows of all others from giving way.
+#[test]
+fn what_was_looked_for_in_vain_in_one_prefix_is_looked_for_in_another() {
+    let (mut table, start) = (table(16, 2), Instant::now());
+    let later = start + SECOND;
+    for (network, at) in [(2, start), (1, later)] {
+        for port in [1, 2] {
+            enter(&mut table, source(network, port), at).unwrap();
+        }
+    }
+    assert_eq!(enter(&mut table, source(1, 3), later), Err(NoRoom::Prefix), "those there are young");
+    assert!(enter(&mut table, source(2, 3), later).unwrap().gave_way);
+}
+
 #[test]
 fn a_source_that_was_refused_is_not_heard_for_a_while() {
     let (mut table, now) = (table(8, 8), Instant::now());
