@@ -15,7 +15,9 @@
 //! Row 12: sees the data plane only through [`AdminState`]. Whoever reaches the listener may read, drain and reload: bind it to
 //! loopback or to a Unix socket (mode 0600). A listener that is [read only](Listener::read_only) has the first three alone. A browser of the same machine is kept out by `guard`.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,8 +39,8 @@ mod reload;
 mod socket;
 
 pub use api::{
-    AcceptedTunnel, DialledTunnel, DrainReport, FleetReport, FleetResponder, GoneNode, Readiness, ServiceReport,
-    TransportPath, TunnelsReport,
+    AcceptedTunnel, DialledTunnel, DrainOutcome, DrainReport, FleetReport, FleetResponder, GoneNode, Readiness,
+    ServiceReport, TransportPath, TunnelsReport,
 };
 pub use filter::Filter;
 pub use reload::{ReloadFault, Reloading};
@@ -87,6 +89,11 @@ pub trait AdminState: Send + Sync + 'static {
         DrainReport::default()
     }
 
+    /// The same once the drain is over, with its outcome; while it does not drain this waits for that. By default it is never over.
+    fn drained(&self) -> Draining {
+        Box::pin(std::future::pending())
+    }
+
     /// Begins to read the settings again, and to put them in force. By default there is nothing to be read.
     fn reload(&self) -> Reloading {
         Box::pin(std::future::ready(Err(ReloadFault::NoSource)))
@@ -97,6 +104,9 @@ pub trait AdminState: Send + Sync + 'static {
         let _ = limit;
     }
 }
+
+/// What tells of a drain once it is over.
+pub type Draining = Pin<Box<dyn Future<Output = DrainReport> + Send>>;
 
 /// Answers until `stop` is cancelled, then lets requests finish that were already read, for two seconds at most.
 ///
@@ -166,6 +176,7 @@ async fn serve_connection(io: Box<dyn Io>, visit: Visit, stop: CancellationToken
             Ok(match reply {
                 Reply::Now(answer) => answer,
                 Reply::After(reloading) => answer::reloaded(reloading.await),
+                Reply::AtEnd(draining) => answer::drained(&draining.await),
             })
         }
     });

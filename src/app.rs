@@ -165,7 +165,7 @@ impl App {
         let Stage { entrances, tunnels, siblings, .. } = &core.stage;
         let (entrances, tunnels, siblings) = (entrances.clone(), tunnels.clone(), siblings.clone());
         let departure = roles.departure(lame_duck, limit);
-        End { entrances, tunnels, siblings, departure, lame_duck, limit }.run(&watch).await;
+        state.has_drained(End { entrances, tunnels, siblings, departure, lame_duck, limit }.run(&watch).await);
         roles.stop_answering().await;
         upkeep.abort();
         drop(guard);

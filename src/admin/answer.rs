@@ -7,7 +7,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use crate::admin::guard::Guard;
-use crate::admin::{AdminState, Filter, ReloadFault, Reloading};
+use crate::admin::{AdminState, DrainReport, Draining, Filter, ReloadFault, Reloading};
 use crate::config::Difference;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -24,6 +24,8 @@ pub(super) enum Reply {
     Now(Answer),
     /// It is answered with what comes of this, see [`reloaded`].
     After(Reloading),
+    /// It is answered when the process has drained, see [`drained`].
+    AtEnd(Draining),
 }
 
 /// What the listener says to this request.
@@ -31,9 +33,11 @@ pub(super) fn answer<B>(request: &Request<B>, state: &dyn AdminState, guard: Gua
     match refusal(request, guard) {
         Some(refusal) => Reply::Now(refusal),
         None if request.uri().path() == "/reload" => Reply::After(state.reload()),
-        None if request.uri().path() == "/drain" && request.method() != Method::POST => {
-            Reply::Now(json(&state.drain_report()))
-        }
+        None if request.uri().path() == "/drain" && request.method() != Method::POST => match request.uri().query() {
+            None | Some("") => Reply::Now(json(&state.drain_report())),
+            Some("until=end") => Reply::AtEnd(state.drained()),
+            Some(_) => Reply::Now(plain(StatusCode::BAD_REQUEST, "GET /drain takes until=end, or nothing")),
+        },
         None => Reply::Now(route(request.uri().path(), request.uri().query().unwrap_or_default(), state)),
     }
 }
@@ -62,6 +66,11 @@ pub(super) fn reloaded(outcome: Result<Difference, ReloadFault>) -> Answer {
         Ok(difference) => plain(StatusCode::OK, &difference.to_string()),
         Err(fault) => plain(fault.status(), &fault.to_string()),
     }
+}
+
+/// How it ended.
+pub(super) fn drained(report: &DrainReport) -> Answer {
+    json(report)
 }
 
 /// Whether the path is one that stays answered whoever else is connected.

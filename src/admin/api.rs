@@ -35,6 +35,19 @@ pub struct DrainReport {
     pub nowhere_else: Vec<String>,
     /// How many there are.
     pub nowhere_else_count: usize,
+    /// How it ended: told by `GET /drain?until=end` alone, which is answered when it is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<DrainOutcome>,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainOutcome {
+    /// All that ran came to its own end.
+    Finished,
+    /// What still ran was cut: its time was over, or a second order has ended it.
+    Cancelled,
 }
 
 /// Every tunnel of this process.

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::admin::DrainOutcome;
 use crate::lifecycle::{Drain, DrainWatch, Drained};
 
 /// For how long requests that are under way already when the entrances close still find the tunnels, unless they are all
@@ -36,8 +37,8 @@ pub(super) struct End {
 }
 
 impl End {
-    /// Ends everything; a second order, which `watch` hears of, cuts it short.
-    pub(super) async fn run(self, watch: &DrainWatch) {
+    /// Ends everything; a second order, which `watch` hears of, cuts it short. Says whether anything was cut.
+    pub(super) async fn run(self, watch: &DrainWatch) -> DrainOutcome {
         let Self { entrances, tunnels, siblings, departure, lame_duck, limit } = self;
         let departed = CancellationToken::new();
         let leaving = async {
@@ -74,8 +75,14 @@ impl End {
             }
         };
         match tokio::join!(closing, leaving).0.into_iter().map(left).sum::<usize>() {
-            0 => info!("drained: everything finished"),
-            left => warn!(left, "the drain timeout passed: what still ran was cut"),
+            0 => {
+                info!("drained: everything finished");
+                DrainOutcome::Finished
+            }
+            left => {
+                warn!(left, "the drain timeout passed: what still ran was cut");
+                DrainOutcome::Cancelled
+            }
         }
     }
 }

@@ -4,11 +4,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{
-    AcceptedTunnel, AdminState, DialledTunnel, DrainReport, FleetReport, GoneNode, Readiness, ReloadFault, Reloading,
-    ServiceReport, TransportPath, TunnelsReport,
+    AcceptedTunnel, AdminState, DialledTunnel, DrainOutcome, DrainReport, Draining, FleetReport, GoneNode, Readiness,
+    ReloadFault, Reloading, ServiceReport, TransportPath, TunnelsReport,
 };
 use crate::app::certificates::Certificates;
 use crate::app::fleet;
@@ -40,6 +41,8 @@ pub(super) struct State {
     started: u64,
     /// When what still runs is cut, once it drains.
     ends: OnceLock<Instant>,
+    /// How the drain has ended.
+    outcome: watch::Sender<Option<DrainOutcome>>,
 }
 
 /// What follows from the settings that are in force.
@@ -77,6 +80,7 @@ impl State {
             draining: CancellationToken::new(),
             started: now_epoch(),
             ends: OnceLock::new(),
+            outcome: watch::Sender::new(None),
         }
     }
 
@@ -108,6 +112,11 @@ impl State {
     /// What still runs after so long is cut.
     pub(super) fn ends_within(&self, limit: Duration) {
         let _ = self.ends.set(Instant::now() + limit);
+    }
+
+    /// The drain is over.
+    pub(super) fn has_drained(&self, outcome: DrainOutcome) {
+        self.outcome.send_replace(Some(outcome));
     }
 
     /// Cancelled when the process begins to drain.
@@ -193,7 +202,19 @@ impl AdminState for State {
             running: self.metrics.exchanges_in_flight(),
             nowhere_else_count: nowhere_else.len(),
             nowhere_else: nowhere_else.into_iter().take(MOST_NAMED).collect(),
+            outcome: None,
         }
+    }
+
+    fn drained(&self) -> Draining {
+        let (mut outcome, started) = (self.outcome.subscribe(), self.started);
+        Box::pin(async move {
+            let outcome = match outcome.wait_for(Option::is_some).await {
+                Ok(outcome) => *outcome,
+                Err(_) => None,
+            };
+            DrainReport { started, draining: true, outcome, ..DrainReport::default() }
+        })
     }
 
     fn reload(&self) -> Reloading {

@@ -3,15 +3,17 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use adit::admin::DrainReport;
 use adit::admin::client::{ClientError, request, request_within};
+use adit::admin::{DrainOutcome, DrainReport};
 use adit::config::AdminAddress;
 use adit::telemetry::log;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use http::{Method, StatusCode};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use super::{FAILED, say};
+use super::say;
 
 /// How often it is looked whether it has gone: to say what is left costs a responder with very many nodes some milliseconds.
 const LOOK: Duration = Duration::from_millis(500);
@@ -21,6 +23,12 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long one is waited for that never says how long it takes.
 const LONGEST: Duration = Duration::from_secs(600);
+/// How long the last word is waited for; no process drains as long.
+const END_TIMEOUT: Duration = Duration::from_secs(2 * 86_400);
+/// Exit code: it was still there after its time.
+const STILL_THERE: u8 = 3;
+/// Exit code: it has gone, and not everything is known to have finished.
+const CANCELLED: u8 = 4;
 /// How many names stand in one line.
 const NAMED: usize = 5;
 
@@ -28,8 +36,9 @@ const NAMED: usize = 5;
 #[command(
     after_help = "Does what SIGTERM does: it is not ready from then on, finishes what runs, and ends. In a fleet its sites \
                         go to other responders before that.\n\
-                        Exit codes: 0 it drains, with --wait: it has gone; 1 nobody could be asked, with --wait: it was \
-                        still there after its time."
+                        Exit codes: 0 it drains, with --wait: it has gone and everything finished; 1 nobody could be asked, or \
+                        it did not take the order; 2 wrong arguments; with --wait also: 3 it was still there after its time, 4 \
+                        it has gone, and what still ran was cancelled, or it did not say."
 )]
 pub(super) struct DrainArgs {
     /// Its admin listener: ip:port, localhost:port, or a path of a Unix socket
@@ -46,9 +55,11 @@ pub(super) struct DrainArgs {
 pub(super) fn drain(args: &DrainArgs) -> anyhow::Result<ExitCode> {
     super::small_runtime()?.block_on(async {
         let before = if args.wait { Some(first(&args.admin).await?) } else { None };
+        // Asked before the order: what ends takes nobody new.
+        let end = before.as_ref().map(|_| tokio::spawn(end(args.admin.clone())));
         order(&args.admin).await?;
-        match before {
-            Some(before) => wait(args, before.started).await,
+        match before.zip(end) {
+            Some((before, end)) => wait(args, before.started, end).await,
             None => {
                 say("draining\n");
                 Ok(ExitCode::SUCCESS)
@@ -74,6 +85,13 @@ async fn first(admin: &AdminAddress) -> anyhow::Result<DrainReport> {
     serde_json::from_slice(&text).context("/drain is not what it should be")
 }
 
+/// How it has ended, as it says itself with its last word; `None`: it did not say, or is of a version that does not.
+async fn end(admin: AdminAddress) -> Option<DrainOutcome> {
+    let (status, text) = request_within(&admin, Method::GET, "/drain?until=end", END_TIMEOUT).await.ok()?;
+    let report: DrainReport = serde_json::from_slice(&text).ok()?;
+    report.outcome.filter(|_| status == StatusCode::OK)
+}
+
 /// What one look has shown.
 enum Seen {
     /// The process is not there any more.
@@ -97,15 +115,19 @@ async fn look(admin: &AdminAddress, started: u64) -> Seen {
     }
 }
 
-async fn wait(args: &DrainArgs, started: u64) -> anyhow::Result<ExitCode> {
+async fn wait(args: &DrainArgs, started: u64, end: JoinHandle<Option<DrainOutcome>>) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let mut limit = args.within.map(Duration::from_secs);
     let mut last = String::new();
     loop {
         match look(&args.admin, started).await {
             Seen::Gone => {
-                say(&format!("gone after {:.1}s\n", begun.elapsed().as_secs_f64()));
-                return Ok(ExitCode::SUCCESS);
+                let took = begun.elapsed().as_secs_f64();
+                // Its last word is here, or its connection has ended with it.
+                let outcome = timeout(LOOK_TIMEOUT, end).await.ok().and_then(Result::ok).flatten();
+                let (how, code) = ended(outcome);
+                say(&format!("gone after {took:.1}s: {how}\n"));
+                return Ok(code);
             }
             Seen::Nothing => {}
             Seen::Left(report) => {
@@ -125,9 +147,18 @@ async fn wait(args: &DrainArgs, started: u64) -> anyhow::Result<ExitCode> {
             let (admin, took) = (&args.admin, begun.elapsed().as_secs_f64());
             let left = if last.is_empty() { "it does not say what is left" } else { &last };
             log::say(&format!("adit: {admin} is still there after {took:.0}s: {left}\n"));
-            return Ok(ExitCode::from(FAILED));
+            return Ok(ExitCode::from(STILL_THERE));
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// How it has ended, for people and for scripts.
+fn ended(outcome: Option<DrainOutcome>) -> (&'static str, ExitCode) {
+    match outcome {
+        Some(DrainOutcome::Finished) => ("everything finished", ExitCode::SUCCESS),
+        Some(DrainOutcome::Cancelled) => ("what still ran was cancelled", ExitCode::from(CANCELLED)),
+        None => ("it did not say whether everything finished", ExitCode::from(CANCELLED)),
     }
 }
 

@@ -31,6 +31,7 @@ over_each_transport!(
     a_restart_of_one_of_two_responders_loses_nothing,
     the_command_drains_and_waits_until_the_process_has_gone,
     the_command_says_what_is_left_when_it_has_waited_in_vain,
+    the_command_says_when_what_ran_was_cancelled,
 );
 
 /// Another node of the same cluster.
@@ -280,7 +281,8 @@ async fn the_command_drains_and_waits_until_the_process_has_gone(transport: Tran
     finishes(client, head).await;
     let (code, out, err) = drains.await.unwrap();
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-    assert!(out.starts_with("left: 1 tunnel, ") && out.contains("\ngone after "), "{out}");
+    assert!(out.starts_with("left: 1 tunnel, ") && out.ends_with("s: everything finished\n"), "{out}");
+    assert!(out.contains("\ngone after "), "{out}");
     assert_eq!(site.responder.0.exit().await.code(), Some(0));
     let (code, out, err) = parts(&adit(&["drain", "--admin", &site.initiator.admin().to_string()]).await);
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "draining\n", ""));
@@ -296,6 +298,18 @@ async fn the_command_says_what_is_left_when_it_has_waited_in_vain(transport: Tra
     site.arrived("/hang").await;
     let admin = site.responder.0.admin().to_string();
     let (code, out, err) = parts(&adit(&["drain", "--wait", "--within", "2", "--admin", &admin]).await);
-    assert_eq!(code, Some(1), "{out}");
+    assert_eq!(code, Some(3), "{out}");
     assert!(err.contains("is still there after 2s: 1 tunnel, 1 request runs"), "{err}");
+}
+
+async fn the_command_says_when_what_ran_was_cancelled(transport: Transport) {
+    let site = Site::with(Cloud::new().process("drain_timeout", "1s"), Edge::new(transport)).await;
+    let mut client = site.connect().await;
+    client.send(format!("GET /hang HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    site.arrived("/hang").await;
+    let admin = site.responder.0.admin().to_string();
+    let (code, out, err) = parts(&adit(&["drain", "--wait", "--admin", &admin]).await);
+    assert_eq!((code, err.as_str()), (Some(4), ""), "{out}");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with("gone after ") && last.ends_with(": what still ran was cancelled"), "{out}");
 }

@@ -5,6 +5,7 @@ mod plan;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use adit::admin::{TunnelsReport, client};
 use adit::config::AdminAddress;
@@ -103,6 +104,23 @@ impl Running {
         let process = Adit::start(&["run", file.to_str().unwrap()]);
         process.line_with("admin listener").await;
         Self { process, file }
+    }
+
+    /// The same for one that comes back to addresses which it had: whoever has one of them meanwhile, by chance, is waited for.
+    async fn start_again(file: PathBuf) -> Self {
+        eventually("that its addresses are free", async || {
+            let mut process = Adit::start(&["run", file.to_str().unwrap()]);
+            while !process.log().contains("admin listener") {
+                if process.ended().is_some() {
+                    // It ends for no other reason.
+                    process.line_with("in use").await;
+                    return None;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Some(Self { process, file: file.clone() })
+        })
+        .await
     }
 
     /// Those that it has said so far, by role: `accepting tunnels`, `taking requests`, `admin listener`.
@@ -265,7 +283,7 @@ impl Responder {
         }
         let file = self.0.kill();
         std::fs::write(&file, if bound.is_empty() { text } else { fixed }).unwrap();
-        Self(Running::start(file).await)
+        Self(Running::start_again(file).await)
     }
 }
 

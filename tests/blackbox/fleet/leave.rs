@@ -16,7 +16,8 @@ use crate::support::certificates::Node;
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
 use crate::support::http1::get;
-use crate::support::site::{Cloud, Edge, Folder, NODE, Responder, TO_NODE, Transport, over_each_transport};
+use crate::support::ports::free_address;
+use crate::support::site::{Cloud, Edge, Folder, NODE, Responder, Running, TO_NODE, Transport, over_each_transport};
 use crate::support::targets::Target;
 
 over_each_transport!(
@@ -203,18 +204,22 @@ async fn a_responder_that_is_alone_in_its_fleet_drains_as_without_one() {
 async fn drain_with_wait_names_a_node_that_is_nowhere_else_and_returns_when_the_responder_has_gone() {
     let Some(etcd) = Etcd::start().await else { return };
     let (folder, target) = (Folder::new(), Target::http1().await);
-    let a = file(&etcd, &folder, "a").process("drain_timeout", "4s");
+    // Where it comes back to, and where nobody else is meanwhile.
+    let tunnels = free_address();
+    let listen = format!("{{ quic: \"{tunnels}\", tcp: \"{tunnels}\" }}");
+    let a = file(&etcd, &folder, "a").process("drain_timeout", "4s").responder("listen", &listen);
     let (mut a, b) = two(&etcd, &folder, &a).await;
     let initiator = edge(Transport::Quic, &target).start(&folder, a.tunnel_address()).await;
     sees(&b, "the tunnel of a", |report| has(report, "a", 1)).await;
     let (code, out, err) = parts(&adit(&["drain", "--wait", "--admin", &a.0.admin().to_string()]).await);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     assert!(out.contains("left: 1 tunnel, 0 requests run, 1 node is nowhere else: acme/edge-1\n"), "{out}");
-    assert!(out.lines().last().unwrap().starts_with("gone after "), "{out}");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with("gone after ") && last.ends_with(": everything finished"), "{out}");
     assert_eq!(a.0.exit().await.code(), Some(0));
     a.0.line_with("the time is over, and these are of nodes that are nowhere else").await;
     a.0.line_with("drained: everything finished").await;
-    let a = a.restart().await;
+    let a = Running::start(a.0.file().to_owned()).await;
     // It comes back by itself.
     eventually("the node is there", async || {
         (get(b.egress(), "/", &[TO_NODE]).await.unwrap().status() == 200).then_some(())
@@ -242,7 +247,7 @@ async fn a_responder_that_comes_back_is_ready_when_its_former_nodes_are_elsewher
     folder.write("edge.yaml", &edge.text(&b.tunnel_address().to_string()));
     let (status, changes) = initiator.ask(Method::POST, "/reload").await;
     assert_eq!(status, 200, "{changes}");
-    let a = a.restart().await;
+    let a = Responder(Running::start(a.0.file().to_owned()).await);
     eventually("ready", async || (a.0.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
     assert_eq!(get(a.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
     assert!(a.0.tunnels().await.accepted.is_empty());
