@@ -11,7 +11,7 @@ mod metrics;
 
 pub use accepting::AcceptWatch;
 pub use limiter::Limiter;
-pub use metrics::destination::{DestinationMetrics, DestinationRecord, DestinationState};
+pub use metrics::destination::{DestinationMetrics, DestinationRecord, DestinationState, Moved};
 pub use metrics::exchange::{Direction, ExchangeMetrics, ExchangeRecord, Outcome, Side};
 pub use metrics::fleet::{FleetMetrics, FleetSight};
 pub use metrics::flow::{DatagramDrop, FlowLimit, FlowMetrics, OpenFlow};

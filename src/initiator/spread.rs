@@ -29,6 +29,7 @@ use self::trouble::Troubles;
 use crate::id::{Claim, HostPort, ResponderId};
 use crate::protocol::allowance::Allowance;
 use crate::protocol::roster::Roster;
+use crate::telemetry::Moved;
 
 pub(super) use self::condition::{Condition, Why};
 pub(super) use self::seat::SeatId;
@@ -38,6 +39,8 @@ pub(super) use self::trial::TrialId;
 /// How many dials of responders that were named by others may begin at once, and each second after that. spec: FL-65
 const DIAL_BURST: u32 = 8;
 const DIALS_PER_SECOND: u32 = 2;
+/// How often the patience with a responder doubles at most.
+const MAX_DOUBLINGS: u32 = 16;
 /// When a dial that had to wait for that is asked for again.
 const DIAL_AGAIN: Duration = Duration::from_millis(500);
 /// When a seat asks again whether it may move, where another one of the initiator does.
@@ -52,6 +55,8 @@ pub(super) enum Action {
     Dial { seat: SeatId, trial: TrialId, address: Option<SocketAddr> },
     /// The slot of the trial is that of the seat from now on. The former one stays beside it.
     Adopt(SeatId),
+    /// A tunnel has gone to another responder: to be counted.
+    Moved(Moved),
     /// What was the seat's slot before is drained.
     EndFormer(SeatId),
     /// The slot of the trial, if there is one, ends.
@@ -152,9 +157,8 @@ impl Spread {
 
     /// What the slot of a seat does now.
     pub(super) fn note(&mut self, id: SeatId, condition: Condition) {
-        if let Some(seat) = self.seats.get_mut(&id) {
-            seat.note(condition);
-        }
+        let moved = self.seats.get_mut(&id).and_then(|seat| seat.note(condition));
+        self.actions.extend(moved.map(Action::Moved));
     }
 
     /// What the slot of its trial does now.
@@ -234,11 +238,11 @@ impl Spread {
             // What was in doubt is there.
             return self.give_up(id);
         }
-        if !trial.is_over(now, &self.settings) {
+        if !trial.is_over(now) {
             return;
         }
         let Some(to) = trial.to.clone() else { return self.give_up(id) };
-        if trial.has_another() {
+        if trial.has_another(now) {
             return self.dial_next(now, id);
         }
         self.troubles.fail(&to, now, entropy());
@@ -269,8 +273,9 @@ impl Spread {
         if let Some(seat) = self.seats.get_mut(&id) {
             // Whoever sends requests may go on doing so until he knows of the other one.
             seat.former_until = Some(if seat.condition.is_up() { now + self.settings.overlap } else { now });
-            seat.adopt();
+            let moved = seat.adopt();
             self.actions.push_back(Action::Adopt(id));
+            self.actions.extend(moved.map(Action::Moved));
             self.end_former(now, id);
         }
     }
@@ -343,11 +348,14 @@ impl Spread {
         let trial = TrialId(self.trials);
         let listed = to.as_ref().and_then(|to| self.roster.as_ref()?.all().find(|listed| listed.id == *to));
         let addresses = listed.map(|listed| listed.addresses.clone()).unwrap_or_default();
+        let failures = to.as_ref().map_or(0, |to| self.troubles.failures(to));
+        let times = (self.settings.patience.saturating_mul(1 << failures.min(MAX_DOUBLINGS)), self.settings.whole);
+        let times = (times.0.min(self.settings.most_patience.max(self.settings.patience)), times.1);
         let Some(seat) = self.seats.get_mut(&id) else { return };
         self.trials += 1;
         seat.move_at = None;
         let home = to.is_none();
-        seat.trial = Some(Trial::new(trial, to, is_move, now));
+        seat.trial = Some(Trial::new(trial, (to, is_move), now, times));
         self.actions.push_back(match home {
             true => Action::Dial { seat: id, trial, address: None },
             false => Action::Resolve { seat: id, trial, addresses },

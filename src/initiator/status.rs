@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use crate::initiator::auto::{Auto, PathStatus};
-use crate::telemetry::{DestinationMetrics, DestinationRecord, DestinationState};
+use crate::telemetry::{DestinationMetrics, DestinationRecord, DestinationState, Moved};
 use crate::transport::{TransportKind, Tunnel, TunnelSnapshot};
 
 mod unresolved;
@@ -189,6 +189,11 @@ impl StatusBoard {
             tunnel: None,
         };
         self.lock().insert(slot, status);
+    }
+
+    /// A tunnel has gone to another responder of its fleet.
+    pub(super) fn moved(&self, moved: Moved) {
+        self.metrics.moved(moved);
     }
 
     /// A slot's tunnel came up on another transport than the one before.

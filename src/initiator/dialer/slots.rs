@@ -223,6 +223,7 @@ impl<A: Accept> Slots<A> {
                     info!(destination, %address, slot = number, "a tunnel is at another responder of the fleet now");
                 }
             }
+            Action::Moved(moved) => self.starter.shared.board.moved(moved),
             Action::EndFormer(seat) => {
                 let Some(seat) = self.find(seat).and_then(|(home, at)| self.seat(home, at)) else { return };
                 seat.former.drain(..).for_each(Started::end);

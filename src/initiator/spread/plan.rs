@@ -32,7 +32,9 @@ impl Plan {
         seats: &BTreeMap<SeatId, Seat>,
         may_dial: impl Fn(&ResponderId) -> bool,
     ) -> Self {
-        let is_on = |listed: &Listed| seats.values().any(|seat| seat.condition.responder() == Some(&listed.id));
+        // A doubtful tunnel is no reason to want one more there, once its responder has had its time.
+        let has = |seat: &Seat, listed: &Listed| seat.condition.responder() == Some(&listed.id);
+        let is_on = |listed: &Listed| seats.values().any(|seat| seat.condition.is_up() && has(seat, listed));
         let can_dial = |listed: &Listed| !listed.addresses.is_empty() && may_dial(&listed.id);
         let mut ranked: Vec<&Listed> =
             roster.all().filter(|listed| listed.weight > 0 && (can_dial(listed) || is_on(listed))).collect();

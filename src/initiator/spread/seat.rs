@@ -6,6 +6,7 @@ use super::condition::{Condition, Why};
 use super::settings::SpreadSettings;
 use super::trial::Trial;
 use crate::id::ResponderId;
+use crate::telemetry::Moved;
 
 /// Which one; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,7 +45,9 @@ impl Seat {
         }
     }
 
-    pub(super) fn note(&mut self, condition: Condition) {
+    /// What its slot does now; says whether that has made its tunnel one of another responder, and why.
+    pub(super) fn note(&mut self, condition: Condition) -> Option<Moved> {
+        let moved = self.moves_to(condition.responder(), false);
         if condition.is_up() {
             self.is_blamed = false;
         }
@@ -52,16 +55,28 @@ impl Seat {
             self.last = condition.responder().cloned();
         }
         self.condition = condition;
+        moved
     }
 
-    /// The slot of its trial is its own from now on.
-    pub(super) fn adopt(&mut self) {
-        if let Some(trial) = self.trial.take() {
-            (self.is_home, self.aim) = (trial.to.is_none(), trial.to);
-            self.move_at = None;
-            self.last = None;
-            self.note(trial.condition);
-        }
+    /// The slot of its trial is its own from now on; says as [`Seat::note`] does.
+    pub(super) fn adopt(&mut self) -> Option<Moved> {
+        let trial = self.trial.take()?;
+        let moved = self.moves_to(trial.condition.responder(), trial.is_move);
+        (self.is_home, self.aim) = (trial.to.is_none(), trial.to);
+        self.move_at = None;
+        self.last = None;
+        self.note(trial.condition);
+        moved
+    }
+
+    fn moves_to(&self, responder: Option<&ResponderId>, is_planned: bool) -> Option<Moved> {
+        let is_another = responder.is_some() && self.last.is_some() && responder != self.last.as_ref();
+        is_another.then_some(match self.condition {
+            _ if is_planned => Moved::Planned,
+            Condition::Down { why: Why::Drained, .. } => Moved::Drained,
+            Condition::Doubtful { .. } => Moved::Suspect,
+            Condition::Down { .. } | Condition::Up { .. } => Moved::Lost,
+        })
     }
 
     /// Who gives it no tunnel.
@@ -88,7 +103,7 @@ impl Seat {
     /// When something is due.
     pub(super) fn deadline(&self, settings: &SpreadSettings) -> Option<Instant> {
         let overdue = self.overdue_at(settings).filter(|_| !self.is_blamed);
-        let trial = self.trial.as_ref().and_then(|trial| trial.deadline(settings));
+        let trial = self.trial.as_ref().and_then(Trial::deadline);
         [overdue, trial, self.move_at, self.former_until].into_iter().flatten().min()
     }
 }

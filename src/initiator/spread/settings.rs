@@ -20,9 +20,13 @@ pub(in crate::initiator) struct SpreadSettings {
     /// How long a tunnel that was well goes on beside the one in its place, so that the fleet knows of that before. Default 1 s.
     /// spec: FL-63
     pub(in crate::initiator) overlap: Duration,
-    /// How long a responder may give no tunnel until another one is tried beside it, and how long each address is tried.
-    /// Default 2 s. spec: FL-64
+    /// How long a responder may give no tunnel until another one is tried beside it, and how long each address is tried: the
+    /// first time. Each failure doubles it for this responder, so that a slow path is found too. Default 2 s. spec: FL-64, FL-65
     pub(in crate::initiator) patience: Duration,
+    /// To how much it grows. Default 16 s.
+    pub(in crate::initiator) most_patience: Duration,
+    /// How long all addresses of a responder are tried. Default 30 s. spec: FL-65
+    pub(in crate::initiator) whole: Duration,
     /// The same for a tunnel that is suspect. Default 3 s.
     pub(in crate::initiator) doubt: Duration,
     /// How long one that could not be reached is left alone: the first time, and at most. Default 10 s and 10 min.
@@ -40,6 +44,8 @@ impl Default for SpreadSettings {
             young: Duration::from_secs(30),
             overlap: Duration::from_secs(1),
             patience: Duration::from_secs(2),
+            most_patience: Duration::from_secs(16),
+            whole: Duration::from_secs(30),
             doubt: Duration::from_secs(3),
             retry: (Duration::from_secs(10), Duration::from_secs(600)),
         }

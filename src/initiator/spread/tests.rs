@@ -23,6 +23,7 @@ struct World {
     answers: HashMap<SocketAddr, VecDeque<&'static str>>,
     dials: Vec<(Duration, SocketAddr)>,
     adopted: Vec<(Duration, SeatId)>,
+    moved: Vec<Moved>,
     ended: Vec<(Duration, SeatId)>,
     may_move: bool,
     random: u64,
@@ -75,6 +76,7 @@ impl World {
             answers: HashMap::from([(home(), at_home.iter().copied().collect())]),
             dials: Vec::new(),
             adopted: Vec::new(),
+            moved: Vec::new(),
             ended: Vec::new(),
             may_move: true,
             random: node,
@@ -164,6 +166,7 @@ impl World {
                 let trial = self.trials.remove(&seat).expect("a trial that is up");
                 self.own.insert(seat, trial);
             }
+            Action::Moved(moved) => self.moved.push(moved),
             Action::EndFormer(seat) => self.ended.push((self.now - self.begin, seat)),
             Action::GiveUp(seat) => drop(self.trials.remove(&seat)),
         }
@@ -540,4 +543,53 @@ fn who_could_not_be_reached_is_tried_again_when_it_is_dialled_otherwise() {
     world.spread.set(SpreadSettings { manner: 1, ..settings });
     world.run(5 * SECOND);
     assert_eq!(world.on(), counts([("a", 1), ("b", 1)]));
+}
+
+/// How long each dial of the first of these addresses was given, until the next one was dialled.
+fn patience_of(world: &World, first: u16, next: u16) -> Vec<u64> {
+    let pairs = world.dials.windows(2).filter(|pair| pair[0].1 == at(first) && pair[1].1 == at(next));
+    pairs.map(|pair| (pair[1].0 - pair[0].0).as_secs()).collect()
+}
+
+// Regression: where a handshake takes more than two seconds a responder was never reached.
+// spec: FL-65
+#[test]
+fn an_address_is_given_twice_the_time_after_each_failure_and_all_of_them_no_more_than_half_a_minute() {
+    let mut world = World::new(1, 1, &["a"], SpreadSettings::default());
+    let addresses = [12, 22, 32, 42].map(|number| at(number).to_string().parse().unwrap()).to_vec();
+    world.learn(&[listed("a", 1), Listed { addresses, ..listed("b", 12) }]);
+    world.run(SECOND);
+    world.kill("a", &Why::Dialled);
+    world.run(20 * MINUTE);
+    let given = patience_of(&world, 12, 22);
+    assert!(given.starts_with(&[2, 4, 8, 16, 16]), "{given:?}");
+    assert_eq!(patience_of(&world, 22, 32)[..3], [2, 4, 8]);
+    assert_eq!(patience_of(&world, 22, 32).len(), 3, "there is no time for a third one after 2 times 16 s");
+}
+
+#[test]
+fn tunnels_that_go_to_another_responder_are_counted_by_why_they_do() {
+    let moved = |why: Option<Why>| {
+        let mut world = World::new(1, 2, &["a", "b"], SpreadSettings::default());
+        world.learn(&abc());
+        world.run(SECOND);
+        if let Some(why) = why {
+            world.moved.clear();
+            let gone = if world.on().contains_key("a") { "a" } else { "b" };
+            world.kill(gone, &why);
+        }
+        world.run(MINUTE);
+        world.moved
+    };
+    assert_eq!(moved(Some(Why::Drained)), [Moved::Drained]);
+    assert_eq!(moved(Some(Why::Dialled)), [Moved::Lost]);
+    let mut world = World::new(1, 2, &["a"], SpreadSettings::default());
+    world.learn(&abc());
+    world.run(MINUTE);
+    assert_eq!(world.moved, [Moved::Planned], "both came to one of them");
+    let slot = world.own.values_mut().next().unwrap();
+    let responder = slot.condition.responder().cloned();
+    slot.condition = Condition::Doubtful { responder, since: world.now };
+    world.run(MINUTE);
+    assert_eq!(world.moved, [Moved::Planned, Moved::Suspect]);
 }

@@ -2,10 +2,9 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::condition::{Condition, Why};
-use super::settings::SpreadSettings;
 use crate::id::ResponderId;
 
 /// The most addresses of one responder that are tried in a row.
@@ -34,8 +33,13 @@ pub(super) struct Trial {
     /// The seat is well where it is.
     pub(super) is_move: bool,
     pub(super) stage: Stage,
+    begun: Instant,
     /// Since when this stage, or this address, is tried.
     since: Instant,
+    /// How long a stage, or an address, may take.
+    patience: Duration,
+    /// How long all of it may.
+    whole: Duration,
     /// Until when the next address has to wait.
     held_until: Instant,
     addresses: VecDeque<SocketAddr>,
@@ -43,10 +47,28 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    pub(super) fn new(id: TrialId, to: Option<ResponderId>, is_move: bool, now: Instant) -> Self {
+    /// `patience` for each stage and address, and `whole` for all of them.
+    pub(super) fn new(
+        id: TrialId,
+        (to, is_move): (Option<ResponderId>, bool),
+        now: Instant,
+        (patience, whole): (Duration, Duration),
+    ) -> Self {
         let stage = if to.is_none() { Stage::Dialling } else { Stage::Resolving };
         let condition = Condition::Down { since: now, why: Why::Dialled };
-        Self { id, to, is_move, stage, since: now, held_until: now, addresses: VecDeque::new(), condition }
+        Self {
+            id,
+            to,
+            is_move,
+            stage,
+            begun: now,
+            since: now,
+            patience,
+            whole,
+            held_until: now,
+            addresses: VecDeque::new(),
+            condition,
+        }
     }
 
     pub(super) fn found(&mut self, addresses: Vec<SocketAddr>) {
@@ -60,13 +82,15 @@ impl Trial {
     }
 
     /// Whether nothing comes of the present stage any more.
-    pub(super) fn is_over(&self, now: Instant, settings: &SpreadSettings) -> bool {
+    pub(super) fn is_over(&self, now: Instant) -> bool {
         let has_failed = matches!(self.condition, Condition::Down { why: Why::Failed | Why::Drained, .. });
         match self.stage {
-            _ if !self.ends() || now < self.held_until => false,
+            _ if !self.ends() => false,
+            _ if now >= self.begun + self.whole => true,
+            _ if now < self.held_until => false,
             Stage::Resolved => true,
             Stage::Dialling if has_failed => true,
-            Stage::Resolving | Stage::Dialling => now >= self.since + settings.patience,
+            Stage::Resolving | Stage::Dialling => now >= self.since + self.patience,
         }
     }
 
@@ -75,8 +99,9 @@ impl Trial {
         self.held_until = until;
     }
 
-    pub(super) fn has_another(&self) -> bool {
-        !self.addresses.is_empty()
+    /// Whether there is another address, and time for it.
+    pub(super) fn has_another(&self, now: Instant) -> bool {
+        !self.addresses.is_empty() && now < self.begun + self.whole
     }
 
     /// The next address, which is dialled from now on.
@@ -87,7 +112,8 @@ impl Trial {
         Some(next)
     }
 
-    pub(super) fn deadline(&self, settings: &SpreadSettings) -> Option<Instant> {
-        self.ends().then(|| (self.since + settings.patience).max(self.held_until))
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let next = (self.since + self.patience).max(self.held_until);
+        self.ends().then(|| next.min(self.begun + self.whole))
     }
 }

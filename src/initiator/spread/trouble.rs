@@ -63,6 +63,11 @@ impl Troubles {
         self.known.clear();
     }
 
+    /// How often in a row it could not be reached, as far as that is remembered.
+    pub(super) fn failures(&self, id: &ResponderId) -> u32 {
+        self.known.get(id).map_or(0, |trouble| trouble.failures)
+    }
+
     /// Whether it is left alone.
     pub(super) fn has(&self, id: &ResponderId, now: Instant) -> bool {
         self.known.get(id).is_some_and(|trouble| trouble.until > now)

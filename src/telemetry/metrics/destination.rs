@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::table::{DESTINATIONS, SWITCHES, WAYS};
+use crate::telemetry::metrics::table::{DESTINATIONS, SWITCHES, TUNNELS_MOVED, WAYS};
 
 /// Where one tunnel that an initiator is configured to keep stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -43,11 +43,40 @@ impl DestinationState {
     }
 }
 
-/// The gauges by state, and the counters of switches. Cheap to clone.
+/// Why a tunnel has gone to another responder of the fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Moved {
+    /// It was well, and the other one should have it.
+    Planned,
+    /// The responder that it was at drains it.
+    Drained,
+    /// It is not heard there.
+    Suspect,
+    /// It has ended there.
+    Lost,
+}
+
+impl Moved {
+    /// Every cause.
+    pub const ALL: [Self; 4] = [Self::Planned, Self::Drained, Self::Suspect, Self::Lost];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Drained => "drained",
+            Self::Suspect => "suspect",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// The gauges by state, and the counters of switches and moves. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct DestinationMetrics {
     gauges: Arc<[Gauge; DestinationState::ALL.len()]>,
     switches: Arc<[Counter; WAYS.len()]>,
+    moves: Arc<[Counter; Moved::ALL.len()]>,
 }
 
 impl DestinationMetrics {
@@ -55,6 +84,7 @@ impl DestinationMetrics {
         Self {
             gauges: Arc::new(DestinationState::ALL.map(|state| metrics.gauge(&DESTINATIONS, &[state.label()]))),
             switches: Arc::new(WAYS.map(|way| metrics.counter(&SWITCHES, &way))),
+            moves: Arc::new(Moved::ALL.map(|moved| metrics.counter(&TUNNELS_MOVED, &[moved.label()]))),
         }
     }
 
@@ -63,6 +93,11 @@ impl DestinationMetrics {
         if let Some(way) = WAYS.iter().position(|way| *way == [from, to]) {
             self.switches[way].increment(1);
         }
+    }
+
+    /// A tunnel has gone to another responder of the fleet.
+    pub fn moved(&self, moved: Moved) {
+        self.moves[moved as usize].increment(1);
     }
 
     /// One more destination, connecting. It leaves the gauges when the record is dropped.

@@ -94,6 +94,8 @@ table! {
         "Tunnels that an initiator is configured to keep, by the state each is in.";
     SWITCHES = Counter "adit_initiator_transport_switches_total" ["from", "to"]
         "How often a tunnel came up on another transport than the one before it had.";
+    TUNNELS_MOVED = Counter "adit_initiator_tunnels_moved_total" ["cause"]
+        "Tunnels that went to another responder of the fleet; planned: the other one should have it, drained: the former one leaves, suspect: it is not heard, lost: it has ended.";
     LISTENER_LIMITS = Counter "adit_listener_limits_total" ["listener", "limit"]
         "How often listeners refused, cut or could not accept a connection, or had to let more wait, by the limit.";
     POLICY_DECISIONS = Counter "adit_policy_decisions_total" ["side", "rule", "action"]

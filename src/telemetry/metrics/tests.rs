@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::envoy::Counter as EnvoyHandshake;
-use crate::telemetry::{DestinationState, Direction, Entrance, FleetSight, HandshakeFailure};
+use crate::telemetry::{DestinationState, Direction, Entrance, FleetSight, HandshakeFailure, Moved};
 
 const CAUSES: &[&str] = &["no_tunnel", "target_refused"];
 
@@ -71,6 +71,7 @@ counter adit_flow_datagrams_total {side,direction}
 counter adit_flow_datagrams_dropped_total {side,reason}
 gauge adit_initiator_destinations {state}
 counter adit_initiator_transport_switches_total {from,to}
+counter adit_initiator_tunnels_moved_total {cause}
 counter adit_listener_limits_total {listener,limit}
 counter adit_policy_decisions_total {side,rule,action}
 counter adit_shares_exceeded_total {of,limit}
@@ -286,6 +287,17 @@ fn switches_count_by_direction() {
             "adit_initiator_transport_switches_total{from=\"tcp\",to=\"quic\"} 0",
         ],
     );
+}
+
+#[test]
+fn moves_count_by_cause() {
+    let metrics = Metrics::new();
+    metrics.destinations().moved(Moved::Suspect);
+    let series = |cause: &str, count: u32| format!("adit_initiator_tunnels_moved_total{{cause=\"{cause}\"}} {count}");
+    let samples: Vec<String> = [("planned", 0), ("drained", 0), ("suspect", 1), ("lost", 0)]
+        .map(|(cause, count)| series(cause, count))
+        .to_vec();
+    assert_samples(&metrics, &samples.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 #[test]
