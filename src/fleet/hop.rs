@@ -8,6 +8,8 @@
 //! * [`Ways`] are the connections to siblings; a directory of tunnels looks there for what it has not
 //!   ([`Directory::look_elsewhere`](../../routing/struct.Directory.html#method.look_elsewhere)).
 
+mod absent;
+mod askers;
 mod dial;
 mod elsewhere;
 mod find;

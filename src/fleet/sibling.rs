@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::id::{HostId, HostPort, NodeId, ResponderId, TenantId};
+use crate::id::{ClusterId, HostId, HostPort, NodeId, ResponderId, TenantId};
 
 /// A responder of the same fleet, as the directory has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,16 @@ pub struct Sibling {
     pub tunnels: u32,
 }
 
+/// A sibling that may have a node or a cluster although the directory does not say so. spec: FL-25
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Perhaps {
+    /// Who.
+    pub sibling: Arc<Sibling>,
+    /// It had it when its record went away, or the name is known and etcd is not heard: worth a dial. Else it is asked only where
+    /// there is a connection already.
+    pub is_likely: bool,
+}
+
 /// Who else has a node or a cluster. Lookups never wait.
 pub trait Siblings: fmt::Debug + Send + Sync {
     /// Live siblings that have it, best first: those that are not draining, of those the ones that hear the node, and of these the
@@ -34,6 +45,16 @@ pub trait Siblings: fmt::Debug + Send + Sync {
 
     /// Whether a live sibling that stays has a tunnel of this node in which it hears the node. spec: FL-23
     fn hear(&self, tenant: &TenantId, node: &NodeId) -> bool;
+
+    /// Siblings that may have it although they are not among [`Siblings::having`], the likeliest first: those whose records are
+    /// gone although they have not left, and where etcd is not heard everybody. The last resort. spec: FL-24, FL-25
+    fn perhaps_having(&self, tenant: &TenantId, host: &HostId) -> Vec<Perhaps>;
+
+    /// Whether the directory names anybody for it, or did so in the half minute before `now`: then it is waited for. spec: FL-52
+    fn has_known(&self, tenant: &TenantId, host: &HostId, now: Instant) -> bool;
+
+    /// In which cluster the node of this name is; `None` where that is not known, and for the name of a cluster.
+    fn cluster_of(&self, tenant: &TenantId, host: &HostId) -> Option<ClusterId>;
 
     /// This one said "not here": it is not named for this host any more until the directory says so anew.
     fn not_here(&self, id: &ResponderId, tenant: &TenantId, host: &HostId);

@@ -16,7 +16,9 @@ use arc_swap::{ArcSwap, Guard};
 mod conflict;
 mod few;
 mod key;
+mod lost;
 mod names;
+mod recent;
 mod record;
 mod snapshot;
 mod starts;
@@ -29,8 +31,8 @@ pub use record::{
 pub use snapshot::{Snapshot, Standing, Taken};
 pub use table::{Applied, Change, MAX_RESPONDERS, MAX_TUNNELS, Stored};
 
-use crate::fleet::sibling::{Sibling, Siblings};
-use crate::id::{HostId, NodeId, Place, ResponderId, SpkiPin, TenantId};
+use crate::fleet::sibling::{Perhaps, Sibling, Siblings};
+use crate::id::{ClusterId, HostId, NodeId, Place, ResponderId, SpkiPin, TenantId};
 use table::Table;
 
 /// The directory as one responder sees it. Readers wait for nothing but the change of one name; who writes waits for other writers.
@@ -129,6 +131,18 @@ impl Siblings for View {
 
     fn hear(&self, tenant: &TenantId, node: &NodeId) -> bool {
         self.snapshot().hear(&self.own, tenant, node)
+    }
+
+    fn perhaps_having(&self, tenant: &TenantId, host: &HostId) -> Vec<Perhaps> {
+        self.snapshot().perhaps_having(&self.own, tenant, host)
+    }
+
+    fn has_known(&self, tenant: &TenantId, host: &HostId, now: Instant) -> bool {
+        self.snapshot().has_known(tenant, host, now)
+    }
+
+    fn cluster_of(&self, tenant: &TenantId, host: &HostId) -> Option<ClusterId> {
+        self.snapshot().cluster_of(tenant, host)
     }
 
     fn not_here(&self, id: &ResponderId, tenant: &TenantId, host: &HostId) {

@@ -35,6 +35,7 @@ mod greeting {
     pub(super) const RESPONDER: u64 = 1;
     pub(super) const EPOCH: u64 = 3;
     pub(super) const LIMITS: u64 = 4;
+    pub(super) const HERE: u64 = 6;
 }
 
 /// The ids of ROUTE's options.
@@ -51,6 +52,8 @@ pub struct Greeting {
     pub epoch: u64,
     /// What it is ready to take.
     pub limits: PeerLimits,
+    /// Whether it says HERE where it is asked with a body: one that does not gets the body unasked. spec: FL-47
+    pub here: bool,
 }
 
 /// What the other sibling says in the handshake.
@@ -89,8 +92,12 @@ pub enum GreetingError {
 
 impl Greeting {
     /// The ids of the fields, by name.
-    pub const FIELDS: [(&str, u64); 3] =
-        [("responder", greeting::RESPONDER), ("epoch", greeting::EPOCH), ("limits", greeting::LIMITS)];
+    pub const FIELDS: [(&str, u64); 4] = [
+        ("responder", greeting::RESPONDER),
+        ("epoch", greeting::EPOCH),
+        ("limits", greeting::LIMITS),
+        ("here", greeting::HERE),
+    ];
 
     /// Appends the whole frame.
     pub fn encode(&self, out: &mut BytesMut) {
@@ -98,22 +105,27 @@ impl Greeting {
         put_field(&mut payload, greeting::RESPONDER, |out| out.put_slice(self.responder.as_str().as_bytes()));
         put_field(&mut payload, greeting::EPOCH, |out| varint::encode(out, self.epoch));
         put_field(&mut payload, greeting::LIMITS, |out| self.limits.encode(out));
+        if self.here {
+            put_field(&mut payload, greeting::HERE, |_| {});
+        }
         put_whole(GREETING, &payload, out);
     }
 
     fn decode(payload: &[u8]) -> Result<Self, Malformed> {
         let mut fields = Fields::new(payload);
-        let (mut responder, mut epoch, mut limits) = (None, None, PeerLimits::default());
+        let (mut responder, mut epoch, mut limits, mut here) = (None, None, PeerLimits::default(), false);
         while let Some((id, value)) = fields.next()? {
             match id {
                 greeting::RESPONDER => responder = Some(identifier(value, "responder", ResponderId::new)?),
                 greeting::EPOCH => epoch = Some(whole(value, Cursor::varint)?),
                 greeting::LIMITS => limits = PeerLimits::decode(value)?,
+                greeting::HERE if value.is_empty() => here = true,
+                greeting::HERE => return Err(Malformed::Invalid("here")),
                 other => unknown_field(other)?,
             }
         }
         let responder = responder.ok_or(Malformed::Missing("responder"))?;
-        Ok(Self { responder, epoch: epoch.ok_or(Malformed::Missing("epoch"))?, limits })
+        Ok(Self { responder, epoch: epoch.ok_or(Malformed::Missing("epoch"))?, limits, here })
     }
 }
 

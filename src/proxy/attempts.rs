@@ -62,18 +62,21 @@ struct Last<B> {
     avoid: Vec<TunnelId>,
     /// How many nodes had no room, or no target.
     nodes: u8,
+    /// A sibling has said that the node is not there: why nobody else has it says more than that.
+    not_here: bool,
 }
 
 impl<B> Last<B> {
     /// What was tried so far.
     fn new(tried: &Tried) -> Box<Self> {
         let failure = Failure::new(Cause::NoTunnel, "no tunnel takes the request");
-        Box::new(Self { outcome: Err(failure), avoid: tried.ids().to_vec(), nodes: 0 })
+        Box::new(Self { outcome: Err(failure), avoid: tried.ids().to_vec(), nodes: 0, not_here: false })
     }
 
     /// A node cannot do it, over whichever of these tunnels; `false`: it was asked of so many that it is not asked of another.
     fn pass_over(&mut self, outcome: Result<Response<B>, Failure>, tunnels: Vec<TunnelId>) -> bool {
         self.nodes += 1;
+        self.not_here = false;
         self.outcome = outcome;
         self.avoid.extend(tunnels);
         self.nodes < MAX_FULL_NODES
@@ -116,7 +119,7 @@ impl<F: Find> Attempts<'_, '_, F> {
                 let opener = match self.ways.find.find(avoid).await {
                     Ok(opener) => opener,
                     // What went wrong on the tunnels that there were says more than that there is no other.
-                    Err(reason) => return last.map_or(Err(reason), |last| last.outcome),
+                    Err(reason) => return last.filter(|last| !last.not_here).map_or(Err(reason), |last| last.outcome),
                 };
                 if let Err(failure) = self.ways.record.go_to(self.ways.find.account(&opener)) {
                     // Another node of the cluster may have room; for this one nobody waits.
@@ -185,8 +188,13 @@ impl<F: Find> Attempts<'_, '_, F> {
                 }
                 tracing::debug!(tunnel = %opener.id(), cause = failure.cause().label(), "trying another tunnel");
                 let again = last.get_or_insert_with(|| Last::new(&tried));
-                again.outcome = Err(failure);
                 again.avoid.push(opener.id());
+                again.outcome = Err(failure);
+                again.not_here = matches!(error, OpenError::NotHere);
+                if again.not_here {
+                    // That is about the node, and not about the sibling, which may have it the next moment. spec: FL-51
+                    again.avoid.retain(|id| *id != opener.id());
+                }
             }
         }
     }

@@ -59,11 +59,13 @@ where
             Ok(tunnel) => tunnel,
             Err(reason) => return Err(last.unwrap_or(reason)),
         };
-        avoid.push(tunnel.id());
         record.attempt(&tunnel);
         let opened = tunnel.open_flow_for(service, Some(client)).await;
         if let Err(error) = &opened {
             tunnel.note(error);
+            if !matches!(error, OpenError::NotHere) {
+                avoid.push(tunnel.id());
+            }
         }
         match opened {
             Ok(flow) => return Ok((flow, tunnel)),
@@ -75,6 +77,11 @@ where
                 last = Some(failure(&error));
             }
             // Nothing of a flow has reached a target before it is open.
+            // Why nobody else has it says more than that it is not there.
+            Err(OpenError::NotHere) => {
+                attempts += 1;
+                last = None;
+            }
             Err(error) if is_unprocessed(&error) || matches!(error, OpenError::Flows(_) | OpenError::TunnelLost(_)) => {
                 attempts += 1;
                 last = Some(failure(&error));

@@ -169,8 +169,8 @@ impl Opener for Tunnel {
         }
         let Outgoing { service, head, interim } = request;
         let end = body.as_ref().is_none_or(Body::is_end_stream);
-        // A request whose body has begun is not tried again; that to a sibling begins when it is wanted.
-        let waits = !end && self.sibling().is_some();
+        // A request whose body has begun is not tried again; that to a sibling begins when it is wanted, if that says so.
+        let waits = !end && self.says_here();
         let parts = if end || waits { HeadParts::Lent(head) } else { HeadParts::Given(head) };
         let stream = self.open_http(HttpHead { service: *service, parts, end }).await?;
         if waits {

@@ -224,6 +224,9 @@ impl<H: Handle> Directory<H> {
         match self.elsewhere.load().as_ref().map(|elsewhere| elsewhere.way(wanted, avoid)) {
             Some(Way::Open(tunnel)) => Ok(tunnel),
             Some(Way::Soon) => Err(NoTunnel::Opening),
+            // What was known elsewhere reconnects, as what was known here does. spec: FL-52
+            Some(Way::Away) if reason == NoTunnel::Unknown => Err(NoTunnel::Reconnecting),
+            Some(Way::Away) => Err(reason),
             Some(Way::None) | None => Err(reason),
         }
     }

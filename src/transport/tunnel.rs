@@ -68,6 +68,14 @@ impl Tunnel {
         self.via().map(Via::sibling)
     }
 
+    /// Whether it leads through a sibling that says when it wants the body of a request. spec: FL-47
+    pub(crate) fn says_here(&self) -> bool {
+        match &self.link {
+            Link::Quic(connection) => connection.via.is_some() && connection.says_here,
+            Link::Tcp(_) => false,
+        }
+    }
+
     fn via(&self) -> Option<&Via> {
         match &self.link {
             Link::Quic(connection) => connection.via.as_ref(),

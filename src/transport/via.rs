@@ -20,19 +20,20 @@ pub(crate) struct Via {
     sibling: ResponderId,
     route: Route,
     encoded: Bytes,
-    /// As if the node, or any of the cluster, had the name: more is not known here.
+    /// As if the node, or any of the cluster, had the name: more than the directory tells is not known here.
     place: Place,
     told: Arc<dyn NotHere>,
 }
 
 impl Via {
-    /// Through this sibling along this route; `told` hears where that has ended.
-    pub(crate) fn new(sibling: ResponderId, route: Route, told: Arc<dyn NotHere>) -> Self {
+    /// Through this sibling along this route, to a node that is in this cluster, or to a cluster where that is `None`; `told` hears
+    /// where that has ended.
+    pub(crate) fn new(sibling: ResponderId, route: Route, cluster: Option<ClusterId>, told: Arc<dyn NotHere>) -> Self {
         let mut encoded = BytesMut::with_capacity(64);
         route.encode(&mut encoded);
         let claim = Claim {
             tenant: route.tenant.clone(),
-            cluster: ClusterId::from(&route.host_id),
+            cluster: cluster.unwrap_or_else(|| ClusterId::from(&route.host_id)),
             node: NodeId::from(&route.host_id),
         };
         let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 0 };

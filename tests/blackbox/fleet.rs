@@ -1,5 +1,6 @@
 //! Several responders that know of each other through a real etcd.
 
+mod cut;
 mod directory;
 mod hop;
 mod initiators;

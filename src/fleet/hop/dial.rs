@@ -1,11 +1,13 @@
 //! One dial of a sibling: every address that the directory tells, until one answers as who is meant. spec: FL-32, FL-37
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::fleet::Sibling;
@@ -19,6 +21,12 @@ use crate::transport::{Asking, DialError, Tunnel};
 
 /// How long all addresses of a sibling may take together, their names included.
 const DIAL: Duration = Duration::from_secs(15);
+/// How long one name may take of that.
+const RESOLVE: Duration = Duration::from_secs(3);
+/// How long an address may be silent before the next one is dialled beside it.
+const STAGGER: Duration = Duration::from_millis(500);
+/// The most addresses of one sibling that are dialled.
+const MAX_ADDRESSES: usize = 32;
 
 /// What a dial needs beside whom it is for.
 #[derive(Debug, Clone)]
@@ -54,29 +62,43 @@ pub(super) struct Dialled {
 }
 
 impl Dialling {
-    /// Dials until one address answers; else says what the last one said, or that it took too long. Cancel safe.
-    pub(super) async fn dial(&self, sibling: &Sibling) -> Result<Dialled, SiblingError> {
+    /// Dials until one address answers; else says what the last one said, or that it took too long. Each has a moment to answer
+    /// before the next one is dialled beside it: one that is silent costs no more. Cancel safe.
+    pub(super) async fn dial(&self, sibling: &Arc<Sibling>) -> Result<Dialled, SiblingError> {
         timeout(DIAL, self.dial_each(sibling)).await.unwrap_or(Err(SiblingError::Late))
     }
 
-    async fn dial_each(&self, sibling: &Sibling) -> Result<Dialled, SiblingError> {
-        let mut last = SiblingError::NoAddress;
+    async fn dial_each(&self, sibling: &Arc<Sibling>) -> Result<Dialled, SiblingError> {
+        let (mut last, mut dials) = (SiblingError::NoAddress, JoinSet::new());
+        let mut addresses = VecDeque::new();
         for at in &sibling.siblings_at {
-            let addresses = match resolve(at).await {
-                Ok(addresses) => addresses,
-                Err(error) => {
-                    last = SiblingError::Name(at.to_string(), error);
-                    continue;
-                }
-            };
-            for address in addresses {
-                match self.dial_one((address, &at.host), sibling).await {
-                    Ok(dialled) => return Ok(dialled),
-                    Err(error) => last = error,
-                }
+            match resolve(at).await {
+                Ok(found) => addresses.extend(found.into_iter().map(|address| (address, at.host.clone()))),
+                Err(error) => last = SiblingError::Name(at.to_string(), error),
             }
         }
-        Err(last)
+        addresses.truncate(MAX_ADDRESSES);
+        loop {
+            let is_last = addresses.len() <= 1;
+            if let Some((address, host)) = addresses.pop_front() {
+                let (dialling, sibling) = (self.clone(), Arc::clone(sibling));
+                dials.spawn(async move { dialling.dial_one((address, &host), &sibling).await });
+            }
+            let ended = async {
+                match is_last {
+                    true => dials.join_next().await,
+                    false => timeout(STAGGER, dials.join_next()).await.unwrap_or(None),
+                }
+            };
+            match ended.await {
+                Some(Ok(Ok(dialled))) => return Ok(dialled),
+                Some(Ok(Err(error))) => last = error,
+                // One that has panicked has said nothing; or the next one is dialled beside those that are silent.
+                Some(Err(_)) => {}
+                None if is_last => return Err(last),
+                None => {}
+            }
+        }
     }
 
     async fn dial_one(&self, (address, host): (SocketAddr, &str), sibling: &Sibling) -> Result<Dialled, SiblingError> {
@@ -119,5 +141,6 @@ impl Dialling {
 }
 
 async fn resolve(at: &HostPort) -> std::io::Result<Vec<SocketAddr>> {
-    Ok(lookup_host((at.host.as_str(), at.port)).await?.collect())
+    let found = timeout(RESOLVE, lookup_host((at.host.as_str(), at.port))).await;
+    Ok(found.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??.collect())
 }

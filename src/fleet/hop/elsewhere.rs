@@ -14,6 +14,8 @@ pub enum Way<H> {
     Open(H),
     /// It is being made; [`Elsewhere::changed`] tells when to ask again.
     Soon,
+    /// There is none now, of a name that somebody has, or had a moment ago. spec: FL-52
+    Away,
     /// There is none.
     None,
 }

@@ -1,6 +1,5 @@
 //! Where siblings come in: who greets is served if its certificate proves who it is. spec: FL-31 to FL-39
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -14,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::fleet::Siblings;
+use crate::fleet::hop::askers::{Askers, Entered, MAX_CONNECTIONS};
 use crate::fleet::hop::dial::Dialling;
 use crate::fleet::hop::find::LocalTunnels;
 use crate::fleet::hop::relay::Relayed;
@@ -21,19 +21,15 @@ use crate::fleet::hop::served::Served;
 use crate::fleet::hop::settings::{HopError, HopSettings};
 use crate::fleet::hop::terms::{Standing, Terms};
 use crate::fleet::hop::ways::Ways;
-use crate::id::{ResponderId, TunnelId};
 use crate::lifecycle::DrainWatch;
 use crate::protocol::code::{CloseCode, RefusalCode};
 use crate::protocol::handshake::Refusal;
 use crate::proxy::{AccessLog, Recorder};
-use crate::registry::Handle as _;
 use crate::telemetry::{HopMetrics, Limiter, Metrics, Role, Side};
 use crate::tls::{SiblingTls, peer_identity};
 use crate::transport::quic::{self, Keys, Listener, bind, dialling_socket, listening_socket};
 use crate::transport::{Claiming, Tunnel};
 
-/// Connections that one sibling may have to this responder: one, and those that it has given up without saying so.
-const MAX_CONNECTIONS: usize = 4;
 /// Lines a minute about those who are not served, for one reason.
 const MAX_LINES: u32 = 10;
 /// How long the last packets may take to leave.
@@ -85,7 +81,7 @@ struct Shared {
     terms: watch::Sender<Arc<Terms>>,
     dialling: quinn::Endpoint,
     relayed: Relayed,
-    served: Mutex<HashMap<TunnelId, Asker>>,
+    served: Mutex<Askers<Tunnel>>,
     /// It takes nobody any more, and drains those it has.
     draining: OnceLock<DrainWatch>,
     metrics: HopMetrics,
@@ -95,12 +91,16 @@ struct Shared {
     refused: Limiter,
 }
 
-/// A connection on which a sibling asks.
-#[derive(Debug)]
-struct Asker {
-    id: ResponderId,
-    tunnel: Tunnel,
-    since: Instant,
+/// A place among those who ask, which is free again when this is dropped.
+struct Place {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.served().leave(self.number);
+    }
 }
 
 impl Hop {
@@ -176,7 +176,7 @@ impl Hop {
             }
             // Whoever is served from here on notices by itself.
             let _ = self.shared.draining.set(drain.clone());
-            for Asker { tunnel, .. } in self.shared.served().values() {
+            for tunnel in self.shared.served().tunnels() {
                 tunnel.drain(drain.remaining(), Duration::ZERO);
             }
             self.shared.tasks.close();
@@ -217,12 +217,12 @@ impl Hop {
 
 impl Shared {
     /// Plain values: nothing that a panic elsewhere could leave half-changed.
-    fn served(&self) -> MutexGuard<'_, HashMap<TunnelId, Asker>> {
+    fn served(&self) -> MutexGuard<'_, Askers<Tunnel>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether who greets so may ask. spec: FL-32, FL-38
-    fn judge(&self, claiming: &Claiming) -> Result<(), Refusal> {
+    /// Whether who greets so may ask; it has its place among the others from then on. spec: FL-32, FL-38
+    fn judge(self: &Arc<Self>, claiming: &Claiming) -> Result<Place, Refusal> {
         let refuse = |code, reason: String| Err(Refusal { code, reason, retry_after: None });
         let id = &claiming.greeting.responder;
         let shown = peer_identity(&claiming.certificates).unwrap_or_default();
@@ -236,25 +236,14 @@ impl Shared {
         if self.draining.get().is_some() {
             return refuse(RefusalCode::Unavailable, "the responder stops".to_owned());
         }
-        if !self.has_room(id) {
+        let entered = self.served().enter(id, Instant::now());
+        let Some(Entered { number, former }) = entered else {
             return refuse(RefusalCode::Quota, format!("{id} asks on {MAX_CONNECTIONS} connections here"));
+        };
+        if let Some(former) = former {
+            former.close(CloseCode::Superseded, "the same sibling has a newer connection");
         }
-        Ok(())
-    }
-
-    /// Whether this sibling may have one more connection: it has few, or one on which it asks nothing, of which the oldest
-    /// gives way then. spec: FL-38
-    fn has_room(&self, id: &ResponderId) -> bool {
-        let served = self.served();
-        let own = || served.values().filter(|asker| asker.id == *id);
-        if own().count() < MAX_CONNECTIONS {
-            return true;
-        }
-        let idle = own().filter(|asker| asker.tunnel.in_flight() == 0).min_by_key(|asker| asker.since);
-        if let Some(oldest) = idle {
-            oldest.tunnel.close(CloseCode::Superseded, "the same sibling has a newer connection");
-        }
-        idle.is_some()
+        Ok(Place { shared: Arc::clone(self), number })
     }
 }
 
@@ -273,23 +262,25 @@ async fn admit(shared: Arc<Shared>, incoming: quic::Incoming, terms: watch::Rece
     let id = claiming.greeting.responder.clone();
     // Before it is judged: a drain that it does not know of waits for it.
     let waited_for = shared.tasks.token();
-    if let Err(refusal) = shared.judge(&claiming) {
-        drop(waited_for);
-        if let Some(left_out) = shared.refused.pass(Instant::now()) {
-            warn!(%remote, sibling = %id, reason = refusal.reason, left_out, "a sibling was refused");
+    let place = match shared.judge(&claiming) {
+        Ok(place) => place,
+        Err(refusal) => {
+            drop(waited_for);
+            if let Some(left_out) = shared.refused.pass(Instant::now()) {
+                warn!(%remote, sibling = %id, reason = refusal.reason, left_out, "a sibling was refused");
+            }
+            return claiming.refuse(&refusal).await;
         }
-        return claiming.refuse(&refusal).await;
-    }
+    };
     let _open = shared.metrics.serves();
     let mut standing = Standing::new(claiming.certificates.clone(), true, terms);
     let (tunnel, serving) = claiming.serve(shared.settings.greeting(), shared.relayed.clone());
-    let of = tunnel.id();
     {
         let mut served = shared.served();
         if let Some(drain) = shared.draining.get() {
             tunnel.drain(drain.remaining(), Duration::ZERO);
         }
-        served.insert(of, Asker { id: id.clone(), tunnel: tunnel.clone(), since: Instant::now() });
+        served.greeted(place.number, tunnel.clone());
     }
     info!(%remote, sibling = %id, "a sibling may ask here");
     let mut serving = pin!(serving);
@@ -302,7 +293,7 @@ async fn admit(shared: Arc<Shared>, incoming: quic::Incoming, terms: watch::Rece
             }
         }
     };
-    shared.served().remove(&of);
+    drop(place);
     drop(waited_for);
     debug!(sibling = %id, code = %reason.code, reason = reason.text, "a sibling has gone");
 }

@@ -41,7 +41,7 @@ impl HopSettings {
 
     /// What it says of itself.
     pub(super) fn greeting(&self) -> Greeting {
-        Greeting { responder: self.id.clone(), epoch: self.epoch, limits: self.tunnel.limits.into() }
+        Greeting { responder: self.id.clone(), epoch: self.epoch, limits: self.tunnel.limits.into(), here: true }
     }
 }
 

@@ -8,10 +8,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::interval_at;
 use tracing::{debug, warn};
 
+use crate::fleet::hop::absent::Absent;
 use crate::fleet::hop::dial::{Dialled, Dialling};
 use crate::fleet::hop::elsewhere::{Elsewhere, Way};
 use crate::fleet::hop::slot::{Next, Slot};
-use crate::fleet::{Sibling, Siblings};
+use crate::fleet::{Perhaps, Sibling, Siblings};
 use crate::id::{ResponderId, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::fleet::Route;
@@ -19,7 +20,8 @@ use crate::registry::{Balance, Handle, Health, Wanted};
 use crate::telemetry::HopMetrics;
 use crate::transport::{NotHere, Phase, Tunnel, Via};
 
-/// Through how many siblings one request is tried: the first that should have the node, and another one. spec: FL-51
+/// Through how many siblings one request is tried: the first that should have the node, and another one. Those that have said
+/// "not here" are none of them. spec: FL-51
 const MAX_SIBLINGS: usize = 2;
 /// A connection that lasts for so long is of use, whether anything was asked on it or not.
 const PROVEN: Duration = Duration::from_secs(10);
@@ -43,8 +45,19 @@ struct Shared {
     slots: Mutex<HashMap<ResponderId, Slot>>,
     /// Connections on which nothing is asked any more, until what was asked has ended.
     leaving: Mutex<HashMap<TunnelId, Tunnel>>,
+    absent: Absent,
     changed: Notify,
     metrics: HopMetrics,
+}
+
+/// One search for a way: what was found so far.
+struct Search<'a> {
+    wanted: Wanted<'a>,
+    avoid: &'a [TunnelId],
+    /// Through how many siblings the request has been tried.
+    tried: usize,
+    /// How many are being dialled.
+    coming: usize,
 }
 
 impl Ways {
@@ -53,8 +66,8 @@ impl Ways {
         (dialling, idle, drain_timeout): (Dialling, Duration, Duration),
         metrics: HopMetrics,
     ) -> Self {
-        let (slots, leaving, changed) = (Mutex::default(), Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { siblings, dialling, idle, drain_timeout, slots, leaving, changed, metrics }))
+        let (slots, leaving, absent, changed) = (Mutex::default(), Mutex::default(), Absent::default(), Notify::new());
+        Self(Arc::new(Shared { siblings, dialling, idle, drain_timeout, slots, leaving, absent, changed, metrics }))
     }
 
     /// The siblings that can be asked now without dialling, in the order of their names.
@@ -236,38 +249,66 @@ impl Shared {
 impl NotHere for Shared {
     fn not_here(&self, sibling: &ResponderId, route: &Route) {
         self.metrics.not_here();
+        self.absent.say(sibling, &route.tenant, &route.host_id, Instant::now());
         self.siblings.not_here(sibling, &route.tenant, &route.host_id);
+    }
+}
+
+impl Shared {
+    /// The way through this sibling, if it can be used now; what came of it otherwise is in the search.
+    fn through(self: &Arc<Self>, sibling: &Arc<Sibling>, may_dial: bool, search: &mut Search<'_>) -> Option<Tunnel> {
+        // However many have it, no more are dialled for one request than it could be tried at.
+        match self.next(sibling, may_dial && search.coming < MAX_SIBLINGS) {
+            Next::Use(tunnel) if search.avoid.contains(&tunnel.id()) => search.tried += 1,
+            // One that nobody hears, or that leaves, is no way.
+            Next::Use(tunnel) if tunnel.health() >= Health::Suspect => {}
+            Next::Use(tunnel) => {
+                self.metrics.through();
+                let cluster = self.siblings.cluster_of(search.wanted.tenant, search.wanted.host_id);
+                let told = Arc::clone(self) as Arc<dyn NotHere>;
+                return Some(tunnel.through(Via::new(sibling.id.clone(), route(search.wanted), cluster, told)));
+            }
+            Next::Wait => search.coming += 1,
+            Next::Dial => {
+                tokio::spawn(Arc::clone(self).connect(Arc::clone(sibling)));
+                search.coming += 1;
+            }
+            Next::Pass => {}
+        }
+        None
     }
 }
 
 impl Elsewhere<Tunnel> for Ways {
     fn way(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Way<Tunnel> {
-        let (mut tried, mut coming, mut none) = (0, 0, Way::None);
-        for sibling in self.0.siblings.having(wanted.tenant, wanted.host_id) {
-            // However many have it, no more are dialled for one request than it could be tried at.
-            match self.0.next(&sibling, coming < MAX_SIBLINGS) {
-                Next::Use(tunnel) if avoid.contains(&tunnel.id()) => {
-                    tried += 1;
-                    if tried == MAX_SIBLINGS {
-                        return Way::None;
-                    }
-                }
-                // One that nobody hears, or that leaves, is no way.
-                Next::Use(tunnel) if tunnel.health() >= Health::Suspect => {}
-                Next::Use(tunnel) => {
-                    self.0.metrics.through();
-                    let told = Arc::clone(&self.0) as Arc<dyn NotHere>;
-                    return Way::Open(tunnel.through(Via::new(sibling.id.clone(), route(wanted), told)));
-                }
-                Next::Wait => (none, coming) = (Way::Soon, coming + 1),
-                Next::Dial => {
-                    tokio::spawn(Arc::clone(&self.0).connect(sibling));
-                    (none, coming) = (Way::Soon, coming + 1);
-                }
-                Next::Pass => {}
+        let (shared, Wanted { tenant, host_id, .. }, now) = (&self.0, wanted, Instant::now());
+        let mut search = Search { wanted, avoid, tried: 0, coming: 0 };
+        for sibling in shared.siblings.having(tenant, host_id) {
+            if let Some(tunnel) = shared.through(&sibling, true, &mut search) {
+                return Way::Open(tunnel);
+            }
+            if search.tried == MAX_SIBLINGS {
+                return Way::Away;
             }
         }
-        none
+        // The last resort is none while somebody who has it is being dialled. spec: FL-25
+        let last = if search.coming == 0 { shared.siblings.perhaps_having(tenant, host_id) } else { Vec::new() };
+        for Perhaps { sibling, is_likely } in last {
+            if shared.absent.has(&sibling.id, tenant, host_id, now) {
+                continue;
+            }
+            if let Some(tunnel) = shared.through(&sibling, is_likely, &mut search) {
+                return Way::Open(tunnel);
+            }
+            if search.tried == MAX_SIBLINGS {
+                return Way::Away;
+            }
+        }
+        match search.coming {
+            0 if shared.siblings.has_known(tenant, host_id, now) => Way::Away,
+            0 => Way::None,
+            _ => Way::Soon,
+        }
     }
 
     fn changed(&self) -> &Notify {

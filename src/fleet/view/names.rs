@@ -227,7 +227,7 @@ impl Held {
         self.doubted.as_slice().contains(&start)
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.node().is_empty() && self.cluster().is_empty()
     }
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::conflict::Claimant;
-use super::names::{Held, Names, OfNode};
+use super::lost::Missing;
+use super::names::{Held, Name, Names, OfNode};
+use super::recent::Recent;
 use super::record::Certified;
 use super::starts::Start;
-use crate::fleet::sibling::Sibling;
-use crate::id::{HostId, NodeId, Place, ResponderId, SpkiPin, TenantId};
+use crate::fleet::sibling::{Perhaps, Sibling};
+use crate::id::{ClusterId, HostId, NodeId, Place, ResponderId, SpkiPin, TenantId};
 
 /// Whether the view is what etcd says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,6 +55,10 @@ pub struct Snapshot {
     pub(super) live: Arc<BTreeMap<ResponderId, Arc<Live>>>,
     /// Those of them that have tunnels, by their start.
     pub(super) starts: Arc<HashMap<Start, Arc<Sibling>>>,
+    /// Those whose record is gone although they have not left.
+    pub(super) lost: Arc<[Arc<Missing>]>,
+    /// Names that nobody has any more.
+    pub(super) recent: Recent,
     pub(super) standing: Standing,
     /// The revision of etcd up to which it knows everything.
     pub(super) revision: i64,
@@ -118,6 +124,46 @@ impl Snapshot {
             (sibling.draining, *is_suspect, load, turn(name, &sibling.id))
         });
         found.into_iter().map(|(sibling, _)| sibling).collect()
+    }
+
+    /// Who may have it although nobody says so: whoever is lost and had it, before the others that are lost; and where etcd is not
+    /// heard everybody, for all may have changed since. Best first; `own` and those of [`Snapshot::having`] are left out. spec: FL-25
+    pub fn perhaps_having(&self, own: &ResponderId, tenant: &TenantId, host: &HostId) -> Vec<Perhaps> {
+        let is_stale = self.standing == Standing::Stale;
+        if self.lost.is_empty() && !is_stale {
+            return Vec::new();
+        }
+        let (name, having) = (Name::new(tenant, host.clone()), self.having(own, tenant, host));
+        let is_asked = |id: &ResponderId| *id == *own || having.iter().any(|sibling| sibling.id == *id);
+        let lost = self.lost.iter().filter(|missing| !is_asked(&missing.sibling.id));
+        // One that is back may be reached elsewhere than before.
+        let now = |missing: &Missing| Arc::clone(self.responder(&missing.sibling.id).unwrap_or(&missing.sibling));
+        let lost = lost.map(|missing| Perhaps { sibling: now(missing), is_likely: missing.had(&name) });
+        let (mut found, others): (Vec<_>, Vec<_>) = lost.partition(|perhaps| perhaps.is_likely);
+        if is_stale {
+            let is_lost = |id: &ResponderId| self.lost.iter().any(|missing| missing.sibling.id == *id);
+            let live = self.live.values().map(|live| &live.sibling);
+            let mut live: Vec<Arc<Sibling>> =
+                live.filter(|sibling| !is_asked(&sibling.id) && !is_lost(&sibling.id)).cloned().collect();
+            live.sort_by_cached_key(|sibling| (sibling.draining, turn((tenant.as_str(), host.as_str()), &sibling.id)));
+            // A name that somebody has may be anywhere by now; one that nobody has is hardly worth a dial.
+            let is_likely = self.names.get((tenant.as_str(), host.as_str()), |_| ()).is_some();
+            found.extend(live.into_iter().map(|sibling| Perhaps { sibling, is_likely }));
+        }
+        found.extend(others);
+        found
+    }
+
+    /// Whether somebody is named for it, if only as one that said it is not there, or was lately.
+    pub fn has_known(&self, tenant: &TenantId, host: &HostId, now: Instant) -> bool {
+        self.names.get((tenant.as_str(), host.as_str()), |_| ()).is_some()
+            || self.recent.has(&Name::new(tenant, host.clone()), now)
+    }
+
+    /// The cluster of the node of this name.
+    pub fn cluster_of(&self, tenant: &TenantId, host: &HostId) -> Option<ClusterId> {
+        let of = |held: &Held| held.node().first().map(|of| of.entry.claim.cluster.clone());
+        self.names.get((tenant.as_str(), host.as_str()), of).flatten()
     }
 
     /// Each once, where this start of it lives and was not found without the name; and whether it hears none of what it has.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::conflict::{Judge, Verdict};
 use super::key::{Key, Prefix, TunnelKey};
+use super::lost::{Lost, MAX_LOST};
 use super::names::{Entry, Held, Name};
 use super::record::{RecordError, ResponderRecord, TunnelRecord};
 use super::snapshot::{Live, Snapshot, Standing};
@@ -71,6 +72,7 @@ pub(super) struct Table {
     starts: Starts,
     /// Those of this responder.
     own_starts: HashSet<Start>,
+    lost: Lost,
     snapshot: Snapshot,
 }
 
@@ -84,6 +86,7 @@ impl Table {
             responders: BTreeMap::new(),
             starts: Starts::default(),
             own_starts: HashSet::new(),
+            lost: Lost::default(),
             snapshot: Snapshot::default(),
         }
     }
@@ -106,10 +109,37 @@ impl Table {
         (self, applied)
     }
 
-    /// Puts another one in its place, which is returned. When etcd was heard, and how it stands, holds on.
+    /// Puts another one in its place, which is returned. When etcd was heard, how it stands, and what was there lately holds on.
     pub(super) fn replace(&mut self, mut next: Self) -> Self {
         (next.snapshot.heard, next.snapshot.standing) = (self.snapshot.heard, self.snapshot.standing);
+        next.snapshot.recent = self.snapshot.recent.clone();
+        let gone = self.responders.keys().filter(|id| !next.responders.contains_key(*id));
+        self.lose(&gone.take(MAX_LOST).cloned().collect::<Vec<_>>());
+        next.lost = std::mem::take(&mut self.lost);
+        next.responders.keys().for_each(|id| next.lost.found(id));
+        next.snapshot.lost = next.lost.shared();
         std::mem::replace(self, next)
+    }
+
+    /// The records of responders go. Whoever has not said that he leaves may live on, with all that he had. spec: FL-24
+    fn lose(&mut self, gone: &[ResponderId]) {
+        let live = gone.iter().filter(|id| **id != self.own).filter_map(|id| self.responders.get(id));
+        let lost: Vec<Arc<Sibling>> =
+            live.map(|live| Arc::clone(&live.sibling)).filter(|sibling| !sibling.draining).collect();
+        let start = |sibling: &Arc<Sibling>| self.starts.find(&sibling.id, sibling.epoch).map(|(start, _)| start);
+        let mut names: HashMap<Start, HashSet<Name>> =
+            lost.iter().filter_map(start).map(|start| (start, HashSet::new())).collect();
+        if !names.is_empty() {
+            for entry in self.entries.values() {
+                if let Some(names) = names.get_mut(&entry.start) {
+                    names.extend(names_of(entry));
+                }
+            }
+        }
+        for sibling in lost {
+            let names = start(&sibling).and_then(|start| names.remove(&start)).unwrap_or_default();
+            self.lost.lose(sibling, names);
+        }
     }
 
     pub(super) fn follows(&self, cluster: u64, revision: i64) -> bool {
@@ -175,13 +205,21 @@ impl Table {
 
     pub(super) fn heard(&mut self, now: Instant) {
         self.snapshot.heard = Some(now);
+        if !self.lost.is_empty() {
+            self.lost.look(now);
+            self.snapshot.lost = self.lost.shared();
+        }
     }
 
     /// A responder said that the name is not there.
     pub(super) fn doubt(&mut self, id: &ResponderId, tenant: &TenantId, host: &HostId) {
+        let name = Name::new(tenant, host.clone());
+        for missing in self.snapshot.lost.iter().filter(|missing| missing.sibling.id == *id) {
+            missing.has_not(&name);
+        }
         let Some(live) = self.responders.get(id) else { return };
         if let Some((start, _)) = self.starts.find(id, live.sibling.epoch) {
-            self.snapshot.names.doubt(&Name::new(tenant, host.clone()), start);
+            self.snapshot.names.doubt(&name, start);
         }
     }
 
@@ -205,6 +243,8 @@ impl Table {
             }
             (Key::Responder(id), Change::Gone { .. }) => {
                 if self.responders.get(&id).is_some_and(|live| live.modified <= modified) {
+                    // Its tunnels go with it, in this order: what it had is still there now.
+                    self.lose(std::slice::from_ref(&id));
                     self.responders.remove(&id);
                     touched.lives_otherwise = true;
                 }
@@ -251,6 +291,7 @@ impl Table {
         let (siblings_at, initiators_at, tunnels) = (siblings, initiators, 0);
         let sibling = Sibling { id: id.clone(), siblings_at, initiators_at, region, weight, epoch, draining, tunnels };
         let live = Live { sibling: Arc::new(sibling), version, modified: stored.modified };
+        self.lost.found(&id);
         self.responders.insert(id, Arc::new(live));
         Ok(())
     }
@@ -298,7 +339,13 @@ impl Table {
         let TunnelKey { responder, epoch, tunnel } = key;
         let Some((start, _)) = self.starts.find(responder, *epoch) else { return };
         let Some(entry) = self.entries.remove(&(start, *tunnel)) else { return };
-        self.snapshot.names.remove(&entry, |name, held| touched.name(false, name, held, &self.own_starts));
+        let (recent, heard) = (&self.snapshot.recent, self.snapshot.heard);
+        self.snapshot.names.remove(&entry, |name, held| {
+            touched.name(false, name, held, &self.own_starts);
+            if let Some(heard) = heard.filter(|_| held.is_empty()) {
+                recent.push(name, heard);
+            }
+        });
         self.starts.remove(responder, *epoch);
         if self.starts.find(responder, *epoch).is_none() {
             self.own_starts.remove(&start);
@@ -323,6 +370,7 @@ impl Table {
             };
             self.snapshot.starts = Arc::new(self.responders.values().filter_map(start).collect());
             self.snapshot.live = Arc::new(self.responders.clone());
+            self.snapshot.lost = self.lost.shared();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The view beside a naive model: whatever is heard in whatever order, both say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -227,12 +228,52 @@ struct World {
     /// The revision that the view knows.
     known: usize,
     doubts: Doubts,
+    /// The names of those whose records went without a word.
+    lost: BTreeMap<ResponderId, BTreeSet<HostId>>,
     stands: bool,
     /// Own tunnels that were said to have to end, and still have to.
     told: BTreeSet<TunnelId>,
 }
 
 impl World {
+    /// Nobody who is named for it stands among those who may have it, and nobody twice; who is there is lost, or etcd is.
+    /// spec: FL-24, FL-25
+    fn compare_last_resort(&self) {
+        let is_stale = self.view.snapshot().standing() == Standing::Stale;
+        // What was there lately is not there then.
+        let later = Instant::now() + Duration::from_secs(3600);
+        for host in (0..NAMES).map(host) {
+            let named = self.view.having(&TenantId::default(), &host);
+            let perhaps = self.view.perhaps_having(&TenantId::default(), &host);
+            let ids: BTreeSet<_> = perhaps.iter().map(|perhaps| perhaps.sibling.id.clone()).collect();
+            assert_eq!(ids.len(), perhaps.len(), "each once");
+            assert!(!ids.contains(&id(0)) && named.iter().all(|sibling| !ids.contains(&sibling.id)));
+            for Perhaps { sibling, is_likely } in perhaps {
+                let lost = self.lost.get(&sibling.id);
+                assert!(is_stale || lost.is_some(), "{} is not lost", sibling.id);
+                let is_worth_a_dial = match lost {
+                    Some(names) => names.contains(&host),
+                    None => self.view.snapshot().has_known(&TenantId::default(), &host, later),
+                };
+                assert_eq!(is_likely, is_worth_a_dial, "{} and {host}", sibling.id);
+            }
+            let is_named = !named.is_empty();
+            assert!(!is_named || self.view.has_known(&TenantId::default(), &host, Instant::now()));
+        }
+    }
+
+    /// What a change of etcd to this revision takes away without a word: its names. One that is back keeps them for a while.
+    fn lose(&mut self, before: usize, after: usize) {
+        let (former, next) =
+            (Model(&self.etcd.states[before], &self.prefix), Model(&self.etcd.states[after], &self.prefix));
+        for responder in (1..RESPONDERS).map(id) {
+            let Some(live) = former.live(&responder).filter(|_| next.live(&responder).is_none()) else { continue };
+            if !live.draining {
+                self.lost.insert(responder.clone(), former.names(&responder, live.epoch));
+            }
+        }
+    }
+
     fn new() -> Self {
         let prefix = Prefix::default();
         let view = View::new(prefix.clone(), id(0));
@@ -242,6 +283,7 @@ impl World {
             view,
             known: 0,
             doubts: BTreeSet::new(),
+            lost: BTreeMap::new(),
             stands: false,
             told: BTreeSet::new(),
         }
@@ -282,6 +324,7 @@ impl World {
                 // The view starts with another etcd than the one that it reads.
                 assert_eq!(taken, revision >= self.known || !self.stands, "a view never goes back");
                 if taken {
+                    self.lose(self.known, revision);
                     self.known = revision;
                     self.doubts.clear();
                     self.stands = true;
@@ -291,6 +334,9 @@ impl World {
             }
             Step::NotHere { responder, node } => {
                 self.view.not_here(&id(responder), &TenantId::default(), &host(node));
+                if let Some(names) = self.lost.get_mut(&id(responder)) {
+                    names.remove(&host(node));
+                }
                 let model = Model(&self.etcd.states[self.known], &self.prefix);
                 if let Some(live) = model.live(&id(responder))
                     && model.names(&id(responder), live.epoch).contains(&host(node))
@@ -318,6 +364,7 @@ impl World {
         if revision <= self.known {
             return;
         }
+        self.lose(revision - 1, revision);
         self.known = revision;
         let model = Model(&self.etcd.states[revision], &self.prefix);
         let anew: Doubts = model
@@ -347,6 +394,7 @@ impl World {
                 assert_eq!(sibling.tunnels as usize, model.tunnels().iter().filter(|(key, ..)| of_it(key)).count());
             }
         }
+        self.compare_last_resort();
         assert_eq!(self.view.snapshot().tunnels(), model.tunnels().len());
         assert_eq!(self.view.snapshot().revision(), self.known as i64);
     }
@@ -513,6 +561,113 @@ fn who_had_the_name_first_is_asked_again_when_a_responder_lives_otherwise() {
     let value = responder_record(1, false).encode();
     let back = Change::Put(Stored { key, value, created: 51, modified: 51 });
     assert_eq!(view.apply(51, vec![back]).overruled, [TunnelId(1)]);
+}
+
+/// What of a responder is in etcd, as one word that it is gone: its record first, as etcd tells what ends with a lease.
+fn dies(tunnels: &[u64], draining: bool) -> Vec<Change> {
+    let prefix = Prefix::default();
+    let gone = |key: String| Change::Gone { key: key.into_bytes(), modified: 101 };
+    let keys = tunnels.iter().map(|tunnel| TunnelKey { responder: id(1), epoch: 1, tunnel: TunnelId(*tunnel) });
+    let mut changes = vec![gone(prefix.responder(&id(1)))];
+    changes.extend(keys.map(|key| gone(prefix.tunnel(&key))));
+    if draining {
+        let (key, value) = (prefix.responder(&id(1)).into_bytes(), responder_record(1, true).encode());
+        changes.insert(0, Change::Put(Stored { key, value, created: 1, modified: 100 }));
+    }
+    changes
+}
+
+fn last_resort(view: &View, number: usize) -> Vec<(ResponderId, bool)> {
+    let perhaps = view.perhaps_having(&TenantId::default(), &host(number));
+    perhaps.into_iter().map(|perhaps| (perhaps.sibling.id.clone(), perhaps.is_likely)).collect()
+}
+
+#[test]
+fn what_a_responder_had_is_remembered_when_its_lease_ends_and_not_when_it_leaves() {
+    // spec: FL-24, FL-25
+    let (view, _) = view_of(&[(1, 0, 0, 1), (2, 1, 1, 1)]);
+    assert_eq!(last_resort(&view, 0), []);
+    view.apply(101, dies(&[0], false));
+    assert!(view.having(&TenantId::default(), &host(0)).is_empty());
+    assert_eq!(last_resort(&view, 0), [(id(1), true)]);
+    assert_eq!(last_resort(&view, NODES), [(id(1), true)], "its cluster, too");
+    assert_eq!(last_resort(&view, 2), [(id(1), false)], "it may have got that since");
+    assert_eq!(view.taken(&claim("n0", "c0"), Some(SpkiPin([2; 32])), None), None, "it refuses nobody any more");
+    view.not_here(&id(1), &TenantId::default(), &host(0));
+    assert_eq!(last_resort(&view, 0), [(id(1), false)], "it has said that it is not there");
+    let (view, _) = view_of(&[(1, 0, 0, 1)]);
+    view.apply(101, dies(&[0], true));
+    assert_eq!(last_resort(&view, 0), [], "it has said that it leaves");
+}
+
+#[test]
+fn what_was_lost_is_known_until_it_has_written_again_what_it_has() {
+    // spec: FL-24
+    let (view, _) = view_of(&[(1, 0, 0, 1)]);
+    let start = Instant::now();
+    view.apply(101, dies(&[0], false));
+    view.is_current(start);
+    view.is_current(start + Duration::from_secs(3599));
+    assert_eq!(last_resort(&view, 0), [(id(1), true)]);
+    let (key, value) = (Prefix::default().responder(&id(1)).into_bytes(), responder_record(1, false).encode());
+    view.apply(102, vec![Change::Put(Stored { key, value, created: 102, modified: 102 })]);
+    let back = start + Duration::from_secs(3600);
+    view.is_current(back);
+    view.is_current(back + Duration::from_secs(9));
+    assert_eq!(last_resort(&view, 0), [(id(1), true)], "its record is there, and its tunnels may not be yet");
+    view.is_current(back + Duration::from_secs(10));
+    assert_eq!(last_resort(&view, 0), []);
+    let (view, _) = view_of(&[(1, 0, 0, 1)]);
+    view.apply(101, dies(&[0], false));
+    view.is_current(start);
+    view.is_current(start + Duration::from_secs(3600));
+    assert_eq!(last_resort(&view, 0), [], "it has been away for too long");
+}
+
+#[test]
+fn an_etcd_that_has_lost_all_is_no_reason_to_forget_who_had_what() {
+    // spec: FL-24
+    let (view, _) = view_of(&[(1, 0, 0, 1)]);
+    view.begin_anew();
+    view.read_whole(8, 3, Vec::new()).unwrap();
+    assert_eq!(last_resort(&view, 0), [(id(1), true), (id(2), false)], "who had it comes first");
+}
+
+#[test]
+fn where_etcd_is_not_heard_anybody_may_have_what_nobody_is_known_to_have() {
+    // spec: FL-25
+    let (view, _) = view_of(&[(1, 0, 0, 1), (2, 0, 0, 1)]);
+    view.is_stale();
+    assert_eq!(last_resort(&view, 0), [], "they are asked first");
+    let mut asked = last_resort(&view, 2);
+    asked.sort();
+    assert_eq!(asked, [(id(1), false), (id(2), false)]);
+    view.not_here(&id(1), &TenantId::default(), &host(0));
+    assert_eq!(last_resort(&view, 0), [(id(1), true)], "it comes last, and may have it again");
+}
+
+#[test]
+fn a_name_is_known_while_somebody_is_named_for_it_and_for_a_while_after() {
+    // spec: FL-52
+    let (view, _) = view_of(&[(1, 0, 0, 1)]);
+    let known = |number: usize, now: Instant| view.snapshot().has_known(&TenantId::default(), &host(number), now);
+    let start = Instant::now();
+    assert!(known(0, start) && !known(1, start));
+    view.not_here(&id(1), &TenantId::default(), &host(0));
+    assert!(known(0, start), "that it is not there now is no reason not to wait for it");
+    view.is_current(start);
+    let key = Prefix::default().tunnel(&TunnelKey { responder: id(1), epoch: 1, tunnel: TunnelId(0) });
+    view.apply(100, vec![Change::Gone { key: key.into_bytes(), modified: 100 }]);
+    assert!(known(0, start + Duration::from_secs(29)) && known(NODES, start), "and its cluster");
+    assert!(!known(0, start + Duration::from_secs(30)));
+}
+
+#[test]
+fn a_node_is_in_the_cluster_that_its_records_say() {
+    let (view, _) = view_of(&[(1, 0, 1, 1)]);
+    let cluster = |number: usize| view.cluster_of(&TenantId::default(), &host(number)).map(|id| id.to_string());
+    assert_eq!(cluster(0), Some(cluster_name(1)));
+    assert_eq!((cluster(1), cluster(NODES + 1)), (None, None), "nobody has it, and it is a cluster");
 }
 
 #[test]

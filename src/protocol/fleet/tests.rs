@@ -4,7 +4,7 @@ use super::*;
 use crate::protocol::code::RefusalCode;
 
 fn greeting() -> Greeting {
-    Greeting { responder: "r1".parse().unwrap(), epoch: 7, limits: PeerLimits::default() }
+    Greeting { responder: "r1".parse().unwrap(), epoch: 7, limits: PeerLimits::default(), here: true }
 }
 
 fn route() -> Route {

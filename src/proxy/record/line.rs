@@ -162,6 +162,8 @@ impl Line {
         let (outcome, cause) = self.ending(counted);
         let uri = self.request.as_ref().map(|(_, uri)| uri);
         let place = self.tunnel.as_ref().map(|(_, place, _)| &place.claim);
+        // Of what goes through a sibling no more is known than that it has this name. No node is called as its cluster is.
+        let known = place.filter(|claim| self.sibling.is_none() || claim.node.as_str() != claim.cluster.as_str());
         info!(
             target: TARGET,
             side = self.origin.side.label(),
@@ -169,8 +171,8 @@ impl Line {
             remote = self.remote.map(tracing::field::display),
             tenant = self.tenant.as_ref().or_else(|| place.map(|claim| &claim.tenant)).map(TenantId::as_str),
             host_id = self.host_id.as_ref().map(HostId::as_str),
-            node = place.map(|claim| claim.node.as_str()),
-            cluster = place.map(|claim| claim.cluster.as_str()),
+            node = known.map(|claim| claim.node.as_str()),
+            cluster = known.map(|claim| claim.cluster.as_str()),
             tunnel = self.tunnel.as_ref().map(|(id, ..)| tracing::field::display(id)),
             sibling = self.sibling.as_ref().map(ResponderId::as_str),
             transport = self.tunnel.as_ref().map(|(.., transport)| transport.label()),

@@ -266,6 +266,7 @@ impl Claimed for Pending {
             limits: settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
+            says_here: false,
             via: None,
         };
         (Tunnel::quic(connection), Prepared { state, control, commands })

@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     pub(crate) limits: Limits,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(super) flows: Arc<FlowTable>,
+    /// It leads to a sibling that says HERE. spec: FL-47
+    pub(crate) says_here: bool,
     /// Where it goes on to from the sibling that it leads to; `None`: it leads to an initiator, or nowhere yet.
     pub(crate) via: Option<Via>,
 }
@@ -50,6 +52,7 @@ impl Connection {
             limits: self.limits,
             commands: self.commands.clone(),
             flows: Arc::clone(&self.flows),
+            says_here: self.says_here,
             via: Some(via),
         }
     }

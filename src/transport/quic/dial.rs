@@ -201,6 +201,7 @@ impl Connected {
             limits: settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
+            says_here: false,
             via: None,
         };
         let dialed = Dialed { state, control, commands, settings, siblings, probes };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use adit::admin::FleetReport;
 use http::Method;
+use serde_json::Value;
 
 use crate::fleet::world::{has, names, of, sees, start};
 use crate::hop::world::{certificate_lasting, certificate_of};
@@ -51,7 +52,8 @@ fn place(report: &FleetReport, id: &str) -> SocketAddr {
 async fn a_node_of_the_other_responder_is_reached_until_that_dies(transport: Transport) {
     let Some(etcd) = Etcd::start().await else { return };
     let (folder, target) = (Folder::new(), Target::http1().await);
-    let (a, b) = two(&etcd, &folder, "3s").await;
+    // Longer than it takes until who is dead is in doubt.
+    let (a, b) = two(&etcd, &folder, "12s").await;
     let edge = Edge::new(transport).target(&format!("http://{}", target.address()));
     let _edge = edge.start(&folder, b.tunnel_address()).await;
     let report = sees(&a, "the tunnel of b", |report| has(report, "b", 1)).await;
@@ -66,10 +68,25 @@ async fn a_node_of_the_other_responder_is_reached_until_that_dies(transport: Tra
     assert_eq!((response.status(), response.text().as_str()), (200, sent));
     assert_eq!(a.0.metric("adit_fleet_hops_total{result=\"through\"}").await, 2);
     assert_eq!(a.0.tunnels().await.accepted.len(), 0, "the node has no tunnel there");
+    is_recorded(&a).await;
     b.0.kill();
     sees(&a, "nothing of b", |report| names(report) == ["a"]).await;
     let response = get(a.egress(), "/", &[TO_NODE]).await.unwrap();
     assert_eq!(response.status(), 503, "{}", response.text());
+}
+
+/// Regression: the record said that the cluster of a node at a sibling is called as the node.
+async fn is_recorded(a: &Responder) {
+    let record = async |path: &str| {
+        let of_it = |line: &&Value| line["path"] == path && line["sibling"] == "b";
+        let find = async || a.0.lines_of("exchange").iter().find(of_it).cloned();
+        eventually(&format!("the record of {path}"), find).await
+    };
+    let by_node = record("/").await;
+    assert_eq!((&by_node["node"], &by_node["cluster"]), (&Value::from("edge-1"), &Value::from("stores")));
+    assert_eq!(get(a.egress(), "/by-cluster", &["x-cluster-id: stores"]).await.unwrap().status(), 200);
+    let by_cluster = record("/by-cluster").await;
+    assert_eq!((&by_cluster["host_id"], by_cluster.get("node")), (&Value::from("stores"), None), "{by_cluster}");
 }
 
 #[tokio::test]

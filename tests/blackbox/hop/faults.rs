@@ -9,13 +9,14 @@ use adit::protocol::fleet::{Greeted, Greeting};
 use adit::protocol::handshake::PeerLimits;
 use adit::tls::{self, SiblingTls};
 use bytes::BytesMut;
-use quinn::crypto::rustls::QuicClientConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::world::{Choices, Edge, Member, Table, certificate_of, credentials, trust};
 use super::{NOWHERE, Pair, of_requests};
 use crate::support::certificates::{Authority, Node};
-use crate::support::eventually::eventually;
+use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::http1::{RawHttp, get};
 use crate::support::raw_target::RawTarget;
 use crate::support::site::Transport;
@@ -122,6 +123,46 @@ async fn a_request_that_is_held_goes_through_a_sibling_that_gets_the_node_meanwh
     assert_eq!(response.status(), 200, "{:?}", response.head);
 }
 
+// Regression: what the directory told a moment too early, or of a node that reconnects, was a 503 at once.
+// spec: FL-44, FL-51, FL-52
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sibling_that_has_not_got_the_node_is_asked_again_when_it_is_said_to_have_it() {
+    let ((authority, table), web) = (world(), Target::http1().await);
+    let hold = Choices { hold: Duration::from_secs(60), ..Choices::default() };
+    let a = Member::with(&authority, &table, ("a", hold));
+    let b = Member::start(&authority, &table, "b");
+    table.says("b", "edge-1");
+    table.knows("edge-1");
+    let (response, _edge) = tokio::join!(a.get("/"), async {
+        eventually("that b was asked", async || {
+            (a.metric("adit_fleet_hops_total{result=\"not_here\"}") == 1).then_some(())
+        })
+        .await;
+        let edge = Edge::start((&authority, Transport::Quic), ("edge-1", &b), targets(&web)).await;
+        table.says("b", "edge-1");
+        edge
+    });
+    assert_eq!(response.status(), 200, "{:?}", response.head);
+    assert_eq!(a.metric("adit_fleet_hops_total{result=\"through\"}"), 2);
+}
+
+// Regression: an address that is silent took all of the time of a dial.
+// spec: FL-37
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sibling_that_is_silent_at_one_of_its_addresses_is_reached_at_the_next() {
+    let ((authority, table), web) = (world(), Target::http1().await);
+    let forever = Duration::from_secs(600);
+    let choices = Choices { hold: forever, handshake_timeout: forever, ..Choices::default() };
+    let a = Member::with(&authority, &table, ("a", choices));
+    let b = Member::start(&authority, &table, "b");
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    table.also_at("b", silent.local_addr().unwrap());
+    let _edge = Edge::start((&authority, Transport::Quic), ("edge-1", &b), targets(&web)).await;
+    table.says("b", "edge-1");
+    assert_eq!(a.get("/").await.text(), "hello\n");
+    assert_eq!(a.metric("adit_fleet_dials_failed_total"), 0);
+}
+
 // spec: FL-31, FL-32
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_cannot_prove_to_be_that_sibling_is_not_asked() {
@@ -199,6 +240,44 @@ async fn a_sibling_that_stops_finishes_what_was_asked_of_it() {
     assert_eq!(client.response().await.unwrap().text(), "hi");
 }
 
+/// One of a former version, which greets and says nothing more; resolves once that has come which is sent to it as a body.
+async fn asked_unasked(authority: &Authority, id: &str, body: &'static [u8]) -> (SocketAddr, JoinHandle<()>) {
+    let shows = certificate_of(authority, &format!("spiffe://example.org/responder/{id}"));
+    let tls = SiblingTls { credentials: credentials(&shows), siblings: trust(authority) };
+    let config = QuicServerConfig::try_from(tls::sibling_server_config(&tls).unwrap()).unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+    let endpoint = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
+    let (at, id) = (endpoint.local_addr().unwrap(), id.parse().unwrap());
+    let asked = tokio::spawn(async move {
+        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        let (mut send, _control) = connection.accept_bi().await.unwrap();
+        let mut greeting = BytesMut::new();
+        Greeting { responder: id, epoch: 1, limits: PeerLimits::default(), here: false }.encode(&mut greeting);
+        send.write_all(&greeting).await.unwrap();
+        let (_answer, mut recv) = connection.accept_bi().await.unwrap();
+        let mut received = Vec::new();
+        while !received.windows(body.len()).any(|window| window == body) {
+            received.extend_from_slice(&recv.read_chunk(4096, true).await.unwrap().unwrap().bytes);
+        }
+    });
+    (at, asked)
+}
+
+// Regression: whoever asked waited for a word that a former version does not know.
+// spec: FL-47
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sibling_that_does_not_say_when_it_wants_a_body_gets_it_unasked() {
+    let (authority, table) = world();
+    let a = Member::with(&authority, &table, ("a", Choices { hold: Duration::from_secs(60), ..Choices::default() }));
+    let (at, asked) = asked_unasked(&authority, "b", b"the body of the request").await;
+    table.enters("b", at);
+    table.says("b", "edge-1");
+    let mut client = RawHttp::connect(a.egress).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: x\r\nx-node-id: edge-1\r\ncontent-length: 23\r\n\r\n";
+    client.send(format!("{head}the body of the request").as_bytes()).await.unwrap();
+    timeout(PATIENCE, asked).await.expect("the body").unwrap();
+}
+
 /// Greets as this one, and returns what the sibling says to that.
 async fn greeted(authority: &Authority, id: &str, at: SocketAddr) -> Greeted {
     let shows = certificate_of(authority, &format!("spiffe://example.org/responder/{id}"));
@@ -209,7 +288,7 @@ async fn greeted(authority: &Authority, id: &str, at: SocketAddr) -> Greeted {
     let connection = endpoint.connect_with(config, at, "sibling").unwrap().await.unwrap();
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     let mut bytes = BytesMut::new();
-    Greeting { responder: id.parse().unwrap(), epoch: 1, limits: PeerLimits::default() }.encode(&mut bytes);
+    Greeting { responder: id.parse().unwrap(), epoch: 1, limits: PeerLimits::default(), here: true }.encode(&mut bytes);
     send.write_all(&bytes).await.unwrap();
     let mut received = BytesMut::new();
     loop {

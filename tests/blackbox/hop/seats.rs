@@ -22,7 +22,7 @@ async fn greets(authority: &Authority, member: &Member) -> (Connection, SendStre
     let connection = endpoint.connect_with(config, member.hop, "sibling").unwrap().await.unwrap();
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     let mut said = BytesMut::new();
-    Greeting { responder: "z".parse().unwrap(), epoch: 1, limits: PeerLimits::default() }.encode(&mut said);
+    Greeting { responder: "z".parse().unwrap(), epoch: 1, limits: PeerLimits::default(), here: true }.encode(&mut said);
     send.write_all(&said).await.unwrap();
     let mut heard = BytesMut::new();
     let greeted = loop {

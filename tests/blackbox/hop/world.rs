@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit::egress::udp::{UdpEgress, UdpTerms};
 use adit::fleet::hop::{Hop, HopHandle, HopSettings, LocalTunnels, Ways};
-use adit::fleet::{Sibling, Siblings};
-use adit::id::{HostId, HostPort, NodeId, ResponderId, TenantId};
+use adit::fleet::{Perhaps, Sibling, Siblings};
+use adit::id::{ClusterId, HostId, HostPort, NodeId, ResponderId, TenantId};
 use adit::initiator::serve::{ServiceLimits, ServiceSettings, Services};
 use adit::initiator::{self, Destination};
 use adit::lifecycle::Drain;
@@ -34,7 +34,7 @@ const RESPONDERS: &str = "spiffe://example.org/responder/{responder}";
 
 /// Who has what, as a test says it.
 #[derive(Debug, Default)]
-pub(super) struct Table(Mutex<Vec<(Arc<Sibling>, BTreeSet<String>)>>);
+pub(super) struct Table(Mutex<Vec<(Arc<Sibling>, BTreeSet<String>)>>, Mutex<BTreeSet<String>>);
 
 impl Table {
     /// There is such a responder.
@@ -59,10 +59,24 @@ impl Table {
         hosts.insert(host.to_owned());
     }
 
+    /// Somebody has this node or cluster, or had it lately.
+    pub(super) fn knows(&self, host: &str) {
+        self.1.lock().unwrap().insert(host.to_owned());
+    }
+
     /// Whether it is still said to have it.
     pub(super) fn still_says(&self, id: &str, host: &str) -> bool {
         let table = self.0.lock().unwrap();
         table.iter().any(|(sibling, hosts)| sibling.id.as_str() == id && hosts.contains(host))
+    }
+
+    /// It can be reached at this address, too, which stands before those that it has.
+    pub(super) fn also_at(&self, id: &str, at: SocketAddr) {
+        let mut table = self.0.lock().unwrap();
+        let (sibling, _) = table.iter_mut().find(|(sibling, _)| sibling.id.as_str() == id).unwrap();
+        let mut siblings_at = vec![HostPort { host: at.ip().to_string(), port: at.port() }];
+        siblings_at.extend(sibling.siblings_at.clone());
+        *sibling = Arc::new(Sibling { siblings_at, ..Sibling::clone(sibling) });
     }
 
     /// Its address is this now.
@@ -87,6 +101,18 @@ impl Siblings for Seen {
 
     fn hear(&self, tenant: &TenantId, node: &NodeId) -> bool {
         self.having(tenant, &HostId::from(node)).iter().any(|sibling| !sibling.draining)
+    }
+
+    fn perhaps_having(&self, _: &TenantId, _: &HostId) -> Vec<Perhaps> {
+        Vec::new()
+    }
+
+    fn has_known(&self, _: &TenantId, host: &HostId, _: Instant) -> bool {
+        self.0.1.lock().unwrap().contains(host.as_str())
+    }
+
+    fn cluster_of(&self, _: &TenantId, _: &HostId) -> Option<ClusterId> {
+        None
     }
 
     fn not_here(&self, id: &ResponderId, _: &TenantId, host: &HostId) {
@@ -150,11 +176,14 @@ pub(super) struct Choices {
     pub(super) shows: Option<Certificate>,
     /// How long it hears nothing of a sibling before that is gone.
     pub(super) idle_timeout: Duration,
+    /// How long the handshake with a sibling may take.
+    pub(super) handshake_timeout: Duration,
 }
 
 impl Default for Choices {
     fn default() -> Self {
-        Self { hold: Duration::ZERO, shows: None, idle_timeout: Timing::default().idle_timeout }
+        let Timing { idle_timeout, handshake_timeout, .. } = Timing::default();
+        Self { hold: Duration::ZERO, shows: None, idle_timeout, handshake_timeout }
     }
 }
 
@@ -184,7 +213,8 @@ impl Member {
         let datagrams = UdpEgress::bind(LOOPBACK.into(), terms, Arc::clone(&directory), &metrics).unwrap();
         let shows = choices.shows.unwrap_or_else(|| certificate_of(authority, &RESPONDERS.replace("{responder}", id)));
         let tls = SiblingTls { credentials: credentials(&shows), siblings: trust(authority) };
-        let timing = Timing { idle_timeout: choices.idle_timeout, ..Timing::default() };
+        let Choices { idle_timeout, handshake_timeout, .. } = choices;
+        let timing = Timing { idle_timeout, handshake_timeout, ..Timing::default() };
         let settings = HopSettings {
             tunnel: TunnelSettings { timing, ..TunnelSettings::default() },
             ..HopSettings::new(id.parse().unwrap(), 1, tls, RESPONDERS.parse().unwrap())

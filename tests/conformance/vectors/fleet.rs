@@ -18,6 +18,9 @@ pub(super) fn decode_greeting(bytes: &[u8]) -> Outcome {
             value.insert("epoch".into(), Value::from(greeting.epoch as i64));
             value.insert("head_bytes".into(), Value::from(i64::from(greeting.limits.head_bytes)));
             value.insert("head_fields".into(), Value::from(i64::from(greeting.limits.head_fields)));
+            if greeting.here {
+                value.insert("here".into(), true.into());
+            }
             greeting.encode(&mut out);
         }
         Greeted::Refused(refusal) => {

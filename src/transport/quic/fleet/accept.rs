@@ -110,6 +110,7 @@ impl Claiming {
             limits: settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
+            says_here: false,
             via: None,
         };
         let serving = async move {

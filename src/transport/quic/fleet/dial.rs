@@ -117,6 +117,7 @@ impl SiblingDialer {
             limits: self.settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
+            says_here: peer.here,
             via: None,
         };
         (Tunnel::quic(connection), peer, Asking { state, control, commands })
