@@ -191,7 +191,8 @@ impl Spread {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let seats = self.seats.values().filter_map(|seat| seat.deadline(&self.settings));
         // One that is in trouble may be wanted again.
-        seats.chain(self.again_at).chain(self.troubles.next().filter(|_| self.roster.is_some())).min()
+        let rest = self.is_down().then_some(self.settings.rest);
+        seats.chain(self.again_at).chain(self.troubles.next(rest).filter(|_| self.roster.is_some())).min()
     }
 
     /// Acts on what was said, and on what is due at `now`. `may_move`: no seat of another destination moves. `entropy` gives 64
@@ -222,8 +223,17 @@ impl Spread {
         let roster = self.roster.as_deref().filter(|_| self.settings.follows);
         roster.map_or_else(Plan::default, |roster| {
             let wish = Wish { claim: &self.claim, region: self.settings.region.as_deref(), taken: &self.taken };
-            Plan::new(roster, wish, &self.seats, |id| !self.troubles.has(id, now))
+            let is_down = self.is_down();
+            Plan::new(roster, wish, &self.seats, |id| match is_down {
+                true => !self.troubles.has_within(id, now, self.settings.rest),
+                false => !self.troubles.has(id, now),
+            })
         })
+    }
+
+    /// Whether there is no tunnel at all that is well.
+    fn is_down(&self) -> bool {
+        !self.seats.is_empty() && !self.seats.values().any(|seat| seat.condition.is_up())
     }
 
     /// What became of a trial.
@@ -301,6 +311,11 @@ impl Spread {
 
     /// Sends a seat to where it should be.
     fn place(&mut self, now: Instant, id: SeatId, to: Option<&ResponderId>, round: &mut Round<impl FnMut() -> u64>) {
+        let waits = |seat: &Seat| seat.trial.as_ref().is_some_and(|trial| trial.has_waited_at_home(now));
+        if to.is_some() && self.seats.get(&id).is_some_and(|seat| !seat.condition.is_up() && waits(seat)) {
+            // Somebody can be tried again.
+            self.give_up(id);
+        }
         let Some(seat) = self.seats.get_mut(&id).filter(|seat| seat.trial.is_none()) else { return };
         if !seat.condition.is_up() {
             seat.move_at = None;

@@ -29,6 +29,9 @@ pub(in crate::initiator) struct SpreadSettings {
     pub(in crate::initiator) whole: Duration,
     /// The same for a tunnel that is suspect. Default 3 s.
     pub(in crate::initiator) doubt: Duration,
+    /// How long one that could not be reached is left alone while there is no tunnel: whoever has nothing asks everybody again. Default
+    /// 3 s. spec: FL-64
+    pub(in crate::initiator) rest: Duration,
     /// How long one that could not be reached is left alone: the first time, and at most. Default 10 s and 10 min.
     pub(in crate::initiator) retry: (Duration, Duration),
 }
@@ -47,6 +50,7 @@ impl Default for SpreadSettings {
             most_patience: Duration::from_secs(16),
             whole: Duration::from_secs(30),
             doubt: Duration::from_secs(3),
+            rest: Duration::from_secs(3),
             retry: (Duration::from_secs(10), Duration::from_secs(600)),
         }
     }

@@ -469,11 +469,16 @@ fn where_no_responder_can_be_reached_the_destinations_own_address_is_dialled() {
     world.answers.clear();
     world.kill("b", &Why::Dialled);
     world.run(MINUTE);
-    assert_eq!(
-        world.trials.values().map(|trial| trial.address).collect::<Vec<_>>(),
-        [home()],
-        "for as long as it takes"
-    );
+    // And the sibling again, in turn.
+    let mut dialled = HashSet::new();
+    for _ in 0..60 {
+        world.run(SECOND);
+        dialled.extend(world.trials.values().map(|trial| trial.address));
+    }
+    assert_eq!(dialled, HashSet::from([home(), at(2)]), "for as long as it takes");
+    while world.trials.values().any(|trial| trial.address != home()) || world.trials.is_empty() {
+        world.run(SECOND / 10);
+    }
     let condition = Condition::Up { responder: None, since: world.now };
     world.trials.values_mut().for_each(|trial| trial.condition = condition.clone());
     world.run(SECOND / 10);
@@ -538,7 +543,7 @@ fn who_could_not_be_reached_is_tried_again_when_it_is_dialled_otherwise() {
     world.run(60 * MINUTE);
     assert_eq!(world.on(), counts([("a", 2)]));
     world.answers.insert(at(2), of_b);
-    let wait = world.spread.troubles.next().unwrap() - world.now;
+    let wait = world.spread.troubles.next(None).unwrap() - world.now;
     assert!(wait > 5 * SECOND, "it is left alone: {wait:?}");
     world.spread.set(SpreadSettings { manner: 1, ..settings });
     world.run(5 * SECOND);
@@ -592,4 +597,21 @@ fn tunnels_that_go_to_another_responder_are_counted_by_why_they_do() {
     slot.condition = Condition::Doubtful { responder, since: world.now };
     world.run(MINUTE);
     assert_eq!(world.moved, [Moved::Planned, Moved::Suspect]);
+}
+
+// Regression: a site whose only responder left stayed without a tunnel, for up to ten minutes, where it had failed to reach the others
+// before: on a slow path, or while they were restarted.
+// spec: FL-64
+#[test]
+fn whoever_has_no_tunnel_at_all_tries_those_again_that_were_left_alone() {
+    let mut world = World::new(1, 2, &["a"], SpreadSettings::default());
+    let answers = std::mem::take(&mut world.answers);
+    world.learn(&abc());
+    // Long enough for the longest times.
+    world.run(60 * MINUTE);
+    assert_eq!(world.on(), counts([("a", 2)]), "nobody else can be reached");
+    world.answers = answers;
+    world.kill("a", &Why::Drained);
+    world.run(20 * SECOND);
+    assert_eq!(world.on(), counts([("b", 1), ("c", 1)]));
 }

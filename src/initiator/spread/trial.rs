@@ -94,6 +94,11 @@ impl Trial {
         }
     }
 
+    /// Whether it waits at the destination's own address, for one that has nothing, for as long as any address gets.
+    pub(super) fn has_waited_at_home(&self, now: Instant) -> bool {
+        !self.ends() && now >= self.begun + self.patience
+    }
+
     /// The next address is not dialled before this time.
     pub(super) fn hold(&mut self, until: Instant) {
         self.held_until = until;

@@ -14,10 +14,18 @@ const MAX_DOUBLINGS: u32 = 16;
 
 #[derive(Debug)]
 struct Trouble {
+    /// When it could not be reached last.
+    since: Instant,
     until: Instant,
     /// How long it is, without what is drawn.
     time: Duration,
     failures: u32,
+}
+
+impl Trouble {
+    fn ends(&self, rest: Duration) -> Instant {
+        self.until.min(self.since + rest)
+    }
 }
 
 /// Those that are left alone.
@@ -50,7 +58,7 @@ impl Troubles {
         let doubled = self.retry.0.saturating_mul(times).saturating_mul(1 << failures.min(MAX_DOUBLINGS));
         let time = doubled.min(self.retry.1);
         let until = now + time + (time / 2).mul_f64(entropy as f64 / u64::MAX as f64);
-        self.known.insert(id.clone(), Trouble { until, time, failures: failures + 1 });
+        self.known.insert(id.clone(), Trouble { since: now, until, time, failures: failures + 1 });
     }
 
     /// It was reached.
@@ -73,9 +81,15 @@ impl Troubles {
         self.known.get(id).is_some_and(|trouble| trouble.until > now)
     }
 
-    /// When the next one is not left alone any more.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.known.values().map(|trouble| trouble.until).filter(|until| *until > self.looked_at).min()
+    /// The same, if nobody is left alone for longer than this.
+    pub(super) fn has_within(&self, id: &ResponderId, now: Instant, rest: Duration) -> bool {
+        self.known.get(id).is_some_and(|trouble| trouble.ends(rest) > now)
+    }
+
+    /// When the next one is not left alone any more; for no longer than `rest`, where that is given.
+    pub(super) fn next(&self, rest: Option<Duration>) -> Option<Instant> {
+        let ends = |trouble: &Trouble| rest.map_or(trouble.until, |rest| trouble.ends(rest));
+        self.known.values().map(ends).filter(|end| *end > self.looked_at).min()
     }
 
     /// It is looked at; what is long over is forgotten.
