@@ -15,7 +15,7 @@ pub fn client_hello(data: &[u8]) {
         }
         match &now {
             Ok(Hello::Incomplete(needed)) => {
-                assert!(length < needed && needed <= MAX_HELLO, "{length} bytes are too few, {needed} may do");
+                assert!(length < *needed && *needed <= MAX_HELLO, "{length} bytes are too few, {needed} may do");
             }
             Ok(Hello::Whole(Some(name))) => {
                 assert!(!name.is_empty() && *name == name.to_ascii_lowercase() && !name.contains(char::is_whitespace));

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use adit::egress::{ConnectionDetails, ConnectionInfo, End, RequestBody, Serving, Settings, Socket, http1};
+use adit::net::{Acknowledged, Grace};
 use bytes::{Bytes, BytesMut};
 use http::header::EXPECT;
 use http::{HeaderMap, Response};
@@ -141,5 +142,9 @@ impl Socket for Wire {
 
     fn has_left(&self, _: bool) -> bool {
         false
+    }
+
+    fn acknowledged(&self, _: Grace) -> Option<Acknowledged> {
+        None
     }
 }

@@ -101,9 +101,8 @@ impl Handle {
 }
 
 impl State {
-    /// Forgets what takes no more, which ends with its last stream, and what a crowd has left behind.
+    /// Forgets what a crowd has left behind.
     fn prune(&mut self) {
-        self.made.retain(|handle| !handle.life.is_leaving());
         let mut first = true;
         self.made.retain(|handle| std::mem::take(&mut first) || !handle.life.is_unused());
     }
@@ -186,9 +185,15 @@ impl Inner {
     /// `may_take`: nobody came before who waits.
     fn find(self: &Arc<Self>, may_take: bool) -> Found {
         let mut state = self.state();
-        state.prune();
+        // What takes no more ends with its last stream.
+        state.made.retain(|handle| !handle.life.is_leaving());
         if may_take && let Some((handle, open)) = state.made.iter().find_map(|handle| Some((handle, handle.open()?))) {
-            return Found::Stream(handle.clone(), open);
+            let handle = handle.clone();
+            // Who waits takes what another one has just left.
+            if self.queued.load(Ordering::Acquire) == 0 {
+                state.prune();
+            }
+            return Found::Stream(handle, open);
         }
         let is_alone = state.made.is_empty();
         if let Some(outcome) = &state.making {
