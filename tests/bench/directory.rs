@@ -13,11 +13,10 @@ mod thread;
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use adit::fleet::etcd::EtcdSettings;
 use adit::fleet::view::{Change, Prefix, ResponderRecord, Stored, TunnelKey, TunnelRecord, View};
-use adit::fleet::{FleetSettings, Member, Siblings as _, Tunnels};
+use adit::fleet::{Siblings as _, Tunnels};
 use adit::id::{Claim, HostId, InstanceId, Place, ResponderId, SpkiPin, TenantId, TunnelId};
 use adit::{Drain, Metrics};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +49,7 @@ async fn register() {
     };
     let (drain, metrics) = (Drain::new(), Metrics::new());
     let run = |id: &str, tunnels: u64| {
-        let member = member(&etcd, id);
+        let member = etcd.member(id);
         let leave = CancellationToken::new();
         drop(tokio::spawn(member.clone().run(Arc::new(Crowd(tunnels)), metrics.fleet(), drain.watch(), leave)));
         member
@@ -72,19 +71,6 @@ async fn register() {
         known.as_secs_f64(),
         (begins - began).as_secs_f64()
     );
-}
-
-fn member(etcd: &Etcd, id: &str) -> Member {
-    Member::new(FleetSettings {
-        prefix: Prefix::default(),
-        id: id.parse().unwrap(),
-        lease: Duration::from_secs(60),
-        siblings: Vec::new(),
-        initiators: Vec::new(),
-        region: None,
-        weight: 100,
-        etcd: EtcdSettings::new(vec![etcd.url().parse().unwrap()]),
-    })
 }
 
 /// So many tunnels.

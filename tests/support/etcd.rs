@@ -3,7 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use adit::fleet::etcd::EtcdSettings;
+use adit::fleet::view::Prefix;
+use adit::fleet::{FleetSettings, Member};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -51,6 +55,20 @@ impl Etcd {
     /// Its endpoint, as a file names it.
     pub(crate) fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.client)
+    }
+
+    /// One of a fleet that writes there, with a lease that outlasts a test and nobody beside it.
+    pub(crate) fn member(&self, id: &str) -> Member {
+        Member::new(FleetSettings {
+            prefix: Prefix::default(),
+            id: id.parse().unwrap(),
+            lease: Duration::from_secs(60),
+            siblings: Vec::new(),
+            initiators: Vec::new(),
+            region: None,
+            weight: 100,
+            etcd: EtcdSettings::new(vec![self.url().parse().unwrap()]),
+        })
     }
 
     /// Where its clients connect.

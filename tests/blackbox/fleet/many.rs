@@ -1,11 +1,10 @@
 //! Ten thousand tunnels at once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use adit::fleet::etcd::EtcdSettings;
-use adit::fleet::view::{Prefix, TunnelRecord};
-use adit::fleet::{FleetSettings, Member, Siblings, Tunnels};
+use adit::fleet::view::TunnelRecord;
+use adit::fleet::{Siblings, Tunnels};
 use adit::id::{Claim, InstanceId, Place, TenantId, TunnelId};
 use adit::{Drain, Metrics};
 use tokio_util::sync::CancellationToken;
@@ -41,25 +40,12 @@ fn record(number: u64) -> TunnelRecord {
     TunnelRecord { place, key: None, issued: None, suspect: false, down: Vec::new() }
 }
 
-fn member(etcd: &Etcd, id: &str) -> Member {
-    Member::new(FleetSettings {
-        prefix: Prefix::default(),
-        id: id.parse().unwrap(),
-        lease: Duration::from_secs(60),
-        siblings: Vec::new(),
-        initiators: Vec::new(),
-        region: None,
-        weight: 100,
-        etcd: EtcdSettings::new(vec![etcd.url().parse().unwrap()]),
-    })
-}
-
 /// spec: FL-11
 #[tokio::test]
 async fn ten_thousand_tunnels_are_about_a_hundred_writes() {
     let Some(etcd) = Etcd::start().await else { return };
     let (drain, metrics, began) = (Drain::new(), Metrics::new(), Instant::now());
-    let has_it = member(&etcd, "has-it");
+    let has_it = etcd.member("has-it");
     let run = has_it.clone().run(Arc::new(Many), metrics.fleet(), drain.watch(), CancellationToken::new());
     drop(tokio::spawn(run));
     eventually("everything is written", async || has_it.state().is_written.then_some(())).await;
@@ -69,7 +55,7 @@ async fn ten_thousand_tunnels_are_about_a_hundred_writes() {
     eprintln!("{TUNNELS} tunnels: {writes} writes, {written:?}");
     assert_eq!(writes, "101", "100 of 100 tunnels, and the responder's own");
 
-    let asks = member(&etcd, "asks");
+    let asks = etcd.member("asks");
     let began = Instant::now();
     let run = asks.clone().run(Arc::new(Nothing), metrics.fleet(), drain.watch(), CancellationToken::new());
     drop(tokio::spawn(run));
