@@ -437,8 +437,17 @@ impl TunnelState {
         }
         // The registry lets go of a draining tunnel, but a pick may have come before that. spec: CT-21
         match self.health() {
-            Health::Draining => Err(OpenError::NotSent(TunnelLost("it drains".into()))),
+            Health::Draining => Err(OpenError::NotSent(TunnelLost(self.why_it_ends()))),
             _ => Ok(()),
+        }
+    }
+
+    /// What is said to whoever would open a stream on a tunnel that takes no more of them.
+    #[cold]
+    fn why_it_ends(&self) -> String {
+        match &*self.phase.borrow() {
+            Phase::Closed(reason) => format!("it is closed: {}", reason.text),
+            _ => "it drains".into(),
         }
     }
 

@@ -35,6 +35,7 @@ use crate::message::grpc;
 use crate::message::h3::request::Head;
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::length;
+use crate::message::pieces::{gather, poll_next};
 use crate::message::upgrade::Protocol;
 use crate::message::validate;
 use crate::message::violation::Violation;
@@ -373,10 +374,11 @@ impl Replying {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
+        let mut behind = None;
         loop {
             // A body may be silent for long; a client that wants no more must end it all the same.
-            let frame = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
-                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+            let frame = poll_fn(|cx| match behind.take().map_or_else(|| poll_next(body.as_mut(), cx), Poll::Ready) {
+                Poll::Ready(next) => Poll::Ready(next.map_err(SendError::Source)),
                 Poll::Pending => self.stopped.as_mut().poll(cx).map(|_| Err(SendError::Stopped)),
             });
             let frame = if link.has_room_to_give() {
@@ -390,9 +392,9 @@ impl Replying {
             } else {
                 frame.await
             };
-            let frame = frame?.transpose().map_err(|error| SendError::Source(error.into()))?;
-            let trailers = match frame.map(http_body::Frame::into_data) {
-                Some(Ok(data)) => {
+            let trailers = match frame?.map(http_body::Frame::into_data) {
+                Some(Ok(first)) => {
+                    let data = poll_fn(|cx| Poll::Ready(gather(&first, body.as_mut(), &mut behind, cx))).await;
                     remaining = count(remaining, data.len())?;
                     let data = match &mut self.leaving {
                         Some(leaving) => leaving.pass(&data).map_err(|error| SendError::Source(error.into()))?,

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
 use http_body::{Body, Frame};
@@ -14,11 +14,7 @@ use tokio::time::timeout;
 use super::queued::Queued;
 use crate::message::BoxError;
 use crate::message::fields;
-
-/// A piece below this is small.
-const SMALL: usize = 1024;
-/// As much is made of small ones, if they are there.
-const GATHERED: usize = 16 * 1024;
+use crate::message::pieces::{Next, gather, poll_next};
 
 /// Why a body was not sent to its end.
 #[derive(Debug, thiserror::Error)]
@@ -186,10 +182,10 @@ where
     O: Outlet,
 {
     let mut remaining = terms.declared;
-    let mut behind = None;
+    let mut behind: Option<Next> = None;
     loop {
         let read = match behind.take() {
-            Some(read) => read,
+            Some(next) => next.map_err(SendError::Source),
             None => poll_fn(|cx| poll_read(body.as_mut(), stream, cx)).await,
         };
         let Some(frame) = read? else { return end(outlet, stream, remaining, None) };
@@ -227,42 +223,10 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
     D: Buf,
 {
-    match read(body, cx) {
-        Poll::Ready(read) => Poll::Ready(read),
+    match poll_next(body, cx) {
+        Poll::Ready(next) => Poll::Ready(next.map_err(SendError::Source)),
         Poll::Pending => stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(SendError::from, SendError::Stopped))),
     }
-}
-
-fn read<B>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Read>
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>>,
-{
-    body.poll_frame(cx).map(|read| read.transpose().map_err(|error| SendError::Source(error.into())))
-}
-
-/// Joins a small piece with the small ones that are ready behind it; what else came goes into `behind`. Each DATA frame
-/// costs a reader that is slow more than its bytes: HTTP/2 stacks end connections for too many small ones. spec: TB-7
-fn gather<B>(first: &Bytes, mut body: Pin<&mut B>, behind: &mut Option<Read>, cx: &mut Context<'_>) -> Bytes
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>>,
-{
-    let mut gathered = BytesMut::new();
-    while first.len() < SMALL && gathered.len() < GATHERED {
-        let Poll::Ready(next) = read(body.as_mut(), cx) else { break };
-        match next {
-            Ok(Some(frame)) if frame.data_ref().is_some_and(|data| data.len() < SMALL) => {
-                if gathered.is_empty() {
-                    gathered.extend_from_slice(first);
-                }
-                gathered.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
-            }
-            other => {
-                *behind = Some(other);
-                break;
-            }
-        }
-    }
-    if gathered.is_empty() { first.clone() } else { gathered.freeze() }
 }
 
 /// What remains of the declared length once so many bytes are sent.
@@ -368,59 +332,5 @@ async fn capacity<D: Buf>(stream: &mut SendStream<D>) -> Result<usize, SendError
             // The stream no longer sends: it was reset, and the reason is there to be asked for.
             None => return Err(SendError::Stopped(poll_fn(|cx| stream.poll_reset(cx)).await?)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use super::*;
-
-    /// Says what it holds without a pause, then waits for ever.
-    struct Ready(VecDeque<Result<Frame<Bytes>, BoxError>>);
-
-    impl Body for Ready {
-        type Data = Bytes;
-        type Error = BoxError;
-
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-            self.0.pop_front().map_or(Poll::Pending, |frame| Poll::Ready(Some(frame)))
-        }
-    }
-
-    fn gathered(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> (Bytes, Option<Read>, usize) {
-        let mut body = Ready(frames.into());
-        let Some(Ok(first)) = body.0.pop_front() else { panic!("data first") };
-        let mut behind = None;
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        let data = gather(&first.into_data().unwrap(), Pin::new(&mut body), &mut behind, &mut cx);
-        (data, behind, body.0.len())
-    }
-
-    fn data(length: usize) -> Result<Frame<Bytes>, BoxError> {
-        Ok(Frame::data(Bytes::from(vec![7; length])))
-    }
-
-    // spec: TB-7
-    #[test]
-    fn small_pieces_that_are_there_are_one_and_large_ones_stay_as_they_are() {
-        let (joined, behind, left) = gathered((0..100).map(|_| data(10)).collect());
-        assert_eq!((joined.len(), behind.is_none(), left), (1000, true, 0));
-        let (large, behind, left) = gathered(vec![data(SMALL), data(1)]);
-        assert_eq!((large.len(), behind.is_none(), left), (SMALL, true, 1));
-        let (joined, _, left) = gathered((0..100).map(|_| data(SMALL - 1)).collect());
-        assert!(joined.len() < GATHERED + SMALL && left > 0, "bounded");
-        let (small, behind, _) = gathered(vec![data(1), data(SMALL)]);
-        assert!(small.len() == 1 && matches!(behind, Some(Ok(Some(frame))) if frame.is_data()), "not copied");
-    }
-
-    #[test]
-    fn what_ends_a_body_stays_behind_its_data() {
-        let trailers = Ok(Frame::trailers(HeaderMap::new()));
-        let (joined, behind, _) = gathered(vec![data(1), data(2), trailers]);
-        assert!(joined.len() == 3 && matches!(behind, Some(Ok(Some(frame))) if frame.is_trailers()));
-        let (joined, behind, _) = gathered(vec![data(1), data(2), Err("cut".into())]);
-        assert!(joined.len() == 3 && matches!(behind, Some(Err(SendError::Source(_)))));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
@@ -15,6 +15,7 @@ use quinn::VarInt;
 use tokio::task::coop;
 
 use crate::message::BoxError;
+use crate::message::pieces::{gather, poll_next};
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
@@ -249,7 +250,7 @@ impl MessageStream {
                     return Err(error.into());
                 }
             }
-            std::future::poll_fn(|cx| self.poll_more(cx)).await?;
+            poll_fn(|cx| self.poll_more(cx)).await?;
         }
     }
 
@@ -500,7 +501,8 @@ impl SendHalf {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let pieces = match std::task::ready!(read(body.as_mut(), cx))? {
+        let next = std::task::ready!(poll_next(body.as_mut(), cx));
+        let pieces = match next.map_err(SendError::Source)? {
             Some(frame) => self.pieces(frame, body.is_end_stream(), head)?,
             None => Pieces::end(head),
         };
@@ -533,24 +535,33 @@ impl SendHalf {
         B::Error: Into<BoxError>,
     {
         let mut stopped = pin!(self.stopped());
-        let mut first = std::future::poll_fn(|cx| Poll::Ready(read(body.as_mut(), cx))).await;
-        if !matches!(first, Poll::Ready(Ok(_))) && !scratch.is_empty() {
+        let mut behind = poll_fn(|cx| {
+            Poll::Ready(match poll_next(body.as_mut(), cx) {
+                Poll::Ready(next) => Some(next),
+                Poll::Pending => None,
+            })
+        })
+        .await;
+        if !matches!(behind, Some(Ok(_))) && !scratch.is_empty() {
             self.write(scratch.split().freeze()).await?;
         }
         loop {
-            let read = match std::mem::replace(&mut first, Poll::Pending) {
-                Poll::Ready(read) => read,
+            let next = match behind.take() {
+                Some(next) => next.map_err(SendError::Source),
                 // A body may be silent for long; the peer's STOP_SENDING must end it all the same.
-                Poll::Pending => {
-                    std::future::poll_fn(|cx| match read(body.as_mut(), cx) {
+                None => {
+                    poll_fn(|cx| match poll_next(body.as_mut(), cx) {
                         Poll::Pending => stopped.as_mut().poll(cx).map(Err),
-                        read => read,
+                        Poll::Ready(next) => Poll::Ready(next.map_err(SendError::Source)),
                     })
                     .await
                 }
             };
-            let Some(frame) = read? else { break };
-            let last = body.is_end_stream();
+            let Some(mut frame) = next? else { break };
+            if let Some(data) = frame.data_mut() {
+                *data = poll_fn(|cx| Poll::Ready(gather(data, body.as_mut(), &mut behind, cx))).await;
+            }
+            let last = behind.is_none() && body.is_end_stream();
             let mut pieces = self.pieces(frame, last, scratch)?;
             self.write_all(&mut pieces.bytes).await?;
             if last {
@@ -605,15 +616,6 @@ impl Pieces {
         stream::encode_end(scratch);
         Self { bytes: [scratch.split().freeze(), Bytes::new(), Bytes::new()], last: true }
     }
-}
-
-/// What a body says next; `None` is its end.
-fn read<B>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, SendError>>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    body.poll_frame(cx).map(|read| read.transpose().map_err(|error| SendError::Source(error.into())))
 }
 
 impl Drop for SendHalf {
