@@ -1,7 +1,7 @@
 //! The pieces of a body, and small ones made one.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
@@ -24,17 +24,35 @@ where
     body.poll_frame(cx).map(|read| read.transpose().map_err(Into::into))
 }
 
-/// Joins a small piece with the small ones that are ready behind it; what else came goes into `behind`.
+/// As [`poll_next`], after what is `behind`. A small piece of data is joined with the small ones that are ready behind it; what
+/// else came goes into `behind`.
 ///
 /// Each piece costs more than its bytes wherever it waits. A reader of HTTP/2 that is slow ends its connection for too many
 /// small DATA frames; a sender of QUIC looks at all pieces that are not acknowledged yet for each one that it sends, so that
 /// some ten thousand of them keep a whole connection from everything else. spec: TB-7
-pub(crate) fn gather<B>(first: &Bytes, mut body: Pin<&mut B>, behind: &mut Option<Next>, cx: &mut Context<'_>) -> Bytes
+pub(crate) fn poll_gathered<B>(mut body: Pin<&mut B>, behind: &mut Option<Next>, cx: &mut Context<'_>) -> Poll<Next>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let mut first = match behind.take() {
+        Some(next) => next,
+        None => ready!(poll_next(body.as_mut(), cx)),
+    };
+    if let Ok(Some(frame)) = &mut first
+        && let Some(data) = frame.data_mut()
+        && data.len() < SMALL
+    {
+        gather(data, body, behind, cx);
+    }
+    Poll::Ready(first)
+}
+
+fn gather<B>(first: &mut Bytes, mut body: Pin<&mut B>, behind: &mut Option<Next>, cx: &mut Context<'_>)
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     let mut gathered = BytesMut::new();
-    while first.len() < SMALL && gathered.len() < GATHERED {
+    while gathered.len() < GATHERED {
         let Poll::Ready(next) = poll_next(body.as_mut(), cx) else { break };
         match next {
             Ok(Some(frame)) if frame.data_ref().is_some_and(|data| data.len() < SMALL) => {
@@ -49,7 +67,9 @@ where
             }
         }
     }
-    if gathered.is_empty() { first.clone() } else { gathered.freeze() }
+    if !gathered.is_empty() {
+        *first = gathered.freeze();
+    }
 }
 
 #[cfg(test)]
@@ -74,11 +94,12 @@ mod tests {
 
     fn gathered(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> (Bytes, Option<Next>, usize) {
         let mut body = Ready(frames.into());
-        let Some(Ok(first)) = body.0.pop_front() else { panic!("data first") };
         let mut behind = None;
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let data = gather(&first.into_data().unwrap(), Pin::new(&mut body), &mut behind, &mut cx);
-        (data, behind, body.0.len())
+        let Poll::Ready(Ok(Some(frame))) = poll_gathered(Pin::new(&mut body), &mut behind, &mut cx) else {
+            panic!("data first");
+        };
+        (frame.into_data().unwrap(), behind, body.0.len())
     }
 
     fn data(length: usize) -> Result<Frame<Bytes>, BoxError> {
@@ -96,6 +117,17 @@ mod tests {
         assert!(joined.len() < GATHERED + SMALL && left > 0, "bounded");
         let (small, behind, _) = gathered(vec![data(1), data(SMALL)]);
         assert!(small.len() == 1 && matches!(behind, Some(Ok(Some(frame))) if frame.is_data()), "not copied");
+    }
+
+    #[test]
+    fn what_stays_behind_comes_next_and_once() {
+        let mut body = Ready([data(1), data(SMALL), data(2), data(3)].into());
+        let (mut behind, mut cx) = (None, Context::from_waker(std::task::Waker::noop()));
+        let mut lengths = Vec::new();
+        while let Poll::Ready(Ok(Some(frame))) = poll_gathered(Pin::new(&mut body), &mut behind, &mut cx) {
+            lengths.push(frame.into_data().unwrap().len());
+        }
+        assert_eq!(lengths, [1, SMALL, 5]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::message::grpc;
 use crate::message::h3::request::Head;
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::length;
-use crate::message::pieces::{gather, poll_next};
+use crate::message::pieces::poll_gathered;
 use crate::message::upgrade::Protocol;
 use crate::message::validate;
 use crate::message::violation::Violation;
@@ -377,7 +377,7 @@ impl Replying {
         let mut behind = None;
         loop {
             // A body may be silent for long; a client that wants no more must end it all the same.
-            let frame = poll_fn(|cx| match behind.take().map_or_else(|| poll_next(body.as_mut(), cx), Poll::Ready) {
+            let frame = poll_fn(|cx| match poll_gathered(body.as_mut(), &mut behind, cx) {
                 Poll::Ready(next) => Poll::Ready(next.map_err(SendError::Source)),
                 Poll::Pending => self.stopped.as_mut().poll(cx).map(|_| Err(SendError::Stopped)),
             });
@@ -393,8 +393,7 @@ impl Replying {
                 frame.await
             };
             let trailers = match frame?.map(http_body::Frame::into_data) {
-                Some(Ok(first)) => {
-                    let data = poll_fn(|cx| Poll::Ready(gather(&first, body.as_mut(), &mut behind, cx))).await;
+                Some(Ok(data)) => {
                     remaining = count(remaining, data.len())?;
                     let data = match &mut self.leaving {
                         Some(leaving) => leaving.pass(&data).map_err(|error| SendError::Source(error.into()))?,

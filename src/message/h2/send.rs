@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::queued::Queued;
 use crate::message::BoxError;
 use crate::message::fields;
-use crate::message::pieces::{Next, gather, poll_next};
+use crate::message::pieces::{Next, poll_gathered};
 
 /// Why a body was not sent to its end.
 #[derive(Debug, thiserror::Error)]
@@ -184,14 +184,10 @@ where
     let mut remaining = terms.declared;
     let mut behind: Option<Next> = None;
     loop {
-        let read = match behind.take() {
-            Some(next) => next.map_err(SendError::Source),
-            None => poll_fn(|cx| poll_read(body.as_mut(), stream, cx)).await,
-        };
+        let read = poll_fn(|cx| poll_read(body.as_mut(), &mut behind, stream, cx)).await;
         let Some(frame) = read? else { return end(outlet, stream, remaining, None) };
         match frame.into_data() {
-            Ok(first) => {
-                let data = poll_fn(|cx| Poll::Ready(gather(&first, body.as_mut(), &mut behind, cx))).await;
+            Ok(data) => {
                 remaining = count(remaining, data.len())?;
                 let ends = match &behind {
                     Some(read) => matches!(read, Ok(None)),
@@ -218,12 +214,17 @@ where
 type Read = Result<Option<Frame<Bytes>>, SendError>;
 
 /// A body may be silent for long; the peer's reset must end it all the same.
-fn poll_read<B, D>(body: Pin<&mut B>, stream: &mut SendStream<D>, cx: &mut Context<'_>) -> Poll<Read>
+fn poll_read<B, D>(
+    body: Pin<&mut B>,
+    behind: &mut Option<Next>,
+    stream: &mut SendStream<D>,
+    cx: &mut Context<'_>,
+) -> Poll<Read>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
     D: Buf,
 {
-    match poll_next(body, cx) {
+    match poll_gathered(body, behind, cx) {
         Poll::Ready(next) => Poll::Ready(next.map_err(SendError::Source)),
         Poll::Pending => stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(SendError::from, SendError::Stopped))),
     }

@@ -15,7 +15,7 @@ use quinn::VarInt;
 use tokio::task::coop;
 
 use crate::message::BoxError;
-use crate::message::pieces::{gather, poll_next};
+use crate::message::pieces::{poll_gathered, poll_next};
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
@@ -546,21 +546,12 @@ impl SendHalf {
             self.write(scratch.split().freeze()).await?;
         }
         loop {
-            let next = match behind.take() {
-                Some(next) => next.map_err(SendError::Source),
-                // A body may be silent for long; the peer's STOP_SENDING must end it all the same.
-                None => {
-                    poll_fn(|cx| match poll_next(body.as_mut(), cx) {
-                        Poll::Pending => stopped.as_mut().poll(cx).map(Err),
-                        Poll::Ready(next) => Poll::Ready(next.map_err(SendError::Source)),
-                    })
-                    .await
-                }
-            };
-            let Some(mut frame) = next? else { break };
-            if let Some(data) = frame.data_mut() {
-                *data = poll_fn(|cx| Poll::Ready(gather(data, body.as_mut(), &mut behind, cx))).await;
-            }
+            // A body may be silent for long; the peer's STOP_SENDING must end it all the same.
+            let next = poll_fn(|cx| match poll_gathered(body.as_mut(), &mut behind, cx) {
+                Poll::Pending => stopped.as_mut().poll(cx).map(Err),
+                Poll::Ready(next) => Poll::Ready(next.map_err(SendError::Source)),
+            });
+            let Some(frame) = next.await? else { break };
             let last = behind.is_none() && body.is_end_stream();
             let mut pieces = self.pieces(frame, last, scratch)?;
             self.write_all(&mut pieces.bytes).await?;
