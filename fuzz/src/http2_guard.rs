@@ -45,8 +45,9 @@ fn pass(role: Role, bytes: &[u8], step: usize) -> Seen {
                     assert!(instead.len() <= most_instead(bytes), "{} bytes for {bytes}", instead.len());
                     passed.extend(instead);
                 }
-                Passed::Without { front, bytes } => {
+                Passed::Joined { front, bytes, instead } => {
                     passed.extend(held.drain(..front));
+                    assert!(instead.is_empty(), "nobody has asked for that");
                     left_out += bytes;
                     held.drain(..bytes);
                 }

@@ -21,6 +21,7 @@ use tokio::task::{JoinSet, coop};
 use tokio::time::{Instant, timeout};
 
 use crate::message::h2::guard::{Guard, Role};
+use crate::message::h2::small::{SmallFrames, UNCHARGED};
 use crate::message::violation::Violation;
 use crate::net::{Cork, Corked, Guarded, Malformed, Paced};
 use crate::telemetry::Limit;
@@ -45,13 +46,14 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: ExchangeService,
 {
-    let guard = Guard::new(Role::Server, serving.settings.max_head_bytes);
+    let small_frames = Arc::<SmallFrames>::default();
+    let guard = Guard::new(Role::Server, serving.settings.max_head_bytes).joining(&small_frames);
     let io = Guarded::new(Paced::at_server(io), guard, serving.settings.head_timeout);
     let malformed = io.malformed();
     let (io, cork) = Corked::new(io);
     let handshake = builder(&serving.settings).handshake(io);
     match timeout(serving.settings.head_timeout, handshake).await {
-        Ok(Ok(connection)) => drive(connection, cork, malformed, serving).await,
+        Ok(Ok(connection)) => drive(connection, cork, (malformed, small_frames), serving).await,
         Ok(Err(error)) => tracing::debug!(%error, remote = %serving.info.remote, "no HTTP/2 connection"),
         Err(_) => tracing::debug!(remote = %serving.info.remote, "the HTTP/2 handshake took too long"),
     }
@@ -62,6 +64,7 @@ fn builder(settings: &Settings) -> Builder {
     builder
         .initial_window_size(settings.http2.stream_window)
         .initial_connection_window_size(settings.http2.connection_window)
+        .data_frame_budget(UNCHARGED)
         .max_concurrent_streams(settings.http2.max_streams)
         .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(settings.http2.max_send_buffer)
@@ -77,7 +80,7 @@ fn builder(settings: &Settings) -> Builder {
 async fn drive<T, S>(
     mut connection: Connection<Corked<Guarded<Paced<T>>>, Piece>,
     cork: Cork<Guarded<Paced<T>>>,
-    malformed: Malformed,
+    (malformed, small_frames): (Malformed, Arc<SmallFrames>),
     serving: Serving<S>,
 ) where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -87,7 +90,7 @@ async fn drive<T, S>(
     let mut drained = pin!(leaving.cancelled());
     let bounds = Bounds { connection: serving.settings.http2.send_budget, listener: serving.settings.send_budget };
     let budget = Budget::new(bounds, Arc::clone(&serving.budget));
-    let served = Arc::new(Served::new(serving, budget));
+    let served = Arc::new(Served::new(serving, budget, small_frames));
     let serving = &served.serving;
     let mut exchanges = JoinSet::new();
     let mut quiet = Quiet::new(&serving.settings);

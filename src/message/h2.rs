@@ -1,9 +1,9 @@
 //! Message bodies and response heads on streams of HTTP/2, the same for listeners, tunnels and targets.
 //!
 //! [`send`] moves a body into a stream, [`recv`] is the body that arrives on one, [`head`] waits for the head of a
-//! response, [`queued`] tells when what was sent has left, [`guard`] keeps a malformed head from ending its connection. None of
-//! them starts a task or opens a connection; what differs between the callers (limits, patience, the code of a reset) is an
-//! argument.
+//! response, [`queued`] tells when what was sent has left, [`guard`] keeps a malformed head from ending its connection, and
+//! with [`small`] a stream that nobody reads. None of them starts a task or opens a connection; what differs between the callers
+//! (limits, patience, the code of a reset) is an argument.
 
 pub mod guard;
 pub mod head;
@@ -12,6 +12,7 @@ pub(super) mod huffman;
 pub mod queued;
 pub mod recv;
 pub mod send;
+pub mod small;
 
 #[cfg(test)]
 mod tests;

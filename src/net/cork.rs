@@ -114,7 +114,7 @@ impl<T: AsyncWrite + Unpin> Cork<T> {
 
 /// Counts bytes that have passed as part of what the task may do before others have their turn: whoever shares the thread
 /// with bulk waits for each turn of it.
-fn count(cx: &mut Context<'_>, bytes: usize) {
+pub(super) fn count(cx: &mut Context<'_>, bytes: usize) {
     for _ in 0..bytes / OPERATION_BYTES {
         match coop::poll_proceed(cx) {
             Poll::Ready(operation) => operation.made_progress(),

@@ -1,4 +1,4 @@
-//! A byte stream whose reader is spared what a [`Guard`] replaces.
+//! A byte stream whose reader is spared what a [`Guard`] replaces, and gets what it joins when it is wanted.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -12,6 +12,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::cork::count;
 use crate::message::h2::guard::{Guard, Passed};
 
 /// How much is asked for while a frame is incomplete, bytes.
@@ -68,29 +69,37 @@ impl<T> Guarded<T> {
         self.malformed.clone()
     }
 
-    /// Shows the guard what is held and not clear yet.
+    /// Shows the guard what is held and not clear yet. What has changed is copied once, however often it has.
     fn look(&mut self) {
+        let mut rest = self.held.split_off(self.clear);
         loop {
-            match self.guard.pass(&self.held[self.clear..]) {
+            let (front, bytes, instead) = match self.guard.pass(&rest) {
                 Passed::Bytes(bytes) => {
                     self.clear += bytes;
+                    self.held.unsplit(rest);
                     return;
                 }
                 Passed::Instead { front, bytes, instead } => {
-                    let rest = self.held.split_off(self.clear + front);
-                    self.held.extend_from_slice(&instead);
-                    self.clear = self.held.len();
-                    self.held.extend_from_slice(&rest[bytes..]);
                     self.malformed.0.fetch_add(1, Ordering::Relaxed);
+                    (front, bytes, instead)
                 }
-                Passed::Without { front, bytes } => {
-                    self.clear += front;
-                    let end = self.held.len();
-                    self.held.copy_within(self.clear + bytes..end, self.clear);
-                    self.held.truncate(end - bytes);
-                    self.late = None;
-                }
-            }
+                Passed::Joined { front, bytes, instead } => (front, bytes, instead),
+            };
+            self.held.extend_from_slice(&rest[..front]);
+            self.held.extend_from_slice(&instead);
+            self.clear = self.held.len();
+            rest.advance(front + bytes);
+            self.late = None;
+        }
+    }
+
+    /// What goes on before anything that is not clear yet.
+    fn insert(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let rest = self.held.split_off(self.clear);
+            self.held.extend_from_slice(bytes);
+            self.clear = self.held.len();
+            self.held.unsplit(rest);
         }
     }
 }
@@ -105,18 +114,20 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
         if read.is_empty() {
             return Poll::Ready(Ok(true));
         }
-        let (front, rest) = match self.guard.pass(read) {
+        let (front, bytes, instead) = match self.guard.pass(read) {
             Passed::Bytes(bytes) if bytes == read.len() => return Poll::Ready(Ok(false)),
-            Passed::Bytes(bytes) => (bytes, &read[bytes..]),
+            Passed::Bytes(bytes) => (bytes, 0, Vec::new()),
             Passed::Instead { front, bytes, instead } => {
                 self.malformed.0.fetch_add(1, Ordering::Relaxed);
-                self.held.extend_from_slice(&instead);
-                self.clear = instead.len();
-                (front, &read[front + bytes..])
+                (front, bytes, instead)
             }
-            Passed::Without { front, bytes } => (front, &read[front + bytes..]),
+            Passed::Joined { front, bytes, instead } => (front, bytes, instead),
         };
-        self.held.extend_from_slice(rest);
+        self.held.extend_from_slice(&instead);
+        self.clear = instead.len();
+        self.held.extend_from_slice(&read[front + bytes..]);
+        // Nobody else counts what is kept here.
+        count(cx, read.len());
         into.set_filled(before + front);
         self.look();
         Poll::Ready(Ok(false))
@@ -127,7 +138,11 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
         self.held.reserve(MORE);
         // The future holds no state between polls, so a fresh one per poll loses nothing.
         match ready!(pin!(self.io.read_buf(&mut self.held)).poll(cx))? {
-            0 => self.clear = self.held.len(),
+            0 => {
+                let rest = self.guard.rest();
+                self.insert(&rest);
+                self.clear = self.held.len();
+            }
             _ => self.look(),
         }
         Poll::Ready(Ok(()))
@@ -156,6 +171,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         loop {
+            if self.clear == 0 {
+                let released = self.guard.released(cx);
+                self.insert(&released);
+            }
             if self.clear > 0 {
                 self.hand_out(into);
                 return Poll::Ready(Ok(()));
@@ -171,7 +190,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
             }
             // Nothing is the end, unless something is held back or was left out.
             let is_end = ready!(self.poll_through(cx, into))?;
-            if into.filled().len() > before || is_end {
+            if into.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+            if is_end {
+                let rest = self.guard.rest();
+                self.insert(&rest);
+                self.hand_out(into);
                 return Poll::Ready(Ok(()));
             }
         }

@@ -79,6 +79,12 @@ pub const CONTROL_FRAMES_PER_SECOND: u32 = 500;
 /// Control frames that it may send for each HEADERS frame of either end, and for each DATA frame sent to it: a stream is
 /// reset once, and what was read is announced for the stream and the connection. spec: SE-13
 pub const CONTROL_FRAMES_PER_MESSAGE_FRAME: u32 = 4;
+/// A DATA frame with padding that may carry little, bytes: less than 256 of them need not be padding. spec: SE-13
+pub const PADDED_BYTES: u32 = 512;
+/// Such frames that do not end their message that an HTTP/2 peer may send at once. spec: SE-13
+pub const PADDED_FRAME_BURST: u32 = 1_024;
+/// Such frames a second that it may send for longer. spec: SE-13
+pub const PADDED_FRAMES_PER_SECOND: u32 = 64;
 /// Frames that an HTTP/2 peer may send while it takes nothing of what is written to it: each of them may need an answer
 /// that has to be kept. spec: SE-13
 pub const FRAMES_BEHIND: u32 = 32_768;

@@ -31,6 +31,7 @@ use crate::message::fields::FieldRules;
 use crate::message::h2::head::final_head;
 use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::{ANY_TRAILERS, OnCut, Terms, send_body};
+use crate::message::h2::small::Inflow;
 use crate::message::interim::{Flood, SendInterim};
 use crate::message::length;
 
@@ -129,7 +130,7 @@ impl Client {
             head.headers.remove(CONTENT_LENGTH);
         }
         let length = length::of_response(answers_head, head.status, &head.headers);
-        let incoming = StreamBody::new(incoming, length, self.rules());
+        let incoming = StreamBody::new(Inflow::new(incoming, open.small_frames()), length, self.rules());
         Ok(Response::from_parts(head, Http2Body { incoming, upload, both, _open: open }))
     }
 

@@ -167,7 +167,7 @@ impl RawArrival {
             }
             ServiceHalf::Tcp(arrival) => {
                 let (send, recv) = arrival.accept(self.in_flight.tunnel())?;
-                Ok(RawStream::tcp(send, tcp::RawRecv::new(recv), self.in_flight))
+                Ok(RawStream::tcp(send, recv, self.in_flight))
             }
         }
     }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::id::{PeerIdentity, Place, TunnelId};
+use crate::message::h2::small::SmallFrames;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{PeerLimits, Service};
 use crate::protocol::health::{self, Down};
@@ -179,6 +180,8 @@ pub(crate) struct TunnelState {
     shares: OnceLock<Arc<Shares>>,
     /// What its streams hold unread.
     credit: Ledger,
+    /// What comes in small frames, over TCP. spec: SE-19
+    small_frames: Arc<SmallFrames>,
     /// What its peer asks, at an initiator.
     asking: Asking,
     /// What waits to be written, over TCP.
@@ -223,6 +226,7 @@ impl TunnelState {
             peer: OnceLock::new(),
             shares: OnceLock::new(),
             credit: Ledger::default(),
+            small_frames: Arc::default(),
             asking: Asking::new(),
             unwritten: Arc::default(),
         };
@@ -245,6 +249,11 @@ impl TunnelState {
     /// The ledger of what its streams hold unread.
     pub(super) const fn credit(&self) -> &Ledger {
         &self.credit
+    }
+
+    /// What the readers of its streams and the guard below HTTP/2 know of small frames.
+    pub(super) const fn small_frames(&self) -> &Arc<SmallFrames> {
+        &self.small_frames
     }
 
     /// What HTTP/2 takes of answers is taken only when so many bytes are written. spec: SE-16

@@ -1,4 +1,4 @@
-//! Targets of HTTP/2 that do what they may: they end connections, take few requests at once, and send empty frames.
+//! Targets of HTTP/2 that do what they may: they end connections, take few requests at once, and send empty and small frames.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
+use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,18 +15,25 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::eventually::{PATIENCE, eventually};
+use crate::support::eventually::{PATIENCE, eventually, standstill};
 use crate::support::http1::RawHttp;
 use crate::support::http2::{Http2, whole};
+use crate::support::raw_target::RawTarget;
 use crate::support::site::{Cloud, Edge, NODE, Site, TO_NODE, Transport, over_each_transport};
+use crate::support::trickle::{LARGE, SMALL, is_all, trickle};
 
 over_each_transport!(
     empty_data_of_a_target_costs_nobody_a_connection,
     empty_data_of_a_client_costs_it_no_connection,
+    small_frames_of_a_target_that_nobody_reads_cost_nobody_a_connection,
+    small_frames_of_a_client_that_no_target_reads_cost_it_no_connection,
     behind_a_goaway_requests_go_over_another_connection_and_those_before_it_go_on,
     a_target_that_is_full_is_asked_over_a_few_more_connections_and_no_others,
     a_request_that_a_target_passed_by_is_sent_again_whatever_its_method,
 );
+
+/// What has not moved for so long is held back.
+const STALLED: Duration = Duration::from_millis(500);
 
 /// A target on the `h2` crate.
 struct Peer {
@@ -33,6 +41,8 @@ struct Peer {
     connections: Arc<AtomicUsize>,
     /// Requests that were held so far.
     held: Arc<AtomicUsize>,
+    /// Bytes of small frames that were sent so far.
+    trickled: Arc<AtomicUsize>,
     /// Answers what is held.
     release: watch::Sender<bool>,
     _tasks: JoinSet<()>,
@@ -47,6 +57,8 @@ impl Peer {
         let (release, released) = watch::channel(false);
         let held = Arc::<AtomicUsize>::default();
         let (count, holding, mut tasks) = (Arc::clone(&connections), Arc::clone(&held), JoinSet::new());
+        let trickled = Arc::<AtomicUsize>::default();
+        let trickling = Arc::clone(&trickled);
         tasks.spawn(async move {
             let mut served = JoinSet::new();
             loop {
@@ -55,11 +67,12 @@ impl Peer {
                 if count.fetch_add(1, Ordering::Relaxed) < passing_by {
                     served.spawn(pass_by(stream));
                 } else {
-                    served.spawn(serve(stream, max_streams, Arc::clone(&holding), released.clone()));
+                    let counted = (Arc::clone(&holding), Arc::clone(&trickling));
+                    served.spawn(serve(stream, max_streams, counted, released.clone()));
                 }
             }
         });
-        Self { address, connections, held, release, _tasks: tasks }
+        Self { address, connections, held, trickled, release, _tasks: tasks }
     }
 
     async fn site(&self, transport: Transport) -> Site {
@@ -77,11 +90,18 @@ impl Peer {
 /// | `/hold` | answers when it is released |
 /// | `/leave` | the same, and ends the connection: GOAWAY |
 /// | `/empty` | answers, with an empty DATA frame among others |
-async fn serve(stream: TcpStream, max_streams: u32, holding: Arc<AtomicUsize>, mut released: watch::Receiver<bool>) {
+/// | `/small` | answers with [`LARGE`] bytes, and [`SMALL`] in small frames |
+async fn serve(
+    stream: TcpStream,
+    max_streams: u32,
+    (holding, trickled): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+    mut released: watch::Receiver<bool>,
+) {
     let Ok(mut connection) = server::Builder::new().max_concurrent_streams(max_streams).handshake(stream).await else {
         return;
     };
     let mut held = Vec::new();
+    let mut trickles = JoinSet::new();
     let mut is_released = false;
     loop {
         tokio::select! {
@@ -94,6 +114,7 @@ async fn serve(stream: TcpStream, max_streams: u32, holding: Arc<AtomicUsize>, m
                             connection.graceful_shutdown();
                         }
                     }
+                    "/small" => drop(trickles.spawn(small_answer(respond, Arc::clone(&trickled)))),
                     path => answer(respond, path == "/empty"),
                 },
                 _ => return,
@@ -104,6 +125,11 @@ async fn serve(stream: TcpStream, max_streams: u32, holding: Arc<AtomicUsize>, m
             }
         }
     }
+}
+
+async fn small_answer(mut respond: SendResponse<Bytes>, trickled: Arc<AtomicUsize>) {
+    let stream = respond.send_response(Response::new(()), false).unwrap();
+    trickle(stream, LARGE, &trickled).await.unwrap();
 }
 
 fn answer(mut respond: SendResponse<Bytes>, with_empty: bool) {
@@ -173,6 +199,61 @@ async fn empty_data_of_a_client_costs_it_no_connection(transport: Transport) {
         let response = whole(response.await.unwrap()).await.unwrap();
         assert_eq!((response.status().as_u16(), &response.body().bytes[..]), (200, &b"2"[..]), "{nth}");
     }
+}
+
+// spec: SE-19
+async fn small_frames_of_a_target_that_nobody_reads_cost_nobody_a_connection(transport: Transport) {
+    let peer = Peer::start(0, 100).await;
+    let site = peer.site(transport).await;
+    let tunnel = site.responder.0.tunnels().await.accepted[0].id.clone();
+    let mut held = begin(&site, &peer, "/hold").await;
+    let mut deaf = Http2::connect(site.egress()).await;
+    let (response, _) = deaf.send(request("GET", &site, "/small"), true).await;
+    let response = response.await.unwrap();
+    let waiting = standstill("the target", STALLED, async || peer.trickled.load(Ordering::Relaxed)).await;
+    assert!(0 < waiting && waiting < SMALL, "{waiting}");
+    for _ in 0..5 {
+        assert_eq!(timeout(PATIENCE, site.get("/")).await.expect("an answer").status(), 200);
+    }
+    peer.release.send_replace(true);
+    assert_eq!(held.response().await.unwrap().status(), 200, "its neighbour was not cut");
+    let response = timeout(PATIENCE, whole(response)).await.expect("all of it").unwrap();
+    assert!(is_all(&response.body().bytes), "{} bytes", response.body().bytes.len());
+    assert_eq!(peer.connections(), 1);
+    assert_eq!(site.responder.0.tunnels().await.accepted[0].id, tunnel);
+}
+
+// spec: SE-19
+async fn small_frames_of_a_client_that_no_target_reads_cost_it_no_connection(transport: Transport) {
+    let target = RawTarget::narrow();
+    let stall = format!("{{ name: stall, match: {{ prefix: /stall }}, target: \"http://{}\" }}", target.address());
+    let edge = Edge::new(transport).service(&stall).service("{ name: web, match: {}, target: \"{target}\" }");
+    let site = Site::with(Cloud::new(), edge).await;
+    let tunnel = site.responder.0.tunnels().await.accepted[0].id.clone();
+    let mut client = Http2::connect(site.egress()).await;
+    let (neighbour, _) = client.send(request("GET", &site, "/hang"), true).await;
+    site.arrived("/hang").await;
+    let mut post = request("POST", &site, "/stall");
+    post.headers_mut().insert(CONTENT_LENGTH, (LARGE + SMALL).into());
+    let (response, upload) = client.send(post, false).await;
+    let trickled = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&trickled);
+    let upload = tokio::spawn(async move { trickle(upload, LARGE, &counted).await.unwrap() });
+    let (mut stalled, head) = target.accept().await;
+    assert!(head.contains("post /stall"), "{head}");
+    let waiting = standstill("the client", STALLED, async || trickled.load(Ordering::Relaxed)).await;
+    assert!(0 < waiting && waiting < SMALL, "{waiting}");
+    for _ in 0..5 {
+        let answer = timeout(PATIENCE, client.get(request("GET", &site, "/"))).await.expect("an answer");
+        assert_eq!(answer.status(), 200, "on the same connection");
+    }
+    let read = timeout(PATIENCE, stalled.exactly(LARGE + SMALL)).await.expect("all of it").unwrap();
+    assert!(is_all(&read), "{} bytes", read.len());
+    stalled.send(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    assert_eq!(response.await.unwrap().status(), 204);
+    upload.await.unwrap();
+    drop(neighbour);
+    assert_eq!(site.responder.0.tunnels().await.accepted[0].id, tunnel);
 }
 
 async fn behind_a_goaway_requests_go_over_another_connection_and_those_before_it_go_on(transport: Transport) {

@@ -17,3 +17,4 @@ pub(crate) mod raw_target;
 pub(crate) mod site;
 pub(crate) mod targets;
 pub(crate) mod tools;
+pub(crate) mod trickle;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Listens; the test accepts.
 pub(crate) struct RawTarget {
@@ -21,6 +21,14 @@ pub(crate) struct RawPeer {
 impl RawTarget {
     pub(crate) async fn new() -> Self {
         Self { listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap() }
+    }
+
+    /// One for which the kernel keeps little that is not read.
+    pub(crate) fn narrow() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        Self { listener: socket.listen(64).unwrap() }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

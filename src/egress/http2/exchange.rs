@@ -26,6 +26,7 @@ use crate::message::fields::{self, FieldRules, strip_hop_by_hop};
 use crate::message::grpc;
 use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::{ANY_TRAILERS, OnCut, Terms, send_body_through};
+use crate::message::h2::small::{Inflow, SmallFrames};
 use crate::message::interim::{InformationalSink, Queue};
 use crate::message::length;
 use crate::message::upgrade::Protocol;
@@ -39,6 +40,8 @@ pub(super) struct Served<S> {
     pub(super) serving: Serving<S>,
     pub(super) budget: Arc<Budget>,
     gate: Gate,
+    /// What is known of small frames below HTTP/2.
+    small_frames: Arc<SmallFrames>,
     /// What requests that are given up before they are answered are paid from.
     resets: Mutex<Allowance>,
     /// There were too many of them.
@@ -46,9 +49,9 @@ pub(super) struct Served<S> {
 }
 
 impl<S> Served<S> {
-    pub(super) fn new(serving: Serving<S>, budget: Arc<Budget>) -> Self {
+    pub(super) fn new(serving: Serving<S>, budget: Arc<Budget>, small_frames: Arc<SmallFrames>) -> Self {
         let resets = Mutex::new(Allowance::new(Instant::now(), RESETS_BURST, RESETS_PER_SECOND));
-        Self { serving, budget, gate: Gate::new(), resets, flood: CancellationToken::new() }
+        Self { serving, budget, gate: Gate::new(), small_frames, resets, flood: CancellationToken::new() }
     }
 
     /// Counts a request that its client gave up before it was answered.
@@ -70,7 +73,7 @@ pub(super) async fn exchange<S: ExchangeService>(
     let kind = Kind::of(&request);
     let is_call = grpc::has_call(request.method(), request.headers());
     let informational = Arc::new(Queue::new(true));
-    let (request, upload) = match admit(request, serving) {
+    let (request, upload) = match admit(request, &served) {
         Ok(admitted) => admitted,
         Err(violation) => {
             serving.service.refused(&serving.info, violation);
@@ -149,7 +152,8 @@ async fn begin<'a, S>(served: &'a Served<S>, respond: &mut SendResponse<Piece>) 
 /// its body is over, or nobody reads it any more.
 type Admitted = (Request<RequestBody>, Option<CancellationToken>);
 
-fn admit<S: ExchangeService>(mut request: Request<RecvStream>, serving: &Serving<S>) -> Result<Admitted, Violation> {
+fn admit<S: ExchangeService>(mut request: Request<RecvStream>, served: &Served<S>) -> Result<Admitted, Violation> {
+    let serving = &served.serving;
     let has_body = !request.body().is_end_stream();
     validate::expects_continue(&mut request, has_body)?;
     let (mut parts, stream) = request.into_parts();
@@ -167,6 +171,7 @@ fn admit<S: ExchangeService>(mut request: Request<RecvStream>, serving: &Serving
         return Ok((Request::from_parts(parts, RequestBody::empty()), None));
     }
     let rules = FieldRules { max_fields, max_bytes, forbids: fields::is_forbidden_in_any_trailers };
+    let stream = Inflow::new(stream, &served.small_frames);
     let body = RequestBody::http2(StreamBody::new(stream, length, rules));
     let over = (parts.method == Method::CONNECT).then(CancellationToken::new);
     let body = match &over {

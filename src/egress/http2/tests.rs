@@ -116,6 +116,34 @@ async fn a_body_nobody_reads_holds_its_sender_back() {
     assert!(sent > 0 && sent <= window, "{sent} of a window of {window}");
 }
 
+// spec: SE-19
+#[tokio::test]
+async fn small_frames_of_a_body_nobody_reads_cost_nobody_the_connection() {
+    let (service, mut receiver) = stuck();
+    let server = serve(service).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    let post = frame(1, 4, 1, &[0x83, 0x84, 0x86, 0x41, 0x01, b'h']);
+    let window = Settings::default().http2.stream_window as usize;
+    let body = frame(0, 0, 1, &[7; 1]).repeat(window);
+    let begun = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..], &post, &body].concat();
+    stream.write_all(&[begun, frame(6, 0, 0, &[7; 8])].concat()).await.unwrap();
+    assert_eq!(told(&mut receiver).await, "called");
+    loop {
+        let mut head = [0; 9];
+        timeout(PATIENCE, stream.read_exact(&mut head)).await.unwrap().unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        assert_ne!(head[3], 7, "GOAWAY: {}", String::from_utf8_lossy(&payload));
+        if (head[3], head[4], &payload[..]) == (6, 1, &[7; 8][..]) {
+            return;
+        }
+    }
+}
+
 fn stuck() -> (impl ExchangeService<Body = TestBody>, mpsc::UnboundedReceiver<&'static str>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let service = move |request: Request<RequestBody>| {

@@ -10,15 +10,23 @@
 //! DATA that carries nothing and ends nothing is left out: `h2` takes a hundred such frames in the life of a connection, and
 //! then ends it, though gateways send one with each message. How many come in a time bounds whoever counts frames. spec: SE-18
 //!
+//! Small DATA that nobody reads is joined into larger pieces, and goes on when its reader wants it. spec: SE-19
+//!
 //! Sans-IO: it is shown what is read from the peer, and says how much of it can go on as it is.
 //!
 //! What it cannot reach: faults of HPACK itself (an index that nothing has, a string without its end) and of frames are
 //! faults of the connection by the RFCs. Then, for a block beyond [`MAX_BLOCK`], and for one in whose place far more would
-//! have to stand than it has itself, it steps aside, and `h2` decides.
+//! have to stand than it has itself, it looks at no head any more, and `h2` decides.
+
+mod joined;
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::task::Context;
 
 use super::hpack::{self, Decoder, Judged, Rules};
+use super::small::SmallFrames;
+use joined::{Data, Joined};
 
 /// Longest header block that is looked at, bytes in frames.
 pub const MAX_BLOCK: usize = 128 * 1024;
@@ -71,15 +79,23 @@ pub struct Guard {
     /// trailers. On any other that is not new it breaks HTTP/2 itself, which is the reader's to say.
     begun: HashSet<u32>,
     malformed: u64,
+    /// Small DATA is joined.
+    joined: Option<Joined>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// So many bytes go on unseen, then a frame begins.
     Skip(usize),
-    /// Nothing is looked at any more.
+    /// The same, but heads go on unseen as well: one was beyond what is looked at, or HPACK is broken. `in_block`: the next
+    /// frame goes on with a header block.
+    Headless { left: usize, in_block: bool },
+    /// Nothing is looked at any more: there will be no other frame.
     Aside,
 }
+
+/// No head is looked at, and none is under way.
+const HEADLESS: State = State::Headless { left: 0, in_block: false };
 
 /// What may go on of what was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,12 +111,14 @@ pub enum Passed {
         /// What goes on in their place.
         instead: Vec<u8>,
     },
-    /// So many bytes from the front, and nothing for the `bytes` behind them; the rest is to be shown again.
-    Without {
+    /// The same, but nothing was wrong: DATA that carries nothing is left out, and small DATA was joined.
+    Joined {
         /// Bytes that go on as they are.
         front: usize,
         /// Bytes behind them that do not.
         bytes: usize,
+        /// What goes on in their place.
+        instead: Vec<u8>,
     },
 }
 
@@ -143,6 +161,30 @@ impl Guard {
             scan: Scan::default(),
             begun: HashSet::new(),
             malformed: 0,
+            joined: None,
+        }
+    }
+
+    /// The same, joining small DATA of which the readers of these streams do not want more. HTTP/2 should charge for none of it:
+    /// [`UNCHARGED`](super::small::UNCHARGED).
+    pub fn joining(self, frames: &Arc<SmallFrames>) -> Self {
+        Self { joined: Some(Joined::new(Arc::clone(frames))), ..self }
+    }
+
+    /// What goes on before anything else, because its reader wants it. There is nothing as long as a frame is under way that has
+    /// gone on in part. The task is woken when there is more.
+    pub fn released(&mut self, cx: &Context<'_>) -> Vec<u8> {
+        match &mut self.joined {
+            Some(joined) if joined.keeps_waiting() && self.state.is_between_frames() => joined.wanted(cx),
+            _ => Vec::new(),
+        }
+    }
+
+    /// All that is held back of small DATA: nothing will come any more.
+    pub fn rest(&mut self) -> Vec<u8> {
+        match &mut self.joined {
+            Some(joined) if self.state.is_between_frames() => joined.all(),
+            _ => Vec::new(),
         }
     }
 
@@ -156,37 +198,52 @@ impl Guard {
     pub fn pass(&mut self, bytes: &[u8]) -> Passed {
         let mut at = 0;
         while at < bytes.len() {
-            let State::Skip(left) = self.state else { return Passed::Bytes(bytes.len()) };
-            if left > 0 {
-                let step = left.min(bytes.len() - at);
-                self.state = State::Skip(left - step);
+            let (State::Skip(left) | State::Headless { left, .. }) = &mut self.state else { break };
+            if *left > 0 {
+                let step = (*left).min(bytes.len() - at);
+                *left -= step;
                 at += step;
                 continue;
             }
-            let Some(frame) = Frame::read(&bytes[at..]) else { return Passed::Bytes(at) };
+            let Some(frame) = Frame::read(&bytes[at..]) else { return self.up_to(at) };
             if frame.length > MAX_FRAME {
                 // The reader ends the connection at its first bytes.
                 self.state = State::Aside;
-                continue;
+                break;
             }
             if frame.is_empty_data() {
-                return Passed::Without { front: at, bytes: empty_data(&bytes[at..]) };
+                return Passed::Joined { front: at, bytes: empty_data(&bytes[at..]), instead: Vec::new() };
             }
-            if frame.kind != HEADERS {
+            match self.joined.as_mut().map_or(Data::Passes, |joined| joined.pass(frame, &bytes[at..])) {
+                Data::Passes => {}
+                Data::Incomplete => return self.up_to(at),
+                Data::Joined { bytes, instead } => return Passed::Joined { front: at, bytes, instead },
+            }
+            if frame.kind != HEADERS || self.state != State::Skip(0) {
                 self.note(frame);
-                self.state = State::Skip(FRAME_HEAD + frame.length);
+                self.state.skip(frame);
                 continue;
             }
             match self.find(&bytes[at..]) {
-                Err(Incomplete) if bytes.len() - at <= MAX_BLOCK => return Passed::Bytes(at),
-                Err(Incomplete) | Ok(None) => self.state = State::Aside,
+                Err(Incomplete) if bytes.len() - at <= MAX_BLOCK => return self.up_to(at),
+                Err(Incomplete) | Ok(None) => self.state = HEADLESS,
                 Ok(Some(found)) => match self.judge(&found) {
                     None => at += found.bytes,
                     Some(instead) => return Passed::Instead { front: at, bytes: found.bytes, instead },
                 },
             }
         }
-        Passed::Bytes(at)
+        if self.state == State::Aside { Passed::Bytes(bytes.len()) } else { self.up_to(at) }
+    }
+
+    /// So much goes on of what is there, and behind it what nobody reads of what came with it.
+    fn up_to(&mut self, front: usize) -> Passed {
+        match &mut self.joined {
+            Some(joined) if joined.has_unread() && self.state.is_between_frames() => {
+                Passed::Joined { front, bytes: 0, instead: joined.unread() }
+            }
+            _ => Passed::Bytes(front),
+        }
     }
 
     /// Collects the block that begins here. `None`: it breaks HTTP/2 itself, or is beyond what is looked at.
@@ -225,7 +282,7 @@ impl Guard {
     fn judge(&mut self, found: &Found) -> Option<Vec<u8>> {
         let rules = Rules { is_head: self.is_head(found.stream), max_list: self.max_list };
         let Ok(Judged { status, instead }) = self.decoder.judge(&self.block, rules) else {
-            self.state = State::Aside;
+            self.state = HEADLESS;
             return None;
         };
         self.follow(found, status);
@@ -262,6 +319,22 @@ impl Guard {
     }
 }
 
+impl State {
+    const fn is_between_frames(self) -> bool {
+        matches!(self, Self::Skip(0) | HEADLESS)
+    }
+
+    /// This frame goes on unseen.
+    const fn skip(&mut self, frame: Frame) {
+        let bytes = FRAME_HEAD + frame.length;
+        *self = match self {
+            Self::Skip(_) => Self::Skip(bytes),
+            Self::Headless { .. } => Self::Headless { left: bytes, in_block: frame.begins_more() },
+            Self::Aside => Self::Aside,
+        };
+    }
+}
+
 /// The end of a frame has not come yet.
 struct Incomplete;
 
@@ -275,6 +348,11 @@ impl Frame {
     /// Whether it is DATA without a byte that does not end its message. Padding is bytes, which windows count.
     const fn is_empty_data(self) -> bool {
         self.kind == DATA && self.length == 0 && self.flags & (END_STREAM | PADDED) == 0 && self.stream != 0
+    }
+
+    /// Whether a header block goes on behind it.
+    const fn begins_more(self) -> bool {
+        matches!(self.kind, HEADERS | CONTINUATION) && self.flags & END_HEADERS == 0
     }
 
     /// The piece of a header block in a payload; `None` where the padding leaves nothing of it.

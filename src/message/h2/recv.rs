@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
+use h2::Reason;
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::coop;
 
 use crate::message::fields::FieldRules;
+use crate::message::h2::small::Inflow;
 use crate::message::violation::Violation;
 
 /// Why a body ended early. It is incomplete then, and must not be taken for a whole one.
@@ -51,12 +52,15 @@ impl From<h2::Error> for RecvError {
 /// stream, once whoever sends on the same stream has let go of it too.
 #[derive(Debug)]
 pub struct StreamBody {
-    stream: RecvStream,
-    /// Bytes still to come, where the head said how many.
-    remaining: Option<u64>,
+    stream: Inflow,
+    /// Bytes still to come, where the head said how many; [`UNKNOWN`] otherwise.
+    remaining: u64,
     rules: FieldRules,
     part: Part,
 }
+
+/// No head can say that. It is no `Option` because every exchange holds one.
+const UNKNOWN: u64 = u64::MAX;
 
 /// What is read next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,13 +75,17 @@ type Read = Option<Result<Frame<Bytes>, RecvError>>;
 
 impl StreamBody {
     /// The body on `stream`, of `declared` bytes where the head said so, with trailers that `rules` let pass.
-    pub fn new(stream: RecvStream, declared: Option<u64>, rules: FieldRules) -> Self {
-        Self { stream, remaining: declared, rules, part: Part::Data }
+    pub fn new(stream: Inflow, declared: Option<u64>, rules: FieldRules) -> Self {
+        Self { stream, remaining: declared.unwrap_or(UNKNOWN), rules, part: Part::Data }
     }
 
     /// Bytes still to come, where the head said how many.
     pub fn remaining(&self) -> Option<u64> {
-        if self.is_end_stream() { Some(0) } else { self.remaining }
+        if self.is_end_stream() { Some(0) } else { self.declared() }
+    }
+
+    fn declared(&self) -> Option<u64> {
+        Some(self.remaining).filter(|remaining| *remaining != UNKNOWN)
     }
 
     /// Bytes of the connection's window that wait to be read.
@@ -107,7 +115,7 @@ impl StreamBody {
             return Poll::Ready(None);
         }
         let trailers = ready!(self.stream.poll_trailers(cx))?;
-        if self.remaining.unwrap_or(0) > 0 {
+        if self.declared().unwrap_or(0) > 0 {
             return Poll::Ready(Some(Err(RecvError::Length)));
         }
         let Some(trailers) = trailers else { return Poll::Ready(None) };
@@ -118,8 +126,8 @@ impl StreamBody {
 
     /// Counts data against the declared length before it is handed on.
     fn count(&mut self, data: Bytes) -> Result<Bytes, RecvError> {
-        if let Some(remaining) = &mut self.remaining {
-            *remaining = remaining.checked_sub(data.len() as u64).ok_or(RecvError::Length)?;
+        if let Some(remaining) = self.declared() {
+            self.remaining = remaining.checked_sub(data.len() as u64).ok_or(RecvError::Length)?;
         }
         Ok(data)
     }
@@ -140,7 +148,7 @@ impl Body for StreamBody {
 
     /// Never true of a body that is too short: reading it must tell.
     fn is_end_stream(&self) -> bool {
-        self.part == Part::Nothing || (self.remaining.unwrap_or(0) == 0 && self.stream.is_end_stream())
+        self.part == Part::Nothing || (self.declared().unwrap_or(0) == 0 && self.stream.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::head::final_head;
 use super::recv::{RecvError, StreamBody};
 use super::send::{ANY_TRAILERS, OnCut, SendError, Terms, send_body};
+use super::small::Inflow;
 use crate::message::BoxError;
 use crate::message::fields::{FieldRules, is_forbidden_in_trailers};
 use crate::message::interim::{Flood, MAX_READ};
@@ -109,6 +111,7 @@ async fn send(upload: &mut SendStream<Bytes>, body: Parts, declared: Option<u64>
 
 /// The body as far as it came, and why it went no further.
 async fn collect(request: RecvStream, declared: Option<u64>) -> (usize, Option<HeaderMap>, Option<RecvError>) {
+    let request = Inflow::new(request, &Arc::default());
     let (mut body, mut length, mut trailers) = (StreamBody::new(request, declared, RULES), 0, None);
     while let Some(frame) = body.frame().await {
         match frame.map(Frame::into_data) {

@@ -1,10 +1,15 @@
 use bytes::Bytes;
 use h2::{Reason, client};
 use http::{Request, Response};
+use http_body_util::BodyExt as _;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::timeout;
 
 use super::*;
+use crate::message::fields::FieldRules;
 use crate::message::h2::guard::Role;
+use crate::message::h2::recv::StreamBody;
+use crate::message::h2::small::{Inflow, SmallFrames};
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
@@ -88,6 +93,71 @@ async fn empty_data_ends_no_connection_however_often_it_comes() {
     assert_eq!(malformed.take(), 0);
 }
 
+/// The body of a response whose small frames are joined, and the server's end of its connection. HTTP/2 charges for such
+/// frames, and ends the connection soon.
+async fn body(first: &[u8]) -> (StreamBody, Sender, DuplexStream) {
+    let (near, mut far) = duplex(1 << 20);
+    far.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+    let frames = Arc::<SmallFrames>::default();
+    let guard = Guard::new(Role::Client, 1 << 14).joining(&frames);
+    let mut builder = client::Builder::new();
+    let started = builder.data_frame_budget(1 << 14).handshake(Guarded::new(near, guard, PATIENCE)).await;
+    let (mut sender, connection) = started.unwrap();
+    tokio::spawn(connection);
+    let response = ask(&mut sender);
+    asked(&mut far).await;
+    far.write_all(&[&frame(1, 4, 1, &[0x88])[..], first].concat()).await.unwrap();
+    let rules = FieldRules { max_fields: 10, max_bytes: 1000, forbids: |_, _| false };
+    let incoming = Inflow::new(response.await.unwrap().into_body(), &frames);
+    (StreamBody::new(incoming, None, rules), sender, far)
+}
+
+/// Small frames of stream 1, and what is in them.
+fn pieces(count: u32) -> (Vec<u8>, Vec<u8>) {
+    let pieces = (0..count).map(|number| [number.to_be_bytes(); 4].concat());
+    (pieces.clone().flat_map(|piece| frame(0, 0, 1, &piece)).collect(), pieces.flatten().collect())
+}
+
+// spec: SE-19
+#[tokio::test]
+async fn small_frames_that_nobody_reads_cost_nobody_the_connection() {
+    let (first, mut carried) = pieces(1000);
+    let (mut body, mut sender, mut far) = body(&first).await;
+    let (frames, more) = pieces(3000);
+    carried.extend(more);
+    for bytes in frames.chunks(25) {
+        far.write_all(bytes).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let neighbour = ask(&mut sender);
+    asked(&mut far).await;
+    far.write_all(&frame(1, 5, 3, &[0x88])).await.unwrap();
+    assert_eq!(neighbour.await.map(|response| response.status().as_u16()).unwrap(), 200);
+    let mut read = Vec::new();
+    while read.len() < carried.len() {
+        read.extend(timeout(PATIENCE, body.frame()).await.unwrap().unwrap().unwrap().into_data().unwrap());
+    }
+    assert_eq!(read, carried);
+    far.write_all(&frame(0, 1, 1, &[])).await.unwrap();
+    assert!(timeout(PATIENCE, body.frame()).await.unwrap().is_none());
+}
+
+// spec: SE-19
+#[tokio::test]
+async fn small_frames_that_are_read_come_one_by_one_and_at_once() {
+    let (mut body, _sender, mut far) = body(&[]).await;
+    for number in 0..100_u8 {
+        let reads = timeout(PATIENCE, body.frame());
+        let writes = async {
+            // Somebody waits for it already.
+            tokio::task::yield_now().await;
+            far.write_all(&frame(0, 0, 1, &[number; 16])).await.unwrap();
+        };
+        let (read, ()) = tokio::join!(reads, writes);
+        assert_eq!(read.unwrap().unwrap().unwrap().into_data().unwrap()[..], [number; 16]);
+    }
+}
+
 #[tokio::test]
 async fn the_tables_of_both_ends_stay_the_same_behind_a_malformed_head() {
     let (mut sender, mut far, _) = client().await;
@@ -118,7 +188,7 @@ async fn a_head_whose_end_does_not_come_ends_its_connection_however_its_bytes_tr
     for _ in 0..3 {
         // Each within its time, all of them not.
         near.write_all(&whole[..5]).await.unwrap();
-        assert!(tokio::time::timeout(PATIENCE * 3 / 4, guarded.read(&mut read)).await.is_err());
+        assert!(timeout(PATIENCE * 3 / 4, guarded.read(&mut read)).await.is_err());
         near.write_all(&whole[5..]).await.unwrap();
         assert_eq!(guarded.read(&mut read).await.unwrap(), whole.len());
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::protocol::allowance::Allowance;
 use crate::protocol::budgets::{
     ANSWER_BYTES, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_MESSAGE_FRAME, CONTROL_FRAMES_PER_SECOND, FRAMES_BEHIND,
+    PADDED_BYTES, PADDED_FRAME_BURST, PADDED_FRAMES_PER_SECOND,
 };
 use crate::protocol::http2::scan::{FrameHeader, FrameScan};
 
@@ -19,6 +20,9 @@ pub struct Flood;
 /// SETTINGS, PRIORITY, CONTINUATION, empty and unknown ones. They are paid from a stock that fills with time and with
 /// messages, because a busy peer has more to say.
 ///
+/// DATA with padding that may carry next to nothing has a stock of its own: nobody joins it with others, and HTTP/2 gives back
+/// the window of the padding at once, so that windows do not bound how many wait to be read.
+///
 /// Any frame may need an answer. One on a stream that is forgotten gets RST_STREAM, for which HTTP/2 keeps hundreds of bytes
 /// until it is written. So while what this end writes is not taken, frames of all kinds are counted.
 #[derive(Debug)]
@@ -26,6 +30,7 @@ pub struct FrameRate {
     received: FrameScan,
     sent: FrameScan,
     control: Allowance,
+    padded: Allowance,
     /// What was to be written last was not taken.
     is_stalled: bool,
     /// Frames that came since it was, less what was taken.
@@ -45,7 +50,8 @@ impl FrameRate {
 
     const fn new(received: FrameScan, sent: FrameScan, now: Instant) -> Self {
         let control = Allowance::new(now, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND);
-        Self { received, sent, control, is_stalled: false, behind: 0 }
+        let padded = Allowance::new(now, PADDED_FRAME_BURST, PADDED_FRAMES_PER_SECOND);
+        Self { received, sent, control, padded, is_stalled: false, behind: 0 }
     }
 
     /// Looks at the next bytes that were read, in any split. The clock is read only when the stock is empty.
@@ -63,7 +69,13 @@ impl FrameRate {
             }
             match frame.kind {
                 FrameHeader::HEADERS => self.control.earn(CONTROL_FRAMES_PER_MESSAGE_FRAME),
-                FrameHeader::DATA if frame.length > 0 || frame.ends_stream() => {}
+                FrameHeader::DATA if frame.ends_stream() => {}
+                FrameHeader::DATA if frame.is_padded() && frame.length < PADDED_BYTES => {
+                    if !self.padded.spend(1, &now) {
+                        return Err(Flood);
+                    }
+                }
+                FrameHeader::DATA if frame.length > 0 => {}
                 _ if self.control.spend(1, &now) => {}
                 _ => return Err(Flood),
             }
@@ -126,6 +138,24 @@ mod tests {
             let later = now + Duration::from_secs(2);
             assert_eq!(passing(&mut rate, &control, later), 2 * CONTROL_FRAMES_PER_SECOND, "time makes room");
         }
+    }
+
+    // spec: SE-13
+    #[test]
+    fn data_that_is_nearly_all_padding_is_a_flood_whatever_is_sent_for_it() {
+        let now = Instant::now();
+        let padded = frame(FrameHeader::DATA, 8, &[15; 16]);
+        let (last, large) = (frame(FrameHeader::DATA, 9, &[15; 16]), frame(FrameHeader::DATA, 8, &[255; 512]));
+        let mut rate = FrameRate::at_client(now);
+        for _ in 0..PADDED_FRAME_BURST {
+            rate.received(&[&padded[..], &last, &large].concat(), || now).unwrap();
+            rate.sent(&frame(FrameHeader::DATA, 0, b"piece"));
+        }
+        assert_eq!(rate.received(&padded, || now), Err(Flood));
+        let mut rate = FrameRate::at_client(now);
+        assert!(rate.padded.spend(PADDED_FRAME_BURST, || now));
+        let later = now + Duration::from_secs(1);
+        assert_eq!(passing(&mut rate, &padded, later), PADDED_FRAMES_PER_SECOND);
     }
 
     // spec: SE-13

@@ -27,6 +27,11 @@ impl FrameHeader {
     pub const fn ends_stream(self) -> bool {
         self.flags & 1 != 0
     }
+
+    /// PADDED, of DATA and HEADERS.
+    pub const fn is_padded(self) -> bool {
+        self.flags & 8 != 0
+    }
 }
 
 /// The place in one direction.

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::message::failure::Failure;
+use crate::message::h2::small::SmallFrames;
 use crate::net::forward_writes;
 use crate::protocol::goaway::GoawayWatch;
 use crate::targets::tls;
@@ -41,6 +42,8 @@ pub(super) struct Life {
     freed: Arc<Notify>,
     /// It takes no more requests: the target has said so, or it has ended.
     leaving: AtomicBool,
+    /// What comes in small frames.
+    small_frames: Arc<SmallFrames>,
     /// What TLS found wrong: what HTTP/2 says of it later is a text without a cause.
     insecure: OnceLock<Failure>,
 }
@@ -64,6 +67,11 @@ impl Life {
     /// Whether it was used, and is not now.
     pub(super) fn is_unused(&self) -> bool {
         self.asked.load(Ordering::Relaxed) > 0 && self.open.load(Ordering::Acquire) == 0
+    }
+
+    /// What the readers of its streams and the guard below HTTP/2 know of small frames.
+    pub(super) const fn small_frames(&self) -> &Arc<SmallFrames> {
+        &self.small_frames
     }
 
     /// What TLS found wrong with the connection, if it did.
@@ -160,6 +168,11 @@ impl OpenStream {
     /// Whether anything was heard of the target on this connection.
     pub(super) fn is_heard(&self) -> bool {
         self.0.is_heard()
+    }
+
+    /// What the readers of the connection's streams and the guard below HTTP/2 know of small frames.
+    pub(super) fn small_frames(&self) -> &Arc<SmallFrames> {
+        self.0.small_frames()
     }
 
     /// One more, if no more than `most` are open then.

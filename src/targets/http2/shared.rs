@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::liveness::{Heard, Life, OpenStream};
 use crate::message::failure::{Cause, Failure};
 use crate::message::h2::guard::{Guard, Role};
+use crate::message::h2::small::UNCHARGED;
 use crate::net::{Cork, Corked, Guarded, Paced};
 use crate::targets::connect::{Dialer, Socket};
 use crate::targets::settings::{CONNECTION_WAIT, TargetSettings};
@@ -292,7 +293,7 @@ impl Inner {
     async fn connect(&self) -> Result<Handle, Failure> {
         let socket = self.dialer.connect().await?;
         let life = Arc::new(Life::new(Arc::clone(&self.freed)));
-        let guard = Guard::new(Role::Client, self.settings.head_bytes);
+        let guard = Guard::new(Role::Client, self.settings.head_bytes).joining(life.small_frames());
         let paced = Paced::at_client(Heard::new(socket, Arc::clone(&life)));
         let (socket, cork) = Corked::new(Guarded::new(paced, guard, HEAD_PATIENCE));
         let made = builder(&self.settings).handshake(socket).await;
@@ -308,6 +309,7 @@ fn builder(settings: &TargetSettings) -> Builder {
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(UNCHARGED)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .reset_stream_duration(RESET_MEMORY)
         // Not counted over the life of the connection: see `FrameRate` for what bounds them.

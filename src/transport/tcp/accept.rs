@@ -376,14 +376,14 @@ impl Unwelcomed for Prepared {
 
 impl Prepared {
     async fn start(self, welcome: &Welcome) -> Result<(Control<ControlStream>, mpsc::Receiver<Command>), CloseReason> {
-        let Self { mut control, commands, starter, settings, .. } = self;
+        let Self { state, mut control, commands, starter, settings } = self;
         note_illegal(control.session().welcome(Instant::now(), welcome));
         // Nothing but WELCOME is due: an event can only follow what the peer sends.
         control.flush().await?;
         let (bare, session) = control.into_parts();
         let wire = bare.into_wire();
         let meter = wire.meter();
-        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Client));
+        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Client, state.small_frames()));
         let (sender, connection) = settings.http2_client().handshake(wire).await.map_err(|error| ended(&error))?;
         let (window, wanted) = Window::new(&settings.tcp);
         let carrier = Carrier::run(async move {

@@ -274,7 +274,8 @@ struct Serving<A> {
 impl<A: Accept> Serving<A> {
     /// Serves until the connection is gone. The first stream is the control stream. spec: TB-5
     async fn run(mut self, wire: Wire, opened: oneshot::Sender<ControlHalves>) -> CloseReason {
-        let (wire, cork) = Corked::new(self.settings.guarded(wire, Role::Server));
+        let wire = self.settings.guarded(wire, Role::Server, self.state.small_frames());
+        let (wire, cork) = Corked::new(wire);
         let mut http2 = self.settings.http2_server();
         let mut connection = match http2.enable_connect_protocol().handshake::<_, Bytes>(wire).await {
             Ok(connection) => connection,

@@ -20,6 +20,7 @@ use crate::message::fields::{field_bytes, strip_hop_by_hop};
 use crate::message::h2::head::{Head, poll_head};
 use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::OnCut;
+use crate::message::h2::small::Inflow;
 use crate::message::length::of_tunnelled_response;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
@@ -270,9 +271,11 @@ impl Answer {
         }
         let length = of_tunnelled_response(self.to_head, parts.status, &parts.headers);
         let length = length.map_err(|_| StreamError::from(Malformed::Invalid("content-length")))?;
+        let in_flight = self.in_flight.take().expect("there is one final head");
+        let stream = Inflow::new(stream, in_flight.tunnel().small_frames());
         let body = StreamBody::new(stream, length, trailer_rules(self.limits));
         let upload = std::mem::take(&mut self.upload);
-        let body = RecvBody::http2(body, upload, self.in_flight.take()).watched_by_tunnel(self.asked.is_some());
+        let body = RecvBody::http2(body, upload, Some(in_flight)).watched_by_tunnel(self.asked.is_some());
         Ok(AnswerHead::Final(parts, body))
     }
 }

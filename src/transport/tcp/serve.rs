@@ -10,6 +10,7 @@ use tracing::debug;
 
 use crate::id::ServiceName;
 use crate::message::h2::recv::StreamBody;
+use crate::message::h2::small::Inflow;
 use crate::message::upgrade::Protocol;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::flows::FlowError;
@@ -20,13 +21,12 @@ use crate::transport::arrival::{
     self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival, StreamRefusal, TunnelFacts,
 };
 use crate::transport::body::RecvBody;
-use crate::transport::credit::Ledger;
 use crate::transport::kind::Dialect;
 use crate::transport::state::{Arriving, InFlight, TunnelState};
 use crate::transport::tcp::codes::{head_rules, reason, trailer_rules};
 use crate::transport::tcp::envoy::websocket::Asking;
 use crate::transport::tcp::respond::Responder;
-use crate::transport::tcp::service::{ServiceArrival, asked_for, has_service_target, take_client};
+use crate::transport::tcp::service::{RawRecv, ServiceArrival, asked_for, has_service_target, take_client};
 use crate::transport::tied::TiedUpload;
 
 /// Takes one request of the responder in a task of its own.
@@ -49,7 +49,7 @@ pub(super) fn accept_one<A: Accept>(
             Some(stream_type) => return accept_service(stream_type, (request, respond), state, in_flight, accept),
         }
     }
-    let (mut parts, body, service) = match admit(request, limits, dialect, state.credit()) {
+    let (mut parts, body, service) = match admit(request, limits, dialect, state) {
         Ok(request) => request,
         Err(code) => {
             debug!(%code, "a request broke the protocol");
@@ -91,7 +91,7 @@ fn accept_service<A: Accept>(
             return respond.send_reset(reason(StreamCode::Protocol));
         }
     };
-    let arrival = ServiceArrival::new(respond, recv);
+    let arrival = ServiceArrival::new(respond, RawRecv::new(recv, state));
     let arrival = match stream_type {
         StreamType::Flow => match state.begin_flow() {
             Some(count) => Arrival::Flow(FlowArrival::tcp(service, arrival, count, in_flight).of(client)),
@@ -131,7 +131,7 @@ fn admit(
     request: Request<RecvStream>,
     limits: Limits,
     dialect: Dialect,
-    credit: &Ledger,
+    state: &TunnelState,
 ) -> Result<Admitted, StreamCode> {
     let (mut parts, stream) = request.into_parts();
     let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
@@ -156,8 +156,9 @@ fn admit(
     let body = if stream.is_end_stream() {
         RecvBody::empty()
     } else {
+        let stream = Inflow::new(stream, state.small_frames());
         let stream = StreamBody::new(stream, length, trailer_rules(limits));
-        RecvBody::http2(stream, TiedUpload::default(), None).watched(credit, asked.is_some())
+        RecvBody::http2(stream, TiedUpload::default(), None).watched(state.credit(), asked.is_some())
     };
     parts.version = Version::HTTP_11;
     parts.extensions = http::Extensions::new();

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::id::ServiceName;
 use crate::message::h2::queued::Queued;
+use crate::message::h2::small::Inflow;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::limits::{DEFAULT_OPEN_TIMEOUT, MAX_REASON_BYTES};
 use crate::protocol::stream::{
@@ -54,7 +55,7 @@ impl Connection {
     ) -> Result<RawStream, OpenError> {
         let in_flight = self.state.begin();
         let (send, recv) = self.connect(limit, (service, client), StreamType::Raw).await?;
-        Ok(RawStream::tcp(RawSend::new(send, &self.state), RawRecv::new(recv), in_flight))
+        Ok(RawStream::tcp(RawSend::new(send, &self.state), recv, in_flight))
     }
 
     /// See [`Tunnel::open_flow`](crate::transport::Tunnel::open_flow).
@@ -74,7 +75,7 @@ impl Connection {
         limit: Duration,
         (service, client): (&ServiceName, Option<ClientAddresses>),
         stream_type: StreamType,
-    ) -> Result<(SendStream<Bytes>, RecvStream), OpenError> {
+    ) -> Result<(SendStream<Bytes>, RawRecv), OpenError> {
         if self.dialect == Dialect::Envoy {
             return Err(OpenError::Unsupported(stream_type));
         }
@@ -98,7 +99,7 @@ impl Connection {
             }
         };
         if response.status() == StatusCode::OK {
-            return Ok((send, response.into_body()));
+            return Ok((send, RawRecv::new(response.into_body(), &self.state)));
         }
         // The stream is done: nothing was sent that would have to be taken back.
         let _ = send.send_data(Bytes::new(), true);
@@ -167,13 +168,13 @@ pub(super) fn has_service_target(uri: &Uri) -> bool {
 #[derive(Debug)]
 pub(crate) struct ServiceArrival {
     respond: SendResponse<Bytes>,
-    recv: Option<RecvStream>,
+    recv: Option<RawRecv>,
     /// What dropping it tells the peer; `None` once answered.
     on_drop: Option<StreamCode>,
 }
 
 impl ServiceArrival {
-    pub(super) const fn new(respond: SendResponse<Bytes>, recv: RecvStream) -> Self {
+    pub(super) const fn new(respond: SendResponse<Bytes>, recv: RawRecv) -> Self {
         Self { respond, recv: Some(recv), on_drop: Some(StreamCode::Rejected) }
     }
 
@@ -183,7 +184,7 @@ impl ServiceArrival {
     }
 
     /// Says 200.
-    pub(crate) fn accept(mut self, tunnel: &TunnelState) -> Result<(RawSend, RecvStream), SendError> {
+    pub(crate) fn accept(mut self, tunnel: &TunnelState) -> Result<(RawSend, RawRecv), SendError> {
         let recv = self.recv.take().expect("it is taken here alone");
         self.on_drop = None;
         let sent = self.respond.send_response(Response::new(()), false);
@@ -362,11 +363,11 @@ impl Drop for FlowSend {
 
 /// The receiving half of a raw stream. HTTP/2 tells the peer that nobody listens when the sending half is dropped too.
 #[derive(Debug)]
-pub(crate) struct RawRecv(RecvStream);
+pub(crate) struct RawRecv(Inflow);
 
 impl RawRecv {
-    pub(crate) const fn new(stream: RecvStream) -> Self {
-        Self(stream)
+    pub(super) fn new(stream: RecvStream, tunnel: &TunnelState) -> Self {
+        Self(Inflow::new(stream, tunnel.small_frames()))
     }
 
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {
@@ -406,8 +407,8 @@ pub(crate) struct FlowRecv {
 }
 
 impl FlowRecv {
-    pub(crate) fn new(stream: RecvStream) -> Self {
-        Self { stream: RawRecv::new(stream), reader: ServiceReader::of_datagrams() }
+    pub(crate) fn new(stream: RawRecv) -> Self {
+        Self { stream, reader: ServiceReader::of_datagrams() }
     }
 
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RawError>> {

@@ -1,10 +1,12 @@
 //! Every knob of a tunnel over TCP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use h2::{client, server};
 
 use crate::message::h2::guard::{Guard, Role};
+use crate::message::h2::small::{SmallFrames, UNCHARGED};
 use crate::net::{Guarded, Paced, Tuning};
 use crate::protocol::budgets::{STREAM_WINDOW, TUNNEL_WINDOW};
 use crate::transport::settings::{CongestionControl, MAX_STREAMS, TunnelSettings};
@@ -74,7 +76,7 @@ impl Settings {
             .enable_push(false)
             .initial_window_size(self.tcp.stream_window)
             .initial_connection_window_size(self.tcp.connection_window)
-            .data_frame_budget(self.data_frame_budget())
+            .data_frame_budget(UNCHARGED)
             .max_header_list_size(self.header_list_size())
             .max_concurrent_reset_streams(self.remembered_resets())
             .reset_stream_duration(RESET_MEMORY)
@@ -90,7 +92,7 @@ impl Settings {
         builder
             .initial_window_size(self.tcp.stream_window)
             .initial_connection_window_size(self.tcp.connection_window)
-            .data_frame_budget(self.data_frame_budget())
+            .data_frame_budget(UNCHARGED)
             .max_header_list_size(self.header_list_size())
             .max_concurrent_streams(self.tcp.max_streams)
             // A responder passes on what its clients cancel, many at once: that is no attack on this end. What it may
@@ -108,21 +110,15 @@ impl Settings {
         2 * self.tcp.max_streams as usize
     }
 
-    /// The stream below HTTP/2, on which a malformed head costs its stream and no other, and a flood of control frames the
-    /// connection. spec: ST-34, SE-13
-    pub(super) fn guarded(&self, wire: Wire, role: Role) -> Http2Wire {
+    /// The stream below HTTP/2, on which a malformed head costs its stream and no other, small frames that nobody reads cost
+    /// nobody anything, and a flood of control frames the connection. spec: ST-34, SE-13, SE-19
+    pub(super) fn guarded(&self, wire: Wire, role: Role, small_frames: &Arc<SmallFrames>) -> Http2Wire {
         let paced = match role {
             Role::Client => Paced::at_client(wire),
             Role::Server => Paced::at_server(wire),
         };
-        let guard = Guard::new(role, self.header_list_size() as usize);
+        let guard = Guard::new(role, self.header_list_size() as usize).joining(small_frames);
         Guarded::new(paced, guard, self.tunnel.timing.idle_timeout)
-    }
-
-    /// What the frames around small pieces of bodies that nobody reads yet may cost beside the window, bytes; the
-    /// connection ends beyond.
-    const fn data_frame_budget(&self) -> usize {
-        self.tcp.connection_window as usize
     }
 
     /// What HTTP/2 counts of a head is larger than what we do: 32 bytes a field on top (RFC 9113 section 6.5.2).
@@ -219,6 +215,29 @@ mod tests {
         }
         peer.send(HEADERS, 5, 1, OK).await;
         assert_eq!(neighbour.await.unwrap().status(), 200);
+    }
+
+    /// `h2` takes back no charge for a small frame on a stream that was given up.
+    // spec: SE-19
+    #[tokio::test]
+    async fn small_frames_of_downloads_that_were_cancelled_leave_the_tunnel_to_others() {
+        let (near, far) = duplex(1 << 20);
+        let mut peer = Peer(far);
+        peer.send(SETTINGS, 0, 0, &[]).await;
+        let (mut sender, connection) = settings().http2_client().handshake::<_, Bytes>(near).await.unwrap();
+        tokio::spawn(connection);
+        peer.0.read_exact(&mut [0; 24]).await.unwrap();
+        let response = sender.send_request(Request::get("http://h/").body(()).unwrap(), true).unwrap().0;
+        peer.expect(HEADERS, 1).await;
+        peer.send(HEADERS, 4, 1, OK).await;
+        drop(response.await.unwrap());
+        peer.expect(RST_STREAM, 1).await;
+        for _ in 0..70 {
+            let many = [0, 0, 1, DATA, 0, 0, 0, 0, 1, b'x'].repeat(1000);
+            peer.0.write_all(&many).await.unwrap();
+        }
+        peer.send(PING, 0, 0, &[7; 8]).await;
+        peer.expect(PING, 1).await;
     }
 
     // spec: SE-13

@@ -1,14 +1,21 @@
 //! What our initiator sends to whoever plays an Envoy responder, and how it takes the answer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use adit::admin::DialledTunnel;
 
 use crate::envoy_interop::raw::{ACCEPTED, Coalesced, PING, RawResponder, Wire};
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, standstill};
 use crate::support::http2::Http2;
+use crate::support::raw_target::RawTarget;
 use crate::support::site::{Edge, Folder, Running};
 use crate::support::targets::Target;
+use crate::support::trickle::{SMALL, trickle};
+
+/// What has not moved for so long is held back.
+const STALLED: Duration = Duration::from_millis(500);
 
 /// One tunnel of ours in clear to `to`; `envoy` are further settings, each after a comma.
 async fn dialling(folder: &Folder, to: &RawResponder, target: &Target, envoy: &str) -> Running {
@@ -219,6 +226,29 @@ async fn http2_may_begin_in_one_piece_with_a_ping_or_with_the_200() {
         assert_eq!((response.status().as_u16(), &response.body().bytes[..]), (200, &b"hello\n"[..]));
         state(&edge, "connected").await;
     }
+}
+
+// spec: SE-19
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_frames_that_a_service_does_not_read_cost_others_nothing() {
+    let (folder, target, responder) = (Folder::new(), Target::http1().await, RawResponder::new().await);
+    let stalled = RawTarget::narrow();
+    let stall = format!("{{ name: stall, match: {{ prefix: /stall }}, target: \"http://{}\" }}", stalled.address());
+    let edge = Edge::envoy("{ security: none }").target(&format!("http://{}", target.address()));
+    let edge = edge.service(&stall).service("{ name: web, match: {}, target: \"{target}\" }");
+    let edge = started(edge, &folder, &responder).await;
+    let mut http2 = Http2::over(responder.answer(ACCEPTED).await.into_stream()).await;
+    let (_response, upload) = http2.send(http::Request::post("http://x/stall").body(()).unwrap(), false).await;
+    let trickled = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&trickled);
+    let upload = tokio::spawn(async move { trickle(upload, 0, &counted).await });
+    let waiting = standstill("the responder", STALLED, async || trickled.load(Ordering::Relaxed)).await;
+    assert!(0 < waiting && waiting < SMALL, "{waiting}");
+    let response = http2.get(http::Request::get("http://x/").body(()).unwrap()).await;
+    assert_eq!(response.status(), 200);
+    assert!(!upload.is_finished());
+    upload.abort();
+    state(&edge, "connected").await;
 }
 
 // spec: EV-8

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -25,26 +27,28 @@ fn run(guard: &mut Guard, bytes: &[u8], piece: usize) -> Vec<u8> {
     let (mut held, mut out) = (Vec::new(), Vec::new());
     for piece in bytes.chunks(piece) {
         held.extend_from_slice(piece);
-        loop {
-            match guard.pass(&held) {
-                Passed::Bytes(bytes) => {
-                    out.extend(held.drain(..bytes));
-                    break;
-                }
-                Passed::Instead { front, bytes, instead } => {
-                    out.extend(held.drain(..front));
-                    held.drain(..bytes);
-                    out.extend(instead);
-                }
-                Passed::Without { front, bytes } => {
-                    out.extend(held.drain(..front));
-                    held.drain(..bytes);
-                }
-            }
-        }
+        out.extend(pass_all(guard, &mut held));
     }
     assert!(held.is_empty() || guard.malformed() == 0);
     out
+}
+
+/// What comes out of what is held now.
+fn pass_all(guard: &mut Guard, held: &mut Vec<u8>) -> Vec<u8> {
+    let mut out = Vec::new();
+    loop {
+        match guard.pass(held) {
+            Passed::Bytes(bytes) => {
+                out.extend(held.drain(..bytes));
+                return out;
+            }
+            Passed::Instead { front, bytes, instead } | Passed::Joined { front, bytes, instead } => {
+                out.extend(held.drain(..front));
+                held.drain(..bytes);
+                out.extend(instead);
+            }
+        }
+    }
 }
 
 #[test]
@@ -82,6 +86,162 @@ fn data_that_carries_nothing_and_ends_nothing_is_left_out_however_it_is_split() 
         assert_eq!(run(&mut guard, &bytes, piece), kept.concat(), "{piece}");
         assert_eq!(guard.malformed(), 0);
     }
+}
+
+/// A guard that joins small frames, with readers of streams 1 and 3 who have read nothing.
+fn joining() -> (Guard, Arc<SmallFrames>) {
+    let frames = Arc::<SmallFrames>::default();
+    frames.begin(1);
+    frames.begin(3);
+    (client().joining(&frames), frames)
+}
+
+fn released(guard: &mut Guard) -> Vec<u8> {
+    guard.released(&Context::from_waker(std::task::Waker::noop()))
+}
+
+fn small(stream: u32) -> Vec<u8> {
+    frame(DATA, 0, stream, &[7; 16])
+}
+
+// spec: SE-19
+#[test]
+fn small_data_that_nobody_reads_is_joined_however_it_is_split() {
+    let (one, end) = (small(1), frame(DATA, END_STREAM, 1, b"end"));
+    let first = [one.repeat(8), small(3)].concat();
+    let bytes = [first.clone(), one.repeat(100), small(3), end.clone()].concat();
+    let all = [first, frame(DATA, 0, 1, &[7; 1024]), small(3), frame(DATA, 0, 1, &[7; 36 * 16]), end];
+    for piece in [1, 9, 24, 26, 100, bytes.len()] {
+        let (mut guard, _frames) = joining();
+        assert_eq!(run(&mut guard, &bytes, piece), all.concat(), "{piece}");
+        assert!(guard.rest().is_empty());
+    }
+}
+
+// spec: SE-19
+#[test]
+fn what_was_joined_goes_on_when_its_reader_wants_it_and_between_frames_alone() {
+    let (mut guard, frames) = joining();
+    assert_eq!(run(&mut guard, &small(1).repeat(20), 1000), small(1).repeat(8));
+    assert!(released(&mut guard).is_empty());
+    frames.has_read(|| 1);
+    let large = frame(DATA, 0, 3, &[9; 1000]);
+    run(&mut guard, &large[..500], 1000);
+    assert!(released(&mut guard).is_empty(), "in the middle of a frame");
+    run(&mut guard, &large[500..], 1000);
+    assert_eq!(released(&mut guard), frame(DATA, 0, 1, &[7; 12 * 16]));
+    assert_eq!(run(&mut guard, &small(1).repeat(9), 1000), small(1).repeat(8), "it begins anew");
+    frames.end(1);
+    assert_eq!(released(&mut guard), small(1));
+    run(&mut guard, &small(3).repeat(9), 1000);
+    assert_eq!(guard.rest(), small(3), "at the end of the connection");
+}
+
+// spec: SE-19
+#[test]
+fn what_was_joined_goes_before_whatever_else_its_reader_sees() {
+    let large = frame(DATA, 0, 1, &[9; 300]);
+    let padded = frame(DATA, PADDED, 1, &[1, 9, 0]);
+    let broken = frame(HEADERS, END_HEADERS, 5, &[0xff]);
+    for behind in [large, padded, frame(HEADERS, ENDS, 1, OK), frame(RST_STREAM, 0, 1, &[0; 4])] {
+        for before in [&[][..], &broken] {
+            let (mut guard, _frames) = joining();
+            let bytes = [before, &small(1).repeat(20), &behind].concat();
+            let expected = [before, &small(1).repeat(8), &frame(DATA, 0, 1, &[7; 12 * 16]), &behind].concat();
+            assert_eq!(run(&mut guard, &bytes, bytes.len()), expected);
+        }
+    }
+}
+
+// spec: SE-19
+#[test]
+fn small_data_without_a_reader_waits_for_no_other_and_is_joined_with_what_came_with_it() {
+    let (mut guard, _frames) = joining();
+    assert_eq!(run(&mut guard, &small(5), 1000), small(5));
+    let mixed = [small(5), small(7)].concat().repeat(10);
+    let joined = [frame(DATA, 0, 5, &[7; 160]), frame(DATA, 0, 7, &[7; 160])].concat();
+    assert_eq!(run(&mut guard, &mixed, mixed.len()), joined);
+    let large = frame(DATA, 0, 3, &[9; 1000]);
+    let bytes = [small(5), large.clone()].concat();
+    let before_its_end = bytes.len() - 1;
+    assert_eq!(
+        run(&mut guard, &bytes[..before_its_end], 2000),
+        large[..large.len() - 1],
+        "not in the middle of a frame"
+    );
+    assert_eq!(run(&mut guard, &bytes[before_its_end..], 2000), [&large[large.len() - 1..], &small(5)].concat());
+}
+
+const WINDOW_UPDATE: u8 = 8;
+
+/// What readers see of each stream: the bytes, and what stands between them.
+fn seen(mut bytes: &[u8]) -> BTreeMap<u32, Vec<u8>> {
+    let mut seen = BTreeMap::<u32, Vec<u8>>::new();
+    while let Some(frame) = Frame::read(bytes) {
+        let (whole, rest) = bytes.split_at(FRAME_HEAD + frame.length);
+        let of_stream = seen.entry(frame.stream).or_default();
+        match frame.kind {
+            DATA if frame.flags == 0 => of_stream.extend(&whole[FRAME_HEAD..]),
+            WINDOW_UPDATE => {}
+            _ => of_stream.extend(whole),
+        }
+        bytes = rest;
+    }
+    assert!(bytes.is_empty());
+    seen
+}
+
+// spec: SE-19
+#[test]
+fn each_stream_is_the_same_however_its_frames_are_joined_and_whoever_reads() {
+    let mut state = 1_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for round in 0..300 {
+        let frames = Arc::<SmallFrames>::default();
+        let mut guard = client().joining(&frames);
+        let (mut sent, mut out) = (Vec::new(), Vec::new());
+        for number in 0..200_u32 {
+            let stream = 1 + 2 * random(4) as u32;
+            let payload = vec![number as u8; [1, 16, 255, 256, 700][random(5) as usize]];
+            sent.extend(match random(40) {
+                0 => frame(RST_STREAM, 0, stream, &[0; 4]),
+                1 => frame(DATA, PADDED, stream, &[1, 9, 0]),
+                2 => frame(WINDOW_UPDATE, 0, stream, &[0, 0, 0, 1]),
+                3 => frame(DATA, 0, stream, &[]),
+                _ => frame(DATA, 0, stream, &payload),
+            });
+        }
+        let (mut held, mut at) = (Vec::new(), 0);
+        while at < sent.len() {
+            let end = sent.len().min(at + 1 + random(900) as usize);
+            held.extend_from_slice(&sent[at..end]);
+            at = end;
+            match random(3) {
+                0 => frames.begin(1 + 2 * random(4) as u32),
+                1 => frames.has_read(|| 1 + 2 * random(4) as u32),
+                _ => frames.end(1 + 2 * random(4) as u32),
+            }
+            out.extend(released(&mut guard));
+            out.extend(pass_all(&mut guard, &mut held));
+        }
+        out.extend(guard.rest());
+        assert!(seen(&out) == seen(&sent), "{round}");
+    }
+}
+
+#[test]
+fn nothing_goes_on_in_the_middle_of_a_block_that_is_not_looked_at() {
+    let (mut guard, frames) = joining();
+    run(&mut guard, &frame(HEADERS, END_HEADERS, 5, &[0xff]), 1000);
+    run(&mut guard, &small(1).repeat(9), 1000);
+    frames.has_read(|| 1);
+    run(&mut guard, &frame(HEADERS, 0, 7, OK), 1000);
+    assert!(released(&mut guard).is_empty());
+    run(&mut guard, &frame(CONTINUATION, END_HEADERS, 7, &[]), 1000);
+    assert_eq!(released(&mut guard), small(1));
 }
 
 // spec: ST-34
@@ -152,7 +312,7 @@ fn what_breaks_http2_itself_is_left_to_the_reader() {
         let bytes = [broken, frame(HEADERS, END_HEADERS, 3, &[0x00, 0x01, b'X', 0x00])].concat();
         let mut guard = client();
         assert_eq!(run(&mut guard, &bytes, bytes.len()), bytes);
-        assert_eq!((guard.state, guard.malformed()), (State::Aside, 0));
+        assert_eq!((guard.state, guard.malformed()), (HEADLESS, 0));
     }
 }
 
@@ -209,5 +369,5 @@ fn a_block_that_would_grow_without_measure_is_left_to_the_reader() {
     let bytes = frame(HEADERS, END_HEADERS, 1, &block);
     let mut guard = client();
     assert_eq!(guard.pass(&bytes), Passed::Bytes(bytes.len()));
-    assert_eq!((guard.state, guard.malformed()), (State::Aside, 0));
+    assert_eq!((guard.state, guard.malformed()), (HEADLESS, 0));
 }

@@ -46,7 +46,7 @@ impl Responder<'_> {
     pub(super) async fn run(self, wire: Wire, awake: Awake) -> CloseReason {
         let Self { state, starter, mut commands, meter, settings, ping } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_server());
-        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Client));
+        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Client, state.small_frames()));
         let (sender, mut connection) = match settings.http2_client().handshake(wire).await {
             Ok(started) => started,
             Err(error) => return ended(&error),
@@ -110,7 +110,7 @@ impl<A: Accept> Initiator<'_, A> {
     pub(super) async fn run(self, wire: Wire) -> CloseReason {
         let Self { state, commands, meter, settings, ping, accept } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_client());
-        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Server));
+        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Server, state.small_frames()));
         let mut connection = match settings.http2_server().enable_connect_protocol().handshake::<_, Bytes>(wire).await {
             Ok(connection) => connection,
             Err(error) => return ended(&error),

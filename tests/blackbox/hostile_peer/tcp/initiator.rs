@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use adit::protocol::budgets::STREAM_WINDOW;
 use adit::protocol::code::{CloseCode, RefusalCode};
 use adit::protocol::control::{Close, Frame};
 use adit::protocol::limits::Limits;
@@ -335,6 +336,30 @@ async fn a_close_with_a_code_that_nobody_knows_is_internal_and_its_words_are_kep
     let close = Frame::Close(Close { code: 0x3fff, reason: "for no reason".into() });
     peer.offend(&data(CONTROL, true, &encoded(&close))).await;
     assert_eq!(victim.down().await, ("internal".into(), "for no reason".into()));
+    victim.unharmed().await;
+}
+
+// spec: SE-19
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_frames_that_a_client_does_not_read_cost_others_nothing() {
+    let victim = Victim::over_tcp().await;
+    let mut peer = victim.tunnel().await;
+    let before = victim.site.responder.0.memory();
+    let mut deaf = RawHttp::connect(victim.site.egress()).await.unwrap();
+    deaf.send(b"GET / HTTP/1.1\r\nhost: x\r\nx-node-id: hostile\r\n\r\n").await.unwrap();
+    let stream = peer.request().await;
+    peer.send(&headers(stream, false, &[(":status", "200")])).await.unwrap();
+    peer.trickle(stream, STREAM_WINDOW as usize).await;
+    let answers = async {
+        let stream = peer.request().await;
+        peer.send(&headers(stream, true, &[(":status", "204")])).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(victim.ask("/"), answers);
+    assert_eq!(answer.status(), 204, "through the same tunnel");
+    assert_eq!(victim.site.get("/").await.status(), 200);
+    let growth = victim.site.responder.0.memory().saturating_sub(before) >> 20;
+    assert!(growth < 16, "{growth} MiB for a window of 2");
+    drop(peer);
     victim.unharmed().await;
 }
 

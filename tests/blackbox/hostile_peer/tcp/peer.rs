@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit::protocol::control::{Close, Frame, FrameReader};
 use adit::tls::{self, ClientCertificates, InitiatorTls, ResponderTls};
@@ -36,6 +37,9 @@ const MOST_IN_A_FRAME: usize = 16_384;
 
 /// The stream that carries the control frames.
 pub(super) const CONTROL: u32 = 1;
+
+/// Whoever gives no window for so long has stopped to read.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// One frame of HTTP/2.
 #[derive(Debug)]
@@ -243,6 +247,30 @@ impl Peer {
             let frame = self.frame().await?;
             if frame.kind == DATA && frame.stream == CONTROL {
                 self.inside.extend_from_slice(&frame.payload);
+            }
+        }
+    }
+
+    /// Sends small frames on a stream for as long as its window takes any, `window` bytes at first, and its reader wants no more.
+    /// The other end must not have ended the connection by then.
+    pub(super) async fn trickle(&mut self, stream: u32, mut window: usize) {
+        const PIECE: &[u8] = &[7; 16];
+        loop {
+            let many = window / PIECE.len();
+            window -= many * PIECE.len();
+            // In pieces: what the other end has to say meanwhile is little.
+            for count in std::iter::repeat_n(1000, many / 1000).chain([many % 1000]) {
+                self.send(&http2(DATA, 0, stream, PIECE).repeat(count)).await.unwrap();
+            }
+            match timeout(QUIET, self.frame()).await {
+                Ok(Some(Http2 { kind: WINDOW_UPDATE, stream: of, payload })) if of == stream => {
+                    window += u32::from_be_bytes(payload[..].try_into().unwrap()) as usize;
+                }
+                Ok(Some(Http2 { kind: GOAWAY, payload, .. })) => panic!("GOAWAY: {}", payload.escape_ascii()),
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the connection ended"),
+                Err(_) if window < PIECE.len() => return,
+                Err(_) => {}
             }
         }
     }

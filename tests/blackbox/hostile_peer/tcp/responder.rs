@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use adit::protocol::budgets::STREAM_WINDOW;
 use adit::protocol::code::CloseCode;
 use adit::protocol::control::{Close, Frame};
 use adit::protocol::limits::Limits;
@@ -526,6 +527,21 @@ async fn floods_of_small_frames_are_bounded() {
         drop(requester);
         victim.recovers().await;
     }
+}
+
+// spec: SE-19
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_frames_that_a_service_does_not_read_cost_others_nothing() {
+    let (victim, mut requester) = Victim::open().await;
+    let stream = requester.begin(false, &get("/hang", &[])).await;
+    requester.peer.trickle(stream, STREAM_WINDOW as usize).await;
+    requester.works().await;
+    victim.bounded();
+    let (victim, mut requester, _) = with_bytes().await;
+    let stream = requester.begin(false, &RAW).await;
+    requester.peer.trickle(stream, STREAM_WINDOW as usize).await;
+    requester.works().await;
+    victim.bounded();
 }
 
 #[tokio::test]
