@@ -7,6 +7,9 @@
 //! * What is *contended*, the thread that moves everything, is shared by weight: tenants take turns, see `turns`. There are
 //!   turns only while more than one tenant uses the responder.
 //!
+//! What goes on through a sibling of the fleet is bounded without anybody's word: a node that hangs there leaves room on the
+//! connection for all others behind it. spec: FL-53
+//!
 //! Without limits and with one tenant all of this costs an exchange a comparison of names and two counts.
 //!
 //! Row 6: uses the rows above it. `settings`, `bucket` and `turns` are pure, with the time as an argument.
@@ -14,6 +17,7 @@
 mod account;
 mod bucket;
 mod common;
+mod passage;
 mod settings;
 mod stake;
 mod turns;
@@ -28,7 +32,8 @@ use arc_swap::ArcSwapOption;
 
 use self::account::Owner;
 use self::common::Common;
-use crate::id::{Claim, TenantId};
+use self::passage::{Passage, Way};
+use crate::id::{Claim, HostId, ResponderId, TenantId};
 use crate::telemetry::ShareMetrics;
 
 pub use self::account::{Account, Exceeded, What};
@@ -58,6 +63,9 @@ struct Books {
     settings: ShareSettings,
     tenants: HashMap<TenantId, Arc<Account>>,
     nodes: HashMap<Claim, Arc<Account>>,
+    ways: HashMap<Way, Arc<Account>>,
+    /// All that goes through each sibling.
+    passages: HashMap<ResponderId, Arc<Passage>>,
     /// The number of the account that was made last.
     last_number: u64,
     /// The tenant that began something last as one of several, by its number, and when.
@@ -118,6 +126,12 @@ impl Shares {
         self.has_nodes.load(Ordering::Relaxed).then(|| self.lock().node(claim, &self.common, now()))
     }
 
+    /// The account of what goes on to a node or cluster through a sibling. spec: FL-53
+    pub fn way(&self, sibling: &ResponderId, (tenant, host_id): (&TenantId, &HostId)) -> Arc<Account> {
+        let way = Way { sibling: sibling.clone(), tenant: tenant.clone(), host_id: host_id.clone() };
+        self.lock().way(way, &self.common, now())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,7 +142,7 @@ impl Books {
         if let Some(account) = self.tenants.get(tenant) {
             return Arc::clone(account);
         }
-        let account = self.open(Owner::Tenant(tenant.clone()), common, now);
+        let account = Arc::new(self.open(Owner::Tenant(tenant.clone()), common, now));
         let (share, weight) = self.settings.tenant(tenant);
         account.set(share, weight, now);
         self.tenants.insert(tenant.clone(), Arc::clone(&account));
@@ -139,22 +153,40 @@ impl Books {
         if let Some(account) = self.nodes.get(claim) {
             return Arc::clone(account);
         }
-        let account = self.open(Owner::Node(Box::new(claim.clone())), common, now);
+        let account = Arc::new(self.open(Owner::Node(Box::new(claim.clone())), common, now));
         account.set(self.settings.node(claim), DEFAULT_WEIGHT, now);
         self.nodes.insert(claim.clone(), Arc::clone(&account));
         account
     }
 
+    fn way(&mut self, way: Way, common: &Arc<Common>, now: Instant) -> Arc<Account> {
+        if let Some(account) = self.ways.get(&way) {
+            return Arc::clone(account);
+        }
+        let account = self.open(Owner::Way(Box::new(way.clone())), common, now);
+        let passage = Arc::clone(self.passages.entry(way.sibling.clone()).or_default());
+        let account = Arc::new(account.through(passage));
+        self.ways.insert(way, Arc::clone(&account));
+        account
+    }
+
+    fn accounts(&self) -> usize {
+        self.tenants.len() + self.nodes.len() + self.ways.len()
+    }
+
     /// A new account. Names come from requests: from time to time those are swept out that nobody needs to remember.
-    fn open(&mut self, owner: Owner, common: &Arc<Common>, now: Instant) -> Arc<Account> {
-        if self.tenants.len() + self.nodes.len() >= self.sweep_at.max(FIRST_SWEEP) {
+    fn open(&mut self, owner: Owner, common: &Arc<Common>, now: Instant) -> Account {
+        if self.accounts() >= self.sweep_at.max(FIRST_SWEEP) {
             let is_needed = |account: &Arc<Account>| Arc::strong_count(account) > 1 || !account.is_as_new(now);
             self.tenants.retain(|_, account| is_needed(account));
             self.nodes.retain(|_, account| is_needed(account));
-            self.sweep_at = 2 * (self.tenants.len() + self.nodes.len());
+            self.ways.retain(|_, account| is_needed(account));
+            // Of none that has an account.
+            self.passages.retain(|_, passage| Arc::strong_count(passage) > 1);
+            self.sweep_at = 2 * self.accounts();
         }
         self.last_number += 1;
-        Arc::new(Account::new(owner, self.last_number, Arc::clone(common)))
+        Account::new(owner, self.last_number, Arc::clone(common))
     }
 
     /// A tenant begins something. Whether there are others beside it, or were a moment ago.

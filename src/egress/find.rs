@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::id::TunnelId;
 use crate::message::failure::{Cause, Failure};
+use crate::protocol::budgets::SIBLING_STREAMS;
 use crate::proxy::UnderWay;
 use crate::proxy::opener::{Find, Opener};
 use crate::registry::NoTunnel;
@@ -43,7 +44,8 @@ impl<'a, T: Opener> FindTunnel<'a, T> {
     /// A tunnel of which this connection has its share already is as good as none.
     fn check_share(&self, tunnel: &T) -> Result<(), Failure> {
         let under_way = self.client.map_or(0, |client| client.on(tunnel.id()));
-        let share = share(tunnel.in_flight());
+        let most = if tunnel.sibling().is_some() { SIBLING_STREAMS } else { MAX_STREAMS };
+        let share = share(tunnel.in_flight(), most);
         if under_way <= share {
             return Ok(());
         }
@@ -81,8 +83,12 @@ impl<T: Opener> Find for FindTunnel<'_, T> {
     }
 
     fn account(&self, opener: &T) -> Option<Arc<Account>> {
-        // Whoever has its tunnel has its account.
-        if opener.sibling().is_some() { None } else { self.directory.shares().node(&opener.place().claim) }
+        let shares = self.directory.shares();
+        match opener.sibling() {
+            None => shares.node(&opener.place().claim),
+            // Whoever has its tunnel has the account of the node. Here it may not have all of the way there. spec: FL-53
+            Some(sibling) => Some(shares.way(sibling, (&self.to.tenant, &self.to.host_id))),
+        }
     }
 
     fn beside(&self, opener: &T) -> Vec<TunnelId> {
@@ -98,9 +104,9 @@ impl<T: Opener> Find for FindTunnel<'_, T> {
     }
 }
 
-/// How many requests of one connection a tunnel has room for that carries so many already. One is always worth a try.
-fn share(in_flight: u32) -> u32 {
-    (MAX_STREAMS.saturating_sub(in_flight) / SHARE).max(1)
+/// How many requests of one connection a tunnel has room for that carries so many of so many already. One is always worth a try.
+fn share(in_flight: u32, most: u32) -> u32 {
+    (most.saturating_sub(in_flight) / SHARE).max(1)
 }
 
 #[cfg(test)]
@@ -114,7 +120,7 @@ mod tests {
             let before: u32 = each.iter().sum();
             for own in &mut each {
                 let under_way: u32 = before;
-                if *own < share(under_way) {
+                if *own < share(under_way, MAX_STREAMS) {
                     *own += 1;
                 }
             }
@@ -127,7 +133,7 @@ mod tests {
 
     #[test]
     fn connections_that_take_all_they_can_leave_room_for_others() {
-        assert_eq!(share(0), MAX_STREAMS / SHARE);
+        assert_eq!(share(0, MAX_STREAMS), MAX_STREAMS / SHARE);
         for connections in [1, 17, 64, 200] {
             let free = MAX_STREAMS - taken_by(connections);
             assert!(free / SHARE >= 10, "{free} are free beside {connections} connections");
@@ -136,6 +142,7 @@ mod tests {
 
     #[test]
     fn a_request_that_is_alone_on_its_connection_is_always_tried() {
+        let share = |in_flight| share(in_flight, MAX_STREAMS);
         assert_eq!((share(MAX_STREAMS - 1), share(MAX_STREAMS * 2)), (1, 1));
     }
 }

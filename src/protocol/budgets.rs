@@ -65,6 +65,17 @@ pub const ASKED_AT_MOST: u32 = 4_096;
 pub const ASKED_EVERY: Duration = Duration::from_millis(2);
 /// Answers of which nothing is taken, beyond which none begins by time alone. spec: SE-16
 pub const UNTAKEN_ANSWERS: u32 = 256;
+/// By how much more a connection between siblings carries than a tunnel: it leads to many nodes, and the part of one of them
+/// should be more than what a tunnel of it takes. So many times the streams, the flows, the bytes of heads, and the exchanges that
+/// begin. spec: FL-53
+pub const SIBLING_FACTOR: u32 = 16;
+/// Streams that a connection between siblings carries at once: [`SIBLING_FACTOR`] times those of a tunnel. spec: FL-53
+pub const SIBLING_STREAMS: u32 = SIBLING_FACTOR * 4_096;
+/// Flows that it carries at once, likewise. spec: FL-53
+pub const SIBLING_FLOWS: u32 = SIBLING_FACTOR * 1_024;
+/// The part of what is free of these that one node or cluster there may have: one that hangs has a ninth of all, eight of them half.
+/// spec: FL-53
+pub const PART_OF_SIBLING: u32 = 8;
 /// Exchanges under way on a tunnel from which on heads are copied out of the memory that they were received in, all of
 /// which they keep. spec: SE-15
 pub const HEADS_IN_PLACE: u32 = 256;

@@ -122,9 +122,12 @@ impl<F: Find> Attempts<'_, '_, F> {
                     Err(reason) => return last.filter(|last| !last.not_here).map_or(Err(reason), |last| last.outcome),
                 };
                 if let Err(failure) = self.ways.record.go_to(self.ways.find.account(&opener)) {
-                    // Another node of the cluster may have room; for this one nobody waits.
+                    // Another node of the cluster may have room, or another sibling on the way to it; nobody waits for this one.
                     self.ways.find.hurry();
-                    let tunnels = self.ways.ways_to_node(&opener);
+                    let tunnels = match opener.sibling() {
+                        Some(_) => vec![opener.id()],
+                        None => self.ways.ways_to_node(&opener),
+                    };
                     let mut full = last.take().unwrap_or_else(|| Last::new(&tried));
                     if !full.pass_over(Err(failure), tunnels) {
                         return full.outcome;
@@ -178,7 +181,7 @@ impl<F: Find> Attempts<'_, '_, F> {
                     Unserved::Failed(error) => error,
                 };
                 opener.note(&error);
-                if matches!(error, OpenError::NoRoom) {
+                if matches!(error, OpenError::NoRoom | OpenError::Share(_)) {
                     // A tunnel that is full is there: waiting for another is not what a hold is for.
                     self.ways.find.hurry();
                 }
@@ -326,7 +329,11 @@ fn is_repeatable(head: &request::Parts) -> bool {
 /// Whether the other end has certainly not begun with the request.
 pub(crate) fn is_unprocessed(error: &OpenError) -> bool {
     use OpenError as E;
-    matches!(error, E::NotSent(_) | E::NoRoom | E::NotHere | E::Rejected | E::Reset(StreamCode::Rejected))
+    match error {
+        // Another sibling may have something left.
+        E::Share(exceeded) => exceeded.is_of_way(),
+        _ => matches!(error, E::NotSent(_) | E::NoRoom | E::NotHere | E::Rejected | E::Reset(StreamCode::Rejected)),
+    }
 }
 
 /// What the client of a CONNECT is told of an initiator's refusal. spec: ER-9
@@ -344,6 +351,9 @@ const fn refusal(cause: OpenCause) -> Cause {
 
 /// What the client is told of an error on a tunnel.
 pub(crate) fn failure(error: &OpenError) -> Failure {
+    if let OpenError::Share(exceeded) = error {
+        return exceeded.clone().into();
+    }
     if matches!(error, OpenError::NoRoom) {
         return Failure::new(Cause::TunnelFull, error.to_string()).retry_after(RECONNECT_RETRY_AFTER);
     }
@@ -362,13 +372,12 @@ pub(crate) fn failure(error: &OpenError) -> Failure {
         OpenError::NoUpgrades | OpenError::Unsupported(_) => Cause::UpgradeRefused,
         OpenError::Refused(refused) => refusal(refused.cause),
         OpenError::TimedOut => Cause::Deadline,
-        OpenError::Share(_) | OpenError::SiblingQuota => Cause::Quota,
+        OpenError::SiblingQuota => Cause::Quota,
         OpenError::Flows(_) => Cause::TunnelFull,
         _ => Cause::PeerReset,
     };
     let failure = Failure::new(cause, error.to_string());
     match error {
-        OpenError::Share(exceeded) => failure.retry_after(exceeded.retry_after),
         OpenError::SiblingQuota => failure.retry_after(FULL_RETRY_AFTER),
         _ if cause == Cause::ServiceFull => failure.retry_after(FULL_RETRY_AFTER),
         _ => failure,

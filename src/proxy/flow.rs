@@ -83,6 +83,10 @@ where
                 last = None;
             }
             Err(error) if is_unprocessed(&error) || matches!(error, OpenError::Flows(_) | OpenError::TunnelLost(_)) => {
+                if matches!(error, OpenError::NoRoom | OpenError::Flows(_) | OpenError::Share(_)) {
+                    // One that is full is there: waiting for another is not what a hold is for.
+                    find.hurry();
+                }
                 attempts += 1;
                 last = Some(failure(&error));
             }

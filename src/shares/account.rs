@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::bucket::Bucket;
 use super::common::Common;
+use super::passage::{Passage, Way};
 use super::settings::{Rate, Share};
 use crate::id::{Claim, TenantId};
 use crate::message::failure::{Cause, Failure};
@@ -22,6 +23,8 @@ const ROOM_RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) enum Owner {
     Tenant(TenantId),
     Node(Box<Claim>),
+    /// It goes on through a sibling. spec: FL-53
+    Way(Box<Way>),
 }
 
 /// What begins.
@@ -35,7 +38,8 @@ pub enum What {
     Flow,
 }
 
-/// The account of one tenant or node. It lives as long as it has something under way, or is not as good as new.
+/// The account of one tenant or node, or of a way through a sibling. It lives as long as it has something under way, or is not as
+/// good as new.
 #[derive(Debug)]
 pub struct Account {
     owner: Owner,
@@ -49,6 +53,8 @@ pub struct Account {
     streams: AtomicU32,
     flows: AtomicU32,
     limits: Mutex<Limits>,
+    /// All that goes through the sibling, of the account of a way.
+    passage: Option<Arc<Passage>>,
     /// How often the limits were changed.
     changes: Arc<AtomicU64>,
     common: Arc<Common>,
@@ -73,9 +79,14 @@ pub struct Exceeded {
 }
 
 impl Exceeded {
-    /// Whether it is that of one node: another one of its tenant may have something left.
+    /// Whether it is that of one node of a tunnel here: another one of its tenant may have something left.
     pub const fn is_of_node(&self) -> bool {
         matches!(self.owner, Owner::Node(..))
+    }
+
+    /// Whether it is that of a way through a sibling: another sibling may have something left. spec: FL-53
+    pub const fn is_of_way(&self) -> bool {
+        matches!(self.owner, Owner::Way(..))
     }
 }
 
@@ -83,6 +94,9 @@ impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { owner, number, .. } = self;
         match self.limit {
+            _ if matches!(owner, Owner::Way(_)) => {
+                write!(f, "{owner} has its part of what goes through there: {number}")
+            }
             ShareLimit::InFlight => write!(f, "{owner} has its {number} requests under way already"),
             ShareLimit::Requests => write!(f, "{owner} has had its {number} requests a second"),
             ShareLimit::Streams => write!(f, "{owner} has its {number} raw streams under way already"),
@@ -95,7 +109,9 @@ impl std::error::Error for Exceeded {}
 
 impl From<Exceeded> for Failure {
     fn from(exceeded: Exceeded) -> Self {
-        Self::new(Cause::Quota, exceeded.to_string()).retry_after(exceeded.retry_after)
+        // As of a tunnel that has no room: another sibling may have. spec: FL-53
+        let cause = if matches!(exceeded.owner, Owner::Way(_)) { Cause::TunnelFull } else { Cause::Quota };
+        Self::new(cause, exceeded.to_string()).retry_after(exceeded.retry_after)
     }
 }
 
@@ -104,6 +120,7 @@ impl fmt::Display for Owner {
         match self {
             Self::Tenant(tenant) => write!(f, "tenant {tenant}"),
             Self::Node(claim) => write!(f, "node {}", claim.node),
+            Self::Way(way) => write!(f, "{} at the sibling {}", way.host_id, way.sibling),
         }
     }
 }
@@ -113,6 +130,7 @@ impl Owner {
         match self {
             Self::Tenant(_) => ShareOwner::Tenant,
             Self::Node(_) => ShareOwner::Node,
+            Self::Way(_) => ShareOwner::Sibling,
         }
     }
 }
@@ -129,9 +147,17 @@ impl Account {
             streams: AtomicU32::default(),
             flows: AtomicU32::default(),
             limits: Mutex::default(),
+            passage: None,
             changes: Arc::default(),
             common,
         }
+    }
+
+    /// The account of a way through a sibling, through which all of that goes.
+    pub(super) fn through(mut self, passage: Arc<Passage>) -> Self {
+        self.passage = Some(passage);
+        self.is_limited.store(true, Ordering::Relaxed);
+        self
     }
 
     /// Whether it is that of this tenant.
@@ -193,6 +219,12 @@ impl Account {
     }
 
     fn check(&self, limits: &mut Limits, what: What, now: Instant) -> Result<(), (ShareLimit, u64, Duration)> {
+        if let Some(passage) = &self.passage {
+            let is_flow = what == What::Flow;
+            let own = if is_flow { &self.flows } else { &self.exchanges };
+            let checked = passage.check(is_flow, own.load(Ordering::Relaxed));
+            return checked.map_err(|(limit, number)| (limit, number.into(), ROOM_RETRY_AFTER));
+        }
         let Share { in_flight, streams, flows, .. } = limits.share;
         let counted = |count: &AtomicU32, most: Option<u32>, limit| match most {
             Some(most) if count.load(Ordering::Relaxed) >= most => Err((limit, u64::from(most), ROOM_RETRY_AFTER)),
@@ -215,24 +247,26 @@ impl Account {
     }
 
     fn count(&self, what: What) {
-        self.counts(what).into_iter().flatten().for_each(|count| {
+        for count in self.counts(what) {
             count.fetch_add(1, Ordering::Relaxed);
-        });
+        }
     }
 
     /// What has begun is over.
     pub(super) fn leave(&self, what: What) {
-        self.counts(what).into_iter().flatten().for_each(|count| {
+        for count in self.counts(what) {
             count.fetch_sub(1, Ordering::Relaxed);
-        });
+        }
     }
 
-    const fn counts(&self, what: What) -> [Option<&AtomicU32>; 2] {
-        match what {
+    fn counts(&self, what: What) -> impl Iterator<Item = &AtomicU32> {
+        let own = match what {
             What::Exchange => [Some(&self.exchanges), None],
             What::Stream => [Some(&self.exchanges), Some(&self.streams)],
             What::Flow => [Some(&self.flows), None],
-        }
+        };
+        let of_passage = self.passage.as_ref().map(|passage| passage.counts(what == What::Flow));
+        own.into_iter().chain(of_passage.into_iter().flatten()).flatten()
     }
 
     /// Books bytes that are about to move; how long they have to wait for that.

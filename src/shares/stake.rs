@@ -34,20 +34,20 @@ pub struct Meter {
 }
 
 impl Stake {
-    /// Something of this tenant begins.
+    /// Something of this tenant begins; or on a way through a sibling, where that is not for this responder to charge to a tenant.
     ///
     /// # Errors
-    /// The tenant's share is used up.
+    /// The share is used up.
     pub fn of_tenant(tenant: Arc<Account>, what: What) -> Result<Self, Exceeded> {
         tenant.enter(what, now())?;
         let more = (what != What::Exchange).then(|| Box::new(More { what, node: None }));
         Ok(Self { tenant, more })
     }
 
-    /// It goes to this node, and no longer to the one before; `None`: to one that nothing limits.
+    /// It goes to this node, or this way through a sibling, and no longer to the one before; `None`: to a node that nothing limits.
     ///
     /// # Errors
-    /// The node's share is used up: it goes nowhere.
+    /// The share of the node, or of the way, is used up: it goes nowhere.
     pub fn go_to(&mut self, node: Option<Arc<Account>>) -> Result<(), Exceeded> {
         if let (Some(before), Some(now)) = (self.node(), &node)
             && Arc::ptr_eq(before, now)

@@ -326,3 +326,70 @@ async fn who_waited_for_a_rate_takes_its_turn_like_others() {
     assert!(polled.is_err(), "its time has come, and its turn has not");
     wait.await;
 }
+
+fn way(shares: &Shares, sibling: &str, node: u32) -> Arc<Account> {
+    shares.way(&sibling.parse().unwrap(), (&named("acme"), &format!("edge-{node}").parse().unwrap()))
+}
+
+// spec: FL-53
+#[tokio::test(start_paused = true)]
+async fn however_much_some_want_behind_a_sibling_there_is_room_for_others() {
+    use crate::protocol::budgets::{PART_OF_SIBLING, SIBLING_FLOWS, SIBLING_STREAMS};
+    for (what, most) in [(What::Exchange, SIBLING_STREAMS), (What::Flow, SIBLING_FLOWS)] {
+        for hanging in [1, 2, 8, 100] {
+            let (shares, mut all) = (Shares::new(), Vec::new());
+            loop {
+                let before = all.len();
+                for node in 0..hanging {
+                    all.extend(Stake::of_tenant(way(&shares, "b", node), what));
+                }
+                if all.len() == before {
+                    break;
+                }
+            }
+            let (taken, expected) = (u32::try_from(all.len()).unwrap(), most * hanging / (hanging + PART_OF_SIBLING));
+            assert!(taken.abs_diff(expected) <= 2 * hanging, "{hanging} have {taken}");
+            let another = Stake::of_tenant(way(&shares, "b", hanging), what);
+            assert!(another.is_ok(), "one that has nothing");
+            assert!(Stake::of_tenant(way(&shares, "c", 0), what).is_ok(), "through another sibling");
+            drop((all, another));
+            assert!(way(&shares, "b", 0).is_as_new(now()), "nothing is kept of what is over");
+            assert!(Stake::of_tenant(way(&shares, "b", 0), what).is_ok());
+        }
+    }
+}
+
+// spec: FL-53
+#[tokio::test(start_paused = true)]
+async fn who_has_its_part_of_a_sibling_is_told_as_of_a_tunnel_without_room() {
+    let (shares, mut held) = (Shares::new(), Vec::new());
+    let refused = loop {
+        let mut stake = begin(&shares, "acme", What::Exchange).unwrap();
+        match stake.go_to(Some(way(&shares, "b", 1))) {
+            Ok(()) => held.push(stake),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.to_string(), "edge-1 at the sibling b has its part of what goes through there: 7281");
+    assert!(refused.is_of_way() && !refused.is_of_node());
+    let failure = crate::message::failure::Failure::from(refused);
+    assert_eq!(failure.cause(), crate::message::failure::Cause::TunnelFull);
+    let mut other = begin(&shares, "acme", What::Exchange).unwrap();
+    other.go_to(Some(way(&shares, "c", 1))).unwrap();
+    held.pop().unwrap().go_to(Some(way(&shares, "c", 1))).unwrap();
+    other.go_to(Some(way(&shares, "b", 1))).expect("the place of one that went elsewhere");
+}
+
+// spec: FL-53
+#[tokio::test(start_paused = true)]
+async fn accounts_of_ways_that_are_not_used_are_forgotten() {
+    let shares = Shares::new();
+    let _used = Stake::of_tenant(way(&shares, "b", 0), What::Exchange).unwrap();
+    for sibling in 0..4 {
+        (0..2 * FIRST_SWEEP as u32).for_each(|node| drop(way(&shares, &format!("s{sibling}"), node)));
+    }
+    let books = shares.lock();
+    assert!(books.ways.len() <= 2 * FIRST_SWEEP, "{}", books.ways.len());
+    assert!(books.passages.len() <= 3, "{:?}", books.passages.keys());
+    assert!(books.ways.values().any(|account| !account.is_idle()));
+}

@@ -24,6 +24,8 @@ const LEAST_ANSWER: u64 = 10;
 pub(super) struct Asking {
     /// Bytes of heads that are held.
     heads: AtomicU64,
+    /// How many times more than on a tunnel there may be of everything. spec: FL-53
+    factor: AtomicU32,
     /// How many exchanges may begin at once.
     free: AtomicU32,
     /// How many that may be at most.
@@ -84,6 +86,7 @@ impl Asking {
     pub(super) fn new() -> Self {
         Self {
             heads: AtomicU64::new(0),
+            factor: AtomicU32::new(1),
             free: AtomicU32::new(ASKED_AT_ONCE),
             most: AtomicU32::new(ASKED_AT_ONCE),
             untaken: AtomicU32::new(0),
@@ -101,13 +104,24 @@ impl Asking {
         let _ = self.written.set(written);
     }
 
+    /// There may be so many times more of everything, of one that leads to many nodes. Before anything comes. spec: FL-53
+    pub(super) fn takes_more(&self, factor: u32) {
+        self.factor.store(factor, Ordering::Relaxed);
+        self.free.store(ASKED_AT_ONCE * factor, Ordering::Release);
+        self.most.store(ASKED_AT_ONCE * factor, Ordering::Relaxed);
+    }
+
+    fn factor(&self) -> u32 {
+        self.factor.load(Ordering::Relaxed)
+    }
+
     /// Counts so many bytes of a head, those that it counted before among them. `false`: that is too much of all heads, and
     /// the exchange has to be refused.
     pub(super) fn hold_head(&self, asked: &mut Asked, bytes: usize) -> bool {
         let more = u32::try_from(bytes).unwrap_or(u32::MAX).saturating_sub(asked.head);
         asked.head += more;
         let before = self.heads.fetch_add(more.into(), Ordering::Relaxed);
-        more == 0 || before + u64::from(more) <= HEADS_OF_TUNNEL
+        more == 0 || before + u64::from(more) <= HEADS_OF_TUNNEL * u64::from(self.factor())
     }
 
     /// The head is no longer held.
@@ -137,18 +151,19 @@ impl Asking {
     pub(super) async fn turn(&self) {
         let _queued = Queued::new(&self.queued);
         let mut last = self.queue.lock().await;
-        if last.elapsed() > ASKED_EVERY + LATE {
+        let every = ASKED_EVERY / self.factor();
+        if last.elapsed() > every + LATE {
             *last = Instant::now();
         }
         loop {
             if self.try_begin() || (self.settle() && self.try_begin()) {
                 return;
             }
-            let next = *last + ASKED_EVERY;
+            let next = *last + every;
             tokio::select! {
                 () = self.freed.notified() => {}
                 () = sleep_until(next) => {
-                    if self.waiting_answers() < UNTAKEN_ANSWERS {
+                    if self.waiting_answers() < UNTAKEN_ANSWERS * self.factor() {
                         *last = next;
                         return;
                     }
@@ -183,9 +198,10 @@ impl Asking {
 
     /// Two others may begin for each of so many answers.
     fn earn(&self, answers: u32) {
-        let add = |most: u32| Some(ASKED_AT_MOST.min(most.saturating_add(answers)));
+        let at_most = ASKED_AT_MOST * self.factor();
+        let add = |most: u32| Some(at_most.min(most.saturating_add(answers)));
         let most = self.most.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-        let most = most.ok().and_then(add).unwrap_or(ASKED_AT_MOST);
+        let most = most.ok().and_then(add).unwrap_or(at_most);
         let more = |free: u32| Some(most.min(free.saturating_add(2 * answers)));
         let _ = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
         self.freed.notify_one();
@@ -316,6 +332,23 @@ mod tests {
         assert_eq!(begin(&asking, 9).len(), 6, "two for each");
         written.fetch_add(1 << 20, Ordering::AcqRel);
         asking.turn().await;
+    }
+
+    // spec: FL-53
+    #[tokio::test(start_paused = true)]
+    async fn one_that_leads_to_many_nodes_takes_as_many_times_more() {
+        let asking = Asking::new();
+        asking.takes_more(16);
+        let head = HEADS_OF_TUNNEL as usize;
+        let mut heads: Vec<Asked> = (0..16).map(|_| Asked::default()).collect();
+        assert!(heads.iter_mut().all(|asked| asking.hold_head(asked, head)));
+        assert!(!asking.hold_head(&mut Asked::default(), 1));
+        let (all, began) = (begin(&asking, 32 * ASKED_AT_ONCE), Instant::now());
+        assert_eq!(all.len(), 16 * ASKED_AT_ONCE as usize);
+        for _ in 0..8_000 {
+            asking.turn().await;
+        }
+        assert!((900..=1_200).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
     }
 
     // spec: SE-16

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::id::{PeerIdentity, Place, TunnelId};
 use crate::message::h2::small::SmallFrames;
+use crate::protocol::budgets::{SIBLING_FACTOR, SIBLING_FLOWS, SIBLING_STREAMS};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{PeerLimits, Service};
 use crate::protocol::health::{self, Down};
@@ -31,6 +32,7 @@ use crate::transport::kind::TransportKind;
 use crate::transport::latest::Latest;
 use crate::transport::settings::MAX_STREAMS;
 use crate::transport::unwritten::Unwritten;
+use crate::transport::via::Via;
 
 /// How long a new stream waits for room, beside some round trips, while no other gets any.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
@@ -174,6 +176,8 @@ pub(crate) struct TunnelState {
     refused_types: AtomicU8,
     /// Flows that are open, where no table of them counts. spec: ST-71
     flows: AtomicU32,
+    /// It is a connection between siblings, which leads to many nodes. spec: FL-53
+    leads_to_many: AtomicBool,
     /// What TLS proved of the responder, at an initiator; set before anything comes through.
     peer: OnceLock<PeerIdentity>,
     /// What bounds the flows of its tenant and node, at a responder.
@@ -223,6 +227,7 @@ impl TunnelState {
             down: DownServices::default(),
             refused_types: AtomicU8::new(0),
             flows: AtomicU32::new(0),
+            leads_to_many: AtomicBool::new(false),
             peer: OnceLock::new(),
             shares: OnceLock::new(),
             credit: Ledger::default(),
@@ -466,7 +471,7 @@ impl TunnelState {
     /// Cancel safety: that of `opening`.
     pub(crate) async fn wait_for_room<F: Future>(&self, opening: F) -> Option<F::Output> {
         let (mut opening, began) = (pin!(opening), Instant::now());
-        while self.in_flight() <= MAX_STREAMS && began.elapsed() < MOST_ROOM_WAIT {
+        while self.in_flight() <= self.most_streams() && began.elapsed() < MOST_ROOM_WAIT {
             let before = self.streams.load(Ordering::Relaxed);
             if let Ok(opened) = timeout(ROOM_WAIT + self.rtt() * 4, opening.as_mut()).await {
                 return Some(opened);
@@ -532,14 +537,35 @@ impl TunnelState {
         counted.is_ok().then(|| FlowCount(Arc::clone(self)))
     }
 
+    /// It is a connection between siblings: it leads to many nodes, and carries more than a tunnel. Before anything goes through it.
+    /// spec: FL-53
+    pub(crate) fn leads_to_many(&self) {
+        self.leads_to_many.store(true, Ordering::Relaxed);
+        self.asking.takes_more(SIBLING_FACTOR);
+    }
+
+    /// How many streams there may be at once.
+    fn most_streams(&self) -> u32 {
+        if self.leads_to_many.load(Ordering::Relaxed) { SIBLING_STREAMS } else { MAX_STREAMS }
+    }
+
+    /// How many flows there may be at once, where a table of them counts. spec: ST-71, FL-53
+    pub(crate) fn most_flows(&self) -> usize {
+        if self.leads_to_many.load(Ordering::Relaxed) { SIBLING_FLOWS as usize } else { DEFAULT_FLOWS }
+    }
+
     /// Bounds its flows from here on; the first call decides.
     pub(crate) fn share(&self, shares: Arc<Shares>) {
         let _ = self.shares.set(shares);
     }
 
-    /// A flow of its tenant and node, where these may have one more.
-    pub(crate) fn begin_shared_flow(&self) -> Result<Option<Stake>, OpenError> {
+    /// A flow of its tenant and node, where these may have one more; of one that goes on through a sibling these are for that to
+    /// count, and what counts here is the way there. spec: FL-53
+    pub(crate) fn begin_shared_flow(&self, via: Option<&Via>) -> Result<Option<Stake>, OpenError> {
         let Some(shares) = self.shares.get() else { return Ok(None) };
+        if let Some(via) = via {
+            return Ok(Some(Stake::of_tenant(shares.way(via.sibling(), via.to()), What::Flow)?));
+        }
         let claim = &self.place.claim;
         let mut stake = Stake::of_tenant(shares.tenant(&claim.tenant), What::Flow)?;
         stake.go_to(shares.node(claim))?;

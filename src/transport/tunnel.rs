@@ -329,7 +329,7 @@ impl Tunnel {
         service: &ServiceName,
         client: Option<ClientAddresses>,
     ) -> Result<Flow, OpenError> {
-        let stake = self.state().begin_shared_flow()?;
+        let stake = self.state().begin_shared_flow(self.via())?;
         let flow = match &self.link {
             Link::Quic(connection) => connection.open_flow(service, client).await,
             Link::Tcp(connection) => connection.open_flow(service, client).await,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::id::{Claim, ClusterId, InstanceId, NodeId, Place, ResponderId};
+use crate::id::{Claim, ClusterId, HostId, InstanceId, NodeId, Place, ResponderId, TenantId};
 use crate::protocol::fleet::Route;
 
 /// Hears that a sibling has no tunnel to where a stream should have gone. spec: FL-44
@@ -46,6 +46,11 @@ impl Via {
 
     pub(super) const fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// The tenant, and the node or cluster of it that this leads to.
+    pub(super) const fn to(&self) -> (&TenantId, &HostId) {
+        (&self.route.tenant, &self.route.host_id)
     }
 
     /// What stands in front of each stream.

@@ -1,6 +1,7 @@
 //! One hop: what comes in at a responder reaches a node that is connected to its sibling, as if that were its own.
 
 mod faults;
+mod hanging;
 mod renewal;
 mod seats;
 pub(crate) mod world;

@@ -123,7 +123,8 @@ impl Hop {
         let terms = watch::Sender::new(Arc::new(terms));
         let (own, identity) = (settings.greeting(), settings.identity.clone());
         let dials = Dialling { terms: terms.subscribe(), own, identity };
-        let ways = Ways::new(siblings, (dials, settings.idle, tunnel.drain_timeout), metrics.hops());
+        let shares = Arc::clone(tunnels.shares());
+        let ways = Ways::new((siblings, shares), (dials, settings.idle, tunnel.drain_timeout), metrics.hops());
         let recorder = Recorder::new(metrics, Side::Relay, None, AccessLog::Off);
         let shared = Shared {
             listener: Listener::new(listening.clone(), server, tunnel, quic),

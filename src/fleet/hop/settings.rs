@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::fleet::hop::SiblingIdentity;
 use crate::id::ResponderId;
 use crate::net;
+use crate::protocol::budgets::SIBLING_STREAMS;
 use crate::protocol::fleet::Greeting;
 use crate::tls::{SiblingTls, TlsError};
 use crate::transport::quic::{BindError, QuicSettings};
@@ -35,7 +36,9 @@ pub struct HopSettings {
 impl HopSettings {
     /// All defaults.
     pub fn new(id: ResponderId, epoch: u64, tls: SiblingTls, identity: SiblingIdentity) -> Self {
-        let (tunnel, quic) = (TunnelSettings::default(), QuicSettings::default());
+        // It leads to many nodes. spec: FL-53
+        let quic = QuicSettings { max_streams: SIBLING_STREAMS, ..QuicSettings::default() };
+        let tunnel = TunnelSettings::default();
         Self { id, epoch, tls, identity, tunnel, quic, idle: DEFAULT_IDLE }
     }
 

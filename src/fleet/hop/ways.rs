@@ -17,6 +17,7 @@ use crate::id::{ResponderId, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::fleet::Route;
 use crate::registry::{Balance, Handle, Health, Wanted};
+use crate::shares::Shares;
 use crate::telemetry::HopMetrics;
 use crate::transport::{NotHere, Phase, Tunnel, Via};
 
@@ -39,6 +40,8 @@ pub struct Ways(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     siblings: Arc<dyn Siblings>,
+    /// What each node and cluster may have of a connection. spec: FL-53
+    shares: Arc<Shares>,
     dialling: Dialling,
     idle: Duration,
     drain_timeout: Duration,
@@ -62,12 +65,14 @@ struct Search<'a> {
 
 impl Ways {
     pub(super) fn new(
-        siblings: Arc<dyn Siblings>,
+        (siblings, shares): (Arc<dyn Siblings>, Arc<Shares>),
         (dialling, idle, drain_timeout): (Dialling, Duration, Duration),
         metrics: HopMetrics,
     ) -> Self {
         let (slots, leaving, absent, changed) = (Mutex::default(), Mutex::default(), Absent::default(), Notify::new());
-        Self(Arc::new(Shared { siblings, dialling, idle, drain_timeout, slots, leaving, absent, changed, metrics }))
+        let shared =
+            Shared { siblings, shares, dialling, idle, drain_timeout, slots, leaving, absent, changed, metrics };
+        Self(Arc::new(shared))
     }
 
     /// The siblings that can be asked now without dialling, in the order of their names.
@@ -158,6 +163,7 @@ impl Shared {
         let _open = self.metrics.asks();
         let (of, begun) = (tunnel.id(), Instant::now());
         let mut phase = tunnel.phase();
+        tunnel.share(Arc::clone(&self.shares));
         match self.slots().get_mut(id) {
             Some(slot) => slot.up(tunnel),
             // Stopped meanwhile: the only handle is gone, which ends it.

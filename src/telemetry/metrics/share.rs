@@ -14,6 +14,8 @@ pub enum ShareOwner {
     Tenant,
     /// A node's.
     Node,
+    /// That of a node or cluster of what goes through a sibling.
+    Sibling,
 }
 
 impl ShareOwner {
@@ -22,6 +24,7 @@ impl ShareOwner {
         match self {
             Self::Tenant => "tenant",
             Self::Node => "node",
+            Self::Sibling => "sibling",
         }
     }
 }
@@ -59,7 +62,8 @@ pub struct ShareMetrics(Arc<Handles>);
 
 #[derive(Debug)]
 struct Handles {
-    exceeded: [[Counter; ShareLimit::ALL.len()]; 2],
+    exceeded: [[Counter; ShareLimit::ALL.len()]; 3],
+    /// Nothing waits for a sibling's.
     waited_for_rate: [Counter; 2],
     waited_for_turn: Counter,
 }
@@ -69,7 +73,7 @@ impl ShareMetrics {
         let owners = [ShareOwner::Tenant, ShareOwner::Node].map(ShareOwner::label);
         let exceeded = |owner| ShareLimit::ALL.map(|limit| metrics.counter(&SHARES_EXCEEDED, &[owner, limit.label()]));
         Self(Arc::new(Handles {
-            exceeded: owners.map(exceeded),
+            exceeded: [ShareOwner::Tenant, ShareOwner::Node, ShareOwner::Sibling].map(|owner| exceeded(owner.label())),
             waited_for_rate: owners.map(|owner| metrics.counter(&SHARES_WAITED, &[owner, "bytes"])),
             waited_for_turn: metrics.counter(&SHARES_WAITED, &[ShareOwner::Tenant.label(), "turn"]),
         }))
@@ -82,7 +86,9 @@ impl ShareMetrics {
 
     /// Bytes had to wait for their rate.
     pub fn waited_for_rate(&self, owner: ShareOwner) {
-        self.0.waited_for_rate[owner as usize].increment(1);
+        if let Some(counter) = self.0.waited_for_rate.get(owner as usize) {
+            counter.increment(1);
+        }
     }
 
     /// A begin, or bytes, had to wait for the turn of their tenant.

@@ -101,7 +101,7 @@ table! {
     POLICY_DECISIONS = Counter "adit_policy_decisions_total" ["side", "rule", "action"]
         "What rules of policies have decided, by the name of the rule, else its priority; the last rule is not counted.";
     SHARES_EXCEEDED = Counter "adit_shares_exceeded_total" ["of", "limit"]
-        "What was refused because the share of a tenant or a node was used up, by the limit; a request tries a node on several tunnels.";
+        "What was refused because the share of a tenant or a node was used up, or that of a node of the connection to a sibling, by the limit; a request tries a node on several tunnels.";
     SHARES_WAITED = Counter "adit_shares_waited_total" ["of", "cause"]
         "How often something had to wait; bytes: for a rate, turn: for other tenants.";
     HOP_CONNECTIONS = Gauge "adit_fleet_connections_open" ["direction"]

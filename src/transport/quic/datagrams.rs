@@ -26,6 +26,8 @@ const QUEUE: usize = 256;
 const QUEUE_BYTES: usize = 256 << 10;
 /// Bytes of all flows of a connection that may wait.
 const TABLE_BYTES: usize = 8 << 20;
+/// The part of what is left of them that one flow may have: those that nobody reads leave room for one that is read.
+const PART: usize = 8;
 
 /// The flows of one connection; nothing runs for them before the first one.
 #[derive(Debug, Default)]
@@ -69,9 +71,10 @@ impl Inlet {
     /// A flow that nobody reads loses what does not fit its queue. spec: ST-73
     fn put(&self, payload: &[u8]) {
         let Waiting { here, all } = &*self.waiting;
-        if here.load(Ordering::Relaxed) + payload.len() > QUEUE_BYTES
-            || all.load(Ordering::Relaxed) + payload.len() > TABLE_BYTES
-        {
+        let (own, left) = (here.load(Ordering::Relaxed), TABLE_BYTES.saturating_sub(all.load(Ordering::Relaxed)));
+        // One that has nothing may have any datagram for which there is room.
+        let most = if own == 0 { left } else { left / PART };
+        if own + payload.len() > QUEUE_BYTES.min(most) {
             return;
         }
         here.fetch_add(payload.len(), Ordering::Relaxed);
@@ -98,9 +101,10 @@ struct Entry {
 }
 
 impl FlowTable {
-    fn table(&self, quic: &quinn::Connection) -> Arc<Table> {
+    /// `most`: how many flows there may be; the first call decides.
+    fn table(&self, quic: &quinn::Connection, most: usize) -> Arc<Table> {
         let table = self.0.get_or_init(|| {
-            let flows = Mutex::new(Flows::new(FlowLimits::default()));
+            let flows = Mutex::new(Flows::new(FlowLimits { max_flows: most, ..FlowLimits::default() }));
             let table = Arc::new(Table { flows, waiting: Arc::default() });
             tokio::spawn(hand_out(quic.clone(), Arc::clone(&table)));
             table
@@ -108,17 +112,17 @@ impl FlowTable {
         Arc::clone(table)
     }
 
-    /// Enters a flow that this end, the responder, opens. spec: ST-70
-    pub(super) fn open(&self, quic: &quinn::Connection) -> Result<FlowPlace, FlowError> {
-        let table = self.table(quic);
+    /// Enters a flow that this end, the responder, opens, of which there may be so many. spec: ST-70
+    pub(super) fn open(&self, quic: &quinn::Connection, most: usize) -> Result<FlowPlace, FlowError> {
+        let table = self.table(quic, most);
         let (inlet, datagrams) = Inlet::new(&table.waiting);
         let id = table.lock().open(inlet, Instant::now())?;
         Ok(FlowPlace { quic: quic.clone(), entry: Arc::new(Entry { table, id }), datagrams, early: Vec::new() })
     }
 
-    /// Enters a flow that the responder has opened. spec: ST-70, ST-71
-    pub(super) fn accept(&self, quic: &quinn::Connection, id: u64) -> Result<FlowPlace, FlowError> {
-        let table = self.table(quic);
+    /// Enters a flow that the responder has opened, of which there may be so many. spec: ST-70, ST-71
+    pub(super) fn accept(&self, quic: &quinn::Connection, id: u64, most: usize) -> Result<FlowPlace, FlowError> {
+        let table = self.table(quic, most);
         let (inlet, datagrams) = Inlet::new(&table.waiting);
         table.lock().accept(id, inlet, Instant::now())?;
         Ok(FlowPlace { quic: quic.clone(), entry: Arc::new(Entry { table, id }), datagrams, early: Vec::new() })

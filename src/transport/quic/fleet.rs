@@ -31,5 +31,6 @@ fn state_of(peer: &Greeting, rtt: std::time::Duration) -> Arc<TunnelState> {
     let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: peer.epoch };
     let state = TunnelState::new(new_tunnel_id(), place, TransportKind::Quic, peer.limits, Vec::new());
     state.note_rtt(rtt);
+    state.leads_to_many();
     state
 }

@@ -37,7 +37,7 @@ impl Connection {
         client: Option<ClientAddresses>,
     ) -> Result<Flow, OpenError> {
         let in_flight = self.state.begin();
-        let mut place = self.flows.open(&self.quic)?;
+        let mut place = self.flows.open(&self.quic, self.state.most_flows())?;
         let open = Open { service: service.clone(), flow: Some(place.id()), client };
         let stream = self.open_service(DEFAULT_OPEN_TIMEOUT, open).await?;
         place.opened();

@@ -181,7 +181,7 @@ impl NewStream {
         let Some(id) = open.flow else {
             return Ok(Arrival::Raw(RawArrival::quic(open.service, arrival, in_flight).of(open.client)));
         };
-        match tunnel.flows.accept(&tunnel.quic, id) {
+        match tunnel.flows.accept(&tunnel.quic, id, tunnel.state.most_flows()) {
             Ok(place) => Ok(Arrival::Flow(FlowArrival::quic(open.service, arrival, place, in_flight).of(open.client))),
             Err(taken @ FlowError::Taken(_)) => {
                 arrival.reset(StreamCode::Protocol);

@@ -13,13 +13,14 @@ use adit::initiator::serve::{ServiceLimits, ServiceSettings, Services};
 use adit::initiator::{self, Destination};
 use adit::lifecycle::Drain;
 use adit::message::pattern::Match;
+use adit::protocol::handshake::Service;
 use adit::protocol::session::Timing;
 use adit::registry::{Handle as _, Health};
 use adit::routing::{Connect, Directory, RouterSettings, Tenant};
 use adit::targets::TargetSettings;
 use adit::telemetry::Metrics;
 use adit::tls::{self, Credentials, SiblingTls, Trust};
-use adit::transport::{TransportChoice, Tunnel, TunnelSettings};
+use adit::transport::{Accept, TransportChoice, Tunnel, TunnelSettings};
 use adit::{egress, responder};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
 
@@ -284,6 +285,28 @@ impl Edge {
         targets: [String; 3],
     ) -> Self {
         let of = Node { tenant: "default", cluster: "stores", node: name };
+        Self::of((authority, transport), (of, member), targets).await
+    }
+
+    /// The same for this node of this tenant.
+    pub(super) async fn of(
+        at: (&Authority, Transport),
+        (of, member): (Node<'_>, &Member),
+        targets: [String; 3],
+    ) -> Self {
+        let names = ["web", "bytes", "echo"];
+        let list = names.into_iter().zip(targets).map(|(name, target)| service(name, &target)).collect();
+        let services = Services::new(list).unwrap();
+        Self::accepting(at, (of, member), services.exported(), services).await
+    }
+
+    /// The same, which hands what arrives to `accept`.
+    pub(super) async fn accepting<A: Accept>(
+        (authority, transport): (&Authority, Transport),
+        (of, member): (Node<'_>, &Member),
+        exported: Vec<Service>,
+        accept: A,
+    ) -> Self {
         let open = || {
             let directory = member.directory();
             let live = directory.registry().snapshot();
@@ -305,13 +328,10 @@ impl Edge {
             cluster: of.cluster.parse().unwrap(),
             node: of.node.parse().unwrap(),
         };
-        let names = ["web", "bytes", "echo"];
-        let list = names.into_iter().zip(targets).map(|(name, target)| service(name, &target)).collect();
-        let services = Services::new(list).unwrap();
         let initiator = initiator::Builder::to(claim, vec![destination], trust(authority))
             .credentials(credentials(&authority.node(of)))
-            .services(services.exported())
-            .accept(services)
+            .services(exported)
+            .accept(accept)
             .unwrap();
         let drain = Drain::new();
         tokio::spawn(initiator.run(drain.watch()));
