@@ -11,5 +11,5 @@ pub mod view;
 
 pub(crate) use register::now_epoch;
 pub use register::{FleetSettings, Member, MemberState, Tunnels};
-pub use sibling::{Perhaps, Sibling, Siblings};
+pub use sibling::{Having, Perhaps, Sibling, Siblings};
 pub use view::View;

@@ -199,7 +199,8 @@ impl Tunnels for Own {
         let record = |live: LiveTunnel<Tunnel>| {
             let (down, suspect) = (live.handle.down_services(), live.handle.health() == Health::Suspect);
             let (key, issued) = (live.proof.key(), live.proof.issued().map(Certified::from));
-            (live.id, TunnelRecord { place: live.place, key, issued, suspect, down })
+            let http_down = live.handle.is_down(None);
+            (live.id, TunnelRecord { place: live.place, key, issued, suspect, down, http_down })
         };
         self.0.registry().snapshot().filter(takes_requests).map(record).collect()
     }

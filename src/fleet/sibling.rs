@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::id::{ClusterId, HostId, HostPort, NodeId, ResponderId, TenantId};
+use crate::id::{ClusterId, HostId, HostPort, NodeId, ResponderId, ServiceName, TenantId};
 
 /// A responder of the same fleet, as the directory has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,15 @@ pub struct Sibling {
     pub tunnels: u32,
 }
 
+/// A sibling that has a node or a cluster, and how it stands there with a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Having {
+    /// Who.
+    pub sibling: Arc<Sibling>,
+    /// It is a cluster, and not all of its tunnels there say that the service is down. spec: CT-61
+    pub is_up: bool,
+}
+
 /// A sibling that may have a node or a cluster although the directory does not say so. spec: FL-25
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Perhaps {
@@ -42,6 +51,13 @@ pub trait Siblings: fmt::Debug + Send + Sync {
     /// Live siblings that have it, best first: those that are not draining, of those the ones that hear the node, and of these the
     /// least loaded for its weight.
     fn having(&self, tenant: &TenantId, host: &HostId) -> Vec<Arc<Sibling>>;
+
+    /// As [`Siblings::having`], for a request to this service (`None`: to whichever the node makes of it): those first where members
+    /// of a cluster do not all say that it is down. By default nothing is known of that. spec: FL-15
+    fn having_for(&self, tenant: &TenantId, host: &HostId, service: Option<&ServiceName>) -> Vec<Having> {
+        let _ = service;
+        self.having(tenant, host).into_iter().map(|sibling| Having { sibling, is_up: false }).collect()
+    }
 
     /// Whether a live sibling that stays has a tunnel of this node in which it hears the node. spec: FL-23
     fn hear(&self, tenant: &TenantId, node: &NodeId) -> bool;

@@ -31,8 +31,8 @@ pub use record::{
 pub use snapshot::{Snapshot, Standing, Taken};
 pub use table::{Applied, Change, MAX_RESPONDERS, MAX_TUNNELS, Stored};
 
-use crate::fleet::sibling::{Perhaps, Sibling, Siblings};
-use crate::id::{ClusterId, HostId, NodeId, Place, ResponderId, SpkiPin, TenantId};
+use crate::fleet::sibling::{Having, Perhaps, Sibling, Siblings};
+use crate::id::{ClusterId, HostId, NodeId, Place, ResponderId, ServiceName, SpkiPin, TenantId};
 use table::Table;
 
 /// The directory as one responder sees it. Readers wait for nothing but the change of one name; who writes waits for other writers.
@@ -127,6 +127,10 @@ impl View {
 impl Siblings for View {
     fn having(&self, tenant: &TenantId, host: &HostId) -> Vec<Arc<Sibling>> {
         self.snapshot().having(&self.own, tenant, host)
+    }
+
+    fn having_for(&self, tenant: &TenantId, host: &HostId, service: Option<&ServiceName>) -> Vec<Having> {
+        self.snapshot().having_for(&self.own, (tenant, host), service)
     }
 
     fn hear(&self, tenant: &TenantId, node: &NodeId) -> bool {

@@ -41,6 +41,15 @@ pub struct Directory<H> {
     elsewhere: ArcSwapOption<Arc<dyn Elsewhere<H>>>,
 }
 
+/// What a tunnel is worth to a request of which the node says that its service is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Down {
+    /// Less than a way elsewhere that is being made.
+    Last,
+    /// It is there.
+    Too,
+}
+
 /// How long a request may still wait for tunnels; starts to run when it first has to.
 #[derive(Debug)]
 pub struct Hold {
@@ -129,7 +138,7 @@ impl<H: Handle> Directory<H> {
     ///
     /// Nothing is lost when the future is dropped.
     pub async fn find(&self, to: &Destination, avoid: &[TunnelId], hold: &mut Hold) -> Result<H, NoTunnel> {
-        let ends = match self.pick(to, avoid) {
+        let ends = match self.pick(to, avoid, Down::Last) {
             // However short the hold: it is there, and usually open in a moment. spec: HS-38
             Err(NoTunnel::Opening) => hold.ends().max(tokio::time::Instant::now() + WELCOME_WAIT),
             Err(reason) if self.is_worth_waiting(reason) => hold.ends(),
@@ -147,7 +156,7 @@ impl<H: Handle> Directory<H> {
     /// Nothing is lost when the future is dropped.
     pub async fn overtaken(&self, to: &Destination, tunnel: &H, avoid: &[TunnelId]) {
         let bell = self.bell(to.tenant.as_str(), to.host_id.as_str());
-        let is_overtaken = || tunnel.health() == Health::Suspect && self.pick(to, avoid).is_ok();
+        let is_overtaken = || tunnel.health() == Health::Suspect && self.pick(to, avoid, Down::Too).is_ok();
         let elsewhere = self.elsewhere.load_full();
         loop {
             let mut change = pin!(bell.notified());
@@ -179,7 +188,7 @@ impl<H: Handle> Directory<H> {
             // Listening before looking: an arrival in between is not missed.
             Notified::enable(arrival.as_mut());
             let dialled = elsewhere.as_ref().map(|elsewhere| elsewhere.changed().notified());
-            match self.pick(to, avoid) {
+            match self.pick(to, avoid, Down::Last) {
                 Err(reason) if self.is_worth_waiting(reason) => {
                     let Some(dialled) = dialled else {
                         timeout_at(ends, arrival).await.map_err(|_| reason)?;
@@ -192,7 +201,9 @@ impl<H: Handle> Directory<H> {
                             () = sleep(SIBLINGS_LOOK) => {}
                         }
                     };
-                    timeout_at(ends, change).await.map_err(|_| reason)?;
+                    if timeout_at(ends, change).await.is_err() {
+                        return self.pick(to, avoid, Down::Too).map_err(|_| reason);
+                    }
                 }
                 outcome => return outcome,
             }
@@ -208,10 +219,24 @@ impl<H: Handle> Directory<H> {
         may_come && (!self.closing.load(Ordering::Acquire) || self.elsewhere.load().is_some())
     }
 
-    fn pick(&self, to: &Destination, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
+    fn pick(&self, to: &Destination, avoid: &[TunnelId], down: Down) -> Result<H, NoTunnel> {
         let Destination { tenant, host_id, service, choice } = to;
         let wanted = Wanted { tenant, host_id, service: service.as_ref(), choice: *choice };
-        self.pick_here(wanted, avoid).or_else(|reason| self.pick_elsewhere(wanted, avoid, reason))
+        match self.pick_here(wanted, avoid) {
+            Ok(tunnel) if tunnel.is_down(wanted.service) => match self.pick_up_elsewhere(wanted, avoid) {
+                Some(Way::Open(better)) => Ok(better),
+                Some(Way::Soon) if down == Down::Last => Err(NoTunnel::Opening),
+                // What was heard is no reason to refuse a request. spec: CT-61
+                _ => Ok(tunnel),
+            },
+            Ok(tunnel) => Ok(tunnel),
+            Err(reason) => self.pick_elsewhere(wanted, avoid, reason),
+        }
+    }
+
+    /// A way to nodes of the cluster elsewhere at which the service is not down. spec: FL-50
+    fn pick_up_elsewhere(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Option<Way<H>> {
+        self.elsewhere.load().as_ref().map(|elsewhere| elsewhere.way_up(wanted, avoid))
     }
 
     fn pick_here(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Result<H, NoTunnel> {
@@ -261,8 +286,10 @@ impl<H: Handle> Default for Directory<H> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
-    use crate::id::{HostId, TenantId};
+    use crate::id::{HostId, ServiceName, TenantId};
     use crate::registry::{Balance, Choice};
     use crate::routing::testing::admitted;
 
@@ -285,6 +312,76 @@ mod tests {
         fn rtt(&self) -> Duration {
             Duration::from_millis(1)
         }
+        fn is_down(&self, _: Option<&ServiceName>) -> bool {
+            self.0 >= DOWN
+        }
+    }
+
+    /// From this number on a tunnel is one at whose node the service is down.
+    const DOWN: u64 = 100;
+
+    /// Siblings: which way there is through one of them.
+    #[derive(Debug, Default)]
+    struct Others {
+        any: Mutex<Option<u64>>,
+        up: Mutex<Option<u64>>,
+        is_dialled: AtomicBool,
+        changed: Notify,
+    }
+
+    impl Others {
+        fn way(&self, id: Option<u64>, avoid: &[TunnelId]) -> Way<Numbered> {
+            match id {
+                Some(_) if self.is_dialled.load(Ordering::Relaxed) => Way::Soon,
+                Some(id) if !avoid.contains(&TunnelId(id)) => Way::Open(number(id)),
+                _ => Way::None,
+            }
+        }
+    }
+
+    impl Elsewhere<Numbered> for Arc<Others> {
+        fn way(&self, _: Wanted<'_>, avoid: &[TunnelId]) -> Way<Numbered> {
+            Others::way(self, *self.any.lock().unwrap(), avoid)
+        }
+        fn way_up(&self, _: Wanted<'_>, avoid: &[TunnelId]) -> Way<Numbered> {
+            Others::way(self, *self.up.lock().unwrap(), avoid)
+        }
+        fn changed(&self) -> &Notify {
+            &self.changed
+        }
+    }
+
+    /// A directory that looks at these as well.
+    fn beside_others() -> (Arc<Directory<Numbered>>, Arc<Others>) {
+        let (directory, others) = (Arc::new(Directory::default()), Arc::<Others>::default());
+        directory.look_elsewhere(Some(Arc::new(Arc::clone(&others))));
+        (directory, others)
+    }
+
+    // spec: FL-50, CT-61
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_is_down_here_is_looked_for_elsewhere_and_asked_here_where_nobody_has_better() {
+        let (directory, others) = beside_others();
+        insert(&directory, "edge-17", DOWN + 1);
+        let find = async |avoid: &[TunnelId]| {
+            directory.find(&to("stores"), avoid, &mut Hold::new(Duration::ZERO)).await.map(|tunnel| tunnel.0)
+        };
+        *others.any.lock().unwrap() = Some(6);
+        assert_eq!(find(&[]).await, Ok(DOWN + 1), "one at which it is down, too, is no better");
+        *others.up.lock().unwrap() = Some(7);
+        assert_eq!(find(&[]).await, Ok(7));
+        assert_eq!(find(&[TunnelId(7)]).await, Ok(DOWN + 1), "that was tried");
+        insert(&directory, "edge-18", 8);
+        assert_eq!(find(&[]).await, Ok(8), "one here is up");
+        lose(&directory, 8);
+        others.is_dialled.store(true, Ordering::Relaxed);
+        let started = tokio::time::Instant::now();
+        assert_eq!(find(&[]).await, Ok(DOWN + 1), "however long a sibling is dialled");
+        assert_eq!(started.elapsed().as_secs(), WELCOME_WAIT.as_secs());
+        let search = search(&directory, "stores", &[]).await;
+        others.is_dialled.store(false, Ordering::Relaxed);
+        others.changed.notify_waiters();
+        assert_eq!(search.await.unwrap().map(|tunnel| tunnel.0), Ok(7));
     }
 
     fn number(id: u64) -> Numbered {

@@ -139,7 +139,14 @@ fn record(number: u64) -> TunnelRecord {
         cluster: format!("stores-{}", number / 100).parse().unwrap(),
     };
     let place = Place { claim, instance: InstanceId([7; 16]), slot: 0, generation: 1 };
-    TunnelRecord { place, key: Some(SpkiPin([7; 32])), issued: None, suspect: false, down: Vec::new() }
+    TunnelRecord {
+        place,
+        key: Some(SpkiPin([7; 32])),
+        issued: None,
+        suspect: false,
+        down: Vec::new(),
+        http_down: false,
+    }
 }
 
 fn tunnel(number: u64) -> Stored {

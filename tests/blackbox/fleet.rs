@@ -2,6 +2,7 @@
 
 mod cut;
 mod directory;
+mod health;
 mod hop;
 mod initiators;
 mod leave;

@@ -25,6 +25,10 @@ pub trait Elsewhere<H>: fmt::Debug + Send + Sync {
     /// A way that is not among those to `avoid`. May begin to make one.
     fn way(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Way<H>;
 
+    /// A way to members of a cluster at which the service that is wanted is not down, for who has only those at which it is.
+    /// spec: FL-50, CT-61
+    fn way_up(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Way<H>;
+
     /// Notified whenever a way was made, or could not be, or is in doubt.
     fn changed(&self) -> &Notify;
 }

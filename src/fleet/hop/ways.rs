@@ -12,7 +12,7 @@ use crate::fleet::hop::absent::Absent;
 use crate::fleet::hop::dial::{Dialled, Dialling};
 use crate::fleet::hop::elsewhere::{Elsewhere, Way};
 use crate::fleet::hop::slot::{Next, Slot};
-use crate::fleet::{Perhaps, Sibling, Siblings};
+use crate::fleet::{Having, Perhaps, Sibling, Siblings};
 use crate::id::{ResponderId, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::fleet::Route;
@@ -287,9 +287,9 @@ impl Shared {
 
 impl Elsewhere<Tunnel> for Ways {
     fn way(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Way<Tunnel> {
-        let (shared, Wanted { tenant, host_id, .. }, now) = (&self.0, wanted, Instant::now());
+        let (shared, Wanted { tenant, host_id, service, .. }, now) = (&self.0, wanted, Instant::now());
         let mut search = Search { wanted, avoid, tried: 0, coming: 0 };
-        for sibling in shared.siblings.having(tenant, host_id) {
+        for Having { sibling, .. } in shared.siblings.having_for(tenant, host_id, service) {
             if let Some(tunnel) = shared.through(&sibling, true, &mut search) {
                 return Way::Open(tunnel);
             }
@@ -315,6 +315,21 @@ impl Elsewhere<Tunnel> for Ways {
             0 => Way::None,
             _ => Way::Soon,
         }
+    }
+
+    fn way_up(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Way<Tunnel> {
+        let (shared, Wanted { tenant, host_id, service, .. }) = (&self.0, wanted);
+        let mut search = Search { wanted, avoid, tried: 0, coming: 0 };
+        let having = shared.siblings.having_for(tenant, host_id, service);
+        for Having { sibling, .. } in having.into_iter().filter(|having| having.is_up) {
+            if let Some(tunnel) = shared.through(&sibling, true, &mut search) {
+                return Way::Open(tunnel);
+            }
+            if search.tried == MAX_SIBLINGS {
+                break;
+            }
+        }
+        if search.coming > 0 { Way::Soon } else { Way::None }
     }
 
     fn changed(&self) -> &Notify {

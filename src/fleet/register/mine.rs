@@ -250,7 +250,7 @@ mod tests {
         };
         let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: 1 };
         let down = down.iter().map(|name| name.parse().unwrap()).collect();
-        (TunnelId(number), TunnelRecord { place, key: None, issued: None, suspect: false, down })
+        (TunnelId(number), TunnelRecord { place, key: None, issued: None, suspect: false, down, http_down: false })
     }
 
     fn write(mine: &mut Mine, now: &[(TunnelId, TunnelRecord)]) -> Vec<Vec<Operation>> {

@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use super::few::Few;
 use super::record::Certified;
 use super::starts::Start;
-use crate::id::{Claim, HostId, InstanceId, SpkiPin, TenantId, TunnelId};
+use crate::id::{Claim, HostId, InstanceId, ServiceName, SpkiPin, TenantId, TunnelId};
 
 /// Into how many parts the names go: enough that a reader seldom meets the writer, and that a part grows quickly.
 const PARTS: usize = 256;
@@ -40,6 +40,14 @@ pub(super) struct Entry {
     pub(super) modified: i64,
 }
 
+/// What is down at the node of a tunnel. Most have nothing down, so that it is kept beside the entries and not in them. spec: FL-8
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Down {
+    pub(super) services: Vec<ServiceName>,
+    /// All that is exported of HTTP.
+    pub(super) http: bool,
+}
+
 /// What stands under a name.
 #[derive(Debug, Default)]
 pub(super) struct Held {
@@ -62,12 +70,20 @@ pub(super) struct OfNode {
 #[derive(Debug)]
 pub(super) struct Members {
     pub(super) start: Start,
+    /// Boxed: it is larger than all else under a name, and most names are of no cluster.
+    tally: Box<Tally>,
+}
+
+/// The tunnels of these members.
+#[derive(Debug, Default)]
+struct Tally {
+    tunnels: u32,
     /// How many of them came at which revision.
-    #[allow(
-        clippy::box_collection,
-        reason = "a map is larger than all else under a name, and most names are of no cluster"
-    )]
-    created: Box<BTreeMap<i64, u32>>,
+    created: BTreeMap<i64, u32>,
+    /// In how many of them a service is down; of those in which it is in none nothing is kept.
+    down: BTreeMap<ServiceName, u32>,
+    /// In how many all that is exported of HTTP.
+    http_down: u32,
 }
 
 /// The index. One writer; a clone is the same index.
@@ -108,7 +124,7 @@ impl Names {
     }
 
     /// `look` is asked of the node's name and of the cluster's, when it is there.
-    pub(super) fn insert(&self, entry: &Arc<Entry>, mut look: impl FnMut(&Name, &Held)) {
+    pub(super) fn insert(&self, (entry, down): (&Arc<Entry>, Option<&Down>), mut look: impl FnMut(&Name, &Held)) {
         let Claim { tenant, node, cluster } = &entry.claim;
         let node = Name::new(tenant, node);
         self.update(&node, |held| {
@@ -120,18 +136,19 @@ impl Names {
         self.update(&cluster, |held| {
             held.trust(entry.start);
             match held.cluster.iter_mut().find(|members| members.start == entry.start) {
-                Some(members) => *members.created.entry(entry.created).or_default() += 1,
+                Some(members) => members.tally.enter(entry.created, down),
                 None => {
-                    let created = Box::new(BTreeMap::from([(entry.created, 1)]));
-                    held.cluster.push(Members { start: entry.start, created });
+                    let mut tally = Box::<Tally>::default();
+                    tally.enter(entry.created, down);
+                    held.cluster.push(Members { start: entry.start, tally });
                 }
             }
             look(&cluster, held);
         });
     }
 
-    /// Likewise, when it is gone.
-    pub(super) fn remove(&self, entry: &Arc<Entry>, mut look: impl FnMut(&Name, &Held)) {
+    /// Likewise, when it is gone; `down` is what was down when it came.
+    pub(super) fn remove(&self, (entry, down): (&Arc<Entry>, Option<&Down>), mut look: impl FnMut(&Name, &Held)) {
         let Claim { tenant, node, cluster } = &entry.claim;
         let node = Name::new(tenant, node);
         self.update(&node, |held| {
@@ -141,9 +158,9 @@ impl Names {
         let cluster = Name::new(tenant, cluster);
         self.update(&cluster, |held| {
             if let Some(members) = held.cluster.iter_mut().find(|members| members.start == entry.start) {
-                members.leave(entry.created);
+                members.tally.leave(entry.created, down);
             }
-            held.cluster.retain(|members| !members.created.is_empty());
+            held.cluster.retain(|members| members.tally.tunnels > 0);
             look(&cluster, held);
         });
     }
@@ -181,15 +198,42 @@ impl Names {
 impl Members {
     /// The revision at which the first of them came.
     pub(super) fn since(&self) -> i64 {
-        self.created.first_key_value().map_or(i64::MAX, |(created, _)| *created)
+        self.tally.created.first_key_value().map_or(i64::MAX, |(created, _)| *created)
     }
 
-    fn leave(&mut self, created: i64) {
-        if let Some(tunnels) = self.created.get_mut(&created) {
-            *tunnels -= 1;
-            if *tunnels == 0 {
-                self.created.remove(&created);
-            }
+    /// Whether this service is down in all of their tunnels; `None`: all that a request which names none could mean. spec: CT-61
+    pub(super) fn is_down(&self, service: Option<&ServiceName>) -> bool {
+        let down = service.map_or(self.tally.http_down, |service| self.tally.down.get(service).copied().unwrap_or(0));
+        down >= self.tally.tunnels
+    }
+}
+
+impl Tally {
+    fn enter(&mut self, created: i64, down: Option<&Down>) {
+        self.tunnels += 1;
+        *self.created.entry(created).or_default() += 1;
+        if let Some(Down { services, http }) = down {
+            services.iter().for_each(|service| *self.down.entry(service.clone()).or_default() += 1);
+            self.http_down += u32::from(*http);
+        }
+    }
+
+    fn leave(&mut self, created: i64, down: Option<&Down>) {
+        self.tunnels -= 1;
+        one_less(&mut self.created, &created);
+        if let Some(Down { services, http }) = down {
+            services.iter().for_each(|service| one_less(&mut self.down, service));
+            self.http_down -= u32::from(*http);
+        }
+    }
+}
+
+/// Counts one less, and forgets what there is none of.
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }

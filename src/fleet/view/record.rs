@@ -48,6 +48,8 @@ pub struct TunnelRecord {
     pub suspect: bool,
     /// Services that are down, as the node says.
     pub down: Vec<ServiceName>,
+    /// All that it exports of HTTP are. spec: CT-61
+    pub http_down: bool,
 }
 
 /// What is compared of two certificates of one node: who signed it, in 16 bytes, and for when. spec: HS-14
@@ -128,6 +130,8 @@ struct TunnelWire {
     suspect: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     down: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    http_down: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -196,6 +200,7 @@ impl TunnelRecord {
             }),
             suspect: self.suspect,
             down: self.down.iter().take(MAX_DOWN).map(ToString::to_string).collect(),
+            http_down: self.http_down,
         };
         json(&wire)
     }
@@ -228,6 +233,7 @@ impl TunnelRecord {
             issued: wire.issued.map(certified).transpose()?,
             suspect: wire.suspect,
             down: down.collect::<Result<_, _>>()?,
+            http_down: wire.http_down,
         })
     }
 }
@@ -296,9 +302,10 @@ mod tests {
         assert_eq!((record.issued, record.suspect), (None, false));
         record.issued = Some(Certified { authority: [7; 16], validity: (-1, 1 << 40) });
         record.suspect = true;
+        record.http_down = true;
         let text = String::from_utf8(record.encode()).unwrap();
         assert!(text.contains(
-            r#""issued":{"by":"07070707070707070707070707070707","from":-1,"until":1099511627776},"suspect":true"#
+            r#""issued":{"by":"07070707070707070707070707070707","from":-1,"until":1099511627776},"suspect":true,"down":["api"],"http_down":true"#
         ));
         assert_eq!(TunnelRecord::decode(text.as_bytes()).unwrap(), record);
         let short = TunnelRecord::decode(text.replace("0707070707", "07").as_bytes()).unwrap_err();

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use super::conflict::Claimant;
 use super::lost::Missing;
-use super::names::{Held, Name, Names, OfNode};
+use super::names::{Held, Members, Name, Names, OfNode};
 use super::recent::Recent;
 use super::record::Certified;
 use super::starts::Start;
-use crate::fleet::sibling::{Perhaps, Sibling};
-use crate::id::{ClusterId, HostId, NodeId, Place, ResponderId, SpkiPin, TenantId};
+use crate::fleet::sibling::{Having, Perhaps, Sibling};
+use crate::id::{ClusterId, HostId, NodeId, Place, ResponderId, ServiceName, SpkiPin, TenantId};
 
 /// Whether the view is what etcd says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -110,20 +110,37 @@ impl Snapshot {
 
     /// Who has the node, else who has members of the cluster, best first; `own` is left out. spec: FL-15
     pub fn having(&self, own: &ResponderId, tenant: &TenantId, host: &HostId) -> Vec<Arc<Sibling>> {
-        let name = (tenant.as_str(), host.as_str());
-        let found = self.names.get(name, |held| {
-            let found = self.siblings(own, held, held.node().iter().map(|of| (of.start, of.entry.suspect)));
-            match found.is_empty() {
-                true => self.siblings(own, held, held.cluster().iter().map(|members| (members.start, false))),
-                false => found,
+        let found = self.found(own, (tenant.as_str(), host.as_str()), |_| false);
+        found.into_iter().map(|having| having.sibling).collect()
+    }
+
+    /// The same for a request to this service; `None`: to whichever the node makes of it. spec: FL-15, CT-61
+    pub fn having_for(
+        &self,
+        own: &ResponderId,
+        (tenant, host): (&TenantId, &HostId),
+        service: Option<&ServiceName>,
+    ) -> Vec<Having> {
+        self.found(own, (tenant.as_str(), host.as_str()), |members| !members.is_down(service))
+    }
+
+    /// `is_up`: whether members of a cluster come before others.
+    fn found(&self, own: &ResponderId, name: (&str, &str), is_up: impl Fn(&Members) -> bool) -> Vec<Having> {
+        let found = self.names.get(name, |held| -> Vec<(Arc<Sibling>, bool, bool)> {
+            let of_node = self.siblings(own, held, held.node().iter().map(|of| (of.start, of.entry.suspect)));
+            let of_cluster =
+                || self.siblings(own, held, held.cluster().iter().map(|members| (members.start, is_up(members))));
+            match of_node.is_empty() {
+                true => of_cluster().into_iter().map(|(sibling, is_up)| (sibling, is_up, false)).collect(),
+                false => of_node.into_iter().map(|(sibling, is_suspect)| (sibling, false, is_suspect)).collect(),
             }
         });
         let mut found = found.unwrap_or_default();
-        found.sort_by_cached_key(|(sibling, is_suspect)| {
+        found.sort_by_cached_key(|(sibling, is_up, is_suspect)| {
             let load = u64::from(sibling.tunnels) * u64::from(u16::MAX) / u64::from(sibling.weight.max(1));
-            (sibling.draining, *is_suspect, load, turn(name, &sibling.id))
+            (!*is_up, sibling.draining, *is_suspect, load, turn(name, &sibling.id))
         });
-        found.into_iter().map(|(sibling, _)| sibling).collect()
+        found.into_iter().map(|(sibling, is_up, _)| Having { sibling, is_up }).collect()
     }
 
     /// Who may have it although nobody says so: whoever is lost and had it, before the others that are lost; and where etcd is not
@@ -166,7 +183,7 @@ impl Snapshot {
         self.names.get((tenant.as_str(), host.as_str()), of).flatten()
     }
 
-    /// Each once, where this start of it lives and was not found without the name; and whether it hears none of what it has.
+    /// Each once, where this start of it lives and was not found without the name; and whether so is said of all that it has.
     fn siblings(
         &self,
         own: &ResponderId,
@@ -174,12 +191,12 @@ impl Snapshot {
         tunnels: impl Iterator<Item = (Start, bool)>,
     ) -> Vec<(Arc<Sibling>, bool)> {
         let mut found: Vec<(Arc<Sibling>, bool)> = Vec::new();
-        for (start, is_suspect) in tunnels {
+        for (start, is_so) in tunnels {
             let Some(sibling) = self.starts.get(&start) else { continue };
-            if let Some((_, all_suspect)) = found.iter_mut().find(|(known, _)| Arc::ptr_eq(known, sibling)) {
-                *all_suspect &= is_suspect;
+            if let Some((_, all_are)) = found.iter_mut().find(|(known, _)| Arc::ptr_eq(known, sibling)) {
+                *all_are &= is_so;
             } else if sibling.id != *own && !held.is_doubted(start) {
-                found.push((Arc::clone(sibling), is_suspect));
+                found.push((Arc::clone(sibling), is_so));
             }
         }
         found

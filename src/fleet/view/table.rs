@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::conflict::{Judge, Verdict};
 use super::key::{Key, Prefix, TunnelKey};
 use super::lost::{Lost, MAX_LOST};
-use super::names::{Entry, Held, Name};
+use super::names::{Down, Entry, Held, Name};
 use super::record::{RecordError, ResponderRecord, TunnelRecord};
 use super::snapshot::{Live, Snapshot, Standing};
 use super::starts::{Start, Starts};
@@ -68,6 +68,8 @@ pub(super) struct Table {
     /// Which etcd it is; another one has other revisions.
     cluster: u64,
     entries: HashMap<(Start, TunnelId), Arc<Entry>>,
+    /// Of those of them at whose node anything is down.
+    down: HashMap<(Start, TunnelId), Box<Down>>,
     responders: BTreeMap<ResponderId, Arc<Live>>,
     starts: Starts,
     /// Those of this responder.
@@ -83,6 +85,7 @@ impl Table {
             own,
             cluster: NO_CLUSTER,
             entries: HashMap::new(),
+            down: HashMap::new(),
             responders: BTreeMap::new(),
             starts: Starts::default(),
             own_starts: HashSet::new(),
@@ -318,14 +321,24 @@ impl Table {
             Some(entry) => entry.start,
             None => self.starts.add(responder, *epoch),
         };
-        let TunnelRecord { key: pin, issued, suspect, .. } = record;
+        let TunnelRecord { key: pin, issued, suspect, down: mut services, http_down: http, .. } = record;
+        // A name that is there twice is one service.
+        services.sort();
+        services.dedup();
+        let down = (http || !services.is_empty()).then(|| Box::new(Down { services, http }));
+        let former_down = self.down.remove(&(start, *tunnel));
         let entry = Entry { start, tunnel: *tunnel, claim, instance, pin, issued, suspect, created, modified };
         let entry = Arc::new(entry);
         let is_own = *responder == self.own;
         // The new one first: a record that is written again must not leave its names for a moment.
-        self.snapshot.names.insert(&entry, |name, held| touched.name(is_own, name, held, &self.own_starts));
+        let with_down = (&entry, down.as_deref());
+        self.snapshot.names.insert(with_down, |name, held| touched.name(is_own, name, held, &self.own_starts));
         if let Some(former) = known {
-            self.snapshot.names.remove(&former, |name, held| touched.name(is_own, name, held, &self.own_starts));
+            let with_down = (&former, former_down.as_deref());
+            self.snapshot.names.remove(with_down, |name, held| touched.name(is_own, name, held, &self.own_starts));
+        }
+        if let Some(down) = down {
+            self.down.insert((start, *tunnel), down);
         }
         if is_own {
             self.own_starts.insert(start);
@@ -339,8 +352,9 @@ impl Table {
         let TunnelKey { responder, epoch, tunnel } = key;
         let Some((start, _)) = self.starts.find(responder, *epoch) else { return };
         let Some(entry) = self.entries.remove(&(start, *tunnel)) else { return };
+        let down = self.down.remove(&(start, *tunnel));
         let (recent, heard) = (&self.snapshot.recent, self.snapshot.heard);
-        self.snapshot.names.remove(&entry, |name, held| {
+        self.snapshot.names.remove((&entry, down.as_deref()), |name, held| {
             touched.name(false, name, held, &self.own_starts);
             if let Some(heard) = heard.filter(|_| held.is_empty()) {
                 recent.push(name, heard);

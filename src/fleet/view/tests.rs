@@ -25,7 +25,7 @@ enum Step {
     /// A responder writes its record under an epoch.
     Stands { responder: usize, epoch: u64, draining: bool },
     /// A tunnel of one of its starts is written.
-    Tunnel { responder: usize, epoch: u64, tunnel: u64, node: usize, cluster: usize, pin: u8 },
+    Tunnel { responder: usize, epoch: u64, tunnel: u64, node: usize, cluster: usize, pin: u8, down: u8 },
     /// A tunnel is deleted.
     Ends { responder: usize, epoch: u64, tunnel: u64 },
     /// A lease ends: everything of the responder, in one revision.
@@ -45,8 +45,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (responder.clone(), epoch.clone(), any::<bool>())
             .prop_map(|(responder, epoch, draining)| Step::Stands { responder, epoch, draining }),
-        4 => (responder.clone(), epoch.clone(), tunnel.clone(), 0..NODES + BOTH, 0..CLUSTERS + BOTH, 0u8..=RENEWED).prop_map(
-            |(responder, epoch, tunnel, node, cluster, pin)| Step::Tunnel { responder, epoch, tunnel, node, cluster, pin }
+        4 => (responder.clone(), epoch.clone(), tunnel.clone(), 0..NODES + BOTH, 0..CLUSTERS + BOTH, 0u8..=RENEWED, 0u8..3).prop_map(
+            |(responder, epoch, tunnel, node, cluster, pin, down)| Step::Tunnel { responder, epoch, tunnel, node, cluster, pin, down }
         ),
         2 => (responder.clone(), epoch, tunnel).prop_map(|(responder, epoch, tunnel)| Step::Ends { responder, epoch, tunnel }),
         1 => responder.clone().prop_map(|responder| Step::Dies { responder }),
@@ -130,7 +130,23 @@ fn tunnel_record(node: usize, cluster: usize, pin: u8) -> TunnelRecord {
     // Another process for each key, but for one that renews its certificate.
     let place =
         Place { claim, instance: InstanceId([if pin == RENEWED { 1 } else { pin }; 16]), slot: 0, generation: 1 };
-    TunnelRecord { place, key: Some(SpkiPin([pin; 32])), issued: None, suspect: false, down: Vec::new() }
+    TunnelRecord {
+        place,
+        key: Some(SpkiPin([pin; 32])),
+        issued: None,
+        suspect: false,
+        down: Vec::new(),
+        http_down: false,
+    }
+}
+
+fn web() -> ServiceName {
+    "web".parse().unwrap()
+}
+
+/// Nothing is down there, the service `web`, or that twice and all of HTTP.
+fn with_down(record: TunnelRecord, down: u8) -> TunnelRecord {
+    TunnelRecord { down: vec![web(); down.into()], http_down: down == 2, ..record }
 }
 
 /// The model: what follows from one state of etcd, read naively.
@@ -189,7 +205,8 @@ impl Model<'_> {
         self.0.values().filter_map(read).collect()
     }
 
-    fn having(&self, own: &ResponderId, host: &HostId, doubts: &Doubts) -> BTreeSet<ResponderId> {
+    /// Who has it, and whether it is a node there.
+    fn having(&self, own: &ResponderId, host: &HostId, doubts: &Doubts) -> (BTreeSet<ResponderId>, bool) {
         let found = |is_it: &dyn Fn(&TunnelRecord) -> bool| {
             let mut found = BTreeSet::new();
             for (key, record, _) in self.tunnels() {
@@ -203,9 +220,18 @@ impl Model<'_> {
         };
         let nodes = found(&|record| record.place.claim.node.as_str() == host.as_str());
         match nodes.is_empty() {
-            true => found(&|record| record.place.claim.cluster.as_str() == host.as_str()),
-            false => nodes,
+            true => (found(&|record| record.place.claim.cluster.as_str() == host.as_str()), false),
+            false => (nodes, true),
         }
+    }
+
+    /// Whether not all tunnels of the cluster at this responder say that this, or all of HTTP, is down.
+    fn is_up(&self, responder: &ResponderId, cluster: &HostId, service: Option<&ServiceName>) -> bool {
+        let is_up = |record: &TunnelRecord| service.map_or(!record.http_down, |service| !record.down.contains(service));
+        self.live_tunnels().iter().any(|(key, record, _)| {
+            let is_member = record.place.claim.cluster.as_str() == cluster.as_str();
+            key.responder == *responder && is_member && is_up(record)
+        })
     }
 
     fn names(&self, responder: &ResponderId, epoch: u64) -> BTreeSet<HostId> {
@@ -295,9 +321,9 @@ impl World {
                 let value = responder_record(epoch, draining).encode();
                 self.etcd.commit(vec![(self.prefix.responder(&id(responder)), value)], |_| false);
             }
-            Step::Tunnel { responder, epoch, tunnel, node, cluster, pin } => {
+            Step::Tunnel { responder, epoch, tunnel, node, cluster, pin, down } => {
                 let key = TunnelKey { responder: id(responder), epoch, tunnel: TunnelId(tunnel) };
-                let value = tunnel_record(node, cluster, pin).encode();
+                let value = with_down(tunnel_record(node, cluster, pin), down).encode();
                 self.etcd.commit(vec![(self.prefix.tunnel(&key), value)], |_| false);
             }
             Step::Ends { responder, epoch, tunnel } => {
@@ -385,7 +411,16 @@ impl World {
             let found = self.view.having(&TenantId::default(), &host(node));
             let named: BTreeSet<_> = found.iter().map(|sibling| sibling.id.clone()).collect();
             assert_eq!(named.len(), found.len(), "each once");
-            assert_eq!(named, model.having(&id(0), &host(node), &self.doubts), "{}", host(node));
+            let (having, is_node) = model.having(&id(0), &host(node), &self.doubts);
+            assert_eq!(named, having, "{}", host(node));
+            for service in [Some(web()), Some("other".parse().unwrap()), None] {
+                let found = self.view.having_for(&TenantId::default(), &host(node), service.as_ref());
+                assert_eq!(found.iter().map(|having| having.sibling.id.clone()).collect::<BTreeSet<_>>(), named);
+                assert!(found.is_sorted_by_key(|having| (!having.is_up, having.sibling.draining)), "the best first");
+                for Having { sibling, is_up } in found {
+                    assert_eq!(is_up, !is_node && model.is_up(&sibling.id, &host(node), service.as_ref()));
+                }
+            }
             assert!(found.is_sorted_by_key(|sibling| (sibling.draining, sibling.tunnels)), "the best first");
             for sibling in found {
                 let record = model.live(&sibling.id).unwrap();
@@ -527,6 +562,45 @@ fn a_sibling_that_does_not_hear_the_node_comes_last_and_is_none_that_keeps_it() 
     let many = [tunnel(1, true), tunnel(2, false), tunnel(2, false), tunnel(2, true)];
     assert_eq!(look(&many), (names(&["r2", "r1"]), true), "however many it has");
     assert_eq!(look(&[tunnel(0, false)]), (names(&[]), false), "not the responder itself");
+}
+
+#[test]
+fn of_a_cluster_those_come_first_where_the_service_is_not_down_everywhere() {
+    // spec: FL-15, CT-61
+    let down = |responder, node, down| (responder, with_down(tunnel_record(node, 0, 1), down));
+    let look = |tunnels: &[(usize, TunnelRecord)], name: usize, service: Option<&str>| {
+        let service = service.map(|service| service.parse().unwrap());
+        let having = view_with(tunnels).0.having_for(&TenantId::default(), &host(name), service.as_ref());
+        having.into_iter().map(|having| (having.sibling.id.to_string(), having.is_up)).collect::<Vec<_>>()
+    };
+    let named = |list: &[(&str, bool)]| list.iter().map(|(id, is_up)| ((*id).to_owned(), *is_up)).collect::<Vec<_>>();
+    let many = [down(1, 0, 2), down(2, 1, 0), down(2, 2, 2), down(2, 3, 2)];
+    let cluster = NODES;
+    for service in [Some("web"), None] {
+        assert_eq!(look(&many, cluster, service), named(&[("r2", true), ("r1", false)]), "however many it has");
+    }
+    assert_eq!(look(&many, cluster, Some("other")), named(&[("r1", true), ("r2", true)]), "that is not down");
+    assert_eq!(look(&[down(1, 0, 1)], cluster, None), named(&[("r1", true)]), "not all of HTTP is");
+    assert_eq!(look(&many, 1, Some("web")), named(&[("r2", false)]), "a node is asked by its name, whatever it says");
+}
+
+#[test]
+fn a_service_that_is_up_again_is_so_in_the_view() {
+    // spec: FL-15
+    let (view, _) = view_with(&[(1, with_down(tunnel_record(0, 0, 1), 2))]);
+    let is_up = || view.having_for(&TenantId::default(), &host(NODES), Some(&web())).iter().any(|having| having.is_up);
+    assert!(!is_up());
+    let key = Prefix::default().tunnel(&TunnelKey { responder: id(1), epoch: 1, tunnel: TunnelId(0) });
+    let says = |record: TunnelRecord, modified: i64| {
+        Change::Put(Stored { key: key.clone().into_bytes(), value: record.encode(), created: 1, modified })
+    };
+    view.apply(50, vec![says(tunnel_record(0, 0, 1), 50)]);
+    assert!(is_up());
+    view.apply(51, vec![says(with_down(tunnel_record(0, 0, 1), 1), 51)]);
+    assert!(!is_up());
+    view.apply(52, vec![Change::Gone { key: key.clone().into_bytes(), modified: 52 }]);
+    view.apply(53, vec![says(tunnel_record(0, 0, 1), 53)]);
+    assert!(is_up(), "nothing is kept of a tunnel that is gone");
 }
 
 #[test]

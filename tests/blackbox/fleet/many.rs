@@ -37,7 +37,7 @@ fn record(number: u64) -> TunnelRecord {
         cluster: "stores".parse().unwrap(),
     };
     let place = Place { claim, instance: InstanceId([7; 16]), slot: 0, generation: 1 };
-    TunnelRecord { place, key: None, issued: None, suspect: false, down: Vec::new() }
+    TunnelRecord { place, key: None, issued: None, suspect: false, down: Vec::new(), http_down: false }
 }
 
 /// spec: FL-11
