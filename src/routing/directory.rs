@@ -1,5 +1,6 @@
 //! The live tunnels, and waiting for one that is about to be there.
 
+use std::future::pending;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,8 @@ const BELLS: usize = 64;
 
 /// How often a request that waits looks whether a sibling has by now what it waits for.
 const SIBLINGS_LOOK: Duration = Duration::from_millis(50);
+/// How often one looks that waits for its answer in a tunnel that is not heard; there may be thousands of them.
+const OVERTAKEN_LOOK: Duration = Duration::from_millis(250);
 
 /// How long a tunnel that is registered is waited for to be open. spec: HS-38
 const WELCOME_WAIT: Duration = Duration::from_secs(2);
@@ -149,7 +152,8 @@ impl<H: Handle> Directory<H> {
     }
 
     /// Resolves when a tunnel is suspect and there is another one for the same request, which is not among those to
-    /// `avoid`: what waits for an answer waits in the wrong place.
+    /// `avoid`: what waits for an answer waits in the wrong place. That may be one of a sibling, of which nobody tells here.
+    /// spec: FL-51
     ///
     /// # Cancel safety
     ///
@@ -173,9 +177,17 @@ impl<H: Handle> Directory<H> {
             if is_overtaken() {
                 return;
             }
+            let look = async {
+                match tunnel.health() {
+                    Health::Suspect => sleep(OVERTAKEN_LOOK).await,
+                    // That it is suspect rings.
+                    _ => pending().await,
+                }
+            };
             tokio::select! {
                 () = change => {}
                 () = other => {}
+                () = look => {}
             }
         }
     }
@@ -287,6 +299,8 @@ impl<H: Handle> Default for Directory<H> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+
+    use tokio::time::timeout;
 
     use super::*;
     use crate::id::{HostId, ServiceName, TenantId};
@@ -511,6 +525,20 @@ mod tests {
         assert!(!overtaken.is_finished());
         insert(&directory, "edge-17", 2);
         overtaken.await.unwrap();
+    }
+
+    // Regression: it heard of a sibling only when something changed here.
+    // spec: FL-51
+    #[tokio::test(start_paused = true)]
+    async fn what_hangs_in_a_suspect_tunnel_moves_when_a_sibling_gets_the_node() {
+        let (directory, others) = beside_others();
+        let suspect = doubtful(&directory, "edge-17", 1);
+        let hangs = Numbered(1, suspect);
+        let (to, avoid) = (to("edge-17"), [TunnelId(1)]);
+        let mut overtaken = pin!(directory.overtaken(&to, &hangs, &avoid));
+        assert!(timeout(Duration::from_secs(60), overtaken.as_mut()).await.is_err(), "nobody has it");
+        *others.any.lock().unwrap() = Some(7);
+        timeout(OVERTAKEN_LOOK * 2, overtaken).await.expect("that a sibling has it");
     }
 
     #[tokio::test(start_paused = true)]
