@@ -146,6 +146,11 @@ impl Session {
         self.phase.state()
     }
 
+    /// When the peer was heard last, as far as that is known. spec: CT-10
+    pub const fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
     /// Whether a probe is unanswered and nothing was heard since: prefer other tunnels. spec: CT-42
     pub const fn is_suspect(&self) -> bool {
         self.suspect

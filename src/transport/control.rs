@@ -254,6 +254,7 @@ impl<C: Channel> Control<C> {
         loop {
             let exchanges = state.exchanges();
             self.session.used(now(), exchanges);
+            state.note_heard(self.session.heard_at());
             if let Some(rtt) = self.channel.rtt() {
                 state.note_rtt(rtt);
             }

@@ -149,6 +149,8 @@ pub(crate) struct TunnelState {
     streams: AtomicU64,
     /// What the peer takes, bytes of a head in the upper half and fields in the lower: LIMITS may change it. spec: CT-31
     peer_limits: AtomicU64,
+    /// When the peer was heard last as far as its driver knows, milliseconds after `opened`.
+    heard: AtomicU64,
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
     rtt_micros: AtomicU64,
     phase: watch::Sender<Phase>,
@@ -211,6 +213,7 @@ impl TunnelState {
             exchanges: AtomicU64::new(0),
             streams: AtomicU64::new(0),
             peer_limits: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
             reauths: Latest::default(),
@@ -392,6 +395,17 @@ impl TunnelState {
 
     pub(crate) fn note_rtt(&self, rtt: Duration) {
         self.rtt_micros.store(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The peer was heard then.
+    pub(crate) fn note_heard(&self, at: Instant) {
+        let millis = u64::try_from(at.saturating_duration_since(self.opened).as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(millis, Ordering::Relaxed);
+    }
+
+    /// How long ago the peer was heard, at most: what was heard since may not be known yet. A probe finds that out.
+    pub(crate) fn heard_ago(&self) -> Duration {
+        self.opened.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Ordering::Relaxed)))
     }
 
     pub(crate) fn exchanges(&self) -> u64 {

@@ -369,6 +369,11 @@ impl Tunnel {
         }
     }
 
+    /// How long ago the peer was heard, at most; [`Tunnel::probe`] finds out whether it still is.
+    pub(crate) fn heard_ago(&self) -> Duration {
+        self.state().heard_ago()
+    }
+
     /// Tells the peer what is exported from now on. Returns at once; `false` while the driver is behind with so much that
     /// this must be said again later.
     #[must_use]

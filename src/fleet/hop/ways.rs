@@ -24,6 +24,9 @@ use crate::transport::{NotHere, Phase, Tunnel, Via};
 /// Through how many siblings one request is tried: the first that should have the node, and another one. Those that have said
 /// "not here" are none of them. spec: FL-51
 const MAX_SIBLINGS: usize = 2;
+/// Whoever may have died without a word that the directory would have had is asked only where it was heard not longer ago than this.
+/// spec: FL-25
+const FRESH: Duration = Duration::from_secs(1);
 /// A connection that lasts for so long is of use, whether anything was asked on it or not.
 const PROVEN: Duration = Duration::from_secs(10);
 /// In how many looks a connection has to be idle.
@@ -59,8 +62,16 @@ struct Search<'a> {
     avoid: &'a [TunnelId],
     /// Through how many siblings the request has been tried.
     tried: usize,
-    /// How many are being dialled.
+    /// How many are being dialled, or asked for a sign of life.
     coming: usize,
+    /// Nobody says that those have it who are looked at now.
+    is_last_resort: bool,
+}
+
+impl<'a> Search<'a> {
+    const fn new(wanted: Wanted<'a>, avoid: &'a [TunnelId]) -> Self {
+        Self { wanted, avoid, tried: 0, coming: 0, is_last_resort: false }
+    }
 }
 
 impl Ways {
@@ -268,6 +279,7 @@ impl Shared {
             Next::Use(tunnel) if search.avoid.contains(&tunnel.id()) => search.tried += 1,
             // One that nobody hears, or that leaves, is no way.
             Next::Use(tunnel) if tunnel.health() >= Health::Suspect => {}
+            Next::Use(tunnel) if search.is_last_resort && !is_fresh(&tunnel) => search.coming += 1,
             Next::Use(tunnel) => {
                 self.metrics.through();
                 let cluster = self.siblings.cluster_of(search.wanted.tenant, search.wanted.host_id);
@@ -288,7 +300,7 @@ impl Shared {
 impl Elsewhere<Tunnel> for Ways {
     fn way(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Way<Tunnel> {
         let (shared, Wanted { tenant, host_id, service, .. }, now) = (&self.0, wanted, Instant::now());
-        let mut search = Search { wanted, avoid, tried: 0, coming: 0 };
+        let mut search = Search::new(wanted, avoid);
         for Having { sibling, .. } in shared.siblings.having_for(tenant, host_id, service) {
             if let Some(tunnel) = shared.through(&sibling, true, &mut search) {
                 return Way::Open(tunnel);
@@ -297,6 +309,7 @@ impl Elsewhere<Tunnel> for Ways {
                 return Way::Away;
             }
         }
+        search.is_last_resort = true;
         // The last resort is none while somebody who has it is being dialled. spec: FL-25
         let last = if search.coming == 0 { shared.siblings.perhaps_having(tenant, host_id) } else { Vec::new() };
         for Perhaps { sibling, is_likely } in last {
@@ -319,7 +332,7 @@ impl Elsewhere<Tunnel> for Ways {
 
     fn way_up(&self, wanted: Wanted<'_>, avoid: &[TunnelId]) -> Way<Tunnel> {
         let (shared, Wanted { tenant, host_id, service, .. }) = (&self.0, wanted);
-        let mut search = Search { wanted, avoid, tried: 0, coming: 0 };
+        let mut search = Search::new(wanted, avoid);
         let having = shared.siblings.having_for(tenant, host_id, service);
         for Having { sibling, .. } in having.into_iter().filter(|having| having.is_up) {
             if let Some(tunnel) = shared.through(&sibling, true, &mut search) {
@@ -335,6 +348,16 @@ impl Elsewhere<Tunnel> for Ways {
     fn changed(&self) -> &Notify {
         &self.0.changed
     }
+}
+
+/// Whether the sibling was heard just now. It is asked for a sign of life before that is too long ago, so that requests one after the
+/// other do not wait for it.
+fn is_fresh(tunnel: &Tunnel) -> bool {
+    let ago = tunnel.heard_ago();
+    if ago > FRESH / 2 {
+        tunnel.probe();
+    }
+    ago <= FRESH
 }
 
 /// Resolves once the sibling has said that it takes no more on this connection. Cancel safe.
