@@ -8,6 +8,7 @@ mod initiators;
 mod leave;
 mod lost;
 mod many;
+mod renewed;
 mod settings;
 mod silent;
 mod world;
