@@ -62,7 +62,7 @@ struct Search<'a> {
     avoid: &'a [TunnelId],
     /// Through how many siblings the request has been tried.
     tried: usize,
-    /// How many are being dialled, or asked for a sign of life.
+    /// How many are being dialled, will be open in a moment, or are asked for a sign of life.
     coming: usize,
     /// Nobody says that those have it who are looked at now.
     is_last_resort: bool,
@@ -277,6 +277,8 @@ impl Shared {
         // However many have it, no more are dialled for one request than it could be tried at.
         match self.next(sibling, may_dial && search.coming < MAX_SIBLINGS) {
             Next::Use(tunnel) if search.avoid.contains(&tunnel.id()) => search.tried += 1,
+            // Made just now, and open in a moment.
+            Next::Use(tunnel) if tunnel.health() == Health::Opening => search.coming += 1,
             // One that nobody hears, or that leaves, is no way.
             Next::Use(tunnel) if tunnel.health() >= Health::Suspect => {}
             Next::Use(tunnel) if search.is_last_resort && !is_fresh(&tunnel) => search.coming += 1,
