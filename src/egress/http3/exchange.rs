@@ -221,7 +221,9 @@ async fn admit<S: ExchangeService>(
             let protocol = str::from_utf8(asked).ok().and_then(Protocol::new).ok_or(Violation::Upgrade)?;
             request.extensions_mut().insert(protocol);
         }
-        Some(Head::Good { protocol: None }) | None => {}
+        Some(Head::Good { protocol: None }) => {}
+        // Nobody has judged it.
+        None => return Err(Violation::Syntax),
     }
     let (max_fields, max_bytes) = (serving.settings.max_head_fields, serving.settings.max_head_bytes);
     let rules = FieldRules { max_fields, max_bytes, forbids: fields::is_forbidden_in_any_trailers };

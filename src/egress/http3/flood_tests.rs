@@ -51,18 +51,52 @@ async fn streams_of_qpack_are_there_once_and_for_as_long_as_their_connection() {
 }
 
 #[tokio::test]
-async fn a_section_that_waits_for_a_table_ends_its_connection_at_once() {
+async fn what_a_client_must_not_say_of_itself_ends_its_connection_and_no_other() {
     let server = serve(describe);
     let mut beside = server.connect().await;
-    // Required Insert Count 1, and one far beyond every table.
-    for prefix in
-        [&[2, 0][..], &[0xff, 0xff, 0xff, 0xff, 0x7f, 0], &[0xff, 0x80, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0]]
-    {
+    for (said, code) in [
+        (&[1, 0][..], Code::H3_STREAM_CREATION_ERROR),
+        (&[0, 0x21, 0, 4, 0], Code::H3_MISSING_SETTINGS),
+        (&[0, 4, 0, 0xd, 1, 5, 0xd, 1, 3], Code::H3_ID_ERROR),
+        (&[0, 4, 0, 3, 1, 9], Code::H3_ID_ERROR),
+        (&[0, 4, 4, 0x21, 0, 0x21, 0], Code::H3_SETTINGS_ERROR),
+        (&[0, 4, 2, 8, 2], Code::H3_SETTINGS_ERROR),
+    ] {
         let (_endpoint, quic) = server.quic().await.unwrap();
-        let section = [prefix, b"\xd1\xd7\xc1\x80"].concat();
-        let (mut send, _recv) = quic.open_bi().await.unwrap();
-        send.write_all(&[&[1, section.len() as u8], &section[..]].concat()).await.unwrap();
-        ends(&quic, &mut beside, Code::QPACK_DECOMPRESSION_FAILED, &format!("{prefix:x?}")).await;
+        let mut stream = quic.open_uni().await.unwrap();
+        stream.write_all(said).await.unwrap();
+        ends(&quic, &mut beside, code, &format!("{said:x?}")).await;
+    }
+}
+
+/// Required Insert Count 1, 0 and 2 of a table that there is not, one far beyond every table, and numbers with more bytes than
+/// they need.
+const PREFIXES: [&[u8]; 6] = [
+    &[1, 0],
+    &[2, 0],
+    &[3, 0],
+    &[0xff, 0xff, 0xff, 0xff, 0x7f, 0],
+    &[0xff, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0],
+    &[0, 0x7f, 0x80, 0x80, 0x80, 0x80, 0x80, 0],
+];
+
+#[tokio::test]
+async fn a_section_that_cannot_be_judged_ends_its_connection_whatever_else_is_in_it() {
+    let server = serve(describe);
+    let mut beside = server.connect().await;
+    for prefix in PREFIXES {
+        // Apart from the prefix both are good.
+        let head = [prefix, b"\xd1\xd7\xc1\x50\x01a"].concat();
+        let trailers = [prefix, b"\x27\x04grpc-status\x010"].concat();
+        let head = [&[1, head.len() as u8], &head[..]].concat();
+        let trailers = [&super::tests::head(b"")[..], &[0, 1, b'x', 1, trailers.len() as u8], &trailers].concat();
+        for said in [head, trailers] {
+            let (_endpoint, quic) = server.quic().await.unwrap();
+            let (mut send, _recv) = quic.open_bi().await.unwrap();
+            send.write_all(&said).await.unwrap();
+            send.finish().unwrap();
+            ends(&quic, &mut beside, Code::QPACK_DECOMPRESSION_FAILED, &format!("{said:x?}")).await;
+        }
     }
 }
 

@@ -171,6 +171,9 @@ impl OneWay {
                 control::Fault::TooLong => Code::H3_EXCESSIVE_LOAD,
                 control::Fault::Length => Code::H3_FRAME_ERROR,
                 control::Fault::Setting => Code::H3_SETTINGS_ERROR,
+                control::Fault::NoSettings => Code::H3_MISSING_SETTINGS,
+                control::Fault::Id => Code::H3_ID_ERROR,
+                control::Fault::Push => Code::H3_STREAM_CREATION_ERROR,
                 control::Fault::Encoder => Code::QPACK_ENCODER_STREAM_ERROR,
                 control::Fault::Decoder => Code::QPACK_DECODER_STREAM_ERROR,
             };

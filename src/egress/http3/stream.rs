@@ -143,6 +143,9 @@ impl Receiving {
         self.gives_up();
         match fault {
             request::Fault::Cut => self.room.link().close(Code::H3_FRAME_ERROR, &fault.to_string()),
+            request::Fault::Qpack => {
+                self.room.link().close(Code::QPACK_DECOMPRESSION_FAILED, &fault.to_string());
+            }
             request::Fault::Idle => h3::quic::RecvStream::stop_sending(self, Code::H3_EXCESSIVE_LOAD.value()),
             request::Fault::Trailers(violation) => {
                 self.side.refuse_trailers(violation);

@@ -20,8 +20,10 @@ const ENTRY_BYTES: usize = 32;
 enum Kind {
     Field,
     Method,
-    /// `:scheme`, `:authority`, `:path`, `:protocol`
+    /// `:scheme`, `:authority`, `:protocol`
     Part,
+    /// `:path`
+    Path,
     /// `:status`; whether it is a 1xx.
     Status(bool),
     /// No name at all, or with a value that its name cannot have.
@@ -283,7 +285,8 @@ fn string(block: &[u8], at: &mut usize, into: &mut Vec<u8>) -> Result<(), Broken
 fn kind_of(name: &[u8]) -> Kind {
     match name {
         b":method" => Kind::Method,
-        b":scheme" | b":authority" | b":path" | b":protocol" => Kind::Part,
+        b":scheme" | b":authority" | b":protocol" => Kind::Part,
+        b":path" => Kind::Path,
         b":status" => Kind::Status(false),
         name => {
             let is_name_byte = |byte: &u8| is_token_byte(*byte) && !byte.is_ascii_uppercase();
@@ -300,6 +303,8 @@ fn with_value(kind: Kind, value: &[u8]) -> Kind {
         Kind::Field => value.iter().all(|byte| !byte.is_ascii_control() || *byte == b'\t'),
         Kind::Method => !value.is_empty() && value.iter().copied().all(is_token_byte),
         Kind::Part => std::str::from_utf8(value).is_ok(),
+        // Its reader would cut off a fragment, and what follows. RFC 9110 section 7.1
+        Kind::Path => std::str::from_utf8(value).is_ok() && !value.contains(&b'#'),
         Kind::Status(_) => value.len() == 3 && value.iter().all(u8::is_ascii_digit) && value[0] != b'0',
     };
     match kind {

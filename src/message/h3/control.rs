@@ -1,6 +1,7 @@
 //! What a client sends on a stream of one direction: its control stream, those of QPACK, and any other.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::ops::RangeInclusive;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -12,12 +13,17 @@ use crate::message::h3::instructions::{Broken, Instructions, Stream};
 
 /// The types of streams that mean something. RFC 9114 section 6.2.1, RFC 9204 section 4.2
 const CONTROL: u64 = 0x0;
+const PUSH: u64 = 0x1;
 const ENCODER: u64 = 0x2;
 const DECODER: u64 = 0x3;
 /// Longest SETTINGS, bytes: room for some hundred of them.
 const MAX_SETTINGS: u64 = 4 * 1024;
 /// The setting that says that HTTP Datagrams are taken. RFC 9297 section 2.1.1
 const H3_DATAGRAM: u64 = 0x33;
+/// RFC 9220 section 3, RFC 8441 section 3
+const ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
+/// Settings of HTTP/2 that HTTP/3 has no use for. RFC 9114 section 7.2.4.1
+const RESERVED_SETTINGS: RangeInclusive<u64> = 0x2..=0x5;
 /// So many bytes that are skipped cost as much as a frame.
 const BYTES_OF_A_FRAME: usize = 1024;
 
@@ -30,9 +36,18 @@ pub enum Fault {
     /// H3_FRAME_ERROR. RFC 9114 section 7.1
     #[error("a frame of the control stream is longer or shorter than what is in it")]
     Length,
-    /// H3_SETTINGS_ERROR. RFC 9297 section 2.1.1
-    #[error("SETTINGS_H3_DATAGRAM is neither 0 nor 1")]
+    /// H3_SETTINGS_ERROR. RFC 9114 section 7.2.4, RFC 9297 section 2.1.1, RFC 9220 section 3
+    #[error("a setting is there twice, is one of HTTP/2, or is neither 0 nor 1 where it has to be")]
     Setting,
+    /// H3_MISSING_SETTINGS. RFC 9114 section 6.2.1
+    #[error("the control stream does not begin with SETTINGS")]
+    NoSettings,
+    /// H3_ID_ERROR. RFC 9114 sections 5.2, 7.2.3 and 7.2.7
+    #[error("CANCEL_PUSH of what was never promised, a MAX_PUSH_ID that falls, or a GOAWAY that rises")]
+    Id,
+    /// H3_STREAM_CREATION_ERROR. RFC 9114 section 6.2.2
+    #[error("a client opens a push stream")]
+    Push,
     /// QPACK_ENCODER_STREAM_ERROR. RFC 9204 section 6
     #[error("the encoder fills a dynamic table that there is not")]
     Encoder,
@@ -63,6 +78,10 @@ pub struct Watcher {
     cost: u32,
     skipped: usize,
     takes_datagrams: bool,
+    has_settings: bool,
+    /// What the last MAX_PUSH_ID and the last GOAWAY said.
+    max_push: Option<u64>,
+    goaway: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,6 +113,9 @@ impl Watcher {
             match self.state {
                 State::Type => match self.header.integer(&mut bytes) {
                     Some((kind, encoded)) => {
+                        if kind == PUSH {
+                            return Err(Fault::Push);
+                        }
                         self.passed.push_back(encoded);
                         self.begin_stream(kind);
                     }
@@ -161,6 +183,9 @@ impl Watcher {
 
     fn begin(&mut self, Header { kind, length }: Header) -> Result<(), Fault> {
         self.cost += 1;
+        if !std::mem::replace(&mut self.has_settings, true) && kind != SETTINGS {
+            return Err(Fault::NoSettings);
+        }
         match kind {
             SETTINGS if length > MAX_SETTINGS => return Err(Fault::TooLong),
             GOAWAY | CANCEL_PUSH | MAX_PUSH_ID if !matches!(length, 1 | 2 | 4 | 8) => return Err(Fault::Length),
@@ -181,15 +206,27 @@ impl Watcher {
         let State::Payload(kind, 0) = self.state else { return Ok(()) };
         self.state = State::Header;
         let payload = self.payload.split();
-        if kind != SETTINGS && varint(&payload).is_none_or(|(_, used)| used != payload.len()) {
-            return Err(Fault::Length);
-        }
         if kind == SETTINGS {
             self.takes_datagrams = takes_datagrams(&payload)?;
+        } else {
+            match varint(&payload) {
+                Some((id, used)) if used == payload.len() => self.note_id(kind, id)?,
+                _ => return Err(Fault::Length),
+            }
         }
         // The types that come here are all below 64.
         self.passed.push_back(frame(kind as u8, &payload));
         Ok(())
+    }
+
+    /// Nothing is ever pushed: there is no push to cancel.
+    fn note_id(&mut self, kind: u64, id: u64) -> Result<(), Fault> {
+        let is_good = match kind {
+            MAX_PUSH_ID => self.max_push.replace(id).is_none_or(|before| before <= id),
+            GOAWAY => self.goaway.replace(id).is_none_or(|before| before >= id),
+            _ => false,
+        };
+        if is_good { Ok(()) } else { Err(Fault::Id) }
     }
 
     fn skip(&mut self, left: u64, skipped: usize) {
@@ -209,19 +246,20 @@ impl Watcher {
     }
 }
 
-/// Whether these SETTINGS have HTTP Datagrams. Of what is wrong otherwise their reader makes an error.
+/// Whether these SETTINGS have HTTP Datagrams. Of what is no list of settings their reader makes an error.
 fn takes_datagrams(mut settings: &[u8]) -> Result<bool, Fault> {
+    let (mut takes, mut seen) = (false, HashSet::new());
     while let Some((id, first)) = varint(settings)
         && let Some((value, second)) = varint(&settings[first..])
     {
-        match (id, value) {
-            (H3_DATAGRAM, 0) => return Ok(false),
-            (H3_DATAGRAM, 1) => return Ok(true),
-            (H3_DATAGRAM, _) => return Err(Fault::Setting),
-            _ => settings = &settings[first + second..],
+        let is_flag = matches!(id, H3_DATAGRAM | ENABLE_CONNECT_PROTOCOL);
+        if !seen.insert(id) || (is_flag && value > 1) || RESERVED_SETTINGS.contains(&id) {
+            return Err(Fault::Setting);
         }
+        takes |= id == H3_DATAGRAM && value == 1;
+        settings = &settings[first + second..];
     }
-    Ok(false)
+    Ok(takes)
 }
 
 #[cfg(test)]

@@ -34,6 +34,10 @@ pub enum Fault {
     /// The stream ends inside of a frame: H3_FRAME_ERROR, of the connection. RFC 9114 section 7.1
     #[error("the stream ends inside of a frame")]
     Cut,
+    /// A field section cannot be read: QPACK_DECOMPRESSION_FAILED, of the connection. Never left to another reader: one that is
+    /// more lenient would see fields that nobody judged. RFC 9204 section 2.2
+    #[error("a field section cannot be read, or waits for a dynamic table that there is not")]
+    Qpack,
     /// The trailers are refused: H3_MESSAGE_ERROR, of the stream.
     #[error("the trailers are refused: {0}")]
     Trailers(Violation),
@@ -231,8 +235,7 @@ impl Watcher {
             Ok(Ok(judged)) => self.accept(is_head, judged, &section),
             Ok(Err(refused)) if is_head => self.refuse(refused.violation, refused.is_call),
             Ok(Err(refused)) => return Err(Fault::Trailers(refused.violation)),
-            // Its reader says so, and ends the connection.
-            Err(section::Broken) => self.passed.push_back(frame(HEADERS as u8, &section)),
+            Err(section::Broken) => return Err(Fault::Qpack),
         }
         Ok(())
     }

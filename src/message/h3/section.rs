@@ -29,7 +29,7 @@ pub struct Rules {
 }
 
 /// The section cannot be read: QPACK itself is broken, or a dynamic table is referred to that is not there. That is a fault of
-/// the connection, and its reader's to tell.
+/// the connection, and nobody reads the section in another way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken;
 
@@ -308,6 +308,8 @@ impl Found {
             Kind::Method => self.is_connect = reader.value == b"CONNECT",
             Kind::Scheme if reader.value == b"http" => self.scheme = Scheme::HTTP,
             Kind::Authority => self.authority = Some(Bytes::copy_from_slice(&reader.value)),
+            // Whoever decodes it would cut it off, and what follows. RFC 9110 section 7.1
+            Kind::Path if reader.value.contains(&b'#') => return Err(Violation::Target),
             Kind::Protocol if reader.value.len() > MAX_PROTOCOL => return Err(Violation::Upgrade),
             Kind::Protocol => self.protocol = Some((Bytes::copy_from_slice(&reader.value), bytes)),
             _ => {}

@@ -24,6 +24,7 @@ fn is_sound(block: &[u8]) -> bool {
 #[test]
 fn a_field_that_is_none_makes_its_block_malformed_and_no_other() {
     assert!(is_sound(&literal(0x00, b"x", b"a\tb \xff")));
+    assert!(is_sound(&literal(0x00, b"x", b"#")) && is_sound(&literal(0x00, b":path", b"/%23?q")));
     for (name, value) in [
         (&b"x"[..], &b"a\x7f"[..]),
         (b"x", b"a\n"),
@@ -42,6 +43,7 @@ fn a_field_that_is_none_makes_its_block_malformed_and_no_other() {
         (b":method", b""),
         (b":authority", b"\xff"),
         (b":path", b"/\xe9"),
+        (b":path", b"/raw/a?q#x"),
     ] {
         for first in [0x00, 0x10, 0x40] {
             let mut decoder = Decoder::default();

@@ -38,6 +38,11 @@ fn settings_say_whether_datagrams_are_taken() {
         (&[0x06, 0x44, 0x00, 0x40, 0x33, 0x80, 0, 0, 1], Ok(true)),
         (&[0x33, 0], Ok(false)),
         (&[0x33, 2], Err(Fault::Setting)),
+        (&[0x33, 1, 0x08, 1], Ok(true)),
+        (&[0x33, 1, 0x08, 2], Err(Fault::Setting)),
+        (&[0x33, 1, 0x21, 0, 0x21, 0], Err(Fault::Setting)),
+        (&[0x33, 1, 0x40, 0x33, 1], Err(Fault::Setting)),
+        (&[0x02, 0], Err(Fault::Setting)),
         (&[0x01, 0x33, 0x01], Ok(false)),
         (&[0x33], Ok(false)),
     ] {
@@ -47,7 +52,7 @@ fn settings_say_whether_datagrams_are_taken() {
 
 #[test]
 fn other_streams_go_on_as_they_are() {
-    for kind in [&[1][..], &[0x40, 0x54], &[0x21]] {
+    for kind in [&[0x40, 0x54][..], &[0x21]] {
         let stream = [kind, b"\0\0\0anything"].concat();
         assert_eq!(passed(&stream, 3), (stream.clone(), Ok(())));
     }
@@ -56,9 +61,32 @@ fn other_streams_go_on_as_they_are() {
 #[test]
 fn a_frame_is_as_long_as_what_is_in_it_and_bounded() {
     for (kind, payload) in [(7, &[0, 0][..]), (0xd, &[0x40]), (3, &[]), (7, &[0; 3]), (7, &[0; 9])] {
-        assert_eq!(passed(&[&[0][..], &put(kind, payload)].concat(), 4).1, Err(Fault::Length), "{kind} {payload:?}");
+        let stream = [&[0][..], &put(4, &[]), &put(kind, payload)].concat();
+        assert_eq!(passed(&stream, 4).1, Err(Fault::Length), "{kind} {payload:?}");
     }
     assert_eq!(passed(&[0, 4, 0x80, 0, 0x10, 1], 64).1, Err(Fault::TooLong));
+}
+
+// RFC 9114 sections 5.2, 6.2, 7.2.3 and 7.2.7
+#[test]
+fn what_a_client_never_says_ends_its_connection() {
+    let control = |frames: &[(u64, &[u8])]| {
+        let frames: Vec<u8> = frames.iter().flat_map(|(kind, payload)| put(*kind, payload)).collect();
+        [&[0][..], &frames].concat()
+    };
+    let settings = (4, &[][..]);
+    for (stream, expected) in [
+        (vec![1], Err(Fault::Push)),
+        (vec![0x40, 1], Err(Fault::Push)),
+        (control(&[(0x21, b"x"), settings]), Err(Fault::NoSettings)),
+        (control(&[(0, b"x")]), Err(Fault::NoSettings)),
+        (control(&[settings, (0xd, &[5]), (0xd, &[5]), (0xd, &[6]), (7, &[9]), (7, &[9]), (7, &[0])]), Ok(())),
+        (control(&[settings, (0xd, &[5]), (0xd, &[3])]), Err(Fault::Id)),
+        (control(&[settings, (0xd, &[5]), (3, &[4])]), Err(Fault::Id)),
+        (control(&[settings, (7, &[0]), (7, &[1])]), Err(Fault::Id)),
+    ] {
+        assert_eq!(passed(&stream, 3).1, expected, "{stream:x?}");
+    }
 }
 
 #[test]

@@ -90,6 +90,15 @@ fn pseudo_fields_are_known_complete_in_front_and_once() {
 }
 
 #[test]
+fn a_path_has_no_fragment() {
+    for path in ["/raw/a?q#x", "/#", "#", "/a%23#?q"] {
+        let lines = section(&[GET[0], GET[1], GET[2], (":path", path)]);
+        assert_eq!(judged(&lines), Err(Violation::Target), "{path}");
+    }
+    assert_eq!(judged(&section(&[GET[0], GET[1], GET[2], (":path", "/a%23?q")])), Ok(Judged::default()));
+}
+
+#[test]
 fn names_are_lower_case_tokens() {
     for name in ["X-A", "a b", "", "a:", "\u{7f}"] {
         assert_eq!(judged(&with(&[(name, "1")])), Err(Violation::Syntax), "{name:?}");
