@@ -53,7 +53,7 @@ use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::strip_hop_by_hop;
 use crate::message::interim::{InformationalSink, SendInterim};
-use crate::message::rewrite::{self, Step, Subject};
+use crate::message::rewrite::{self, Settled, Step, Subject};
 use crate::net::proxy_header;
 use crate::protocol::stream::ClientAddresses;
 use crate::tls::TlsError;
@@ -310,12 +310,13 @@ impl Prepared {
         Ok(Self { outbound, upload })
     }
 
-    /// Does these steps, in order.
+    /// Does these steps, in order; no trailers bring again what they settle.
     ///
     /// # Errors
     ///
     /// The path of the request can be read in two ways, and a step is about it.
-    pub(crate) fn rewrite(&mut self, steps: &[Step]) -> Result<(), Failure> {
+    pub(crate) fn rewrite(&mut self, steps: &[Step], settled: &Settled) -> Result<(), Failure> {
+        self.upload.keep_back(settled);
         let Outbound { authority, path, headers: fields, .. } = &mut self.outbound;
         rewrite::apply(steps, Subject { authority, path, fields })
     }

@@ -69,6 +69,19 @@ impl Attribute {
     }
 }
 
+impl Template {
+    /// The names of the headers that it asks for, in lower case; those with a colon are no headers, see [`Attributes`].
+    pub fn headers(&self) -> impl Iterator<Item = &str> {
+        self.parts
+            .iter()
+            .flat_map(|part| match part {
+                Part::Request(header) => [Some(header.name.as_str()), header.otherwise.as_deref()],
+                Part::Text(_) | Part::Attribute(_) | Part::ServerNameLabel(_) => [None, None],
+            })
+            .flatten()
+    }
+}
+
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parts.iter().try_for_each(|part| part.fmt(f))

@@ -79,7 +79,7 @@ impl<T: Opener> Gateway<T> {
         let (mut head, body) = request.into_parts();
         let connection = &context.connection;
         // One look at the terms for all that they say of this request; they may be others when it is sent.
-        let (mut record, way) = {
+        let (mut record, way, settled) = {
             let now = self.0.current.load();
             let mut record = self.0.recorder.begin_with(now.access_log(), &head, Some(connection.remote));
             let way = self.way(&now, &RequestAttributes { head: &head, connection }, &mut record).and_then(|way| {
@@ -101,10 +101,11 @@ impl<T: Opener> Gateway<T> {
                 }
                 Ok(way)
             });
-            (record, way)
+            (record, way, now.settled.clone())
         };
         let connection = connection.begin();
         let mut body = record.upload(body);
+        body.keep_back(&settled);
         body.introduce(B::report_to);
         if way.as_ref().is_ok_and(|way| way.time == Time::Connect)
             && let Some(upload) = body.progress()

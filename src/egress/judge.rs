@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use http::uri::Authority;
-use http::{Method, Uri};
+use http::{HeaderName, Method, Uri};
 
 use crate::egress::attributes::RequestAttributes;
 use crate::egress::tcp::Bare;
@@ -68,6 +68,12 @@ impl Judge {
     pub(super) fn new(router: RouterSettings, rules: TrafficRules, (trust, forms): (Trust, Forms)) -> Self {
         let asks_source = rules.iter().any(|rule| !rule.matches.source.is_empty());
         Self { router: Router::new(router), counters: RuleCounters::new(&rules), rules, asks_source, trust, forms }
+    }
+
+    /// The fields of a head that may decide what becomes of a request.
+    pub(super) fn deciding_fields(&self) -> impl Iterator<Item = HeaderName> {
+        let of_rules = self.rules.iter().filter_map(|rule| rule.matches.field.as_ref());
+        self.router.deciding_fields().chain(of_rules.map(|field| field.name.clone()))
     }
 
     /// Who sent a request.

@@ -13,7 +13,7 @@ use crate::egress::tcp::TcpTerms;
 use crate::egress::{ConnectionDetails, ConnectionInfo, Settings};
 use crate::message::failure::Failure;
 use crate::message::forward::{self, Forms, Hop};
-use crate::message::rewrite::{self, Step};
+use crate::message::rewrite::{self, Settled, Step};
 use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::routing::RouterSettings;
@@ -73,6 +73,8 @@ impl Terms {
 pub(super) struct InForce {
     terms: Terms,
     pub(super) judge: Judge,
+    /// What no trailers may bring.
+    pub(super) settled: Settled,
     accepting: Accepting,
 }
 
@@ -229,5 +231,6 @@ fn tells_the_same(before: &Settings, after: &Settings) -> bool {
 
 fn in_force(terms: Terms, accepting: Accepting) -> InForce {
     let told = (terms.trust.clone(), terms.forwarded);
-    InForce { judge: Judge::new(terms.router.clone(), terms.policies.clone(), told), accepting, terms }
+    let judge = Judge::new(terms.router.clone(), terms.policies.clone(), told);
+    InForce { settled: Settled::new(&terms.rewrite, judge.deciding_fields()), judge, accepting, terms }
 }

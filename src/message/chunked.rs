@@ -5,7 +5,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
-use crate::message::section::{SectionEnd, trailers};
+use crate::message::section::{SectionEnd, response_trailers, trailers};
 use crate::message::violation::Violation;
 
 /// The least and the most that is worth reading at once, bytes.
@@ -66,6 +66,7 @@ impl Decoder {
 pub struct Chunked {
     state: State,
     padded: bool,
+    is_response: bool,
     extensions: usize,
     section: SectionEnd,
     max_trailer_bytes: usize,
@@ -85,7 +86,20 @@ impl Chunked {
     /// At the start of a body whose trailers have at most so many bytes and fields.
     pub fn new(max_trailer_bytes: usize, max_trailer_fields: usize) -> Self {
         let section = SectionEnd::new(max_trailer_fields);
-        Self { state: State::Size, padded: false, extensions: 0, section, max_trailer_bytes, max_trailer_fields }
+        Self {
+            state: State::Size,
+            padded: false,
+            is_response: false,
+            extensions: 0,
+            section,
+            max_trailer_bytes,
+            max_trailer_fields,
+        }
+    }
+
+    /// Of a response: its trailers lose what must not be in them, where those of a request would be refused.
+    pub fn of_response(self) -> Self {
+        Self { is_response: true, ..self }
     }
 
     /// Lets white space follow a size, as some old senders pad it: only where nothing is passed on that another reader
@@ -152,7 +166,8 @@ impl Chunked {
             return Err(Violation::HeadTooLarge);
         }
         let Some(end) = end else { return Ok(None) };
-        let fields = trailers(buf.split_to(end).freeze(), self.max_trailer_fields)?;
+        let read = if self.is_response { response_trailers } else { trailers };
+        let fields = read(buf.split_to(end).freeze(), self.max_trailer_fields)?;
         self.state = State::Done;
         Ok(Some(Piece::End(Some(fields).filter(|fields| !fields.is_empty()))))
     }

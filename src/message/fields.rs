@@ -5,7 +5,8 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
-use crate::message::trust::is_claim;
+use crate::message::name::{OWN, is_same};
+use crate::message::trust::{is_claim, is_claim_in_response};
 use crate::message::violation::Violation;
 
 /// Says that a request came before its handshake was done, and may be sent again by somebody else. RFC 8470 section 5.1
@@ -63,21 +64,65 @@ pub fn is_forbidden_in_trailers(name: &HeaderName, value: &HeaderValue) -> bool 
     name == CONTENT_LENGTH || is_forbidden(name, value)
 }
 
+/// Fields of a request that say who asks, how it is to be read, or what is to be done with it; in lower case.
+const OF_HEADS: [&str; 21] = [
+    "authorization",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-location",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "max-forwards",
+    "pragma",
+    "prefer",
+    "proxy-authorization",
+    "range",
+    "via",
+];
+
 /// Whether a field must not be inside the trailers of a client's request: also those that a tunnel would let pass, but
-/// that mean nothing behind a body, and what is said of who sent it: a target that adds trailers to the fields of the head
-/// would believe it. RFC 9110 section 6.5.1
+/// that mean nothing behind a body or are of our own, who asks, how the body is to be read, and what is said of who sent it: a
+/// target that adds trailers to the fields of the head would believe it, with `_` for `-`, too. RFC 9110 section 6.5.1
 pub fn is_forbidden_in_any_trailers(name: &HeaderName, value: &HeaderValue) -> bool {
-    name == TE || name == TRAILER || name == EARLY_DATA || is_claim(name) || is_forbidden_in_trailers(name, value)
+    let text = name.as_str();
+    name == TE
+        || is_for_no_trailers(name)
+        || is_claim(name)
+        || is_forbidden_in_trailers(name, value)
+        || OF_HEADS.iter().any(|other| is_same(text.as_bytes(), other))
+}
+
+/// Whether a field means nothing behind a body, whoever sends it, or is of our own. spec: ST-29
+fn is_for_no_trailers(name: &HeaderName) -> bool {
+    name == TRAILER || name == EARLY_DATA || name.as_str().starts_with(OWN)
 }
 
 /// Removes from a trailer section what must not be in one. spec: ST-24
 pub fn strip_from_trailers(fields: &mut HeaderMap) {
+    strip(fields, is_forbidden_in_trailers);
+}
+
+/// Removes from the trailers of a response what must not be in them, or is no target's to say: what of a head would be removed
+/// without a word must cost no whole response behind it.
+pub fn strip_from_response_trailers(fields: &mut HeaderMap) {
+    strip(fields, |name, value| {
+        is_for_no_trailers(name) || is_claim_in_response(name) || is_forbidden_in_trailers(name, value)
+    });
+}
+
+fn strip(fields: &mut HeaderMap, is_meant: fn(&HeaderName, &HeaderValue) -> bool) {
     // Empty, and then without memory of its own, for every sender that keeps the rules.
-    let forbidden: Vec<HeaderName> = fields
-        .iter()
-        .filter(|(name, value)| is_forbidden_in_trailers(name, value))
-        .map(|(name, _)| name.clone())
-        .collect();
+    let forbidden: Vec<HeaderName> =
+        fields.iter().filter(|(name, value)| is_meant(name, value)).map(|(name, _)| name.clone()).collect();
     for name in forbidden {
         fields.remove(name);
     }
@@ -197,15 +242,46 @@ mod tests {
     #[test]
     fn nothing_behind_a_body_says_who_sent_it() {
         let value = HeaderValue::from_static("6.6.6.6");
+        for name in [
+            "forwarded",
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "x-forwarded-client-cert",
+            "x-real-ip",
+            "trailer",
+            "via",
+        ] {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            assert!(is_forbidden_in_any_trailers(&name, &value), "{name}");
+        }
         for name in
-            ["forwarded", "x-forwarded-for", "x_forwarded_for", "x-forwarded-client-cert", "x-real-ip", "trailer"]
+            ["authorization", "proxy_authorization", "cookie", "content-type", "content_type", "expect", "range"]
         {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             assert!(is_forbidden_in_any_trailers(&name, &value), "{name}");
         }
-        for name in ["grpc-status", "x-sum", "digest", "x-forward"] {
+        assert!(is_forbidden_in_any_trailers(&HeaderName::from_static("adit-service"), &value));
+        for name in ["grpc-status", "x-sum", "digest", "content-digest", "x-forward"] {
             assert!(!is_forbidden_in_any_trailers(&HeaderName::from_static(name), &value), "{name}");
         }
+    }
+
+    #[test]
+    fn trailers_of_a_response_lose_what_is_no_targets_to_say() {
+        let mut fields = map(&[
+            ("grpc-status", "0"),
+            ("x-envoy-upstream-service-time", "1"),
+            ("set-cookie", "a=b"),
+            ("x-envoy-internal", "true"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("adit-cause", "1"),
+            ("trailer", "x"),
+            ("content-length", "1"),
+            ("connection", "close"),
+        ]);
+        strip_from_response_trailers(&mut fields);
+        let kept = map(&[("grpc-status", "0"), ("x-envoy-upstream-service-time", "1"), ("set-cookie", "a=b")]);
+        assert_eq!(fields, kept);
     }
 
     // spec: ST-18

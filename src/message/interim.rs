@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use http::{Response, StatusCode};
 
 use crate::message::fields::strip_hop_by_hop;
+use crate::message::trust::{self, is_claim_in_response};
 
 /// Most interim responses waiting to be written; more are dropped, as RFC 9110 section 15.2 lets a proxy do.
 pub const MAX_WAITING: usize = 16;
@@ -113,7 +114,8 @@ pub fn proceed() -> Response<()> {
 /// The interim responses of one exchange, from whoever says them to the codec that writes them.
 ///
 /// Dropped are those that come after the final head, that the connection cannot carry, that are not 1xx (or are 101),
-/// a second 100, and those beyond the bounds. What is kept has lost the fields of its hop.
+/// a second 100, and those beyond the bounds. What is kept has lost the fields of its hop,
+/// and what is no target's to say of a client.
 #[derive(Debug)]
 pub struct Queue(Mutex<State>);
 
@@ -189,6 +191,8 @@ impl State {
         self.continued |= is_continue;
         self.passed += 1;
         strip_hop_by_hop(response.headers_mut());
+        // As of the response that follows.
+        trust::strip(response.headers_mut(), is_claim_in_response);
         self.waiting.push_back(response);
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -253,9 +257,10 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_one_hop_do_not_pass() {
+    fn fields_of_one_hop_and_claims_do_not_pass() {
         let queue = Queue::new(true);
         let early = Response::builder().status(103).header("connection", "x").header("x", "1").header("link", "l");
+        let early = early.header("x-envoy-internal", "true").header("forwarded", "for=a").header("x_real_ip", "1");
         queue.send(early.body(()).unwrap());
         let kept = queue.close();
         assert_eq!((kept[0].headers().len(), kept[0].headers().contains_key("link")), (1, true));

@@ -1,15 +1,19 @@
 //! What is done to each request on its way, as a file says: steps, in their order. A listener does its own before a request
 //! enters a tunnel, a service does its own before the target gets it.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TE, TRAILER};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
+use http_body::Frame;
 
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::{EARLY_DATA, is_connection_specific};
+use crate::message::name::{OWN, is_alike, remove_alike};
 use crate::message::path::{Ambiguous, Readings};
 use crate::message::pattern::PathPrefix;
-use crate::message::upgrade::OWN;
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +30,15 @@ pub enum Step {
         /// By what.
         to: PathPrefix,
     },
-    /// One field in the place of all of this name.
+    /// One field in the place of all of this name, and of names that differ only in `_` for `-`: some targets take them for
+    /// the same.
     Set {
         /// Its name.
         name: HeaderName,
         /// Its value; never logged.
         value: HeaderValue,
     },
-    /// No field of this name.
+    /// No field of this name, nor of one that differs only in `_` for `-`.
     Remove(HeaderName),
 }
 
@@ -61,13 +66,43 @@ impl Step {
             Self::Host(authority) => *request.authority = Some(authority.clone()),
             Self::Prefix { from, to } => *request.path = rewritten(request.path, from, to)?,
             Self::Set { name, value } => {
+                remove_alike(request.fields, name);
                 request.fields.insert(name, value.clone());
             }
-            Self::Remove(name) => {
-                request.fields.remove(name);
-            }
+            Self::Remove(name) => remove_alike(request.fields, name),
         }
         Ok(())
+    }
+}
+
+/// Names of fields that the head settles: those of the steps, and what decided where the request goes. Trailers bring none of
+/// them, nor one that differs only in `_` for `-`, because some targets add trailers to the fields of the head.
+/// RFC 9110 section 6.5.1
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled(Option<Arc<[HeaderName]>>);
+
+impl Settled {
+    /// Those of the steps and these.
+    pub fn new(steps: &[Step], others: impl IntoIterator<Item = HeaderName>) -> Self {
+        let of_steps = steps.iter().filter_map(|step| match step {
+            Step::Set { name, .. } | Step::Remove(name) => Some(name.clone()),
+            Step::Host(_) | Step::Prefix { .. } => None,
+        });
+        let names: Vec<HeaderName> = of_steps.chain(others).collect();
+        Self(Some(names).filter(|names| !names.is_empty()).map(Arc::from))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Removes them from a frame of a body, if it is trailers.
+    pub fn strip(&self, frame: &mut Frame<Bytes>) {
+        let (Some(names), Some(trailers)) = (&self.0, frame.trailers_mut()) else { return };
+        while let Some(name) = trailers.keys().find(|name| names.iter().any(|other| is_alike(name, other))).cloned() {
+            trailers.remove(name);
+        }
     }
 }
 
@@ -221,5 +256,23 @@ mod tests {
             assert_eq!(Step::check_field(&HeaderName::from_static(name)), Err(Reserved), "{name}");
         }
         assert_eq!(Step::check_field(&HeaderName::from_static("authorization")), Ok(()));
+    }
+
+    #[test]
+    fn a_step_is_about_all_that_targets_take_for_its_field() {
+        let name = HeaderName::from_static;
+        let steps =
+            [Step::Remove(name("x-admin")), Step::Set { name: name("x-role"), value: "guest".parse().unwrap() }];
+        let said = ["x-admin", "x_admin", "x-role", "x_role", "x-node-id", "x_node_id", "x-sum"];
+        let mut fields: HeaderMap = said.into_iter().map(|said| (name(said), "evil".parse().unwrap())).collect();
+        let mut trailers = Frame::trailers(fields.clone());
+        let (mut authority, mut path) = (None, PathAndQuery::from_static("/"));
+        apply(&steps, Subject { authority: &mut authority, path: &mut path, fields: &mut fields }).unwrap();
+        let left = |fields: &HeaderMap| fields.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(fields["x-role"], "guest");
+        assert!(!left(&fields).iter().any(|name| ["x-admin", "x_admin", "x_role"].contains(&name.as_str())));
+        Settled::new(&steps, [name("x-node-id")]).strip(&mut trailers);
+        assert_eq!(left(trailers.trailers_ref().unwrap()), ["x-sum"]);
+        assert!(Settled::new(&[], []).is_empty());
     }
 }

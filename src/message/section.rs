@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::message::fields::strip_from_response_trailers;
 use crate::message::validate;
 use crate::message::violation::Violation;
 
@@ -65,10 +66,30 @@ impl SectionEnd {
     }
 }
 
-/// Reads a trailer section, the empty line at its end included.
+/// Reads a trailer section of a request, the empty line at its end included.
+///
 /// # Errors
 /// [`Violation::Trailers`] or a broken limit: the section is not one that may follow a body.
 pub fn trailers(bytes: Bytes, max_fields: usize) -> Result<HeaderMap, Violation> {
+    let fields = read_trailers(bytes)?;
+    validate::trailers(&fields, max_fields)?;
+    Ok(fields)
+}
+
+/// The same of a response: what must not be in it, or is no target's to say, is removed.
+///
+/// # Errors
+/// [`Violation::Trailers`] or a broken limit: the section is none.
+pub fn response_trailers(bytes: Bytes, max_fields: usize) -> Result<HeaderMap, Violation> {
+    let mut fields = read_trailers(bytes)?;
+    if fields.len() > max_fields {
+        return Err(Violation::TooManyFields);
+    }
+    strip_from_response_trailers(&mut fields);
+    Ok(fields)
+}
+
+fn read_trailers(bytes: Bytes) -> Result<HeaderMap, Violation> {
     let mut room = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let Ok(httparse::Status::Complete((length, lines))) = httparse::parse_headers(&bytes, &mut room) else {
         return Err(Violation::Trailers);
@@ -78,7 +99,6 @@ pub fn trailers(bytes: Bytes, max_fields: usize) -> Result<HeaderMap, Violation>
     }
     let mut fields = HeaderMap::with_capacity(lines.len());
     lines.iter().try_for_each(|line| append(&mut fields, &bytes, line))?;
-    validate::trailers(&fields, max_fields)?;
     Ok(fields)
 }
 
@@ -111,5 +131,17 @@ mod tests {
         {
             assert_eq!(trailers(Bytes::from(bad), 1), Err(Violation::Trailers), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn trailers_of_a_response_are_none_or_lose_what_must_not_be_there() {
+        let read = |text: &'static str| response_trailers(Bytes::from(text), 2);
+        let kept = read("x-envoy-internal: true\r\nx-sum: 4\r\n\r\n").unwrap();
+        assert_eq!((kept.len(), &kept["x-sum"]), (1, &HeaderValue::from_static("4")));
+        assert!(read("host: h\r\nTrailer: x\r\n\r\n").unwrap().is_empty());
+        for bad in ["A : b\r\n\r\n", " a: b\r\n\r\n", "a\r\n\r\n", "a: \0\r\n\r\n"] {
+            assert_eq!(read(bad), Err(Violation::Trailers), "{bad:?}");
+        }
+        assert_eq!(read("a: b\r\na: b\r\nhost: h\r\n\r\n"), Err(Violation::TooManyFields));
     }
 }

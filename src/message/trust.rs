@@ -7,6 +7,8 @@ use std::str::FromStr;
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
+use crate::message::name::is_same;
+
 /// Why a text is no address prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("is not an address or prefix; expected one such as \"10.0.0.0/8\", \"192.0.2.7\" or \"2001:db8::/32\"{0}")]
@@ -135,11 +137,6 @@ pub fn is_claim_in_response(name: &HeaderName) -> bool {
     const SAID_OF_CLIENTS: [&str; 2] = ["x-envoy-internal", "x-envoy-external-address"];
     let text = name.as_str();
     is_claim(name) && (!text.starts_with(KEPT) || SAID_OF_CLIENTS.contains(&text))
-}
-
-fn is_same(name: &[u8], other: &str) -> bool {
-    let alike = |(byte, other): (&u8, u8)| *byte == other || (*byte == b'_' && other == b'-');
-    name.len() == other.len() && name.iter().zip(other.bytes()).all(alike)
 }
 
 /// Removes the fields that `is_meant` means. Where there are none it costs one look at each name.

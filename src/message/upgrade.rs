@@ -15,6 +15,7 @@ use http::header::{
 };
 
 use crate::message::fields::is_token_byte;
+use crate::message::name::OWN;
 use crate::message::persistence::has_token;
 use crate::message::violation::Violation;
 
@@ -33,8 +34,6 @@ const MAX_PROTOCOL_BYTES: usize = 64;
 const WEBSOCKET_VERSION: &str = "13";
 /// What the key is joined with. RFC 6455 section 1.3.
 const WEBSOCKET_ID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// What protocols and fields of our own begin with; no client may ask for one.
-pub(super) const OWN: &str = "adit-";
 
 /// The protocol that an extended CONNECT asks for: an extension of its head.
 #[derive(Debug, Clone, PartialEq, Eq)]

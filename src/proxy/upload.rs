@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::ending::Ending;
 use super::held::{Held, length, with_held};
+use crate::message::rewrite::Settled;
 use crate::message::violation::Violation;
 use crate::shares::Meter;
 use crate::telemetry::{Direction, ExchangeMetrics};
@@ -78,6 +79,15 @@ impl<B> Upload<B> {
         }
     }
 
+    /// Keeps back what of its trailers the head has settled. To be said before anything of it moves, where it is followed.
+    pub(crate) fn keep_back(&mut self, settled: &Settled) {
+        if let Kind::Streaming { progress, .. } = &self.0
+            && !settled.is_empty()
+        {
+            let _ = progress.settled.set(settled.clone());
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.0, Kind::Empty)
     }
@@ -98,6 +108,8 @@ pub(crate) struct Progress {
     broken: OnceLock<Violation>,
     /// Where the exchange is not over before the upload is.
     ending: OnceLock<Ending>,
+    /// What its trailers may not bring.
+    settled: OnceLock<Settled>,
     /// Who is charged for it.
     meter: Option<Meter>,
     /// A piece waits for its rate or its turn: neither the sender nor the other end is waited for.
@@ -126,6 +138,7 @@ impl Progress {
             metrics,
             broken: OnceLock::new(),
             ending: OnceLock::new(),
+            settled: OnceLock::new(),
             meter,
             is_held: AtomicBool::new(false),
         }
@@ -245,7 +258,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
                 let frame = Pin::new(body).poll_frame(cx);
                 progress.note(frame.is_ready());
                 match frame {
-                    Poll::Ready(Some(Ok(frame))) => {
+                    Poll::Ready(Some(Ok(mut frame))) => {
+                        if let Some(settled) = progress.settled.get() {
+                            settled.strip(&mut frame);
+                        }
                         let wait = progress.meter.as_ref().and_then(|meter| meter.charge(length(&frame)));
                         pass(held.hold(frame, wait, cx), progress)
                     }

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use http::Uri;
 use http::uri::Authority;
+use http::{HeaderName, Uri};
 
 use crate::id::{HostId, IdError, ServiceName, TenantId};
 use crate::message::authority::host_of;
@@ -170,6 +170,17 @@ impl Router {
     /// The limit for a response to begin.
     pub fn deadline(&self) -> Duration {
         self.settings.deadline
+    }
+
+    /// The fields of a head that may decide where a request goes.
+    pub fn deciding_fields(&self) -> impl Iterator<Item = HeaderName> {
+        let RouterSettings { host_id, tenant, routes, service_template, affinity, .. } = &self.settings;
+        let tenant = if let Tenant::Template(template) = tenant { Some(template) } else { None };
+        let of_listener = [host_id.as_ref(), tenant, service_template.as_ref(), affinity.as_ref()];
+        let of_routes = routes.iter().filter_map(|route| route.host_id.as_ref());
+        let names = of_listener.into_iter().flatten().chain(of_routes).flat_map(Template::headers);
+        // What begins with a colon is none.
+        names.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
     }
 
     /// Whether a CONNECT may be asked for at all.

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
+use crate::message::rewrite::Settled;
 
 /// The most of a streaming body that is kept for a second attempt, bytes.
 const MAX_KEPT: usize = 16 * 1024;
@@ -32,6 +33,8 @@ pub(super) struct Streamed<R: ?Sized> {
     ahead: [Option<Frame<Bytes>>; 2],
     /// A copy of the data that was taken, while somebody may want it a second time and it is little.
     kept: Option<BytesMut>,
+    /// What its trailers may not bring.
+    settled: Settled,
     rest: R,
 }
 
@@ -56,9 +59,17 @@ impl Upload {
             first => Self::Streaming(Box::new(Streamed {
                 ahead: [first, second],
                 kept: None,
+                settled: Settled::default(),
                 rest: body.map_err(Into::into),
             })),
         })
+    }
+
+    /// Keeps back what of its trailers the head has settled.
+    pub(super) fn keep_back(&mut self, settled: &Settled) {
+        if let Self::Streaming(streaming) = self {
+            streaming.settled = settled.clone();
+        }
     }
 
     /// A second copy of a body that is whole.
@@ -100,10 +111,13 @@ pub(super) fn cut(error: &BoxError) -> Failure {
 impl Streaming {
     /// The next frame.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let next = match self.ahead.iter_mut().find_map(Option::take) {
+        let mut next = match self.ahead.iter_mut().find_map(Option::take) {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => Pin::new(&mut self.rest).poll_frame(cx),
         };
+        if let Poll::Ready(Some(Ok(frame))) = &mut next {
+            self.settled.strip(frame);
+        }
         if let (Poll::Ready(Some(taken)), Some(kept)) = (&next, &mut self.kept) {
             match taken.as_ref().ok().and_then(Frame::data_ref) {
                 Some(data) if kept.len() + data.len() <= MAX_KEPT => kept.extend_from_slice(data),

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::time::Rest;
 use crate::egress::quiet::Quiet;
+use crate::message::fields::strip_from_response_trailers;
 use crate::message::grpc;
 use crate::proxy::body::Cut;
 use crate::proxy::{Charged, ExchangeBody, Progress, UnderWay};
@@ -105,7 +106,12 @@ where
         }
         let error = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Err(error))) => error,
-            Poll::Ready(frame) => {
+            Poll::Ready(mut frame) => {
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    strip_from_response_trailers(trailers);
+                }
                 if let Watch::Paced(quiet) | Watch::Connected(quiet) = &mut this.watch {
                     quiet.moves();
                 }

@@ -18,7 +18,7 @@ use crate::initiator::serve::board::OnBoard;
 use crate::message::BoxError;
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::SendInterim;
-use crate::message::rewrite::Step;
+use crate::message::rewrite::{Settled, Step};
 use crate::message::upgrade::Protocol;
 use crate::protocol::handshake::ServiceKind;
 use crate::protocol::stream::ClientAddresses;
@@ -38,6 +38,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct Exported {
     client: TargetClient,
     steps: Vec<Step>,
+    /// What no trailers may bring.
+    settled: Settled,
     /// The protocols beside WebSocket that a request may go on in.
     upgrades: Vec<String>,
     kind: ServiceKind,
@@ -78,6 +80,7 @@ impl Exported {
         let places = Places::new("the service", limits);
         Ok(Self {
             client,
+            settled: Settled::new(&steps, []),
             steps,
             upgrades,
             kind,
@@ -178,7 +181,7 @@ impl Exported {
             self.check_upgrade(protocol)?;
         }
         let mut prepared = Prepared::new(head, record.counted_upload(body))?;
-        prepared.rewrite(&self.steps)?;
+        prepared.rewrite(&self.steps, &self.settled)?;
         Ok(prepared)
     }
 

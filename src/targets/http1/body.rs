@@ -133,7 +133,10 @@ impl Coding {
         match framing {
             Framing::None => Self::Framed(Decoder::Length(0)),
             Framing::Length(length) => Self::Framed(Decoder::Length(length)),
-            Framing::Chunked => Self::Framed(Decoder::Chunked(Chunked::new(settings.head_bytes, settings.head_fields))),
+            Framing::Chunked => {
+                let chunked = Chunked::new(settings.head_bytes, settings.head_fields).of_response();
+                Self::Framed(Decoder::Chunked(chunked))
+            }
             Framing::Close => Self::Close,
         }
     }

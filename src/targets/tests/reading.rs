@@ -36,7 +36,7 @@ async fn an_ambiguous_response_is_refused_and_its_connection_closed() {
 async fn a_malformed_chunk_is_an_error_and_closes_the_connection() {
     let origin = Origin::new().await;
     let client = origin.client();
-    for rest in ["x\r\n", "2\r\nokx", "0\r\nhost: h\r\n\r\n", "2\nok"] {
+    for rest in ["x\r\n", "2\r\nokx", "0\r\nhost : h\r\n\r\n", "2\nok"] {
         let target = async {
             let mut wire = origin.accept().await;
             wire.head().await;
