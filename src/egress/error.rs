@@ -27,6 +27,7 @@ impl From<RecvError> for BodyError {
             RecvError::Stopped(Reason::CANCEL) => Self::Disconnected,
             RecvError::Lost(error) if error.is_io() => Self::Disconnected,
             RecvError::Trailers(violation) => Self::Invalid(violation),
+            RecvError::Length => Self::Invalid(Violation::BodyLength),
             other => Self::Stream(other.into()),
         }
     }

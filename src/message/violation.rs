@@ -18,6 +18,12 @@ pub enum Violation {
     /// The connection or stream ended, or was reset, in the middle of the head. Nobody is answered.
     #[error("the request ended in the middle of its head")]
     HeadCut,
+    /// The sender ended the body before its end.
+    #[error("the request's body was cut")]
+    BodyCut,
+    /// The body is longer or shorter than its Content-Length. RFC 9114 section 4.1.2
+    #[error("the request's body is longer or shorter than its Content-Length")]
+    BodyLength,
     /// The target exceeds [`MAX_TARGET`](crate::message::validate::MAX_TARGET).
     #[error("the request target is too long")]
     TargetTooLong,
@@ -138,7 +144,7 @@ impl Violation {
 
     /// Whether its sender has gone with it.
     pub const fn is_cut(self) -> bool {
-        matches!(self, Self::HeadCut | Self::BeginCut)
+        matches!(self, Self::HeadCut | Self::BeginCut | Self::BodyCut)
     }
 
     /// The value of the Proxy-Status field (RFC 9209) of that answer.

@@ -112,10 +112,15 @@ fn failure(late: Late, Limits { answer, pace }: Limits<'_>) -> Failure {
 pub fn answer<B: Body>(outcome: Result<Response<B>, Failure>, mut record: Record) -> Response<ExchangeBody<B>> {
     match outcome {
         Ok(response) => {
+            if let Some(fault) = record.fault_of_client() {
+                // Passed on all the same: it may say more than we know.
+                record.fail(&fault);
+            }
             record.responded(response.status());
             response.map(|body| ExchangeBody::passed(body, record))
         }
         Err(failure) => {
+            let failure = record.fault_of_client().unwrap_or(failure);
             tracing::debug!(cause = failure.cause().label(), details = failure.details(), "exchange failed");
             record.fail(&failure);
             let response = if record.is_call() { grpc::response(&failure) } else { failure.response() };

@@ -334,15 +334,21 @@ impl Record {
         }
     }
 
+    /// What the client is told in place of a failure, if that comes of a rule that it broke in the middle of its body.
+    pub(super) fn fault_of_client(&self) -> Option<Failure> {
+        self.broken_rule().map(|violation| Failure::new(cause_of(violation), violation.to_string()))
+    }
+
     /// The rule that the client broke in the middle of its body, if it did.
     fn broken_rule(&self) -> Option<Violation> {
         self.uploads.as_ref().and_then(|uploads| uploads.broken())
     }
 
     /// An exchange that was given up because its client broke a rule was not cancelled. The codec answers the client.
+    /// One whose client has gone was.
     fn settle(&mut self) {
         if self.counted.outcome() == Outcome::Open
-            && let Some(violation) = self.broken_rule()
+            && let Some(violation) = self.broken_rule().filter(|violation| !violation.is_cut())
         {
             self.note_failure(cause_of(violation), &violation);
             if self.counted.status().is_none() {

@@ -199,7 +199,7 @@ impl Progress {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The sender broke a rule in the middle of the body; the first one counts.
+    /// The sender broke a rule in the middle of the body, or cut it; the first one counts.
     pub(crate) fn break_rule(&self, violation: Violation) {
         let _ = self.broken.set(violation);
     }
@@ -269,7 +269,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
                         progress.over(true);
                         Poll::Ready(None)
                     }
-                    other => other,
+                    Poll::Ready(Some(Err(error))) => {
+                        // What the other end makes of it is no fault of its own.
+                        progress.break_rule(Violation::BodyCut);
+                        Poll::Ready(Some(Err(error)))
+                    }
+                    Poll::Pending => Poll::Pending,
                 }
             }
             Kind::Counted { body, metrics } => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use h3::error::StreamError;
+use h3::error::{Code, StreamError};
 use h3::server::RequestStream;
 use http_body::Frame;
 
@@ -116,7 +116,7 @@ impl StreamBody {
         }
         let trailers = ready!(self.stream.poll_recv_trailers(cx)).map_err(|error| self.error(error))?;
         if self.remaining.unwrap_or(0) > 0 {
-            return Poll::Ready(Some(Err(BodyError::Stream("the body is shorter than its head says".into()))));
+            return Poll::Ready(Some(Err(self.malformed())));
         }
         let Some(trailers) = trailers else { return Poll::Ready(None) };
         let judged = self.rules.judge(&trailers, 0).map_err(BodyError::Invalid);
@@ -153,10 +153,18 @@ impl StreamBody {
     /// Counts data against the declared length before it is handed on.
     fn count(&mut self, data: Bytes) -> Result<Bytes, BodyError> {
         if let Some(remaining) = &mut self.remaining {
-            let left = remaining.checked_sub(data.len() as u64);
-            *remaining = left.ok_or_else(|| BodyError::Stream("the body is longer than its head says".into()))?;
+            match remaining.checked_sub(data.len() as u64) {
+                Some(left) => *remaining = left,
+                None => return Err(self.malformed()),
+            }
         }
         Ok(data)
+    }
+
+    /// It is as long as its head does not say. RFC 9114 section 4.1.2
+    fn malformed(&mut self) -> BodyError {
+        self.stream.stop_sending(Code::H3_MESSAGE_ERROR);
+        BodyError::Invalid(Violation::BodyLength)
     }
 
     fn error(&self, error: StreamError) -> BodyError {

@@ -13,6 +13,7 @@ over_each_transport!(
     host_and_authority_are_reconciled,
     connect_gets_the_answer_that_it_gets_over_http_2,
     floods_hold_little_and_leave_others_alone,
+    what_a_client_breaks_in_its_body_is_its_own_fault,
     connections_over_tcp_and_udp_are_counted_together,
 );
 
@@ -130,6 +131,36 @@ async fn connect_gets_the_answer_that_it_gets_over_http_2(transport: Transport) 
     ];
     let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
     assert_eq!((client.answer("plain").await.status(), client.answer("extended").await.status()), (501, 426));
+}
+
+async fn what_a_client_breaks_in_its_body_is_its_own_fault(transport: Transport) {
+    let site = site(transport).await;
+    let declared = |name: &str, length: &str| {
+        let fields = json!([["x-node-id", NODE.node], ["content-length", length]]);
+        request_with(name, "POST", "/sink", json!({ "fields": fields, "body": "abc" }))
+    };
+    let steps = vec![
+        declared("long", "2"),
+        declared("short", "5"),
+        wait("long"),
+        wait("short"),
+        request_with("cut", "POST", "/sink", json!({ "size": 100, "open": true })),
+        request("beside", "GET", "/slow/300"),
+        wait("beside"),
+        json!({ "do": "reset", "name": "cut" }),
+        wait("cut"),
+    ];
+    let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
+    for name in ["long", "short", "cut"] {
+        let answer = client.answer(name).await;
+        assert_eq!((answer.status(), &answer.0["closed"]), (400, &Value::Null), "{name}: {answer:?}");
+        let told = answer.field("proxy-status").unwrap();
+        assert!(told.starts_with("adit; error=http_request_error; "), "{name}: {told}");
+    }
+    for (cause, times) in [("bad_request", 2), ("request_cut", 1)] {
+        let series = format!("adit_exchanges_failed_total{{side=\"egress\",cause=\"{cause}\"}}");
+        eventually(&series, async || (site.responder.0.metric(&series).await == times).then_some(())).await;
+    }
 }
 
 /// The code of a connection that is cut for what it asks for. RFC 9114 section 8.1
