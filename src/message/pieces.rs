@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 
-use super::BoxError;
+use crate::message::BoxError;
 
 /// A piece below this is small.
 const SMALL: usize = 1024;
@@ -14,46 +14,64 @@ const SMALL: usize = 1024;
 const GATHERED: usize = 16 * 1024;
 
 /// What a body says next; `None` is its end.
-pub(crate) type Next = Result<Option<Frame<Bytes>>, BoxError>;
+pub(crate) type Next<E = BoxError> = Result<Option<Frame<Bytes>>, E>;
 
 /// What a body says next. Cancel safe as the body is.
 pub(crate) fn poll_next<B>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Next>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    body.poll_frame(cx).map(|read| read.transpose().map_err(Into::into))
+    next(body, cx, &Into::into)
 }
 
 /// As [`poll_next`], after what is `behind`. A small piece of data is joined with the small ones that are ready behind it; what
-/// else came goes into `behind`.
+/// else came goes into `behind`. One that is alone, and not the last, is copied: small pieces keep nothing but themselves.
 ///
 /// Each piece costs more than its bytes wherever it waits. A reader of HTTP/2 that is slow ends its connection for too many
 /// small DATA frames; a sender of QUIC looks at all pieces that are not acknowledged yet for each one that it sends, so that
 /// some ten thousand of them keep a whole connection from everything else. spec: TB-7
-pub(crate) fn poll_gathered<B>(mut body: Pin<&mut B>, behind: &mut Option<Next>, cx: &mut Context<'_>) -> Poll<Next>
+pub(crate) fn poll_gathered<B>(body: Pin<&mut B>, behind: &mut Option<Next>, cx: &mut Context<'_>) -> Poll<Next>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
+    poll_gathered_with(body, behind, cx, &Into::into)
+}
+
+/// As [`poll_gathered`], with errors as somebody else wants them.
+pub(crate) fn poll_gathered_with<B, E>(
+    mut body: Pin<&mut B>,
+    behind: &mut Option<Next<E>>,
+    cx: &mut Context<'_>,
+    error: &impl Fn(B::Error) -> E,
+) -> Poll<Next<E>>
+where
+    B: Body<Data = Bytes>,
+{
     let mut first = match behind.take() {
         Some(next) => next,
-        None => ready!(poll_next(body.as_mut(), cx)),
+        None => ready!(next(body.as_mut(), cx, error)),
     };
     if let Ok(Some(frame)) = &mut first
         && let Some(data) = frame.data_mut()
         && data.len() < SMALL
     {
-        gather(data, body, behind, cx);
+        gather(data, body, behind, cx, error);
     }
     Poll::Ready(first)
 }
 
-fn gather<B>(first: &mut Bytes, mut body: Pin<&mut B>, behind: &mut Option<Next>, cx: &mut Context<'_>)
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>>,
+fn gather<B, E>(
+    first: &mut Bytes,
+    mut body: Pin<&mut B>,
+    behind: &mut Option<Next<E>>,
+    cx: &mut Context<'_>,
+    error: &impl Fn(B::Error) -> E,
+) where
+    B: Body<Data = Bytes>,
 {
     let mut gathered = BytesMut::new();
     while gathered.len() < GATHERED {
-        let Poll::Ready(next) = poll_next(body.as_mut(), cx) else { break };
+        let Poll::Ready(next) = next(body.as_mut(), cx, error) else { break };
         match next {
             Ok(Some(frame)) if frame.data_ref().is_some_and(|data| data.len() < SMALL) => {
                 if gathered.is_empty() {
@@ -69,7 +87,17 @@ where
     }
     if !gathered.is_empty() {
         *first = gathered.freeze();
+    } else if behind.is_none() && !body.is_end_stream() {
+        // It may wait for long, and would keep all that was read with it.
+        *first = Bytes::copy_from_slice(first);
     }
+}
+
+fn next<B, E>(body: Pin<&mut B>, cx: &mut Context<'_>, error: &impl Fn(B::Error) -> E) -> Poll<Next<E>>
+where
+    B: Body<Data = Bytes>,
+{
+    body.poll_frame(cx).map(|read| read.transpose().map_err(error))
 }
 
 #[cfg(test)]
@@ -117,6 +145,18 @@ mod tests {
         assert!(joined.len() < GATHERED + SMALL && left > 0, "bounded");
         let (small, behind, _) = gathered(vec![data(1), data(SMALL)]);
         assert!(small.len() == 1 && matches!(behind, Some(Ok(Some(frame))) if frame.is_data()), "not copied");
+    }
+
+    #[test]
+    fn a_small_piece_that_is_alone_does_not_keep_what_it_was_read_with() {
+        let buffer = Bytes::from(vec![7; 64 * 1024]);
+        let mut body = Ready([Ok(Frame::data(buffer.slice(100..120)))].into());
+        let (mut behind, mut cx) = (None, Context::from_waker(std::task::Waker::noop()));
+        let Poll::Ready(Ok(Some(frame))) = poll_gathered(Pin::new(&mut body), &mut behind, &mut cx) else {
+            panic!("data");
+        };
+        assert_eq!(frame.into_data().unwrap(), buffer[100..120]);
+        assert!(buffer.is_unique());
     }
 
     #[test]

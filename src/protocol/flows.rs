@@ -115,7 +115,8 @@ impl<H> Flows<H> {
                 Arrived::To(&flow.handle, datagram.payload)
             }
             Some(early) if early.len() < limits::MAX_EARLY_DATAGRAMS => {
-                early.push(datagram.payload);
+                // It may wait for long, and would keep what it came in.
+                early.push(Bytes::copy_from_slice(&datagram.payload));
                 Arrived::Kept
             }
             Some(_) => Arrived::Dropped,

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::upload::Progress;
 use crate::id::ServiceName;
-use crate::message::BoxError;
+use crate::message::{BoxError, pieces};
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::MAX_DURATION;
 use crate::protocol::stream::ClientAddresses;
@@ -115,10 +115,11 @@ pub(crate) async fn send_bytes<B>(
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
+    let mut behind = None;
     loop {
         let next = match &idle {
-            None => next(&mut body, &mut send, &at_source).await?,
-            Some(idle) => next_within(idle, (&mut body, &mut send), &at_source).await?,
+            None => next((&mut body, &mut behind), &mut send, &at_source).await?,
+            Some(idle) => next_within(idle, (&mut body, &mut behind), &mut send, &at_source).await?,
         };
         match next {
             Next::Data(data) => match &idle {
@@ -138,6 +139,15 @@ where
     }
 }
 
+/// How a body failed.
+struct Failed {
+    at_source: bool,
+    error: BoxError,
+}
+
+/// What a body has said already.
+type Behind = Option<pieces::Next<Failed>>;
+
 /// What a body says.
 enum Next {
     Data(Bytes),
@@ -146,23 +156,28 @@ enum Next {
 }
 
 impl Next {
-    fn new<E: Into<BoxError>>(frame: Option<Result<Frame<Bytes>, E>>, at_source: impl Fn(&E) -> bool) -> Self {
-        match frame.map(|frame| frame.map(Frame::into_data)) {
-            None => Self::End,
-            Some(Ok(Ok(data))) => Self::Data(data),
-            Some(Ok(Err(_))) => Self::Failed { at_source: true, error: "bytes have no trailers".into() },
-            Some(Err(error)) => Self::Failed { at_source: at_source(&error), error: error.into() },
+    fn new(next: pieces::Next<Failed>) -> Self {
+        match next.map(|frame| frame.map(Frame::into_data)) {
+            Ok(None) => Self::End,
+            Ok(Some(Ok(data))) => Self::Data(data),
+            Ok(Some(Err(_))) => Self::Failed { at_source: true, error: "bytes have no trailers".into() },
+            Err(Failed { at_source, error }) => Self::Failed { at_source, error },
         }
     }
 }
 
 /// What comes next. A peer that wants no more is noticed while there is nothing. Cancel safe.
-async fn next<B>(body: &mut B, send: &mut RawSend, at_source: impl Fn(&B::Error) -> bool) -> Result<Next, SendError>
+async fn next<B>(
+    (body, behind): (&mut B, &mut Behind),
+    send: &mut RawSend,
+    at_source: impl Fn(&B::Error) -> bool,
+) -> Result<Next, SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
-    poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
-        Poll::Ready(frame) => Poll::Ready(Ok(Next::new(frame, &at_source))),
+    let failed = |error: B::Error| Failed { at_source: at_source(&error), error: error.into() };
+    poll_fn(|cx| match pieces::poll_gathered_with(Pin::new(&mut *body), behind, cx, &failed) {
+        Poll::Ready(next) => Poll::Ready(Ok(Next::new(next))),
         Poll::Pending => send.poll_stopped(cx).map(Err),
     })
     .await
@@ -190,7 +205,8 @@ async fn send_within(limit: Duration, send: &mut RawSend, mut data: Bytes) -> Re
 /// As [`next`], with the same clock.
 async fn next_within<B>(
     idle: &IdleLimit,
-    (body, send): (&mut B, &mut RawSend),
+    (body, behind): (&mut B, &mut Behind),
+    send: &mut RawSend,
     at_source: impl Fn(&B::Error) -> bool,
 ) -> Result<Next, SendError>
 where
@@ -198,7 +214,7 @@ where
 {
     let mut was_alone = false;
     loop {
-        match timeout(idle.limit, next(body, send, &at_source)).await {
+        match timeout(idle.limit, next((body, behind), send, &at_source)).await {
             Ok(next) => return next,
             Err(_) if !idle.is_over() => was_alone = false,
             Err(_) if was_alone => return Err(SendError::Stopped(StreamCode::Cancelled)),

@@ -30,6 +30,9 @@ const CLASSES: [Class; 3] = [
     Class { most: usize::MAX, bound: UNWRITTEN_BYTES },
 ];
 
+/// What a piece takes at least: so much is kept of each, however small it is.
+const LEAST: usize = 256;
+
 /// The wait for room of a stream that is polled; there while it waits.
 #[derive(Default)]
 pub(super) struct Waiting(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
@@ -50,7 +53,7 @@ impl Unwritten {
     /// Takes room for a piece, if there is any.
     pub(super) fn reserve(&self, wanted: usize) -> Option<usize> {
         let class = class_of(wanted);
-        let take = |held: usize| (held < CLASSES[class].bound).then_some(held + wanted);
+        let take = |held: usize| (held < CLASSES[class].bound).then_some(held + wanted.max(LEAST));
         self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
         // Whoever was woken for what was freed may have left some of it.
         self.tell(class);
@@ -129,7 +132,7 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.room.give_back(self.data.len());
+        self.room.give_back(self.data.len().max(LEAST));
     }
 }
 

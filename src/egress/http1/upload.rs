@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::io::AsyncRead;
@@ -86,7 +86,7 @@ impl Upload {
     ) -> Poll<Result<(), Stop>> {
         loop {
             ready!(lock(&self.queue).poll_room(cx));
-            match self.step(&mut input.buf) {
+            match self.step(input) {
                 Ok(true) if self.is_done() => return Poll::Ready(Ok(())),
                 Ok(true) => {}
                 Ok(false) => match ready!(self.poll_fill(io, cx, input)) {
@@ -148,10 +148,10 @@ impl Upload {
     }
 
     /// Hands on one piece, if there is one in `buf`.
-    fn step(&mut self, buf: &mut BytesMut) -> Result<bool, Stop> {
+    fn step(&mut self, input: &mut Input) -> Result<bool, Stop> {
         let decoded = match &mut self.coding {
-            Coding::Framed(decoder) => decoder.decode(buf),
-            Coding::Endless => Ok((!buf.is_empty()).then(|| Piece::Data(buf.split().freeze()))),
+            Coding::Framed(decoder) => decoder.decode(&mut input.buf),
+            Coding::Endless => Ok((!input.is_empty()).then(|| Piece::Data(input.take()))),
         };
         let piece = match decoded {
             Ok(Some(piece)) => piece,

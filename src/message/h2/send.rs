@@ -182,7 +182,7 @@ where
     O: Outlet,
 {
     let mut remaining = terms.declared;
-    let mut behind: Option<Next> = None;
+    let mut behind = None;
     loop {
         let read = poll_fn(|cx| poll_read(body.as_mut(), &mut behind, stream, cx)).await;
         let Some(frame) = read? else { return end(outlet, stream, remaining, None) };

@@ -108,3 +108,12 @@ fn what_is_early_does_not_keep_a_flow_that_nobody_opens() {
     assert_eq!(flows.arrived(datagram(id, b"x"), start + IDLE / 2), Arrived::Kept);
     assert_eq!(flows.expire(start + IDLE), [(id, "a")]);
 }
+
+#[test]
+fn what_is_early_does_not_keep_the_packet_it_came_in() {
+    let packet = Bytes::from(vec![7; 1200]);
+    let (mut flows, now) = (table(2), Instant::now());
+    let id = flows.open("a", now).unwrap();
+    assert_eq!(flows.arrived(Datagram { flow: id, payload: packet.slice(1199..) }, now), Arrived::Kept);
+    assert!(packet.is_unique());
+}

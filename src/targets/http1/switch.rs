@@ -248,7 +248,7 @@ impl Body for Switched {
                 }
             }
         }
-        Poll::Ready(Some(Ok(Frame::data(this.input.buf.split().freeze()))))
+        Poll::Ready(Some(Ok(Frame::data(this.input.take()))))
     }
 
     fn is_end_stream(&self) -> bool {

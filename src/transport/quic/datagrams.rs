@@ -17,7 +17,7 @@ use crate::protocol::stream::{self, ServiceEvent};
 use crate::transport::credit::Revoke;
 use crate::transport::error::SendError;
 use crate::transport::quic::service::ServiceRecv;
-use crate::transport::quic::streams::{SendHalf, lost};
+use crate::transport::quic::streams::{SendHalf, lost, one_if_small};
 use crate::transport::raw::RawError;
 
 /// Datagrams of one flow that wait to be taken; of more the newest are dropped. spec: ST-73
@@ -101,7 +101,13 @@ struct Entry {
 }
 
 impl FlowTable {
+    /// Reads datagrams from here on, also where no flow is open: what nobody reads would keep the packets that it came in.
     /// `most`: how many flows there may be; the first call decides.
+    pub(super) fn begin(&self, quic: &quinn::Connection, most: usize) {
+        self.table(quic, most);
+    }
+
+    /// As [`FlowTable::begin`].
     fn table(&self, quic: &quinn::Connection, most: usize) -> Arc<Table> {
         let table = self.0.get_or_init(|| {
             let flows = Mutex::new(Flows::new(FlowLimits { max_flows: most, ..FlowLimits::default() }));
@@ -203,9 +209,10 @@ impl FlowSend {
                 Err(_) => {}
             }
         }
-        let mut header = BytesMut::new();
-        stream::encode_datagram_header(payload.len(), &mut header);
-        self.send.write_all(&mut [header.freeze(), payload]).await
+        let mut frame = BytesMut::new();
+        stream::encode_datagram_header(payload.len(), &mut frame);
+        let rest = one_if_small(&mut frame, payload);
+        self.send.write_all(&mut [frame.freeze(), rest]).await
     }
 
     /// END, then FIN. spec: ST-75

@@ -70,6 +70,7 @@ pub(super) async fn accept_streams(
 ) {
     let mut allowed = settings.quic.initial_streams;
     let tunnel = Arc::new(Served { quic, state, flows: FlowTable::default(), limits: settings.tunnel.limits });
+    tunnel.flows.begin(&tunnel.quic, tunnel.state.most_flows());
     while let Ok((send, recv)) = tunnel.quic.accept_bi().await {
         let in_flight = tunnel.state.begin();
         if tunnel.state.in_flight() * 2 > allowed && allowed < settings.quic.max_streams {

@@ -11,7 +11,7 @@ use crate::protocol::code::StreamCode;
 use crate::protocol::stream::{self, Refused, ServiceEvent, ServiceReader, StreamError};
 use crate::transport::credit::{Revoke, Unread};
 use crate::transport::error::{BodyError, SendError};
-use crate::transport::quic::streams::{Ahead, SendHalf, varint};
+use crate::transport::quic::streams::{Ahead, SendHalf, one_if_small, varint};
 use crate::transport::raw::RawError;
 
 /// The most bytes that one DATA frame of [`RawSend::poll_write`] takes.
@@ -92,9 +92,10 @@ impl RawSend {
         if bytes.is_empty() {
             return Ok(());
         }
-        let mut header = BytesMut::new();
-        stream::encode_data_header(bytes.len() as u64, &mut header);
-        self.send.write_all(&mut [std::mem::take(&mut self.pending), header.freeze(), bytes]).await
+        let mut frame = BytesMut::new();
+        stream::encode_data_header(bytes.len() as u64, &mut frame);
+        let rest = one_if_small(&mut frame, bytes);
+        self.send.write_all(&mut [std::mem::take(&mut self.pending), frame.freeze(), rest]).await
     }
 
     pub(crate) fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {

@@ -3,7 +3,6 @@
 //! Dropping quinn's `SendStream` sends FIN, which would make a truncated body look complete; dropping ours resets.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -79,8 +78,8 @@ pub(super) struct Ahead(Option<Box<ReadAhead>>);
 
 #[derive(Debug, Default)]
 struct ReadAhead {
-    chunks: VecDeque<Bytes>,
-    bytes: usize,
+    /// In one buffer: what is read byte by byte must not keep the packets that the bytes came in.
+    bytes: BytesMut,
     /// Nothing follows, and why.
     end: Option<Result<(), quinn::ReadError>>,
 }
@@ -93,9 +92,8 @@ impl Ahead {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, quinn::ReadError>> {
         if let Some(ahead) = &mut self.0 {
-            if let Some(chunk) = ahead.chunks.pop_front() {
-                ahead.bytes -= chunk.len();
-                return Poll::Ready(Ok(Some(chunk)));
+            if !ahead.bytes.is_empty() {
+                return Poll::Ready(Ok(Some(ahead.bytes.split().freeze())));
             }
             // quinn says it once.
             if let Some(Err(error)) = ahead.end.take() {
@@ -112,16 +110,15 @@ impl Ahead {
         // Nobody waits for more: who asks again is woken by what comes then.
         let mut cx = Context::from_waker(std::task::Waker::noop());
         while ahead.end.is_none() {
-            let room = LITTLE.saturating_sub(ahead.bytes);
+            let room = LITTLE.saturating_sub(ahead.bytes.len());
             if room == 0 {
                 return Unread::Much;
             }
             match pin!(recv.read_chunk(room, true)).poll(&mut cx) {
-                Poll::Pending if ahead.bytes == 0 => return Unread::Nothing,
+                Poll::Pending if ahead.bytes.is_empty() => return Unread::Nothing,
                 Poll::Pending => break,
                 Poll::Ready(Ok(Some(chunk))) => {
-                    ahead.bytes += chunk.bytes.len();
-                    ahead.chunks.push_back(chunk.bytes);
+                    ahead.bytes.extend_from_slice(&chunk.bytes);
                 }
                 Poll::Ready(Ok(None)) => ahead.end = Some(Ok(())),
                 Poll::Ready(Err(error)) => ahead.end = Some(Err(error)),
@@ -567,6 +564,19 @@ impl SendHalf {
     }
 }
 
+/// A payload below this is copied behind its header: QUIC looks at every piece that is not acknowledged yet for each one that
+/// it sends.
+const SMALL: usize = 1024;
+
+/// What goes behind the header of a frame: nothing more, where the payload is small and has become a part of it.
+pub(super) fn one_if_small(frame: &mut BytesMut, payload: Bytes) -> Bytes {
+    if payload.len() >= SMALL {
+        return payload;
+    }
+    frame.extend_from_slice(&payload);
+    Bytes::new()
+}
+
 /// What goes out together: what stood before a frame and its header, its payload, and END. Written bytes leave it.
 #[derive(Debug)]
 pub(super) struct Pieces {
@@ -586,7 +596,7 @@ impl Pieces {
             Ok(data) if data.is_empty() => {}
             Ok(data) => {
                 stream::encode_data_header(data.len() as u64, scratch);
-                bytes[1] = data;
+                bytes[1] = one_if_small(scratch, data);
             }
             Err(frame) => {
                 if let Ok(fields) = frame.into_trailers() {

@@ -19,6 +19,7 @@ over_each_transport!(
     what_arrived_before_a_tunnel_is_lost_is_handed_on_before_the_reset,
     what_rests_for_longer_than_it_may_is_reset,
     a_drain_lets_bytes_pass_up_to_its_limit_and_then_resets,
+    small_pieces_that_wait_for_a_silent_path_keep_little_and_arrive,
 );
 
 /// Waits for the end of what comes; a reset shows.
@@ -222,4 +223,31 @@ async fn a_drain_lets_bytes_pass_up_to_its_limit_and_then_resets(transport: Tran
     assert_eq!(peer.read_u8().await.unwrap(), b'x', "it drains");
     assert_eq!((end(&mut client).await, end(&mut peer).await), (CUT, CUT));
     assert!(site.responder.0.exit().await.success());
+}
+
+// What broke: each piece kept the buffer of 64 KiB that it was read into, for as long as the other end acknowledged nothing.
+async fn small_pieces_that_wait_for_a_silent_path_keep_little_and_arrive(transport: Transport) {
+    const PIECES: usize = 20_000;
+    let target = Bytes::new().await;
+    let site = site(transport, target.address()).await;
+    let (mut client, mut peer) = opened(&site, &target).await;
+    client.set_nodelay(true).unwrap();
+    let sent = pattern(0, PIECES as u64 * 20);
+    let before = site.responder.0.memory();
+    site.initiator.freeze();
+    for piece in sent.chunks(20) {
+        client.write_all(piece).await.unwrap();
+        // The responder is to read it alone, as often as it gets to that.
+        tokio::task::yield_now().await;
+    }
+    client.shutdown().await.unwrap();
+    let metric = "adit_exchange_body_bytes_total{side=\"egress\",direction=\"request\"}";
+    eventually("all pieces at the responder", async || {
+        (site.responder.0.metric(metric).await >= sent.len() as u64).then_some(())
+    })
+    .await;
+    let grown = site.responder.0.memory().saturating_sub(before);
+    site.initiator.thaw();
+    assert!(grown < 24 << 20, "{grown} bytes");
+    assert!(end(&mut peer).await.unwrap() == sent, "what came is what was sent");
 }
