@@ -22,5 +22,6 @@ pub use metrics::reload::ReloadResult;
 pub use metrics::share::{ShareLimit, ShareMetrics, ShareOwner};
 pub use metrics::stage::{HandshakeListener, StageMetrics};
 pub use metrics::stream::{StreamEnd, StreamMetrics};
+pub use metrics::target::{TargetGauge, TargetMetrics};
 pub use metrics::tunnel::{HandshakeFailure, Role, TunnelMetrics, TunnelRecord};
 pub use metrics::{Metrics, UPKEEP_INTERVAL};

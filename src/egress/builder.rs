@@ -16,7 +16,7 @@ use crate::message::rewrite::Step;
 use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::routing::{Directory, RouterSettings};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Side};
 use crate::tls::EgressTls;
 use crate::transport::Tunnel;
 
@@ -114,7 +114,7 @@ impl Builder {
     /// [`BuildError`] says which credential or address is at fault.
     pub fn bind(self, address: SocketAddr) -> Result<Egress, BuildError> {
         let Self { directory, terms, name, metrics, left } = self;
-        let current = Current::new(terms)?;
+        let current = Current::new(terms, metrics.targets(Side::Egress))?;
         let entrances = Entrances::new();
         let shared = Arc::new(Shared {
             directory,

@@ -20,6 +20,7 @@ use crate::message::trust::Trust;
 use crate::policy::traffic::{self, Action, Decision, Subject};
 use crate::proxy::{Record, RuleCounters, connect_udp};
 use crate::routing::{Destination, Meant, Router, RouterSettings};
+use crate::telemetry::TargetMetrics;
 
 /// A rule of a listener.
 pub type TrafficRule = traffic::Rule<Arc<Upstream>>;
@@ -86,11 +87,12 @@ impl Judge {
         source.map(Some).ok_or_else(|| &*NOT_NAMED)
     }
 
-    /// Begins the checks of the servers to which requests are forwarded, where those are asked for.
-    pub(super) fn begin_checks(&self) {
+    /// The servers to which requests are forwarded are in use from here on: `metrics` say how they are, and those are checked
+    /// for which that is asked.
+    pub(super) fn begin(&self, metrics: &TargetMetrics) {
         for rule in self.rules.iter() {
             if let Action::Forward(upstream) = &rule.action {
-                upstream.begin_checks();
+                upstream.begin(metrics);
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::message::rewrite::{self, Settled, Step};
 use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::routing::RouterSettings;
+use crate::telemetry::TargetMetrics;
 use crate::tls::{self, EgressTls, TlsError};
 
 /// What an egress goes by. All of it can be changed while it runs, see [`Handle::update`](super::Handle::update).
@@ -102,6 +103,7 @@ pub(super) struct Current {
     /// Held by whoever swaps, from reading the old terms on.
     swapping: Mutex<()>,
     changed: Notify,
+    metrics: TargetMetrics,
 }
 
 impl Terms {
@@ -134,12 +136,12 @@ impl InForce {
 }
 
 impl Current {
-    pub(super) fn new(terms: Terms) -> Result<Self, TlsError> {
+    pub(super) fn new(terms: Terms, metrics: TargetMetrics) -> Result<Self, TlsError> {
         let accepting = Accepting::new(&terms, Tokens::new())?;
         let in_force = in_force(terms, accepting);
-        in_force.judge.begin_checks();
+        in_force.judge.begin(&metrics);
         let in_force = ArcSwap::from_pointee(in_force);
-        Ok(Self { in_force, swapping: Mutex::default(), changed: Notify::new() })
+        Ok(Self { in_force, swapping: Mutex::default(), changed: Notify::new(), metrics })
     }
 
     /// Not to be held for long, nor across an await.
@@ -183,7 +185,7 @@ impl Current {
 
     /// Puts them in force.
     pub(super) fn put(&self, next: InForce) {
-        next.judge.begin_checks();
+        next.judge.begin(&self.metrics);
         self.in_force.store(Arc::new(next));
         self.changed.notify_waiters();
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::protocol::code::DownCause;
 use crate::targets::health::checks::{self, Asked};
 use crate::targets::health::{Change, HealthCheck, Standing, Told, Wellness};
 use crate::targets::{Place, Places, Prepared, ServiceLimits, Target, TargetBody, TargetClient, TargetSettings};
+use crate::telemetry::{TargetGauge, TargetMetrics};
 use crate::tls::TlsError;
 use crate::transport::BodyError;
 
@@ -57,6 +58,7 @@ struct Inner {
     check: Option<HealthCheck>,
     authority: String,
     wellness: Wellness,
+    gauge: Arc<OnceLock<TargetGauge>>,
 }
 
 impl Upstream {
@@ -68,10 +70,12 @@ impl Upstream {
         let UpstreamSettings { target, connections, limits, health: check } = settings;
         let name: Arc<str> = target.to_string().into();
         let rules = check.as_ref().map(|check| check.rules);
-        let wellness = Wellness::new(rules, Named(Arc::clone(&name))).asked_every(LONGEST_PAUSE);
+        let gauge = Arc::<OnceLock<_>>::default();
+        let named = Named { name: Arc::clone(&name), gauge: Arc::clone(&gauge) };
+        let wellness = Wellness::new(rules, named).asked_every(LONGEST_PAUSE);
         let client = TargetClient::new(&target, connections.within(limits.connections))?;
         let (places, authority) = (Places::new("the upstream", limits), target.authority());
-        Ok(Self(Arc::new(Inner { target: name, client, places, check, authority, wellness })))
+        Ok(Self(Arc::new(Inner { target: name, client, places, check, authority, wellness, gauge })))
     }
 
     /// Where it is, as it is written.
@@ -79,8 +83,10 @@ impl Upstream {
         &self.0.target
     }
 
-    /// Begins to check it, where that is asked for and nobody does. Nothing happens without a tokio runtime.
-    pub(super) fn begin_checks(&self) {
+    /// It is in use from here on: `metrics` say how it is, and it is checked where that is asked for and nobody does. Nothing is
+    /// checked without a tokio runtime.
+    pub(super) fn begin(&self, metrics: &TargetMetrics) {
+        self.0.gauge.get_or_init(|| metrics.target(&self.0.target));
         checks::begin(&self.0);
     }
 
@@ -147,14 +153,21 @@ impl Asked for Inner {
     }
 }
 
-/// An upstream as the log knows it.
-struct Named(Arc<str>);
+/// An upstream as the log and the metrics know it.
+struct Named {
+    name: Arc<str>,
+    gauge: Arc<OnceLock<TargetGauge>>,
+}
 
 impl Told for Named {
-    fn tell(&self, _: Option<DownCause>) {}
+    fn tell(&self, down: Option<DownCause>) {
+        if let Some(gauge) = self.gauge.get() {
+            gauge.set(down.is_some());
+        }
+    }
 
     fn say(&self, Change { to, after }: Change, details: &str, left_out: Option<u64>) {
-        let (upstream, after_seconds) = (&*self.0, after.as_secs());
+        let (upstream, after_seconds) = (&*self.name, after.as_secs());
         match to {
             Standing::Down(cause) => {
                 let cause = cause.label();

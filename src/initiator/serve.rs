@@ -178,7 +178,7 @@ impl Services {
             let kept = match former(&name) {
                 Some(former) => former,
                 None => {
-                    let exported = Exported::new(service, board.clone());
+                    let exported = Exported::new(service, (board.clone(), recorder.targets()));
                     let exported = exported.map_err(|source| ServiceError::Tls { service: name.clone(), source })?;
                     Arc::new(Kept(Arc::new(exported)))
                 }

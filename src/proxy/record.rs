@@ -25,6 +25,7 @@ use crate::message::violation::Violation;
 use crate::shares::{Account, Meter, Stake, Wait, What};
 use crate::telemetry::{
     Direction, ExchangeMetrics, ExchangeRecord, FlowMetrics, Limiter, Metrics, Outcome, RuleCounter, Side,
+    TargetMetrics,
 };
 use crate::transport::{StreamRefusal, TunnelFacts};
 
@@ -40,6 +41,7 @@ pub struct Recorder {
     /// Bounds the lines of what was refused: whoever is refused may try a thousand times a second.
     refusals: Arc<Limiter>,
     flows: FlowMetrics,
+    targets: TargetMetrics,
 }
 
 /// How many lines of refused messages are written in a minute; all of them are counted.
@@ -59,12 +61,18 @@ impl Recorder {
             log,
             refusals,
             flows,
+            targets: metrics.targets(side),
         }
     }
 
     /// What counts the flows of this side.
     pub fn flows(&self) -> &FlowMetrics {
         &self.flows
+    }
+
+    /// What says which targets of this side are down.
+    pub fn targets(&self) -> &TargetMetrics {
+        &self.targets
     }
 
     /// A recorder of this side whose counts nobody reads, and that writes no lines.

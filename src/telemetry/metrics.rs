@@ -15,6 +15,7 @@ pub(super) mod share;
 pub(super) mod stage;
 pub(super) mod stream;
 mod table;
+pub(super) mod target;
 pub(super) mod tunnel;
 
 use std::fmt;
@@ -34,6 +35,7 @@ use crate::telemetry::metrics::stage::{HandshakeListener, StageMetrics};
 use crate::telemetry::metrics::table::{
     DURATION_BUCKETS, EXCHANGE_DURATION, EXCHANGE_FIRST_BYTE, Kind, Metric, TABLE, UDP_BUFFER,
 };
+use crate::telemetry::metrics::target::TargetMetrics;
 use crate::telemetry::metrics::tunnel::{Role, TunnelMetrics};
 
 /// How often [`Metrics::upkeep`] should be called.
@@ -99,6 +101,11 @@ impl Metrics {
     /// Counts flows of datagrams on one side.
     pub fn flows(&self, side: Side) -> FlowMetrics {
         FlowMetrics::new(self, side)
+    }
+
+    /// Says which targets of one side are down.
+    pub fn targets(&self, side: Side) -> TargetMetrics {
+        TargetMetrics::new(self.clone(), side)
     }
 
     /// Counts the destinations of an initiator by state.

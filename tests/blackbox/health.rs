@@ -221,10 +221,16 @@ async fn checks_come_change_and_go_with_the_file(transport: Transport) {
     assert_eq!((&line["service"], &line["cause"]), (&"web".into(), &"check_failed".into()), "{line}");
     assert_eq!(site.get("/request").await.status(), 200, "it is asked all the same");
     assert_eq!(service(&site.initiator).await.state, "down", "and its checks alone bring it back");
+    let down = "adit_targets_down{side=\"target\",target=\"web\"}";
+    assert_eq!(site.initiator.metric(down).await, 1);
 
     reload(", health: { path: /status/404, status: 404, interval: 200ms }").await;
     told(&site, &[]).await;
     state("up").await;
+    eventually("the former one of this name not counted", async || {
+        (site.initiator.metric(down).await == 0).then_some(())
+    })
+    .await;
 
     reload("").await;
     state("unknown").await;

@@ -157,7 +157,7 @@ fn counted_gateway(settings: RouterSettings, metrics: &Metrics) -> Gateway<Fake>
 }
 
 fn current(router: RouterSettings) -> Arc<Current> {
-    Arc::new(Current::new(Terms::new(router)).unwrap())
+    Arc::new(Current::new(Terms::new(router), Metrics::new().targets(Side::Egress)).unwrap())
 }
 
 fn context() -> Context {

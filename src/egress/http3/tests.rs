@@ -19,7 +19,7 @@ use crate::egress::{Context, End, RequestBody, Settings};
 use crate::message::BoxError;
 use crate::message::upgrade::Protocol;
 use crate::routing::RouterSettings;
-use crate::telemetry::{AcceptWatch, Entrance, Metrics};
+use crate::telemetry::{AcceptWatch, Entrance, Metrics, Side};
 use crate::tls::pki::{Authority, Validity};
 use crate::tls::{ClientCertificates, EgressTls};
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ pub(super) fn start<S: ExchangeService>(service: S, settings: Settings) -> Serve
     let tls = Some(Arc::new(EgressTls { credentials, clients: ClientCertificates::NotAsked }));
     let router = RouterSettings::new("any".parse().unwrap());
     let terms = Terms { tls, settings, ..Terms::new(router) };
-    let current = Arc::new(Current::new(terms).unwrap());
+    let current = Arc::new(Current::new(terms, Metrics::new().targets(Side::Egress)).unwrap());
     let Accepting { http3: Some(config), .. } = current.accepting() else { panic!("HTTP/3 is on") };
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let endpoint = Endpoint::new(socket, quinn::ServerConfig::clone(&config)).unwrap();

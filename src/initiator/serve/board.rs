@@ -6,6 +6,7 @@ use crate::id::ServiceName;
 use crate::initiator::health::HealthBoard;
 use crate::protocol::code::DownCause;
 use crate::targets::health::{Change, Standing, Told};
+use crate::telemetry::{TargetGauge, TargetMetrics};
 
 /// Numbers those who tell a board: a service that is changed is another one under its name.
 static TELLERS: AtomicU64 = AtomicU64::new(0);
@@ -15,16 +16,19 @@ pub(super) struct OnBoard {
     name: ServiceName,
     teller: u64,
     board: HealthBoard,
+    gauge: TargetGauge,
 }
 
 impl OnBoard {
-    pub(super) fn new(name: ServiceName, board: HealthBoard) -> Self {
-        Self { name, teller: TELLERS.fetch_add(1, Ordering::Relaxed), board }
+    pub(super) fn new(name: ServiceName, board: HealthBoard, targets: &TargetMetrics) -> Self {
+        let gauge = targets.target(name.as_str());
+        Self { gauge, name, teller: TELLERS.fetch_add(1, Ordering::Relaxed), board }
     }
 }
 
 impl Told for OnBoard {
     fn tell(&self, down: Option<DownCause>) {
+        self.gauge.set(down.is_some());
         self.board.tell(&self.name, self.teller, down);
     }
 

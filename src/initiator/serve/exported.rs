@@ -27,7 +27,7 @@ use crate::proxy::body::Cut;
 use crate::targets::health::checks::{self, Asked};
 use crate::targets::health::{HealthCheck, Wellness, shown};
 use crate::targets::{FlowSocket, NoSocket, Place, Places, Prepared, RawConnection, TargetBody, TargetClient};
-use crate::telemetry::Limiter;
+use crate::telemetry::{Limiter, TargetMetrics};
 use crate::tls::TlsError;
 
 /// How many lines about one target are written in a minute.
@@ -64,11 +64,15 @@ impl Exported {
     /// # Errors
     ///
     /// The settings of TLS to the target cannot be used.
-    pub(super) fn new(settings: ServiceSettings, board: HealthBoard) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        settings: ServiceSettings,
+        (board, targets): (HealthBoard, &TargetMetrics),
+    ) -> Result<Self, TlsError> {
         let ServiceSettings { rewrite: steps, upgrades, proxy_header, .. } = settings;
         let ServiceSettings { name, target, connections, limits, health: check, .. } = settings;
         let connections = connections.within(limits.connections);
-        let wellness = Wellness::new(check.as_ref().map(|check| check.rules), OnBoard::new(name.clone(), board));
+        let wellness =
+            Wellness::new(check.as_ref().map(|check| check.rules), OnBoard::new(name.clone(), board, targets));
         let watch = Watch { name, target: target.to_string().into(), warnings: Limiter::new(MAX_WARNINGS, MINUTE) };
         let flow_idle_timeout = connections.flow_idle_timeout;
         let client = TargetClient::new(&target, connections)?;

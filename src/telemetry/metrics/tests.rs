@@ -18,6 +18,7 @@ fn everything() -> Metrics {
         drop(metrics.exchanges(side, CAUSES).begin());
         metrics.exchanges(side, CAUSES).policies().rule("no-admin".to_owned(), "deny").decided();
         metrics.flows(side);
+        metrics.targets(side).target("api").set(true);
     }
     metrics.destinations();
     metrics.stages(HandshakeListener::Quic);
@@ -69,6 +70,7 @@ gauge adit_flows_open {side}
 counter adit_flows_refused_total {side,limit}
 counter adit_flow_datagrams_total {side,direction}
 counter adit_flow_datagrams_dropped_total {side,reason}
+gauge adit_targets_down {side,target}
 gauge adit_initiator_destinations {state}
 counter adit_initiator_transport_switches_total {from,to}
 counter adit_initiator_tunnels_moved_total {cause}

@@ -110,10 +110,13 @@ async fn a_server_that_refuses_is_left_alone_for_a_moment_and_found_again() {
     assert_eq!(line["upstream"], format!("http://{target}"), "{line}");
     let metric = "adit_exchanges_failed_total{side=\"egress\",cause=\"upstream_down\"}";
     assert_eq!(responder.0.metric(metric).await, 1);
+    let down = format!("adit_targets_down{{side=\"egress\",target=\"http://{target}\"}}");
+    assert_eq!(responder.0.metric(&down).await, 1);
 
     let _there = Target::http1_at(target).await;
     let again = async || (get(egress, "/request", &[]).await.unwrap().status() == 200).then_some(());
     eventually("requests at a server that is there again", again).await;
+    assert_eq!(responder.0.metric(&down).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
