@@ -215,6 +215,11 @@ pub struct InstanceId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TunnelId(pub u64);
 
+impl InstanceId {
+    /// That of every Envoy, whose handshake names none. It says nothing of who somebody is. spec: FL-16
+    pub const OF_ENVOYS: Self = Self(*b"envoy-instance--");
+}
+
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

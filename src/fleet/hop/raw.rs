@@ -12,7 +12,7 @@ use crate::protocol::limits::MAX_DURATION;
 use crate::protocol::stream::StreamError;
 use crate::proxy::connect::send_bytes;
 use crate::proxy::flow::head_of;
-use crate::proxy::{ExchangeBody, MAX_ATTEMPTS, Record, failure_of, is_unprocessed};
+use crate::proxy::{Charged, ExchangeBody, MAX_ATTEMPTS, Record, failure_of, is_unprocessed};
 use crate::shares::What;
 use crate::transport::{BodyError, OpenError, RawArrival, RawStream, RecvBody};
 
@@ -100,7 +100,8 @@ async fn pass(arrival: RawArrival, tunnel: RawStream, mut record: Record) {
     if let Some(upload) = there.progress() {
         upload.counts_to_its_end();
     }
-    let back = ExchangeBody::passed(RecvBody::raw(tunnel.recv), record);
+    let answer = Charged::new(RecvBody::raw(tunnel.recv), record.meter(), RecvBody::defer);
+    let back = ExchangeBody::passed(answer, record);
     // The first that fails takes the other direction along. spec: ST-62
     let passed =
         tokio::try_join!(send_bytes(there, tunnel.send, None, is_cut), send_bytes(back, sibling.send, None, is_cut));

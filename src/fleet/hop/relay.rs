@@ -22,7 +22,7 @@ use crate::protocol::fleet::Route;
 use crate::proxy::exchange::{Exchange, answer};
 use crate::proxy::opener::Outgoing;
 use crate::proxy::refused;
-use crate::proxy::{Pace, Record};
+use crate::proxy::{Charged, Pace, Record};
 use crate::shares::What;
 use crate::transport::{Arrival, BodyError, Early, HttpArrival, RecvBody, Relay};
 
@@ -70,6 +70,7 @@ async fn exchange(served: &Served, route: &Route, arrival: HttpArrival) {
         // Nobody waits for it any more.
         None => {}
         Some(Ok(response)) => {
+            let response = response.map(|body| Charged::new(body, record.meter(), RecvBody::defer));
             let (parts, mut body) = answer(Ok(response), record).into_parts();
             // Where this fails, the record says how.
             let _ = responder.respond_with(parts, Pin::new(&mut body)).await;

@@ -65,9 +65,10 @@ impl<'a> Claimant<'a> {
         Self { cluster: &claim.cluster, instance: *instance, pin: *pin, issued: *issued }
     }
 
-    /// An instance that shows its next certificate shows it to one responder after the other.
+    /// An instance that shows its next certificate shows it to one responder after the other. Envoys name no instance, so
+    /// that it says nothing of who they are. spec: FL-16
     pub(super) fn is_other_than(&self, entry: &Entry) -> bool {
-        self.pin != entry.pin && self.instance != entry.instance
+        self.pin != entry.pin && (self.instance != entry.instance || self.instance == InstanceId::OF_ENVOYS)
     }
 
     /// Whether its certificate is a later one of the same node, of the same authority. spec: HS-14

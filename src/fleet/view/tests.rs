@@ -497,6 +497,22 @@ fn a_claim_does_not_fit_to_another_key_or_another_kind_elsewhere() {
     assert_eq!(view.taken(&claim("n0", "c0"), pin(2), None), None, "a view that is stale refuses nothing");
 }
 
+// Regression: two Envoys with one name and two keys were served at two responders of a fleet.
+#[test]
+fn two_envoys_are_not_taken_for_one_because_neither_names_an_instance() {
+    // spec: FL-8, FL-16, FL-17
+    let envoy = |pin| {
+        let record = tunnel_record(0, 0, pin);
+        TunnelRecord { place: Place { instance: InstanceId::OF_ENVOYS, ..record.place }, ..record }
+    };
+    let at = Place { instance: InstanceId::OF_ENVOYS, ..claim("n0", "c0") };
+    let (view, _) = view_with(&[(1, envoy(1))]);
+    let taken = |pin| view.taken(&at, Some(SpkiPin([pin; 32])), None);
+    assert_eq!((taken(1), taken(2)), (None, Some(Taken::OtherKey)));
+    assert_eq!(view_with(&[(1, envoy(1)), (0, envoy(2))]).1.overruled, [TunnelId(1)], "who came later leaves");
+    assert_eq!(view_with(&[(1, envoy(1)), (0, envoy(1))]).1.overruled, [], "one node at two responders");
+}
+
 /// A tunnel of one node at a responder, with this key, a certificate of this authority from this time on, and heard or not.
 fn certified(responder: usize, pin: u8, (by, from): (u8, i64), suspect: bool) -> (usize, TunnelRecord) {
     let issued = Some(Certified { authority: [by; 16], validity: (from, from + 10) });

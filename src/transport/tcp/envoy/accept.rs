@@ -34,8 +34,6 @@ use crate::transport::tunnel::Tunnel;
 
 /// Every tunnel of an Envoy is a place of its own: its handshake names no slot, and none of them replaces another.
 static NEXT_SLOT: AtomicU32 = AtomicU32::new(0);
-/// The instance of every Envoy, whose handshake names none.
-const INSTANCE: InstanceId = InstanceId(*b"envoy-instance--");
 /// How long a rejection may take to be read.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the TLS inside a tunnel may take to come up.
@@ -118,7 +116,7 @@ fn hello(request: &Request) -> Hello {
     let slot = NEXT_SLOT.fetch_add(1, Ordering::Relaxed);
     Hello {
         versions: (1, 1),
-        place: Place { claim: request.claim.clone(), instance: INSTANCE, slot, generation: 0 },
+        place: Place { claim: request.claim.clone(), instance: InstanceId::OF_ENVOYS, slot, generation: 0 },
         token: request.token.clone(),
         services: Vec::new(),
         limits: PeerLimits::default(),
