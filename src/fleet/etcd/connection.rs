@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::codegen::tokio_stream;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::{Code, Request, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tracing::warn;
 
@@ -61,10 +61,12 @@ pub enum Operation {
     DeleteAll(String),
 }
 
-/// A connection to one member, with the token of its user. Ends when it is dropped.
+/// A connection to one member, with the token of its user, which is renewed when etcd does not know it any more. Ends when it is
+/// dropped.
 pub struct Connection {
     grpc: Grpc<Channel>,
-    token: Option<MetadataValue<Ascii>>,
+    user: Option<User>,
+    token: Mutex<Option<MetadataValue<Ascii>>>,
     endpoint: Endpoint,
     timeout: Duration,
     _driver: AbortOnDropHandle<()>,
@@ -107,29 +109,35 @@ impl Connection {
         let origin = endpoint.to_string().parse().unwrap_or_default();
         let grpc = Grpc::with_origin(Channel(sender), origin).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (endpoint, timeout) = (endpoint.clone(), settings.timeout);
-        let mut connection = Self { grpc, token: None, endpoint, timeout, _driver: driver };
-        if let Some(user) = &settings.user {
-            connection.token = connection.authenticate(user).await?;
-        }
+        let (user, token) = (settings.user.clone(), Mutex::default());
+        let connection = Self { grpc, user, token, endpoint, timeout, _driver: driver };
+        connection.authenticate().await?;
         Ok(connection)
     }
 
-    /// The token of a user; none where etcd has no users.
-    async fn authenticate(&self, user: &User) -> Result<Option<MetadataValue<Ascii>>, EtcdError> {
+    /// Gets a token for the user, if there is one; none where etcd has no users.
+    async fn authenticate(&self) -> Result<(), EtcdError> {
         const CALL: &str = "Authenticate";
-        let User { name, password } = user.clone();
+        let Some(User { name, password }) = self.user.clone() else { return Ok(()) };
+        // A token that is not known any more is not shown.
+        self.show(None);
         let request = AuthenticateRequest { name, password };
-        match self.call::<_, AuthenticateResponse>(CALL, "/etcdserverpb.Auth/Authenticate", request).await {
+        match self.once::<_, AuthenticateResponse>(CALL, "/etcdserverpb.Auth/Authenticate", request).await {
             Ok(answer) => {
                 let token = answer.token.parse();
-                Ok(Some(token.map_err(|_| EtcdError::Incomplete { call: CALL, missing: "usable token" })?))
+                self.show(Some(token.map_err(|_| EtcdError::Incomplete { call: CALL, missing: "usable token" })?));
             }
             Err(EtcdError::Status { status, .. }) if status.code() == Code::FailedPrecondition => {
                 warn!(endpoint = %self.endpoint, "etcd knows no users: whoever reaches it reads and writes the directory");
-                Ok(None)
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
         }
+        Ok(())
+    }
+
+    /// What is shown from here on.
+    fn show(&self, token: Option<MetadataValue<Ascii>>) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
     /// Which etcd it is, and at which revision; asked by a key that the user may read.
@@ -250,24 +258,39 @@ impl Connection {
         Ok(Watch::new(stream, wishes))
     }
 
+    /// etcd forgets a token that is not used for some minutes, and does nothing for who shows it then.
     async fn call<Q, A>(&self, call: &'static str, path: &'static str, request: Q) -> Result<A, EtcdError>
     where
-        Q: prost::Message + Send + Sync + 'static,
-        A: prost::Message + Default + Send + Sync + 'static,
+        Q: prost::Message + Clone + 'static,
+        A: prost::Message + Default + 'static,
     {
         within(call, self.timeout, async {
-            let (request, path) = (self.request(request), PathAndQuery::from_static(path));
-            let answered = self.grpc.clone().unary(request, path, ProstCodec::<Q, A>::new()).await;
-            answered.map(tonic::Response::into_inner).map_err(EtcdError::status(call))
+            match self.once(call, path, request.clone()).await {
+                Err(EtcdError::Status { status, .. }) if is_of_token(&status) => {
+                    self.authenticate().await?;
+                    self.once(call, path, request).await
+                }
+                answered => answered,
+            }
         })
         .await
+    }
+
+    async fn once<Q, A>(&self, call: &'static str, path: &'static str, request: Q) -> Result<A, EtcdError>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let (request, path) = (self.request(request), PathAndQuery::from_static(path));
+        let answered = self.grpc.clone().unary(request, path, ProstCodec::<Q, A>::new()).await;
+        answered.map(tonic::Response::into_inner).map_err(EtcdError::status(call))
     }
 
     fn request<Q>(&self, message: Q) -> Request<Q> {
         let mut request = Request::new(message);
         // A member that has lost the others ends the call, rather than to keep it without an answer.
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-        if let Some(token) = &self.token {
+        if let Some(token) = &*self.token.lock().unwrap_or_else(PoisonError::into_inner) {
             request.metadata_mut().insert("token", token.clone());
         }
         request
@@ -284,6 +307,11 @@ impl From<KeyValue> for Stored {
     fn from(kv: KeyValue) -> Self {
         Self { key: kv.key, value: kv.value, created: kv.create_revision, modified: kv.mod_revision }
     }
+}
+
+/// Whether etcd has forgotten a token, or it is from before users or roles were changed.
+fn is_of_token(status: &Status) -> bool {
+    status.code() == Code::Unauthenticated || status.message().contains("revision of auth store is old")
 }
 
 fn wire(operation: Operation, lease: i64) -> RequestOp {

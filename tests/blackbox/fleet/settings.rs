@@ -10,7 +10,7 @@ use crate::support::certificates::Authority;
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
 use crate::support::ports::free_address;
-use crate::support::site::{Cloud, Folder};
+use crate::support::site::{Cloud, Edge, Folder, Transport};
 
 const LONG: &str = "300s";
 
@@ -66,6 +66,15 @@ async fn etcd_with_users_is_told_who_asks() {
     assert!(report.trouble.as_ref().unwrap().contains("authentication failed"), "{report:?}");
     let right = start(&folder, "b", &of("b", "correct")).await;
     sees(&right, "itself", |report| names(report) == ["b"]).await;
+
+    // Its token is not known any more: so it is for whoever says nothing for some minutes, too.
+    let token = etcd.ask("/v3/auth/authenticate", json!({ "name": "root", "password": "correct" })).await.unwrap();
+    let token = token["token"].as_str().unwrap();
+    etcd.ask_as(token, "/v3/auth/user/changepw", json!({ "name": "root", "password": "correct" })).await.unwrap();
+    assert!(etcd.ask_as(token, "/v3/kv/range", json!({ "key": "AA==" })).await.is_none(), "the token is old");
+    let _edge = Edge::new(Transport::Quic).start(&folder, right.tunnel_address()).await;
+    sees(&right, "its tunnel", |report| report.responders.iter().any(|one| one.id == "b" && one.tunnels == 1)).await;
+    assert_eq!(right.0.metric("adit_fleet_etcd_lost_total").await, 0);
 }
 
 #[tokio::test]
