@@ -124,10 +124,8 @@ impl Etcd {
     pub(crate) async fn ask_as(&self, token: &str, path: &str, request: Value) -> Option<Value> {
         let mut client = RawHttp::connect(self.client).await.ok()?;
         let body = request.to_string();
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: etcd\r\nauthorization: {token}\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
+        let who = if token.is_empty() { String::new() } else { format!("authorization: {token}\r\n") };
+        let head = format!("POST {path} HTTP/1.1\r\nhost: etcd\r\n{who}content-length: {}\r\n\r\n", body.len());
         client.send(format!("{head}{body}").as_bytes()).await.ok()?;
         let response = client.response().await.ok()?;
         (response.status() == 200).then(|| serde_json::from_slice(&response.body).unwrap())
