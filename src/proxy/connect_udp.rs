@@ -59,8 +59,9 @@ where
     let (sender, pieces) = mpsc::channel(QUEUE);
     let source = FromClient { body: body.take(), reader: CapsuleReader::default(), flows: flows.clone() };
     let task = tokio::spawn(async move {
+        // Its bytes are charged as those of the bodies that they are in.
         let ends = (source, ToClient(sender.clone()));
-        let (ended, send) = carry(flow, ends, &flows, |_, _| {}).await;
+        let (ended, send) = carry(flow, ends, (&flows, None), |_, _| {}).await;
         // Dropped, it says END. spec: ST-75
         drop(send);
         if let Some(error) = cut(ended) {

@@ -9,6 +9,7 @@ use tokio::task::coop::consume_budget;
 
 use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::StreamCode;
+use crate::shares::Meter;
 use crate::telemetry::{DatagramDrop, Direction, FlowMetrics, Side};
 use crate::transport::{Flow, FlowRecv, FlowSend, RawError, SendError};
 
@@ -34,14 +35,14 @@ pub(crate) enum LocalError {
 }
 
 /// Passes datagrams both ways until the flow, or this end, is over; says how, and gives the sending half back where it can be
-/// used still. `count` hears of each datagram that was passed on.
+/// used still. `count` hears of each datagram that was passed on, and what `meter` does not allow is dropped.
 ///
 /// # Cancel safety
 /// Dropping the future ends the flow.
 pub(super) async fn carry(
     flow: Flow,
     (mut source, mut sink): (impl Source, impl Sink),
-    flows: &FlowMetrics,
+    (flows, meter): (&FlowMetrics, Option<Meter>),
     count: impl Fn(Direction, usize),
 ) -> (Ended, Option<FlowSend>) {
     let Flow { send, mut recv } = flow;
@@ -50,7 +51,7 @@ pub(super) async fn carry(
         Side::Egress | Side::Relay => (Direction::Request, Direction::Response),
         Side::Target => (Direction::Response, Direction::Request),
     };
-    let tally = Tally { flows, there, back, count };
+    let tally = Tally { flows, meter, there, back, count };
     let mut send = Some(send);
     let ended = {
         let up = pin!(up(&mut source, &mut send, &tally));
@@ -88,6 +89,9 @@ async fn up(
             Err(error) => return Ended::Here(error),
         };
         let length = datagram.len();
+        if !tally.admits(length) {
+            continue;
+        }
         // Taken out while it sends: cut in the middle it cannot be used any more.
         let Some(mut sending) = send.take() else { return Ended::Well };
         match sending.send(datagram).await {
@@ -109,6 +113,9 @@ async fn down(recv: &mut FlowRecv, sink: &mut impl Sink, tally: &Tally<'_, impl 
             Err(error) => return Ended::Recv(error),
         };
         let length = datagram.len();
+        if !tally.admits(length) {
+            continue;
+        }
         match sink.put(datagram).await {
             Ok(true) => tally.count(tally.back, length),
             Ok(false) => tally.flows.dropped(DatagramDrop::Socket),
@@ -117,9 +124,19 @@ async fn down(recv: &mut FlowRecv, sink: &mut impl Sink, tally: &Tally<'_, impl 
     }
 }
 
+/// Whether a datagram is within the rates of whose flow it is; one that is not counts as dropped.
+pub(crate) fn admits(meter: Option<&Meter>, length: usize, flows: &FlowMetrics) -> bool {
+    let admits = meter.is_none_or(|meter| meter.admits(u64::try_from(length).unwrap_or(u64::MAX)));
+    if !admits {
+        flows.dropped(DatagramDrop::Rate);
+    }
+    admits
+}
+
 /// Counts what passes.
 struct Tally<'a, F> {
     flows: &'a FlowMetrics,
+    meter: Option<Meter>,
     /// Of what is sent over the flow, and of what comes over it.
     there: Direction,
     back: Direction,
@@ -127,6 +144,11 @@ struct Tally<'a, F> {
 }
 
 impl<F: Fn(Direction, usize)> Tally<'_, F> {
+    /// Whether a datagram may go on; one that may not counts as dropped.
+    fn admits(&self, length: usize) -> bool {
+        admits(self.meter.as_ref(), length, self.flows)
+    }
+
     fn count(&self, direction: Direction, length: usize) {
         self.flows.passed(direction);
         (self.count)(direction, length);

@@ -109,8 +109,9 @@ pub(crate) async fn pass(
 ) {
     record.responded(StatusCode::OK);
     let written = Written { bytes: record.bytes(), record, request: AtomicU64::new(0), response: AtomicU64::new(0) };
+    let meter = flow.meter();
     let (ended, send) = tokio::select! {
-        ended = carry(flow, ends, flows, |direction, length| written.count(direction, length)) => ended,
+        ended = carry(flow, ends, (flows, meter), |direction, length| written.count(direction, length)) => ended,
         failure = end => (Ended::Here(LocalError::Other(failure)), None),
     };
     written.end(ended, send);

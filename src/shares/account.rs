@@ -259,6 +259,16 @@ impl Account {
         }
     }
 
+    /// What has begun is no request of its second after all.
+    pub(super) fn unspend(&self, what: What) {
+        // A flow took nothing of that rate.
+        if what != What::Flow
+            && let Some(bucket) = self.lock().requests.as_mut()
+        {
+            bucket.give_back(1);
+        }
+    }
+
     fn counts(&self, what: What) -> impl Iterator<Item = &AtomicU32> {
         let own = match what {
             What::Exchange => [Some(&self.exchanges), None],
@@ -281,6 +291,14 @@ impl Account {
             metrics.waited_for_rate(self.owner.kind());
         }
         wait
+    }
+
+    /// Takes bytes that move now or not at all; `false`: not at all.
+    pub(super) fn admit(&self, bytes: u64, now: impl Fn() -> Instant) -> bool {
+        if !self.is_metered.load(Ordering::Relaxed) {
+            return true;
+        }
+        self.lock().bytes.as_mut().is_none_or(|bucket| bucket.take_some(bytes, now()))
     }
 
     /// Gives back bytes that were booked and did not move.

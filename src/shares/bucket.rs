@@ -41,7 +41,18 @@ impl Bucket {
         wait
     }
 
-    /// Gives back what was booked and did not move.
+    /// Takes so many if there is anything, on credit where they are not all there; `false`: nothing is there, and nothing is
+    /// taken.
+    pub(super) fn take_some(&mut self, count: u64, now: Instant) -> bool {
+        self.fill(now);
+        let is_there = self.level > 0.0;
+        if is_there {
+            self.level -= count as f64;
+        }
+        is_there
+    }
+
+    /// Gives back what was taken, or booked, and came to nothing.
     pub(super) fn give_back(&mut self, count: u64) {
         self.level = (self.level + count as f64).min(self.rate.burst as f64);
     }

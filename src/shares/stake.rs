@@ -23,6 +23,16 @@ pub struct Stake {
 struct More {
     what: What,
     node: Option<Arc<Account>>,
+    /// It went to a node, as far as that is known: of the first one that nothing limits nothing is kept.
+    has_gone: bool,
+    /// A node had used up its share, and it has gone to no other one: it is none of the requests of its tenant.
+    is_unspent: bool,
+}
+
+impl More {
+    const fn new(what: What) -> Self {
+        Self { what, node: None, has_gone: false, is_unspent: false }
+    }
 }
 
 /// Charges what one direction of an exchange moves.
@@ -40,14 +50,15 @@ impl Stake {
     /// The share is used up.
     pub fn of_tenant(tenant: Arc<Account>, what: What) -> Result<Self, Exceeded> {
         tenant.enter(what, now())?;
-        let more = (what != What::Exchange).then(|| Box::new(More { what, node: None }));
+        let more = (what != What::Exchange).then(|| Box::new(More::new(what)));
         Ok(Self { tenant, more })
     }
 
     /// It goes to this node, or this way through a sibling, and no longer to the one before; `None`: to a node that nothing limits.
     ///
     /// # Errors
-    /// The share of the node, or of the way, is used up: it goes nowhere.
+    /// The share of the node, or of the way, is used up: it goes nowhere. Where it has gone to no other one by its end, it was
+    /// none of the tenant's requests of this second.
     pub fn go_to(&mut self, node: Option<Arc<Account>>) -> Result<(), Exceeded> {
         if let (Some(before), Some(now)) = (self.node(), &node)
             && Arc::ptr_eq(before, now)
@@ -60,8 +71,16 @@ impl Stake {
             before.leave(what);
         }
         if let Some(node) = node {
-            node.enter(what, now())?;
-            self.more.get_or_insert_with(|| Box::new(More { what, node: None })).node = Some(node);
+            let entered = node.enter(what, now());
+            let more = self.more.get_or_insert_with(|| Box::new(More::new(what)));
+            if let Err(exceeded) = entered {
+                more.is_unspent = !more.has_gone;
+                return Err(exceeded);
+            }
+            more.node = Some(node);
+        }
+        if let Some(more) = &mut self.more {
+            (more.has_gone, more.is_unspent) = (true, false);
         }
         Ok(())
     }
@@ -93,6 +112,19 @@ impl Stake {
 }
 
 impl Meter {
+    /// Whether bytes that cannot wait, as those of a datagram, may move now: as long as something is left of both rates. They
+    /// are charged then, and else not.
+    pub fn admits(&self, bytes: u64) -> bool {
+        if !self.tenant.admit(bytes, now) {
+            return false;
+        }
+        let by_node = self.node.load().as_ref().is_none_or(|node| node.admit(bytes, now));
+        if !by_node {
+            self.tenant.give_back(bytes);
+        }
+        by_node
+    }
+
     /// Bytes are about to move. `Some`: when that has come; dropped before, they are given back. Who waits for a rate has
     /// its turn after that.
     pub fn charge(&self, bytes: u64) -> Option<Wait> {
@@ -117,6 +149,9 @@ impl Drop for Stake {
     fn drop(&mut self) {
         let what = self.what();
         self.tenant.leave(what);
+        if self.more.as_ref().is_some_and(|more| more.is_unspent) {
+            self.tenant.unspend(what);
+        }
         if let Some(node) = self.node() {
             node.leave(what);
         }

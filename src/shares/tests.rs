@@ -282,6 +282,32 @@ async fn a_rate_is_waited_for_to_the_end_or_until_it_is_another() {
     assert!((2_500..=2_502).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
 }
 
+// Requests for one node that was full were counted for its tenant, whose other nodes fell silent.
+#[tokio::test(start_paused = true)]
+async fn what_a_full_node_refuses_is_none_of_the_requests_of_its_tenant() {
+    let shares = Shares::new();
+    let per_tenant = Share { requests: Some(Rate { per_second: 1, burst: 4 }), ..Share::default() };
+    let per_node = Share { in_flight: Some(1), ..Share::default() };
+    shares.update(ShareSettings { per_tenant, per_node, ..ShareSettings::default() });
+    let mut held = begin(&shares, "acme", What::Exchange).unwrap();
+    held.go_to(shares.node(&claim("edge-1"))).unwrap();
+    for what in [What::Exchange, What::Stream].repeat(20) {
+        let mut refused = begin(&shares, "acme", what).unwrap();
+        assert!(refused.go_to(shares.node(&claim("edge-1"))).unwrap_err().is_of_node());
+    }
+    // One that went on to another node, and one that no node was asked for, count.
+    let mut moved = begin(&shares, "acme", What::Exchange).unwrap();
+    assert!(moved.go_to(shares.node(&claim("edge-1"))).is_err());
+    moved.go_to(shares.node(&claim("edge-2"))).unwrap();
+    drop(moved);
+    let mut back = begin(&shares, "acme", What::Exchange).unwrap();
+    back.go_to(shares.node(&claim("edge-2"))).unwrap();
+    assert!(back.go_to(shares.node(&claim("edge-1"))).is_err());
+    drop(back);
+    drop(begin(&shares, "acme", What::Exchange).unwrap());
+    assert!(begin(&shares, "acme", What::Exchange).is_err(), "as many as its rate allows, and none more");
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_tunnel_of_the_same_node_takes_no_other_place_of_it() {
     let shares = Shares::new();
@@ -309,6 +335,28 @@ async fn bytes_are_charged_to_the_node_that_they_go_to_and_to_none_before() {
     let mut other = begin(&shares, "acme", What::Exchange).unwrap();
     other.go_to(shares.node(&claim("edge-1"))).unwrap();
     assert!((0..2).all(|_| other.meter().charge(500).is_none()), "and the first one has none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_wait_moves_as_the_rates_of_tenant_and_node_allow_and_costs_nothing_else() {
+    let shares = Shares::new();
+    let per_tenant = Share { bytes: Some(Rate::new(2_000)), ..Share::default() };
+    let per_node = Share { bytes: Some(Rate::new(1_000)), ..Share::default() };
+    shares.update(ShareSettings { per_tenant, per_node, ..ShareSettings::default() });
+    let [one, other] = ["edge-1", "edge-2"].map(|node| {
+        let mut stake = begin(&shares, "acme", What::Flow).unwrap();
+        stake.go_to(shares.node(&claim(node))).unwrap();
+        (stake.meter(), stake)
+    });
+    let passed = |meter: &Meter| (0..100).filter(|_| meter.admits(250)).count();
+    assert_eq!((passed(&one.0), passed(&other.0)), (4, 4), "what a node may not have, the other one may");
+    assert_eq!((passed(&one.0), passed(&other.0)), (0, 0));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!((passed(&one.0), passed(&other.0)), (4, 4));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(one.0.admits(5_000) && !other.0.admits(1), "one that is larger than what is there goes on credit");
+    shares.update(ShareSettings::default());
+    assert_eq!(passed(&one.0), 100);
 }
 
 #[tokio::test(start_paused = true)]

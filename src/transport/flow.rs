@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::protocol::code::StreamCode;
 use crate::protocol::limits::{DEFAULT_FLOW_IDLE_TIMEOUT, MAX_DATAGRAM_BYTES, MAX_DURATION};
-use crate::shares::Stake;
+use crate::shares::{Meter, Stake};
 use crate::transport::credit::{Place, Revoked, Terms};
 use crate::transport::error::SendError;
 use crate::transport::raw::RawError;
@@ -102,6 +102,11 @@ impl Flow {
             let _ = self.recv.shared.stake.set(stake);
         }
         self
+    }
+
+    /// What its bytes are charged to, where it counts as something of a tenant and node.
+    pub(crate) fn meter(&self) -> Option<Meter> {
+        self.recv.shared.stake.get().map(Stake::meter)
     }
 
     /// Ends when nothing has come or gone for this long, instead of 120 s; at most a day. The first call counts.

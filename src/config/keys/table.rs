@@ -45,8 +45,9 @@ const IN_FLIGHT: &str =
     "Requests under way at once, those that wait for a tunnel and raw streams among them; more are answered 429.";
 const REQUESTS: &str = "Requests a second; more are answered 429 with the time at which there is room for one.";
 const BURST: &str = "How many requests may come at once after a rest.";
-const BYTES: &str = "Bytes a second of bodies and raw streams, both directions together. What is beyond waits, and \
-     is not cut for it as long as a tunnel holds no more than 128 MiB of it (64 large responses).";
+const BYTES: &str = "Bytes a second of bodies, raw streams and datagrams, both directions together. What is beyond waits, and \
+     is not cut for it as long as a tunnel holds no more than 128 MiB of it (64 large responses); a datagram of a UDP listener \
+     does not wait, and is dropped.";
 const STREAMS: &str = "Raw streams (CONNECT) under way at once; more are answered 429.";
 const FLOWS: &str = "Flows of datagrams open at once; more are not opened.";
 const AS_TENANT: &str = "as for every tenant";

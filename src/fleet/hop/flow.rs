@@ -10,8 +10,10 @@ use crate::message::failure::{Cause, Failure};
 use crate::protocol::code::StreamCode;
 use crate::protocol::fleet::Route;
 use crate::protocol::limits::MAX_DURATION;
+use crate::proxy::datagrams::admits;
 use crate::proxy::flow::head;
 use crate::proxy::{MAX_ATTEMPTS, Record, is_unprocessed};
+use crate::shares::Meter;
 use crate::telemetry::{Direction, FlowMetrics};
 use crate::transport::{Flow, FlowArrival, FlowRecv, FlowSend, OpenError, RawError, SendError};
 
@@ -62,13 +64,15 @@ async fn pass(arrival: FlowArrival, flow: Flow, mut record: Record, flows: &Flow
     record.responded(StatusCode::OK);
     let flow = flow.idle_after(MAX_DURATION);
     let _open = flows.open();
+    let meter = flow.meter();
+    let told = (flows, meter.as_ref());
     let (mut there, mut back) = (Carried::new(Direction::Request), Carried::new(Direction::Response));
     let ended = {
         let (mut sibling_recv, mut tunnel_send) = (sibling.recv, Some(flow.send));
         let (mut tunnel_recv, mut sibling_send) = (flow.recv, Some(sibling.send));
         let ended = tokio::select! {
-            ended = there.carry(&mut sibling_recv, &mut tunnel_send, flows) => ended,
-            ended = back.carry(&mut tunnel_recv, &mut sibling_send, flows) => ended,
+            ended = there.carry(&mut sibling_recv, &mut tunnel_send, told) => ended,
+            ended = back.carry(&mut tunnel_recv, &mut sibling_send, told) => ended,
         };
         if let Err(Ended::Recv(error)) = &ended
             && let Some(code) = cut(error)
@@ -131,7 +135,7 @@ impl Carried {
         &mut self,
         recv: &mut FlowRecv,
         send: &mut Option<FlowSend>,
-        flows: &FlowMetrics,
+        (flows, meter): (&FlowMetrics, Option<&Meter>),
     ) -> Result<(), Ended> {
         loop {
             let datagram = match recv.recv().await {
@@ -140,6 +144,9 @@ impl Carried {
                 Err(error) => return Err(Ended::Recv(error)),
             };
             let length = datagram.len();
+            if !admits(meter, length, flows) {
+                continue;
+            }
             let Some(mut sending) = send.take() else { return Ok(()) };
             match sending.send(datagram).await {
                 Ok(()) => {}

@@ -47,6 +47,8 @@ pub enum DatagramDrop {
     Barred,
     /// Too many wait already.
     Queue,
+    /// Its tenant or node has moved as much as its rate allows.
+    Rate,
     /// The system did not take it: it is too large for the way, or its buffers are full.
     Socket,
     /// What should have held it is malformed.
@@ -54,7 +56,7 @@ pub enum DatagramDrop {
 }
 
 impl DatagramDrop {
-    const ALL: [Self; 5] = [Self::NoFlow, Self::Barred, Self::Queue, Self::Socket, Self::Malformed];
+    const ALL: [Self; 6] = [Self::NoFlow, Self::Barred, Self::Queue, Self::Rate, Self::Socket, Self::Malformed];
 
     /// The metric label.
     pub const fn label(self) -> &'static str {
@@ -62,6 +64,7 @@ impl DatagramDrop {
             Self::NoFlow => "no_flow",
             Self::Barred => "barred",
             Self::Queue => "queue",
+            Self::Rate => "rate",
             Self::Socket => "socket",
             Self::Malformed => "malformed",
         }

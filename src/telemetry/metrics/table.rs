@@ -89,7 +89,7 @@ table! {
     DATAGRAMS = Counter "adit_flow_datagrams_total" ["side", "direction"]
         "Datagrams of flows that were passed on; request: towards the site.";
     DATAGRAMS_DROPPED = Counter "adit_flow_datagrams_dropped_total" ["side", "reason"]
-        "Datagrams that were dropped; no_flow: no room for a flow, barred: none could be opened just before, queue: too many wait, socket: the system did not take it, malformed: in no capsule of RFC 9298.";
+        "Datagrams that were dropped; no_flow: no room for a flow, barred: none could be opened just before, queue: too many wait, rate: beyond the bytes a second of its tenant or node, socket: the system did not take it, malformed: in no capsule of RFC 9298.";
     TARGETS_DOWN = Gauge "adit_targets_down" ["side", "target"]
         "1: down; a service of an initiator (target), by its name, or a server that rules forward to (egress), as it is written.";
     DESTINATIONS = Gauge "adit_initiator_destinations" ["state"]

@@ -1,5 +1,7 @@
 //! What sources may have of a listener, and what they are sent.
 
+use std::time::Instant;
+
 use super::{edge, have_flows, open_flows, site, site_with};
 use crate::support::datagrams::{Client, Peer, ask};
 use crate::support::eventually::eventually;
@@ -11,6 +13,7 @@ over_each_transport!(
     one_prefix_has_its_share_and_no_more,
     sockets_of_a_service_are_bounded,
     shares_bound_the_flows_of_a_node,
+    shares_bound_the_bytes_of_flows,
 );
 
 async fn dropped(running: &Running, reason: &str) -> u64 {
@@ -125,4 +128,31 @@ async fn shares_bound_the_flows_of_a_node(transport: Transport) {
     eventually("a refusal", async || (site.responder.0.metric(series).await > 0).then_some(())).await;
     have_flows(&site, 0).await;
     assert_eq!(ask(&two, b"2").await, b"2");
+}
+
+// A tenant had as much as it liked in datagrams.
+async fn shares_bound_the_bytes_of_flows(transport: Transport) {
+    const RATE: usize = 16 << 10;
+    const PIECE: usize = 1 << 10;
+    let peer = Peer::silent().await;
+    let cloud = Cloud::new().responder("shares", "{ per_tenant: { bytes: 16KiB } }").and_udp("echo");
+    let site = site_with(cloud, transport, &peer).await;
+    let client = Client::new(site.responder.udp_at(0)).await;
+    let began = Instant::now();
+    eventually("datagrams beyond the rate", async || {
+        for _ in 0..8 {
+            client.send(&[7; PIECE]).await;
+        }
+        (dropped(&site.responder.0, "rate").await >= 32).then_some(())
+    })
+    .await;
+    // A second's worth was there, and the last one may go on credit.
+    let most = RATE + PIECE + (began.elapsed().as_secs_f64() * RATE as f64) as usize;
+    let got = peer.seen().len() * PIECE;
+    assert!(got <= most, "{got} of {most}");
+    eventually("what is within it again", async || {
+        client.send(b"later").await;
+        peer.seen().iter().any(|(_, seen)| seen == b"later").then_some(())
+    })
+    .await;
 }
