@@ -27,6 +27,7 @@ mod named;
 mod roles;
 mod state;
 mod terms;
+mod upstreams;
 mod watch;
 
 use std::net::SocketAddr;

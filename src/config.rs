@@ -71,7 +71,7 @@ pub use http3::Http3Config;
 pub use initiator::{InitiatorConfig, TunnelConfig};
 pub use inspect::{Inspected, WARN_BEFORE, inspect};
 pub use keys::keys;
-pub use policies::PolicyConfig;
+pub use policies::{Known, PolicyConfig, UpstreamConfig};
 pub use process::{AdminAddress, AdminAddressError, LogConfig, LogLevel, MetricsConfig, ReloadConfig};
 pub use report::{Mistake, Report};
 pub use responder::{AdmissionConfig, NodeConfig, ResponderConfig};

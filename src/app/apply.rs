@@ -15,6 +15,7 @@ use crate::app::load::{Loaded, place};
 use crate::app::memory::Memory;
 use crate::app::roles::{Answering, Entrance, Initiating, Responding, Roles, Stage};
 use crate::app::terms;
+use crate::app::upstreams;
 use crate::config::Difference;
 use crate::egress::{self, Egress, Http3Socket};
 use crate::initiator::serve::Services;
@@ -173,12 +174,10 @@ impl InForce {
         if self.loaded.checked.egress[old] == *settings && is_same_files && most_before == most {
             return Ok(Door::Keep(old));
         }
-        let mut terms = terms::egress(settings, tls, most)?;
-        if is_same_files && self.loaded.checked.egress[old].policies() == settings.policies() {
-            // The servers that they forward to, with what is known of them and what is under way there.
-            terms.policies = self.roles.egress[old].handle.terms().policies;
-        }
-        Ok(Door::Change(old, Box::new(self.roles.egress[old].handle.prepare(terms)?)))
+        let running = &self.roles.egress[old].handle;
+        let known = upstreams::known((new, index), (&self.loaded, old), &running.terms().policies);
+        let terms = terms::egress(settings, tls, most, &known)?;
+        Ok(Door::Change(old, Box::new(running.prepare(terms)?)))
     }
 
     fn initiator(

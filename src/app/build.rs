@@ -12,6 +12,7 @@ use crate::app::load::{self, Accepting, Loaded};
 use crate::app::memory::Memory;
 use crate::app::roles::Built;
 use crate::app::terms;
+use crate::app::upstreams::KnownUpstreams;
 use crate::config::{AdminAddress, Checked, EgressConfig, InitiatorConfig, ResponderConfig};
 use crate::egress::{self, Egress, Http3Socket};
 use crate::initiator::serve::Services;
@@ -143,7 +144,7 @@ pub(super) fn egress(
     metrics: &Metrics,
     left: &[Http3Socket],
 ) -> Result<Egress, AppError> {
-    let terms = terms::egress(settings, tls, most)?;
+    let terms = terms::egress(settings, tls, most, &KnownUpstreams::new())?;
     let builder = egress::Builder::new(Arc::clone(directory), settings.router().clone()).terms(terms).metrics(metrics);
     Ok(builder.take_back(left.to_vec()).bind(settings.address())?)
 }

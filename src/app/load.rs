@@ -11,14 +11,15 @@ use tracing::warn;
 use crate::app::certificates::Certificates;
 use crate::app::error::AppError;
 use crate::config::{
-    Checked, Difference, EgressConfig, FleetConfig, HeadLimits, HopConfig, InitiatorConfig, KeyPairFiles,
-    ResponderConfig, ServiceConfig, TargetTlsConfig,
+    Checked, Difference, EgressConfig, FleetConfig, HeadLimits, HopConfig, InitiatorConfig, KeyPairFiles, PolicyConfig,
+    ResponderConfig, ServiceConfig, TargetTlsConfig, UpstreamConfig,
 };
 use crate::fleet::hop::HopSettings;
 use crate::fleet::{FleetSettings, now_epoch};
 use crate::id::ServiceName;
 use crate::initiator::serve::ServiceSettings;
 use crate::policy::Rules;
+use crate::policy::traffic::{Action, Priority};
 use crate::protocol::handshake::Token;
 use crate::targets::TargetSettings;
 use crate::tls::{ClientCertificates, Credentials, EgressTls, InitiatorTls, ResponderTls, TargetTls, TlsError, Trust};
@@ -135,6 +136,17 @@ impl Loaded {
     pub(super) fn is_same_upstreams(&self, index: usize, (before, former): (&Self, usize)) -> bool {
         let (own, former) = (&self.upstreams[index], &before.upstreams[former]);
         own.len() == former.len() && own.iter().zip(former).all(|(own, former)| is_same_target(own, former))
+    }
+
+    /// The servers that the rules of this listener forward to, each with what its TLS is made of, if there is any.
+    pub(super) fn upstreams(&self, index: usize) -> Vec<(Priority, &UpstreamConfig, Option<&TargetTls>)> {
+        let mut files = self.upstreams[index].iter();
+        let policies = self.checked.egress[index].policies().iter();
+        let upstreams = policies.filter_map(|PolicyConfig(rule)| match &rule.action {
+            Action::Forward(config) => Some((rule.priority, config, config.tls.as_ref().and_then(|_| files.next()))),
+            _ => None,
+        });
+        upstreams.collect()
     }
 
     /// Whether this service is the same in both, with all that belongs to it.
@@ -262,7 +274,12 @@ fn is_same_target(one: &TargetTls, other: &TargetTls) -> bool {
 }
 
 fn is_same_service_tls(one: &ServiceSettings, other: &ServiceSettings) -> bool {
-    match (&one.connections.tls, &other.connections.tls) {
+    is_same_tls(one.connections.tls.as_ref(), other.connections.tls.as_ref())
+}
+
+/// The same of targets that may be reached in clear.
+pub(super) fn is_same_tls(one: Option<&TargetTls>, other: Option<&TargetTls>) -> bool {
+    match (one, other) {
         (Some(one), Some(other)) => is_same_target(one, other),
         (one, other) => one.is_none() && other.is_none(),
     }

@@ -8,6 +8,7 @@ use tracing::info;
 
 use crate::app::error::AppError;
 use crate::app::load::{Loaded, token};
+use crate::app::upstreams::KnownUpstreams;
 use crate::config::{Checked, EgressConfig, HttpEgress, InitiatorConfig, ResponderConfig, TcpEgress};
 use crate::egress::{self, Http3Settings, Pace};
 use crate::initiator::serve::Services;
@@ -26,14 +27,15 @@ pub(super) fn most_connections(config: &Checked) -> usize {
     (net::for_clients(net::descriptors()) / parts.max(1)).max(1)
 }
 
-/// What an egress listener goes by.
+/// What an egress listener goes by; `known`: the servers that are there already to which its rules forward.
 pub(super) fn egress(
     settings: &EgressConfig,
     tls: Option<&Arc<EgressTls>>,
     most: usize,
+    known: &KnownUpstreams,
 ) -> Result<egress::Terms, AppError> {
     match settings {
-        EgressConfig::Http(settings) => http(settings, tls, most),
+        EgressConfig::Http(settings) => http(settings, tls, most, known),
         EgressConfig::Tcp(settings) => bytes(settings, most),
     }
 }
@@ -60,7 +62,12 @@ fn bytes(settings: &TcpEgress, most: usize) -> Result<egress::Terms, AppError> {
     })
 }
 
-fn http(settings: &HttpEgress, tls: Option<&Arc<EgressTls>>, most: usize) -> Result<egress::Terms, AppError> {
+fn http(
+    settings: &HttpEgress,
+    tls: Option<&Arc<EgressTls>>,
+    most: usize,
+    known: &KnownUpstreams,
+) -> Result<egress::Terms, AppError> {
     Ok(egress::Terms {
         tls: tls.cloned(),
         proxies: settings.proxy_protocol.clone(),
@@ -88,7 +95,7 @@ fn http(settings: &HttpEgress, tls: Option<&Arc<EgressTls>>, most: usize) -> Res
         trust: settings.trust.clone(),
         forwarded: settings.forwarded,
         rewrite: settings.steps(),
-        policies: settings.rules()?,
+        policies: settings.rules_after(|priority| known.get(&priority).cloned())?,
         ..egress::Terms::new(settings.router.clone())
     })
 }

@@ -23,7 +23,7 @@ use crate::config::connect;
 use crate::config::http3::{Http3Config, http3};
 use crate::config::listeners::Protocol;
 use crate::config::policies::circle::{self, Circle};
-use crate::config::policies::{self, About, Around, PolicyConfig, policies};
+use crate::config::policies::{self, About, Around, Known, PolicyConfig, policies};
 use crate::config::reader::{At, Section, alternatives};
 use crate::config::rewrite::{self, StepConfig};
 use crate::config::services::{ShownMatch, host_and_prefix};
@@ -35,7 +35,7 @@ use crate::id::{ClusterId, HostId, IdError, NodeId, ServiceName, TenantId};
 use crate::message::forward::Forms;
 use crate::message::rewrite::Step;
 use crate::message::trust::Trust;
-use crate::policy::traffic::Action;
+use crate::policy::traffic::{Action, Priority};
 use crate::proxy::AccessLog;
 use crate::registry::Balance;
 use crate::routing::{Connect, DEFAULT_DEADLINE, DEFAULT_HOLD, Route, RouterSettings, Tenant};
@@ -198,7 +198,15 @@ impl HttpEgress {
     /// # Errors
     /// What is wrong with those files.
     pub fn rules(&self) -> Result<TrafficRules, TlsError> {
-        policies::rules(&self.policies)
+        self.rules_after(|_| None)
+    }
+
+    /// The same, where `known` says what is there already of the server to which the rule of a priority forwards.
+    ///
+    /// # Errors
+    /// As of [`Self::rules`].
+    pub fn rules_after(&self, known: impl Fn(Priority) -> Option<Known>) -> Result<TrafficRules, TlsError> {
+        policies::rules(&self.policies, known)
     }
 }
 

@@ -77,18 +77,40 @@ pub(super) fn without_requests<S: Serializer>(list: &[PolicyConfig], serializer:
     serializer.collect_seq(list.iter().map(|PolicyConfig(rule)| Shown::from(rule).hiding(StatusCode::FORBIDDEN)))
 }
 
-/// The rules of a listener. Loads the files of TLS to upstreams.
+/// What is there already of the server that a rule forwards to.
+#[derive(Debug, Clone)]
+pub enum Known {
+    /// It stays as it is: with its connections, what is under way there, and what is known of it.
+    Same(Arc<Upstream>),
+    /// Another takes its place, where what is under way counts.
+    Changed(Arc<Upstream>),
+}
+
+/// The rules of a listener. Loads the files of TLS to upstreams; `known`: what is there already for the rule of a priority.
 ///
 /// # Errors
 /// What is wrong with those files.
-pub(super) fn rules(list: &[PolicyConfig]) -> Result<TrafficRules, TlsError> {
-    let upstream = |config: &UpstreamConfig| {
+pub(super) fn rules(
+    list: &[PolicyConfig],
+    known: impl Fn(Priority) -> Option<Known>,
+) -> Result<TrafficRules, TlsError> {
+    let upstream = |priority, config: &UpstreamConfig| {
+        let former = match known(priority) {
+            Some(Known::Same(upstream)) => return Ok(upstream),
+            Some(Known::Changed(upstream)) => Some(upstream),
+            None => None,
+        };
         let tls = config.tls.as_ref().map(TargetTlsConfig::target).transpose()?;
         let UpstreamConfig { target, limits, health, .. } = config.clone();
         let connections = TargetSettings { tls, ..TargetSettings::default() };
-        Upstream::new(UpstreamSettings { target, connections, limits, health }).map(Arc::new)
+        let settings = UpstreamSettings { target, connections, limits, health };
+        match former {
+            Some(former) => former.renewed(settings),
+            None => Upstream::new(settings),
+        }
+        .map(Arc::new)
     };
-    in_force(list, |config| upstream(config).map(Action::Forward))
+    in_force(list, |priority, config| upstream(priority, config).map(Action::Forward))
 }
 
 /// What the servers that rules forward to are reached by over TLS, each with what a [`Difference`](super::Difference) calls
@@ -103,7 +125,7 @@ pub(super) fn upstream_tls(list: &[PolicyConfig]) -> impl Iterator<Item = (Strin
 
 /// The rules of whoever forwards nothing out of tunnels: an initiator, or a listener for datagrams.
 pub(super) fn unforwarding(list: &[PolicyConfig]) -> Rules<Infallible> {
-    match in_force(list, |_| Ok::<_, Infallible>(Action::Deny(StatusCode::FORBIDDEN))) {
+    match in_force(list, |_, _| Ok::<_, Infallible>(Action::Deny(StatusCode::FORBIDDEN))) {
         Ok(rules) => rules,
         Err(never) => match never {},
     }
@@ -112,7 +134,7 @@ pub(super) fn unforwarding(list: &[PolicyConfig]) -> Rules<Infallible> {
 /// Of two with one priority, which no file can say, none counts, and nothing is allowed.
 fn in_force<F, E>(
     list: &[PolicyConfig],
-    forward: impl Fn(&UpstreamConfig) -> Result<Action<F>, E>,
+    forward: impl Fn(Priority, &UpstreamConfig) -> Result<Action<F>, E>,
 ) -> Result<Rules<F>, E> {
     let mut rules = Vec::with_capacity(list.len());
     for PolicyConfig(rule) in list {
@@ -120,7 +142,7 @@ fn in_force<F, E>(
             Action::Allow => Action::Allow,
             Action::Deny(status) => Action::Deny(*status),
             Action::Reroute(to) => Action::Reroute(to.clone()),
-            Action::Forward(config) => forward(config)?,
+            Action::Forward(config) => forward(rule.priority, config)?,
         };
         rules.push(Rule { priority: rule.priority, name: rule.name.clone(), matches: rule.matches.clone(), action });
     }

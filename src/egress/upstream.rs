@@ -67,6 +67,20 @@ impl Upstream {
     /// # Errors
     /// The settings of TLS to it cannot be used.
     pub fn new(settings: UpstreamSettings) -> Result<Self, TlsError> {
+        let places = Places::new("the upstream", settings.limits);
+        Self::with(settings, places)
+    }
+
+    /// The same server by other settings, and with other connections: what is under way at it counts there, too.
+    ///
+    /// # Errors
+    /// As for [`Upstream::new`].
+    pub fn renewed(&self, settings: UpstreamSettings) -> Result<Self, TlsError> {
+        let places = self.0.places.renewed(settings.limits);
+        Self::with(settings, places)
+    }
+
+    fn with(settings: UpstreamSettings, places: Places) -> Result<Self, TlsError> {
         let UpstreamSettings { target, connections, limits, health: check } = settings;
         let name: Arc<str> = target.to_string().into();
         let rules = check.as_ref().map(|check| check.rules);
@@ -74,7 +88,7 @@ impl Upstream {
         let named = Named { name: Arc::clone(&name), gauge: Arc::clone(&gauge) };
         let wellness = Wellness::new(rules, named).asked_every(LONGEST_PAUSE);
         let client = TargetClient::new(&target, connections.within(limits.connections))?;
-        let (places, authority) = (Places::new("the upstream", limits), target.authority());
+        let authority = target.authority();
         Ok(Self(Arc::new(Inner { target: name, client, places, check, authority, wellness, gauge })))
     }
 

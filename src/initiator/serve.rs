@@ -124,6 +124,23 @@ impl Drop for Kept {
     }
 }
 
+/// What was there before under a name.
+enum Former<'a> {
+    /// It stays.
+    Same(Arc<Kept>),
+    /// Another one takes its place.
+    Changed(&'a Kept),
+}
+
+impl Former<'_> {
+    fn changed(&self) -> Option<&Exported> {
+        match self {
+            Self::Changed(kept) => Some(&kept.0),
+            Self::Same(_) => None,
+        }
+    }
+}
+
 /// The body of a service's response: the target's, or the text of a failure. Closes the record of its exchange.
 pub type ServiceBody = ExchangeBody<WatchedBody>;
 
@@ -149,7 +166,7 @@ impl Services {
     }
 
     /// Other services, which share the connections of those for which `is_same` says that nothing but `matches` may differ, and
-    /// the board of all.
+    /// the board of all. What is under way at one of the same name counts there, whatever has changed.
     ///
     /// # Errors
     ///
@@ -161,14 +178,17 @@ impl Services {
         is_same: impl Fn(&ServiceName) -> bool,
     ) -> Result<Self, ServiceError> {
         let (board, sockets) = (self.0.board.clone(), Arc::clone(&self.0.sockets));
-        let former = |name: &ServiceName| self.0.by_name.get(name).filter(|_| is_same(name)).cloned();
+        let former = |name: &ServiceName| {
+            let former = self.0.by_name.get(name)?;
+            Some(if is_same(name) { Former::Same(Arc::clone(former)) } else { Former::Changed(former) })
+        };
         Self::build(list, (recorder, board, sockets), former)
     }
 
-    fn build(
+    fn build<'a>(
         list: Vec<ServiceSettings>,
         (recorder, board, sockets): (Recorder, HealthBoard, Arc<Semaphore>),
-        former: impl Fn(&ServiceName) -> Option<Arc<Kept>>,
+        former: impl Fn(&ServiceName) -> Option<Former<'a>>,
     ) -> Result<Self, ServiceError> {
         let mut by_name = HashMap::with_capacity(list.len());
         let mut by_match = Vec::new();
@@ -176,9 +196,10 @@ impl Services {
             let name = service.name.clone();
             let matches = service.matches.clone();
             let kept = match former(&name) {
-                Some(former) => former,
-                None => {
-                    let exported = Exported::new(service, (board.clone(), recorder.targets()));
+                Some(Former::Same(former)) => former,
+                former => {
+                    let former = former.as_ref().and_then(Former::changed);
+                    let exported = Exported::new(service, (board.clone(), recorder.targets()), former);
                     let exported = exported.map_err(|source| ServiceError::Tls { service: name.clone(), source })?;
                     Arc::new(Kept(Arc::new(exported)))
                 }

@@ -1,12 +1,14 @@
 //! What may be under way for one target, and at it. Beyond it: 503, with a time to come again.
 
+mod bound;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use self::bound::{Bound, Seat};
 use super::body::TargetBody;
 use super::held::Held;
 use super::settings::CONNECTION_WAIT;
@@ -29,11 +31,11 @@ pub struct ServiceLimits {
 pub(crate) struct Places {
     /// Whose it is, as the client is told: `the service`.
     whose: &'static str,
-    in_flight: Option<Arc<Semaphore>>,
-    connections: Option<Arc<Semaphore>>,
+    in_flight: Option<Bound>,
+    connections: Option<Bound>,
     limits: ServiceLimits,
     /// How many found none.
-    full: AtomicU64,
+    full: Arc<AtomicU64>,
 }
 
 /// The place of one exchange, as long as this lives, or what it has lent. Nothing where there is no limit.
@@ -51,15 +53,25 @@ impl Place {
 
 #[derive(Debug)]
 struct Taken {
-    _in_flight: Option<OwnedSemaphorePermit>,
-    _connection: Option<OwnedSemaphorePermit>,
+    _in_flight: Option<Seat>,
+    _connection: Option<Seat>,
 }
 
 impl Places {
     pub(crate) fn new(whose: &'static str, limits: ServiceLimits) -> Self {
-        let places = |most: Option<u32>| most.map(|most| Arc::new(Semaphore::new(most as usize)));
-        let (in_flight, connections) = (places(limits.in_flight), places(limits.connections));
-        Self { whose, in_flight, connections, limits, full: AtomicU64::new(0) }
+        let (in_flight, connections) = (limits.in_flight.map(Bound::new), limits.connections.map(Bound::new));
+        Self { whose, in_flight, connections, limits, full: Arc::default() }
+    }
+
+    /// Those of the same target by other limits: what is under way counts, as far as there was a limit for it, and who waits
+    /// keeps its turn. The limits hold from the first that takes a place here.
+    pub(crate) fn renewed(&self, limits: ServiceLimits) -> Self {
+        let bound = |former: &Option<Bound>, most: Option<u32>| {
+            most.map(|most| former.as_ref().map_or_else(|| Bound::new(most), |former| former.renewed(most)))
+        };
+        let (in_flight, connections) =
+            (bound(&self.in_flight, limits.in_flight), bound(&self.connections, limits.connections));
+        Self { whose: self.whose, in_flight, connections, limits, full: Arc::clone(&self.full) }
     }
 
     /// How many exchanges were refused for want of a place.
@@ -84,21 +96,21 @@ impl Places {
         Ok(Place(Some(Arc::new(taken))))
     }
 
-    fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Failure> {
-        let Some(places) = &self.in_flight else { return Ok(None) };
-        let taken = Arc::clone(places).try_acquire_owned();
+    fn enter(&self) -> Result<Option<Seat>, Failure> {
+        let Some(bound) = &self.in_flight else { return Ok(None) };
         let most = self.limits.in_flight.unwrap_or_default();
-        taken.map(Some).map_err(|_| self.is_full(format!("{most} are under way, and no more may be")))
+        let taken = bound.try_take().ok_or_else(|| self.is_full(format!("{most} are under way, and no more may be")));
+        taken.map(Some)
     }
 
-    async fn connection(&self) -> Result<Option<OwnedSemaphorePermit>, Failure> {
-        let Some(places) = &self.connections else { return Ok(None) };
+    async fn connection(&self) -> Result<Option<Seat>, Failure> {
+        let Some(bound) = &self.connections else { return Ok(None) };
         // Who waits is served in turn, and nobody passes those who do.
-        let taken = timeout(CONNECTION_WAIT, Arc::clone(places).acquire_owned()).await;
+        let taken = timeout(CONNECTION_WAIT, bound.take()).await;
         let most = self.limits.connections.unwrap_or_default();
         match taken {
-            Ok(Ok(taken)) => Ok(Some(taken)),
-            Ok(Err(_)) | Err(_) => {
+            Ok(Some(taken)) => Ok(Some(taken)),
+            Ok(None) | Err(_) => {
                 Err(self.is_full(format!("none of {most} connections to its target was free for {CONNECTION_WAIT:?}")))
             }
         }
@@ -164,6 +176,57 @@ mod tests {
             .await
             .is_err()
         );
-        assert_eq!(places.in_flight.as_ref().unwrap().available_permits(), 1);
+        assert_eq!(places.in_flight.as_ref().unwrap().free(), 1);
+    }
+
+    // What was under way before a reload did not count after it.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_counts_by_other_limits_too() {
+        let former = places(Some(2), None);
+        let (first, second) = (former.take().await.unwrap(), former.take().await.unwrap());
+        let less = former.renewed(ServiceLimits { in_flight: Some(1), connections: None });
+        let failure = less.take().await.unwrap_err();
+        assert_eq!(failure.details(), "the service has no room: 1 are under way, and no more may be");
+        drop(first);
+        assert!(less.take().await.is_err(), "one of two is over, and one is as many as there may be");
+        drop(second);
+        let third = less.take().await.unwrap();
+        assert!(less.take().await.is_err());
+        let more = less.renewed(ServiceLimits { in_flight: Some(3), connections: None });
+        let more_of_them = (more.take().await.unwrap(), more.take().await.unwrap());
+        assert!(more.take().await.is_err());
+        drop((third, more_of_them));
+        let all = [more.take().await, more.take().await, more.take().await];
+        assert!(all.iter().all(Result::is_ok) && more.take().await.is_err());
+        assert_eq!(more.refused(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_that_nobody_came_to_use_change_nothing() {
+        let former = places(Some(1), None);
+        let never = former.renewed(ServiceLimits { in_flight: Some(9), connections: None });
+        let _first = former.take().await.unwrap();
+        assert!(former.take().await.is_err());
+        let again = former.renewed(ServiceLimits { in_flight: Some(2), connections: None });
+        let _second = again.take().await.unwrap();
+        assert!(again.take().await.is_err() && former.take().await.is_err());
+        drop(never);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_connection_gets_one_of_those_that_more_may_have() {
+        let former = places(None, Some(1));
+        let _first = former.take().await.unwrap();
+        let more = former.renewed(ServiceLimits { in_flight: None, connections: Some(3) });
+        let began = Instant::now();
+        let (waited, came) = tokio::join!(former.take(), more.take());
+        assert!(waited.is_ok() && came.is_ok() && began.elapsed().is_zero());
+        let less = more.renewed(ServiceLimits { in_flight: None, connections: Some(1) });
+        drop(came);
+        assert!(less.take().await.is_err());
+        drop(waited);
+        assert!(less.take().await.is_err());
+        drop(_first);
+        assert!(less.take().await.is_ok());
     }
 }

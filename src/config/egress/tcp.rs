@@ -118,7 +118,7 @@ impl TcpEgress {
     /// # Errors
     /// As of [`HttpEgress::rules`](super::HttpEgress::rules).
     pub fn rules(&self) -> Result<TrafficRules, TlsError> {
-        policies::rules(&self.policies)
+        policies::rules(&self.policies, |_| None)
     }
 
     /// What the listener would do with a connection from `remote`, which asks for this name in its TLS if it is TLS; unless it

@@ -61,12 +61,15 @@ struct Watch {
 }
 
 impl Exported {
+    /// `former`: the service of this name before, of which what is under way counts.
+    ///
     /// # Errors
     ///
     /// The settings of TLS to the target cannot be used.
     pub(super) fn new(
         settings: ServiceSettings,
         (board, targets): (HealthBoard, &TargetMetrics),
+        former: Option<&Self>,
     ) -> Result<Self, TlsError> {
         let ServiceSettings { rewrite: steps, upgrades, proxy_header, .. } = settings;
         let ServiceSettings { name, target, connections, limits, health: check, .. } = settings;
@@ -81,7 +84,7 @@ impl Exported {
             target if target.is_udp() => ServiceKind::Udp,
             _ => ServiceKind::Http,
         };
-        let places = Places::new("the service", limits);
+        let places = former.map_or_else(|| Places::new("the service", limits), |former| former.places.renewed(limits));
         Ok(Self {
             client,
             settled: Settled::new(&steps, []),

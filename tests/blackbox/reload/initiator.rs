@@ -21,7 +21,10 @@ by_each_trigger!(
     pins_are_followed_and_end_no_tunnel_that_they_let_pass,
 );
 
-over_each_transport!(an_initiator_that_is_another_node_comes_up_beside_the_former_one,);
+over_each_transport!(
+    an_initiator_that_is_another_node_comes_up_beside_the_former_one,
+    what_is_under_way_at_a_service_counts_by_its_other_limits,
+);
 
 /// The file of the initiator of a site.
 fn text(site: &Site, edge: &Edge) -> String {
@@ -128,4 +131,31 @@ async fn an_initiator_that_is_another_node_comes_up_beside_the_former_one(transp
     assert_eq!(get(site.egress(), "/", &["x-node-id: edge-2"]).await.unwrap().status(), 200);
     eventually("ready", async || (site.initiator.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
     let _ = reload(&site.initiator).await;
+}
+
+// A service that had changed began with nothing under way.
+async fn what_is_under_way_at_a_service_counts_by_its_other_limits(transport: Transport) {
+    let limited = |most: u32| {
+        Edge::new(transport)
+            .service(&format!("{{ name: web, match: {{}}, target: \"{{target}}\", limits: {{ in_flight: {most} }} }}"))
+    };
+    let site = Site::with(Cloud::new(), limited(2)).await;
+    let mut held = Vec::new();
+    for number in 1..=2 {
+        let mut client = site.connect().await;
+        client.send(format!("GET /hang HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+        held.push(client);
+        let hanging = || site.target.requests().iter().filter(|seen| seen.ends_with("/hang")).count();
+        eventually("the request at the target", async || (hanging() == number).then_some(())).await;
+    }
+    rewrite(&site.initiator, &text(&site, &limited(1))).await.changes();
+    let refused = site.get("/").await;
+    assert_eq!(refused.status(), 503, "{}", refused.text());
+    rewrite(&site.initiator, &text(&site, &limited(3))).await.changes();
+    assert_eq!(site.get("/").await.status(), 200);
+    rewrite(&site.initiator, &text(&site, &limited(1))).await.changes();
+    held.pop();
+    assert_eq!(site.get("/").await.status(), 503, "one is under way still");
+    drop(held);
+    eventually("room", async || (site.get("/").await.status() == 200).then_some(())).await;
 }

@@ -11,8 +11,11 @@ use tokio_rustls::TlsAcceptor;
 use super::trigger::{Trigger, rewrite};
 use super::world::Outcome;
 use crate::support::certificates::{Authority, Certificate};
-use crate::support::http1::get;
+use crate::support::eventually::eventually;
+use crate::support::http1::{RawHttp, get};
+use crate::support::ports::free_address;
 use crate::support::site::{Cloud, Folder, Site, TO_NODE, Transport, over_each_transport};
+use crate::support::targets::Target;
 
 over_each_transport!(rules_are_exchanged_at_once_and_what_is_under_way_stays);
 
@@ -95,4 +98,40 @@ async fn other_roots_for_an_upstream_are_followed_by_signal() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_roots_for_an_upstream_are_followed_by_watch() {
     other_roots_for_an_upstream_are_followed(Trigger::Watch).await;
+}
+
+// What was under way at a server did not count after a change of another rule, and one that was down was asked again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_of_rules_that_did_not_change_stay_as_they_are_known() {
+    let (folder, upstream, absent) = (Folder::new(), Target::http1().await, free_address());
+    let text = |more: &str, in_flight: u32| {
+        let rules = format!(
+            "[{{ priority: 8, name: all, match: any, action: forward, target: \"http://{}\", \
+             limits: {{ in_flight: {in_flight} }} }}, \
+             {{ priority: 9, name: gone, match: {{ prefix: /gone }}, action: forward, target: \"http://{absent}\" }}{more}]",
+            upstream.address()
+        );
+        Cloud::new().egress("policies", &rules)
+    };
+    let responder = text("", 2).start(&folder).await;
+    let status = async |path: &str| get(responder.egress(), path, &[]).await.unwrap().status();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = RawHttp::connect(responder.egress()).await.unwrap();
+        client.send(b"GET /hang HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        held.push(client);
+    }
+    assert_eq!(status("/gone").await, 502);
+    eventually("as many as may be under way", async || (status("/request").await == 503).then_some(())).await;
+    for number in 10..15 {
+        let other = format!(", {{ priority: {number}, name: other, match: {{ path: /other }}, action: deny }}");
+        rewrite(&responder.0, &text(&other, 2).text()).await.changes();
+        assert_eq!(status("/request").await, 503, "after {} reloads", number - 9);
+        assert_eq!(status("/gone").await, 503, "it is not asked by a request");
+    }
+    rewrite(&responder.0, &text("", 1).text()).await.changes();
+    assert_eq!(status("/request").await, 503);
+    rewrite(&responder.0, &text("", 3).text()).await.changes();
+    assert_eq!(status("/request").await, 200);
+    drop(held);
 }
