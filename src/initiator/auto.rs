@@ -37,7 +37,7 @@ mod tests;
 mod tunnel;
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::attempts::{Attempts, Lane};
 use self::probing::Probing;
@@ -123,6 +123,15 @@ impl Auto {
     /// Takes an event. `entropy` is 64 fresh random bits, for backoff and the schedule of probes.
     pub fn handle(&mut self, now: Instant, event: Event, entropy: u64) {
         self.apply(now, event, entropy);
+        self.advance(now);
+    }
+
+    /// Goes by another interval between probes from now on, which doubles as often as before at most. A probe that is due
+    /// later than that is brought forward, though not before a responder wants to hear of the slot again. `entropy` as for
+    /// [`Auto::handle`]. spec: TB-25
+    pub fn probe_every(&mut self, now: Instant, interval: Duration, entropy: u64) {
+        self.settings = self.settings.probing_every(interval);
+        self.bring_probe_forward(now, entropy);
         self.advance(now);
     }
 

@@ -44,8 +44,6 @@ const INBOX: usize = 8;
 const ANNOUNCE_AGAIN: Duration = Duration::from_millis(250);
 /// For how long the round trip of the tunnel before is what to expect of a dial.
 const RTT_HOLDS: Duration = Duration::from_secs(10);
-/// How many probes that fail in a row lengthen the interval between them: it doubles up to three times the first.
-const LONGEST_INTERVAL: u32 = 3;
 
 /// Keeps one slot filled until it is stopped, then drains its tunnel.
 pub(super) async fn keep<A: Accept>(shared: Shared<A>, slot: Slot, until: Until) {
@@ -95,12 +93,7 @@ impl<A: Accept> Supervisor<A> {
     fn new(shared: Shared<A>, slot: Slot) -> Self {
         let changes = shared.state.changes();
         let snapshot = shared.state.current();
-        let interval = snapshot.terms.probe_interval;
-        let settings = AutoSettings {
-            first_probe: interval,
-            max_probe_interval: interval.saturating_mul(LONGEST_INTERVAL),
-            ..AutoSettings::default()
-        };
+        let settings = AutoSettings::default().probing_every(snapshot.terms.probe_interval);
         let auto = Arc::new(Mutex::new(Auto::new(Instant::now(), slot.transport(), settings)));
         shared.board.add(
             slot.number,
@@ -172,11 +165,17 @@ impl<A: Accept> Supervisor<A> {
 
     /// Goes by the terms that hold now. Returns whether this slot can: they want what it dials, and its tunnel follows.
     fn follow(&mut self) -> bool {
+        let former = self.snapshot.terms.probe_interval;
         self.refresh();
         let Some(prepared) = self.snapshot.keeps(&self.slot.prepared.key, self.slot.prepared.since) else {
             return false;
         };
         self.prepared = Arc::clone(prepared);
+        let interval = self.snapshot.terms.probe_interval;
+        if interval != former {
+            let actions = self.decide(|auto, now| auto.probe_every(now, interval, rand::random()));
+            self.perform(actions);
+        }
         self.renew()
     }
 

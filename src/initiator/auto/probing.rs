@@ -18,6 +18,8 @@ pub(super) struct Probing {
     returned_at: Option<Instant>,
     /// Since when QUIC carries the tunnel without suspicion.
     healthy_since: Option<Instant>,
+    /// The next probe is not before that, since a responder has asked for it.
+    earliest: Option<Instant>,
 }
 
 impl Probing {
@@ -34,6 +36,16 @@ impl Probing {
         let shortened = interval - (interval / 4).mul_f64(entropy as f64 / u64::MAX as f64);
         let at = now + shortened;
         earliest.map_or(at, |earliest| earliest.max(at))
+    }
+
+    /// Nobody hears of the slot before that.
+    pub(super) const fn wait_until(&mut self, earliest: Option<Instant>) {
+        self.earliest = earliest;
+    }
+
+    /// What [`Probing::wait_until`] said last.
+    pub(super) const fn earliest(&self) -> Option<Instant> {
+        self.earliest
     }
 
     pub(super) const fn failed(&mut self) {

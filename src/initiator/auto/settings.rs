@@ -41,6 +41,17 @@ pub struct AutoSettings {
     pub settled: Duration,
 }
 
+/// How many probes that fail in a row lengthen the interval between them: it doubles up to three times the first.
+const LONGEST_INTERVAL: u32 = 3;
+
+impl AutoSettings {
+    /// The same with this time from the fallback to the first probe, and up to three times that between later ones.
+    #[must_use]
+    pub const fn probing_every(self, interval: Duration) -> Self {
+        Self { first_probe: interval, max_probe_interval: interval.saturating_mul(LONGEST_INTERVAL), ..self }
+    }
+}
+
 impl Default for AutoSettings {
     fn default() -> Self {
         Self {

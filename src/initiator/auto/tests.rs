@@ -131,6 +131,12 @@ impl Bench {
         self.did()
     }
 
+    /// A reload with another interval between probes.
+    fn probe_every(&mut self, millis: u64) {
+        self.auto.probe_every(self.now, Duration::from_millis(millis), self.entropy);
+        assert_eq!(self.did(), []);
+    }
+
     fn switches(&self) -> u64 {
         self.auto.status(self.now).switches
     }

@@ -223,7 +223,18 @@ impl Auto {
         let State::Well { tunnel, attempts } = &mut self.state else { return };
         if tunnel.transport() == TransportKind::Tcp && allowed && !attempts.is_busy(TransportKind::Quic) {
             let earliest = earliest.max(self.memory.silent_until);
+            self.memory.probing.wait_until(earliest);
             let at = self.memory.probing.next(now, entropy, earliest, &self.settings);
+            attempts.set(TransportKind::Quic, Lane::Due(at));
+        }
+    }
+
+    /// The interval between probes may have become shorter.
+    pub(super) fn bring_probe_forward(&mut self, now: Instant, entropy: u64) {
+        let State::Well { attempts, .. } = &mut self.state else { return };
+        let earliest = self.memory.probing.earliest().max(self.memory.silent_until);
+        let at = self.memory.probing.next(now, entropy, earliest, &self.settings);
+        if attempts.start(TransportKind::Quic).is_some_and(|due| at < due) {
             attempts.set(TransportKind::Quic, Lane::Due(at));
         }
     }

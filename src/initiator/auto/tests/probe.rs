@@ -216,3 +216,47 @@ fn health_before_and_after_a_short_suspicion_counts() {
         assert_eq!(bench.due(), Some(10_000), "{before}, {after}");
     }
 }
+
+// A slot went by the interval that it had begun with until its tunnel was lost.
+// spec: TB-25
+#[test]
+fn a_shorter_interval_brings_the_next_probe_forward_and_a_longer_one_holds_after_it() {
+    let mut bench = Bench::on_tcp();
+    bench.probe_every(600_000);
+    assert_eq!(bench.wake(10_000), [Did::Connect(Quic)], "what is due earlier stays so");
+    bench.failed(Quic);
+    bench.pass(45_000);
+    assert_eq!(bench.due(), Some(555_000), "which is the longest that there is");
+    bench.probe_every(1000);
+    assert_eq!(bench.wake(2000), [Did::Connect(Quic)]);
+    for _ in 0..3 {
+        bench.failed(Quic);
+        assert_eq!(bench.wake(3000), [Did::Connect(Quic)], "three times that at most");
+    }
+    bench.probe_every(20_000);
+    bench.failed(Quic);
+    assert_eq!(bench.due(), Some(60_000));
+}
+
+#[test]
+fn no_interval_breaks_a_silence_that_was_asked_for() {
+    let mut bench = Bench::on_tcp();
+    bench.wake(10_000);
+    bench.refused(Quic, Some(90_000));
+    bench.probe_every(1000);
+    assert_eq!(bench.due(), Some(90_000));
+}
+
+#[test]
+fn an_interval_is_nothing_to_a_slot_that_has_no_probe_before_it() {
+    let mut bench = Bench::on_quic();
+    bench.probe_every(1000);
+    assert_eq!(bench.due(), None);
+    bench.suspect();
+    bench.connected(Tcp);
+    bench.admitted(Tcp);
+    bench.entropy = 0;
+    bench.wake(bench.due().unwrap());
+    bench.probe_every(500);
+    assert_eq!(bench.due(), None, "it is under way");
+}
