@@ -1,13 +1,13 @@
 //! Who has connected, by the word of a proxy that is trusted: a PROXY header at the beginning of the connection.
 
 use std::io;
-use std::net::SocketAddr;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::message::violation::Violation;
 use crate::net::proxy_header;
+use crate::protocol::stream::ClientAddresses;
 
 /// How much is looked at at once. The longest header without anything beside its addresses has 232 bytes.
 const LOOK: usize = 512;
@@ -22,11 +22,11 @@ pub(super) enum Unclear {
     Failed(io::Error),
 }
 
-/// Reads a header off a connection, and nothing of what follows it. Who a proxy says has connected to it; `None`: the proxy
-/// itself.
+/// Reads a header off a connection, and nothing of what follows it. Who a proxy says has connected, and to where; `None`: the
+/// proxy itself, to here.
 ///
 /// Cancel safety: none, a part of the header may have been taken off.
-pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Unclear> {
+pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<ClientAddresses>, Unclear> {
     let mut header = Vec::new();
     let mut seen = [0; LOOK];
     loop {
@@ -46,7 +46,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, U
         let taken = found.as_ref().map_or(length, |(whole, _)| whole - before);
         stream.read_exact(&mut seen[..taken]).await.map_err(Unclear::Failed)?;
         if let Some((_, addresses)) = found {
-            return Ok(addresses.map(|addresses| addresses.source));
+            return Ok(addresses);
         }
     }
 }

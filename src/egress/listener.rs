@@ -29,6 +29,7 @@ use crate::id::PeerIdentity;
 use crate::message::trust::Trust;
 use crate::message::violation::Violation;
 use crate::net;
+use crate::protocol::stream::ClientAddresses;
 use crate::telemetry::{AcceptWatch, Entrance, Metrics};
 use crate::tls::peer_identity;
 
@@ -292,12 +293,12 @@ impl<S: ExchangeService> Accepted<S> {
         let remote = self.remote;
         let served = match prepare(&stream) {
             Ok(local) => match self.introduced(&mut stream, local).await {
-                Ok(true) => match (self.tcp.clone(), self.tls.clone()) {
+                Ok(Some(local)) => match (self.tcp.clone(), self.tls.clone()) {
                     (Some(terms), _) => self.bare(stream, local, &terms).await,
                     (None, None) => self.plaintext(stream, local).await,
                     (None, Some(config)) => self.encrypted(stream, local, config).await,
                 },
-                Ok(false) => Ok(()),
+                Ok(None) => Ok(()),
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
@@ -307,19 +308,21 @@ impl<S: ExchangeService> Accepted<S> {
         }
     }
 
-    /// Learns from a proxy that is trusted who connected; `false`: the listener ends. A proxy that does not say it is reset.
-    async fn introduced(&mut self, stream: &mut TcpStream, local: SocketAddr) -> io::Result<bool> {
+    /// Learns from a proxy that is trusted who connected, and to which address, which is returned; without one it is `local`.
+    /// `None`: the listener ends. A proxy that does not say it is reset.
+    async fn introduced(&mut self, stream: &mut TcpStream, local: SocketAddr) -> io::Result<Option<SocketAddr>> {
         if !self.proxies.covers(self.remote.ip()) {
-            return Ok(true);
+            return Ok(Some(local));
         }
         let read = tokio::select! {
             read = timeout_at(self.deadline, introduction::read(stream)) => read,
-            () = self.end.clone().last_call() => return Ok(false),
+            () = self.end.clone().last_call() => return Ok(None),
         };
         match read.unwrap_or(Err(Unclear::Broken(Violation::BeginTimeout))) {
-            Ok(source) => {
-                self.remote = source.unwrap_or(self.remote);
-                Ok(true)
+            Ok(None) => Ok(Some(local)),
+            Ok(Some(ClientAddresses { source, destination })) => {
+                self.remote = source;
+                Ok(Some(destination))
             }
             Err(unclear) => {
                 stream.reset_on_drop();

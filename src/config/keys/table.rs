@@ -354,7 +354,7 @@ pub(super) const KEYS: &[Key] = &[
 "The addresses and prefixes of the proxies in front of a listener for requests or for bytes. Each of their connections over \
          TCP must begin with a PROXY header, of version 1 or 2, that says who connected, within 10 s, before everything else, TLS \
          too; one that does not is reset. That is the client then, for every rule, record and field (`trust` asks whether it, and \
-         not the proxy, is trusted). What anybody else sends is for the target, or no request, whatever it looks like. Over HTTP/3 \
+         not the proxy, is trusted), and where it connected to is told to a target with `services[].proxy_protocol`. What anybody else sends is for the target, or no request, whatever it looks like. Over HTTP/3 \
          there is no such header: the client is who sends.",
         "[\"10.0.0.0/8\"]",
     )
@@ -657,7 +657,7 @@ pub(super) const KEYS: &[Key] = &[
         .form("http://host:port (HTTP/1.1), h2c://host:port (HTTP/2), https://host:port and h2://host:port (the same over TLS), unix:/path or unix+h2c:/path; for bytes, which an egress takes with `tcp` or CONNECT, tcp://host:port or unix+raw:/path; for datagrams, which an egress takes with `udp` or CONNECT-UDP, udp://host:port"),
     key(
         "services[].proxy_protocol",
-        "Tells a target of bytes who connected to the responder: each connection begins with a PROXY header of this version. \
+        "Tells a target of bytes who connected to the responder, and to which address, or what a trusted proxy there says of both: each connection begins with a PROXY header of this version. \
          Only for a target that wants it; any other takes the header for what its client says. Over a responder that does \
          not say who connected, the header names nobody (LOCAL).",
         "v2",
