@@ -76,7 +76,8 @@ impl App {
         loaded.warn(None);
         let state = Arc::new(State::new(&metrics, ready));
         let (entrances, tunnels, siblings) = (Drain::new(), Drain::new(), Drain::new());
-        let stage = Stage { entrances, tunnels, siblings, metrics: metrics.clone(), state };
+        let datagrams = Drain::new();
+        let stage = Stage { entrances, datagrams, tunnels, siblings, metrics: metrics.clone(), state };
         let core = Arc::new(Core::new(Arc::clone(&loaded.checked), metrics, stage));
         core.take_orders();
         Ok(Self { core, loaded, built })
@@ -163,10 +164,12 @@ impl App {
         state.ends_within(lame_duck + limit);
         // An operator's order is one for all who watch.
         drain.begin(limit);
-        let Stage { entrances, tunnels, siblings, .. } = &core.stage;
-        let (entrances, tunnels, siblings) = (entrances.clone(), tunnels.clone(), siblings.clone());
+        let Stage { entrances, datagrams, tunnels, siblings, .. } = &core.stage;
+        let (entrances, datagrams) = (entrances.clone(), datagrams.clone());
+        let (tunnels, siblings) = (tunnels.clone(), siblings.clone());
         let departure = roles.departure(lame_duck, limit);
-        state.has_drained(End { entrances, tunnels, siblings, departure, lame_duck, limit }.run(&watch).await);
+        let end = End { entrances, datagrams, tunnels, siblings, departure, lame_duck, limit };
+        state.has_drained(end.run(&watch).await);
         roles.stop_answering().await;
         upkeep.abort();
         drop(guard);

@@ -228,7 +228,7 @@ impl InForce {
         let departing = leaving.as_ref().and_then(|_| roles.fleet.take());
         begin_fleet(&mut roles, fleet, stage, limit);
         let mut closing: Vec<_> = enter(&mut roles, egress, stage).into_iter().map(Entrance::into_drain).collect();
-        closing.extend(roles.udp.enter(udp, &stage.entrances));
+        closing.extend(roles.udp.enter(udp, &stage.datagrams));
         match leaving {
             Some(responder) => responder.stop(closing, departing, limit),
             None => closing.into_iter().for_each(|entrance| entrance.begin(limit)),

@@ -61,9 +61,9 @@ pub(super) fn bind(
 }
 
 impl UdpEntrances {
-    /// Begins those that are bound, under the drain of all entrances.
-    pub(super) fn begin(bound: Vec<BoundUdp>, entrances: &Drain) -> Self {
-        let running = bound.into_iter().map(|bound| begin(bound, entrances)).collect();
+    /// Begins those that are bound, under the drain of all listeners for datagrams.
+    pub(super) fn begin(bound: Vec<BoundUdp>, all: &Drain) -> Self {
+        let running = bound.into_iter().map(|bound| begin(bound, all)).collect();
         Self { running, leaving: Vec::new() }
     }
 
@@ -103,13 +103,13 @@ impl UdpEntrances {
     }
 
     /// Begins and changes listeners; returns the drains of those that are to end.
-    pub(super) fn enter(&mut self, doors: Vec<UdpDoor>, entrances: &Drain) -> Vec<Drain> {
+    pub(super) fn enter(&mut self, doors: Vec<UdpDoor>, all: &Drain) -> Vec<Drain> {
         let mut before: Vec<_> = std::mem::take(&mut self.running).into_iter().map(Some).collect();
         for door in doors {
             let entrance = match door {
                 UdpDoor::Keep(old) => before[old].take(),
                 UdpDoor::Change(old, terms) => before[old].take().inspect(|entrance| entrance.handle.put(*terms)),
-                UdpDoor::Begin(bound) => Some(begin(bound, entrances)),
+                UdpDoor::Begin(bound) => Some(begin(bound, all)),
             };
             self.running.extend(entrance);
         }
@@ -122,8 +122,8 @@ impl UdpEntrances {
     }
 }
 
-fn begin(BoundUdp { address, egress }: BoundUdp, entrances: &Drain) -> UdpEntrance {
-    let drain = Drain::within(&entrances.watch());
+fn begin(BoundUdp { address, egress }: BoundUdp, all: &Drain) -> UdpEntrance {
+    let drain = Drain::within(&all.watch());
     let (handle, watch) = (egress.handle(), drain.watch());
     info!(address = %egress.local_addr(), "taking datagrams");
     drop(watch.spawn(egress.run(watch.clone())));

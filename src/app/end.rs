@@ -17,6 +17,9 @@ use crate::lifecycle::{Drain, DrainWatch, Drained};
 /// answered before.
 const CROSSING: Duration = Duration::from_millis(300);
 
+/// How long flows of datagrams go on at least after the entrances have closed: one that is silent for so long has ended by itself.
+const FLOWS_LAST: Duration = Duration::from_secs(2);
+
 /// Resolves when the responder has left its fleet, or the time for that is over.
 pub(super) type Departure = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -24,6 +27,8 @@ pub(super) type Departure = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct End {
     /// Of the egress.
     pub(super) entrances: Drain,
+    /// Of the listeners for datagrams.
+    pub(super) datagrams: Drain,
     /// Of responder and initiator.
     pub(super) tunnels: Drain,
     /// Of the connections with siblings.
@@ -39,7 +44,7 @@ pub(super) struct End {
 impl End {
     /// Ends everything; a second order, which `watch` hears of, cuts it short. Says whether anything was cut.
     pub(super) async fn run(self, watch: &DrainWatch) -> DrainOutcome {
-        let Self { entrances, tunnels, siblings, departure, lame_duck, limit } = self;
+        let Self { entrances, datagrams, tunnels, siblings, departure, lame_duck, limit } = self;
         let departed = CancellationToken::new();
         let leaving = async {
             if let Some(departure) = departure {
@@ -62,12 +67,12 @@ impl End {
                 }
             }
             info!(timeout = ?limit, "draining");
-            let drains = drain([&entrances, &tunnels, &siblings], limit, &departed);
+            let drains = drain([&entrances, &datagrams, &tunnels, &siblings], limit, &departed);
             tokio::pin!(drains);
             tokio::select! {
                 ended = &mut drains => ended,
                 () = watch.expired() => {
-                    for drain in [&entrances, &tunnels, &siblings] {
+                    for drain in [&entrances, &datagrams, &tunnels, &siblings] {
                         drain.stop();
                     }
                     drains.await
@@ -87,9 +92,10 @@ impl End {
     }
 }
 
-/// Drains entrances, tunnels and the connections with siblings, in this order as far as one needs the next.
+/// Drains entrances, tunnels and the connections with siblings, in this order as far as one needs the next. Of the flows of
+/// datagrams none is cut: nobody who sends them can be told, so they last as long as exchanges do.
 async fn drain(
-    [entrances, tunnels, siblings]: [&Drain; 3],
+    [entrances, datagrams, tunnels, siblings]: [&Drain; 4],
     limit: Duration,
     departed: &CancellationToken,
 ) -> [Drained; 3] {
@@ -100,6 +106,15 @@ async fn drain(
         let drained = entrances.drain(limit).await;
         closed.cancel();
         drained
+    };
+    let flows = async {
+        let no_exchange = async { tokio::join!(closed.cancelled(), sleep(FLOWS_LAST.min(limit))) };
+        tokio::select! {
+            _ = datagrams.drain(limit) => {}
+            _ = no_exchange => datagrams.stop(),
+        }
+        // They have ended, or are told to.
+        datagrams.drain(Duration::ZERO).await;
     };
     let tunnels = async {
         tokio::select! {
@@ -114,7 +129,7 @@ async fn drain(
         departed.cancelled().await;
         siblings.drain(remaining()).await
     };
-    let (entrances, tunnels, siblings) = tokio::join!(entrances, tunnels, siblings);
+    let (entrances, (), tunnels, siblings) = tokio::join!(entrances, flows, tunnels, siblings);
     [entrances, tunnels, siblings]
 }
 
@@ -185,7 +200,8 @@ mod tests {
                 sleep(needs).await;
             })
         });
-        End { entrances, tunnels, siblings, departure, lame_duck, limit: 30 * SECOND }.run(&outer.watch()).await;
+        let (datagrams, limit) = (Drain::new(), 30 * SECOND);
+        End { entrances, datagrams, tunnels, siblings, departure, lame_duck, limit }.run(&outer.watch()).await;
         let closed = closes.await.unwrap().unwrap_or_default();
         let [drained, parted] = [drains, parts].map(|task| async { task.await.unwrap().unwrap() });
         [leaves.await.unwrap(), closed, drained.await, parted.await, at()]
@@ -222,5 +238,34 @@ mod tests {
     async fn a_second_order_ends_a_departure_too() {
         let [.., over] = steps_of(50 * SECOND, SECOND, Some(SECOND), Some(60 * SECOND)).await;
         assert!(over < 3000, "{over}");
+    }
+
+    /// What came of a process with a flow that goes on, beside an exchange that takes so long, and after how many seconds.
+    async fn with_a_flow(exchange: Duration) -> (DrainOutcome, u64) {
+        let (outer, entrances, tunnels, siblings) = (Drain::new(), Drain::new(), Drain::new(), Drain::new());
+        let datagrams = Drain::new();
+        let flow = |of: &Drain| {
+            let flow = datagrams.watch();
+            drop(of.watch().spawn(async move { flow.expired().await }));
+        };
+        flow(&datagrams);
+        // A tunnel is there as long as its flow.
+        flow(&tunnels);
+        let watch = entrances.watch();
+        drop(entrances.watch().spawn(async move {
+            watch.announced().await;
+            sleep(exchange).await;
+        }));
+        let (start, limit) = (Instant::now(), 30 * SECOND);
+        let end = End { entrances, datagrams, tunnels, siblings, departure: None, lame_duck: Duration::ZERO, limit };
+        (end.run(&outer.watch()).await, start.elapsed().as_secs())
+    }
+
+    // A flow held a process up until the limit, and was said to be cut then.
+    #[tokio::test(start_paused = true)]
+    async fn flows_of_datagrams_last_as_long_as_exchanges_and_are_not_cut() {
+        assert_eq!(with_a_flow(Duration::ZERO).await, (DrainOutcome::Finished, 2));
+        assert_eq!(with_a_flow(7 * SECOND).await, (DrainOutcome::Finished, 7));
+        assert_eq!(with_a_flow(60 * SECOND).await.0, DrainOutcome::Cancelled);
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Built {
 pub(super) struct Stage {
     /// Of the egress.
     pub(super) entrances: Drain,
+    /// Of the listeners for datagrams among them.
+    pub(super) datagrams: Drain,
     /// Of responder and initiator.
     pub(super) tunnels: Drain,
     /// Of the connections with siblings.
@@ -97,7 +99,7 @@ impl Stage {
             fleet,
             egress: egress.into_iter().map(|egress| self.entrance(egress)).collect(),
             left: Vec::new(),
-            udp: UdpEntrances::begin(udp, &self.entrances),
+            udp: UdpEntrances::begin(udp, &self.datagrams),
             initiator: initiator.map(|(initiator, ready)| self.initiator(initiator, Some(ready))),
             metrics: metrics.map(|listener| self.answer(listener)),
             admin: admin.map(|listener| self.answer(listener)),

@@ -143,6 +143,8 @@ pub(crate) struct TunnelState {
     in_flight: AtomicU32,
     /// Those of them that wait for a stream, where this end has to know how many there may be, and what wakes one of them.
     without_stream: AtomicU32,
+    /// Of the exchanges under way, those of which nobody can be told.
+    untold: AtomicU32,
     room: tokio::sync::Notify,
     exchanges: AtomicU64,
     /// Streams that were opened from here.
@@ -209,6 +211,7 @@ impl TunnelState {
             opened: Instant::now(),
             in_flight: AtomicU32::new(0),
             without_stream: AtomicU32::new(0),
+            untold: AtomicU32::new(0),
             room: tokio::sync::Notify::new(),
             exchanges: AtomicU64::new(0),
             streams: AtomicU64::new(0),
@@ -604,6 +607,17 @@ impl TunnelState {
         }
     }
 
+    /// Counts one of the exchanges that are under way as one of which nobody can be told, until the guard drops.
+    pub(crate) fn begin_untold(self: &Arc<Self>) -> Untold {
+        self.untold.fetch_add(1, Ordering::AcqRel);
+        Untold(Arc::clone(self))
+    }
+
+    /// Whether none but such exchanges are under way.
+    pub(crate) fn has_only_untold(&self) -> bool {
+        self.in_flight() <= self.untold.load(Ordering::Acquire)
+    }
+
     /// Resolves when no exchange is under way. Cancel safe.
     pub(crate) async fn idle(&self) {
         loop {
@@ -632,6 +646,16 @@ const fn health(phase: &Phase) -> Health {
         Phase::Unproven => Health::Unproven,
         Phase::Suspect => Health::Suspect,
         Phase::Draining { .. } | Phase::Closed(_) => Health::Draining,
+    }
+}
+
+/// An exchange under way that has no end of its own, and nobody who could be told to end it.
+#[derive(Debug)]
+pub(crate) struct Untold(Arc<TunnelState>);
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        self.0.untold.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

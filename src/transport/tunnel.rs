@@ -26,7 +26,7 @@ use crate::transport::flow::Flow;
 use crate::transport::kind::TransportKind;
 use crate::transport::open::{HttpHead, HttpStream};
 use crate::transport::raw::RawStream;
-use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState};
+use crate::transport::state::{CloseReason, Phase, TunnelSnapshot, TunnelState, Untold};
 use crate::transport::tcp::envoy::{AcceptSettings, StillTaken};
 use crate::transport::via::Via;
 use crate::transport::{quic, tcp};
@@ -127,6 +127,16 @@ impl Tunnel {
     /// Watches the tunnel's life; the last value is [`Phase::Closed`].
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.state().phase()
+    }
+
+    /// Counts one of its exchanges as one that nobody can be told to end, until the guard drops.
+    pub(crate) fn begin_untold(&self) -> Untold {
+        self.state().begin_untold()
+    }
+
+    /// Whether none but such exchanges are under way in it.
+    pub(crate) fn has_only_untold(&self) -> bool {
+        self.state().has_only_untold()
     }
 
     /// What binds a signature to this connection; `None` for a tunnel of an Envoy, whose connection is not bound to TLS.

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::judge::Judged;
 use super::queue::QueueRecv;
-use super::shared::Shared;
+use super::shared::{DRAIN_SILENCE, Shared};
 use super::table::Key;
 use crate::egress::find::FindTunnel;
 use crate::egress::lock;
@@ -28,6 +28,10 @@ const BAR: Duration = Duration::from_secs(1);
 const OVERTAKEN: &str = "the tunnel is not heard any more, and there is another one";
 /// The same of one that is about to end.
 const DRAINED: &str = "the tunnel drains, and there is another one";
+/// The same where there is none, and only flows are left in it.
+const LEFT: &str = "the tunnel drains, and nothing but flows runs in it";
+/// How often it is looked whether that is so.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long what waits of a flow that is over may take to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -71,11 +75,13 @@ impl Carrier {
                 // The table knows when it has been silent for too long. spec: ST-76
                 let flow = flow.idle_after(MAX_DURATION);
                 let ends = (FromSource(queue), ToSource { shared: Arc::clone(&self.shared), key: self.key });
+                let _untold = tunnel.begin_untold();
                 let elsewhere = async {
-                    tokio::select! {
-                        () = find.overtaken(&tunnel, &[]) => Failure::new(Cause::TunnelLost, OVERTAKEN),
-                        () = self.relieved(&tunnel, &to, terms.hold) => Failure::new(Cause::TunnelLost, DRAINED),
-                    }
+                    let why = tokio::select! {
+                        () = find.overtaken(&tunnel, &[]) => OVERTAKEN,
+                        why = self.relieved(&tunnel, &to, terms.hold) => why,
+                    };
+                    Failure::new(Cause::TunnelLost, why)
                 };
                 let passed = flow::pass(flow, ends, record, self.shared.recorder.flows(), elsewhere);
                 let given_up = async {
@@ -103,16 +109,24 @@ impl Carrier {
         ClientAddresses::new(self.key.ends.source, here)
     }
 
-    /// Resolves when the tunnel drains and there is another one: a flow has no end of its own that a drain could wait for.
-    /// Never, where there is none; the flow has what is left of the drain then.
-    async fn relieved(&self, tunnel: &Tunnel, to: &Destination, hold: Duration) {
+    /// Resolves when the tunnel drains and there is another one, or nothing runs in it any more that has an end of its own, with
+    /// what is said of it: a flow has none that a drain could wait for, and nobody who could be told. Where this listener drains,
+    /// too, it is for that to say how long its flows go on.
+    async fn relieved(&self, tunnel: &Tunnel, to: &Destination, hold: Duration) -> &'static str {
         let mut phase = tunnel.phase();
         // An error says that it is closed, as the flow hears by itself.
-        let drains = phase.wait_for(|phase| matches!(phase, Phase::Draining { .. })).await.is_ok();
-        let mut find = FindTunnel::new(&self.shared.directory, to, hold);
-        if !drains || find.find(&[tunnel.id()]).await.is_err() {
+        if phase.wait_for(|phase| matches!(phase, Phase::Draining { .. })).await.is_err() {
             std::future::pending::<()>().await;
         }
+        let since = Instant::now();
+        let mut find = FindTunnel::new(&self.shared.directory, to, hold);
+        if find.find(&[tunnel.id()]).await.is_ok() {
+            return DRAINED;
+        }
+        while since.elapsed() < DRAIN_SILENCE || !tunnel.has_only_untold() || lock(&self.shared.table).is_closed() {
+            sleep(LOOK).await;
+        }
+        LEFT
     }
 }
 

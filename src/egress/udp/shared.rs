@@ -14,7 +14,7 @@ use crate::routing::Directory;
 use crate::transport::Tunnel;
 
 /// How long a flow may be silent while its listener drains.
-const DRAIN_SILENCE: Duration = Duration::from_secs(2);
+pub(super) const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 
 /// The socket, who is found through it, and what counts that.
 pub(super) struct Shared {

@@ -230,6 +230,11 @@ impl<H> Table<H> {
         self.limit(UdpLimits { flow_idle, ..self.limits }, now);
     }
 
+    /// Whether no new source is taken any more.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Whether none is left.
     pub(super) fn is_empty(&self) -> bool {
         self.flows.is_empty()

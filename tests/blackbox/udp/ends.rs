@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::net::UdpSocket;
+
 use super::{edge, have_flows, site, site_with};
 use crate::support::datagrams::{Client, Peer, ask};
 use crate::support::eventually::eventually;
@@ -14,6 +16,7 @@ over_each_transport!(
     the_next_datagram_after_a_lost_tunnel_opens_another_flow,
     what_is_sent_while_the_node_is_away_waits_for_it,
     a_drain_takes_no_new_source_and_ends_in_time,
+    sources_that_go_on_hold_no_drain_up,
 );
 
 // spec: ST-75, ST-76
@@ -113,4 +116,38 @@ async fn a_drain_takes_no_new_source_and_ends_in_time(transport: Transport) {
     let ended = tokio::time::timeout(Duration::from_secs(25), site.responder.0.exit()).await;
     assert!(ended.unwrap().success());
     assert!(!peer.seen().iter().any(|(_, seen)| seen == b"too late"));
+}
+
+// Each of the two waited for its drain timeout, and said that it had cut something.
+async fn sources_that_go_on_hold_no_drain_up(transport: Transport) {
+    for at_the_site in [true, false] {
+        let peer = Peer::echo().await;
+        let mut site = site(transport, &peer).await;
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(site.responder.udp_at(0)).await.unwrap();
+        eventually("an answer", async || {
+            client.send(b"hello").await.unwrap();
+            tokio::time::timeout(Duration::from_secs(1), client.recv(&mut [0; 16])).await.ok()
+        })
+        .await
+        .unwrap();
+        let ends = if at_the_site { &mut site.initiator } else { &mut site.responder.0 };
+        ends.terminate();
+        ends.line_with("draining").await;
+        let began = std::time::Instant::now();
+        let goes_on = async {
+            loop {
+                // Nobody is there at last.
+                let _ = client.send(b"and on").await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let exit = tokio::select! {
+            exit = ends.exit() => exit,
+            () = goes_on => unreachable!(),
+        };
+        // Far less than the drain timeout of 30 s.
+        assert!(exit.success() && began.elapsed() < Duration::from_secs(20), "{exit:?} {:?}", began.elapsed());
+        ends.line_with("drained: everything finished").await;
+    }
 }
