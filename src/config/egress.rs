@@ -180,6 +180,7 @@ impl HttpEgress {
         let forwarded = self.forwarded;
         let mut terms = Terms { policies, trust, forwarded, ..Terms::new(self.router.clone()) };
         terms.settings.max_head_fields = self.limits.head_fields;
+        terms.settings.max_head_bytes = self.limits.head_bytes;
         Ok(egress::explain(&terms, request, connection))
     }
 

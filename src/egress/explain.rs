@@ -6,6 +6,7 @@ use http::uri::Scheme;
 use http::{Method, Request, StatusCode};
 
 use crate::egress::attributes::RequestAttributes;
+use crate::egress::http1;
 use crate::egress::judge::{Going, Judge, Judged};
 use crate::egress::tcp;
 use crate::egress::terms::Terms;
@@ -52,7 +53,7 @@ impl From<Violation> for Refused {
     }
 }
 
-/// What a listener under these terms would do with a request. Its URI is absolute, that of a CONNECT an authority;
+/// What a listener under these terms would do with a request over HTTP/1.1. Its URI is absolute, that of a CONNECT an authority;
 /// `connection` is what it would come over.
 ///
 /// # Errors
@@ -60,10 +61,14 @@ impl From<Violation> for Refused {
 pub fn explain(terms: &Terms, request: Request<()>, connection: ConnectionDetails) -> Result<Explained, Refused> {
     let (mut head, ()) = request.into_parts();
     let scheme = if connection.tls { Scheme::HTTPS } else { Scheme::HTTP };
+    http1::check_unsent(&head, &scheme, &terms.settings)?;
+    let judge = judge(terms);
+    if head.method == Method::CONNECT && !judge.router.takes_connect() {
+        return Err(Violation::Connect.into());
+    }
     validate::unsent_request(&mut head, &scheme, terms.settings.max_head_fields)?;
     let connection = ConnectionInfo::new(connection);
-    let mut explained =
-        Explained::from(judge(terms).judge(&RequestAttributes { head: &head, connection: &connection }));
+    let mut explained = Explained::from(judge.judge(&RequestAttributes { head: &head, connection: &connection }));
     // Of a CONNECT no field goes any further, and there is nothing to rewrite.
     if explained.way.is_ok()
         && head.method != Method::CONNECT

@@ -13,7 +13,7 @@
 //! connection after its data. So who is held back for long is read from a good deal further, and the socket is asked every
 //! now and then whether its other end is still there (`watch`).
 //!
-//! * `head`: bytes → request head, through the validator;
+//! * `head`: bytes → request head, through the validator; `unsent`: the same of a request that nobody sent;
 //! * `chunked`, `upload`: the body of the request, and its way into the service's hands;
 //! * `exchange`: service, response, and what the sender does meanwhile;
 //! * `switch`, `connect`: what is bytes both ways once it was answered; `bare`: what is so from its first byte on;
@@ -26,6 +26,7 @@ mod exchange;
 mod head;
 mod response;
 mod switch;
+mod unsent;
 mod upload;
 mod watch;
 
@@ -54,6 +55,7 @@ use head::{Head, HeadReader};
 use watch::{Ahead, Stalled};
 
 pub(super) use bare::pass;
+pub(super) use unsent::check_unsent;
 pub(super) use upload::Download;
 
 /// Most bytes read and thrown away before a connection is closed.

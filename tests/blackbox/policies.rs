@@ -19,7 +19,11 @@ use crate::support::http3::{Http3, request_with, wait};
 use crate::support::site::{Cloud, Edge, Folder, NODE, Running, Site, Transport, over_each_transport};
 use crate::support::targets::Target;
 
-over_each_transport!(each_row_happens_as_it_is_explained, a_denial_holds_in_each_version_of_http_and_for_upgrades,);
+over_each_transport!(
+    each_row_happens_as_it_is_explained,
+    what_breaks_a_rule_of_http_happens_as_it_is_explained,
+    a_denial_holds_in_each_version_of_http_and_for_upgrades,
+);
 
 const RULES: &str = "[\
     { priority: 1000, name: ops, match: { prefix: /admin/health, source: 127.0.0.0/8 }, action: allow },\
@@ -203,6 +207,41 @@ async fn each_row_happens_as_it_is_explained(transport: Transport) {
     assert_eq!(world.site.responder.0.metric(series).await, 4);
     let elsewhere = explain(&world.site, TABLE[0].0, &["--source", "10.1.2.3"]).await;
     assert_eq!((elsewhere.0, elsewhere.1.as_str()), (Some(1), "rule 500 (elsewhere): deny"));
+}
+
+/// What is refused before anything is decided, at a listener that takes no CONNECT and heads of 2 KiB.
+const BROKEN: &[(Asked, u16)] = &[
+    (("CONNECT", "ssh:1", "", &[TO_ONE]), 501),
+    (("CONNECT", "ssh:0", "", &[TO_ONE]), 400),
+    (("GET", "shop.example", "/", &[TO_ONE, LARGE]), 431),
+    (("GET", "shop.example", "/", &[TO_ONE, "expect: magic"]), 417),
+    (("POST", "shop.example", "/", &[TO_ONE, "content-length: 3", "transfer-encoding: chunked"]), 400),
+    (("POST", "shop.example", "/", &[TO_ONE, "transfer-encoding: gzip"]), 400),
+    (("GET", "shop.example", "/", &[TO_ONE, "connection: upgrade", "upgrade: websocket"]), 426),
+];
+/// A field that is larger than a head may be.
+const LARGE: &str = {
+    const BYTES: [u8; 2100] = {
+        let mut bytes = [b'x'; 2100];
+        (bytes[1], bytes[2]) = (b':', b' ');
+        bytes
+    };
+    match std::str::from_utf8(&BYTES) {
+        Ok(text) => text,
+        Err(_) => panic!("it is ASCII"),
+    }
+};
+
+async fn what_breaks_a_rule_of_http_happens_as_it_is_explained(transport: Transport) {
+    let site = Site::with(Cloud::new().egress("limits", "{ head_bytes: 2KiB }"), Edge::new(transport)).await;
+    for (asked, status) in BROKEN {
+        let response = send(&site, *asked).await;
+        assert_eq!(response.status(), *status, "{asked:?}: {}", response.text());
+        let (code, _, way) = explain(&site, *asked, &[]).await;
+        assert!(way.starts_with(&format!("answer {status}: ")), "{asked:?}: {way}");
+        assert_eq!(code, Some(1), "{asked:?}");
+    }
+    assert_eq!(site.target.requests().len(), 0);
 }
 
 async fn a_denial_holds_in_each_version_of_http_and_for_upgrades(transport: Transport) {
