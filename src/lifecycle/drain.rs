@@ -22,6 +22,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -57,6 +58,8 @@ struct State {
     /// How long what runs may take, and when that is over.
     deadline: OnceLock<(Duration, Instant)>,
     tracker: TaskTracker,
+    /// How many there were when the deadline was enforced.
+    cut: AtomicUsize,
 }
 
 impl Drain {
@@ -124,22 +127,30 @@ impl Drain {
         let deadline = self.watch().deadline();
         state.tracker.close();
         tokio::select! {
-            () = state.tracker.wait() => return Drained::Complete,
+            // Somebody else may have enforced the same deadline a moment ago.
+            () = state.tracker.wait() => return self.outcome(),
             () = tokio::time::sleep_until(deadline) => {}
             () = state.expired.cancelled() => {}
         }
-        let left = state.tracker.len();
         self.stop();
         // A guard that is held outside a task cannot be dropped from here; it is counted, not waited for.
         let _ = timeout(LAST_WORDS, state.tracker.wait()).await;
         state.dropped.cancel();
         let _ = timeout(LAST_WORDS, state.tracker.wait()).await;
-        if left == 0 { Drained::Complete } else { Drained::Expired(left) }
+        self.outcome()
+    }
+
+    fn outcome(&self) -> Drained {
+        match self.state.cut.load(Ordering::Acquire) {
+            0 => Drained::Complete,
+            left => Drained::Expired(left),
+        }
     }
 
     /// The second step of a drain: brings its deadline to now. A drain that was not announced is announced by it.
     pub fn stop(&self) {
         self.begin(Duration::ZERO);
+        self.state.cut.fetch_max(self.state.tracker.len(), Ordering::AcqRel);
         self.state.expired.cancel();
     }
 }
@@ -326,6 +337,18 @@ mod tests {
         let start = Instant::now();
         tokio::join!(drain.drain(Duration::from_secs(1)), drain.drain(LIMIT));
         assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    }
+
+    // Regression: of two who waited for one deadline, the second one sometimes found nothing left, and said that all was done.
+    #[tokio::test(start_paused = true)]
+    async fn each_of_two_who_wait_learns_that_something_was_cut() {
+        for _ in 0..50 {
+            let drain = Drain::new();
+            let watch = drain.watch();
+            drain.watch().spawn(async move { watch.expired().await });
+            let both = tokio::join!(drain.drain(LIMIT), drain.drain(LIMIT));
+            assert_eq!(both, (Drained::Expired(1), Drained::Expired(1)));
+        }
     }
 
     #[tokio::test(start_paused = true)]
