@@ -29,7 +29,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use content::Content;
-use support::site::{Cloud, Edge, Folder, Transport};
+use support::site::{Cloud, Edge, Folder, NODE, Transport};
 use table::Table;
 
 /// Nobody waits longer; what has not come back by then is lost.
@@ -95,7 +95,10 @@ fn main() {
 
 async fn run(transport: Transport, options: &Options, table: &mut Table) {
     let folder = Folder::new();
-    let responder = Cloud::new().and_tcp("bytes").start(&folder).await;
+    // The only listener: each has a part of the descriptors.
+    let to = format!("{{ node: {}, service: bytes, tenant: {} }}", NODE.node, NODE.tenant);
+    let cloud = ["http", "host_id", "tenant"].iter().fold(Cloud::new(), |cloud, key| cloud.without(key));
+    let responder = cloud.egress("tcp", "\"127.0.0.1:0\"").egress("to", &to).start(&folder).await;
     let target = Target::start();
     let service = format!("{{ name: bytes, target: \"tcp://{}\" }}", target.address);
     let edge = Edge::new(transport).count(TUNNELS).service(&service);
