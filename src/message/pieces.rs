@@ -8,8 +8,8 @@ use http_body::{Body, Frame};
 
 use crate::message::BoxError;
 
-/// A piece below this is small.
-const SMALL: usize = 1024;
+/// A piece below this is small: to copy it costs less than to keep it apart.
+pub(crate) const SMALL: usize = 1024;
 /// As much is made of small ones, if they are there.
 const GATHERED: usize = 16 * 1024;
 

@@ -14,7 +14,7 @@ use quinn::VarInt;
 use tokio::task::coop;
 
 use crate::message::BoxError;
-use crate::message::pieces::{poll_gathered, poll_next};
+use crate::message::pieces::{SMALL, poll_gathered, poll_next};
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
@@ -564,11 +564,8 @@ impl SendHalf {
     }
 }
 
-/// A payload below this is copied behind its header: QUIC looks at every piece that is not acknowledged yet for each one that
-/// it sends.
-const SMALL: usize = 1024;
-
-/// What goes behind the header of a frame: nothing more, where the payload is small and has become a part of it.
+/// What goes behind the header of a frame: nothing more, where the payload is small and has become a part of it. QUIC looks at
+/// every piece that is not acknowledged yet for each one that it sends.
 pub(super) fn one_if_small(frame: &mut BytesMut, payload: Bytes) -> Bytes {
     if payload.len() >= SMALL {
         return payload;

@@ -15,9 +15,12 @@ use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
 use crate::support::ports::free_address;
 use crate::support::site::{Cloud, Edge, Folder, NODE, Responder, TO_NODE, Transport, over_each_transport};
-use crate::support::targets::Target;
+use crate::support::targets::{Target, pattern};
 
-over_each_transport!(a_node_of_the_other_responder_is_reached_until_that_dies);
+over_each_transport!(
+    a_node_of_the_other_responder_is_reached_until_that_dies,
+    what_a_node_answers_through_a_sibling_is_charged_to_it,
+);
 
 const LONG: &str = "300s";
 
@@ -74,6 +77,38 @@ async fn a_node_of_the_other_responder_is_reached_until_that_dies(transport: Tra
     // Regression: it went to the dead one, and was 502 after half a minute.
     let response = get(a.egress(), "/", &[TO_NODE]).await.unwrap();
     assert_eq!(response.status(), 503, "{}", response.text());
+}
+
+/// Regression: it was on nobody's account; what went to the node was.
+async fn what_a_node_answers_through_a_sibling_is_charged_to_it(transport: Transport) {
+    const LENGTH: u64 = 200 << 10;
+    let Some(etcd) = Etcd::start().await else { return };
+    let (folder, target) = (Folder::new(), Target::http1().await);
+    let file = |id: &str| {
+        let cloud = Cloud::new().process("fleet", &section(&etcd, &folder, id, LONG)).egress("connect", "true");
+        cloud.responder("shares", "{ per_node: { bytes: 128KiB } }")
+    };
+    let (a, b) = (start(&folder, "a", &file("a")).await, start(&folder, "b", &file("b")).await);
+    let http = format!("http://{}", target.address());
+    let bytes = format!("{{ name: bytes, target: \"tcp://{}\" }}", target.address());
+    let edge =
+        Edge::new(transport).target(&http).service("{ name: web, match: {}, target: \"{target}\" }").service(&bytes);
+    let _edge = edge.start(&folder, b.tunnel_address()).await;
+    sees(&a, "the tunnel of b", |report| has(report, "b", 1)).await;
+    let waited = async || b.0.metric("adit_shares_waited_total{of=\"node\",cause=\"bytes\"}").await;
+    let path = format!("/bytes/{LENGTH}");
+    let response = get(a.egress(), &path, &[TO_NODE]).await.unwrap();
+    assert!(response.body == pattern(0, LENGTH), "whole");
+    let of_answers = waited().await;
+    assert!(of_answers > 0, "an answer");
+    let mut client = RawHttp::connect(a.egress()).await.unwrap();
+    let connect = format!("CONNECT bytes:1 HTTP/1.1\r\nhost: bytes:1\r\n{TO_NODE}\r\n\r\n");
+    client.send(connect.as_bytes()).await.unwrap();
+    assert_eq!(client.head().await.unwrap().status, 200);
+    client.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let response = client.response().await.unwrap();
+    assert!(response.body == pattern(0, LENGTH), "whole");
+    assert!(waited().await > of_answers, "bytes of a raw stream");
 }
 
 /// Regression: the record said that the cluster of a node at a sibling is called as the node.

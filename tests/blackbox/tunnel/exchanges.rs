@@ -35,6 +35,7 @@ over_each_transport!(
     a_response_body_that_is_dropped_stops_its_source,
     a_reader_that_stalls_holds_back_its_source_and_no_other_stream,
     a_reader_that_stalls_on_small_pieces_harms_no_other_stream,
+    small_pieces_that_are_ready_go_on_in_few,
     a_thousand_exchanges_share_one_tunnel,
     a_service_that_fails_resets_the_stream_and_not_the_tunnel,
     a_body_shorter_than_its_declared_length_is_an_error,
@@ -353,6 +354,31 @@ async fn a_reader_that_stalls_on_small_pieces_harms_no_other_stream(transport: T
     let small = Request::get("http://api.example/small").body(Empty::new()).unwrap();
     let body = send(&pair.responder, small).await.unwrap().into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "small");
+}
+
+/// What keeps the one above from being a matter of a fast machine.
+// spec: TB-7
+async fn small_pieces_that_are_ready_go_on_in_few(transport: Transport) {
+    const PIECES: usize = 10_000;
+    let pair = Pair::open(
+        transport,
+        Answer(|_| {
+            let mut left = 0..PIECES;
+            let pieces = PollFn(move |_: &mut Context<'_>| {
+                Poll::Ready(left.next().map(|_| Ok::<_, BoxError>(Frame::data(Bytes::from_static(&[7; 20])))))
+            });
+            ready(Ok(Response::new(StreamBody::new(pieces).boxed_unsync())))
+        }),
+    )
+    .await;
+    let mut body = send(&pair.responder, post(Empty::new())).await.unwrap().into_body();
+    let (mut bytes, mut frames) = (0, 0);
+    while let Some(frame) = body.frame().await {
+        bytes += frame.unwrap().into_data().unwrap().len();
+        frames += 1;
+    }
+    assert_eq!(bytes, PIECES * 20);
+    assert!(frames < PIECES / 10, "{frames}");
 }
 
 async fn a_thousand_exchanges_share_one_tunnel(transport: Transport) {
