@@ -345,7 +345,8 @@ mod tests {
         let drain = Drain::new();
         let watch = drain.watch();
         drain.watch().spawn(async move { watch.expired().await });
-        for _ in 0..3 {
+        // Which of the things that are so is noticed first is a matter of chance.
+        for _ in 0..50 {
             assert_eq!(drain.drain(LIMIT).await, Drained::Expired(1));
         }
     }

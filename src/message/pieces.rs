@@ -155,8 +155,8 @@ mod tests {
         let Poll::Ready(Ok(Some(frame))) = poll_gathered(Pin::new(&mut body), &mut behind, &mut cx) else {
             panic!("data");
         };
-        assert_eq!(frame.into_data().unwrap(), buffer[100..120]);
-        assert!(buffer.is_unique());
+        let piece = frame.into_data().unwrap();
+        assert!(piece == buffer[100..120] && buffer.is_unique());
     }
 
     #[test]

@@ -227,27 +227,31 @@ async fn a_drain_lets_bytes_pass_up_to_its_limit_and_then_resets(transport: Tran
 
 // What broke: each piece kept the buffer of 64 KiB that it was read into, for as long as the other end acknowledged nothing.
 async fn small_pieces_that_wait_for_a_silent_path_keep_little_and_arrive(transport: Transport) {
-    const PIECES: usize = 20_000;
+    const CONNECTIONS: usize = 200;
+    const ROUNDS: usize = 100;
     let target = Bytes::new().await;
     let site = site(transport, target.address()).await;
-    let (mut client, mut peer) = opened(&site, &target).await;
-    client.set_nodelay(true).unwrap();
-    let sent = pattern(0, PIECES as u64 * 20);
-    let before = site.responder.0.memory();
-    site.initiator.freeze();
-    for piece in sent.chunks(20) {
-        client.write_all(piece).await.unwrap();
-        // The responder is to read it alone, as often as it gets to that.
-        tokio::task::yield_now().await;
+    let mut pairs = Vec::new();
+    for _ in 0..CONNECTIONS {
+        pairs.push(opened(&site, &target).await);
     }
-    client.shutdown().await.unwrap();
     let metric = "adit_exchange_body_bytes_total{side=\"egress\",direction=\"request\"}";
-    eventually("all pieces at the responder", async || {
-        (site.responder.0.metric(metric).await >= sent.len() as u64).then_some(())
-    })
-    .await;
+    let (passed, before) = (site.responder.0.metric(metric).await, site.responder.0.memory());
+    site.initiator.freeze();
+    for round in 1..=ROUNDS {
+        for (client, _) in &mut pairs {
+            client.write_all(&[round as u8; 20]).await.unwrap();
+        }
+        // Each is read alone: the next one comes once it was.
+        let expected = passed + (CONNECTIONS * round * 20) as u64;
+        eventually("a piece of each", async || (site.responder.0.metric(metric).await >= expected).then_some(())).await;
+    }
     let grown = site.responder.0.memory().saturating_sub(before);
     site.initiator.thaw();
     assert!(grown < 24 << 20, "{grown} bytes");
-    assert!(end(&mut peer).await.unwrap() == sent, "what came is what was sent");
+    let sent: Vec<u8> = (1..=ROUNDS).flat_map(|round| [round as u8; 20]).collect();
+    for (mut client, mut peer) in pairs {
+        client.shutdown().await.unwrap();
+        assert!(end(&mut peer).await.unwrap() == sent, "what came is what was sent");
+    }
 }
