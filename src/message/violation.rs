@@ -88,8 +88,8 @@ pub enum Violation {
     /// Transfer-Encoding on HTTP/1.0, which does not have it.
     #[error("Transfer-Encoding needs HTTP/1.1")]
     CodingVersion,
-    /// A field that is about the connection, in HTTP/2 or in trailers.
-    #[error("a connection-specific field is not allowed here")]
+    /// A field that is about the connection, in HTTP/2 or in trailers, or one that belongs in a head, in trailers.
+    #[error("a field is not allowed here: it is about the connection, or it belongs in a head and is in trailers")]
     ConnectionField,
     /// A field value that begins or ends with white space (HTTP/2).
     #[error("a field value begins or ends with white space")]
@@ -121,8 +121,11 @@ pub enum Violation {
     /// A connection that begins as TLS does, and then is not.
     #[error("the connection begins as TLS does, and has no ClientHello that can be read")]
     ClientHello,
-    /// A trailer section that cannot be read, or one with framing or routing fields.
-    #[error("the trailer section is malformed")]
+    /// A trailer section that cannot be read, or one with fields that belong in a head.
+    #[error(
+        "the trailer section cannot be read, or has a field that belongs in a head: one that frames or routes the message, \
+         says who asks, or how the body is to be read"
+    )]
     Trailers,
 }
 

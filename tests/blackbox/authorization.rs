@@ -179,7 +179,7 @@ async fn a_tunnel_over_the_quota_is_told_when_to_come_back(transport: Transport)
     assert_eq!(seen["code"], 429);
     assert!(told["error"].as_str().unwrap().starts_with("refused, 429 quota"), "{told}");
     responder.registered(1).await;
-    let waiting = initiator.tunnels().await.dialled.into_iter().find(|tunnel| tunnel.id.is_none()).unwrap();
+    let waiting = initiator.connected(1).await.dialled.into_iter().find(|tunnel| tunnel.id.is_none()).unwrap();
     assert_eq!(waiting.state, "backoff");
     assert!(waiting.retry_in_seconds.unwrap() > 0);
 }

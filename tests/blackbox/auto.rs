@@ -137,7 +137,7 @@ async fn a_port_where_something_else_speaks_quic_is_reached_over_tcp() {
     let responder = Cloud::new().responder("listen", &format!("{{ tcp: \"{address}\" }}")).start(&folder).await;
     let edge = Edge::auto().target(&format!("http://{}", target.address())).start(&folder, address).await;
     assert_eq!(responder.registered(1).await.accepted[0].transport, "tcp");
-    let tunnel = edge.tunnels().await.dialled.remove(0);
+    let tunnel = edge.connected(1).await.dialled.remove(0);
     let reason = path(&tunnel, "quic").reason.clone().unwrap();
     assert!(reason.contains("protocol"), "{reason}");
     assert_eq!(get(responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);

@@ -139,7 +139,7 @@ async fn each_address_of_a_name_gets_its_tunnels(transport: Transport) {
     let initiator = Running::start(file).await;
     responder.registered(2 * expected.len()).await;
     let addresses: std::collections::BTreeSet<_> =
-        initiator.tunnels().await.dialled.into_iter().map(|tunnel| tunnel.remote).collect();
+        initiator.connected(2 * expected.len()).await.dialled.into_iter().map(|tunnel| tunnel.remote).collect();
     assert_eq!(addresses.len(), expected.len());
 }
 

@@ -178,6 +178,17 @@ impl Running {
         serde_json::from_str(&self.ask(Method::GET, "/tunnels").await.1).unwrap()
     }
 
+    /// Waits until this many of the tunnels that it dials are up, by its own word: the other end knows of them earlier.
+    pub(crate) async fn connected(&self, count: usize) -> TunnelsReport {
+        let up = |state: &str| matches!(state, "connected" | "recovered");
+        eventually(&format!("{count} tunnels at the initiator"), async || {
+            let report = self.tunnels().await;
+            let connected = report.dialled.iter().filter(|tunnel| up(&tunnel.state)).count();
+            (connected >= count).then_some(report)
+        })
+        .await
+    }
+
     /// The value of one series, written as it is exposed; 0 when it is not there yet.
     pub(crate) async fn metric(&self, series: &str) -> u64 {
         let metrics = self.ask(Method::GET, "/metrics").await.1;
@@ -287,7 +298,7 @@ impl Responder {
     }
 }
 
-/// A target, an initiator beside it and a responder that knows it.
+/// A target, an initiator beside it and a responder that knows it; both ends know their tunnels.
 pub(crate) struct Site {
     pub(crate) target: Target,
     pub(crate) responder: Responder,
@@ -318,6 +329,7 @@ impl Site {
         let tunnels = edge.tunnel_count();
         let initiator = edge.start(&folder, responder.tunnel_address()).await;
         responder.registered(tunnels).await;
+        initiator.connected(tunnels).await;
         Self { target, responder, initiator, folder }
     }
 
@@ -328,6 +340,7 @@ impl Site {
         let edge = edge.target(&format!("http://{}", target.address()));
         let initiator = edge.start(&self.folder, self.responder.tunnel_address()).await;
         self.responder.registered(before + edge.tunnel_count()).await;
+        initiator.connected(edge.tunnel_count()).await;
         (initiator, target)
     }
 

@@ -337,10 +337,10 @@ pub(super) const KEYS: &[Key] = &[
     section("egress[].rewrite[].prefix", "Puts one path in the place of another, as in services."),
     key("egress[].rewrite[].prefix.from", "What is replaced, in whole segments; a path that begins otherwise stays.", "/api"),
     key("egress[].rewrite[].prefix.to", "By what.", "/v2"),
-    section("egress[].rewrite[].set", "One field in the place of all of its name."),
+    section("egress[].rewrite[].set", "One field in the place of all of its name, `_` for `-` too; trailers lose theirs."),
     key("egress[].rewrite[].set.name", "Its name.", "x-region"),
     key("egress[].rewrite[].set.value", "Its value, at most 8 KiB; it is shown nowhere.", "eu").form(SECRET),
-    key("egress[].rewrite[].remove", "No field of this name in the head enters a tunnel.", "x-internal"),
+    key("egress[].rewrite[].remove", "No field of this name, `_` for `-` too, enters a tunnel, in the head or in trailers.", "x-internal"),
     key(
         "egress[].nameless_after",
         "With `tcp` where names in TLS are asked for (`routes`, `%REQUESTED_SERVER_NAME%`, a policy with `host`): a connection over \
