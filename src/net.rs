@@ -51,6 +51,7 @@ mod paced;
 mod prefix;
 mod prefixed;
 pub mod proxy_header;
+mod send_room;
 mod tune;
 mod unacknowledged;
 
@@ -77,6 +78,7 @@ pub(crate) use own::tests::own_address;
 pub use paced::Paced;
 pub use prefix::Prefix;
 pub use prefixed::Prefixed;
+pub(crate) use send_room::{SendRoom, Turn};
 pub use tune::{Tuning, connect_tcp, tune_client, tune_tcp};
 pub use unacknowledged::{Acknowledged, Grace, acknowledged};
 

@@ -9,3 +9,4 @@ mod messages;
 mod programs;
 mod proxied;
 mod streaming;
+mod turns;

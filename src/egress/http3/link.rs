@@ -12,12 +12,13 @@ use quinn::VarInt;
 use tokio::sync::Notify;
 
 use super::datagrams::Takers;
-use super::window::{Bounds, Sends, Window};
+use super::window::{Bounds, LEAST, Sends, Window};
 use crate::egress::budget::ListenerBudget;
 use crate::egress::gate::{RESETS_BURST, RESETS_PER_SECOND};
 use crate::egress::lock;
 use crate::message::h3::request::{Head, Limits};
 use crate::message::violation::Violation;
+use crate::net::SendRoom;
 use crate::protocol::allowance::Allowance;
 use crate::protocol::budgets::{CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND};
 use crate::telemetry::Limit;
@@ -53,6 +54,8 @@ pub(super) struct Link {
     resets: Mutex<Allowance>,
     outlet: Outlet,
     window: Arc<Window>,
+    /// What its responses share of that window.
+    pub(super) send_room: Arc<SendRoom>,
     /// The requests that take datagrams.
     pub(super) takers: Arc<Takers>,
 }
@@ -87,6 +90,7 @@ impl Link {
         budget: Arc<ListenerBudget>,
     ) -> Arc<Self> {
         let (now, takers) = (Instant::now(), Takers::new(quic.clone(), Arc::clone(&budget)));
+        let send_room = SendRoom::new(bounds.connection.max(LEAST) as u64, LEAST as u64);
         let window = Window::new(bounds, Arc::clone(&budget));
         Arc::new(Self {
             quic,
@@ -100,6 +104,7 @@ impl Link {
             resets: Mutex::new(Allowance::new(now, RESETS_BURST, RESETS_PER_SECOND)),
             outlet: Outlet::default(),
             window,
+            send_room,
             takers,
         })
     }
@@ -175,12 +180,17 @@ impl Link {
 
     /// A response begins to be sent, until all of it was acknowledged.
     pub(super) fn sends(&self) -> Sends {
-        self.window.begin(|bytes| self.quic.set_send_window(bytes))
+        self.window.begin(|bytes| self.set_window(bytes))
+    }
+
+    fn set_window(&self, bytes: u64) {
+        self.quic.set_send_window(bytes);
+        self.send_room.resize(bytes);
     }
 
     /// What waits to be taken waits for acknowledgements. Whether there is more room for it now.
     pub(super) fn widen(&self) -> bool {
-        self.window.widen(Instant::now(), |bytes| self.quic.set_send_window(bytes))
+        self.window.widen(Instant::now(), |bytes| self.set_window(bytes))
     }
 
     /// Whether [`Self::rest`] is worth a call.
@@ -190,7 +200,7 @@ impl Link {
 
     /// A response had nothing to send for [`QUIET`](super::window::QUIET).
     pub(super) fn rest(&self) {
-        self.window.rest(Instant::now(), |bytes| self.quic.set_send_window(bytes));
+        self.window.rest(Instant::now(), |bytes| self.set_window(bytes));
     }
 
     fn flood(&self, reason: &str) {

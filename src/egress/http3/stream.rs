@@ -14,6 +14,7 @@ use quinn::{ConnectionError, ReadError, WriteError};
 use tokio::task::coop;
 
 use crate::message::h3::request;
+use crate::net::Turn;
 
 use super::link::{Arrival, Link, Room, Side, varint};
 
@@ -29,6 +30,8 @@ pub(super) struct Request {
 /// The half on which the response goes out. Dropped before it was finished, it is reset.
 pub(super) struct Sending {
     stream: quinn::SendStream,
+    /// How it stands with the other responses of its connection.
+    turn: Turn,
     /// A frame of which not all was taken.
     writing: Bytes,
     side: Arc<Side>,
@@ -57,6 +60,7 @@ impl Request {
         Self {
             send: Sending {
                 stream: send,
+                turn: Turn::default(),
                 writing: Bytes::new(),
                 side: Arc::clone(&side),
                 link: Arc::clone(link),
@@ -169,16 +173,16 @@ impl Drop for Receiving {
 impl h3::quic::SendStream<Bytes> for Sending {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         while !self.writing.is_empty() {
-            let mut polled = poll_write(&mut self.stream, &mut self.writing, cx);
+            let mut polled = self.poll_write(cx);
             if polled.is_pending() && self.link.widen() {
-                polled = poll_write(&mut self.stream, &mut self.writing, cx);
+                polled = self.poll_write(cx);
             }
             if polled.is_pending() != self.is_waiting {
                 self.is_waiting = !self.is_waiting;
                 self.link.waits(self.is_waiting);
             }
             let written = ready!(polled).map_err(write_error)?;
-            self.link.took(written.bytes);
+            self.link.took(written);
             self.has_written = true;
         }
         Poll::Ready(Ok(()))
@@ -206,6 +210,14 @@ impl h3::quic::SendStream<Bytes> for Sending {
 
     fn send_id(&self) -> StreamId {
         stream_id(self.stream.id())
+    }
+}
+
+impl Sending {
+    /// How much was taken of what is being written. Cancel safe.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, WriteError>> {
+        let Self { stream, turn, writing, link, .. } = self;
+        turn.poll_write(stream, &link.send_room, std::slice::from_mut(writing), cx)
     }
 }
 
@@ -264,15 +276,6 @@ impl h3::quic::SendStream<Bytes> for Request {
     fn send_id(&self) -> StreamId {
         self.send.send_id()
     }
-}
-
-/// How much was taken of `bytes`. Cancel safe, and quinn keeps the waker with the stream: a future per poll loses nothing.
-fn poll_write(
-    stream: &mut quinn::SendStream,
-    bytes: &mut Bytes,
-    cx: &mut Context<'_>,
-) -> Poll<Result<quinn::Written, WriteError>> {
-    pin!(stream.write_chunks(std::slice::from_mut(bytes))).poll(cx)
 }
 
 /// How many pieces came. quinn registers the waker with the stream, not with the future, so a future per poll loses nothing. A

@@ -487,3 +487,48 @@ async fn a_datagram_for_nobody_is_dropped_and_one_that_names_no_stream_ends_the_
     }
     assert_eq!(client.get("/").await.0.status(), 200, "others go on");
 }
+
+/// A body that always has more.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+        const PIECE: [u8; 16 * 1024] = [7; 16 * 1024];
+        std::task::Poll::Ready(Some(data(&PIECE)))
+    }
+}
+
+// spec: SE-20
+#[tokio::test]
+async fn answers_that_never_end_all_get_on() {
+    const ANSWERS: usize = 16;
+    let server = serve(|_: Request<RequestBody>| async { Response::new(Endless.boxed_unsync()) });
+    let mut client = server.connect().await;
+    let (told, mut got) = mpsc::unbounded_channel();
+    let mut reading = JoinSet::new();
+    for answer in 0..ANSWERS {
+        let mut exchange = client.send(get("/")).await;
+        let told = told.clone();
+        reading.spawn(async move {
+            exchange.finish().await.unwrap();
+            exchange.recv_response().await.unwrap();
+            while let Some(data) = exchange.recv_data().await.unwrap() {
+                told.send((answer, data.remaining())).unwrap();
+            }
+        });
+    }
+    let mut counts = [0; ANSWERS];
+    let all = async {
+        while counts.iter().any(|&count| count < 1024 * 1024) {
+            let (answer, bytes) = got.recv().await.unwrap();
+            counts[answer] += bytes;
+        }
+    };
+    assert!(timeout(PATIENCE, all).await.is_ok(), "{counts:?}");
+}

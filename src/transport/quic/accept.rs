@@ -266,6 +266,7 @@ impl Claimed for Pending {
             limits: settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
+            send_room: settings.send_room(),
             says_here: false,
             via: None,
         };

@@ -11,6 +11,7 @@ use quinn::VarInt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::net::SendRoom;
 use crate::protocol::code::CloseCode;
 use crate::protocol::limits::Limits;
 use crate::protocol::reauth::{Binding, EXPORTER_LABEL};
@@ -37,6 +38,8 @@ pub(crate) struct Connection {
     pub(crate) limits: Limits,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(super) flows: Arc<FlowTable>,
+    /// What its streams have under way.
+    pub(super) send_room: Arc<SendRoom>,
     /// It leads to a sibling that says HERE. spec: FL-47
     pub(crate) says_here: bool,
     /// Where it goes on to from the sibling that it leads to; `None`: it leads to an initiator, or nowhere yet.
@@ -52,6 +55,7 @@ impl Connection {
             limits: self.limits,
             commands: self.commands.clone(),
             flows: Arc::clone(&self.flows),
+            send_room: Arc::clone(&self.send_room),
             says_here: self.says_here,
             via: Some(via),
         }

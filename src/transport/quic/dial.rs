@@ -201,6 +201,7 @@ impl Connected {
             limits: settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
+            send_room: settings.send_room(),
             says_here: false,
             via: None,
         };

@@ -51,7 +51,7 @@ impl Connection {
         self.state.ready_to_open().await?;
         self.state.check_takes(stream_type)?;
         let (send, recv) = self.open_stream().await?;
-        let mut send = SendHalf::new(send, self.state.peer_limits());
+        let mut send = SendHalf::new(send, &self.send_room, self.state.peer_limits());
         let mut recv = ServiceRecv::new(recv, ServiceReader::of_answers(stream_type)).cancelled_on_drop();
         let mut out = BytesMut::from(self.via.as_ref().map_or(&[][..], Via::route));
         stream::encode_open(&open, &mut out);

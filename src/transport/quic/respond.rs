@@ -63,7 +63,7 @@ impl Responder {
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         while !self.pending.is_empty() {
-            match self.send.poll_write(&self.pending, cx) {
+            match self.send.poll_write_little(&self.pending, cx) {
                 Poll::Ready(Ok(length)) => self.pending.advance(length),
                 // Whoever stopped it is told so by `stopped`.
                 Poll::Ready(Err(_)) => self.pending.clear(),

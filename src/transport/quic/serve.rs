@@ -14,6 +14,7 @@ use tracing::{debug, trace};
 
 use crate::message::upgrade::Protocol;
 use crate::message::violation::Violation;
+use crate::net::SendRoom;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::flows::FlowError;
 use crate::protocol::limits::Limits;
@@ -52,6 +53,7 @@ pub(super) struct Served {
     state: Arc<TunnelState>,
     flows: FlowTable,
     limits: Limits,
+    send_room: Arc<SendRoom>,
 }
 
 /// What is known of a stream beside what is read on it.
@@ -69,7 +71,8 @@ pub(super) async fn accept_streams(
     take: impl Fn(NewStream, quinn::RecvStream),
 ) {
     let mut allowed = settings.quic.initial_streams;
-    let tunnel = Arc::new(Served { quic, state, flows: FlowTable::default(), limits: settings.tunnel.limits });
+    let (flows, limits, send_room) = (FlowTable::default(), settings.tunnel.limits, settings.send_room());
+    let tunnel = Arc::new(Served { quic, state, flows, limits, send_room });
     tunnel.flows.begin(&tunnel.quic, tunnel.state.most_flows());
     while let Ok((send, recv)) = tunnel.quic.accept_bi().await {
         let in_flight = tunnel.state.begin();
@@ -77,7 +80,7 @@ pub(super) async fn accept_streams(
             allowed = (allowed * 2).min(settings.quic.max_streams);
             tunnel.quic.set_max_concurrent_bi_streams(VarInt::from_u32(allowed));
         }
-        let send = SendHalf::new(send, tunnel.state.peer_limits());
+        let send = SendHalf::new(send, &tunnel.send_room, tunnel.state.peer_limits());
         take(NewStream { tunnel: Arc::clone(&tunnel), send, in_flight }, recv);
     }
 }

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use crate::protocol::code::StreamCode;
 use crate::protocol::stream::{self, Refused, ServiceEvent, ServiceReader, StreamError};
@@ -115,11 +115,7 @@ impl RawSend {
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        while !self.pending.is_empty() {
-            let length = ready!(self.send.poll_write(&self.pending, cx))?;
-            self.pending.advance(length);
-        }
-        Poll::Ready(Ok(()))
+        self.send.poll_write_all(std::slice::from_mut(&mut self.pending), cx)
     }
 
     /// END, then FIN. spec: ST-60

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-use crate::net;
+use crate::net::{self, SendRoom};
 use crate::protocol::budgets::{STREAM_WINDOW, TUNNEL_WINDOW};
 use crate::transport::quic::credit::Credit;
 use crate::transport::settings::{CongestionControl, MAX_STREAMS, TunnelSettings};
@@ -111,6 +111,11 @@ impl Settings {
     /// What the control stream's driver keeps the connection's credit by.
     pub(super) const fn credit(&self) -> Credit {
         Credit(self.quic.receive_window)
+    }
+
+    /// What the streams of a connection share of what it keeps for retransmission.
+    pub(super) fn send_room(&self) -> Arc<SendRoom> {
+        SendRoom::new(self.quic.send_window, self.quic.send_window)
     }
 
     /// The initiator's transport: it accepts the responder's streams and keeps the path alive.

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,7 @@ use tokio::task::coop;
 
 use crate::message::BoxError;
 use crate::message::pieces::{SMALL, poll_gathered, poll_next};
+use crate::net::{SendRoom, Turn};
 use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
@@ -296,6 +298,8 @@ impl Drop for MessageStream {
 #[derive(Debug)]
 pub(crate) struct SendHalf {
     send: quinn::SendStream,
+    room: Arc<SendRoom>,
+    turn: Turn,
     /// What a drop tells the peer; `None` once finished.
     on_drop: Option<StreamCode>,
     /// What the peer takes in one head or trailer section, in as many bytes as there is room for: of these halves one is
@@ -317,10 +321,11 @@ impl From<quinn::WriteError> for SendError {
 }
 
 impl SendHalf {
-    /// A stream to a peer that takes no larger trailers than this.
-    pub(super) fn new(send: quinn::SendStream, limits: PeerLimits) -> Self {
+    /// A stream to a peer that takes no larger trailers than this; `room` is that of its connection.
+    pub(super) fn new(send: quinn::SendStream, room: &Arc<SendRoom>, limits: PeerLimits) -> Self {
         let head_fields = u16::try_from(limits.head_fields).unwrap_or(u16::MAX);
-        Self { send, on_drop: Some(StreamCode::Cancelled), head_bytes: limits.head_bytes, head_fields }
+        let (room, turn) = (Arc::clone(room), Turn::default());
+        Self { send, room, turn, on_drop: Some(StreamCode::Cancelled), head_bytes: limits.head_bytes, head_fields }
     }
 
     /// What the peer takes in one head or trailer section.
@@ -342,7 +347,7 @@ impl SendHalf {
 
     /// Writes all of `bytes`. Not cancel safe: a dropped call may have written a part, so the stream must go too.
     pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), SendError> {
-        Ok(self.send.write_chunk(bytes).await?)
+        self.write_all(&mut [bytes]).await
     }
 
     /// As [`SendHalf::write`], as a small future: it only grows where the peer does not take `bytes` at once.
@@ -357,7 +362,7 @@ impl SendHalf {
     /// Writes what the peer takes now; what is left of `pieces` is for [`SendHalf::write_all`], which has a waker.
     fn write_now(&mut self, pieces: &mut [Bytes]) -> Poll<Result<(), SendError>> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        pin!(self.send.write_all_chunks(pieces)).poll(&mut cx).map_err(SendError::from)
+        self.poll_write_all(pieces, &mut cx)
     }
 
     /// What a drop tells the peer from here on.
@@ -365,14 +370,19 @@ impl SendHalf {
         self.on_drop = self.on_drop.map(|_| code);
     }
 
-    /// Writes a part of `bytes`; how much.
-    pub(super) fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+    /// Writes a part of what is little, without waiting for a turn; how much.
+    pub(super) fn poll_write_little(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
         Pin::new(&mut self.send).poll_write(cx, bytes).map_err(SendError::from)
+    }
+
+    /// Writes all of `pieces`, which are what is left of them until this is ready. spec: SE-20
+    pub(super) fn poll_write_all(&mut self, pieces: &mut [Bytes], cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.turn.poll_write_all(&mut self.send, &self.room, pieces, cx).map_err(SendError::from)
     }
 
     /// Writes all of `pieces`. Not cancel safe, as [`SendHalf::write`].
     pub(super) async fn write_all(&mut self, pieces: &mut [Bytes]) -> Result<(), SendError> {
-        Ok(self.send.write_all_chunks(pieces).await?)
+        poll_fn(|cx| self.poll_write_all(pieces, cx)).await
     }
 
     /// Ends the stream: nothing follows, and a drop no longer resets. Without END before it the message is cut.
@@ -453,7 +463,7 @@ impl SendHalf {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        self.send.write_all_chunks(&mut ahead.bytes).await?;
+        self.write_all(&mut ahead.bytes).await?;
         if ahead.last {
             self.finish();
             return Ok(());

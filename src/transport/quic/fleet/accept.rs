@@ -110,6 +110,7 @@ impl Claiming {
             limits: settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
+            send_room: settings.send_room(),
             says_here: false,
             via: None,
         };

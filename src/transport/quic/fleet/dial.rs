@@ -117,6 +117,7 @@ impl SiblingDialer {
             limits: self.settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
+            send_room: self.settings.send_room(),
             says_here: peer.here,
             via: None,
         };
