@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
@@ -105,10 +105,36 @@ impl Wire {
         (String::from_utf8_lossy(&rest).into_owned(), end.map(drop))
     }
 
+    /// Waits until the other end has read all that was sent, as the system says.
+    pub(super) async fn taken(&self) {
+        let (own, peer) = (self.0.local_addr().unwrap(), self.0.peer_addr().unwrap());
+        let taken = async {
+            while queued(own, peer).0 > 0 || queued(peer, own).1 > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, taken).await.expect("all is read");
+    }
+
     pub(super) async fn assert_reset(&mut self) {
         let (rest, end) = self.rest().await;
         assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset), "after {rest:?}");
     }
+}
+
+/// What waits at this end of a connection: bytes that were sent and not taken by the other end's system, and bytes that have come
+/// and were not read.
+fn queued(here: SocketAddr, there: SocketAddr) -> (u64, u64) {
+    let name = |address: SocketAddr| match address {
+        SocketAddr::V4(v4) => format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port()),
+        SocketAddr::V6(_) => panic!("{address}: tests use IPv4"),
+    };
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let found = lines.find(|line| line[1..3] == [name(here), name(there)]).expect("a connection");
+    let (sent, come) = found[4].split_once(':').unwrap();
+    let bytes = |hex| u64::from_str_radix(hex, 16).unwrap();
+    (bytes(sent), bytes(come))
 }
 
 /// A service that looks at what comes beside the request.

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use crate::support::envoy::{EnvoyResponder, ResponderOptions, Variant};
 use crate::support::eventually::eventually;
 use crate::support::http1::get;
+use crate::support::ports::free_address;
 use crate::support::site::{Cloud, Edge, Folder, NODE, Running, Site, TO_NODE, Transport, over_each_transport};
 use crate::support::targets::Target;
 
@@ -90,7 +91,7 @@ async fn a_node_with_a_newer_certificate_takes_the_place_of_its_killed_former_se
         (answer.status() == 200).then_some(())
     })
     .await;
-    assert_eq!(responder.0.tunnels().await.accepted.len(), 1);
+    responder.registered(1).await;
     // The former self is told, and refused.
     initiator.thaw();
     initiator.line_with("409").await;
@@ -98,10 +99,8 @@ async fn a_node_with_a_newer_certificate_takes_the_place_of_its_killed_former_se
 }
 
 async fn a_responder_that_comes_late_is_found(transport: Transport) {
-    let site = Site::start(transport).await;
-    let address = site.responder.tunnel_address();
-    let Site { responder, folder, .. } = site;
-    responder.0.kill();
+    // Not one that the system gives away: nobody must have it before the responder comes.
+    let (folder, address) = (Folder::new(), free_address());
     let initiator = Edge::new(transport).start(&folder, address).await;
     eventually("a first attempt", async || {
         let dialled = initiator.tunnels().await.dialled;
@@ -124,7 +123,7 @@ async fn a_tunnel_that_was_lost_shows_as_recovered(transport: Transport) {
     })
     .await;
     assert!(dialled.reason.is_some(), "why the one before was lost stays to be seen");
-    assert_eq!(initiator.metric("adit_initiator_destinations{state=\"recovered\"}").await, 1);
+    initiator.counted("adit_initiator_destinations{state=\"recovered\"}", 1).await;
 }
 
 async fn each_address_of_a_name_gets_its_tunnels(transport: Transport) {

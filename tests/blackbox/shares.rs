@@ -68,8 +68,8 @@ async fn requests_beyond_those_that_may_be_under_way_are_refused_in_every_versio
         assert_eq!((refused.status(), refused.field("retry-after")), (429, Some("1")), "{refused:?}");
     }
     let counted = site.responder.0.metric("adit_shares_exceeded_total{of=\"tenant\",limit=\"in_flight\"}").await;
-    let failed = site.responder.0.metric("adit_exchanges_failed_total{side=\"egress\",cause=\"quota\"}").await;
-    assert!(counted >= 3 && failed == counted, "{counted} and {failed}");
+    assert!(counted >= 3, "{counted}");
+    site.responder.0.counted("adit_exchanges_failed_total{side=\"egress\",cause=\"quota\"}", counted).await;
 
     drop(first);
     eventually("room once one of them is gone", async || (site.get("/").await.status() == 200).then_some(())).await;
@@ -137,7 +137,8 @@ async fn raw_streams_have_a_number_of_their_own(transport: Transport) {
 }
 
 async fn a_request_to_a_cluster_goes_to_a_node_that_has_room(transport: Transport) {
-    let cloud = Cloud::new().responder("shares", "{ nodes: [ { node: \"edge-*\", in_flight: 1 } ] }");
+    // The other node may have as many as come: a place is free again a moment after the response has come.
+    let cloud = Cloud::new().responder("shares", "{ nodes: [ { node: edge-1, in_flight: 1 } ] }");
     let cloud = cloud.egress("balance", "hash").egress("affinity", "\"%REQ(x-session)%\"");
     // More tunnels of one node than a request is tried on.
     let site = Site::with(cloud, Edge::new(transport).count(6)).await;

@@ -92,6 +92,8 @@ async fn a_responder_that_lost_its_keys_is_dialled_as_soon_as_it_is_suspect(tran
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_site_that_does_not_answer_keeps_no_other_from_a_restarted_responder() {
     let cloud = patient().process("drain_timeout", NEVER).responder("state_dir", "state").responder("grace", "300s");
+    // The other one is waited for, however long it takes to come back.
+    let cloud = cloud.egress("hold", "300s");
     let site = Site::with(cloud, Edge::new(Transport::Quic)).await;
     let (other, target) = site.join(Edge::new(Transport::Quic).named("other").claim(OTHER)).await;
     site.initiator.freeze();

@@ -81,7 +81,11 @@ impl Drop for Peer {
 }
 
 /// A source of datagrams.
-pub(crate) struct Client(UdpSocket);
+pub(crate) struct Client {
+    socket: UdpSocket,
+    /// What it has sent and nobody has sent back yet.
+    unanswered: Mutex<Vec<Vec<u8>>>,
+}
 
 impl Client {
     pub(crate) async fn new(listener: SocketAddr) -> Self {
@@ -92,38 +96,56 @@ impl Client {
     pub(crate) async fn at(address: IpAddr, listener: SocketAddr) -> Self {
         let socket = UdpSocket::bind((address, 0)).await.unwrap();
         socket.connect(listener).await.unwrap();
-        Self(socket)
+        Self { socket, unanswered: Mutex::default() }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.0.local_addr().unwrap()
+        self.socket.local_addr().unwrap()
     }
 
     pub(crate) async fn send(&self, datagram: &[u8]) {
-        self.0.send(datagram).await.unwrap();
+        self.unanswered.lock().unwrap().push(datagram.to_vec());
+        self.socket.send(datagram).await.unwrap();
+    }
+
+    /// Notes that this has come, which may be what was sent.
+    fn came(&self, datagram: &[u8]) {
+        let mut unanswered = self.unanswered.lock().unwrap();
+        if let Some(at) = unanswered.iter().position(|sent| sent == datagram) {
+            unanswered.swap_remove(at);
+        }
     }
 
     /// The next datagram, if one comes in this time.
     pub(crate) async fn recv_within(&self, limit: Duration) -> Option<Vec<u8>> {
         let mut room = vec![0; 65_536];
-        let length = timeout(limit, self.0.recv(&mut room)).await.ok()?.ok()?;
+        let length = timeout(limit, self.socket.recv(&mut room)).await.ok()?.ok()?;
         room.truncate(length);
+        self.came(&room);
         Some(room)
     }
 
     /// What has come already.
     pub(crate) fn waiting(&self) -> Vec<Vec<u8>> {
         let mut room = vec![0; 65_536];
-        std::iter::from_fn(|| self.0.try_recv(&mut room).ok().map(|length| room[..length].to_vec())).collect()
+        let come = std::iter::from_fn(|| self.socket.try_recv(&mut room).ok().map(|length| room[..length].to_vec()));
+        come.inspect(|datagram| self.came(datagram)).collect()
     }
 }
 
-/// Sends a datagram, again where it was lost, until there is an answer.
+/// Sends a datagram, again where it was lost, until there is an answer. What comes back only now of that which was sent before is
+/// none: on a machine with much to do, an answer may be late and not lost.
 pub(crate) async fn ask(client: &Client, datagram: &[u8]) -> Vec<u8> {
     client.waiting();
+    let late = client.unanswered.lock().unwrap().clone();
     eventually("an answer to a datagram", async || {
         client.send(datagram).await;
-        client.recv_within(Duration::from_secs(2)).await
+        loop {
+            let answer = client.recv_within(Duration::from_secs(2)).await?;
+            if answer == datagram || !late.contains(&answer) {
+                return Some(answer);
+            }
+        }
     })
     .await
 }

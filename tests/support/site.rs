@@ -196,6 +196,12 @@ impl Running {
         metrics.lines().find_map(value).unwrap_or(0)
     }
 
+    /// Waits until one series has this value. What is counted when an exchange is over is counted behind what others see of its
+    /// end: its answer, its reset, its line in the log.
+    pub(crate) async fn counted(&self, series: &str, value: u64) {
+        eventually(&format!("{series} {value}"), async || (self.metric(series).await == value).then_some(())).await;
+    }
+
     /// Resident memory, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();

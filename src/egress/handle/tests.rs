@@ -315,10 +315,15 @@ async fn nothing_can_be_added_to_an_egress_that_is_gone() {
 
 #[tokio::test]
 async fn a_listener_gets_tls_and_http3_while_it_runs() {
-    let egress = running();
+    // One whose port is nobody's over UDP: other tests have some.
+    let (egress, taken) = loop {
+        let egress = running();
+        if let Ok(taken) = UdpSocket::bind(egress.address) {
+            break (egress, taken);
+        }
+    };
     let mut terms = egress.handle.terms();
     terms.tls = Some(Arc::new(tls()));
-    let taken = UdpSocket::bind(egress.address).unwrap();
     let refused = egress.handle.prepare(terms.clone()).unwrap_err().to_string();
     assert!(refused.contains("cannot bind udp") && refused.contains("http3"), "{refused}");
     let mut wire = connect(egress.address).await;

@@ -411,9 +411,11 @@ async fn requests_that_are_given_up_without_end_cost_the_connection() {
 #[tokio::test]
 async fn drain_finishes_what_runs_and_takes_nothing_new() {
     let (go, gate) = tokio::sync::watch::channel(false);
+    let (called, mut receiver) = mpsc::unbounded_channel();
     let service = move |_: Request<RequestBody>| {
-        let mut gate = gate.clone();
+        let (mut gate, called) = (gate.clone(), called.clone());
         async move {
+            called.send("called").unwrap();
             gate.wait_for(|open| *open).await.unwrap();
             Response::new(full("finished"))
         }
@@ -421,7 +423,7 @@ async fn drain_finishes_what_runs_and_takes_nothing_new() {
     let server = serve(service).await;
     let sender = connect(&server).await;
     let (response, _) = open(&sender, get("/"), true).await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(told(&mut receiver).await, "called");
     server.drain.cancel();
     let refused = async {
         while sender.clone().ready().await.is_ok() {
@@ -436,7 +438,8 @@ async fn drain_finishes_what_runs_and_takes_nothing_new() {
 
 #[tokio::test]
 async fn an_idle_connection_ends_even_if_the_other_end_says_nothing() {
-    let short = Duration::from_millis(30);
+    // Long enough for what is sent in time here, on a machine with other things to do.
+    let short = Duration::from_secs(1);
     let settings = Settings { idle_timeout: short, linger_timeout: short, ..Settings::default() };
     let server = serve_with(describe, settings, None).await;
     let mut wire = server.connect().await;

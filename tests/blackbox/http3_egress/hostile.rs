@@ -159,7 +159,7 @@ async fn what_a_client_breaks_in_its_body_is_its_own_fault(transport: Transport)
     }
     for (cause, times) in [("bad_request", 2), ("request_cut", 1)] {
         let series = format!("adit_exchanges_failed_total{{side=\"egress\",cause=\"{cause}\"}}");
-        eventually(&series, async || (site.responder.0.metric(&series).await == times).then_some(())).await;
+        site.responder.0.counted(&series, times).await;
     }
 }
 

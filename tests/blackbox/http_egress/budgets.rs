@@ -19,9 +19,10 @@ over_each_transport!(
 /// A write that takes longer than this is held back.
 const STALLED: Duration = Duration::from_millis(300);
 
-/// Exchanges that failed at the egress of this cause.
-async fn failed(site: &Site, cause: &str) -> u64 {
-    site.responder.0.metric(&format!("adit_exchanges_failed_total{{side=\"egress\",cause=\"{cause}\"}}")).await
+/// Waits until one exchange has failed at the egress of this cause.
+async fn failed_once(site: &Site, cause: &str) {
+    let series = format!("adit_exchanges_failed_total{{side=\"egress\",cause=\"{cause}\"}}");
+    site.responder.0.counted(&series, 1).await;
 }
 
 /// Waits until neither end holds an exchange. A target that does not read cannot tell whether it was let go.
@@ -56,16 +57,17 @@ async fn a_body_that_does_not_come_is_answered_408_and_holds_nothing_any_more(tr
     assert_eq!((response.status(), response.field("connection")), (408, Some("close")), "{}", response.text());
     assert!(response.field("proxy-status").unwrap().starts_with("adit; error=http_request_error"));
     nothing_is_under_way(&site).await;
-    assert_eq!(failed(&site, "body_timeout").await, 1);
+    failed_once(&site, "body_timeout").await;
 }
 
 async fn an_exchange_in_which_nothing_moves_ends(transport: Transport) {
-    let limits = "{ exchange_idle: 1s }";
+    // Long enough for the response to begin, on a machine with other things to do.
+    let limits = "{ exchange_idle: 3s }";
     let site = Site::with(Cloud::new().egress("limits", limits), Edge::new(transport)).await;
     let mut client = begin(&site, "GET /chunks/2/3600000", "").await;
     assert!(client.response().await.is_err(), "it is cut, and does not look whole");
     site.cancelled(1).await;
-    assert_eq!(failed(&site, "idle").await, 1);
+    failed_once(&site, "idle").await;
 }
 
 async fn a_client_that_leaves_while_its_upload_is_held_back_holds_nothing_any_more(transport: Transport) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::trigger::{reload, rewrite};
-use super::world::tunnels;
+use super::world::{Outcome, tunnels};
 use crate::cli::{adit, parts};
 use crate::support::certificates::Certificate;
 use crate::support::eventually::eventually;
@@ -80,9 +80,14 @@ async fn a_certificate_that_peers_would_not_take_is_no_reload(transport: Transpo
 async fn a_certificate_that_ended_meanwhile_is_in_the_way_of_no_other_change(transport: Transport) {
     let cloud = Cloud::new();
     let site = Site::with(cloud.clone(), Edge::new(transport)).await;
-    let short = site.folder.authority.responder_lasting(Duration::from_secs(3));
-    short.write(site.folder.path(), "cloud");
-    reload(&site.responder.0).await.changes();
+    let mut lifetime = Duration::from_secs(3);
+    // One that ends before it was read is not taken, and not meant.
+    eventually("a certificate that is in force and ends soon", async || {
+        site.folder.authority.responder_lasting(lifetime).write(site.folder.path(), "cloud");
+        lifetime *= 2;
+        matches!(reload(&site.responder.0).await, Outcome::Applied(_)).then_some(())
+    })
+    .await;
     let has_ended = async || (check(&site.responder.0).await.0 == Some(1)).then_some(());
     eventually("the end of the certificate that is in force", has_ended).await;
     rewrite(&site.responder.0, &cloud.clone().egress("hold", "1s").text()).await.changes();

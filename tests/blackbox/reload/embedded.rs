@@ -18,7 +18,7 @@ use adit::transport::TransportChoice;
 use tokio::task::JoinHandle;
 
 use crate::support::certificates::IDENTITY;
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, standstill};
 use crate::support::http1::get;
 use crate::support::site::{Cloud, Edge, Folder, NODE, TO_NODE, Transport, over_each_transport};
 use crate::support::targets::Target;
@@ -186,7 +186,8 @@ async fn tasks_are_as_many_after_a_hundred_changes_as_before(transport: Transpor
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     app.handle.apply(with_edge.clone()).await.unwrap();
     app.answers(200).await;
-    let before = tasks();
+    // Some of what has begun may not be there yet.
+    let before = standstill("tasks", Duration::from_secs(1), async || tasks()).await;
     for round in 1..=100 {
         if round % 10 == 0 {
             let error = app.handle.apply(broken.clone()).await.unwrap_err().to_string();

@@ -1,6 +1,7 @@
 //! What changes at a responder.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use adit::protocol::code::RefusalCode;
 use adit::transport::DialError;
@@ -10,7 +11,7 @@ use super::trigger::{Trigger, by_each_trigger, rewrite};
 use super::world::{Outcome, descriptors, result_of_reload, tunnels};
 use crate::handles::played;
 use crate::support::certificates::Node;
-use crate::support::eventually::{PATIENCE, eventually, within};
+use crate::support::eventually::{PATIENCE, eventually, standstill, within};
 use crate::support::http1::{RawHttp, get};
 use crate::support::load::Load;
 use crate::support::ports::free_address;
@@ -197,15 +198,18 @@ async fn a_process_that_drains_takes_no_other_settings(transport: Transport) {
     let cloud = Cloud::new().process("lame_duck", "0");
     let mut site = Site::with(cloud.clone(), Edge::new(transport)).await;
     let mut client = site.connect().await;
-    client.send(format!("GET /chunks/20/100 HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    // It runs until the test ends it, and the process as long.
+    let head =
+        format!("POST /echo HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+    client.send(head.as_bytes()).await.unwrap();
     let head = client.head().await.unwrap();
     site.responder.0.terminate();
     site.responder.0.line_with("draining").await;
     std::fs::write(site.responder.0.file(), cloud.and_egress().text()).unwrap();
     site.responder.0.signal("HUP");
     site.responder.0.line_with("the process drains: the file is not read again").await;
-    let (body, _) = client.body(&head).await.unwrap();
-    assert!(body.ends_with(b"chunk 19\n"));
+    client.send(b"4\r\nlast\r\n0\r\n\r\n").await.unwrap();
+    assert_eq!(client.body(&head).await.unwrap().0, b"firstlast");
     assert!(site.responder.0.exit().await.success());
 }
 
@@ -242,10 +246,13 @@ async fn the_level_of_the_log_is_followed() {
     };
     reject().await;
     eventually("a line of the level", async || (levels() > 0).then_some(())).await;
-    site.folder.write("cloud.yaml", &cloud.process("log", "{ level: error }").text());
+    site.folder.write("cloud.yaml", &cloud.clone().process("log", "{ level: error }").text());
     assert_eq!(result_of_reload(&site.responder.0).await, "applied");
-    let lines = levels();
+    // What was written before may still be on its way.
+    let lines = standstill("lines of the former level", Duration::from_secs(1), async || levels()).await;
     reject().await;
+    // The line about this stands behind whatever was written before.
+    rewrite(&site.responder.0, &cloud.text()).await.changes();
     assert_eq!(levels(), lines);
 }
 

@@ -38,7 +38,7 @@ async fn an_operator_asks_for_a_reload(transport: Transport) {
     assert!(responder.ask(Method::GET, "/config").await.1.contains("\"hold\": \"5s\""));
     assert_eq!(tunnels(&site.responder).await, before);
     load.finish().await;
-    assert_eq!(counted(responder).await, [1, 1, 1]);
+    wait_for(responder, [1, 1, 1]).await;
 }
 
 #[tokio::test]

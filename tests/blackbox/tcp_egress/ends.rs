@@ -230,7 +230,9 @@ async fn small_pieces_that_wait_for_a_silent_path_keep_little_and_arrive(transpo
     const CONNECTIONS: usize = 200;
     const ROUNDS: usize = 100;
     let target = Bytes::new().await;
-    let site = site(transport, target.address()).await;
+    // The tunnel is silent for as long as all of it takes, and not given up for that.
+    let cloud = Cloud::new().and_tcp("bytes").responder("idle_timeout", "600s");
+    let site = site_with(cloud, transport, target.address()).await;
     let mut pairs = Vec::new();
     for _ in 0..CONNECTIONS {
         pairs.push(opened(&site, &target).await);

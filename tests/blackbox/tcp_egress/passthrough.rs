@@ -13,7 +13,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{Bytes, connect, nothing_is_left};
 use crate::support::certificates::Authority;
-use crate::support::eventually::eventually;
+use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::site::{Cloud, Edge, NODE, Site, Transport, over_each_transport};
 use crate::support::targets::pattern;
 use crate::support::tools;
@@ -121,7 +121,7 @@ pub(super) async fn sent_whole(site: &Site, target: &Bytes, sent: &[u8], segment
         bytes
     };
     // Where it goes elsewhere, that is a failure and no wait without end.
-    let both = timeout(Duration::from_secs(30), async { tokio::join!(sending, arriving) });
+    let both = timeout(PATIENCE, async { tokio::join!(sending, arriving) });
     let ((), arrived) = both.await.expect("the target is reached");
     assert!(arrived == sent, "{} bytes of {} in segments of {segment}", arrived.len(), sent.len());
 }
@@ -145,21 +145,27 @@ async fn what_names_nobody_goes_where_the_listener_says_or_is_reset(transport: T
     }
     let without = site(transport, &targets, &[]).await;
     let listener = without.responder.tcp_at(0);
-    for sent in [&hello("127.0.0.1")[..], &hello("example.net"), b"SSH-2.0-somebody\r\n", b"\x16\x03\x01\0\0"] {
+    for (nth, (sent, cause)) in [
+        (&hello("127.0.0.1")[..], "unknown_service"),
+        (&hello("example.net"), "unknown_service"),
+        (b"SSH-2.0-somebody\r\n", "unknown_service"),
+        (b"\x16\x03\x01\0\0", "bad_request"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let mut client = TcpStream::connect(listener).await.unwrap();
         client.write_all(sent).await.unwrap();
         client.read_to_end(&mut Vec::new()).await.unwrap_err();
+        let lines = async || without.responder.0.lines_of("exchange").into_iter().nth(nth);
+        assert_eq!(eventually("a line of each", lines).await["cause"], cause);
     }
-    let lines = eventually("a line of each", async || {
-        Some(without.responder.0.lines_of("exchange")).filter(|lines| lines.len() == 4)
-    });
-    let causes: Vec<_> = lines.await.iter().map(|line| line["cause"].as_str().unwrap_or_default().to_owned()).collect();
-    assert_eq!(causes, ["unknown_service", "unknown_service", "unknown_service", "bad_request"]);
+    assert_eq!(without.responder.0.lines_of("exchange").len(), 4);
 }
 
 async fn who_waits_for_the_server_to_speak_has_no_name_and_who_begins_with_tls_is_waited_for(transport: Transport) {
     let targets = targets().await;
-    let site = site(transport, &targets, &[("service", "none"), ("nameless_after", "300ms")]).await;
+    let site = site(transport, &targets, &[("service", "none"), ("nameless_after", "2s")]).await;
     let mut client = connect(&site).await;
     let greeting = async {
         let mut peer = targets[3].accept().await;
@@ -167,7 +173,7 @@ async fn who_waits_for_the_server_to_speak_has_no_name_and_who_begins_with_tls_i
         peer
     };
     let mut heard = [0; 9];
-    let both = timeout(Duration::from_secs(30), async { tokio::join!(client.read_exact(&mut heard), greeting) });
+    let both = timeout(PATIENCE, async { tokio::join!(client.read_exact(&mut heard), greeting) });
     let (read, _peer) = both.await.expect("the server is reached although its client says nothing");
     read.unwrap();
     assert_eq!(&heard, b"220 ready");
@@ -176,11 +182,11 @@ async fn who_waits_for_the_server_to_speak_has_no_name_and_who_begins_with_tls_i
     let hello = hello("a.example.org");
     let mut slow = connect(&site).await;
     slow.write_all(&hello[..1]).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     slow.write_all(&hello[1..]).await.unwrap();
     let mut arrived = vec![0; hello.len()];
     let arriving = async { targets[0].accept().await.read_exact(&mut arrived).await };
-    timeout(Duration::from_secs(30), arriving).await.expect("its name counts").unwrap();
+    timeout(PATIENCE, arriving).await.expect("its name counts").unwrap();
     assert!(arrived == hello);
 }
 

@@ -7,7 +7,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Bytes, opened};
-use crate::support::eventually::eventually;
 use crate::support::ports;
 use crate::support::site::{Cloud, Edge, NODE, Site, Transport, over_each_transport};
 
@@ -47,7 +46,7 @@ async fn what_is_brought_nowhere_is_reset_and_the_cause_is_logged_and_counted(tr
         is_reset(to).await;
         let line = site.responder.0.line_with(&format!("\"listener\":\"{to}\"")).await;
         assert_eq!((&line["outcome"], &line["cause"]), (&"failed".into(), &cause.into()), "{line}");
-        assert_eq!(site.responder.0.metric(&series).await, before + 1, "{cause}");
+        site.responder.0.counted(&series, before + 1).await;
     }
     let _both = opened(&site, &target).await;
 }
@@ -68,8 +67,7 @@ async fn who_leaves_in_the_middle_of_what_says_where_to_go_is_logged_and_counted
         client.write_all(begins).await.unwrap();
         client.shutdown().await.unwrap();
         let _ = client.read_to_end(&mut Vec::new()).await;
-        let counted = async || (site.responder.0.metric(series).await == before + 1).then_some(());
-        eventually("a connection that was cut to be counted", counted).await;
+        site.responder.0.counted(series, before + 1).await;
         let line = site.responder.0.line_with(&format!("\"listener\":\"{to}\"")).await;
         assert_eq!((&line["outcome"], &line["cause"]), (&"refused".into(), &"request_cut".into()), "{line}");
     }

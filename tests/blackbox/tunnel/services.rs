@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::support::eventually::eventually;
+use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::site::{Transport, over_each_transport};
 use crate::tunnel::pair::{Pair, exchange};
 
@@ -36,9 +36,6 @@ over_each_transport!(
     one_flow_too_many_is_refused_and_one_that_ends_makes_room,
     flows_that_are_not_read_do_not_hold_what_others_need,
 );
-
-/// Long enough for a busy machine; whatever takes it has failed.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// Hands what arrives to the test.
 #[derive(Clone)]
@@ -88,7 +85,7 @@ fn service() -> ServiceName {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(LIMIT, future).await.expect("in time")
+    timeout(PATIENCE, future).await.expect("in time")
 }
 
 // spec: ST-60, TB-14

@@ -1,13 +1,14 @@
 //! How flows end: for silence, because nobody is at the target, with their tunnel, with their listener.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
 
 use super::{edge, have_flows, site, site_with};
 use crate::support::datagrams::{Client, Peer, ask};
 use crate::support::eventually::eventually;
-use crate::support::site::{Cloud, Site, Transport, over_each_transport};
+use crate::support::ports::free_address;
+use crate::support::site::{Cloud, Site, TO_NODE, Transport, over_each_transport};
 
 over_each_transport!(
     a_silent_flow_ends_at_both_ends_whoever_notices,
@@ -18,6 +19,9 @@ over_each_transport!(
     a_drain_takes_no_new_source_and_ends_in_time,
     sources_that_go_on_hold_no_drain_up,
 );
+
+/// Longer than any test waits: what ends before was not ended by it.
+const NEVER: &str = "600s";
 
 // spec: ST-75, ST-76
 async fn a_silent_flow_ends_at_both_ends_whoever_notices(transport: Transport) {
@@ -34,9 +38,10 @@ async fn a_silent_flow_ends_at_both_ends_whoever_notices(transport: Transport) {
 
 // spec: ST-77
 async fn a_target_that_refuses_ends_the_flow_with_its_cause(transport: Transport) {
-    let peer = Peer::echo().await;
+    // Not one that the system gives away: nobody must have it while nobody is there.
+    let address = free_address();
+    let peer = Peer::at(address, |datagram| vec![datagram.to_vec()]).await;
     let site = site(transport, &peer).await;
-    let address = peer.address();
     drop(peer);
     let client = Client::new(site.responder.udp_at(0)).await;
     eventually("the refusal at both ends", async || {
@@ -61,6 +66,7 @@ async fn a_service_that_is_not_exported_for_datagrams_is_asked_once_a_second(tra
     for listener in [0, 1] {
         let before = (site.responder.0.metric(failed).await, site.responder.0.metric(barred).await);
         let client = Client::new(site.responder.udp_at(listener)).await;
+        let began = Instant::now();
         for _ in 0..50 {
             client.send(b"hello").await;
         }
@@ -70,7 +76,9 @@ async fn a_service_that_is_not_exported_for_datagrams_is_asked_once_a_second(tra
             (site.responder.0.metric(barred).await > before.1).then_some(())
         })
         .await;
-        assert!(site.responder.0.metric(failed).await <= before.0 + 2, "fifty datagrams are no fifty flows");
+        let asked = site.responder.0.metric(failed).await - before.0;
+        let most = 2 + began.elapsed().as_secs();
+        assert!(asked <= most, "fifty datagrams are no fifty flows: {asked} of {most}");
     }
 }
 
@@ -88,7 +96,7 @@ async fn the_next_datagram_after_a_lost_tunnel_opens_another_flow(transport: Tra
 
 async fn what_is_sent_while_the_node_is_away_waits_for_it(transport: Transport) {
     let peer = Peer::echo().await;
-    let cloud = Cloud::new().and_udp("echo").egress("hold", "60s");
+    let cloud = Cloud::new().and_udp("echo").egress("hold", "5m");
     let mut site = site_with(cloud, transport, &peer).await;
     let client = Client::new(site.responder.udp_at(0)).await;
     let file = site.initiator.kill();
@@ -106,15 +114,25 @@ async fn what_is_sent_while_the_node_is_away_waits_for_it(transport: Transport) 
 
 async fn a_drain_takes_no_new_source_and_ends_in_time(transport: Transport) {
     let peer = Peer::echo().await;
-    let mut site = site(transport, &peer).await;
+    // Who waits for the end of that has failed: who is silent holds nobody up.
+    let cloud = Cloud::new().and_udp("echo").process("drain_timeout", NEVER);
+    let mut site = site_with(cloud, transport, &peer).await;
     let (client, late) = (Client::new(site.responder.udp_at(0)).await, Client::new(site.responder.udp_at(0)).await);
     assert_eq!(ask(&client, b"hello").await, b"hello");
+    // As long as a request is under way, the process stays.
+    let mut held = site.connect().await;
+    held.send(format!("GET /hang HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    site.arrived("/hang").await;
     site.responder.0.terminate();
-    site.responder.0.line_with("draining").await;
+    let dropped = "adit_flow_datagrams_dropped_total{side=\"egress\",reason=\"no_flow\"}";
+    eventually("that no new source is taken", async || {
+        Client::new(site.responder.udp_at(0)).await.send(b"in time?").await;
+        (site.responder.0.metric(dropped).await > 0).then_some(())
+    })
+    .await;
     late.send(b"too late").await;
-    // Far less than the drain timeout of 30 s: who is silent holds nobody up.
-    let ended = tokio::time::timeout(Duration::from_secs(25), site.responder.0.exit()).await;
-    assert!(ended.unwrap().success());
+    drop(held);
+    assert!(site.responder.0.exit().await.success());
     assert!(!peer.seen().iter().any(|(_, seen)| seen == b"too late"));
 }
 
@@ -122,7 +140,8 @@ async fn a_drain_takes_no_new_source_and_ends_in_time(transport: Transport) {
 async fn sources_that_go_on_hold_no_drain_up(transport: Transport) {
     for at_the_site in [true, false] {
         let peer = Peer::echo().await;
-        let mut site = site(transport, &peer).await;
+        let cloud = Cloud::new().and_udp("echo").process("drain_timeout", NEVER);
+        let mut site = Site::with(cloud, edge(transport, &peer, "").process("drain_timeout", NEVER)).await;
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         client.connect(site.responder.udp_at(0)).await.unwrap();
         eventually("an answer", async || {
@@ -134,7 +153,6 @@ async fn sources_that_go_on_hold_no_drain_up(transport: Transport) {
         let ends = if at_the_site { &mut site.initiator } else { &mut site.responder.0 };
         ends.terminate();
         ends.line_with("draining").await;
-        let began = std::time::Instant::now();
         let goes_on = async {
             loop {
                 // Nobody is there at last.
@@ -146,8 +164,7 @@ async fn sources_that_go_on_hold_no_drain_up(transport: Transport) {
             exit = ends.exit() => exit,
             () = goes_on => unreachable!(),
         };
-        // Far less than the drain timeout of 30 s.
-        assert!(exit.success() && began.elapsed() < Duration::from_secs(20), "{exit:?} {:?}", began.elapsed());
+        assert!(exit.success(), "{exit:?}");
         ends.line_with("drained: everything finished").await;
     }
 }
