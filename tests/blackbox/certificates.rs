@@ -47,15 +47,16 @@ async fn what_runs_when_a_certificate_ends_has_the_time_of_a_drain_also_where_it
     let initiator = edge.start_with(&folder, responder.tunnel_address(), &shown).await;
     responder.registered(1).await;
     let mut client = RawHttp::connect(responder.egress()).await.unwrap();
-    client.send(format!("GET /chunks/20/50 HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    client.send(format!("GET /held HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
     let head = client.head().await.unwrap();
     initiator.freeze();
     responder.0.line_with("tunnel suspect").await;
     responder.0.line_with("has ended: draining it").await;
     responder.0.line_with("tunnel draining").await;
     initiator.thaw();
+    target.release();
     let (body, _) = client.body(&head).await.unwrap();
-    assert!(body.ends_with(b"chunk 19\n"));
+    assert_eq!(body, b"begun\nended\n");
     responder.registered(0).await;
 }
 

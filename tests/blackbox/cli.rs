@@ -102,8 +102,7 @@ async fn run_exits_with_2_and_the_same_words_as_check() {
 #[tokio::test]
 async fn run_names_the_address_that_is_taken() {
     let folder = Folder::new();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-    let taken = std::net::TcpListener::bind(taken.unwrap()).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let file = folder.write("cloud.yaml", &Cloud::new().egress("http", &format!("\"{address}\"")).text());
     let (code, _, err) = parts(&adit(&["run", file.to_str().unwrap()]).await);

@@ -12,6 +12,7 @@ use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, get};
 use crate::support::http2::{Http2, whole};
 use crate::support::load::Load;
+use crate::support::process::Adit;
 use crate::support::site::{Cloud, Edge, NODE, Site, TO_NODE, Transport, over_each_transport};
 use crate::support::targets::pattern;
 
@@ -37,38 +38,40 @@ over_each_transport!(
 /// Another node of the same cluster.
 const OTHER: Node<'static> = Node { node: "edge-2", ..NODE };
 
-/// A response under way, of which only a part was made.
+/// A response under way, which ends when its target is released.
 async fn under_way(site: &Site) -> (RawHttp<tokio::net::TcpStream>, crate::support::http1::Head) {
     let mut client = site.connect().await;
-    client.send(format!("GET /chunks/20/50 HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
+    client.send(format!("GET /held HTTP/1.1\r\nhost: x\r\n{TO_NODE}\r\n\r\n").as_bytes()).await.unwrap();
     let head = client.head().await.unwrap();
     assert_eq!(head.status, 200);
     (client, head)
 }
 
-async fn finishes(mut client: RawHttp<tokio::net::TcpStream>, head: crate::support::http1::Head) {
+/// Lets it end, and waits for that.
+async fn finishes(site: &Site, (mut client, head): (RawHttp<tokio::net::TcpStream>, crate::support::http1::Head)) {
+    site.target.release();
     let (body, _) = client.body(&head).await.unwrap();
-    let expected: String = (0..20).map(|number| format!("chunk {number}\n")).collect();
-    assert_eq!(String::from_utf8(body).unwrap(), expected);
+    assert_eq!(String::from_utf8(body).unwrap(), "begun\nended\n");
 }
 
 async fn a_responder_that_is_terminated_finishes_what_runs(transport: Transport) {
     let mut site = Site::start(transport).await;
-    let (client, head) = under_way(&site).await;
+    let running = under_way(&site).await;
     site.responder.0.terminate();
     site.responder.0.line_with("draining").await;
     let egress = site.egress();
     eventually("no new connections", async || RawHttp::connect(egress).await.is_err().then_some(())).await;
-    finishes(client, head).await;
+    finishes(&site, running).await;
     assert_eq!(site.responder.0.exit().await.code(), Some(0));
     site.responder.0.line_with("drained: everything finished").await;
 }
 
 async fn an_initiator_that_is_terminated_finishes_what_runs(transport: Transport) {
     let mut site = Site::start(transport).await;
-    let (client, head) = under_way(&site).await;
+    let running = under_way(&site).await;
     site.initiator.terminate();
-    finishes(client, head).await;
+    site.initiator.line_with("draining").await;
+    finishes(&site, running).await;
     assert_eq!(site.initiator.exit().await.code(), Some(0));
     site.initiator.line_with("drained: everything finished").await;
     site.responder.registered(0).await;
@@ -77,26 +80,28 @@ async fn an_initiator_that_is_terminated_finishes_what_runs(transport: Transport
 
 async fn an_operator_can_ask_for_it_over_the_admin_listener(transport: Transport) {
     let mut site = Site::start(transport).await;
-    let (client, head) = under_way(&site).await;
+    let running = under_way(&site).await;
     assert_eq!(site.responder.0.ask(Method::POST, "/drain").await.0, 202);
     eventually("not ready", async || {
         let (status, missing) = site.responder.0.ask(Method::GET, "/ready").await;
         (status == 503 && missing.contains("draining")).then_some(())
     })
     .await;
-    finishes(client, head).await;
+    finishes(&site, running).await;
     assert_eq!(site.responder.0.exit().await.code(), Some(0));
 }
 
 async fn an_http2_stream_is_finished_and_its_connection_told_to_go_away(transport: Transport) {
     let mut site = Site::start(transport).await;
     let mut client = Http2::connect(site.egress()).await;
-    let request = Request::get(format!("http://{}/chunks/20/50", site.egress())).header("x-node-id", NODE.node);
+    let request = Request::get(format!("http://{}/held", site.egress())).header("x-node-id", NODE.node);
     let (response, _) = client.send(request.body(()).unwrap(), true).await;
     let response = response.await.unwrap();
     site.responder.0.terminate();
+    eventually("GOAWAY", async || client.sender().ready().await.err()).await;
+    site.target.release();
     let body = whole(response).await.unwrap().into_body().bytes;
-    assert!(body.ends_with(b"chunk 19\n"));
+    assert_eq!(body, b"begun\nended\n");
     assert_eq!(site.responder.0.exit().await.code(), Some(0));
 }
 
@@ -231,7 +236,7 @@ async fn a_lame_duck_takes_requests_and_says_that_each_is_the_last(transport: Tr
 }
 
 async fn a_restart_of_one_of_two_responders_loses_nothing(transport: Transport) {
-    let site = Site::with(Cloud::new().process("lame_duck", "1s"), Edge::new(transport)).await;
+    let site = Site::with(Cloud::new().process("lame_duck", "5s"), Edge::new(transport)).await;
     let second = Cloud::new().start(&site.folder).await;
     let target = format!("http://{}", site.target.address());
     let both = Edge::new(transport).target(&target).also(second.tunnel_address());
@@ -275,14 +280,14 @@ async fn a_restart_of_one_of_two_responders_loses_nothing(transport: Transport) 
 
 async fn the_command_drains_and_waits_until_the_process_has_gone(transport: Transport) {
     let mut site = Site::start(transport).await;
-    let (client, head) = under_way(&site).await;
-    let admin = site.responder.0.admin().to_string();
-    let drains = tokio::spawn(async move { parts(&adit(&["drain", "--wait", "--admin", &admin]).await) });
-    finishes(client, head).await;
-    let (code, out, err) = drains.await.unwrap();
-    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-    assert!(out.starts_with("left: 1 tunnel, ") && out.ends_with("s: everything finished\n"), "{out}");
-    assert!(out.contains("\ngone after "), "{out}");
+    let running = under_way(&site).await;
+    let mut drains = Adit::start(&["drain", "--wait", "--admin", &site.responder.0.admin().to_string()]);
+    drains.line_with("left: 1 tunnel, 1 request runs").await;
+    finishes(&site, running).await;
+    assert!(drains.line_with("gone after ").await.ends_with("s: everything finished"), "{}", drains.log());
+    assert_eq!(drains.exit().await.code(), Some(0), "{}", drains.log());
+    let said = drains.log();
+    assert!(said.lines().all(|line| line.starts_with("left: ") || line.starts_with("gone after ")), "{said}");
     assert_eq!(site.responder.0.exit().await.code(), Some(0));
     let (code, out, err) = parts(&adit(&["drain", "--admin", &site.initiator.admin().to_string()]).await);
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "draining\n", ""));

@@ -33,6 +33,11 @@ async fn a_target_answers_as_its_table_says() {
     assert_eq!(get(address, "/bytes/100000", &[]).await.unwrap().body, pattern(0, 100_000));
     assert_eq!(get(address, "/chunks/3/1", &[]).await.unwrap().text(), "chunk 0\nchunk 1\nchunk 2\n");
     assert_eq!(get(address, "/slow/1", &[]).await.unwrap().text(), "slow\n");
+    let mut held = RawHttp::connect(address).await.unwrap();
+    held.send(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let head = held.head().await.unwrap();
+    target.release();
+    assert_eq!(held.body(&head).await.unwrap().0, b"begun\nended\n");
     assert!(get(address, "/request", &["x-a: b"]).await.unwrap().text().contains(r#"["x-a","b"]"#));
     let response = get(address, "/trailers", &["te: trailers"]).await.unwrap();
     assert_eq!(response.trailers, [("x-sum".into(), "42".into())]);

@@ -210,8 +210,9 @@ async fn small_frames_of_a_target_that_nobody_reads_cost_nobody_a_connection(tra
     let mut deaf = Http2::connect(site.egress()).await;
     let (response, _) = deaf.send(request("GET", &site, "/small"), true).await;
     let response = response.await.unwrap();
+    eventually("some of it", async || (peer.trickled.load(Ordering::Relaxed) > 0).then_some(())).await;
     let waiting = standstill("the target", STALLED, async || peer.trickled.load(Ordering::Relaxed)).await;
-    assert!(0 < waiting && waiting < SMALL, "{waiting}");
+    assert!(waiting < SMALL, "{waiting}");
     for _ in 0..5 {
         assert_eq!(timeout(PATIENCE, site.get("/")).await.expect("an answer").status(), 200);
     }
@@ -241,8 +242,9 @@ async fn small_frames_of_a_client_that_no_target_reads_cost_it_no_connection(tra
     let upload = tokio::spawn(async move { trickle(upload, LARGE, &counted).await.unwrap() });
     let (mut stalled, head) = target.accept().await;
     assert!(head.contains("post /stall"), "{head}");
+    eventually("some of it", async || (trickled.load(Ordering::Relaxed) > 0).then_some(())).await;
     let waiting = standstill("the client", STALLED, async || trickled.load(Ordering::Relaxed)).await;
-    assert!(0 < waiting && waiting < SMALL, "{waiting}");
+    assert!(waiting < SMALL, "{waiting}");
     for _ in 0..5 {
         let answer = timeout(PATIENCE, client.get(request("GET", &site, "/"))).await.expect("an answer");
         assert_eq!(answer.status(), 200, "on the same connection");

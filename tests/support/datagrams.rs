@@ -36,8 +36,10 @@ impl Peer {
         Self::at(([127, 0, 0, 1], 0).into(), answer).await
     }
 
+    /// One at this address: where that of another one was, whoever was given its port meanwhile, by chance, is waited for.
     pub(crate) async fn at(address: SocketAddr, answer: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
-        let socket = Arc::new(UdpSocket::bind(address).await.unwrap());
+        let free = async || UdpSocket::bind(address).await.ok();
+        let socket = Arc::new(eventually("that the address is free", free).await);
         let (address, seen) = (socket.local_addr().unwrap(), Seen::default());
         let (noted, own) = (Arc::clone(&seen), Arc::clone(&socket));
         let task = tokio::spawn(async move {

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::certificates::{Files, Node, RESPONDER_NAME};
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, within};
 use crate::support::http1::{RawHttp, Response};
 use crate::support::process::Program;
 use crate::support::site::Folder;
@@ -96,6 +96,18 @@ pub(crate) struct Envoy {
     _folder: TempDir,
 }
 
+/// How often it is looked whether it is ready.
+const LOOK: Duration = Duration::from_millis(10);
+/// What the last line of one that has ended may take from there to here.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+
+async fn ask(admin: SocketAddr, method: &str, path: &str) -> io::Result<Response> {
+    let mut client = RawHttp::connect(admin).await?;
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: {admin}\r\ncontent-length: 0\r\n\r\n");
+    client.send(head.as_bytes()).await?;
+    client.response().await
+}
+
 /// What is not in the configuration file.
 struct Flags {
     name: &'static str,
@@ -109,24 +121,31 @@ impl Envoy {
         let folder = tempfile::tempdir().unwrap();
         let [file, admin_file] = ["envoy.json", "admin"].map(|name| folder.path().join(name));
         std::fs::write(&file, serde_json::to_string_pretty(config).unwrap()).unwrap();
-        let mut command = Command::new(tools::envoy()?);
-        command.arg("-c").arg(file).arg("--admin-address-path").arg(&admin_file);
-        command.args(["--disable-hot-restart", "--log-level", "warning"]);
-        command.args(["--concurrency", &flags.concurrency.to_string()]);
-        command.args(["--drain-time-s", &flags.drain_time.as_secs().to_string()]);
-        let mut program = Program::spawn(flags.name, command);
-        let admin = eventually("the admin address of Envoy", async || {
-            assert!(program.ended().is_none(), "Envoy refused its configuration");
-            std::fs::read_to_string(&admin_file).ok()?.parse().ok()
+        let binary = tools::envoy()?;
+        let (program, admin) = eventually("Envoy to be ready", async || {
+            let _ = std::fs::remove_file(&admin_file);
+            let mut command = Command::new(&binary);
+            command.arg("-c").arg(&file).arg("--admin-address-path").arg(&admin_file);
+            command.args(["--disable-hot-restart", "--log-level", "warning"]);
+            command.args(["--concurrency", &flags.concurrency.to_string()]);
+            command.args(["--drain-time-s", &flags.drain_time.as_secs().to_string()]);
+            let mut program = Program::spawn(flags.name, command);
+            while program.ended().is_none() {
+                let admin = std::fs::read_to_string(&admin_file).ok().and_then(|text| text.parse().ok());
+                if let Some(admin) = admin
+                    && ask(admin, "GET", "/ready").await.is_ok_and(|response| response.status() == 200)
+                {
+                    return Some((program, admin));
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            // One that comes back to addresses which it had: whoever has one of them meanwhile, by chance, is waited for.
+            let taken = async || program.log().contains("Address already in use").then_some(());
+            within(LAST_WORDS, "that an address is taken: Envoy refused its configuration", taken).await;
+            None
         })
         .await;
-        let envoy = Self { program, admin, _folder: folder };
-        eventually("Envoy to be ready", async || {
-            let response = envoy.ask("GET", "/ready").await.ok()?;
-            (response.status() == 200).then_some(())
-        })
-        .await;
-        Some(envoy)
+        Some(Self { program, admin, _folder: folder })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -144,10 +163,7 @@ impl Envoy {
 
     /// Asks the admin listener; what changes something there wants `POST`.
     pub(crate) async fn ask(&self, method: &str, path: &str) -> io::Result<Response> {
-        let mut client = RawHttp::connect(self.admin).await?;
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\n\r\n", self.admin);
-        client.send(head.as_bytes()).await?;
-        client.response().await
+        ask(self.admin, method, path).await
     }
 
     /// The counters and gauges whose names contain `part`, hidden ones too.

@@ -6,6 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::support::eventually::PATIENCE;
 
 /// Listens; the test accepts.
 pub(crate) struct RawTarget {
@@ -37,7 +40,7 @@ impl RawTarget {
 
     /// The next connection, and the head of its first request.
     pub(crate) async fn accept(&self) -> (RawPeer, String) {
-        let (stream, _) = self.listener.accept().await.unwrap();
+        let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.expect("a connection").unwrap();
         stream.set_nodelay(true).unwrap();
         let mut peer = RawPeer { stream, buffer: BytesMut::new() };
         let head = peer.head().await.unwrap();
@@ -86,11 +89,11 @@ impl RawPeer {
 
     /// Waits until the other side is gone, however it went.
     pub(crate) async fn gone(&mut self) {
-        while matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..)) {}
+        while matches!(timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await.expect("an end"), Ok(1..)) {}
     }
 
     async fn fill(&mut self) -> io::Result<()> {
-        match self.stream.read_buf(&mut self.buffer).await? {
+        match timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await.expect("something to read")? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }

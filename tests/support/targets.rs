@@ -11,6 +11,7 @@
 //! | `/fields/N/L` | an empty answer with N fields of L bytes, `x-0` and so on |
 //! | `/hang` | never answers |
 //! | `/cut/N` | promises more, and breaks off after N bytes |
+//! | `/held` | begins to answer at once, and ends when the test says so: [`Target::release`] |
 //! | `/trailers` | a body with a trailer `x-sum` |
 //! | `/sink` | reads the request body and says how long it was |
 
@@ -26,6 +27,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::eventually::eventually;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -42,6 +46,7 @@ pub(crate) struct Seen {
     requests: Mutex<Vec<String>>,
     connections: AtomicUsize,
     cancelled: AtomicUsize,
+    released: CancellationToken,
 }
 
 #[derive(Clone, Copy)]
@@ -53,21 +58,21 @@ enum Version {
 impl Target {
     /// Speaks HTTP/1.1.
     pub(crate) async fn http1() -> Self {
-        Self::start(Version::Http1, (Ipv4Addr::LOCALHOST, 0).into()).await
+        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), Version::Http1)
     }
 
-    /// Speaks HTTP/1.1, where one was that is gone.
+    /// Speaks HTTP/1.1, where one was that is gone: whoever was given its port meanwhile, by chance, is waited for.
     pub(crate) async fn http1_at(address: SocketAddr) -> Self {
-        Self::start(Version::Http1, address).await
+        let free = async || TcpListener::bind(address).await.ok();
+        Self::on(eventually("that the address is free", free).await, Version::Http1)
     }
 
     /// Speaks HTTP/2 in clear, from the first byte.
     pub(crate) async fn h2c() -> Self {
-        Self::start(Version::Http2, (Ipv4Addr::LOCALHOST, 0).into()).await
+        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), Version::Http2)
     }
 
-    async fn start(version: Version, at: SocketAddr) -> Self {
-        let listener = TcpListener::bind(at).await.unwrap();
+    fn on(listener: TcpListener, version: Version) -> Self {
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Seen>::default();
         let mut tasks = JoinSet::new();
@@ -83,6 +88,11 @@ impl Target {
     /// who connects in that moment is reset and not refused.
     pub(crate) async fn stop(mut self) {
         self.tasks.shutdown().await;
+    }
+
+    /// Ends the answers of `/held`, also those to come.
+    pub(crate) fn release(&self) {
+        self.seen.released.cancel();
     }
 
     /// `METHOD path` of every request so far.

@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
-
 use super::client::{Client, Over, Refused, head};
 use super::{Bytes, site};
 use crate::support::http1::{RawHttp, get};
 use crate::support::http2::Http2;
+use crate::support::ports::free_address;
 use crate::support::site::{Cloud, Edge, Site, TO_NODE, Transport, over_each_transport};
 
 over_each_transport!(
@@ -25,17 +24,12 @@ async fn refused(egress: SocketAddr, over: Over, to: &str) -> Refused {
     }
 }
 
-/// An address at which nobody listens.
-async fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
 // spec: ER-9, ST-56
 async fn what_cannot_be_opened_is_a_status_with_its_cause(transport: Transport) {
     let cloud = Cloud::new().egress("connect", "true").egress("hold", "0");
     let edge = Edge::new(transport)
         .service("{ name: web, match: {}, target: \"{target}\" }")
-        .service(&format!("{{ name: closed, target: \"tcp://{}\" }}", nowhere().await))
+        .service(&format!("{{ name: closed, target: \"tcp://{}\" }}", free_address()))
         .service("{ name: no-name, target: \"tcp://no-such-name.invalid:1\" }")
         .service("{ name: no-socket, target: \"unix+raw:/no/such/socket\" }");
     let site = Site::with(cloud, edge).await;
@@ -55,9 +49,9 @@ async fn what_cannot_be_opened_is_a_status_with_its_cause(transport: Transport) 
     let elsewhere = head("closed:1").replace("edge-1", "edge-2");
     let unknown = Client::open_http1(site.egress(), &elsewhere, b"", false).await.err().unwrap();
     assert_eq!(unknown.status, 503, "{unknown:?}");
-    let failed = "adit_exchanges_failed_total{side=\"egress\",cause=\"target_refused\"}";
-    assert_eq!(site.responder.0.metric(failed).await, 2);
-    assert_eq!(site.initiator.metric("adit_exchanges_failed_total{side=\"target\",cause=\"target_refused\"}").await, 2);
+    for (process, side) in [(&site.responder.0, "egress"), (&site.initiator, "target")] {
+        process.counted(&format!("adit_exchanges_failed_total{{side=\"{side}\",cause=\"target_refused\"}}"), 2).await;
+    }
 }
 
 async fn a_listener_takes_connect_only_where_its_file_says_so(transport: Transport) {

@@ -67,7 +67,7 @@ async fn a_limit_of_its_own_ends_what_rests(transport: Transport) {
         let cut = async { while client.send.all(&[0; 64 << 10]).await.is_ok() {} };
         timeout(PATIENCE, cut).await.expect("half-closed, and the target takes nothing");
     }
-    assert_eq!(site.responder.0.metric("adit_exchanges_failed_total{side=\"egress\",cause=\"idle\"}").await, 2);
+    site.responder.0.counted("adit_exchanges_failed_total{side=\"egress\",cause=\"idle\"}", 2).await;
 }
 
 /// One direction has ended, and the other one waits for longer than it might rest.

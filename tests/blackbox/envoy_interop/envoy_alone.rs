@@ -182,7 +182,7 @@ async fn a_drain_is_announced_and_the_tunnel_replaced() {
     let drain = pair.responder.ask("POST", "/reverse_tunnel/drain_clusters?drain_time_ms=100").await.unwrap();
     assert_eq!(drain.status(), 200, "{}", drain.text());
     let succeeded = "tunnels.handshake.worker.worker_0.cluster.responder.result.success";
-    eventually("a second tunnel", async || (pair.initiator.stat(succeeded).await == 2).then_some(())).await;
+    eventually("a second tunnel", async || (pair.initiator.stat(succeeded).await >= 2).then_some(())).await;
     assert_eq!(pair.status(TO_NODE).await, 200);
 }
 
@@ -224,7 +224,8 @@ async fn a_responder_gives_up_a_handshake_that_does_not_come() {
     let Some(responder) = EnvoyResponder::start(Variant::Plaintext, options).await else { return };
     let mut silent = RawHttp::connect(responder.tunnel_address()).await.unwrap();
     assert!(silent.read_to_end().await.unwrap().is_empty());
-    assert_eq!(responder.stat("reverse_tunnel.handshake.timeout").await, 1);
+    let counted = async || (responder.stat("reverse_tunnel.handshake.timeout").await == 1).then_some(());
+    eventually("the time-out counted", counted).await;
 }
 
 #[tokio::test]

@@ -173,7 +173,7 @@ async fn a_retry_after_is_honoured_in_seconds_only_and_a_close_after_200_is_a_fa
             drop(ends.answer(ACCEPTED).await);
         }
         state(&third, "backoff").await;
-        assert!(third.log().contains("tunnel lost"));
+        third.line_with("tunnel lost").await;
         assert_eq!(third.metric("adit_initiator_destinations{state=\"connected\"}").await, 0);
     };
     tokio::join!(in_seconds, as_a_date, at_once);
@@ -242,8 +242,9 @@ async fn small_frames_that_a_service_does_not_read_cost_others_nothing() {
     let trickled = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&trickled);
     let upload = tokio::spawn(async move { trickle(upload, 0, &counted).await });
+    eventually("some of it", async || (trickled.load(Ordering::Relaxed) > 0).then_some(())).await;
     let waiting = standstill("the responder", STALLED, async || trickled.load(Ordering::Relaxed)).await;
-    assert!(0 < waiting && waiting < SMALL, "{waiting}");
+    assert!(waiting < SMALL, "{waiting}");
     let response = http2.get(http::Request::get("http://x/").body(()).unwrap()).await;
     assert_eq!(response.status(), 200);
     assert!(!upload.is_finished());
@@ -255,10 +256,11 @@ async fn small_frames_that_a_service_does_not_read_cost_others_nothing() {
 #[tokio::test]
 async fn an_answer_that_does_not_come_is_given_up() {
     let (folder, target, responder) = (Folder::new(), Target::http1().await, RawResponder::new().await);
+    let began = Instant::now();
     let edge = dialling(&folder, &responder, &target, ", handshake_timeout: 1s").await;
     let mut wire = responder.connection().await;
     wire.whole_head().await;
-    let asked = Instant::now();
-    assert!(wire.gone().await - asked >= Duration::from_millis(900));
+    // Never early. When it was asked for, this end notices later.
+    assert!(wire.gone().await - began >= Duration::from_secs(1));
     assert!(failure(&edge, 0).await["error"].as_str().unwrap().contains("no answer within 1s"));
 }

@@ -1,7 +1,7 @@
 //! What our responder answers to a handshake that is none: Envoy's checks in Envoy's order, each answer whole and without
 //! a body, then the end of the connection.
 
-use crate::envoy_interop::raw::{Wire, head, request};
+use crate::envoy_interop::raw::{ACCEPTED, Wire, head, request};
 use crate::support::site::{Cloud, Folder, NODE, Responder};
 
 const NODE_ID: &str = "x-envoy-reverse-tunnel-node-id: edge-1";
@@ -140,7 +140,7 @@ async fn in_upgrade_mode_101_answers_a_request_for_it_and_426_another() {
     let mut wire = Wire::connect(responder.tunnel_address()).await;
     wire.send(head(&[NODE_ID, CLUSTER_ID, TENANT_ID, "connection: Upgrade", "upgrade: Reverse-Tunnel"])).await;
     let expected = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: reverse-tunnel\r\n\r\n";
-    assert_eq!(String::from_utf8(wire.read().await).unwrap(), expected);
+    assert_eq!(String::from_utf8(wire.exactly(expected.len()).await).unwrap(), expected);
     wire.echo(1).await;
     responder.registered(1).await;
 }
@@ -164,7 +164,7 @@ async fn a_request_in_pieces_with_odd_fields_is_taken() {
         wire.send(piece).await;
         tokio::task::yield_now().await;
     }
-    assert_eq!(wire.read().await, crate::envoy_interop::raw::ACCEPTED);
+    assert_eq!(wire.exactly(ACCEPTED.len()).await, ACCEPTED);
 }
 
 // spec: EV-16

@@ -28,9 +28,11 @@ async fn two_workers_of_an_envoy_initiator_lose_no_request_and_share_them() {
     let Some(_envoy) = envoy else { return };
     responder.registered(4).await;
     let egress = responder.egress();
-    let ask = async || {
+    let mut asked = 0;
+    let mut ask = async || {
         let asking: JoinSet<_> = (0..8).map(|_| status_of(egress)).collect();
         assert_eq!(asking.join_all().await, [200; 8]);
+        asked += 8;
     };
     for _ in 0..24 {
         ask().await;
@@ -42,7 +44,9 @@ async fn two_workers_of_an_envoy_initiator_lose_no_request_and_share_them() {
         used.iter().all(|count| *count > 0).then_some(used)
     })
     .await;
-    assert_eq!(used.iter().sum::<u64>(), target.requests().len() as u64);
+    // One that waited in a tunnel in doubt was sent again.
+    let (arrived, used) = (target.requests().len() as u64, used.iter().sum::<u64>());
+    assert!(asked <= arrived && arrived <= used, "{asked} asked, {arrived} at the target, {used} in tunnels");
 }
 
 async fn status_of(egress: std::net::SocketAddr) -> u16 {
@@ -71,7 +75,8 @@ async fn a_busy_tunnel_is_not_preferred_to_a_fresh_one() {
         (0..40).map(|_| async move { get(egress, "/slow/200", &[TO_NODE]).await.unwrap().status() }).collect();
     assert!(asking.join_all().await.iter().all(|status| *status == 200));
     let used = used(&responder).await;
-    assert_eq!(used.iter().sum::<u64>(), 41);
+    // One that waited in a tunnel in doubt was sent again.
+    assert!(used.iter().sum::<u64>() >= 41, "{used:?}");
     assert!(used.iter().all(|count| *count > 1), "shared: {used:?}");
 }
 

@@ -2,7 +2,7 @@
 
 use crate::fleet::hop::section;
 use crate::fleet::leave::Asking;
-use crate::fleet::world::{has, names, sees, start};
+use crate::fleet::world::{answers, has, names, sees, start};
 use crate::support::certificates::Node;
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
@@ -47,10 +47,6 @@ async fn cut(link: &TcpLink, a: &Responder, b: &Responder) {
 
 async fn status(at: &Responder, node: &str) -> u16 {
     get(at.egress(), "/", &[node]).await.unwrap().status()
-}
-
-async fn answers(at: &Responder, node: &str) {
-    eventually("an answer", async || (status(at, node).await == 200).then_some(())).await;
 }
 
 /// Regression: from the end of the lease on, the node was nowhere to be found.

@@ -8,7 +8,7 @@ use adit::admin::FleetReport;
 use http::Method;
 use serde_json::Value;
 
-use crate::fleet::world::{has, names, of, sees, start};
+use crate::fleet::world::{answers, has, names, of, sees, start};
 use crate::hop::world::{certificate_lasting, certificate_of};
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
@@ -61,6 +61,9 @@ async fn a_node_of_the_other_responder_is_reached_until_that_dies(transport: Tra
     let _edge = edge.start(&folder, b.tunnel_address()).await;
     let report = sees(&a, "the tunnel of b", |report| has(report, "b", 1)).await;
     assert_ne!(place(&report, "b").port(), 0, "the real port is told");
+    answers(&a, TO_NODE).await;
+    let through = async || a.0.metric("adit_fleet_hops_total{result=\"through\"}").await;
+    let before = through().await;
     let response = get(a.egress(), "/", &[TO_NODE]).await.unwrap();
     assert_eq!((response.status(), response.text().as_str()), (200, "hello\n"));
     let sent = "sent through a sibling";
@@ -69,7 +72,7 @@ async fn a_node_of_the_other_responder_is_reached_until_that_dies(transport: Tra
     client.send(format!("{head}{sent}").as_bytes()).await.unwrap();
     let response = client.response().await.unwrap();
     assert_eq!((response.status(), response.text().as_str()), (200, sent));
-    assert_eq!(a.0.metric("adit_fleet_hops_total{result=\"through\"}").await, 2);
+    assert_eq!(through().await, before + 2);
     assert_eq!(a.0.tunnels().await.accepted.len(), 0, "the node has no tunnel there");
     is_recorded(&a).await;
     b.0.kill();
@@ -96,6 +99,7 @@ async fn what_a_node_answers_through_a_sibling_is_charged_to_it(transport: Trans
     let _edge = edge.start(&folder, b.tunnel_address()).await;
     sees(&a, "the tunnel of b", |report| has(report, "b", 1)).await;
     let waited = async || b.0.metric("adit_shares_waited_total{of=\"node\",cause=\"bytes\"}").await;
+    answers(&a, TO_NODE).await;
     let path = format!("/bytes/{LENGTH}");
     let response = get(a.egress(), &path, &[TO_NODE]).await.unwrap();
     assert!(response.body == pattern(0, LENGTH), "whole");

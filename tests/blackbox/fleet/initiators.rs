@@ -5,7 +5,7 @@ use adit::protocol::roster::Listed;
 
 use crate::fleet::hop::section;
 use crate::fleet::leave::Asking;
-use crate::fleet::world::{fleet, has, names, sees, start};
+use crate::fleet::world::{self, fleet, has, names, sees, start};
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
 use crate::support::http1::get;
@@ -141,6 +141,7 @@ async fn nothing_is_lost_while_a_responder_leaves_and_its_site_goes_to_a_sibling
     let edge = Edge::new(transport).target(&format!("http://{}", target.address()));
     let edge = edge.start(&folder, a.tunnel_address()).await;
     sees(&b, "the tunnel of a", |report| has(report, "a", 1)).await;
+    world::answers(&b, TO_NODE).await;
     let asking = Asking::start(b.egress());
     a.0.terminate();
     assert_eq!(a.0.exit().await.code(), Some(0));

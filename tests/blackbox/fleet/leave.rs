@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{adit, parts};
 use crate::fleet::hop::section;
-use crate::fleet::world::{has, member, names, of, sees, start};
+use crate::fleet::world::{answers, has, member, names, of, sees, start};
 use crate::support::certificates::Node;
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
@@ -31,6 +31,7 @@ over_each_transport!(
 const LONG: &str = "300s";
 /// Another node of the same cluster.
 const OTHER: Node<'static> = Node { node: "edge-2", ..NODE };
+const TO_OTHER: &str = "x-node-id: edge-2";
 
 /// The file of a responder with a hop, in which no request waits for a node.
 fn file(etcd: &Etcd, folder: &Folder, id: &str) -> Cloud {
@@ -91,6 +92,7 @@ async fn a_responder_that_leaves_serves_its_node_until_that_is_elsewhere(transpo
     let edge = edge(transport, &target);
     let initiator = edge.start(&folder, a.tunnel_address()).await;
     sees(&b, "the tunnel of a", |report| has(report, "a", 1)).await;
+    answers(&b, TO_NODE).await;
     let asking = Asking::start(b.egress());
     a.0.terminate();
     initiator.line_with("the responder drains").await;
@@ -115,15 +117,20 @@ async fn a_node_that_is_elsewhere_already_is_reached_there_at_once(transport: Tr
     let a = file(&etcd, &folder, "a").process("lame_duck", LONG);
     let (mut a, b) = two(&etcd, &folder, &a).await;
     let _initiator = edge(transport, &target).also(b.tunnel_address()).start(&folder, a.tunnel_address()).await;
-    sees(&a, "one of each", |report| has(report, "a", 1) && has(report, "b", 1)).await;
+    // The way to the sibling is there already, by a node that has no other.
+    let other = edge(transport, &target).claim(OTHER).named("other");
+    let _other = other.start(&folder, b.tunnel_address()).await;
+    sees(&a, "one of each, and the other one", |report| has(report, "a", 1) && has(report, "b", 2)).await;
+    answers(&a, TO_OTHER).await;
+    let through = a.0.metric("adit_fleet_hops_total{result=\"through\"}").await;
     let asking = Asking::start(a.egress());
     a.0.terminate();
     // Long before the lame duck is over, and before anything is cut.
     a.registered(0).await;
     assert_eq!(get(a.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
-    sees(&b, "no tunnel of a", |report| has(report, "a", 0) && has(report, "b", 1)).await;
+    sees(&b, "no tunnel of a", |report| has(report, "a", 0) && has(report, "b", 2)).await;
     asking.nothing_is_lost().await;
-    assert!(a.0.metric("adit_fleet_hops_total{result=\"through\"}").await > 0);
+    assert!(a.0.metric("adit_fleet_hops_total{result=\"through\"}").await > through);
     a.0.terminate();
     a.0.exit().await;
 }
@@ -137,6 +144,7 @@ async fn a_responder_that_a_reload_removes_leaves_its_fleet_like_one_that_stops(
     let edge = edge(transport, &target);
     let initiator = edge.start(&folder, a.tunnel_address()).await;
     sees(&b, "the tunnel of a", |report| has(report, "a", 1)).await;
+    answers(&b, TO_NODE).await;
     let asking = Asking::start(b.egress());
     folder.authority.node(OTHER).write(folder.path(), "other");
     let other = Edge::new(transport).claim(OTHER).named("other").text(&b.tunnel_address().to_string());
@@ -249,6 +257,6 @@ async fn a_responder_that_comes_back_is_ready_when_its_former_nodes_are_elsewher
     assert_eq!(status, 200, "{changes}");
     let a = Responder(Running::start(a.0.file().to_owned()).await);
     eventually("ready", async || (a.0.ask(Method::GET, "/ready").await.0 == 200).then_some(())).await;
-    assert_eq!(get(a.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+    answers(&a, TO_NODE).await;
     assert!(a.0.tunnels().await.accepted.is_empty());
 }

@@ -35,8 +35,8 @@ async fn a_restart_of_etcd_costs_no_request_and_the_view_goes_on() {
     let _other = Edge::new(Transport::Quic).claim(OTHER).named("other").start(&folder, a.tunnel_address()).await;
     a.registered(2).await;
     etcd.begin_again().await;
-    let report = sees(&b, "what came meanwhile", |report| report.view == "current" && has(report, "a", 2)).await;
-    assert_eq!(report.trouble, None);
+    let is_well = |report: &adit::admin::FleetReport| report.view == "current" && report.trouble.is_none();
+    sees(&b, "what came meanwhile", |report| is_well(report) && has(report, "a", 2)).await;
     answers(&a).await;
 }
 
@@ -54,7 +54,7 @@ async fn a_partition_from_etcd_is_marked_and_heals() {
     for responder in [&a, &b] {
         let stale = sees(responder, "a stale mark", |report| report.view == "stale").await;
         assert!(has(&stale, "a", 1), "{stale:?}");
-        assert_eq!(responder.0.metric("adit_fleet_view_stale").await, 1);
+        responder.0.counted("adit_fleet_view_stale", 1).await;
     }
     answers(&a).await;
     // A view that is stale refuses nothing: the same node with another key.
@@ -148,7 +148,8 @@ async fn a_responder_whose_lease_was_ended_writes_everything_again() {
     sees(&b, "the tunnel of a", |report| has(report, "a", 1)).await;
     let leases = etcd.ask("/v3/lease/leases", json!({})).await.unwrap();
     for lease in leases["leases"].as_array().unwrap() {
-        etcd.ask("/v3/lease/revoke", lease.clone()).await.unwrap();
+        // One that has just ended by itself is as good.
+        etcd.ask("/v3/lease/revoke", lease.clone()).await;
     }
     a.0.line_with("the lease in etcd has ended").await;
     for responder in [&a, &b] {

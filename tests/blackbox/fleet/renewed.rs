@@ -1,10 +1,9 @@
 //! A node that died without a word and comes back elsewhere with its next certificate.
 
 use crate::fleet::hop::section;
-use crate::fleet::world::{has, names, sees, start};
+use crate::fleet::world::{answers, has, names, sees, start};
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
-use crate::support::http1::get;
 use crate::support::site::{Cloud, Edge, Folder, NODE, Responder, TO_NODE, Transport, over_each_transport};
 use crate::support::targets::Target;
 
@@ -46,6 +45,6 @@ async fn a_node_that_died_is_let_in_elsewhere_with_its_next_certificate_once_nob
     eventually("that what is dead gives way", async || (accepted(&b).await == 0).then_some(())).await;
     for responder in [&a, &b] {
         sees(responder, "the node at a", |report| has(report, "a", 1) && has(report, "b", 0)).await;
-        assert_eq!(get(responder.egress(), "/", &[TO_NODE]).await.unwrap().status(), 200);
+        answers(responder, TO_NODE).await;
     }
 }

@@ -160,6 +160,7 @@ async fn what_cannot_be_used_in_the_directory_is_said_a_few_times_a_minute() {
     }
     eventually("all of them", async || (a.0.metric("adit_fleet_records_ignored_total").await == 30).then_some(()))
         .await;
+    a.0.line_with("is no key of the directory").await;
     let log = a.0.log();
     let lines = log.lines().filter(|line| line.contains("is no key of the directory")).count();
     assert!((1..=10).contains(&lines), "{lines} lines");

@@ -5,6 +5,7 @@ use http::Method;
 
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
+use crate::support::http1::get;
 use crate::support::site::{Cloud, Folder, Responder, Running};
 
 /// The file of a responder of this name.
@@ -43,6 +44,13 @@ pub(super) async fn fleet(responder: &Responder) -> FleetReport {
 pub(super) async fn sees(responder: &Responder, what: &str, is_so: impl Fn(&FleetReport) -> bool) -> FleetReport {
     eventually(&format!("the view has {what}"), async || Some(fleet(responder).await).filter(|report| is_so(report)))
         .await
+}
+
+/// Waits until a request for this node is answered: the first one that goes to a sibling may have to wait for the connection longer
+/// than requests wait for anything.
+pub(super) async fn answers(at: &Responder, node: &str) {
+    eventually("an answer", async || (get(at.egress(), "/", &[node]).await.unwrap().status() == 200).then_some(()))
+        .await;
 }
 
 pub(super) fn names(report: &FleetReport) -> Vec<&str> {

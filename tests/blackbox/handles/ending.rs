@@ -76,6 +76,7 @@ async fn what_runs_in_a_silent_tunnel_that_is_not_wanted_any_more_goes_on_if_tha
     let site = Site::start(&authority, node("edge-1"), vec![destination]);
     cloud.has(1).await;
     let (running, _) = at_the_gate(&cloud).await;
+    site.has_gated(1).await;
     let mut phase = site.status().tunnels()[0].phase();
 
     line.blackout(true);
@@ -97,6 +98,7 @@ async fn a_tunnel_that_is_drained_for_a_day_is_left_when_its_responder_is_not_tr
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 1)]);
     cloud.has(1).await;
     let (running, former) = at_the_gate(&cloud).await;
+    site.has_gated(1).await;
     // What comes in its place is trusted later as well: only the former one is not.
     let both = format!("{}{}", authority.pem(), next.pem());
     let both = Trust { roots: tls::parse_roots(both.as_bytes()).unwrap(), ..Trust::default() };

@@ -74,6 +74,7 @@ async fn a_destination_that_is_removed_finishes_what_runs_and_the_others_keep_th
     let directory = there.directory();
     let in_flight = || directory.registry().snapshot().map(|live| live.handle.snapshot().in_flight).sum::<u32>();
     eventually("the request at the gate", async || (in_flight() == 1).then_some(())).await;
+    site.has_gated(2).await;
 
     site.handle.update(|terms| drop(terms.destinations.pop())).unwrap();
     there.has(0).await;
@@ -132,6 +133,7 @@ async fn many_changes_of_the_services_end_with_the_last(transport: Transport) {
     let cloud = Cloud::start(transport, &authority);
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 1)]);
     let before = cloud.has(1).await;
+    site.up(1).await;
     for number in 0..=100 {
         let name = format!("service-{number}");
         site.handle.update(|terms| terms.services = exported(&[&name])).unwrap();
@@ -168,6 +170,7 @@ async fn the_same_credentials_read_again_change_nothing(transport: Transport) {
     let cloud = Cloud::start(transport, &authority);
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 2)]);
     let before = cloud.has(2).await;
+    site.up(2).await;
     site.handle.update(|terms| terms.tls = again(&terms.tls)).unwrap();
     // What is announced after it has been followed after it.
     site.handle.update(|terms| terms.services = exported(&["api", "new"])).unwrap();
@@ -205,6 +208,7 @@ async fn another_certificate_and_another_token_are_shown_on_live_tunnels_and_rep
     let cloud = Cloud::start(transport, &authority);
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 2)]);
     let before = cloud.has(2).await;
+    site.up(2).await;
     let load = Load::start(cloud.egress, "edge-1").await;
     let next = node_tls(&authority, node("edge-1"));
     let expected = key(&next);
@@ -229,6 +233,7 @@ async fn many_certificates_one_after_another_end_with_the_last(transport: Transp
     let cloud = Cloud::start(transport, &authority);
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 1)]);
     let before = cloud.has(1).await;
+    site.up(1).await;
     let all: Vec<_> = (0..20).map(|_| node_tls(&authority, node("edge-1"))).collect();
     let last = key(&all[19]);
     for tls in all {
@@ -270,6 +275,7 @@ async fn responders_that_are_trusted_still_keep_their_tunnels_and_others_are_rep
     let cloud = Cloud::start(transport, &authority);
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 2)]);
     let before = cloud.has(2).await;
+    site.up(2).await;
     let mut load = Load::start(cloud.egress, "edge-1").await;
     let trusting = |roots: &[&Authority]| {
         let roots = Trust::roots(roots.iter().flat_map(|authority| trust(authority).roots));
@@ -297,6 +303,7 @@ async fn a_responder_that_nobody_trusts_any_more_is_left_though_it_is_dialled_ot
     let cloud = Cloud::start(transport, &authority);
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 1)]);
     cloud.has(1).await;
+    site.up(1).await;
     let strange = trust(&Authority::new("another CA"));
     let credentials = site.handle.terms().tls.credentials.clone();
     site.handle
@@ -314,6 +321,7 @@ async fn a_responder_that_nobody_trusts_any_more_is_left_though_there_is_no_othe
     let cloud = Cloud::start(transport, &authority);
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 1)]);
     cloud.has(1).await;
+    site.up(1).await;
     let strange = trust(&Authority::new("another CA"));
     let credentials = site.handle.terms().tls.credentials.clone();
     site.handle.update(|terms| terms.tls = Arc::new(InitiatorTls { credentials, responder: strange })).unwrap();
@@ -357,6 +365,7 @@ async fn credentials_that_nobody_admits_leave_the_tunnel_alone_until_better_ones
     let cloud = Cloud::start(transport, &authority);
     let site = Site::start(&authority, node("edge-1"), vec![cloud.destination(transport, 1)]);
     let before = cloud.has(1).await;
+    site.up(1).await;
     let good = Arc::clone(&site.handle.terms().tls);
     let mut load = Load::start(cloud.egress, "edge-1").await;
     site.handle.update(|terms| terms.tls = node_tls(&authority, node("somebody-else"))).unwrap();
@@ -440,6 +449,7 @@ async fn a_change_during_a_drain_dials_nobody(transport: Transport) {
     let directory = here.directory();
     let in_flight = || directory.registry().snapshot().map(|live| live.handle.snapshot().in_flight).sum::<u32>();
     eventually("the request at the gate", async || (in_flight() == 1).then_some(())).await;
+    site.has_gated(1).await;
 
     let drain = site.drain.clone();
     let draining = tokio::spawn(async move { drain.drain(Duration::from_secs(60)).await });
@@ -468,6 +478,7 @@ async fn a_drain_tells_the_responder_what_is_left_of_it(transport: Transport) {
     let directory = cloud.directory();
     let live = directory.registry().snapshot().next().unwrap();
     eventually("the request at the gate", async || (live.handle.snapshot().in_flight == 1).then_some(())).await;
+    site.has_gated(1).await;
 
     // Nobody enforces the drain of the process here: the tunnel ends because it was told by when.
     site.handle.update(|terms| terms.tunnel.drain_timeout = Duration::from_secs(3600)).unwrap();

@@ -70,6 +70,7 @@ async fn who_is_no_longer_admitted_loses_its_tunnel_and_nobody_else_does(transpo
     let before = cloud.has(1).await;
     let goes = Site::start(&authority, DEPOT, vec![cloud.destination(transport, 1)]);
     cloud.has(2).await;
+    goes.up(1).await;
     let load = Load::start(cloud.egress, "edge-1").await;
 
     assert_eq!(cloud.handle.update(|terms| terms.rules = rules(Some("stores"))).unwrap(), 1);
@@ -225,6 +226,7 @@ async fn a_list_that_revokes_one_node_ends_its_tunnel_after_what_runs_and_no_oth
     let of_goes = || directory.registry().snapshot().find(|live| !before.contains(&live.id));
     let at_gate = async || of_goes().filter(|live| live.handle.snapshot().in_flight == 1);
     let tunnel = eventually("the request at the gate", at_gate).await.handle;
+    goes.has_gated(1).await;
 
     let serial = |site: &Site| site.handle.terms().tls.credentials.as_ref().unwrap().summary().serial.clone();
     let crls = tls::parse_crls(authority.crl(&[serial(&goes)]).as_bytes()).unwrap();
@@ -339,11 +341,12 @@ async fn who_listens_elsewhere_keeps_its_tunnels_and_is_found_there(transport: T
     }
 
     // Back to where it was, which the first tunnel has kept over QUIC.
-    let back = match transport {
-        Transport::Quic => cloud.handle.bind(Listen::At(cloud.address), Listen::Stay),
-        Transport::Tcp => cloud.handle.bind(Listen::Stay, Listen::At(cloud.address)),
-    };
-    cloud.handle.listen(back.unwrap());
+    // Whoever was given its port meanwhile, by chance, is waited for.
+    let back = eventually("that the address is free", async || match transport {
+        Transport::Quic => cloud.handle.bind(Listen::At(cloud.address), Listen::Stay).ok(),
+        Transport::Tcp => cloud.handle.bind(Listen::Stay, Listen::At(cloud.address)).ok(),
+    });
+    cloud.handle.listen(back.await);
     let _joins_too = Site::start(&authority, node("edge-3"), vec![cloud.destination(transport, 1)]);
     assert!(cloud.has(3).await.is_superset(&before));
     assert!(cloud.get("edge-3", "/").await.status() == 200);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use adit::id::{ServiceName, TunnelId};
@@ -127,11 +128,15 @@ impl Drop for Cloud {
 }
 
 /// Holds answers back.
-struct Gate(Semaphore);
+struct Gate {
+    permits: Semaphore,
+    /// Requests that have come so far.
+    came: AtomicUsize,
+}
 
 impl Default for Gate {
     fn default() -> Self {
-        Self(Semaphore::new(0))
+        Self { permits: Semaphore::new(0), came: AtomicUsize::new(0) }
     }
 }
 
@@ -163,7 +168,21 @@ impl Site {
 
     /// Lets one answer to `/gate` go on.
     pub(super) fn open_gate(&self) {
-        self.gate.0.add_permits(1);
+        self.gate.permits.add_permits(1);
+    }
+
+    /// Waits until a request is at the gate, which its responder has under way earlier, and the tunnels it dials are up by its own
+    /// word.
+    pub(super) async fn has_gated(&self, tunnels: usize) {
+        eventually("the request at the gate", async || (self.gate.came.load(Ordering::Relaxed) > 0).then_some(()))
+            .await;
+        self.up(tunnels).await;
+    }
+
+    /// Waits until so many tunnels are up by its own word: the responder knows of them earlier.
+    pub(super) async fn up(&self, count: usize) {
+        let up = async || (self.status().connected() == count).then_some(());
+        eventually(&format!("{count} tunnels at the initiator"), up).await;
     }
 
     pub(super) fn status(&self) -> StatusBoard {
@@ -194,7 +213,8 @@ fn gated(name: &'static str, gate: Arc<Gate>) -> Router {
         format!("{name} {service}")
     };
     let waiting = async move || {
-        gate.0.acquire().await.unwrap().forget();
+        gate.came.fetch_add(1, Ordering::Relaxed);
+        gate.permits.acquire().await.unwrap().forget();
         format!("{name} after the gate")
     };
     Router::new().route("/gate", routing::get(waiting)).fallback(answer)

@@ -30,6 +30,8 @@ use crate::support::http1::{Response, get};
 use crate::support::site::Transport;
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+/// A node that no responder has.
+const NOBODY: &str = "edge-0";
 /// Which name proves a responder here.
 const RESPONDERS: &str = "spiffe://example.org/responder/{responder}";
 
@@ -244,6 +246,18 @@ impl Member {
 
     pub(super) fn directory(&self) -> Arc<Directory<Tunnel>> {
         self.handle.directory()
+    }
+
+    /// Waits until these siblings can be asked without dialling: no request waits as long for that as a busy machine may take.
+    /// They are dialled for a node that nobody has.
+    pub(super) async fn reaches(&self, table: &Table, siblings: &[&str]) {
+        eventually(&format!("connections to {siblings:?}"), async || {
+            siblings.iter().for_each(|id| table.says(id, NOBODY));
+            let _ = get(self.egress, "/", &[&format!("x-node-id: {NOBODY}")]).await.unwrap();
+            let connected = self.ways.connected();
+            siblings.iter().all(|id| connected.iter().any(|one| one.as_str() == *id)).then_some(())
+        })
+        .await;
     }
 
     pub(super) async fn get(&self, path: &str) -> Response {

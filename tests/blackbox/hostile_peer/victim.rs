@@ -5,6 +5,9 @@ use crate::support::site::{Cloud, Edge, Site, Transport};
 /// What a process may grow by, whatever a single peer does.
 const MOST_GROWTH: u64 = 48 << 20;
 
+/// What its responder allows for a handshake. Whoever means to finish one has to, on a machine that is busy.
+pub(super) const HANDSHAKE_TIMEOUT: &str = "3s";
+
 /// A responder with an honest tunnel, beside which a hostile peer connects.
 pub(super) struct Victim {
     pub(super) site: Site,
@@ -12,9 +15,9 @@ pub(super) struct Victim {
 }
 
 impl Victim {
-    /// With an honest tunnel over this transport, and a handshake timeout of a second.
+    /// With an honest tunnel over this transport, and [`HANDSHAKE_TIMEOUT`].
     pub(super) async fn beside(honest: Transport, cloud: Cloud) -> Self {
-        let cloud = cloud.responder("handshake_timeout", "1s");
+        let cloud = cloud.responder("handshake_timeout", HANDSHAKE_TIMEOUT);
         let site = Site::with(cloud, Edge::new(honest)).await;
         assert_eq!(site.get("/bytes/100000").await.status(), 200);
         let memory = site.responder.0.memory();

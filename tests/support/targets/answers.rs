@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 
 use super::pieces::pieces;
 use super::{BoxError, Cancellation, pattern};
@@ -42,6 +43,7 @@ pub(super) async fn answer(
         ["fields", count, length] => with_fields(count.parse().unwrap(), length.parse().unwrap()),
         ["hang"] => std::future::pending().await,
         ["cut", count] => cut(count.parse().unwrap()),
+        ["held"] => held(cancellation.seen.released.clone()),
         ["trailers"] => trailers(),
         ["sink"] => sink(request).await,
         _ => full("hello\n"),
@@ -119,6 +121,17 @@ fn cut(count: u64) -> Response<AnyBody> {
         let _ = sender.send(Err("broken off, as asked".into())).await;
     });
     sized(body.boxed_unsync(), count * 2)
+}
+
+fn held(released: CancellationToken) -> Response<AnyBody> {
+    let (sender, body) = pieces();
+    tokio::spawn(async move {
+        if sender.send(Ok(Frame::data("begun\n".into()))).await.is_ok() {
+            released.cancelled().await;
+            let _ = sender.send(Ok(Frame::data("ended\n".into()))).await;
+        }
+    });
+    Response::new(body.boxed_unsync())
 }
 
 fn trailers() -> Response<AnyBody> {

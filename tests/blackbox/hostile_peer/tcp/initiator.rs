@@ -17,7 +17,7 @@ use super::peer::{
     headers, http2,
 };
 use crate::hostile_peer::raw::{HOSTILE, encoded, hello, hello_bytes};
-use crate::hostile_peer::victim::Victim;
+use crate::hostile_peer::victim::{HANDSHAKE_TIMEOUT, Victim};
 use crate::support::eventually::{PATIENCE, eventually};
 use crate::support::http1::{RawHttp, Response, get};
 use crate::support::site::{Cloud, Edge, Transport};
@@ -43,7 +43,12 @@ impl Victim {
 
     /// A request to the hostile node.
     async fn ask(&self, path: &str) -> Response {
-        get(self.site.egress(), path, &["x-node-id: hostile"]).await.unwrap()
+        self.ask_at(0, path).await
+    }
+
+    /// The same through this listener of the file.
+    async fn ask_at(&self, listener: usize, path: &str) -> Response {
+        get(self.site.responder.egress_at(listener), path, &["x-node-id: hostile"]).await.unwrap()
     }
 
     /// Says these bytes instead of HELLO; returns the number of the refusal and what the responder logs of it.
@@ -120,7 +125,7 @@ async fn half_a_hello_times_out() {
     assert_eq!(close.code, u64::from(CloseCode::HandshakeTimeout.number()));
     peer.gone().await;
     let error = victim.failure().await;
-    assert!(error.contains("no HELLO within 1s"), "{error}");
+    assert!(error.contains(&format!("no HELLO within {HANDSHAKE_TIMEOUT}")), "{error}");
     victim.never_registered().await;
 }
 
@@ -131,7 +136,7 @@ async fn a_tls_handshake_that_stops_times_out() {
     stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await.unwrap();
     assert_eq!(stream.read(&mut [0; 100]).await.unwrap_or(0), 0);
     let error = victim.failure().await;
-    assert!(error.contains("no TLS handshake within 1s"), "{error}");
+    assert!(error.contains(&format!("no TLS handshake within {HANDSHAKE_TIMEOUT}")), "{error}");
     victim.never_registered().await;
 }
 
@@ -432,13 +437,14 @@ async fn a_peer_that_reads_nothing_and_says_nothing_is_given_up_after_the_idle_t
 
 #[tokio::test]
 async fn a_tunnel_that_takes_or_answers_nothing_fails_its_requests_and_no_others() {
-    let victim = Victim::beside(Transport::Tcp, Cloud::new().egress("deadline", "500ms")).await;
+    // The other requests have no such deadline.
+    let victim = Victim::beside(Transport::Tcp, Cloud::new().and_egress().egress("deadline", "500ms")).await;
     let mut peer = victim.tunnel().await;
-    assert_eq!(victim.ask("/").await.status(), 504);
+    assert_eq!(victim.ask_at(1, "/").await.status(), 504);
     // SETTINGS_MAX_CONCURRENT_STREAMS: none beside those that are there.
     peer.send(&http2(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 0])).await.unwrap();
     for _ in 0..3 {
-        assert_eq!(victim.ask("/").await.status(), 504);
+        assert_eq!(victim.ask_at(1, "/").await.status(), 504);
     }
     eventually("nothing is under way", async || {
         let tunnels = victim.site.responder.0.tunnels().await.accepted;
@@ -569,7 +575,7 @@ async fn a_response_head_without_end_is_not_collected() {
 
 #[tokio::test]
 async fn interim_responses_without_end_are_bounded() {
-    let victim = Victim::beside(Transport::Tcp, Cloud::new().egress("deadline", "3s")).await;
+    let victim = Victim::beside(Transport::Tcp, Cloud::new().and_egress().egress("deadline", "3s")).await;
     let mut peer = victim.tunnel().await;
     let reply = async {
         let stream = peer.request().await;
@@ -582,7 +588,7 @@ async fn interim_responses_without_end_are_bounded() {
     };
     let ask = async {
         // It does not read.
-        let mut client = RawHttp::connect(victim.site.egress()).await.unwrap();
+        let mut client = RawHttp::connect(victim.site.responder.egress_at(1)).await.unwrap();
         client.send(b"GET / HTTP/1.1\r\nhost: x\r\nx-node-id: hostile\r\n\r\n").await.unwrap();
         client
     };
