@@ -378,6 +378,7 @@ fn cause_of(violation: Violation) -> Cause {
 impl Drop for Record {
     fn drop(&mut self) {
         self.settle();
+        self.counted.count_end();
         if let Some(line) = self.line.take() {
             line.write(&self.counted, self.uploads.as_ref().map_or(0, |uploads| uploads.bytes()));
         }

@@ -99,6 +99,7 @@ impl ExchangeMetrics {
             status: 0,
             outcome: Stored::Open,
             after_head: false,
+            is_counted: false,
             is_call: false,
         }
     }
@@ -138,6 +139,8 @@ pub struct ExchangeRecord {
     status: u16,
     outcome: Stored,
     after_head: bool,
+    /// Its end was counted.
+    is_counted: bool,
     /// Whoever made it may note here that its client is told of a failure in another way; nothing counts it.
     pub is_call: bool,
 }
@@ -225,8 +228,13 @@ impl ExchangeRecord {
     }
 }
 
-impl Drop for ExchangeRecord {
-    fn drop(&mut self) {
+impl ExchangeRecord {
+    /// Counts it as it stands now, once: what comes later changes no counter. For whoever tells of its end, so that the counters
+    /// agree with what is told.
+    pub fn count_end(&mut self) {
+        if std::mem::replace(&mut self.is_counted, true) {
+            return;
+        }
         let Handles { ended, duration, in_flight, failed, .. } = &*self.metrics.handles;
         in_flight.decrement(1.0);
         duration.record(self.began.elapsed());
@@ -239,5 +247,11 @@ impl Drop for ExchangeRecord {
         if let Some((_, counter)) = failed.get(usize::from(place)) {
             counter.increment(1);
         }
+    }
+}
+
+impl Drop for ExchangeRecord {
+    fn drop(&mut self) {
+        self.count_end();
     }
 }
