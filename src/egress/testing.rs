@@ -179,6 +179,19 @@ impl Body for Pieces {
     }
 }
 
+/// A body that always has more.
+pub(super) struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        const PIECE: [u8; 16 * 1024] = [7; 16 * 1024];
+        Poll::Ready(Some(data(&PIECE)))
+    }
+}
+
 pub(super) fn data(bytes: &'static [u8]) -> Result<Frame<Bytes>, BoxError> {
     Ok(Frame::data(Bytes::from_static(bytes)))
 }

@@ -11,10 +11,12 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::egress::testing::{
-    OnDrop, PATIENCE, Server, TestBody, WithContext, data, describe, echo, full, pieces, serve, serve_with, told,
+    Endless, OnDrop, PATIENCE, Server, TestBody, WithContext, data, describe, echo, full, pieces, serve, serve_with,
+    told,
 };
 use crate::egress::{
     ConnectionDetails, ConnectionInfo, Context as ExchangeContext, End, ExchangeService, RequestBody, Serving, Settings,
@@ -505,4 +507,39 @@ async fn a_connection_whose_client_reads_nothing_ends_though_one_exchange_trickl
     client.write_all(&[super::PREFACE, &windows, &requests].concat()).await.unwrap();
     timeout(Duration::from_secs(3600), served).await.expect("it ends").unwrap();
     assert!(allowed.contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+// spec: SE-20
+#[tokio::test]
+async fn answers_that_never_end_all_get_on() {
+    const ANSWERS: usize = 16;
+    let server = serve(|_: Request<RequestBody>| async { Response::new(Endless.boxed_unsync()) }).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    // Wider than what may wait to be written.
+    let mut settings = client::Builder::new();
+    settings.initial_window_size(4 << 20).initial_connection_window_size(64 << 20);
+    let (sender, connection) = settings.handshake::<_, Bytes>(stream).await.unwrap();
+    tokio::spawn(connection);
+    let (told, mut got) = mpsc::unbounded_channel();
+    let mut reading = JoinSet::new();
+    for answer in 0..ANSWERS {
+        let (response, _) = open(&sender, get("/"), true).await;
+        let told = told.clone();
+        reading.spawn(async move {
+            let mut body = response.await.unwrap().into_body();
+            while let Some(data) = body.data().await {
+                let length = data.unwrap().len();
+                body.flow_control().release_capacity(length).unwrap();
+                told.send((answer, length)).unwrap();
+            }
+        });
+    }
+    let mut counts = [0; ANSWERS];
+    let all = async {
+        while counts.iter().any(|&count| count < 1024 * 1024) {
+            let (answer, bytes) = got.recv().await.unwrap();
+            counts[answer] += bytes;
+        }
+    };
+    assert!(timeout(PATIENCE, all).await.is_ok(), "{counts:?}");
 }

@@ -14,7 +14,9 @@ use tokio::time::timeout;
 use super::*;
 use crate::egress::budget::{ListenerBudget, MAX_AHEAD};
 use crate::egress::terms::{Accepting, Current, Terms};
-use crate::egress::testing::{OnDrop, PATIENCE, TestBody, WithContext, data, describe, echo, full, pieces, told};
+use crate::egress::testing::{
+    Endless, OnDrop, PATIENCE, TestBody, WithContext, data, describe, echo, full, pieces, told,
+};
 use crate::egress::{Context, End, RequestBody, Settings};
 use crate::message::BoxError;
 use crate::message::upgrade::Protocol;
@@ -486,22 +488,6 @@ async fn a_datagram_for_nobody_is_dropped_and_one_that_names_no_stream_ends_the_
         assert_eq!(closed(&client.quic).await, Code::H3_DATAGRAM_ERROR.value(), "{broken:?}");
     }
     assert_eq!(client.get("/").await.0.status(), 200, "others go on");
-}
-
-/// A body that always has more.
-struct Endless;
-
-impl http_body::Body for Endless {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
-        const PIECE: [u8; 16 * 1024] = [7; 16 * 1024];
-        std::task::Poll::Ready(Some(data(&PIECE)))
-    }
 }
 
 // spec: SE-20
