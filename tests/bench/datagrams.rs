@@ -5,6 +5,8 @@
 //! one run.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "other benchmarks use other parts of it")]
+mod game;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test binary and benchmark uses its own part of it")]
 mod support;
@@ -14,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use tokio::net::UdpSocket;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
+use game::Game;
 use support::site::{Cloud, Edge, Site, Transport};
 
 /// Measures datagrams on loopback.
@@ -34,10 +37,6 @@ struct Options {
     #[arg(long, hide = true)]
     bench: bool,
 }
-
-/// What a game sends: this many a second, of this size.
-const GAME_RATE: u64 = 60;
-const GAME_BYTES: usize = 1200;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -81,8 +80,8 @@ async fn measure(line: &str, address: SocketAddr, options: &Options) {
         let (half, most) = (at(0.5), at(0.99));
         println!("| {line} | {bytes} | {half:.0} µs | {most:.0} µs | {rate:.0} | {:.2} % |", lost * 100.0);
     }
-    let game = game(&connect(address).await, duration).await;
-    println!("| {line} | game, {GAME_RATE}/s of {GAME_BYTES} | {game} |");
+    let game = Game::play(&connect(address).await, duration).await;
+    println!("| {line} | {} | {game} |", game::LOAD);
 }
 
 async fn connect(address: SocketAddr) -> UdpSocket {
@@ -127,44 +126,4 @@ async fn rate(client: &UdpSocket, bytes: usize, window: usize, duration: Duratio
         }
     }
     (got as f64 / duration.as_secs_f64(), lost as f64 / sent as f64)
-}
-
-/// A steady load with numbers: what was lost, and how much the round trips differ from one to the next.
-async fn game(client: &UdpSocket, duration: Duration) -> String {
-    let begun = Instant::now();
-    let count = GAME_RATE * duration.as_secs();
-    let sending = async {
-        let mut ticks = interval(Duration::from_micros(1_000_000 / GAME_RATE));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for number in 0..count {
-            ticks.tick().await;
-            let mut datagram = vec![0; GAME_BYTES];
-            datagram[..8].copy_from_slice(&number.to_be_bytes());
-            datagram[8..16].copy_from_slice(&(begun.elapsed().as_nanos() as u64).to_be_bytes());
-            client.send(&datagram).await.unwrap();
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    };
-    let times = std::cell::RefCell::new(Vec::new());
-    let receiving = async {
-        let mut room = vec![0; 65_536];
-        loop {
-            client.recv(&mut room).await.unwrap();
-            let sent = u64::from_be_bytes(room[8..16].try_into().unwrap());
-            times.borrow_mut().push((begun.elapsed().as_nanos() as u64).saturating_sub(sent));
-        }
-    };
-    tokio::select! {
-        () = sending => {}
-        () = receiving => {}
-    }
-    let times = times.into_inner();
-    let jitter = times.windows(2).map(|pair| pair[0].abs_diff(pair[1])).sum::<u64>() / (times.len() as u64 - 1).max(1);
-    let mean = times.iter().sum::<u64>() / times.len() as u64;
-    format!(
-        "lost {} of {count}, round trip {} µs, jitter {} µs",
-        count - times.len() as u64,
-        mean / 1000,
-        jitter / 1000
-    )
 }

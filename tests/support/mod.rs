@@ -2,7 +2,9 @@
 //! with faults.
 
 pub(crate) mod certificates;
+pub(crate) mod connect_udp;
 pub(crate) mod datagrams;
+pub(crate) mod dns;
 pub(crate) mod envoy;
 pub(crate) mod etcd;
 pub(crate) mod eventually;
@@ -12,6 +14,7 @@ pub(crate) mod http3;
 pub(crate) mod link;
 pub(crate) mod load;
 pub(crate) mod ports;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod raw_target;
 pub(crate) mod site;

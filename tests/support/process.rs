@@ -2,19 +2,34 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::ops::{Deref, DerefMut};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::support::eventually::{PATIENCE, eventually};
 
 /// A running `adit`.
 pub(crate) struct Adit(Program);
 
+/// Another build than the one beside which this was built.
+static OTHER: OnceLock<PathBuf> = OnceLock::new();
+
 impl Adit {
+    /// Has everything from now on use another build. Only the first call counts.
+    pub(crate) fn take(program: PathBuf) {
+        OTHER.get_or_init(|| program);
+    }
+
+    /// The program that is started.
+    pub(crate) fn program() -> &'static Path {
+        OTHER.get().map_or_else(|| Path::new(env!("CARGO_BIN_EXE_adit")), PathBuf::as_path)
+    }
+
     /// Starts `adit` with these arguments.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_adit"));
+        let mut command = Command::new(Self::program());
         command.args(arguments);
         // Nothing of a test is left where the state of services goes.
         for place in ["STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"] {
@@ -48,16 +63,32 @@ pub(crate) struct Program {
     name: &'static str,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    readers: [JoinHandle<()>; 2],
 }
 
 impl Program {
     /// `name` is for whoever reads the log.
     pub(crate) fn spawn(name: &'static str, mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::null());
+        Self::spawn_as_it_is(name, command)
+    }
+
+    /// One that reads what is written.
+    pub(crate) fn interactive(name: &'static str, mut command: Command) -> (Self, ChildStdin) {
+        command.stdin(Stdio::piped());
+        let mut program = Self::spawn_as_it_is(name, command);
+        let input = program.child.stdin.take().unwrap();
+        (program, input)
+    }
+
+    fn spawn_as_it_is(name: &'static str, mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::default();
-        collect(child.stdout.take().unwrap(), Arc::clone(&log));
-        collect(child.stderr.take().unwrap(), Arc::clone(&log));
-        Self { name, child, log }
+        let readers = [
+            collect(child.stdout.take().unwrap(), Arc::clone(&log)),
+            collect(child.stderr.take().unwrap(), Arc::clone(&log)),
+        ];
+        Self { name, child, log, readers }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -124,6 +155,19 @@ impl Program {
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         eventually("the end of the process", async || self.ended()).await
     }
+
+    /// Waits for its end, for so long at most; then the log has all that it printed.
+    pub(crate) async fn finish(&mut self, limit: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            let read = self.readers.iter().all(JoinHandle::is_finished);
+            if let Some(status) = self.ended().filter(|_| read) {
+                return status;
+            }
+            assert!(start.elapsed() < limit, "{} runs for more than {limit:?}", self.name);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
 }
 
 impl Drop for Program {
@@ -137,10 +181,10 @@ impl Drop for Program {
 }
 
 /// Reads lines until the pipe closes; the thread ends with the process.
-fn collect(pipe: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) {
+fn collect(pipe: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
             log.lock().unwrap().push(line);
         }
-    });
+    })
 }

@@ -1,22 +1,18 @@
 //! CONNECT-UDP (RFC 9298): a standard client asks an HTTP listener for a flow, and speaks in capsules.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{Method, Request, Version};
-use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::{edge, have_flows};
-use crate::support::certificates::Authority;
+use crate::support::connect_udp;
 use crate::support::datagrams::Peer;
 use crate::support::http1::{Head, RawHttp};
 use crate::support::http2::Http2;
-use crate::support::process::Program;
-use crate::support::site::{Cloud, Edge, NODE, Site, Transport, over_each_transport};
+use crate::support::site::{Cloud, NODE, Site, Transport, over_each_transport};
 use crate::support::tools;
 
 over_each_transport!(
@@ -51,45 +47,14 @@ async fn upgrade(egress: SocketAddr, path: &str) -> (RawHttp<TcpStream>, Head) {
 // spec: ST-79
 async fn aioquic_speaks_quic_with_the_site_inside_of_http3(transport: Transport) {
     let Some(python) = tools::python() else { return };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/connect_udp.py");
-    let keys = tempfile::tempdir().unwrap();
-    let run = |name, arguments: &[&str]| {
-        let mut command = Command::new(&python);
-        command.arg(&script).args(arguments).current_dir(keys.path());
-        Program::spawn(name, command)
-    };
-    let authority = Authority::new("site CA");
-    authority.write(keys.path(), "ca");
-    authority.responder().write(keys.path(), "site");
-    let server = run("QUIC server", &["serve", "--cert", "site.pem", "--key", "site.key"]);
-    let told: Value = serde_json::from_str(&server.line_with("serve").await).unwrap();
-
-    let cloud = Cloud::new().egress("tls", "{ cert: cloud.pem, key: cloud.key }").egress("connect_udp", "true");
-    let edge = Edge::new(transport)
-        .service("{ name: web, match: {}, target: \"{target}\" }")
-        .service(&format!("{{ name: quic, target: \"udp://127.0.0.1:{}\" }}", told["port"]));
-    let site = Site::with(cloud, edge).await;
-    // One file with both CAs, for both connections.
-    let cas = [site.folder.path().join("ca.pem"), keys.path().join("ca.pem")];
-    let both: Vec<String> = cas.iter().map(|ca| std::fs::read_to_string(ca).unwrap()).collect();
-    std::fs::write(keys.path().join("both.pem"), both.concat()).unwrap();
-    let (egress, path) = (site.egress().to_string(), "/.well-known/masque/udp/quic/443/");
-    let arguments = ["ask", "--address", &egress, "--ca", "both.pem", "--path", path, "--node", NODE.node];
+    let server = connect_udp::Server::start(python).await;
+    let site = server.site(transport).await;
     for beside in [false, true] {
-        let arguments = [&arguments[..], if beside { &["--datagrams"] } else { &[] }].concat();
-        let mut client = run("CONNECT-UDP client", &arguments);
-        let head: Value = serde_json::from_str(&client.line_with("\"head\"").await).unwrap();
-        assert_eq!((&head["status"], &head["capsules"]), (&200.into(), &"?1".into()));
-        for size in [1, 1000, 300_000] {
-            let line: Value = serde_json::from_str(&client.line_with(&format!("\"bytes\": {size},")).await).unwrap();
-            assert_eq!(line["same"], true, "{line}");
-        }
-        let came: Value = serde_json::from_str(&client.line_with("\"end\"").await).unwrap();
-        let (used, other) = if beside { ("datagrams", "capsules") } else { ("capsules", "datagrams") };
-        assert!(came[used].as_u64() > Some(100), "{came}");
+        let came = server.client(site.egress(), beside).served().await;
+        let (used, other) = if beside { (came.datagrams, came.capsules) } else { (came.capsules, came.datagrams) };
+        assert!(used > 100, "{came:?}");
         // What is too long for a QUIC datagram on this path goes in a capsule.
-        assert!(beside || came[other] == 0, "{came}");
-        assert!(client.exit().await.success());
+        assert!(beside || other == 0, "{came:?}");
         have_flows(&site, 0).await;
     }
 }
