@@ -51,7 +51,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALT_SVC, EXPECT};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 use tokio_util::sync::CancellationToken;
 
 use crate::message::BoxError;
@@ -94,9 +94,10 @@ pub trait ExchangeService: Clone + Send + Sync + 'static {
         false
     }
 
-    /// The codec has refused what it read on this connection, and answers it itself. By default nobody is told.
-    fn refused(&self, connection: &ConnectionInfo, violation: Violation) {
-        let _ = (connection, violation);
+    /// The codec has refused what it read on this connection, and answers it itself, resets its stream or ends the connection.
+    /// `version` is that of HTTP there; `None` where bytes are taken and not HTTP. By default nobody is told.
+    fn refused(&self, connection: &ConnectionInfo, version: Option<Version>, violation: Violation) {
+        let _ = (connection, version, violation);
     }
 }
 

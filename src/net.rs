@@ -70,7 +70,7 @@ pub use addresses::{connect_any, in_turns};
 pub use cork::{Cork, Corked};
 pub use descriptors::{descriptors, for_clients, raise_descriptors};
 pub(crate) use forward_writes;
-pub use guarded::{Guarded, Malformed};
+pub use guarded::Guarded;
 pub use link::link_mtu;
 pub(crate) use own::is_own;
 #[cfg(test)]

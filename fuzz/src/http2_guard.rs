@@ -39,7 +39,7 @@ fn pass(role: Role, bytes: &[u8], step: usize) -> Seen {
                     passed.extend(held.drain(..front));
                     break;
                 }
-                Passed::Instead { front, bytes, instead } => {
+                Passed::Instead { front, bytes, instead, .. } => {
                     passed.extend(held.drain(..front));
                     held.drain(..bytes);
                     assert!(instead.len() <= most_instead(bytes), "{} bytes for {bytes}", instead.len());

@@ -4,7 +4,7 @@ use h2::Reason;
 
 use crate::message::BoxError;
 use crate::message::h2::recv::RecvError;
-use crate::message::violation::Violation;
+use crate::message::violation::{ErrorCode, Violation};
 
 /// Why a request body ended early. It is incomplete then, and must not be taken for a whole one.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,13 @@ impl From<RecvError> for BodyError {
             RecvError::Lost(error) if error.is_io() => Self::Disconnected,
             RecvError::Trailers(violation) => Self::Invalid(violation),
             RecvError::Length => Self::Invalid(Violation::BodyLength),
+            RecvError::Protocol(error) => Self::Invalid(Violation::Reset(code(&error))),
             other => Self::Stream(other.into()),
         }
     }
+}
+
+/// The code of an error that has one.
+pub(super) fn code(error: &h2::Error) -> ErrorCode {
+    ErrorCode::Http2(error.reason().unwrap_or(Reason::PROTOCOL_ERROR).into())
 }

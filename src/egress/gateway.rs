@@ -277,7 +277,7 @@ impl<T: Opener> ExchangeService for Gateway<T> {
         self.0.current.load().judge.router.takes_connect()
     }
 
-    fn refused(&self, connection: &ConnectionInfo, violation: Violation) {
-        self.0.recorder.refused_with(self.0.current.load().access_log(), connection.remote, violation);
+    fn refused(&self, connection: &ConnectionInfo, version: Option<Version>, violation: Violation) {
+        self.0.recorder.refused_with(self.0.current.load().access_log(), connection.remote, version, violation);
     }
 }

@@ -37,8 +37,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::HeaderValue;
 use http::uri::Scheme;
+use http::{HeaderValue, Version};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -146,10 +146,10 @@ impl<T: Socket> Connection<T> {
                 Ok(head) => head,
                 Err(stop) => {
                     match stop {
-                        Stop::Reject(violation) => service.refused(&self.info, violation),
+                        Stop::Reject(violation) => service.refused(&self.info, Some(Version::HTTP_11), violation),
                         // Something had come, and its end never will.
                         Stop::Close | Stop::Gone if !self.input.is_empty() => {
-                            service.refused(&self.info, Violation::HeadCut);
+                            service.refused(&self.info, Some(Version::HTTP_11), Violation::HeadCut);
                         }
                         _ => {}
                     }

@@ -16,17 +16,20 @@ use std::time::Duration;
 
 use h2::Reason;
 use h2::server::{Builder, Connection};
+use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{JoinSet, coop};
 use tokio::time::{Instant, timeout};
 
 use crate::message::h2::guard::{Guard, Role};
 use crate::message::h2::small::{SmallFrames, UNCHARGED};
-use crate::message::violation::Violation;
-use crate::net::{Cork, Corked, Guarded, Malformed, Paced};
+use crate::message::violation::{ErrorCode, Violation};
+use crate::net::{Cork, Corked, Guarded, Paced};
+use crate::protocol::http2::{Unheard, Unserved};
 use crate::telemetry::Limit;
 
 use super::deadline::Deadline;
+use super::error::code;
 use super::{ExchangeService, Serving, Settings};
 use budget::{Bounds, Budget, Piece};
 use exchange::{Served, exchange};
@@ -48,13 +51,17 @@ where
 {
     let small_frames = Arc::<SmallFrames>::default();
     let guard = Guard::new(Role::Server, serving.settings.max_head_bytes).joining(&small_frames);
-    let io = Guarded::new(Paced::at_server(io), guard, serving.settings.head_timeout);
-    let malformed = io.malformed();
+    let unserved = Arc::<Unserved>::default();
+    let paced = Paced::at_server(io).telling(Arc::clone(&unserved));
+    let io = Guarded::new(paced, guard, serving.settings.head_timeout).telling(Arc::clone(&unserved));
     let (io, cork) = Corked::new(io);
     let handshake = builder(&serving.settings).handshake(io);
     match timeout(serving.settings.head_timeout, handshake).await {
-        Ok(Ok(connection)) => drive(connection, cork, (malformed, small_frames), serving).await,
-        Ok(Err(error)) => tracing::debug!(%error, remote = %serving.info.remote, "no HTTP/2 connection"),
+        Ok(Ok(connection)) => drive(connection, cork, (unserved, small_frames), serving).await,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, remote = %serving.info.remote, "no HTTP/2 connection");
+            failed(&error, &serving);
+        }
         Err(_) => tracing::debug!(remote = %serving.info.remote, "the HTTP/2 handshake took too long"),
     }
 }
@@ -80,7 +87,7 @@ fn builder(settings: &Settings) -> Builder {
 async fn drive<T, S>(
     mut connection: Connection<Corked<Guarded<Paced<T>>>, Piece>,
     cork: Cork<Guarded<Paced<T>>>,
-    (malformed, small_frames): (Malformed, Arc<SmallFrames>),
+    (unserved, small_frames): (Arc<Unserved>, Arc<SmallFrames>),
     serving: Serving<S>,
 ) where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -101,19 +108,14 @@ async fn drive<T, S>(
         tokio::select! {
             biased;
             _ = exchanges.join_next(), if !is_quiet => {}
-            accepted = cork.next(recording(connection.accept(), &malformed, serving)) => match accepted {
+            accepted = recording(cork.next(connection.accept()), &unserved, serving) => match accepted {
                 Some(Ok((request, respond))) => {
+                    unserved.taken(respond.stream_id().into());
                     exchanges.spawn(exchange(Arc::clone(&served), request, respond));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, remote = %serving.info.remote, "an HTTP/2 connection failed");
-                    match error.get_io() {
-                        Some(error) if Paced::is_flood(error) => serving.budget.count(Limit::Flood),
-                        Some(error) if Guarded::is_unfinished(error) => {
-                            serving.service.refused(&serving.info, Violation::HeadTimeout);
-                        }
-                        _ => {}
-                    }
+                    failed(&error, serving);
                     return;
                 }
                 None => return,
@@ -148,17 +150,41 @@ async fn drive<T, S>(
     }
 }
 
-/// Records what the guard refused while the connection worked: no service ever hears of it.
-async fn recording<F: Future, S: ExchangeService>(work: F, malformed: &Malformed, serving: &Serving<S>) -> F::Output {
+/// Records why a connection failed, if that is its client's fault.
+fn failed<S: ExchangeService>(error: &h2::Error, serving: &Serving<S>) {
+    let violation = match error.get_io() {
+        Some(error) if Paced::is_flood(error) => return serving.budget.count(Limit::Flood),
+        Some(error) if Guarded::is_unfinished(error) => Violation::HeadTimeout,
+        None if error.is_go_away() && error.is_library() => Violation::Connection(code(error)),
+        _ => return,
+    };
+    serving.service.refused(&serving.info, Some(Version::HTTP_2), violation);
+}
+
+/// Records what HTTP/2 refused while the connection worked, and what it said of that was written: no service ever hears of it.
+/// spec: SE-44
+async fn recording<F: Future, S: ExchangeService>(work: F, unserved: &Unserved, serving: &Serving<S>) -> F::Output {
     let mut work = pin!(work);
     poll_fn(|cx| {
         let polled = work.as_mut().poll(cx);
-        for _ in 0..malformed.take() {
-            serving.service.refused(&serving.info, Violation::Syntax);
+        while let Some((unheard, count)) = unserved.take() {
+            for _ in 0..count {
+                serving.service.refused(&serving.info, Some(Version::HTTP_2), violation(unheard));
+            }
         }
         polled
     })
     .await
+}
+
+/// The rule that a request broke of which HTTP/2 itself has disposed.
+fn violation(unheard: Unheard) -> Violation {
+    match unheard {
+        Unheard::Answered => Violation::HeadTooLarge,
+        Unheard::Reset(code) if code == u32::from(Reason::REFUSED_STREAM) => Violation::AtOnce(ErrorCode::Http2(code)),
+        Unheard::Reset(code) => Violation::Reset(ErrorCode::Http2(code)),
+        Unheard::Cut => Violation::HeadCut,
+    }
 }
 
 /// How long a connection on which no service works is kept.

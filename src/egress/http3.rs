@@ -32,10 +32,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h3::server::Connection;
+use http::Version;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::message::h3::request::Limits;
+use crate::message::violation::Violation;
 
 use super::deadline::Deadline;
 use super::gate::Gate;
@@ -75,12 +77,16 @@ async fn serve<S: ExchangeService>(quic: quinn::Connection, early: Option<Arc<Ea
     let most = settings.max_head_bytes.min(MAX_SECTION);
     builder.max_field_section_size(most as u64).enable_extended_connect(true).enable_datagram(true).send_grease(false);
     let built = builder.build(Quic::new(quic.clone(), Arc::clone(&link)));
-    match timeout(settings.head_timeout, built).await {
-        Ok(Ok(connection)) => {
-            drive(connection, Arc::new(Served { serving, quic, link, early, gate: Gate::new() })).await;
-        }
+    let served = Arc::new(Served { serving, quic, link, early, gate: Gate::new() });
+    let (link, serving) = (&served.link, &served.serving);
+    match timeout(serving.settings.head_timeout, built).await {
+        Ok(Ok(connection)) => drive(connection, Arc::clone(&served)).await,
         Ok(Err(error)) => tracing::debug!(%error, remote = %serving.info.remote, "no HTTP/3 connection"),
         Err(_) => link.close(h3::error::Code::H3_EXCESSIVE_LOAD, "the client takes no control stream"),
+    }
+    if let Some(code) = link.fault() {
+        // No service ever hears of it. spec: SE-44
+        serving.service.refused(&serving.info, Some(Version::HTTP_3), Violation::Connection(code));
     }
 }
 

@@ -400,7 +400,7 @@ impl<S: ExchangeService> Accepted<S> {
             Unclear::Broken(violation) => {
                 let (remote, server_name, peer) = (self.remote, None, None);
                 let details = ConnectionDetails { remote, local, tls: false, server_name, peer };
-                self.service.refused(&ConnectionInfo::paced(details, self.settings.pace), violation);
+                self.service.refused(&ConnectionInfo::paced(details, self.settings.pace), None, violation);
                 io::Error::other(violation)
             }
             Unclear::Ended => io::ErrorKind::UnexpectedEof.into(),

@@ -3,12 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -20,8 +20,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
-use super::{Context as ExchangeContext, ExchangeService, RequestBody, Settings};
+use super::{ConnectionInfo, Context as ExchangeContext, ExchangeService, RequestBody, Settings};
 use crate::message::BoxError;
+use crate::message::violation::Violation;
 
 pub(super) type TestBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -154,6 +155,47 @@ where
         context: ExchangeContext,
     ) -> impl Future<Output = Response<TestBody>> + Send {
         (self.0)(request, context)
+    }
+}
+
+/// A service that answers `ok`, a POST never, and remembers what its codec refused.
+#[derive(Clone, Default)]
+pub(super) struct Refusals(Arc<Mutex<Vec<Refused>>>);
+
+/// Which rule was broken, in which version.
+type Refused = (Option<Version>, Violation);
+
+impl Refusals {
+    /// Waits until something was refused, which is asked for once.
+    pub(super) async fn next(&self) -> Refused {
+        let refused = async {
+            loop {
+                if let Some(refused) = self.0.lock().unwrap().pop() {
+                    return refused;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, refused).await.expect("something is refused")
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
+}
+
+impl ExchangeService for Refusals {
+    type Body = TestBody;
+
+    async fn call(&self, request: Request<RequestBody>, _: ExchangeContext) -> Response<TestBody> {
+        if request.method() == http::Method::POST {
+            std::future::pending::<()>().await;
+        }
+        Response::new(full("ok"))
+    }
+
+    fn refused(&self, _: &ConnectionInfo, version: Option<Version>, violation: Violation) {
+        self.0.lock().unwrap().push((version, violation));
     }
 }
 

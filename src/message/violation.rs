@@ -1,6 +1,10 @@
 //! The rules of HTTP that a message may break, and the answer to each.
 
+mod code;
+
 use http::{HeaderValue, StatusCode};
+
+pub use self::code::ErrorCode;
 
 /// Why a message was rejected. The text of each is safe to show to the sender: it quotes nothing of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +131,16 @@ pub enum Violation {
          says who asks, or how the body is to be read"
     )]
     Trailers,
+    /// The codec of HTTP/2 or HTTP/3 has reset the stream of a request, or of a body, that is malformed. Nobody is answered.
+    #[error("the request or its body is malformed, and its stream was reset with {0}")]
+    Reset(ErrorCode),
+    /// The codec of HTTP/2 has reset the stream of a request beyond the number that a connection may have at once. Nobody is
+    /// answered.
+    #[error("the connection has more requests at once than it may, and the stream of this one was reset with {0}")]
+    AtOnce(ErrorCode),
+    /// The sender broke the rules of HTTP/2, HTTP/3 or QUIC itself, which ended its connection. Nobody is answered.
+    #[error("the sender broke the rules of its connection, which was ended with {0}")]
+    Connection(ErrorCode),
 }
 
 impl Violation {
@@ -141,8 +155,14 @@ impl Violation {
             Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::TooEarly => StatusCode::TOO_EARLY,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::AtOnce(_) => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::BAD_REQUEST,
         }
+    }
+
+    /// Whether its sender is answered. There is nobody left, or the codec resets what the answer would have gone to.
+    pub const fn is_answered(self) -> bool {
+        !self.is_cut() && !matches!(self, Self::Reset(_) | Self::AtOnce(_) | Self::Connection(_))
     }
 
     /// Whether its sender has gone with it.

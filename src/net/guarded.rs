@@ -4,7 +4,6 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::cork::count;
 use crate::message::h2::guard::{Guard, Passed};
+use crate::protocol::http2::Unserved;
 
 /// How much is asked for while a frame is incomplete, bytes.
 const MORE: usize = 8 * 1024;
@@ -32,7 +32,7 @@ pub struct Guarded<T> {
     /// How long something may be held back, and until when that which is; no timer is set before it has to be waited for.
     patience: Duration,
     late: Option<Pin<Box<Sleep>>>,
-    malformed: Malformed,
+    unserved: Option<Arc<Unserved>>,
 }
 
 /// The end of a head does not come.
@@ -47,26 +47,21 @@ impl Guarded<()> {
     }
 }
 
-/// How many messages the guard of a connection found malformed, for whoever runs it.
-#[derive(Debug, Clone, Default)]
-pub struct Malformed(Arc<AtomicU64>);
-
-impl Malformed {
-    /// As many as were found since this was asked last.
-    pub fn take(&self) -> u64 {
-        self.0.swap(0, Ordering::Relaxed)
-    }
-}
-
 impl<T> Guarded<T> {
     /// Puts a guard before the reader of a stream of which nothing was read. A head has to be whole within `patience`.
     pub fn new(io: T, guard: Guard, patience: Duration) -> Self {
-        Self { io, guard, held: BytesMut::new(), clear: 0, patience, late: None, malformed: Malformed::default() }
+        Self { io, guard, held: BytesMut::new(), clear: 0, patience, late: None, unserved: None }
     }
 
-    /// What the guard finds.
-    pub fn malformed(&self) -> Malformed {
-        self.malformed.clone()
+    /// The same at a server, telling of requests that are malformed.
+    pub fn telling(self, unserved: Arc<Unserved>) -> Self {
+        Self { unserved: Some(unserved), ..self }
+    }
+
+    fn found_malformed(&self, stream: u32) {
+        if let Some(unserved) = &self.unserved {
+            unserved.malformed(stream);
+        }
     }
 
     /// Shows the guard what is held and not clear yet. What has changed is copied once, however often it has.
@@ -79,8 +74,8 @@ impl<T> Guarded<T> {
                     self.held.unsplit(rest);
                     return;
                 }
-                Passed::Instead { front, bytes, instead } => {
-                    self.malformed.0.fetch_add(1, Ordering::Relaxed);
+                Passed::Instead { front, bytes, instead, stream } => {
+                    self.found_malformed(stream);
                     (front, bytes, instead)
                 }
                 Passed::Joined { front, bytes, instead } => (front, bytes, instead),
@@ -117,8 +112,8 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
         let (front, bytes, instead) = match self.guard.pass(read) {
             Passed::Bytes(bytes) if bytes == read.len() => return Poll::Ready(Ok(false)),
             Passed::Bytes(bytes) => (bytes, 0, Vec::new()),
-            Passed::Instead { front, bytes, instead } => {
-                self.malformed.0.fetch_add(1, Ordering::Relaxed);
+            Passed::Instead { front, bytes, instead, stream } => {
+                self.found_malformed(stream);
                 (front, bytes, instead)
             }
             Passed::Joined { front, bytes, instead } => (front, bytes, instead),

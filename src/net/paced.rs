@@ -6,13 +6,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
 
-use crate::protocol::http2::{Flood, FrameRate};
+use crate::protocol::http2::{Flood, FrameRate, Unserved};
 
 /// A stream whose frames are counted.
 ///
@@ -33,6 +34,11 @@ impl<T> Paced<T> {
     /// For a server of HTTP/2; nothing of HTTP/2 has passed yet, or it passes again.
     pub fn at_server(io: T) -> Self {
         Self { io, rate: FrameRate::at_server(Instant::now()) }
+    }
+
+    /// The same at a server, telling what becomes of requests that nobody is given.
+    pub fn telling(self, unserved: Arc<Unserved>) -> Self {
+        Self { rate: self.rate.telling(unserved), ..self }
     }
 
     /// The stream itself.
@@ -62,7 +68,11 @@ impl Paced<()> {
 impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, into));
+        if read.is_err() || (into.filled().len() == before && into.remaining() > 0) {
+            self.rate.ended();
+        }
+        read?;
         let counted = self.rate.received(&into.filled()[before..], Instant::now);
         Poll::Ready(counted.map_err(io::Error::other))
     }

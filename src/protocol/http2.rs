@@ -3,6 +3,8 @@
 
 mod rate;
 mod scan;
+mod unserved;
 
 pub use self::rate::{Flood, FrameRate};
 pub use self::scan::{FrameHeader, FrameScan};
+pub use self::unserved::{Unheard, Unserved};

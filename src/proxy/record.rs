@@ -110,11 +110,14 @@ impl Recorder {
     }
 
     /// A codec refused what it read: the record of that is written at once, logged as `log` says, up to sixty times a minute.
-    pub fn refused_with(&self, log: AccessLog, remote: SocketAddr, violation: Violation) {
+    pub fn refused_with(&self, log: AccessLog, remote: SocketAddr, version: Option<Version>, violation: Violation) {
         let log = self.bounded(log);
         let mut record = self.unread(log, Some(remote));
+        if let Some(line) = &mut record.line {
+            line.came_in(version);
+        }
         record.failed_with(cause_of(violation), &violation);
-        if !violation.is_cut() {
+        if violation.is_answered() {
             record.responded(violation.status());
         }
     }
@@ -359,7 +362,7 @@ impl Record {
             && let Some(violation) = self.broken_rule().filter(|violation| !violation.is_cut())
         {
             self.note_failure(cause_of(violation), &violation);
-            if self.counted.status().is_none() {
+            if self.counted.status().is_none() && violation.is_answered() {
                 self.responded(violation.status());
             }
         }
@@ -370,6 +373,7 @@ impl Record {
 fn cause_of(violation: Violation) -> Cause {
     match violation.status() {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Cause::HeadTooLarge,
+        StatusCode::TOO_MANY_REQUESTS => Cause::Quota,
         _ if violation.is_cut() => Cause::RequestCut,
         _ => Cause::BadRequest,
     }

@@ -1,10 +1,11 @@
 //! Every exchange leaves one record on each side, however it ends.
 
 use http::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::http1::RawHttp;
 use crate::support::http2::Http2;
+use crate::support::http3::Http3;
 use crate::support::ports::free_address;
 use crate::support::raw_target::RawTarget;
 use crate::support::site::{Cloud, Edge, Folder, NODE, Running, Site, TO_NODE, Transport, over_each_transport};
@@ -14,6 +15,8 @@ over_each_transport!(
     the_query_is_told_only_where_the_file_says_so,
     a_client_that_leaves_before_the_head_is_told,
     a_request_that_the_codec_refuses_is_told_and_counted,
+    what_http2_itself_refuses_is_told_and_counted_once,
+    what_http3_itself_refuses_is_told_and_counted_once,
     a_client_that_leaves_in_the_middle_of_its_head_is_told_and_one_that_says_nothing_is_not,
     a_body_that_breaks_a_rule_is_no_cancellation,
     a_target_that_is_down_is_told_on_both_sides_and_warned_of,
@@ -145,6 +148,7 @@ async fn a_request_that_the_codec_refuses_is_told_and_counted(transport: Transpo
     let line = responder.line_with("\"outcome\":\"refused\"").await;
     let refused = [("status", 400.into()), ("cause", "bad_request".into()), ("side", "egress".into())];
     assert_fields(&line, &refused);
+    assert_fields(&line, &[("version", "HTTP/1.1".into()), ("listener", site.egress().to_string().into())]);
     assert!(line["details"].as_str().unwrap().contains("exclude each other"), "{line}");
     failed_times(responder, "egress", "bad_request", 1).await;
 
@@ -154,6 +158,56 @@ async fn a_request_that_the_codec_refuses_is_told_and_counted(transport: Transpo
     assert_eq!(response.await.unwrap().status(), 417);
     failed_times(responder, "egress", "bad_request", 2).await;
     assert!(site.target.requests().is_empty());
+}
+
+/// The line of a refusal that nobody was answered, with this in its details.
+async fn unanswered(process: &Running, details: &str) -> Value {
+    let line = process.line_with(details).await;
+    assert_fields(&line, &[("outcome", "refused".into()), ("status", Value::Null), ("side", "egress".into())]);
+    line
+}
+
+async fn what_http2_itself_refuses_is_told_and_counted_once(transport: Transport) {
+    let site = Site::start(transport).await;
+    let responder = &site.responder.0;
+    let mut client = site.connect().await;
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // GET without Host or :authority, a name in upper case; a second path.
+    for head in
+        [&b"\0\0\x0a\x01\x05\0\0\0\x01\x82\x86\x84\0\x03X-A\x011"[..], b"\0\0\x04\x01\x05\0\0\0\x03\x82\x86\x84\x84"]
+    {
+        client.send(head).await.unwrap();
+    }
+    failed_times(responder, "egress", "bad_request", 2).await;
+    let line = unanswered(responder, "reset with PROTOCOL_ERROR").await;
+    let listener = site.egress().to_string();
+    assert_fields(
+        &line,
+        &[("cause", "bad_request".into()), ("version", "HTTP/2".into()), ("listener", listener.into())],
+    );
+    // DATA without a stream.
+    client.send(b"\0\0\x01\0\0\0\0\0\0x").await.unwrap();
+    failed_times(responder, "egress", "bad_request", 3).await;
+    let line = unanswered(responder, "ended with PROTOCOL_ERROR").await;
+    assert_fields(&line, &[("cause", "bad_request".into()), ("version", "HTTP/2".into())]);
+    assert_eq!(failed(responder, "egress", "cancelled").await, 0);
+}
+
+async fn what_http3_itself_refuses_is_told_and_counted_once(transport: Transport) {
+    let cloud = Cloud::new().egress("tls", "{ cert: cloud.pem, key: cloud.key }");
+    let site = Site::with(cloud, Edge::new(transport)).await;
+    let responder = &site.responder.0;
+    // A second SETTINGS frame.
+    let steps = vec![json!({ "do": "control", "hex": "0400" }), json!({ "do": "closed" })];
+    let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
+    client.did_once("closed").await;
+    let line = unanswered(responder, "ended with H3_FRAME_UNEXPECTED").await;
+    let listener = site.egress().to_string();
+    assert_fields(
+        &line,
+        &[("cause", "bad_request".into()), ("version", "HTTP/3".into()), ("listener", listener.into())],
+    );
+    assert_eq!(failed(responder, "egress", "bad_request").await, 1);
 }
 
 async fn a_client_that_leaves_in_the_middle_of_its_head_is_told_and_one_that_says_nothing_is_not(transport: Transport) {

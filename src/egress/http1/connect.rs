@@ -21,7 +21,7 @@ impl<T: Socket> Connection<T> {
     /// Serves a CONNECT. The connection ends with it.
     pub(super) async fn connect<S: ExchangeService>(&mut self, service: &S, mut head: Head) -> Result<(), Stop> {
         if !service.takes_connect() {
-            service.refused(&self.info, Violation::Connect);
+            service.refused(&self.info, Some(head.request.version()), Violation::Connect);
             return Err(Stop::Reject(Violation::Connect));
         }
         // From here on the end of what comes is that of one direction only.

@@ -76,7 +76,7 @@ pub(super) async fn exchange<S: ExchangeService>(
     let (request, upload) = match admit(request, &served) {
         Ok(admitted) => admitted,
         Err(violation) => {
-            serving.service.refused(&serving.info, violation);
+            serving.service.refused(&serving.info, Some(Version::HTTP_2), violation);
             tracing::debug!(%violation, remote = %serving.info.remote, "a request is rejected");
             return conclude(respond, rejection(violation, is_call), &served.budget);
         }

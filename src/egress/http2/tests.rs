@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, Version};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -14,9 +14,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::message::violation::{ErrorCode, Violation};
+
 use crate::egress::testing::{
-    Endless, OnDrop, PATIENCE, Server, TestBody, WithContext, data, describe, echo, full, pieces, serve, serve_with,
-    told,
+    Endless, OnDrop, PATIENCE, Refusals, Server, TestBody, WithContext, data, describe, echo, full, pieces, serve,
+    serve_with, told,
 };
 use crate::egress::{
     ConnectionDetails, ConnectionInfo, Context as ExchangeContext, End, ExchangeService, RequestBody, Serving, Settings,
@@ -71,6 +73,79 @@ async fn exchanges_run_side_by_side_on_one_connection() {
     assert!(head.headers.contains_key("date"));
     upload.send_data(Bytes::from_static(b"abc"), true).unwrap();
     assert_eq!(&read(slow).await.1[..], b"PUT http://h/slow 3");
+}
+
+/// Frames that a client writes, on a connection of which nothing is known but that.
+struct Frames(TcpStream);
+
+impl Frames {
+    async fn new(server: &Server) -> Self {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        let mut frames = Self(stream);
+        frames.send(4, 0, 0, &[]).await;
+        frames
+    }
+
+    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let frame = [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
+        self.0.write_all(&frame).await.unwrap();
+    }
+
+    /// A GET with these fields behind it.
+    async fn head(&mut self, stream: u32, flags: u8, more: &[u8]) {
+        self.send(1, flags, stream, &[b"\x82\x86\x84\x41\x01h", more].concat()).await;
+    }
+}
+
+// spec: SE-44
+#[tokio::test]
+async fn what_http2_refuses_by_itself_is_told_once() {
+    let refusals = Refusals::default();
+    let mut settings = Settings::default();
+    settings.http2.max_streams = 2;
+    settings.max_head_bytes = 4096;
+    let server = serve_with(refusals.clone(), settings, None).await;
+    let told = |violation| (Some(Version::HTTP_2), violation);
+    let malformed = told(Violation::Reset(ErrorCode::Http2(1)));
+    let mut client = Frames::new(&server).await;
+    let mut streams = (1..).step_by(2);
+    for bad in [
+        // What the guard sees, and what h2 sees: a name in upper case, a second path, a field of the connection, a length.
+        &b"\x00\x03X-A\x011"[..],
+        b"\x84",
+        b"\x00\x0aconnection\x011",
+        b"\x0f\x0d\x013",
+        b"\x0f\x0d\x01x",
+    ] {
+        client.head(streams.next().unwrap(), 5, bad).await;
+        assert_eq!(refusals.next().await, malformed, "{bad:?}");
+    }
+    let long = [&b"\x00\x01a\x7f\x81\x1f"[..], &[b'x'; 4096]].concat();
+    client.head(streams.next().unwrap(), 5, &long).await;
+    assert_eq!(refusals.next().await, told(Violation::HeadTooLarge));
+    // What is refused by what takes requests, which has one of them then, is told by that.
+    client.head(streams.next().unwrap(), 5, b"\x00\x06expect\x01x").await;
+    assert_eq!(refusals.next().await, told(Violation::Expectation));
+    client.send(0, 0, 0, b"data without a stream").await;
+    assert_eq!(refusals.next().await, told(Violation::Connection(ErrorCode::Http2(1))));
+
+    let mut client = Frames::new(&server).await;
+    for stream in [1, 3, 5] {
+        client.send(1, 4, stream, b"\x83\x86\x84\x41\x01h").await;
+    }
+    assert_eq!(refusals.next().await, told(Violation::AtOnce(ErrorCode::Http2(7))));
+    drop(client);
+    for cut in [&b"\0\0\x20\x01\x05\0\0\0\x01\x82"[..], b"\0\0\x01\x01\x01\0\0\0\x01\x82"] {
+        let mut client = Frames::new(&server).await;
+        client.0.write_all(cut).await.unwrap();
+        // Its end, and no reset, which would throw away what was not read yet.
+        client.0.shutdown().await.unwrap();
+        assert_eq!(refusals.next().await, told(Violation::HeadCut));
+    }
+    server.drained().await;
+    assert!(refusals.is_empty());
 }
 
 #[tokio::test]

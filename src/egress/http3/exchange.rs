@@ -7,11 +7,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h3::error::{Code, StreamError};
+use h3::error::{Code, ConnectionError, StreamError};
 use h3::server::{RequestResolver, RequestStream};
 use http::header::DATE;
 use http::uri::Scheme;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use tokio::time::timeout;
 
@@ -38,7 +38,7 @@ use crate::message::length;
 use crate::message::pieces::poll_gathered;
 use crate::message::upgrade::Protocol;
 use crate::message::validate;
-use crate::message::violation::Violation;
+use crate::message::violation::{ErrorCode, Violation};
 use crate::protocol::budgets::RAW_PATIENCE;
 
 /// The most of a body that is handed to QUIC at once: what of it a stalled client takes is progress.
@@ -120,10 +120,12 @@ async fn serve<S: ExchangeService>(
 ) -> End {
     let Arrival { stream: id, side, stopped } = arrival;
     let serving = &served.serving;
+    let mut resolving = Resolving { served, side: &side, is_done: false };
     let resolved = timeout(serving.settings.head_timeout, resolver.resolve_request()).await;
+    resolving.is_done = true;
     let (request, stream) = match resolved {
         Ok(Ok(resolved)) => resolved,
-        Ok(Err(error)) => return refused_by_h3(serving, &error),
+        Ok(Err(error)) => return refused_by_h3(served, &side, &error),
         Err(_) => {
             refuse(serving, Violation::HeadTimeout);
             return End::GivenUp;
@@ -177,17 +179,48 @@ async fn serve<S: ExchangeService>(
 }
 
 fn refuse<S: ExchangeService>(serving: &Serving<S>, violation: Violation) {
-    serving.service.refused(&serving.info, violation);
+    serving.service.refused(&serving.info, Some(Version::HTTP_3), violation);
     tracing::debug!(%violation, remote = %serving.info.remote, "a request is rejected");
 }
 
+/// A request whose head is not whole. Its connection may be gone before it is asked again.
+struct Resolving<'a, S: ExchangeService> {
+    served: &'a Served<S>,
+    side: &'a Side,
+    is_done: bool,
+}
+
+impl<S: ExchangeService> Drop for Resolving<'_, S> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            head_cut(self.served, self.side);
+        }
+    }
+}
+
+/// The client has gone, perhaps before the head was whole.
+fn head_cut<S: ExchangeService>(served: &Served<S>, side: &Side) {
+    if side.head().is_none() && served.link.fault().is_none() {
+        refuse(&served.serving, Violation::HeadCut);
+    }
+}
+
 /// What `h3` did not hand out, it has answered or reset.
-fn refused_by_h3<S: ExchangeService>(serving: &Serving<S>, error: &StreamError) -> End {
+fn refused_by_h3<S: ExchangeService>(served: &Served<S>, side: &Side, error: &StreamError) -> End {
+    let serving = &served.serving;
     match error {
+        // That is told of the connection, once.
+        _ if served.link.fault().is_some() => {}
+        StreamError::ConnectionError { 0: ConnectionError::Local { .. }, .. } => {}
         StreamError::HeaderTooBig { .. } => refuse(serving, Violation::HeadTooLarge),
-        StreamError::StreamError { code, .. } if *code == Code::H3_MESSAGE_ERROR => refuse(serving, Violation::Syntax),
+        StreamError::StreamError { code, .. } => refuse(serving, Violation::Reset(ErrorCode::Http3(code.value()))),
         // A reset takes away what was on its way, which may have been all of the head.
         StreamError::RemoteTerminate { .. } => refuse(serving, Violation::HeadCut),
+        StreamError::ConnectionError { .. } => head_cut(served, side),
+        // The stream was stopped by the watcher.
+        _ if side.is_overloaded() => {
+            refuse(serving, Violation::Reset(ErrorCode::Http3(Code::H3_EXCESSIVE_LOAD.value())))
+        }
         error => tracing::debug!(%error, remote = %serving.info.remote, "a stream without a request"),
     }
     End::GivenUp

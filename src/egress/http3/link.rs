@@ -17,7 +17,7 @@ use crate::egress::budget::ListenerBudget;
 use crate::egress::gate::{RESETS_BURST, RESETS_PER_SECOND};
 use crate::egress::lock;
 use crate::message::h3::request::{Head, Limits};
-use crate::message::violation::Violation;
+use crate::message::violation::{ErrorCode, Violation};
 use crate::net::SendRoom;
 use crate::protocol::allowance::Allowance;
 use crate::protocol::budgets::{CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND};
@@ -56,6 +56,8 @@ pub(super) struct Link {
     window: Arc<Window>,
     /// What its responses share of that window.
     pub(super) send_room: Arc<SendRoom>,
+    /// With what this end has ended the connection for a fault of the client; not for a flood, which is counted by itself.
+    fault: OnceLock<Code>,
     /// The requests that take datagrams.
     pub(super) takers: Arc<Takers>,
 }
@@ -105,12 +107,33 @@ impl Link {
             outlet: Outlet::default(),
             window,
             send_room,
+            fault: OnceLock::new(),
             takers,
         })
     }
 
     /// Ends the connection with a code of HTTP/3.
     pub(super) fn close(&self, code: Code, reason: &str) {
+        self.note_fault(code);
+        self.end(code, reason);
+    }
+
+    /// HTTP/3, or its watcher, ends the connection with this code, unless it is over already.
+    pub(super) fn note_fault(&self, code: Code) {
+        if code != Code::H3_NO_ERROR && self.quic.close_reason().is_none() {
+            let _ = self.fault.set(code);
+        }
+    }
+
+    /// The rule of the connection that the client broke, and for which this end has ended it.
+    pub(super) fn fault(&self) -> Option<ErrorCode> {
+        match self.quic.close_reason()? {
+            quinn::ConnectionError::TransportError(error) => Some(ErrorCode::Quic(error.code.into())),
+            _ => self.fault.get().map(|code| ErrorCode::Http3(code.value())),
+        }
+    }
+
+    fn end(&self, code: Code, reason: &str) {
         tracing::debug!(%code, reason, remote = %self.quic.remote_address(), "an HTTP/3 connection is ended");
         self.quic.close(varint(code), reason.as_bytes());
     }
@@ -205,7 +228,7 @@ impl Link {
 
     fn flood(&self, reason: &str) {
         self.budget.count(Limit::Flood);
-        self.close(Code::H3_EXCESSIVE_LOAD, reason);
+        self.end(Code::H3_EXCESSIVE_LOAD, reason);
     }
 }
 
@@ -242,6 +265,8 @@ pub(super) struct Side {
     is_answered: AtomicBool,
     /// It was counted as given up.
     is_counted: AtomicBool,
+    /// It was stopped for frames that carry nothing, or because there is no room for its head.
+    is_overloaded: AtomicBool,
 }
 
 impl Side {
@@ -285,6 +310,14 @@ impl Side {
 
     pub(super) fn is_answered(&self) -> bool {
         self.is_answered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn overload(&self) {
+        self.is_overloaded.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.is_overloaded.load(Ordering::Relaxed)
     }
 
     pub(super) fn release(&self) {

@@ -111,7 +111,7 @@ impl h3::quic::Connection<Bytes> for Quic {
     }
 
     fn opener(&self) -> Opener {
-        Opener(h3::quic::Connection::<Bytes>::opener(&self.inner))
+        Opener { inner: h3::quic::Connection::<Bytes>::opener(&self.inner), link: Arc::clone(&self.link) }
     }
 }
 
@@ -128,6 +128,7 @@ impl h3::quic::OpenStreams<Bytes> for Quic {
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
+        self.link.note_fault(code);
         self.quic.close(varint(code), reason);
     }
 }
@@ -138,7 +139,10 @@ fn no_requests() -> StreamErrorIncoming {
 }
 
 /// Opens streams of one direction.
-pub(super) struct Opener(h3_quinn::OpenStreams);
+pub(super) struct Opener {
+    inner: h3_quinn::OpenStreams,
+    link: Arc<Link>,
+}
 
 impl h3::quic::OpenStreams<Bytes> for Opener {
     type BidiStream = Request;
@@ -149,11 +153,12 @@ impl h3::quic::OpenStreams<Bytes> for Opener {
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
-        h3::quic::OpenStreams::<Bytes>::poll_open_send(&mut self.0, cx)
+        h3::quic::OpenStreams::<Bytes>::poll_open_send(&mut self.inner, cx)
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        h3::quic::OpenStreams::<Bytes>::close(&mut self.0, code, reason);
+        self.link.note_fault(code);
+        h3::quic::OpenStreams::<Bytes>::close(&mut self.inner, code, reason);
     }
 }
 

@@ -150,7 +150,10 @@ impl Receiving {
             request::Fault::Qpack => {
                 self.room.link().close(Code::QPACK_DECOMPRESSION_FAILED, &fault.to_string());
             }
-            request::Fault::Idle => h3::quic::RecvStream::stop_sending(self, Code::H3_EXCESSIVE_LOAD.value()),
+            request::Fault::Idle => {
+                self.side.overload();
+                h3::quic::RecvStream::stop_sending(self, Code::H3_EXCESSIVE_LOAD.value());
+            }
             request::Fault::Trailers(violation) => {
                 self.side.refuse_trailers(violation);
                 h3::quic::RecvStream::stop_sending(self, Code::H3_MESSAGE_ERROR.value());

@@ -15,11 +15,12 @@ use super::*;
 use crate::egress::budget::{ListenerBudget, MAX_AHEAD};
 use crate::egress::terms::{Accepting, Current, Terms};
 use crate::egress::testing::{
-    Endless, OnDrop, PATIENCE, TestBody, WithContext, data, describe, echo, full, pieces, told,
+    Endless, OnDrop, PATIENCE, Refusals, TestBody, WithContext, data, describe, echo, full, pieces, told,
 };
 use crate::egress::{Context, End, RequestBody, Settings};
 use crate::message::BoxError;
 use crate::message::upgrade::Protocol;
+use crate::message::violation::{ErrorCode, Violation};
 use crate::routing::RouterSettings;
 use crate::telemetry::{AcceptWatch, Entrance, Metrics, Side};
 use crate::tls::pki::{Authority, Validity};
@@ -183,7 +184,7 @@ pub(super) fn head(more: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn exchanges_run_side_by_side_on_one_connection() {
     let service = |request: Request<RequestBody>, context: Context| async move {
-        assert!(context.connection.tls && request.version() == http::Version::HTTP_3);
+        assert!(context.connection.tls && request.version() == Version::HTTP_3);
         assert_eq!(context.connection.server_name.as_deref(), Some("edge.test"));
         describe(request).await
     };
@@ -237,6 +238,53 @@ async fn a_bad_request_costs_its_stream_and_is_answered() {
         assert_eq!(status(&rest(recv).await.unwrap()), expected, "{bad:x?}");
         assert_eq!(client.get("/").await.1, "GET https://edge.test/ 0");
     }
+}
+
+// spec: SE-44
+#[tokio::test]
+async fn what_ends_a_stream_or_a_connection_before_anybody_has_a_request_is_told_once() {
+    const WAITING: &[u8] = &[0x40, 0x40];
+    let refusals = Refusals::default();
+    let server = serve(refusals.clone());
+    let told = |violation| (Some(Version::HTTP_3), violation);
+    let client = server.connect().await;
+    let (_send, recv) = client.raw(&head(b"\xd1")).await;
+    rest(recv).await.unwrap();
+    assert_eq!(refusals.next().await, told(Violation::Syntax), "answered 400");
+    // More than there may be of frames that carry nothing.
+    let (_send, _recv) = client.raw(&[&[0x21, 0x80, 1, 0, 0][..], &[0; 65_536]].concat().repeat(2)).await;
+    let overload = ErrorCode::Http3(Code::H3_EXCESSIVE_LOAD.value());
+    assert_eq!(refusals.next().await, told(Violation::Reset(overload)));
+    // The client resets a head that it has begun.
+    let (mut send, _recv) = client.quic.open_bi().await.unwrap();
+    send.write_all(&[1, 20, 0]).await.unwrap();
+    send.reset(7_u32.into()).unwrap();
+    assert_eq!(refusals.next().await, told(Violation::HeadCut));
+    for (bytes, code) in [
+        (&[1, 3, 0, 0, 0x10][..], Code::QPACK_DECOMPRESSION_FAILED),
+        (&[1, 20, 0, 0], Code::H3_FRAME_ERROR),
+        (WAITING, Code::H3_FRAME_ERROR),
+        (&[0, 1, 7], Code::H3_FRAME_UNEXPECTED),
+        (&[4, 0], Code::H3_FRAME_UNEXPECTED),
+    ] {
+        let client = server.connect().await;
+        let _streams = client.raw(bytes).await;
+        let expected = ErrorCode::Http3(code.value());
+        assert_eq!(closed(&client.quic).await, code.value(), "{bytes:x?}");
+        assert_eq!(refusals.next().await, told(Violation::Connection(expected)), "{bytes:x?}");
+    }
+    // Who leaves in the middle of a head, and who leaves without one.
+    let client = server.connect().await;
+    let (mut send, _recv) = client.quic.open_bi().await.unwrap();
+    send.write_all(&[1, 20, 0]).await.unwrap();
+    // By now it has been read.
+    let (_send, recv) = client.raw(&head(&[])).await;
+    rest(recv).await.unwrap();
+    client.quic.close(quinn::VarInt::from_u32(0x100), b"");
+    assert_eq!(refusals.next().await, told(Violation::HeadCut));
+    server.connect().await.quic.close(quinn::VarInt::from_u32(0x100), b"");
+    server.drained().await;
+    assert!(refusals.is_empty());
 }
 
 #[tokio::test]

@@ -110,6 +110,8 @@ pub enum Passed {
         bytes: usize,
         /// What goes on in their place.
         instead: Vec<u8>,
+        /// The stream of the message that is malformed.
+        stream: u32,
     },
     /// The same, but nothing was wrong: DATA that carries nothing is left out, and small DATA was joined.
     Joined {
@@ -229,7 +231,10 @@ impl Guard {
                 Err(Incomplete) | Ok(None) => self.state = HEADLESS,
                 Ok(Some(found)) => match self.judge(&found) {
                     None => at += found.bytes,
-                    Some(instead) => return Passed::Instead { front: at, bytes: found.bytes, instead },
+                    Some(instead) => {
+                        let (bytes, stream) = (found.bytes, found.stream);
+                        return Passed::Instead { front: at, bytes, instead, stream };
+                    }
                 },
             }
         }

@@ -1,5 +1,6 @@
 //! The rate at which one end may send frames that are nothing but work for the other. spec: SE-13
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::protocol::allowance::Allowance;
@@ -8,6 +9,7 @@ use crate::protocol::budgets::{
     PADDED_BYTES, PADDED_FRAME_BURST, PADDED_FRAMES_PER_SECOND,
 };
 use crate::protocol::http2::scan::{FrameHeader, FrameScan};
+use crate::protocol::http2::unserved::Unserved;
 
 /// A peer sends more frames than anybody needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +37,11 @@ pub struct FrameRate {
     is_stalled: bool,
     /// Frames that came since it was, less what was taken.
     behind: u32,
+    /// Who wants to know what becomes of requests that nobody is given.
+    unserved: Option<Arc<Unserved>>,
+    /// Whether the last frame that came was of a head, and whether another one has to come.
+    is_head: bool,
+    is_in_head: bool,
 }
 
 impl FrameRate {
@@ -51,7 +58,22 @@ impl FrameRate {
     const fn new(received: FrameScan, sent: FrameScan, now: Instant) -> Self {
         let control = Allowance::new(now, CONTROL_FRAME_BURST, CONTROL_FRAMES_PER_SECOND);
         let padded = Allowance::new(now, PADDED_FRAME_BURST, PADDED_FRAMES_PER_SECOND);
-        Self { received, sent, control, padded, is_stalled: false, behind: 0 }
+        Self {
+            received,
+            sent,
+            control,
+            padded,
+            is_stalled: false,
+            behind: 0,
+            unserved: None,
+            is_in_head: false,
+            is_head: false,
+        }
+    }
+
+    /// The same at a server, telling what becomes of requests.
+    pub fn telling(self, unserved: Arc<Unserved>) -> Self {
+        Self { unserved: Some(unserved), ..self }
     }
 
     /// Looks at the next bytes that were read, in any split. The clock is read only when the stock is empty.
@@ -67,6 +89,7 @@ impl FrameRate {
             if self.behind > FRAMES_BEHIND {
                 return Err(Flood);
             }
+            self.note(frame);
             match frame.kind {
                 FrameHeader::HEADERS => self.control.earn(CONTROL_FRAMES_PER_MESSAGE_FRAME),
                 FrameHeader::DATA if frame.ends_stream() => {}
@@ -83,6 +106,25 @@ impl FrameRate {
         Ok(())
     }
 
+    /// Nothing more will be read.
+    pub fn ended(&self) {
+        if let Some(unserved) = self.unserved.as_ref().filter(|_| self.is_head)
+            && (self.is_in_head || self.received.is_in_payload())
+        {
+            unserved.cut();
+        }
+    }
+
+    /// Looks at what came for what it says of heads.
+    fn note(&mut self, frame: FrameHeader) {
+        let Some(unserved) = &self.unserved else { return };
+        self.is_head = matches!(frame.kind, FrameHeader::HEADERS | FrameHeader::CONTINUATION);
+        self.is_in_head = self.is_head && !frame.ends_head();
+        if frame.kind == FrameHeader::HEADERS {
+            unserved.came(frame.stream);
+        }
+    }
+
     /// The peer takes no more of what is to be written, until [`FrameRate::sent`] says that it does.
     pub const fn stalls(&mut self) {
         self.is_stalled = true;
@@ -95,6 +137,9 @@ impl FrameRate {
         while let Some(frame) = self.sent.next(&mut bytes) {
             if matches!(frame.kind, FrameHeader::HEADERS | FrameHeader::DATA) {
                 self.control.earn(CONTROL_FRAMES_PER_MESSAGE_FRAME);
+            }
+            if let Some(unserved) = &self.unserved {
+                unserved.goes(frame);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Uri, request};
+use http::{Method, Uri, Version, request};
 use tracing::info;
 
 use super::trace;
@@ -60,6 +60,8 @@ pub(super) struct Line {
     origin: Origin,
     remote: Option<SocketAddr>,
     request: Option<(Method, Uri)>,
+    /// Of HTTP, as it was spoken where the request came in.
+    version: Option<Version>,
     trace: Option<Box<str>>,
     tenant: Option<TenantId>,
     host_id: Option<HostId>,
@@ -79,7 +81,9 @@ impl Line {
     pub(super) fn new(origin: Origin, head: &request::Parts, remote: Option<SocketAddr>) -> Self {
         let request = Some((head.method.clone(), head.uri.clone()));
         let trace = trace::trace_id(&head.headers).map(Into::into);
-        Self { request, trace, remote, ..Self::empty(origin) }
+        // What came through a tunnel has none of its own.
+        let version = (origin.side == Side::Egress).then_some(head.version);
+        Self { request, version, trace, remote, ..Self::empty(origin) }
     }
 
     /// Of a request that could not be read.
@@ -92,6 +96,7 @@ impl Line {
             origin,
             remote: None,
             request: None,
+            version: None,
             trace: None,
             tenant: None,
             host_id: None,
@@ -106,6 +111,10 @@ impl Line {
             rule: None,
             details: None,
         }
+    }
+
+    pub(super) fn came_in(&mut self, version: Option<Version>) {
+        self.version = version;
     }
 
     pub(super) fn ruled(&mut self, rule: &dyn fmt::Display) {
@@ -178,6 +187,7 @@ impl Line {
             transport = self.tunnel.as_ref().map(|(.., transport)| transport.label()),
             service = self.service.as_ref().map(ServiceName::as_str),
             to = self.target.as_deref(),
+            version = self.version.and_then(label),
             method = self.request.as_ref().map(|(method, _)| cut(method.as_str(), MAX_AUTHORITY)),
             scheme = uri.and_then(Uri::scheme_str),
             authority = uri.and_then(Uri::authority).map(|authority| cut(authority.as_str(), MAX_AUTHORITY)),
@@ -213,6 +223,17 @@ impl Line {
             Some(whole) if self.origin.log == AccessLog::WithQuery => whole.as_str(),
             _ => uri.path(),
         }
+    }
+}
+
+/// How a version is written.
+fn label(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_10 => Some("HTTP/1.0"),
+        Version::HTTP_11 => Some("HTTP/1.1"),
+        Version::HTTP_2 => Some("HTTP/2"),
+        Version::HTTP_3 => Some("HTTP/3"),
+        _ => None,
     }
 }
 

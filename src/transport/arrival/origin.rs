@@ -6,8 +6,9 @@ use http::StatusCode;
 
 use crate::id::{PeerIdentity, Place, TunnelId};
 use crate::message::failure::Cause;
-use crate::message::violation::Violation;
+use crate::message::violation::{ErrorCode, Violation};
 use crate::protocol::code::StreamCode;
+use crate::protocol::http2::Unheard;
 use crate::protocol::stream::StreamError;
 use crate::transport::kind::TransportKind;
 use crate::transport::state::TunnelState;
@@ -76,6 +77,23 @@ impl StreamRefusal {
     /// What it sent breaks a rule, so it was reset.
     pub(in crate::transport) fn broken(error: &StreamError) -> Self {
         Self::reset(error.code(), error.to_string())
+    }
+
+    /// HTTP/2 has disposed of it by itself. spec: SE-44
+    pub(in crate::transport) fn unheard(what: Unheard) -> Self {
+        let violation = match what {
+            Unheard::Answered => Violation::HeadTooLarge,
+            Unheard::Reset(code) => Violation::Reset(ErrorCode::Http2(code)),
+            Unheard::Cut => Violation::HeadCut,
+        };
+        let (cause, status) = match what {
+            Unheard::Answered => (Cause::HeadTooLarge, Some(violation.status())),
+            // RFC 9113 section 8.7
+            Unheard::Reset(7) => (Cause::Quota, None),
+            Unheard::Reset(_) => (Cause::BadRequest, None),
+            Unheard::Cut => (Cause::RequestCut, None),
+        };
+        Self { cause, status, details: violation.to_string().into() }
     }
 
     /// It asked for a CONNECT that there is not. spec: ST-15, ST-25

@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsStream, server};
 
-use crate::message::h2::guard::Role;
 use crate::net;
 use crate::net::Corked;
 use crate::protocol::ALPN;
@@ -383,7 +382,7 @@ impl Prepared {
         let (bare, session) = control.into_parts();
         let wire = bare.into_wire();
         let meter = wire.meter();
-        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Client, state.small_frames()));
+        let (wire, cork) = Corked::new(settings.guarded(wire, state.small_frames()));
         let (sender, connection) = settings.http2_client().handshake(wire).await.map_err(|error| ended(&error))?;
         let (window, wanted) = Window::new(&settings.tcp);
         let carrier = Carrier::run(async move {

@@ -13,12 +13,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use crate::message::h2::guard::Role;
 use crate::net;
 use crate::net::{AddressWatch, Corked, Tuning};
 use crate::protocol::ALPN;
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::{Hello, Welcome};
+use crate::protocol::http2::Unserved;
 use crate::protocol::session::{Event, Session};
 use crate::tls;
 use crate::transport::arrival::Accept;
@@ -35,7 +35,7 @@ use crate::transport::tcp::control::{Carrier, ControlStream, Moved, Receiving, e
 use crate::transport::tcp::handshake::{BareFrames, CLOSE_LINGER};
 use crate::transport::tcp::narrow::{self, NarrowPaths};
 use crate::transport::tcp::raw::Raw;
-use crate::transport::tcp::serve::accept_one;
+use crate::transport::tcp::serve::{accept_one, hearing};
 use crate::transport::tcp::settings::{Settings, TcpSettings};
 use crate::transport::tcp::window::{Wanted, Window};
 use crate::transport::tcp::wire::Wire;
@@ -274,7 +274,8 @@ struct Serving<A> {
 impl<A: Accept> Serving<A> {
     /// Serves until the connection is gone. The first stream is the control stream. spec: TB-5
     async fn run(mut self, wire: Wire, opened: oneshot::Sender<ControlHalves>) -> CloseReason {
-        let wire = self.settings.guarded(wire, Role::Server, self.state.small_frames());
+        let unserved = Arc::<Unserved>::default();
+        let wire = self.settings.guarded_server(wire, self.state.small_frames(), &unserved);
         let (wire, cork) = Corked::new(wire);
         let mut http2 = self.settings.http2_server();
         let mut connection = match http2.enable_connect_protocol().handshake::<_, Bytes>(wire).await {
@@ -290,13 +291,14 @@ impl<A: Accept> Serving<A> {
                     connection.set_target_window_size(size);
                     continue;
                 }
-                accepted = cork.next(connection.accept()) => accepted,
+                accepted = hearing(cork.next(connection.accept()), &unserved, &self.state, &self.accept) => accepted,
             };
             let (request, mut respond) = match accepted {
                 Some(Ok(accepted)) => accepted,
                 Some(Err(error)) => return ended(&error),
                 None => break,
             };
+            unserved.taken(respond.stream_id().into());
             let Some(opened) = opened.take() else {
                 let limits = self.settings.tunnel.limits;
                 accept_one(request, respond, &self.state, limits, &self.accept, Dialect::Adit);

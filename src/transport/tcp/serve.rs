@@ -1,5 +1,7 @@
 //! The initiator's side: requests that the responder sends over HTTP/2, each taken in a task of its own.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use crate::message::h2::small::Inflow;
 use crate::message::upgrade::Protocol;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::flows::FlowError;
+use crate::protocol::http2::Unserved;
 use crate::protocol::limits::{DEFAULT_FLOWS, Limits};
 use crate::protocol::stream::{Refused, StreamError, StreamType, check_content_length, check_http_target};
 use crate::protocol::tcp::SERVICE_FIELD;
@@ -28,6 +31,27 @@ use crate::transport::tcp::envoy::websocket::Asking;
 use crate::transport::tcp::respond::Responder;
 use crate::transport::tcp::service::{RawRecv, ServiceArrival, asked_for, has_service_target, take_client};
 use crate::transport::tied::TiedUpload;
+
+/// Does this work of a connection, and tells of the requests that HTTP/2 has refused by itself meanwhile. Cancel safe if the work is.
+/// spec: SE-44
+pub(super) async fn hearing<F: Future, A: Accept>(
+    work: F,
+    unserved: &Unserved,
+    state: &Arc<TunnelState>,
+    accept: &A,
+) -> F::Output {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let polled = work.as_mut().poll(cx);
+        while let Some((unheard, count)) = unserved.take() {
+            for _ in 0..count {
+                accept.refused(TunnelFacts::new(state), &StreamRefusal::unheard(unheard));
+            }
+        }
+        polled
+    })
+    .await
+}
 
 /// Takes one request of the responder in a task of its own.
 pub(super) fn accept_one<A: Accept>(

@@ -9,6 +9,7 @@ use crate::message::h2::guard::{Guard, Role};
 use crate::message::h2::small::{SmallFrames, UNCHARGED};
 use crate::net::{Guarded, Paced, Tuning};
 use crate::protocol::budgets::{STREAM_WINDOW, TUNNEL_WINDOW};
+use crate::protocol::http2::Unserved;
 use crate::transport::settings::{CongestionControl, MAX_STREAMS, TunnelSettings};
 use crate::transport::tcp::wire::Wire;
 
@@ -112,11 +113,22 @@ impl Settings {
 
     /// The stream below HTTP/2, on which a malformed head costs its stream and no other, small frames that nobody reads cost
     /// nobody anything, and a flood of control frames the connection. spec: ST-34, SE-13, SE-19
-    pub(super) fn guarded(&self, wire: Wire, role: Role, small_frames: &Arc<SmallFrames>) -> Http2Wire {
-        let paced = match role {
-            Role::Client => Paced::at_client(wire),
-            Role::Server => Paced::at_server(wire),
-        };
+    pub(super) fn guarded(&self, wire: Wire, small_frames: &Arc<SmallFrames>) -> Http2Wire {
+        self.guard(Paced::at_client(wire), Role::Client, small_frames)
+    }
+
+    /// The same at the initiator, telling what becomes of requests that nobody is given. spec: SE-44
+    pub(super) fn guarded_server(
+        &self,
+        wire: Wire,
+        small_frames: &Arc<SmallFrames>,
+        unserved: &Arc<Unserved>,
+    ) -> Http2Wire {
+        let paced = Paced::at_server(wire).telling(Arc::clone(unserved));
+        self.guard(paced, Role::Server, small_frames).telling(Arc::clone(unserved))
+    }
+
+    fn guard(&self, paced: Paced<Wire>, role: Role, small_frames: &Arc<SmallFrames>) -> Http2Wire {
         let guard = Guard::new(role, self.header_list_size() as usize).joining(small_frames);
         Guarded::new(paced, guard, self.tunnel.timing.idle_timeout)
     }

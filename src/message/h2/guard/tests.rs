@@ -42,7 +42,7 @@ fn pass_all(guard: &mut Guard, held: &mut Vec<u8>) -> Vec<u8> {
                 out.extend(held.drain(..bytes));
                 return out;
             }
-            Passed::Instead { front, bytes, instead } | Passed::Joined { front, bytes, instead } => {
+            Passed::Instead { front, bytes, instead, .. } | Passed::Joined { front, bytes, instead } => {
                 out.extend(held.drain(..front));
                 held.drain(..bytes);
                 out.extend(instead);

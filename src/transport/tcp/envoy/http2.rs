@@ -9,12 +9,12 @@ use h2::server;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-use crate::message::h2::guard::Role;
 use crate::net::{Cork, Corked};
 use crate::protocol::code::CloseCode;
 use crate::protocol::control::NOT_HEARD;
 use crate::protocol::envoy::{InUse, InUseOutput, PingSettings};
 use crate::protocol::goaway::GoawayWatch;
+use crate::protocol::http2::Unserved;
 use crate::registry::Health;
 use crate::transport::arrival::Accept;
 use crate::transport::control::Command;
@@ -26,7 +26,7 @@ use crate::transport::tcp::control::{Carrier, ended};
 use crate::transport::tcp::envoy::entropy;
 use crate::transport::tcp::envoy::idle::{Awake, reason};
 use crate::transport::tcp::envoy::pings::Pings;
-use crate::transport::tcp::serve::accept_one;
+use crate::transport::tcp::serve::{accept_one, hearing};
 use crate::transport::tcp::settings::{Http2Wire, Settings};
 use crate::transport::tcp::window::{Window, drive};
 use crate::transport::tcp::wire::{Meter, Wire};
@@ -46,7 +46,7 @@ impl Responder<'_> {
     pub(super) async fn run(self, wire: Wire, awake: Awake) -> CloseReason {
         let Self { state, starter, mut commands, meter, settings, ping } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_server());
-        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Client, state.small_frames()));
+        let (wire, cork) = Corked::new(settings.guarded(wire, state.small_frames()));
         let (sender, mut connection) = match settings.http2_client().handshake(wire).await {
             Ok(started) => started,
             Err(error) => return ended(&error),
@@ -109,8 +109,9 @@ impl<A: Accept> Initiator<'_, A> {
     /// Serves HTTP/2 until the tunnel is gone.
     pub(super) async fn run(self, wire: Wire) -> CloseReason {
         let Self { state, commands, meter, settings, ping, accept } = self;
+        let unserved = Arc::<Unserved>::default();
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_client());
-        let (wire, cork) = Corked::new(settings.guarded(wire, Role::Server, state.small_frames()));
+        let (wire, cork) = Corked::new(settings.guarded_server(wire, state.small_frames(), &unserved));
         let mut connection = match settings.http2_server().enable_connect_protocol().handshake::<_, Bytes>(wire).await {
             Ok(connection) => connection,
             Err(error) => return ended(&error),
@@ -131,8 +132,9 @@ impl<A: Accept> Initiator<'_, A> {
                 connection.graceful_shutdown();
             }
             tokio::select! {
-                accepted = cork.next(connection.accept()) => match accepted {
+                accepted = hearing(cork.next(connection.accept()), &unserved, state, &accept) => match accepted {
                     Some(Ok((request, respond))) => {
+                        unserved.taken(respond.stream_id().into());
                         accept_one(request, respond, state, settings.tunnel.limits, &accept, Dialect::Envoy);
                     }
                     Some(Err(error)) => return ended(&error),

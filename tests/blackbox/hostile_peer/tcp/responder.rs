@@ -260,6 +260,14 @@ async fn requests_that_break_the_protocol_are_reset_and_reach_no_target() {
     for fields in [&many[..], &[("x", &long), ("y", &long[..3_000])]] {
         assert_eq!(requester.ask(&get("/", fields)).await, Outcome::Reset(11), "ENHANCE_YOUR_CALM");
     }
+    // Also what HTTP/2 itself has reset, such as a field of the connection. spec: SE-44
+    let failed = |cause: &str| format!("adit_exchanges_failed_total{{side=\"target\",cause=\"{cause}\"}}");
+    let counted = [
+        victim.initiator.metric(&failed("bad_request")).await,
+        victim.initiator.metric(&failed("head_too_large")).await,
+    ];
+    assert_eq!(counted, [malformed.len() as u64 + 7, 2]);
+    victim.initiator.line_with("its stream was reset with PROTOCOL_ERROR").await;
     assert_eq!(victim.target.requests().len(), 0);
     requester.works().await;
     victim.bounded();
