@@ -33,6 +33,7 @@ pub mod h2;
 pub mod h3;
 pub mod interim;
 pub mod length;
+pub mod max_forwards;
 mod name;
 pub mod path;
 pub mod pattern;

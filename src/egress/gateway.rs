@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, Version, request, response};
 use http_body::Body;
+use http_body_util::Full;
 use tracing::Instrument;
 
 pub(super) use self::passage::Passage;
@@ -31,6 +32,7 @@ use crate::message::connect::is_plain;
 use crate::message::failure::{Cause, Failure};
 use crate::message::forward;
 use crate::message::interim::{InformationalSink, SendInterim};
+use crate::message::max_forwards;
 use crate::message::upgrade::{DECLINED_FIELD, Declined};
 use crate::message::violation::Violation;
 use crate::protocol::stream::ClientAddresses;
@@ -83,7 +85,9 @@ impl<T: Opener> Gateway<T> {
             let now = self.0.current.load();
             let mut record = self.0.recorder.begin_with(now.access_log(), &head, Some(connection.remote));
             let way = self.way(&now, &RequestAttributes { head: &head, connection }, &mut record).and_then(|way| {
-                way.to.told(&mut record);
+                if let Ok(to) = &way.to {
+                    to.told(&mut record);
+                }
                 match way.time {
                     // No field of it goes any further.
                     Time::Connect => note_connection(&mut head, connection),
@@ -91,10 +95,13 @@ impl<T: Opener> Gateway<T> {
                         let client = ClientAddresses::new(connection.remote, connection.local);
                         head.extensions.insert(OverFlow { flows: self.0.recorder.flows().clone(), client });
                     }
-                    _ => now.prepare(&mut head, connection)?,
+                    _ => match max_forwards::count(&mut head)? {
+                        Some(answer) => return Ok(Way { to: Err(Box::new(answer)), ..way }),
+                        None => now.prepare(&mut head, connection)?,
+                    },
                 }
                 // What enters no tunnel takes nothing of what tenants share.
-                if let Going::Tunnel(to) = &way.to {
+                if let Ok(Going::Tunnel(to)) = &way.to {
                     let tenant = self.0.directory.shares().tenant(&to.tenant);
                     connection.is_of(&tenant);
                     record.enter(tenant, way.time.what())?;
@@ -118,9 +125,10 @@ impl<T: Opener> Gateway<T> {
         async move {
             let outcome = match &way {
                 Ok(way) => match &way.to {
-                    Going::Tunnel(to) => self.exchange(&mut request, way, to).await,
+                    Ok(Going::Tunnel(to)) => self.exchange(&mut request, way, to).await,
                     // Rare, and apart from the future of every exchange.
-                    Going::Upstream(upstream) => Box::pin(forward_to(upstream, &mut request, way)).await,
+                    Ok(Going::Upstream(upstream)) => Box::pin(forward_to(upstream, &mut request, way)).await,
+                    Err(answer) => Ok(Response::clone(answer).map(|text| Inbound::Own(Full::new(text)))),
                 },
                 Err(failure) => Err(failure.clone()),
             };
@@ -236,7 +244,8 @@ struct Received<B> {
 
 /// What the terms say of one request: where it goes, and how long that may take.
 struct Way {
-    to: Going,
+    /// Nowhere, by what the request says itself: then this is the answer.
+    to: Result<Going, Box<Response<Bytes>>>,
     /// Milliseconds: it is part of every exchange.
     hold: u32,
     deadline: Duration,
@@ -251,7 +260,7 @@ impl Way {
         let is_udp = now.judge.is_udp(request);
         let (time, deadline) = Time::of(request.head, router.deadline());
         let hold = u32::try_from(router.hold().as_millis()).unwrap_or(u32::MAX);
-        Self { to, hold, deadline, time, is_udp }
+        Self { to: Ok(to), hold, deadline, time, is_udp }
     }
 }
 

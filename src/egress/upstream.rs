@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 
 use crate::message::failure::{Cause, Failure};
 use crate::message::interim::SendInterim;
@@ -210,11 +211,17 @@ pub(super) struct UpstreamBody {
 pub(super) enum Inbound<B> {
     Tunnel(B),
     Upstream(Box<UpstreamBody>),
+    /// An answer of this end.
+    Own(Full<Bytes>),
 }
 
 impl<B> fmt::Debug for Inbound<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if matches!(self, Self::Tunnel(_)) { "Tunnel" } else { "Upstream" })
+        f.write_str(match self {
+            Self::Tunnel(_) => "Tunnel",
+            Self::Upstream(_) => "Upstream",
+            Self::Own(_) => "Own",
+        })
     }
 }
 
@@ -228,6 +235,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Inbound<B> {
             Self::Upstream(body) => Pin::new(&mut body.body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyError::Upstream))),
+            Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
 
@@ -235,6 +243,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Inbound<B> {
         match self {
             Self::Tunnel(body) => body.is_end_stream(),
             Self::Upstream(body) => body.body.is_end_stream(),
+            Self::Own(body) => body.is_end_stream(),
         }
     }
 
@@ -242,6 +251,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Inbound<B> {
         match self {
             Self::Tunnel(body) => body.size_hint(),
             Self::Upstream(body) => body.body.size_hint(),
+            Self::Own(body) => body.size_hint(),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::support::site::{Edge, NODE, Site, Transport, over_each_transport};
 use crate::support::tools;
 
 over_each_transport!(
+    an_options_that_may_go_no_further_is_answered_here,
     a_request_reaches_the_target_and_says_how_it_came,
     bodies_come_back_whole_and_many_at_once,
     trailers_pass_both_ways,
@@ -159,4 +160,24 @@ async fn curl_speaks_it_too(transport: Transport) {
     assert!(said["nobody"][0] == 503 && nobody.starts_with("adit; error=destination_not_found"), "{said}");
     assert_eq!((&said["version"], &said["echo"]), (&json!(30), &json!([200, true])));
     assert_eq!((&said["head"], &said["many"]), (&json!([200, "300", 0]), &json!([[200, 0], [200, 1], [200, 70_000]])));
+}
+
+// spec: ST-81
+async fn an_options_that_may_go_no_further_is_answered_here(transport: Transport) {
+    let site = site(transport).await;
+    let asked = |name: &str, left: &str| {
+        request_with(
+            name,
+            "OPTIONS",
+            "/request",
+            json!({ "fields": [["x-node-id", NODE.node], ["max-forwards", left]] }),
+        )
+    };
+    let steps = vec![asked("last", "0"), wait("last"), asked("more", "1"), wait("more")];
+    let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
+    let last = client.answer("last").await;
+    assert_eq!((last.status(), last.bytes(), last.is_whole()), (200, 0, true), "{last:?}");
+    let more = client.answer("more").await;
+    assert!(more.status() == 200 && more.bytes() > 0, "{more:?}");
+    assert_eq!(site.target.requests().len(), 1);
 }

@@ -13,6 +13,7 @@ use crate::support::site::{Cloud, Edge, NODE, Site, Transport, over_each_transpo
 over_each_transport!(
     what_a_stranger_says_of_a_client_reaches_no_target,
     what_a_trusted_proxy_says_of_a_client_is_passed_on_and_extended,
+    a_request_that_may_go_no_further_is_answered_here_and_others_are_counted_down,
     a_target_says_nothing_of_clients_to_clients,
     a_field_that_decides_the_route_is_there_once_and_is_text,
     cookies_that_http2_has_split_are_one_field_for_the_target,
@@ -80,6 +81,36 @@ async fn what_a_trusted_proxy_says_of_a_client_is_passed_on_and_extended(transpo
     assert_eq!(seen(&answer, "x-forwarded-for"), ["6.6.6.6, 127.0.0.1"]);
     assert_eq!(seen(&answer, "x-forwarded-client-cert"), ["URI=spiffe://admin"]);
     assert_eq!(seen(&answer, "x-envoy-internal"), ["true"]);
+}
+
+// spec: ST-81
+async fn a_request_that_may_go_no_further_is_answered_here_and_others_are_counted_down(transport: Transport) {
+    let site = Site::start(transport).await;
+    let asked = async |method: &str, left: &str| {
+        let line = format!("{method} /request HTTP/1.1");
+        ask(&site, &[&line, "host: a", "x-node-id: edge-1", &format!("max-forwards: {left}"), "cookie: secret"]).await
+    };
+    for method in ["OPTIONS", "TRACE"] {
+        assert_eq!(seen(&asked(method, "3").await, "max-forwards"), ["2"], "{method}");
+        assert_eq!(seen(&asked(method, "1").await, "max-forwards"), ["0"], "{method}");
+        let refused = asked(method, "some").await;
+        assert_eq!(refused.status(), 400);
+        assert!(refused.text().contains("Max-Forwards"), "{}", refused.text());
+    }
+    assert_eq!(seen(&asked("GET", "0").await, "max-forwards"), ["0"], "it means nothing there");
+    let reached = site.target.requests().len();
+    let options = asked("OPTIONS", "0").await;
+    assert_eq!((options.status(), options.body.len()), (200, 0));
+    let trace = asked("TRACE", "0").await;
+    assert_eq!((trace.status(), trace.field("content-type")), (200, Some("message/http")));
+    assert!(trace.text().starts_with("TRACE http://a/request HTTP/1.1\r\n"), "{}", trace.text());
+    assert!(trace.text().contains("max-forwards: 0\r\n") && !trace.text().contains("secret"), "{}", trace.text());
+    let mut client = Http2::connect(site.egress()).await;
+    let request = Request::options("http://a/request").header("x-node-id", "edge-1").header("max-forwards", "0");
+    assert_eq!(client.get(request.body(()).unwrap()).await.status(), 200);
+    assert_eq!(site.target.requests().len(), reached, "no target has seen them");
+    let stranger = ask(&site, &["TRACE / HTTP/1.1", "host: a", "max-forwards: 0"]).await;
+    assert_eq!(stranger.status(), 400, "the rules of the listener come first");
 }
 
 async fn a_target_says_nothing_of_clients_to_clients(transport: Transport) {
