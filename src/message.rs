@@ -35,6 +35,7 @@ pub mod interim;
 pub mod length;
 pub mod max_forwards;
 mod name;
+mod named;
 pub mod path;
 pub mod pattern;
 pub mod persistence;

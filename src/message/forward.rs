@@ -16,11 +16,11 @@ use http::{Uri, Version, request, response};
 
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::{EARLY_DATA, is_token_byte, strip_hop_by_hop};
+use crate::message::named::{X_FORWARDED_FOR, address as address_in, first_proto, in_forwarded, in_x_forwarded_for};
 use crate::message::trust::{self, is_claim, is_claim_in_response, is_disguised_claim, is_x_forwarded};
 
 /// Its only value.
 pub const IN_EARLY_DATA: HeaderValue = HeaderValue::from_static("1");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// How often a request may have come through adit before, by its `Via`.
@@ -58,6 +58,9 @@ pub struct Hop {
 /// on the other one as its clients wrote it. So the form has to be one that every trusted sender writes or removes: what is
 /// passed on of it is believed. What a trusted sender says in the older form alone is said anew in the other
 /// one (RFC 7239 section 7.4).
+///
+/// Where both are written they say the same: what came in one form only is said anew in the other, and where they name different
+/// senders nobody knows which was written by whom, so that both say `unknown`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Forms {
     /// In both.
@@ -107,10 +110,10 @@ pub fn request(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
 /// Says in the forms that are wanted on whose behalf the request comes, and nothing in the others.
 fn tell(head: &mut request::Parts, hop: &Hop) {
     let fields = &mut head.headers;
+    if hop.is_trusted {
+        agree(fields, hop.forms);
+    }
     if hop.forms.has_forwarded() {
-        if !hop.forms.has_x() && !fields.contains_key(FORWARDED) {
-            say_anew(fields);
-        }
         let host = head.uri.authority().map_or("", Authority::as_str);
         fields.append(FORWARDED, forwarded(hop, host));
     } else {
@@ -122,6 +125,41 @@ fn tell(head: &mut request::Parts, hop: &Hop) {
         fields.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto(hop)));
     } else {
         trust::strip(fields, is_x_forwarded);
+    }
+}
+
+/// Has the forms that are written say the same of what a trusted sender has said.
+fn agree(fields: &mut HeaderMap, forms: Forms) {
+    match (fields.contains_key(FORWARDED), fields.contains_key(X_FORWARDED_FOR)) {
+        (false, true) if forms.has_forwarded() => say_anew(fields),
+        (true, false) if forms == Forms::Both => say_anew_in_x(fields),
+        (true, true)
+            if forms == Forms::Both && !in_forwarded(fields).zip(in_x_forwarded_for(fields)).all(|(a, b)| a == b) =>
+        {
+            fields.insert(FORWARDED, HeaderValue::from_static("for=unknown"));
+            fields.insert(X_FORWARDED_FOR, HeaderValue::from_static("unknown"));
+        }
+        _ => {}
+    }
+}
+
+/// Says in `X-Forwarded-For` and `X-Forwarded-Proto` what a trusted sender has said in `Forwarded` only.
+fn say_anew_in_x(fields: &mut HeaderMap) {
+    let mut last: Vec<Option<IpAddr>> = in_forwarded(fields).take(MAX_SAID_ANEW).collect();
+    last.reverse();
+    let value = written(USUAL_ELEMENT_BYTES * last.len(), |room| {
+        for (at, node) in last.iter().enumerate() {
+            room.write_str(if at == 0 { "" } else { ", " })?;
+            match node {
+                Some(address) => write!(room, "{address}")?,
+                None => room.write_str("unknown")?,
+            }
+        }
+        Ok(())
+    });
+    fields.insert(X_FORWARDED_FOR, value);
+    if let Some(proto) = first_proto(fields) {
+        fields.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
     }
 }
 
@@ -140,9 +178,7 @@ fn say_anew(fields: &mut HeaderMap) {
     let value = written(USUAL_ELEMENT_BYTES * last.len(), |room| {
         for (at, element) in last.iter().enumerate() {
             room.write_str(if at == 0 { "" } else { ", " })?;
-            let node = element.trim_start_matches('[').trim_end_matches(']').parse().ok();
-            let node = node.or_else(|| element.parse().ok().map(|address: SocketAddr| address.ip()));
-            write_node(room, node)?;
+            write_node(room, address_in(element))?;
         }
         Ok(())
     });

@@ -1,15 +1,13 @@
 //! Where a request comes from, by the word of those who have handed it on: what stands in `Forwarded` (RFC 7239) and in
 //! `X-Forwarded-For`, read from its end, since whoever hands a request on writes behind what was there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use http::header::FORWARDED;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
 use crate::message::forward::Forms;
+use crate::message::named::{in_forwarded, in_x_forwarded_for};
 use crate::message::trust::Trust;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What one form says of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,52 +70,10 @@ fn walk(elements: impl Iterator<Item = Option<IpAddr>>, trust: &Trust) -> Said {
     said
 }
 
-/// From the end; one that cannot be read is `None`, and so is a value with quotes that stay open.
-fn in_forwarded(fields: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
-    fields.get_all(FORWARDED).iter().rev().flat_map(|value| {
-        let elements = value.to_str().ok().and_then(|text| parts(text, ','));
-        let read = |elements: Vec<&str>| elements.into_iter().rev().map(named).collect();
-        elements.map_or_else(|| vec![None], read)
-    })
-}
-
-fn named(element: &str) -> Option<IpAddr> {
-    let mut pairs = parts(element, ';')?.into_iter().filter_map(|pair| pair.split_once('='));
-    let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
-    address(value.trim().trim_matches('"'))
-}
-
-/// From the end.
-fn in_x_forwarded_for(fields: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
-    fields.get_all(X_FORWARDED_FOR).iter().rev().flat_map(|value| match value.to_str() {
-        Ok(text) => text.rsplit(',').map(|element| address(element.trim())).collect(),
-        Err(_) => vec![None],
-    })
-}
-
-/// Splits where no quotes are open; `None` where some stay open.
-fn parts(text: &str, at: char) -> Option<Vec<&str>> {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    let parts = text.split(|letter| {
-        let escapes = is_quoted && !is_escaped && letter == '\\';
-        if letter == '"' && !is_escaped {
-            is_quoted = !is_quoted;
-        }
-        is_escaped = escapes;
-        letter == at && !is_quoted
-    });
-    let parts = parts.collect();
-    (!is_quoted).then_some(parts)
-}
-
-/// An address as it stands there: perhaps with a port; one of IPv6 in brackets, or not.
-fn address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn fields(all: &[(&str, &str)]) -> HeaderMap {

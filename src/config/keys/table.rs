@@ -325,7 +325,9 @@ pub(super) const KEYS: &[Key] = &[
         "In which form a target is told of the client: `rfc7239` is Forwarded, `x` is X-Forwarded-For and X-Forwarded-Proto. A \
          form that is not written is passed on from nobody, since a proxy that writes one often hands on the other as its clients \
          wrote it; so choose one that every trusted proxy writes or removes. With `rfc7239`, what a trusted proxy says in \
-         X-Forwarded-For only is said in Forwarded.",
+         X-Forwarded-For only is said in Forwarded. Where both are written, as without this key, what came in one of them only is \
+         said in both, and where a trusted proxy sends two that name different senders both say `unknown`: its client may have \
+         written either.",
         "rfc7239",
     ),
     section(

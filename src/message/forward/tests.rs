@@ -93,7 +93,7 @@ fn claims() -> Request<()> {
         .header("x-real-ip", "203.0.113.9")
         .header("x-envoy-internal", "true")
         .header("x_forwarded_for", "203.0.113.9")
-        .header("forwarded", "for=203.0.113.9")
+        .header("forwarded", "for=203.0.113.11")
         .header("x-request-id", "7")
         .body(())
         .unwrap()
@@ -115,7 +115,7 @@ fn what_an_untrusted_sender_says_of_a_client_is_replaced_by_what_was_seen() {
 #[test]
 fn what_a_trusted_sender_says_of_a_client_is_passed_on_and_extended() {
     let head = forwarded_request(claims(), &trusted("[2001:db8::1]:5"));
-    let forwarded = ["for=203.0.113.9", "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http"];
+    let forwarded = ["for=203.0.113.11", "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http"];
     assert_eq!(values(&head, "forwarded"), forwarded);
     assert_eq!(values(&head, "x-forwarded-for"), ["203.0.113.9, 203.0.113.10, 203.0.113.11, 2001:db8::1"]);
     for (kept, value) in [
@@ -201,7 +201,7 @@ fn a_form_that_is_not_written_is_not_passed_on_either() {
         (stranger, Forms::Rfc7239, [vec![own], vec![], vec![]]),
         (stranger, Forms::X, [vec![], vec!["192.0.2.1"], vec![]]),
         (stranger, Forms::None, [vec![], vec![], vec![]]),
-        (proxy, Forms::Rfc7239, [vec!["for=203.0.113.9", own], vec![], vec![]]),
+        (proxy, Forms::Rfc7239, [vec!["for=203.0.113.11", own], vec![], vec![]]),
         (proxy, Forms::X, [vec![], vec!["203.0.113.9, 203.0.113.10, 203.0.113.11, 192.0.2.1"], vec!["shop.example"]]),
         (proxy, Forms::None, [vec![], vec![], vec![]]),
     ] {
@@ -242,4 +242,67 @@ fn a_trusted_sender_is_not_believed_in_names_that_only_its_clients_write() {
     }
     assert_eq!(values(&head, "x-forwarded-for"), ["203.0.113.9, 192.0.2.1"]);
     assert_eq!(values(&head, "x_other"), ["kept"]);
+}
+
+/// What a target is told in both forms of what a trusted sender says in these fields.
+fn told_in_both(fields: &[(&str, &str)]) -> [String; 3] {
+    let mut request = origin_form();
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let head = forwarded_request(request.body(()).unwrap(), &trusted("192.0.2.1:5"));
+    ["forwarded", "x-forwarded-for", "x-forwarded-proto"].map(|name| values(&head, name).join(", "))
+}
+
+#[test]
+fn the_two_forms_say_the_same_whatever_a_trusted_sender_wrote() {
+    const OWN: &str = "for=192.0.2.1;host=\"example.com:8080\";proto=http";
+    let told = |forwarded: &str, x: &str, proto: &str| {
+        [format!("{forwarded}, {OWN}"), format!("{x}, 192.0.2.1"), proto.to_owned()]
+    };
+    // In one form only: it is said in the other one, too.
+    assert_eq!(
+        told_in_both(&[("x-forwarded-for", "203.0.113.9, 2001:db8::7"), ("x-forwarded-proto", "https")]),
+        told("for=203.0.113.9, for=\"[2001:db8::7]\"", "203.0.113.9, 2001:db8::7", "https")
+    );
+    assert_eq!(
+        told_in_both(&[
+            ("forwarded", "for=203.0.113.9;proto=HTTPS, for=\"[2001:db8::7]:80\";proto=http"),
+            ("forwarded", "for=_a")
+        ]),
+        told(
+            "for=203.0.113.9;proto=HTTPS, for=\"[2001:db8::7]:80\";proto=http, for=_a",
+            "203.0.113.9, 2001:db8::7, unknown",
+            "https"
+        )
+    );
+    assert_eq!(told_in_both(&[("forwarded", "proto=gopher;for=203.0.113.9")])[1..], ["203.0.113.9, 192.0.2.1", "http"]);
+    // In both, and alike as far as both go: the one may know more.
+    assert_eq!(
+        told_in_both(&[("forwarded", "for=203.0.113.9"), ("x-forwarded-for", "198.51.100.7, 203.0.113.9")]),
+        told("for=203.0.113.9", "198.51.100.7, 203.0.113.9", "http")
+    );
+    // In both, and differently: a client wrote the one, and nobody knows which.
+    for forwarded in ["for=10.0.0.5", "for=203.0.113.9, for=10.0.0.5", "for=unknown", "for=\"203.0.113.9"] {
+        assert_eq!(
+            told_in_both(&[("forwarded", forwarded), ("x-forwarded-for", "203.0.113.9")]),
+            told("for=unknown", "unknown", "http"),
+            "{forwarded}"
+        );
+    }
+    // A long list becomes no larger one.
+    for said in ["for=x,".repeat(10_000), ",".repeat(60_000)] {
+        let [_, x, _] = told_in_both(&[("forwarded", &said)]);
+        assert!(x.len() < 1_000, "{}", x.len());
+    }
+}
+
+#[test]
+fn what_a_stranger_says_in_either_form_is_said_in_none() {
+    for name in ["forwarded", "x-forwarded-for"] {
+        let request = origin_form().header(name, "for=203.0.113.9").body(()).unwrap();
+        let head = forwarded_request(request, &hop("192.0.2.1:5"));
+        assert_eq!(values(&head, "x-forwarded-for"), ["192.0.2.1"]);
+        assert_eq!(values(&head, "forwarded"), ["for=192.0.2.1;host=\"example.com:8080\";proto=http"]);
+    }
 }

@@ -13,6 +13,7 @@ use crate::support::site::{Cloud, Edge, NODE, Site, Transport, over_each_transpo
 over_each_transport!(
     what_a_stranger_says_of_a_client_reaches_no_target,
     what_a_trusted_proxy_says_of_a_client_is_passed_on_and_extended,
+    the_two_forms_that_tell_of_a_client_agree_whoever_wrote_them,
     a_request_that_may_go_no_further_is_answered_here_and_others_are_counted_down,
     a_target_says_nothing_of_clients_to_clients,
     a_field_that_decides_the_route_is_there_once_and_is_text,
@@ -81,6 +82,21 @@ async fn what_a_trusted_proxy_says_of_a_client_is_passed_on_and_extended(transpo
     assert_eq!(seen(&answer, "x-forwarded-for"), ["6.6.6.6, 127.0.0.1"]);
     assert_eq!(seen(&answer, "x-forwarded-client-cert"), ["URI=spiffe://admin"]);
     assert_eq!(seen(&answer, "x-envoy-internal"), ["true"]);
+}
+
+async fn the_two_forms_that_tell_of_a_client_agree_whoever_wrote_them(transport: Transport) {
+    let site = Site::with(Cloud::new().egress("trust", "[\"127.0.0.0/8\"]"), Edge::new(transport)).await;
+    let balancer = "for=127.0.0.1;host=shop.example;proto=http";
+    for (said, forwarded, x, proto) in [
+        (&["x-forwarded-for: 6.6.6.6", "x-forwarded-proto: https"][..], "for=6.6.6.6", "6.6.6.6", "https"),
+        (&["forwarded: for=6.6.6.6;proto=https"], "for=6.6.6.6;proto=https", "6.6.6.6", "https"),
+        (&["forwarded: for=10.0.0.5", "x-forwarded-for: 6.6.6.6"], "for=unknown", "unknown", "http"),
+    ] {
+        let answer = ask(&site, &[&CLAIMS[..3], said].concat()).await;
+        assert_eq!(seen(&answer, "forwarded"), [forwarded, balancer], "{said:?}");
+        assert_eq!(seen(&answer, "x-forwarded-for"), [format!("{x}, 127.0.0.1")], "{said:?}");
+        assert_eq!(seen(&answer, "x-forwarded-proto"), [proto], "{said:?}");
+    }
 }
 
 // spec: ST-81
