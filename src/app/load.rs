@@ -201,10 +201,12 @@ impl Loaded {
                 ClientCertificates::NotAsked => None,
             };
             list.extend(roots(format!("{section}.tls.client_ca"), settings.client_ca.as_deref(), trust));
+            list.extend(revocations(format!("{section}.tls.crl"), &settings.crls, trust));
         }
         if let (Some(settings), Some(loaded)) = (&self.checked.initiator, &self.initiator) {
             list.extend(pair("initiator", settings.tls.credentials.as_ref(), loaded.credentials.as_ref()));
             list.extend(roots("initiator.tls.ca".into(), settings.tls.ca.as_deref(), Some(&loaded.responder)));
+            list.extend(revocations("initiator.tls.crl".into(), &settings.tls.crls, Some(&loaded.responder)));
         }
         for (settings, loaded) in self.checked.services.iter().zip(&self.services) {
             let (Some(tls), Some(loaded)) = (&settings.tls, &loaded.connections.tls) else { continue };
@@ -293,7 +295,7 @@ fn responder_files<'a>(settings: &'a ResponderConfig, loaded: &'a Accepting, lis
     let ResponderConfig { tls, envoy, .. } = settings;
     list.push(certificate("responder.tls.cert".into(), &tls.cert, &loaded.tls.credentials));
     list.extend(roots("responder.tls.client_ca".into(), tls.client_ca.as_deref(), Some(&loaded.trust)));
-    list.extend(revocations("responder.tls.crl", &tls.crls, &loaded.trust));
+    list.extend(revocations("responder.tls.crl".into(), &tls.crls, Some(&loaded.trust)));
     let inner = envoy.as_ref().and_then(|envoy| envoy.inner_credentials.as_ref());
     let shown = loaded.envoy.as_ref().and_then(|envoy| envoy.inner.credentials.as_ref());
     if let (Some(files), Some(shown)) = (inner, shown) {
@@ -304,21 +306,19 @@ fn responder_files<'a>(settings: &'a ResponderConfig, loaded: &'a Accepting, lis
 fn target_files<'a>(section: &str, settings: &'a TargetTlsConfig, loaded: &'a TargetTls, list: &mut Vec<Held<'a>>) {
     list.extend(pair(section, settings.credentials.as_ref(), loaded.credentials.as_ref()));
     list.extend(roots(format!("{section}.tls.ca"), settings.ca.as_deref(), loaded.trust.as_ref()));
+    list.extend(revocations(format!("{section}.tls.crl"), &settings.crls, loaded.trust.as_ref()));
 }
 
 fn hop_files<'a>(HopConfig { tls, .. }: &'a HopConfig, loaded: &'a HopSettings, list: &mut Vec<Held<'a>>) {
     list.push(certificate("fleet.hop.tls.cert".into(), &tls.credentials.cert, &loaded.tls.credentials));
     list.extend(roots("fleet.hop.tls.ca".into(), Some(&tls.ca), Some(&loaded.tls.siblings)));
-    list.extend(revocations("fleet.hop.tls.crl", &tls.crls, &loaded.tls.siblings));
+    list.extend(revocations("fleet.hop.tls.crl".into(), &tls.crls, Some(&loaded.tls.siblings)));
 }
 
-fn revocations<'a>(key: &str, paths: &'a [PathBuf], trust: &'a Trust) -> Option<Held<'a>> {
-    (!paths.is_empty()).then(|| Held {
-        key: key.to_owned(),
-        paths: paths.iter().map(AsRef::as_ref).collect(),
-        content: trust.crls.iter().map(AsRef::as_ref).collect(),
-        note: "other revocation lists",
-    })
+fn revocations<'a>(key: String, paths: &'a [PathBuf], trust: Option<&'a Trust>) -> Option<Held<'a>> {
+    let content = trust?.crls.iter().map(AsRef::as_ref).collect();
+    let paths: Vec<_> = paths.iter().map(AsRef::as_ref).collect();
+    (!paths.is_empty()).then_some(Held { key, paths, content, note: "other revocation lists" })
 }
 
 fn certificate<'a>(key: String, path: &'a Path, shown: &'a Credentials) -> Held<'a> {

@@ -257,7 +257,7 @@ fn listener(section: &mut Section<'_>) -> Option<EgressConfig> {
 fn http_listener(section: &mut Section<'_>) -> Option<HttpEgress> {
     let http3 = http3(section);
     let http = address(section, http3.enabled);
-    let tls = section.optional("tls", |at| listener_tls(at, false));
+    let tls = section.optional("tls", listener_tls);
     let router = router(section);
     let half_close = section.or("half_close", false, |at| at.boolean());
     let access_log = section.or("access_log", AccessLog::On, access_log);

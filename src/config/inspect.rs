@@ -2,7 +2,7 @@
 //! them, until when, do they prove the claim, who can read the keys.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
@@ -126,15 +126,41 @@ pub fn inspect(checked: &Checked, now: SystemTime) -> Vec<Inspected> {
     for (key, path) in roots {
         found.extend(bundle(&key, path, now));
     }
-    let of_initiators = checked.responder.iter().flat_map(|responder| &responder.tls.crls);
-    let of_siblings = checked.fleet.iter().filter_map(|fleet| fleet.hop.as_ref()).flat_map(|hop| &hop.tls.crls);
-    let lists = of_initiators.map(|list| (RESPONDER_CA, list)).chain(of_siblings.map(|list| (HOP_CA, list)));
-    for (key, list) in lists {
+    for (key, list) in revocation_lists(checked) {
         if let Some(ca) = found.iter_mut().find(|found| found.key == key) {
             ca.warnings.extend(out_of_date(list, now));
         }
     }
     found
+}
+
+/// Each file with revocation lists, with the key of the CAs of which it speaks.
+fn revocation_lists<'a>(checked: &'a Checked) -> Vec<(String, &'a PathBuf)> {
+    let mut lists = Vec::new();
+    let mut of = |key: String, crls: &'a [PathBuf]| lists.extend(crls.iter().map(|list| (key.clone(), list)));
+    if let Some(responder) = &checked.responder {
+        of(RESPONDER_CA.to_owned(), &responder.tls.crls);
+    }
+    if let Some(initiator) = &checked.initiator {
+        of("initiator.tls.ca".to_owned(), &initiator.tls.crls);
+    }
+    for (index, tls) in checked.egress.iter().enumerate().filter_map(|(index, egress)| Some((index, egress.tls()?))) {
+        of(format!("egress[{index}].tls.client_ca"), &tls.crls);
+    }
+    for (index, service) in checked.services.iter().enumerate() {
+        if let Some(tls) = &service.tls {
+            of(format!("services[{index}].tls.ca"), &tls.crls);
+        }
+    }
+    if let Some(fleet) = &checked.fleet {
+        if let Some(hop) = &fleet.hop {
+            of(HOP_CA.to_owned(), &hop.tls.crls);
+        }
+        if let Some(tls) = &fleet.tls {
+            of("fleet.tls.ca".to_owned(), &tls.crls);
+        }
+    }
+    lists
 }
 
 /// What is said of a file with a revocation list that should have been followed by another one.

@@ -200,7 +200,7 @@ impl ResponderConfig {
 pub(super) fn responder(at: At<'_>) -> Option<ResponderConfig> {
     at.section(|section| {
         let listen = section.required("listen", "{ quic: ip:port, tcp: ip:port }", listen);
-        let tls = section.required("tls", "cert, key and client_ca", |at| listener_tls(at, true));
+        let tls = section.required("tls", "cert, key and client_ca", listener_tls);
         let admission = admission(section);
         let envoy = section.optional("envoy", envoy::accept);
         if let Some(tls) = &tls {

@@ -36,6 +36,8 @@ pub struct DialerTls {
     /// `pins`: when not empty, the responder's key must be one of these, beside what `ca` asks.
     #[serde(serialize_with = "show::list")]
     pub pins: Vec<SpkiPin>,
+    /// `crl`: PEM files with revocation lists for certificates of responders; one file or a list. Needs `ca`.
+    pub crls: Vec<PathBuf>,
     /// `server_name`: the name that the responder's certificate must have; the host of the address when absent.
     pub server_name: Option<String>,
 }
@@ -50,6 +52,8 @@ pub struct TargetTlsConfig {
     /// `pins`: when not empty, the target's key must be one of these, beside what `ca` asks.
     #[serde(serialize_with = "show::list")]
     pub pins: Vec<SpkiPin>,
+    /// `crl`: PEM files with revocation lists for certificates of the target; one file or a list. Needs `ca`.
+    pub crls: Vec<PathBuf>,
     /// `server_name`: the name that is asked for (SNI) and must be in the target's certificate; the host of the target when
     /// absent.
     pub server_name: Option<String>,
@@ -94,14 +98,7 @@ impl ListenerTls {
     /// # Errors
     /// What is wrong with the files.
     pub fn trust(&self) -> Result<Trust, TlsError> {
-        let mut trust = Trust::default();
-        if let Some(client_ca) = &self.client_ca {
-            trust.roots = load_roots(client_ca)?;
-        }
-        for crl in &self.crls {
-            trust.crls.extend(load_crls(crl)?);
-        }
-        Ok(trust)
+        trust(self.client_ca.as_deref(), &[], &self.crls)
     }
 
     /// Loads what an egress listener shows, and whom it asks for a certificate: everybody, or nobody without
@@ -125,8 +122,7 @@ impl DialerTls {
     /// What is wrong with the files.
     pub fn initiator(&self) -> Result<InitiatorTls, TlsError> {
         let load = |files: &KeyPairFiles| Credentials::load(&files.cert, &files.key);
-        let roots = self.ca.as_deref().map(load_roots).transpose()?.unwrap_or_default();
-        let responder = Trust { roots, pins: self.pins.clone(), crls: Vec::new() };
+        let responder = trust(self.ca.as_deref(), &self.pins, &self.crls)?;
         Ok(InitiatorTls { credentials: self.credentials.as_ref().map(load).transpose()?, responder })
     }
 }
@@ -138,8 +134,7 @@ impl TargetTlsConfig {
     /// What is wrong with the files.
     pub fn target(&self) -> Result<TargetTls, TlsError> {
         let load = |files: &KeyPairFiles| Credentials::load(&files.cert, &files.key);
-        let roots = self.ca.as_deref().map(load_roots).transpose()?.unwrap_or_default();
-        let trust = Trust { roots, pins: self.pins.clone(), crls: Vec::new() };
+        let trust = trust(self.ca.as_deref(), &self.pins, &self.crls)?;
         Ok(TargetTls {
             credentials: self.credentials.as_ref().map(load).transpose()?,
             trust: Some(trust).filter(|_| !self.insecure_accept_any),
@@ -148,19 +143,26 @@ impl TargetTlsConfig {
     }
 }
 
-/// The `tls` section of a listener. `with_crl` says whether this one takes revocation lists.
-pub(super) fn listener_tls(at: At<'_>, with_crl: bool) -> Option<ListenerTls> {
+/// Loads whom to trust: roots, and lists of what they signed that is no longer valid.
+pub(super) fn trust(roots: Option<&Path>, pins: &[SpkiPin], crls: &[PathBuf]) -> Result<Trust, TlsError> {
+    let roots = roots.map(load_roots).transpose()?.unwrap_or_default();
+    let lists = crls.iter().map(|list| load_crls(list)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Trust { roots, pins: pins.to_vec(), crls: lists.concat() })
+}
+
+/// The `tls` section of a listener.
+pub(super) fn listener_tls(at: At<'_>) -> Option<ListenerTls> {
     at.section(|section| {
         let cert = section.required("cert", "a PEM file with a certificate chain", |at| at.file());
         let key = section.required("key", "a PEM file with the certificate's private key", |at| at.file());
         let client_ca = section.optional("client_ca", roots);
-        let crls = if with_crl { revocation_lists(section, "client_ca") } else { Vec::new() };
+        let crls = revocation_lists(section, "client_ca");
         let KeyPairFiles { cert, key } = matching_pair(section, cert, key)?;
         if client_ca.is_none() && section.has("client_ca") {
             // It cannot be read, which is said; nobody is to say that it is missing, too.
             return None;
         }
-        if let Some(ca) = client_ca.as_ref().filter(|_| with_crl) {
+        if let Some(ca) = &client_ca {
             lists_of_all(section, ("client_ca", ca), &crls);
         }
         Some(ListenerTls { cert, key, client_ca, crls })
@@ -175,7 +177,7 @@ pub(super) fn roots(at: At<'_>) -> Option<PathBuf> {
 }
 
 /// `crl`; `roots` is the key of what issued what they revoke.
-pub(super) fn revocation_lists(section: &mut Section<'_>, roots: &str) -> Vec<PathBuf> {
+fn revocation_lists(section: &mut Section<'_>, roots: &str) -> Vec<PathBuf> {
     let has_roots = section.has(roots);
     section.or("crl", Vec::new(), |at| {
         if !has_roots {
@@ -189,9 +191,18 @@ pub(super) fn revocation_lists(section: &mut Section<'_>, roots: &str) -> Vec<Pa
     })
 }
 
+/// `crl` of a section whose roots, which were read already, are in `ca`.
+pub(super) fn lists_for(section: &mut Section<'_>, ca: Option<&Path>) -> Vec<PathBuf> {
+    let crls = revocation_lists(section, "ca");
+    if let Some(ca) = ca {
+        lists_of_all(section, ("ca", ca), &crls);
+    }
+    crls
+}
+
 /// Says whose list is missing in `crl`: a CA without one, beside others with one, has all of its certificates refused, since a
 /// list that was forgotten must not let in whom it revokes.
-pub(super) fn lists_of_all(section: &mut Section<'_>, (key, ca): (&str, &Path), crls: &[PathBuf]) {
+fn lists_of_all(section: &mut Section<'_>, (key, ca): (&str, &Path), crls: &[PathBuf]) {
     let Some(at) = section.find("crl") else { return };
     // A file that cannot be read is said to be so elsewhere.
     let load = || -> Result<Trust, TlsError> {
@@ -224,11 +235,12 @@ pub(super) fn dialer_tls(at: At<'_>) -> Option<DialerTls> {
         let credentials = key_pair(section, "cert", "key");
         let ca = section.optional("ca", roots);
         let pins = section.or("pins", Vec::new(), |at| at.one_or_more(|at| at.parsed()));
+        let crls = lists_for(section, ca.as_deref());
         if !section.has("ca") && !section.has("pins") {
             section.missing("ca", "a PEM file with the responder's root certificates, or pins of its key");
         }
         let server_name = section.optional("server_name", |at| server_name(&at));
-        Some(DialerTls { credentials, ca, pins, server_name })
+        Some(DialerTls { credentials, ca, pins, crls, server_name })
     })
 }
 
@@ -238,6 +250,7 @@ pub(super) fn target_tls(at: At<'_>) -> Option<TargetTlsConfig> {
         let credentials = key_pair(section, "cert", "key");
         let ca = section.optional("ca", roots);
         let pins = section.or("pins", Vec::new(), |at| at.one_or_more(|at| at.parsed()));
+        let crls = lists_for(section, ca.as_deref());
         let server_name = section.optional("server_name", |at| server_name(&at));
         let insecure_accept_any = section.or("insecure_accept_any", false, |at| at.boolean());
         let verifies = section.has("ca") || section.has("pins");
@@ -249,7 +262,7 @@ pub(super) fn target_tls(at: At<'_>) -> Option<TargetTlsConfig> {
         if !insecure_accept_any && !verifies {
             section.missing("ca", "a PEM file with the root certificates of the target, or pins of its key");
         }
-        Some(TargetTlsConfig { credentials, ca, pins, server_name, insecure_accept_any })
+        Some(TargetTlsConfig { credentials, ca, pins, crls, server_name, insecure_accept_any })
     })
 }
 

@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::config::listeners::Protocol;
 use crate::config::reader::{At, Section};
 use crate::config::show;
-use crate::config::tls::{KeyPairFiles, lists_of_all, matching_pair, revocation_lists, roots};
+use crate::config::tls::{KeyPairFiles, lists_for, matching_pair, roots, trust};
 use crate::fleet::hop::{HopSettings, SiblingIdentity};
 use crate::id::ResponderId;
-use crate::tls::{Credentials, SiblingTls, TlsError, Trust, load_crls, load_roots, peer_identity};
+use crate::tls::{Credentials, SiblingTls, TlsError, peer_identity};
 
 /// `fleet.hop`: how a responder asks its siblings, and is asked. All but `tls` is read at the start only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,10 +43,7 @@ impl HopConfig {
     /// What is wrong with the files.
     pub fn settings(&self, id: ResponderId, epoch: u64) -> Result<HopSettings, TlsError> {
         let KeyPairFiles { cert, key } = &self.tls.credentials;
-        let mut siblings = Trust { roots: load_roots(&self.tls.ca)?, ..Trust::default() };
-        for crl in &self.tls.crls {
-            siblings.crls.extend(load_crls(crl)?);
-        }
+        let siblings = trust(Some(&self.tls.ca), &[], &self.tls.crls)?;
         let tls = SiblingTls { credentials: Credentials::load(cert, key)?, siblings };
         Ok(HopSettings::new(id, epoch, tls, self.identity.clone()))
     }
@@ -80,10 +77,7 @@ fn tls(at: At<'_>) -> Option<HopTls> {
         let cert = section.required("cert", "a PEM file with the certificate that siblings are shown", |at| at.file());
         let key = section.required("key", "a PEM file with the certificate's private key", |at| at.file());
         let ca = section.required("ca", "a PEM file with the root certificates of the siblings", roots);
-        let crls = revocation_lists(section, "ca");
-        if let Some(ca) = &ca {
-            lists_of_all(section, ("ca", ca), &crls);
-        }
+        let crls = lists_for(section, ca.as_deref());
         Some(HopTls { credentials: matching_pair(section, cert, key)?, ca: ca?, crls })
     })
 }

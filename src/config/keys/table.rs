@@ -246,6 +246,7 @@ pub(super) const KEYS: &[Key] = &[
     key("egress[].tls.client_ca", "The roots that every client's certificate must chain to.", "clients-ca.pem")
         .form(ROOTS)
         .absent("clients are not asked for a certificate"),
+    key("egress[].tls.crl", "Certificates of clients that are no longer valid. A list of each CA in `client_ca`, once there is one.", "clients.crl").form(REVOCATIONS),
     key(
         "egress[].host_id",
         "Whom a request is for, made from the request: the node of that name, else a node of the cluster of that name. A \
@@ -413,6 +414,7 @@ pub(super) const KEYS: &[Key] = &[
         .form(ROOTS)
         .absent("`pins` decide alone"),
     key("egress[].policies[].tls.pins", "The public keys of which it must have one; one or a list.", PIN),
+    key("egress[].policies[].tls.crl", "Certificates of servers that are no longer valid. A list of each CA in `ca`, once there is one.", "upstream.crl").form(REVOCATIONS),
     key("egress[].policies[].tls.server_name", "The name that it is asked for (SNI) and must have in its certificate.", "api.example.com")
         .absent("the host in `target`"),
     key("egress[].policies[].tls.cert", "The certificate that it is shown if it asks for one; with `key`.", "client.pem").form(CERTIFICATE),
@@ -534,6 +536,7 @@ pub(super) const KEYS: &[Key] = &[
     section("fleet.tls", "Which etcd is genuine, and what it is shown; for https://, and needed there."),
     key("fleet.tls.ca", "What the certificate of a member must chain to; the key's pins decide alone without it.", "etcd-ca.pem").form(ROOTS),
     key("fleet.tls.pins", "The only keys that members may have, beside what ca asks.", PIN).form("a pin, or a list of pins"),
+    key("fleet.tls.crl", "Certificates of members that are no longer valid. A list of each CA in `ca`, once there is one.", "etcd.crl").form(REVOCATIONS),
     key("fleet.tls.cert", "The certificate that is shown to etcd.", "etcd-client.pem").form(CERTIFICATE),
     key("fleet.tls.key", "Its private key.", "etcd-client.key").form(PRIVATE_KEY),
     key("fleet.tls.server_name", "The name that must be in the certificate of a member.", "etcd.internal").absent("the host in etcd"),
@@ -594,6 +597,7 @@ pub(super) const KEYS: &[Key] = &[
         .form(ROOTS)
         .absent("`pins` decide alone"),
     key("initiator.tls.pins", "The public keys of which the responder must have one; one or a list.", PIN),
+    key("initiator.tls.crl", "Certificates of responders that are no longer valid. A list of each CA in `ca`, once there is one.", "cloud.crl").form(REVOCATIONS),
     key("initiator.tls.server_name", "The name that the responder's certificate must have.", "cloud.example.com")
         .absent("the host in `to`"),
     key("initiator.congestion", "How fast is safe over QUIC; `bbr` keeps its speed where packets are lost.", "bbr"),
@@ -671,6 +675,7 @@ pub(super) const KEYS: &[Key] = &[
         .form(ROOTS)
         .absent("`pins` decide alone"),
     key("services[].tls.pins", "The public keys of which the target must have one; one or a list.", PIN),
+    key("services[].tls.crl", "Certificates of targets that are no longer valid. A list of each CA in `ca`, once there is one.", "targets.crl").form(REVOCATIONS),
     key("services[].tls.server_name", "The name that the target is asked for (SNI) and must have in its certificate.", "api.example.com")
         .absent("the host in `target`"),
     key("services[].tls.cert", "The certificate that a target which asks for one is shown; with `key`.", "site-client.pem").form(CERTIFICATE),
