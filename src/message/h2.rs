@@ -9,6 +9,7 @@ pub mod guard;
 pub mod head;
 pub(super) mod hpack;
 pub(super) mod huffman;
+pub mod line;
 pub mod queued;
 pub mod recv;
 pub mod send;

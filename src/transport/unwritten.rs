@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
+use crate::message::h2::line::Line;
 use crate::protocol::budgets::UNWRITTEN_BYTES;
 
 /// Pieces of the same size by and large, which wait in one line.
@@ -42,7 +42,7 @@ pub(super) struct Waiting(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 pub(super) struct Unwritten {
     held: AtomicUsize,
     /// By class.
-    freed: [Notify; CLASSES.len()],
+    lines: [Line; CLASSES.len()],
 }
 
 fn class_of(wanted: usize) -> usize {
@@ -50,9 +50,13 @@ fn class_of(wanted: usize) -> usize {
 }
 
 impl Unwritten {
-    /// Takes room for a piece, if there is any.
-    pub(super) fn reserve(&self, wanted: usize) -> Option<usize> {
+    /// Takes room for a piece, if there is any. `waited`: it was told of the room. Who was not gets none of it while others wait
+    /// with pieces of about that size.
+    pub(super) fn reserve(&self, wanted: usize, waited: bool) -> Option<usize> {
         let class = class_of(wanted);
+        if !waited && !self.lines[class].is_empty() {
+            return None;
+        }
         let take = |held: usize| (held < CLASSES[class].bound).then_some(held + wanted.max(LEAST));
         self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
         // Whoever was woken for what was freed may have left some of it.
@@ -63,7 +67,7 @@ impl Unwritten {
     /// Resolves when it is worth asking again for room for so many bytes. Whoever does not ask then has to
     /// [pass it on](Self::pass_on). Cancel safe.
     pub(super) fn freed(&self, wanted: usize) -> impl Future<Output = ()> + Send {
-        self.freed[class_of(wanted)].notified()
+        self.lines[class_of(wanted)].turn()
     }
 
     /// Who was told of room for so many bytes does not want it any more.
@@ -78,12 +82,14 @@ impl Unwritten {
         wanted: usize,
         cx: &mut Context<'_>,
     ) -> Poll<usize> {
+        let mut waited = false;
         loop {
             if let Some(wait) = &mut waiting.0 {
                 ready!(wait.as_mut().poll(cx));
                 waiting.0 = None;
+                waited = true;
             }
-            if let Some(granted) = self.reserve(wanted) {
+            if let Some(granted) = self.reserve(wanted, waited) {
                 return Poll::Ready(granted);
             }
             let room = Arc::clone(self);
@@ -107,7 +113,7 @@ impl Unwritten {
     /// Wakes the next one of a class, if there is room for it.
     fn tell(&self, class: usize) {
         if self.held.load(Ordering::Acquire) < CLASSES[class].bound {
-            self.freed[class].notify_one();
+            self.lines[class].tell();
         }
     }
 }
@@ -145,7 +151,7 @@ mod tests {
     const LARGE: usize = 64 * 1024;
 
     fn put(room: &Arc<Unwritten>, size: usize) -> Option<Bytes> {
-        Some(room.put(vec![0; room.reserve(size)?].into()))
+        Some(room.put(vec![0; room.reserve(size, false)?].into()))
     }
 
     fn fill(room: &Arc<Unwritten>, size: usize) -> Vec<Bytes> {

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes};
-use tokio::sync::Notify;
 
 use crate::egress::budget::ListenerBudget;
+use crate::message::h2::line::Line;
 use crate::message::h2::send::Outlet;
 
 /// What a connection gets on a listener that has nothing left, bytes: one frame of the usual size.
@@ -26,7 +26,7 @@ const SMALLEST: usize = 4 * 1024;
 pub(super) struct Budget {
     bounds: Bounds,
     held: AtomicUsize,
-    freed: Notify,
+    line: Line,
     listener: Arc<ListenerBudget>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Bounds {
 
 impl Budget {
     pub(super) fn new(bounds: Bounds, listener: Arc<ListenerBudget>) -> Arc<Self> {
-        Arc::new(Self { bounds, held: AtomicUsize::new(0), freed: Notify::new(), listener })
+        Arc::new(Self { bounds, held: AtomicUsize::new(0), line: Line::default(), listener })
     }
 
     /// Whether anything waits to be written.
@@ -58,7 +58,11 @@ impl Budget {
         self.held.load(Ordering::Acquire) >= self.share()
     }
 
-    fn take(&self, wanted: usize) -> Option<usize> {
+    /// `waited`: it was told of the room. Who was not gets none of it while others wait.
+    fn take(&self, wanted: usize, waited: bool) -> Option<usize> {
+        if !waited && !self.line.is_empty() {
+            return None;
+        }
         let share = self.share();
         let held = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
             (held < share).then(|| held + wanted.min((share - held).max(SMALLEST)))
@@ -68,7 +72,7 @@ impl Budget {
         self.listener.waiting.fetch_add(taken, Ordering::Relaxed);
         if held + taken < share {
             // Whoever was woken for what was freed may have left some of it.
-            self.freed.notify_one();
+            self.line.tell();
         }
         Some(taken)
     }
@@ -76,7 +80,7 @@ impl Budget {
     fn give_back(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::AcqRel);
         self.listener.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        self.freed.notify_one();
+        self.line.tell();
     }
 
     /// A piece of this program's own, for which nobody waits.
@@ -90,16 +94,16 @@ impl Budget {
 impl Outlet for Arc<Budget> {
     type Data = Piece;
 
-    fn try_reserve(&self, wanted: usize) -> Option<usize> {
-        self.take(wanted)
+    fn try_reserve(&self, wanted: usize, waited: bool) -> Option<usize> {
+        self.take(wanted, waited)
     }
 
     fn freed(&self, _wanted: usize) -> impl Future<Output = ()> + Send {
-        self.freed.notified()
+        self.line.turn()
     }
 
     fn pass_on(&self, _wanted: usize) {
-        self.freed.notify_one();
+        self.line.tell();
     }
 
     fn put(&self, data: Bytes) -> Piece {
@@ -146,7 +150,7 @@ mod tests {
 
     fn fill(budget: &Arc<Budget>) -> Vec<Piece> {
         let mut pieces = Vec::new();
-        while let Some(taken) = budget.try_reserve(64 * KIB) {
+        while let Some(taken) = budget.try_reserve(64 * KIB, false) {
             pieces.push(budget.put(vec![0; taken].into()));
         }
         pieces
@@ -164,8 +168,10 @@ mod tests {
         let waits = tokio::spawn({
             let budget = Arc::clone(&budget);
             async move {
-                while budget.try_reserve(KIB).is_none() {
+                let mut waited = false;
+                while budget.try_reserve(KIB, waited).is_none() {
                     budget.freed(KIB).await;
+                    waited = true;
                 }
             }
         });
@@ -195,7 +201,7 @@ mod tests {
         let mut woken = 0;
         for wait in &mut waits {
             woken += usize::from(wait.as_mut().poll(&mut cx) == ready);
-            let _ = budget.try_reserve(KIB);
+            let _ = budget.try_reserve(KIB, true);
         }
         assert!(woken >= 9, "{woken}");
     }

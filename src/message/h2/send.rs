@@ -80,10 +80,11 @@ pub trait Outlet: Sync {
     /// A piece as HTTP/2 holds it until it is written.
     type Data: Buf + Send;
 
-    /// Takes room for a piece: for how many of the `wanted` bytes. `None`: there is none now.
-    fn try_reserve(&self, wanted: usize) -> Option<usize>;
+    /// Takes room for a piece: for how many of the `wanted` bytes. `None`: there is none now, or it is for those who
+    /// wait, and this one has not `waited`.
+    fn try_reserve(&self, wanted: usize, waited: bool) -> Option<usize>;
 
-    /// Resolves when it is worth asking again for room for so many bytes. Whoever does not ask then has to
+    /// Resolves when it is worth asking again for room for so many bytes, as one who has waited. Whoever does not ask then has to
     /// [pass it on](Self::pass_on). Cancel safe.
     fn freed(&self, wanted: usize) -> impl Future<Output = ()> + Send;
 
@@ -106,7 +107,7 @@ pub struct Unbounded;
 impl Outlet for Unbounded {
     type Data = Bytes;
 
-    fn try_reserve(&self, wanted: usize) -> Option<usize> {
+    fn try_reserve(&self, wanted: usize, _waited: bool) -> Option<usize> {
         Some(wanted)
     }
 
@@ -277,7 +278,7 @@ async fn send_data<O: Outlet>(
         stream.reserve_capacity(wanted);
         let granted = match stream.capacity() {
             0 => None,
-            granted => outlet.try_reserve(granted.min(wanted)),
+            granted => outlet.try_reserve(granted.min(wanted), false),
         };
         let granted = match (granted, stall_timeout) {
             (Some(granted), _) => granted,
@@ -306,7 +307,7 @@ async fn room<O: Outlet>(outlet: &O, stream: &mut SendStream<O::Data>, wanted: u
             }
             granted => granted,
         };
-        if let Some(granted) = outlet.try_reserve(capacity.min(wanted)) {
+        if let Some(granted) = outlet.try_reserve(capacity.min(wanted), is_told.is_some()) {
             return Ok(granted);
         }
         let bytes = capacity.min(wanted);

@@ -64,8 +64,8 @@ fn reset_code(error: &send::SendError) -> Reason {
 impl Outlet for Arc<TunnelState> {
     type Data = Bytes;
 
-    fn try_reserve(&self, wanted: usize) -> Option<usize> {
-        self.unwritten().reserve(wanted)
+    fn try_reserve(&self, wanted: usize, waited: bool) -> Option<usize> {
+        self.unwritten().reserve(wanted, waited)
     }
 
     fn freed(&self, wanted: usize) -> impl Future<Output = ()> + Send {
