@@ -142,7 +142,7 @@ async fn serve<S: ExchangeService>(
         true => (Some(served.link.takers.of(id)), Some(Leaving::new(&served.link.takers, id))),
         false => (None, None),
     };
-    let mut reply = Replying { send, stopped, stall, cut, leaving };
+    let mut reply = Replying { send, side: Arc::clone(&side), stopped, stall, cut, leaving };
     // By now all of its head has come.
     let is_early = served.early.as_ref().is_some_and(|early| early.has(id));
     let admitted = admit(request, (recv, arrived), &side, serving).await;
@@ -300,6 +300,7 @@ async fn is_empty(body: &mut StreamBody, request: &Request<()>) -> bool {
 /// The sending half of a stream, and what is known of who reads.
 struct Replying {
     send: Reply,
+    side: Arc<Side>,
     stopped: Stopped,
     stall: Duration,
     /// What the stream is reset with if the response is cut.
@@ -398,10 +399,25 @@ impl Replying {
             return self.finish().await;
         }
         let sent = self.body(pin!(body), declared, link).await;
+        if let Err(SendError::Source(_) | SendError::Length) = &sent {
+            // Boxed: it is rare.
+            Box::pin(self.see_off()).await;
+        }
         if let Err(SendError::Source(_) | SendError::Length | SendError::Stalled) = &sent {
             self.send.stop_stream(self.cut);
         }
         sent
+    }
+
+    /// Waits until the client has what was written, which a reset would throw away, for as long as one that takes nothing is waited
+    /// for. spec: ST-82
+    async fn see_off(&mut self) {
+        let mut arrived = pin!(timeout(self.stall, self.side.arrived()));
+        poll_fn(|cx| match arrived.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => self.stopped.as_mut().poll(cx).map(drop),
+        })
+        .await;
     }
 
     /// Sends a body to its end.

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{cloud, site};
 use crate::support::eventually::eventually;
 use crate::support::http3::{Http3, request, request_with, wait};
+use crate::support::raw_target::RawTarget;
 use crate::support::site::{Edge, Folder, Site, Transport, over_each_transport};
 
 over_each_transport!(
@@ -12,6 +13,7 @@ over_each_transport!(
     a_client_that_comes_from_another_port_goes_on,
     a_drain_says_so_and_lets_what_runs_finish,
     a_cut_response_resets_its_stream_and_no_other,
+    what_a_target_wrote_before_a_cut_arrives_before_the_cut,
 );
 
 async fn a_client_that_gives_up_cancels_at_the_target_and_nothing_else(transport: Transport) {
@@ -82,9 +84,40 @@ async fn a_cut_response_resets_its_stream_and_no_other(transport: Transport) {
         vec![request("slow", "GET", "/slow/300"), request("cut", "GET", "/cut/1000"), wait("cut"), wait("slow")];
     let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
     let cut = client.answer("cut").await;
-    // The failure may overtake what came before it.
+    // This target breaks off before it has written all that it said, or its head.
     assert!(!cut.0["reset"].is_null() || cut.status() == 502, "{cut:?}");
     assert_eq!(client.answer("slow").await.text(), "slow\n");
+}
+
+// spec: ST-38, ST-82
+async fn what_a_target_wrote_before_a_cut_arrives_before_the_cut(transport: Transport) {
+    const BYTES: usize = 300_000;
+    let target = RawTarget::new().await;
+    let service = format!("{{ name: raw, match: {{ prefix: / }}, target: \"http://{}\" }}", target.address());
+    let site = Site::with(cloud(), Edge::new(transport).service(&service)).await;
+    let steps = vec![
+        request("events", "GET", "/"),
+        json!({ "do": "read", "name": "events", "bytes": 10 }),
+        wait("events"),
+        request("bulk", "GET", "/"),
+        wait("bulk"),
+    ];
+    let Some(client) = Http3::start(site.egress(), &site.folder, steps) else { return };
+    let (mut peer, _) = target.accept().await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    peer.send(format!("{head}a\r\ndata: 1\n\n\n\r\n")).await.unwrap();
+    client.did("read", "events").await;
+    peer.send("d\r\ndata: last\n\n\n\r\n").await.unwrap();
+    drop(peer);
+    let events = client.answer("events").await;
+    assert_eq!((events.text(), events.0["reset"].is_null()), ("data: 1\n\n\ndata: last\n\n\n", false), "{events:?}");
+
+    let (mut peer, _) = target.accept().await;
+    peer.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", BYTES + 1)).await.unwrap();
+    peer.send(vec![b'x'; BYTES]).await.unwrap();
+    drop(peer);
+    let bulk = client.answer("bulk").await;
+    assert_eq!((bulk.bytes(), bulk.0["reset"].is_null()), (BYTES as u64, false), "{bulk:?}");
 }
 
 #[tokio::test]
