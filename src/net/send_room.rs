@@ -2,11 +2,12 @@
 //!
 //! quinn bounds what all streams of a connection have under way, and wakes all that wait for room at once, the one that asked last
 //! first. Where streams always have something to send, those in the middle never find any: of hundreds of downloads over a slow
-//! link most got nothing. So large pieces take a part of that room first, in the order in which they asked. What is small, and the
-//! first of each stream, uses the rest, which large pieces leave free. spec: SE-20
+//! link most got nothing. So pieces take a part of that room first, in the order in which they asked. The first of each stream have
+//! a part of their own, so that a short answer never waits behind long ones, and what is small uses the rest. spec: SE-20
 
 use std::fmt;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -16,20 +17,33 @@ use tokio::sync::Semaphore;
 
 /// A piece below this takes no room.
 const SMALL: usize = 1024;
-/// So many bytes of a stream need no room: an answer that is short never waits behind long ones.
+/// So many bytes of a stream count as its first.
 const FIRST_BYTES: u16 = 16 * 1024;
 /// The most that is written at a turn.
 const LARGEST_TURN: usize = 64 * 1024;
 /// There are at least so many turns at a time.
 const LEAST_TURNS: usize = 2;
+/// What a connection keeps is divided into so many parts, of which these have so many: what is small has the rest.
+const PARTS: usize = 16;
+const OF_FIRST: usize = 3;
+const OF_LATER: usize = 12;
 
 /// The room of one connection.
 #[derive(Debug)]
 pub(crate) struct SendRoom {
+    first: Arc<Share>,
+    later: Arc<Share>,
+}
+
+/// A part of it, in which each waits for its turn.
+#[derive(Debug)]
+struct Share {
+    /// So many parts of [`PARTS`].
+    parts: usize,
     free: Semaphore,
     bound: Mutex<Bound>,
-    /// The most that is written at a turn, bytes.
-    turn: usize,
+    /// How many wait for their turn.
+    waiting: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -42,7 +56,7 @@ struct Bound {
 /// How one stream stands with the room of its connection.
 #[derive(Default)]
 pub(crate) struct Turn {
-    /// What it has sent without room.
+    /// What it has sent of its first bytes.
     sent_first: u16,
     waiting: Option<Box<Waiting>>,
 }
@@ -56,31 +70,42 @@ struct Waiting {
     over: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
 }
 
-/// The part that large pieces may use of what a connection keeps.
-const fn part(window: usize) -> usize {
-    window / 4 * 3
-}
-
 impl SendRoom {
-    /// That of a connection that may keep so many bytes, and never fewer than `least`.
-    pub(crate) fn new(window: u64, least: u64) -> Arc<Self> {
-        let bytes = |window: u64| usize::try_from(window).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let bound = part(bytes(window));
-        Arc::new(Self {
-            free: Semaphore::new(bound),
-            bound: Mutex::new(Bound { bytes: bound, owed: 0 }),
-            turn: (part(bytes(least)) / LEAST_TURNS).clamp(1, LARGEST_TURN),
-        })
+    /// That of a connection that may keep so many bytes.
+    pub(crate) fn new(window: u64) -> Arc<Self> {
+        let share = |parts| Arc::new(Share::new(parts, window));
+        Arc::new(Self { first: share(OF_FIRST), later: share(OF_LATER) })
     }
 
-    /// The connection may keep so many bytes from now on; not fewer than the least that it began with.
+    /// The connection may keep so many bytes from now on. Where somebody waits, who may wait for more than that, there is no less room
+    /// than before.
     pub(crate) fn resize(&self, window: u64) {
-        let bytes = part(usize::try_from(window).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS));
+        self.first.resize(window);
+        self.later.resize(window);
+    }
+}
+
+impl Share {
+    fn new(parts: usize, window: u64) -> Self {
+        let bytes = part(parts, window);
+        let bound = Mutex::new(Bound { bytes, owed: 0 });
+        Self { parts, free: Semaphore::new(bytes), bound, waiting: AtomicUsize::new(0) }
+    }
+
+    /// The most that is written at a turn, bytes.
+    fn turn(&self) -> usize {
+        (self.bound().bytes / LEAST_TURNS).clamp(1, LARGEST_TURN)
+    }
+
+    fn resize(&self, window: u64) {
+        let bytes = part(self.parts, window);
         let mut bound = self.bound();
         if let Some(more) = bytes.checked_sub(bound.bytes) {
             let settled = more.min(bound.owed);
             bound.owed -= settled;
             self.free.add_permits(more - settled);
+        } else if self.waiting.load(Ordering::Acquire) > 0 {
+            return;
         } else {
             let less = bound.bytes - bytes;
             bound.owed += less - self.free.forget_permits(less);
@@ -108,6 +133,7 @@ impl SendRoom {
 
     /// Resolves when room for so many bytes is taken. Cancel safe.
     async fn take(self: Arc<Self>, bytes: usize) {
+        let _waits = Waits::new(&self.waiting);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         // It is never closed.
         if let Ok(permit) = self.free.acquire_many(bytes).await {
@@ -116,10 +142,32 @@ impl SendRoom {
     }
 }
 
+/// One who waits.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// So many parts of what a connection keeps, bytes; never none.
+fn part(parts: usize, window: u64) -> usize {
+    let window = usize::try_from(window).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    (window / PARTS * parts).max(1)
+}
+
 /// A piece that has room, until QUIC needs it no more.
 struct Piece {
     data: Bytes,
-    room: Arc<SendRoom>,
+    share: Arc<Share>,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -130,7 +178,7 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.room.give_back(self.data.len());
+        self.share.give_back(self.data.len());
     }
 }
 
@@ -142,7 +190,7 @@ impl Turn {
     pub(crate) fn poll_write_all(
         &mut self,
         stream: &mut quinn::SendStream,
-        room: &Arc<SendRoom>,
+        room: &SendRoom,
         pieces: &mut [Bytes],
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), WriteError>> {
@@ -159,26 +207,24 @@ impl Turn {
     pub(crate) fn poll_write(
         &mut self,
         stream: &mut quinn::SendStream,
-        room: &Arc<SendRoom>,
+        room: &SendRoom,
         pieces: &mut [Bytes],
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, WriteError>> {
         let large = pieces.iter().position(|piece| piece.len() >= SMALL);
         let Some(large) = large else { return write(stream, pieces, cx) };
         let first = usize::from(FIRST_BYTES - self.sent_first);
-        let turn = if first == 0 { room.turn } else { first };
-        let mut part = pieces[large].slice(..pieces[large].len().min(turn));
-        if first == 0 {
-            match ready!(self.poll_turn(stream, room, part.len(), cx)) {
-                // The stream says why.
-                None => {}
-                Some(granted) => {
-                    // It may have waited with another piece.
-                    room.give_back(granted.saturating_sub(part.len()));
-                    part.truncate(granted);
-                    part = Bytes::from_owner(Piece { data: part, room: Arc::clone(room) });
-                }
-            }
+        let (share, most) = match first {
+            0 => (&room.later, room.later.turn()),
+            _ => (&room.first, room.first.turn().min(first)),
+        };
+        let mut part = pieces[large].slice(..pieces[large].len().min(most));
+        // Where it is over, the stream says why.
+        if let Some(granted) = ready!(self.poll_turn(stream, share, part.len(), cx)) {
+            // It may have waited with another piece.
+            share.give_back(granted.saturating_sub(part.len()));
+            part.truncate(granted);
+            part = Bytes::from_owner(Piece { data: part, share: Arc::clone(share) });
         }
         let length = part.len();
         // Where the stream itself has no room, the piece gives back what it has taken: what nobody reads keeps nothing from others.
@@ -196,18 +242,18 @@ impl Turn {
     fn poll_turn(
         &mut self,
         stream: &quinn::SendStream,
-        room: &Arc<SendRoom>,
+        share: &Arc<Share>,
         bytes: usize,
         cx: &mut Context<'_>,
     ) -> Poll<Option<usize>> {
         let waiting = match &mut self.waiting {
             Some(waiting) => waiting,
-            None if room.try_take(bytes) => return Poll::Ready(Some(bytes)),
+            None if share.try_take(bytes) => return Poll::Ready(Some(bytes)),
             None => {
                 let stopped = stream.stopped();
                 self.waiting.insert(Box::new(Waiting {
                     bytes,
-                    turn: Box::pin(Arc::clone(room).take(bytes)),
+                    turn: Box::pin(Arc::clone(share).take(bytes)),
                     over: Box::pin(async move { drop(stopped.await) }),
                 }))
             }
@@ -246,61 +292,81 @@ mod tests {
     use super::*;
 
     const WINDOW: u64 = 16 * 1024;
+    const ALL: usize = 12 * 1024;
 
-    fn taken(room: &Arc<SendRoom>, bytes: usize) -> Option<Bytes> {
+    fn taken(share: &Arc<Share>, bytes: usize) -> Option<Bytes> {
         let data = Bytes::from(vec![0; bytes]);
-        room.try_take(bytes).then(|| Bytes::from_owner(Piece { data, room: Arc::clone(room) }))
+        share.try_take(bytes).then(|| Bytes::from_owner(Piece { data, share: Arc::clone(share) }))
     }
 
     #[test]
-    fn large_pieces_leave_a_part_to_small_ones_and_give_back_what_they_took_with_their_last_copy() {
-        let room = SendRoom::new(WINDOW, WINDOW);
-        let piece = taken(&room, part(WINDOW as usize)).unwrap();
-        assert!(taken(&room, 1).is_none());
+    fn pieces_leave_a_part_to_small_ones_and_give_back_what_they_took_with_their_last_copy() {
+        let room = SendRoom::new(WINDOW);
+        let piece = taken(&room.later, ALL).unwrap();
+        assert!(taken(&room.later, 1).is_none());
+        let first = taken(&room.first, 3 * 1024).unwrap();
+        assert!(taken(&room.first, 1).is_none());
         let mut copy = piece.clone();
-        drop((piece, copy.split_to(100)));
-        assert!(taken(&room, 1).is_none());
+        drop((piece, first, copy.split_to(100)));
+        assert!(taken(&room.later, 1).is_none() && taken(&room.first, 1).is_some());
         drop(copy);
-        assert!(taken(&room, part(WINDOW as usize)).is_some());
+        assert!(taken(&room.later, ALL).is_some());
     }
 
     #[test]
-    fn a_turn_is_never_larger_than_the_least_room_there_will_be() {
-        for window in [4, 100, WINDOW, 1 << 20, 1 << 40, u64::MAX] {
-            let room = SendRoom::new(u64::MAX, window);
+    fn a_turn_is_never_larger_than_the_room() {
+        for window in [0, 16, 100, WINDOW, 1 << 20, 1 << 40, u64::MAX] {
+            let room = SendRoom::new(u64::MAX);
             room.resize(window);
-            assert!(taken(&room, room.turn).is_some(), "{window}");
+            for share in [&room.first, &room.later] {
+                assert!(taken(share, share.turn()).is_some(), "{window}");
+            }
         }
     }
 
     #[test]
+    fn who_waits_for_much_is_served_though_the_window_becomes_narrower() {
+        let room = SendRoom::new(8 * WINDOW);
+        let all = taken(&room.later, 8 * ALL).unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waits = Box::pin(Arc::clone(&room.later).take(room.later.turn()));
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        room.resize(WINDOW);
+        drop(all);
+        assert!(waits.as_mut().poll(&mut cx).is_ready());
+        drop(waits);
+        room.resize(WINDOW);
+        assert_eq!(room.later.bound().bytes, ALL);
+    }
+
+    #[test]
     fn what_a_narrower_window_has_too_much_under_way_is_not_given_out_again() {
-        let room = SendRoom::new(2 * WINDOW, WINDOW);
-        let pieces: Vec<_> = std::iter::from_fn(|| taken(&room, 1024)).collect();
+        let room = SendRoom::new(2 * WINDOW);
+        let pieces: Vec<_> = std::iter::from_fn(|| taken(&room.later, 1024)).collect();
         room.resize(WINDOW);
         let mut left = pieces.len();
         for piece in pieces {
             drop(piece);
             left -= 1;
-            let room_is_free = left * 1024 < part(WINDOW as usize);
-            assert_eq!(taken(&room, 1024).is_some(), room_is_free, "{left}");
+            assert_eq!(taken(&room.later, 1024).is_some(), left * 1024 < ALL, "{left}");
         }
         room.resize(2 * WINDOW);
-        assert!(taken(&room, part(2 * WINDOW as usize)).is_some());
-        assert_eq!(room.bound().owed, 0);
+        assert!(taken(&room.later, 2 * ALL).is_some());
+        assert_eq!(room.later.bound().owed, 0);
     }
 
     #[test]
     fn whoever_waits_is_next_and_whoever_gives_up_leaves_its_place() {
-        let room = SendRoom::new(WINDOW, WINDOW);
-        let all = taken(&room, part(WINDOW as usize)).unwrap();
+        let room = SendRoom::new(WINDOW);
+        let all = taken(&room.later, ALL).unwrap();
         let mut cx = Context::from_waker(Waker::noop());
-        let [mut first, mut gone, mut last] = [(); 3].map(|()| Box::pin(Arc::clone(&room).take(room.turn)));
+        let [mut first, mut gone, mut last] =
+            [(); 3].map(|()| Box::pin(Arc::clone(&room.later).take(room.later.turn())));
         for waits in [&mut first, &mut gone, &mut last] {
             assert!(waits.as_mut().poll(&mut cx).is_pending());
         }
         drop(all);
-        assert!(taken(&room, 1).is_none(), "nobody passes those who wait");
+        assert!(taken(&room.later, 1).is_none(), "nobody passes those who wait");
         assert!(first.as_mut().poll(&mut cx).is_ready());
         drop(gone);
         assert!(last.as_mut().poll(&mut cx).is_ready());

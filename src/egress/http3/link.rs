@@ -13,7 +13,7 @@ use quinn::VarInt;
 use tokio::sync::Notify;
 
 use super::datagrams::Takers;
-use super::window::{Bounds, LEAST, Sends, Window};
+use super::window::{Bounds, Sends, Window};
 use crate::egress::budget::ListenerBudget;
 use crate::egress::gate::{RESETS_BURST, RESETS_PER_SECOND};
 use crate::egress::lock;
@@ -93,7 +93,7 @@ impl Link {
         budget: Arc<ListenerBudget>,
     ) -> Arc<Self> {
         let (now, takers) = (Instant::now(), Takers::new(quic.clone(), Arc::clone(&budget)));
-        let send_room = SendRoom::new(bounds.connection.max(LEAST) as u64, LEAST as u64);
+        let send_room = SendRoom::new(bounds.connection as u64);
         let window = Window::new(bounds, Arc::clone(&budget));
         Arc::new(Self {
             quic,

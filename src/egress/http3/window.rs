@@ -12,7 +12,7 @@ use crate::egress::budget::ListenerBudget;
 use crate::egress::lock;
 
 /// What a connection has in any case, bytes.
-pub(super) const LEAST: usize = 16 * 1024;
+const LEAST: usize = 16 * 1024;
 /// The part of what its listener has left that one connection may take.
 const SHARE: usize = 8;
 /// Who had enough for so long needs no more than a little.

@@ -115,7 +115,7 @@ impl Settings {
 
     /// What the streams of a connection share of what it keeps for retransmission.
     pub(super) fn send_room(&self) -> Arc<SendRoom> {
-        SendRoom::new(self.quic.send_window, self.quic.send_window)
+        SendRoom::new(self.quic.send_window)
     }
 
     /// The initiator's transport: it accepts the responder's streams and keeps the path alive.
