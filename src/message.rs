@@ -5,7 +5,7 @@
 //! far as [`trust`] goes, matched by [`pattern`] and [`path`]; what fails is told by [`failure`], a rule that is broken by
 //! [`violation`]. [`section`], [`response`] and [`chunked`] read HTTP/1,
 //! [`persistence`] says how long its connection lasts, [`h3`] looks at HTTP/3 before its library does, [`h2`] moves
-//! bodies over HTTP/2, [`interim`] holds responses before the response, `pieces` joins the
+//! bodies over HTTP/2, [`interim`] holds responses before the response, [`queued`] tells when what was sent has left, `pieces` joins the
 //! small pieces of a body.
 //!
 //! # Who does what, once in each direction
@@ -40,6 +40,7 @@ pub mod path;
 pub mod pattern;
 pub mod persistence;
 pub(crate) mod pieces;
+pub mod queued;
 pub mod response;
 pub mod rewrite;
 pub mod section;

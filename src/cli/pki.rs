@@ -45,7 +45,7 @@ pub(super) enum Pki {
     Node(NodeArgs),
     /// Make the certificate of a responder: DIR/responder.pem and DIR/responder.key
     Responder(ResponderArgs),
-    /// Revoke certificates of this CA: DIR/revoked.crl, for `crl` of the responder
+    /// Revoke certificates of this CA: DIR/revoked.crl, for `crl` beside the CA in the file of whoever is shown them
     Revoke {
         /// Where the CA is
         dir: PathBuf,
@@ -190,7 +190,8 @@ fn revoke(dir: &Path, certificates: &[PathBuf]) -> anyhow::Result<String> {
         lines.push(format!("{}: {summary} is {}", path.display(), if news { "revoked" } else { "revoked already" }));
     }
     authority.save_crl(&list, &revoked, validity(days(CA_LIFETIME)))?;
-    lines.push(format!("{}: for `crl` in `tls` of the responder, which reads it when it is reloaded", list.display()));
+    lines.push(format!("{}: for `crl` beside the CA wherever these certificates are shown: those of nodes to the responder, that of a responder to \
+         the sites; a reload reads it", list.display()));
     Ok(lines.join("\n"))
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 
-use crate::config::{Checked, FleetConfig, KeyPairFiles};
+use crate::config::{Checked, FleetConfig, HopConfig, InitiatorConfig, KeyPairFiles, ResponderConfig};
 use crate::id::Claim;
 use crate::policy::{IdentityTemplate, San};
 use crate::tls::{
@@ -16,10 +16,6 @@ use crate::tls::{
 
 /// How long before its end a certificate is worth a warning.
 pub const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The key of what initiators' certificates are verified by.
-const RESPONDER_CA: &str = "responder.tls.client_ca";
-/// The same of siblings'.
-const HOP_CA: &str = "fleet.hop.tls.ca";
 
 /// A certificate of a file, as its peers will see it.
 #[derive(Debug, Clone)]
@@ -104,63 +100,58 @@ struct Shown<'a> {
 /// has told of them.
 pub fn inspect(checked: &Checked, now: SystemTime) -> Vec<Inspected> {
     let mut found: Vec<Inspected> = shown(checked).into_iter().filter_map(|shown| own(&shown, checked, now)).collect();
-    let responder = checked.responder.iter().filter_map(|responder| responder.tls.client_ca.as_deref());
-    let initiator = checked.initiator.iter().filter_map(|initiator| initiator.tls.ca.as_deref());
-    let egress = checked.egress.iter().enumerate().filter_map(|(index, egress)| {
-        let ca = egress.tls()?.client_ca.as_deref()?;
-        Some((format!("egress[{index}].tls.client_ca"), ca))
-    });
-    let services = checked.services.iter().enumerate().filter_map(|(index, service)| {
-        let ca = service.tls.as_ref()?.ca.as_deref()?;
-        Some((format!("services[{index}].tls.ca"), ca))
-    });
-    let hop = checked.fleet.iter().filter_map(|fleet| Some(&*fleet.hop.as_ref()?.tls.ca));
-    let etcd = checked.fleet.iter().filter_map(|fleet| fleet.tls.as_ref()?.ca.as_deref());
-    let roots = responder
-        .map(|ca| (RESPONDER_CA.to_owned(), ca))
-        .chain(initiator.map(|ca| ("initiator.tls.ca".to_owned(), ca)))
-        .chain(egress)
-        .chain(services)
-        .chain(hop.map(|ca| (HOP_CA.to_owned(), ca)))
-        .chain(etcd.map(|ca| ("fleet.tls.ca".to_owned(), ca)));
-    for (key, path) in roots {
-        found.extend(bundle(&key, path, now));
-    }
-    for (key, list) in revocation_lists(checked) {
-        if let Some(ca) = found.iter_mut().find(|found| found.key == key) {
-            ca.warnings.extend(out_of_date(list, now));
+    for Trusted { key, ca, crls } in trusted(checked) {
+        let mut bundle = bundle(&key, ca, now);
+        if let Some(first) = bundle.first_mut() {
+            first.warnings.extend(crls.iter().filter_map(|list| out_of_date(list, now)));
         }
+        found.extend(bundle);
     }
     found
 }
 
-/// Each file with revocation lists, with the key of the CAs of which it speaks.
-fn revocation_lists<'a>(checked: &'a Checked) -> Vec<(String, &'a PathBuf)> {
-    let mut lists = Vec::new();
-    let mut of = |key: String, crls: &'a [PathBuf]| lists.extend(crls.iter().map(|list| (key.clone(), list)));
-    if let Some(responder) = &checked.responder {
-        of(RESPONDER_CA.to_owned(), &responder.tls.crls);
+/// What one section of a file trusts.
+struct Trusted<'a> {
+    /// That of the CAs.
+    key: String,
+    ca: &'a Path,
+    /// What they signed that is no longer valid.
+    crls: &'a [PathBuf],
+}
+
+fn trusted(checked: &Checked) -> Vec<Trusted<'_>> {
+    fn of<'a>(list: &mut Vec<Trusted<'a>>, key: impl Into<String>, ca: Option<&'a Path>, crls: &'a [PathBuf]) {
+        list.extend(ca.map(|ca| Trusted { key: key.into(), ca, crls }));
     }
-    if let Some(initiator) = &checked.initiator {
-        of("initiator.tls.ca".to_owned(), &initiator.tls.crls);
+    let mut list = Vec::new();
+    if let Some(ResponderConfig { tls, .. }) = &checked.responder {
+        of(&mut list, "responder.tls.client_ca", tls.client_ca.as_deref(), &tls.crls);
     }
-    for (index, tls) in checked.egress.iter().enumerate().filter_map(|(index, egress)| Some((index, egress.tls()?))) {
-        of(format!("egress[{index}].tls.client_ca"), &tls.crls);
+    if let Some(InitiatorConfig { tls, .. }) = &checked.initiator {
+        of(&mut list, "initiator.tls.ca", tls.ca.as_deref(), &tls.crls);
+    }
+    for (index, egress) in checked.egress.iter().enumerate() {
+        if let Some(tls) = egress.tls() {
+            of(&mut list, format!("egress[{index}].tls.client_ca"), tls.client_ca.as_deref(), &tls.crls);
+        }
+        for (rule, tls) in egress.upstream_tls() {
+            of(&mut list, format!("egress[{index}].policies.{rule}.tls.ca"), tls.ca.as_deref(), &tls.crls);
+        }
     }
     for (index, service) in checked.services.iter().enumerate() {
         if let Some(tls) = &service.tls {
-            of(format!("services[{index}].tls.ca"), &tls.crls);
+            of(&mut list, format!("services[{index}].tls.ca"), tls.ca.as_deref(), &tls.crls);
         }
     }
-    if let Some(fleet) = &checked.fleet {
-        if let Some(hop) = &fleet.hop {
-            of(HOP_CA.to_owned(), &hop.tls.crls);
+    if let Some(FleetConfig { hop, tls, .. }) = &checked.fleet {
+        if let Some(HopConfig { tls, .. }) = hop {
+            of(&mut list, "fleet.hop.tls.ca", Some(&tls.ca), &tls.crls);
         }
-        if let Some(tls) = &fleet.tls {
-            of("fleet.tls.ca".to_owned(), &tls.crls);
+        if let Some(tls) = tls {
+            of(&mut list, "fleet.tls.ca", tls.ca.as_deref(), &tls.crls);
         }
     }
-    lists
+    list
 }
 
 /// What is said of a file with a revocation list that should have been followed by another one.

@@ -234,6 +234,18 @@ impl Body for Endless {
     }
 }
 
+/// Waits until each of so many answers that never end has had a MiB. `got` says of which so many bytes came.
+pub(super) async fn all_get_on<const ANSWERS: usize>(mut got: mpsc::UnboundedReceiver<(usize, usize)>) {
+    let mut counts = [0; ANSWERS];
+    let all = async {
+        while counts.iter().any(|&count| count < 1024 * 1024) {
+            let (answer, bytes) = got.recv().await.unwrap();
+            counts[answer] += bytes;
+        }
+    };
+    assert!(timeout(PATIENCE, all).await.is_ok(), "{counts:?}");
+}
+
 pub(super) fn data(bytes: &'static [u8]) -> Result<Frame<Bytes>, BoxError> {
     Ok(Frame::data(Bytes::from_static(bytes)))
 }

@@ -13,6 +13,23 @@ pub(crate) const SMALL: usize = 1024;
 /// As much is made of small ones, if they are there.
 const GATHERED: usize = 16 * 1024;
 
+/// Bytes, and what is dropped with the last copy of any of them.
+struct Kept<T> {
+    data: Bytes,
+    _with: T,
+}
+
+impl<T> AsRef<[u8]> for Kept<T> {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// The same bytes; `with` is dropped with the last copy of any of them, so that it tells when they are needed no more.
+pub(crate) fn kept_with<T: Send + 'static>(data: Bytes, with: T) -> Bytes {
+    Bytes::from_owner(Kept { data, _with: with })
+}
+
 /// What a body says next; `None` is its end.
 pub(crate) type Next<E = BoxError> = Result<Option<Frame<Bytes>>, E>;
 

@@ -15,6 +15,8 @@ use bytes::Bytes;
 use quinn::WriteError;
 use tokio::sync::Semaphore;
 
+use crate::message::pieces::kept_with;
+
 /// A piece below this takes no room.
 const SMALL: usize = 1024;
 /// The same among the first of a stream: to count it is a twentieth of all the work for a short answer.
@@ -167,21 +169,15 @@ fn part(parts: usize, window: u64) -> usize {
     (window / PARTS * parts).max(1)
 }
 
-/// A piece that has room, until QUIC needs it no more.
-struct Piece {
-    data: Bytes,
+/// The room of a piece, until QUIC needs that no more.
+struct Held {
+    bytes: usize,
     share: Arc<Share>,
 }
 
-impl AsRef<[u8]> for Piece {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-impl Drop for Piece {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.share.give_back(self.data.len());
+        self.share.give_back(self.bytes);
     }
 }
 
@@ -247,7 +243,8 @@ impl Turn {
             // It may have waited with another piece.
             share.give_back(granted.saturating_sub(part.len()));
             part.truncate(granted);
-            part = Bytes::from_owner(Piece { data: part, share });
+            let held = Held { bytes: part.len(), share };
+            part = kept_with(part, held);
         }
         let length = part.len();
         // Where the stream itself has no room, the piece gives back what it has taken: what nobody reads keeps nothing from others.
@@ -317,7 +314,7 @@ mod tests {
 
     fn taken(share: &Arc<Share>, bytes: usize) -> Option<Bytes> {
         let data = Bytes::from(vec![0; bytes]);
-        share.try_take(bytes).then(|| Bytes::from_owner(Piece { data, share: Arc::clone(share) }))
+        share.try_take(bytes).then(|| kept_with(data, Held { bytes, share: Arc::clone(share) }))
     }
 
     #[test]

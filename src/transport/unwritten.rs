@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use crate::message::h2::line::Line;
+use crate::message::pieces::kept_with;
 use crate::protocol::budgets::UNWRITTEN_BYTES;
 
 /// Pieces of the same size by and large, which wait in one line.
@@ -101,7 +102,7 @@ impl Unwritten {
     pub(super) fn put(self: &Arc<Self>, data: Bytes) -> Bytes {
         match data.len() {
             0 => data,
-            _ => Bytes::from_owner(Piece { data, room: Arc::clone(self) }),
+            bytes => kept_with(data, Held { bytes, room: Arc::clone(self) }),
         }
     }
 
@@ -124,21 +125,15 @@ impl fmt::Debug for Waiting {
     }
 }
 
-/// A piece that waits, with everything that is split off it.
-struct Piece {
-    data: Bytes,
+/// The room of a piece that waits, with everything that is split off it.
+struct Held {
+    bytes: usize,
     room: Arc<Unwritten>,
 }
 
-impl AsRef<[u8]> for Piece {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-impl Drop for Piece {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.room.give_back(self.data.len().max(LEAST));
+        self.room.give_back(self.bytes.max(LEAST));
     }
 }
 

@@ -17,8 +17,8 @@ use tokio::time::timeout;
 use crate::message::violation::{ErrorCode, Violation};
 
 use crate::egress::testing::{
-    Endless, OnDrop, PATIENCE, Refusals, Server, TestBody, WithContext, data, describe, echo, full, pieces, serve,
-    serve_with, told,
+    Endless, OnDrop, PATIENCE, Refusals, Server, TestBody, WithContext, all_get_on, data, describe, echo, full, pieces,
+    serve, serve_with, told,
 };
 use crate::egress::{
     ConnectionDetails, ConnectionInfo, Context as ExchangeContext, End, ExchangeService, RequestBody, Serving, Settings,
@@ -595,7 +595,7 @@ async fn answers_that_never_end_all_get_on() {
     settings.initial_window_size(4 << 20).initial_connection_window_size(64 << 20);
     let (sender, connection) = settings.handshake::<_, Bytes>(stream).await.unwrap();
     tokio::spawn(connection);
-    let (told, mut got) = mpsc::unbounded_channel();
+    let (told, got) = mpsc::unbounded_channel();
     let mut reading = JoinSet::new();
     for answer in 0..ANSWERS {
         let (response, _) = open(&sender, get("/"), true).await;
@@ -609,12 +609,5 @@ async fn answers_that_never_end_all_get_on() {
             }
         });
     }
-    let mut counts = [0; ANSWERS];
-    let all = async {
-        while counts.iter().any(|&count| count < 1024 * 1024) {
-            let (answer, bytes) = got.recv().await.unwrap();
-            counts[answer] += bytes;
-        }
-    };
-    assert!(timeout(PATIENCE, all).await.is_ok(), "{counts:?}");
+    all_get_on::<ANSWERS>(got).await;
 }

@@ -412,12 +412,8 @@ impl Replying {
     /// Waits until the client has what was written, which a reset would throw away, for as long as one that takes nothing is waited
     /// for. spec: ST-82
     async fn see_off(&mut self) {
-        let mut arrived = pin!(timeout(self.stall, self.side.arrived()));
-        poll_fn(|cx| match arrived.as_mut().poll(cx) {
-            Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => self.stopped.as_mut().poll(cx).map(drop),
-        })
-        .await;
+        let Self { side, stopped, stall, .. } = self;
+        side.sent.gone(Some(*stall), |cx| stopped.as_mut().poll(cx).map(drop)).await;
     }
 
     /// Sends a body to its end.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
-use bytes::Bytes;
 use h3::error::Code;
 use quinn::VarInt;
 use tokio::sync::Notify;
@@ -18,6 +17,7 @@ use crate::egress::budget::ListenerBudget;
 use crate::egress::gate::{RESETS_BURST, RESETS_PER_SECOND};
 use crate::egress::lock;
 use crate::message::h3::request::{Head, Limits};
+use crate::message::queued::Queued;
 use crate::message::violation::{ErrorCode, Violation};
 use crate::net::SendRoom;
 use crate::protocol::allowance::Allowance;
@@ -268,50 +268,11 @@ pub(super) struct Side {
     is_counted: AtomicBool,
     /// It was stopped for frames that carry nothing, or because there is no room for its head.
     is_overloaded: AtomicBool,
-    /// Pieces of the response of which QUIC does not know yet that they have arrived.
-    under_way: AtomicUsize,
-    /// There is none of them any more.
-    arrived: Notify,
-}
-
-/// A piece of a response that QUIC keeps until it is acknowledged.
-struct UnderWay {
-    data: Bytes,
-    side: Arc<Side>,
-}
-
-impl AsRef<[u8]> for UnderWay {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        if self.side.under_way.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.side.arrived.notify_waiters();
-        }
-    }
+    /// What was sent of the response, until it is acknowledged.
+    pub(super) sent: Queued,
 }
 
 impl Side {
-    /// Has a piece of the response known until QUIC needs it no more: it was acknowledged, or its stream was reset.
-    pub(super) fn sends(self: &Arc<Self>, data: Bytes) -> Bytes {
-        self.under_way.fetch_add(1, Ordering::AcqRel);
-        Bytes::from_owner(UnderWay { data, side: Arc::clone(self) })
-    }
-
-    /// Resolves when all pieces of the response that were sent have arrived. Cancel safe.
-    pub(super) async fn arrived(&self) {
-        loop {
-            let arrived = self.arrived.notified();
-            if self.under_way.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            arrived.await;
-        }
-    }
-
     pub(super) fn found(&self, head: Head) {
         let _ = self.head.set(head);
     }

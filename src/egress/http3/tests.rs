@@ -15,7 +15,7 @@ use super::*;
 use crate::egress::budget::{ListenerBudget, MAX_AHEAD};
 use crate::egress::terms::{Accepting, Current, Terms};
 use crate::egress::testing::{
-    Endless, OnDrop, PATIENCE, Refusals, TestBody, WithContext, data, describe, echo, full, pieces, told,
+    Endless, OnDrop, PATIENCE, Refusals, TestBody, WithContext, all_get_on, data, describe, echo, full, pieces, told,
 };
 use crate::egress::{Context, End, RequestBody, Settings};
 use crate::message::BoxError;
@@ -544,7 +544,7 @@ async fn answers_that_never_end_all_get_on() {
     const ANSWERS: usize = 16;
     let server = serve(|_: Request<RequestBody>| async { Response::new(Endless.boxed_unsync()) });
     let mut client = server.connect().await;
-    let (told, mut got) = mpsc::unbounded_channel();
+    let (told, got) = mpsc::unbounded_channel();
     let mut reading = JoinSet::new();
     for answer in 0..ANSWERS {
         let mut exchange = client.send(get("/")).await;
@@ -557,12 +557,5 @@ async fn answers_that_never_end_all_get_on() {
             }
         });
     }
-    let mut counts = [0; ANSWERS];
-    let all = async {
-        while counts.iter().any(|&count| count < 1024 * 1024) {
-            let (answer, bytes) = got.recv().await.unwrap();
-            counts[answer] += bytes;
-        }
-    };
-    assert!(timeout(PATIENCE, all).await.is_ok(), "{counts:?}");
+    all_get_on::<ANSWERS>(got).await;
 }

@@ -11,10 +11,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::time::timeout;
 
-use super::queued::Queued;
 use crate::message::BoxError;
 use crate::message::fields;
 use crate::message::pieces::{Next, poll_gathered};
+use crate::message::queued::Queued;
 
 /// Why a body was not sent to its end.
 #[derive(Debug, thiserror::Error)]
@@ -159,12 +159,13 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
     O: Outlet,
 {
-    let mut queued = Queued::default();
-    let sent = pump(outlet, stream, body, terms, &mut queued).await;
+    let queued = Queued::default();
+    let sent = pump(outlet, stream, body, terms, &queued).await;
     if let Err(error @ (SendError::Source(_) | SendError::Stalled | SendError::Length | SendError::Trailers)) = &sent {
         if !matches!(error, SendError::Stalled) {
             // Whatever ends the wait, the stream is reset; boxed, because few are cut.
-            Box::pin(queued.written(stream, terms.stall_timeout)).await;
+            let over = |cx: &mut Context<'_>| stream.poll_reset(cx).map(drop);
+            Box::pin(queued.gone(terms.stall_timeout, over)).await;
         }
         stream.send_reset((terms.reset)(error));
     }
@@ -176,7 +177,7 @@ async fn pump<B, O>(
     stream: &mut SendStream<O::Data>,
     mut body: Pin<&mut B>,
     terms: &Terms,
-    queued: &mut Queued,
+    queued: &Queued,
 ) -> Result<(), SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,

@@ -13,8 +13,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use tokio::time::timeout;
 
 use crate::id::ServiceName;
-use crate::message::h2::queued::Queued;
 use crate::message::h2::small::Inflow;
+use crate::message::queued::Queued;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::limits::{DEFAULT_OPEN_TIMEOUT, MAX_REASON_BYTES};
 use crate::protocol::stream::{
@@ -315,7 +315,7 @@ impl RawSend {
 
     /// A reset behind all that was sent. Cancel safety: dropped, it is one in place of what still waits. spec: TB-14
     pub(crate) async fn cut(mut self) {
-        self.queued.written(&mut self.stream, None).await;
+        self.queued.gone(None, |cx| self.stream.poll_reset(cx).map(drop)).await;
         self.reset(StreamCode::Truncated);
     }
 }
