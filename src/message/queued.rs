@@ -5,8 +5,8 @@
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,9 +16,10 @@ use tokio::time::timeout;
 
 use crate::message::pieces::kept_with;
 
-/// The pieces of one body that may be cut. One of which none is counted allocates nothing.
-#[derive(Debug, Default)]
-pub struct Queued(OnceLock<Arc<Left>>);
+/// The pieces of one body that may be cut. One of which none is counted allocates nothing; a clone counts the same pieces if one
+/// was counted before.
+#[derive(Clone, Debug, Default)]
+pub struct Queued(Option<Arc<Left>>);
 
 #[derive(Debug, Default)]
 struct Left {
@@ -38,8 +39,8 @@ impl Drop for Counted {
 
 impl Queued {
     /// The same bytes, counted until they are dropped.
-    pub fn count(&self, data: Bytes) -> Bytes {
-        let left = Arc::clone(self.0.get_or_init(Arc::default));
+    pub fn count(&mut self, data: Bytes) -> Bytes {
+        let left = Arc::clone(self.0.get_or_insert_default());
         left.pieces.fetch_add(1, Ordering::AcqRel);
         kept_with(data, Counted(left))
     }
@@ -47,7 +48,7 @@ impl Queued {
     /// Waits until all pieces are gone, it is `over` for another reason, or none has gone for as long as `patience` allows (`None`:
     /// without end). For one who waits. Cancel safe.
     pub async fn gone(&self, patience: Option<Duration>, mut over: impl FnMut(&mut Context<'_>) -> Poll<()>) {
-        let Some(left) = self.0.get() else { return };
+        let Some(left) = &self.0 else { return };
         while left.pieces.load(Ordering::Acquire) > 0 {
             let goes_on = match patience {
                 Some(patience) => timeout(patience, left.one(&mut over)).await.unwrap_or(false),
@@ -88,7 +89,7 @@ mod tests {
     // spec: ST-38, ST-82
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_is_told_when_the_last_copy_of_the_last_piece_is_gone() {
-        let queued = Queued::default();
+        let mut queued = Queued::default();
         queued.gone(None, never).await;
         let (first, second) = (queued.count("first".into()), queued.count("second".into()));
         let copy = first.slice(1..);
@@ -105,7 +106,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn patience_begins_again_with_each_piece_that_goes_and_ends_where_none_does() {
-        let (queued, began) = (Queued::default(), Instant::now());
+        let (mut queued, began) = (Queued::default(), Instant::now());
         let pieces = ["1", "2", "3"].map(|piece| queued.count(piece.into()));
         let kept = queued.count("kept".into());
         let goes = async {

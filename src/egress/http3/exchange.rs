@@ -413,7 +413,7 @@ impl Replying {
     /// for. spec: ST-82
     async fn see_off(&mut self) {
         let Self { side, stopped, stall, .. } = self;
-        side.sent.gone(Some(*stall), |cx| stopped.as_mut().poll(cx).map(drop)).await;
+        side.sent().gone(Some(*stall), |cx| stopped.as_mut().poll(cx).map(drop)).await;
     }
 
     /// Sends a body to its end.

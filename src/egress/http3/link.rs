@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use bytes::Bytes;
 use h3::error::Code;
 use quinn::VarInt;
 use tokio::sync::Notify;
@@ -269,10 +270,20 @@ pub(super) struct Side {
     /// It was stopped for frames that carry nothing, or because there is no room for its head.
     is_overloaded: AtomicBool,
     /// What was sent of the response, until it is acknowledged.
-    pub(super) sent: Queued,
+    sent: Mutex<Queued>,
 }
 
 impl Side {
+    /// A piece of the response, counted until QUIC needs it no more.
+    pub(super) fn sends(&self, data: Bytes) -> Bytes {
+        lock(&self.sent).count(data)
+    }
+
+    /// What was sent of the response up to now.
+    pub(super) fn sent(&self) -> Queued {
+        lock(&self.sent).clone()
+    }
+
     pub(super) fn found(&self, head: Head) {
         let _ = self.head.set(head);
     }

@@ -197,7 +197,7 @@ impl h3::quic::SendStream<Bytes> for Sending {
         }
         // A frame and its header in one piece: QUIC takes it in one step, and without another copy.
         let mut data: WriteBuf<Bytes> = data.into();
-        self.writing = self.side.sent.count(data.copy_to_bytes(data.remaining()));
+        self.writing = self.side.sends(data.copy_to_bytes(data.remaining()));
         Ok(())
     }
 

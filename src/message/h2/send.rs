@@ -159,8 +159,8 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
     O: Outlet,
 {
-    let queued = Queued::default();
-    let sent = pump(outlet, stream, body, terms, &queued).await;
+    let mut queued = Queued::default();
+    let sent = pump(outlet, stream, body, terms, &mut queued).await;
     if let Err(error @ (SendError::Source(_) | SendError::Stalled | SendError::Length | SendError::Trailers)) = &sent {
         if !matches!(error, SendError::Stalled) {
             // Whatever ends the wait, the stream is reset; boxed, because few are cut.
@@ -177,7 +177,7 @@ async fn pump<B, O>(
     stream: &mut SendStream<O::Data>,
     mut body: Pin<&mut B>,
     terms: &Terms,
-    queued: &Queued,
+    queued: &mut Queued,
 ) -> Result<(), SendError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
