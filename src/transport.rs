@@ -17,6 +17,7 @@ mod down;
 mod error;
 mod flow;
 pub(crate) mod handshakes;
+mod heads;
 mod kind;
 mod latest;
 mod link;

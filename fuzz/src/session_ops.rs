@@ -149,7 +149,10 @@ impl End {
             12 => session.drained(now),
             13 if much.is_multiple_of(2) => session.announce(&[]),
             13 => session.tell_health(Health::default()),
-            14 if much.is_multiple_of(2) => session.limit(PeerLimits::default()),
+            14 if much.is_multiple_of(2) => {
+                let more = u32::from(much) << 6;
+                session.limit(now, PeerLimits { head_bytes: 4_096 + more, head_fields: 32 + more })
+            }
             14 => session.tell_roster(None),
             15 if much.is_multiple_of(2) => session.reauth(reauth(much)),
             15 => session.reauthed(Reauthed { number: much.into(), refusal: Some(refusal(much)) }),

@@ -42,7 +42,8 @@ impl<A: Clone> Handle<A> {
     ///
     /// Only what changed is touched. Who is no longer to be dialled, or less often, has tunnels drained. Another certificate or
     /// token is shown on live tunnels, which stay (spec: CT-57). Other trust is asked about the responder of each live
-    /// tunnel, which stays if it is trusted still (spec: SE-43).
+    /// tunnel, which stays if it is trusted still (spec: SE-43). Other limits of message heads are told on live tunnels, and hold
+    /// there from then on: a lower one once the idle timeout is over (spec: CT-31, CT-33).
     ///
     /// Where that is not possible (the responder does not take it, refuses or does not answer, a credential is taken away, a
     /// tunnel to an Envoy, a responder that is not trusted any more), and after a change of server name or transport, a

@@ -188,11 +188,24 @@ impl<A: Accept> Supervisor<A> {
         self.announce();
     }
 
-    /// Tells the responder what is exported, and what of that is down, where it was told otherwise.
+    /// Tells the responder what is exported, what of that is down, and what is taken, where it was told otherwise.
     fn announce(&mut self) {
         self.announce_at = None;
         self.announce_services();
         self.announce_health();
+        self.announce_limits();
+    }
+
+    /// spec: CT-31
+    fn announce_limits(&mut self) {
+        let limits = self.snapshot.terms.tunnel.limits;
+        for candidate in told(&mut self.candidates, &mut self.drained) {
+            let Stage::Up(tunnel) = &candidate.stage else { continue };
+            if candidate.limits != PeerLimits::from(limits) {
+                tunnel.limit(limits);
+                candidate.limits = limits.into();
+            }
+        }
     }
 
     /// Of what changes often the latest is told. spec: CT-60

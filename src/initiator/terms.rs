@@ -30,7 +30,8 @@ pub struct Terms<A> {
     /// [`DEFAULT_PROBE_INTERVAL`](super::DEFAULT_PROBE_INTERVAL) suits most. Holds for slots that begin from now on.
     /// spec: TB-25
     pub probe_interval: Duration,
-    /// Times and limits of tunnels that are dialled from now on, and how tunnels are drained.
+    /// Times of tunnels that are dialled from now on, and how tunnels are drained; and what is taken of message heads, which live
+    /// tunnels are told (LIMITS). spec: CT-31
     pub tunnel: TunnelSettings,
     /// What only QUIC knows, for tunnels that are dialled from now on.
     pub quic: QuicSettings,

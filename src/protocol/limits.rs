@@ -87,6 +87,20 @@ pub struct PeerLimits {
     pub head_fields: u32,
 }
 
+impl PeerLimits {
+    /// The higher of each of two limits.
+    #[must_use]
+    pub fn or_more(self, other: Self) -> Self {
+        Self { head_bytes: self.head_bytes.max(other.head_bytes), head_fields: self.head_fields.max(other.head_fields) }
+    }
+
+    /// As they go on the wire: none is below the least that may be announced.
+    #[must_use]
+    pub(crate) fn announced(self) -> Self {
+        self.or_more(Self { head_bytes: MIN_HEAD_BYTES, head_fields: MIN_HEAD_FIELDS })
+    }
+}
+
 impl Default for PeerLimits {
     fn default() -> Self {
         Self { head_bytes: DEFAULT_HEAD_BYTES, head_fields: DEFAULT_HEAD_FIELDS }
@@ -112,6 +126,18 @@ impl Limits {
     /// What our ends announce unless they are told otherwise: the defaults, and room for what the other end adds.
     pub const OURS: Self =
         Self { head_bytes: DEFAULT_HEAD_BYTES as usize, head_fields: DEFAULT_HEAD_FIELDS as usize }.with_room();
+
+    /// The higher of each of two limits.
+    #[must_use]
+    pub(crate) fn or_more(self, other: Self) -> Self {
+        Self { head_bytes: self.head_bytes.max(other.head_bytes), head_fields: self.head_fields.max(other.head_fields) }
+    }
+
+    /// The lower of each of two limits.
+    #[must_use]
+    pub(crate) fn or_less(self, other: Self) -> Self {
+        Self { head_bytes: self.head_bytes.min(other.head_bytes), head_fields: self.head_fields.min(other.head_fields) }
+    }
 
     /// These, and room for what the other end adds.
     pub const fn with_room(self) -> Self {

@@ -15,6 +15,7 @@
 mod activity;
 mod error;
 mod event;
+mod grant;
 mod pace;
 mod phase;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::protocol::roster::Roster;
 use crate::protocol::wire::{Malformed, printable};
 
 use self::activity::{Activity, INITIATOR_LOOK_INTERVAL, RESPONDER_LOOK_INTERVAL};
+use self::grant::Grant;
 use self::pace::Pace;
 use self::phase::{Phase, Side};
 use self::timer::{RTT_INTERVAL, Timer, Timers};
@@ -69,6 +71,8 @@ pub struct Session {
     pace: Pace,
     /// The number of the latest REAUTH, of whichever end sends them.
     reauth: Option<u64>,
+    /// What this end takes.
+    grant: Grant,
 }
 
 /// Which probes were sent.
@@ -83,6 +87,7 @@ impl Session {
     /// The end that dials; queues HELLO. spec: HS-1
     pub fn initiator(now: Instant, hello: &Hello, timing: Timing) -> Self {
         let mut session = Self::new(now, Phase::AwaitWelcome { offered: hello.versions }, timing);
+        session.grant = Grant::new(hello.limits);
         session.send(&Frame::Hello(Box::new(hello.clone())));
         session
     }
@@ -93,10 +98,11 @@ impl Session {
     }
 
     /// The control stream of two siblings behind their greetings, open at once. `asks`: this end opens the streams, as a
-    /// responder does. spec: FL-35
-    pub fn between_siblings(now: Instant, asks: bool, timing: Timing) -> Self {
+    /// responder does. `limits`: what this end has greeted with. spec: FL-35
+    pub fn between_siblings(now: Instant, asks: bool, limits: PeerLimits, timing: Timing) -> Self {
         let side = if asks { Side::Responder } else { Side::Initiator };
         let mut session = Self::new(now, Phase::Open(side), timing);
+        session.grant = Grant::new(limits);
         session.open(now, side);
         session
     }
@@ -122,6 +128,7 @@ impl Session {
             closes: false,
             pace: Pace::new(now),
             reauth: None,
+            grant: Grant::new(PeerLimits::default()),
         }
     }
 
@@ -343,6 +350,7 @@ impl Session {
         self.allow("welcome", matches!(self.phase, Phase::AwaitDecision))?;
         self.send(&Frame::Welcome(Box::new(welcome.clone())));
         self.timing.idle_timeout = welcome.idle;
+        self.grant = Grant::new(welcome.limits);
         self.open(now, Side::Responder);
         Ok(())
     }
@@ -411,11 +419,31 @@ impl Session {
         Ok(())
     }
 
-    /// Either end: replaces what it takes. spec: CT-31
-    pub fn limit(&mut self, limits: PeerLimits) -> Result<(), IllegalCall> {
+    /// Either end: replaces what it takes. The peer is told at once, or half a second after it was told of another change:
+    /// then the latest. [`Event::Takes`] says what has to be taken meanwhile. spec: CT-31, CT-33, CT-64
+    pub fn limit(&mut self, now: Instant, limits: PeerLimits) -> Result<(), IllegalCall> {
         self.allow("limit", self.phase.is_live())?;
-        self.send(&Frame::Limits(limits));
+        self.grant.want(limits);
+        self.follow_grant(now);
         Ok(())
+    }
+
+    /// Tells the peer what it is to be told by now, and the caller what has to be taken.
+    fn follow_grant(&mut self, now: Instant) {
+        let before = self.grant.takes();
+        let told = self.grant.act(now, self.timing.idle_timeout);
+        let takes = self.grant.takes();
+        if takes != before {
+            // First: what LIMITS allows may come at once.
+            self.event(Event::Takes(takes));
+        }
+        if let Some(limits) = told {
+            self.send(&Frame::Limits(limits));
+        }
+        match self.grant.due() {
+            Some(at) => self.timers.set(Timer::Limits, at, Duration::ZERO),
+            None => self.timers.stop(Timer::Limits),
+        }
     }
 
     /// Initiator: shows another credential, under a higher number than before. spec: CT-32
@@ -461,6 +489,7 @@ impl Session {
                     self.probe(now);
                 }
                 Timer::Keepalive => self.send_probe(now),
+                Timer::Limits => self.follow_grant(now),
             }
         }
     }

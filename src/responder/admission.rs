@@ -21,6 +21,7 @@ use crate::id::{PeerIdentity, Place, TunnelId};
 use crate::policy::{Admitted, Rules, authorize};
 use crate::protocol::code::RefusalCode;
 use crate::protocol::handshake::{Refusal, Token};
+use crate::protocol::limits::Limits;
 use crate::registry::{Conflict, Handle, InsertError, Inserted, LiveTunnel};
 use crate::responder::terms::Terms;
 use crate::routing::Directory;
@@ -44,6 +45,8 @@ pub(super) struct Admission<H> {
     terms: ArcSwap<Terms>,
     /// Tells who is inside when other initiators are trusted. spec: SE-42
     trust: watch::Sender<u64>,
+    /// Tells who is inside what is taken of message heads. spec: CT-31
+    limits: watch::Sender<Limits>,
     /// Held by whoever swaps, from reading the old terms to the end of those who no longer fit.
     swapping: Mutex<()>,
     /// While it drains: how long who is refused should stay away.
@@ -94,10 +97,12 @@ impl<H> From<Refusal> for NotEntered<H> {
 impl<H: Handle> Admission<H> {
     pub(super) fn new(directory: Arc<Directory<H>>, terms: Terms) -> Self {
         directory.shares().update(terms.shares.clone());
+        let limits = watch::Sender::new(terms.tunnel.limits);
         Self {
             directory,
             terms: ArcSwap::from_pointee(terms),
             trust: watch::Sender::new(0),
+            limits,
             swapping: Mutex::default(),
             draining: OnceLock::new(),
             closed: OnceLock::new(),
@@ -118,6 +123,11 @@ impl<H: Handle> Admission<H> {
     /// before it is registered refuses it, and one that comes later is told here.
     pub(super) fn trust(&self) -> watch::Receiver<u64> {
         self.trust.subscribe()
+    }
+
+    /// What is taken of message heads, now and from now on.
+    pub(super) fn limits(&self) -> watch::Receiver<Limits> {
+        self.limits.subscribe()
     }
 
     /// Decides about a claim that was heard over a connection of this generation.
@@ -281,7 +291,7 @@ impl<H: Handle> Swap<'_, H> {
 
     /// Puts other terms in force and returns the live tunnels that they do not admit, to be ended by the caller.
     pub(super) fn put(self, terms: Terms) -> Vec<LiveTunnel<H>> {
-        let Admission { directory, terms: current, trust, .. } = self.admission;
+        let Admission { directory, terms: current, trust, limits, .. } = self.admission;
         let (generation, terms) = (terms.rules.generation(), Arc::new(terms));
         current.store(Arc::clone(&terms));
         directory.shares().update(terms.shares.clone());
@@ -289,6 +299,7 @@ impl<H: Handle> Swap<'_, H> {
         if terms.trust_since == generation {
             trust.send_replace(generation);
         }
+        limits.send_if_modified(|limits| std::mem::replace(limits, terms.tunnel.limits) != terms.tunnel.limits);
         let admits = |live: &LiveTunnel<H>, rules: &Rules| live.proof.authorize(live.place.clone(), rules).is_ok();
         directory.registry().snapshot().filter(|live| !admits(live, &terms.rules)).collect()
     }

@@ -215,7 +215,7 @@ fn let_go(shared: &Shared, tunnel: &Tunnel, fall: &Fall) {
 
 /// Drives the tunnel to its end, and says why it ended. Meanwhile it is taken out of the choice as soon as it drains, drained
 /// when what admitted it has ended or is not accepted any more (spec: SE-40, SE-42), and asked again when it shows another
-/// credential (spec: CT-55), and told of the fleet (spec: CT-62); requests that wait for it are woken when it opens, is suspect or lives again. Dropped, it leaves the tunnel undriven.
+/// credential (spec: CT-55), and told of the fleet (spec: CT-62) and of other limits (spec: CT-31); requests that wait for it are woken when it opens, is suspect or lives again. Dropped, it leaves the tunnel undriven.
 async fn attend(
     shared: &Shared,
     tunnel: &Tunnel,
@@ -228,11 +228,15 @@ async fn attend(
     let mut was_suspect = false;
     let mut welcomed = std::pin::pin!(tunnel.welcomed());
     let mut is_open = false;
+    let mut limits = shared.admission.limits();
+    // They may have changed during the handshake.
+    tunnel.limit(*limits.borrow_and_update());
     loop {
         tokio::select! {
             reason = &mut driver => return reason,
             fall = standing.fallen(&shared.admission) => let_go(shared, tunnel, &fall),
             () = telling.due() => telling.tell(tunnel),
+            Ok(()) = limits.changed() => tunnel.limit(*limits.borrow_and_update()),
             reauth = tunnel.shown() => renew(shared, tunnel, &mut standing, reauth),
             // Requests may have come while it was registered and not open. spec: HS-38
             () = &mut welcomed, if !is_open => {

@@ -93,6 +93,9 @@ impl Handle {
     /// with the drain's deadline at the latest. All others are untouched. Another certificate of the responder is shown in
     /// the next handshake; no live tunnel sees it. spec: SE-42
     ///
+    /// Other limits of message heads are told on live tunnels, and hold there from then on: a lower one once the idle timeout is
+    /// over (spec: CT-31, CT-33).
+    ///
     /// # Errors
     /// [`UpdateError`] if the credentials or what is trusted cannot be used: nothing has changed then.
     pub fn update(&self, change: impl FnOnce(&mut Terms)) -> Result<usize, UpdateError> {

@@ -29,7 +29,8 @@ pub struct Terms {
     pub tls: Arc<ResponderTls>,
     /// Takes Envoy's reverse tunnels on the TCP socket, if there is one.
     pub envoy: Option<AcceptSettings>,
-    /// Times, limits and the admission of handshakes, for tunnels that are accepted from now on.
+    /// Times and the admission of handshakes, for tunnels that are accepted from now on; and what is taken of message heads,
+    /// which live tunnels are told (LIMITS). spec: CT-31
     pub tunnel: TunnelSettings,
     /// What only QUIC knows, for tunnels that are accepted from now on.
     pub quic: QuicSettings,

@@ -276,6 +276,7 @@ impl<C: Channel> Control<C> {
                 },
                 // What was heard before the use is no answer to it. spec: CT-42
                 () = state.used_beyond(exchanges), if sleeps => self.note_traffic(),
+                limits = state.heads().wanted().take() => note_illegal(self.session.limit(now(), limits)),
                 () = state.idle(), if draining && opener => {
                     draining = false;
                     note_illegal(self.session.drained(now()));
@@ -372,7 +373,8 @@ impl<C: Channel> Control<C> {
             }
             Event::Services(services) => state.replace_services(services),
             Event::Health(health) => state.replace_health(health),
-            Event::Limits(limits) => state.replace_peer_limits(limits),
+            Event::Limits(limits) => state.heads().replace_peer(limits),
+            Event::Takes(limits) => state.heads().replace_takes(limits),
             Event::Reauth(reauth) => state.reauths().put(*reauth),
             Event::Reauthed(reauthed) => state.reauthed().put(reauthed),
             Event::Roster(roster) => state.rosters().put(roster),

@@ -28,6 +28,7 @@ use crate::transport::asking::{Asked, Asking};
 use crate::transport::credit::Ledger;
 use crate::transport::down::DownServices;
 use crate::transport::error::{OpenError, TunnelLost};
+use crate::transport::heads::Heads;
 use crate::transport::kind::TransportKind;
 use crate::transport::latest::Latest;
 use crate::transport::settings::MAX_STREAMS;
@@ -149,8 +150,8 @@ pub(crate) struct TunnelState {
     exchanges: AtomicU64,
     /// Streams that were opened from here.
     streams: AtomicU64,
-    /// What the peer takes, bytes of a head in the upper half and fields in the lower: LIMITS may change it. spec: CT-31
-    peer_limits: AtomicU64,
+    /// How large message heads may be. spec: CT-31
+    heads: Heads,
     /// When the peer was heard last as far as its driver knows, milliseconds after `opened`.
     heard: AtomicU64,
     /// Smoothed, microseconds; a copy, so that picking a tunnel does not lock its connection.
@@ -204,7 +205,7 @@ impl TunnelState {
         peer_limits: PeerLimits,
         services: Vec<Service>,
     ) -> Arc<Self> {
-        let state = Self {
+        Arc::new(Self {
             id,
             place,
             transport,
@@ -215,7 +216,7 @@ impl TunnelState {
             room: tokio::sync::Notify::new(),
             exchanges: AtomicU64::new(0),
             streams: AtomicU64::new(0),
-            peer_limits: AtomicU64::new(0),
+            heads: Heads::new(peer_limits),
             heard: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Open),
@@ -240,9 +241,7 @@ impl TunnelState {
             small_frames: Arc::default(),
             asking: Asking::new(),
             unwritten: Arc::default(),
-        };
-        state.replace_peer_limits(peer_limits);
-        Arc::new(state)
+        })
     }
 
     /// Notes what the responder's certificate says, for whoever goes by its names. One that cannot be read proves nothing.
@@ -277,15 +276,14 @@ impl TunnelState {
         &self.unwritten
     }
 
-    /// What the peer takes by now.
-    pub(crate) fn peer_limits(&self) -> PeerLimits {
-        let packed = self.peer_limits.load(Ordering::Relaxed);
-        PeerLimits { head_bytes: (packed >> 32) as u32, head_fields: packed as u32 }
+    /// How large message heads may be.
+    pub(crate) const fn heads(&self) -> &Heads {
+        &self.heads
     }
 
-    pub(crate) fn replace_peer_limits(&self, limits: PeerLimits) {
-        let packed = u64::from(limits.head_bytes) << 32 | u64::from(limits.head_fields);
-        self.peer_limits.store(packed, Ordering::Relaxed);
+    /// What the peer takes by now.
+    pub(crate) fn peer_limits(&self) -> PeerLimits {
+        self.heads.peer()
     }
 
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {

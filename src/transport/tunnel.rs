@@ -12,7 +12,7 @@ use crate::id::{Place, ResponderId, ServiceName, TunnelId};
 use crate::protocol::code::CloseCode;
 use crate::protocol::handshake::Service;
 use crate::protocol::health::Health as ServiceHealth;
-use crate::protocol::limits::DEFAULT_OPEN_TIMEOUT;
+use crate::protocol::limits::{DEFAULT_OPEN_TIMEOUT, Limits};
 use crate::protocol::reauth::{Binding, Reauth, Reauthed};
 use crate::protocol::roster::Roster;
 use crate::protocol::session::Drain;
@@ -415,6 +415,15 @@ impl Tunnel {
             self.command(Command::Roster(Box::new(roster)));
         }
         has_room
+    }
+
+    /// Takes message heads up to these limits from now on, and tells the peer so (LIMITS). What an Envoy was told cannot be
+    /// changed; over TCP a tunnel cannot be told to take more than it was set up for, 256 KiB and 240 fields at least. Returns
+    /// at once. spec: CT-31, CT-33
+    pub fn limit(&self, limits: Limits) {
+        if self.transport() != TransportKind::Envoy {
+            self.state().heads().want(limits);
+        }
     }
 
     /// What the responder says next of its fleet; for one caller. Of several that came meanwhile the latest. Cancel safe.

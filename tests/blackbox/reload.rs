@@ -5,6 +5,7 @@ mod broken;
 mod embedded;
 mod files;
 mod initiator;
+mod limits;
 mod listeners;
 mod policies;
 mod responder;

@@ -77,7 +77,7 @@ pub(super) struct Candidate {
     task: AbortHandle,
     /// Whom of a fleet it leads to.
     pub(super) responder: Option<ResponderId>,
-    /// What its connection accepts.
+    /// What the responder was told last that is taken of message heads.
     pub(super) limits: PeerLimits,
     /// What the responder was told last that is exported here.
     pub(super) services: Vec<Service>,

@@ -22,6 +22,7 @@ mod joined;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Context;
 
 use super::hpack::{self, Decoder, Judged, Rules};
@@ -70,7 +71,7 @@ pub enum Role {
 #[derive(Debug)]
 pub struct Guard {
     role: Role,
-    max_list: usize,
+    max_list: MaxList,
     state: State,
     decoder: Decoder,
     block: Vec<u8>,
@@ -81,6 +82,15 @@ pub struct Guard {
     malformed: u64,
     /// Small DATA is joined.
     joined: Option<Joined>,
+}
+
+/// How long a list of fields may be, as HTTP/2 counts it.
+#[derive(Debug)]
+enum MaxList {
+    /// As long as the reader has announced: it sees by itself what is longer, as long as enough of it goes on.
+    Announced(usize),
+    /// As long as this says, which changes.
+    Followed(Arc<AtomicUsize>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +163,16 @@ impl Guard {
     /// Watches what a peer sends to this role from its first byte on. `max_list` is the SETTINGS_MAX_HEADER_LIST_SIZE that
     /// the reader announces.
     pub fn new(role: Role, max_list: usize) -> Self {
+        Self::within(role, MaxList::Announced(max_list))
+    }
+
+    /// The same for a reader who takes more than it is to: what may be read at most is what this says at each head, and a head
+    /// beyond it is malformed.
+    pub fn following(role: Role, max_list: &Arc<AtomicUsize>) -> Self {
+        Self::within(role, MaxList::Followed(Arc::clone(max_list)))
+    }
+
+    fn within(role: Role, max_list: MaxList) -> Self {
         let first = if role == Role::Server { PREFACE_BYTES } else { 0 };
         Self {
             role,
@@ -285,7 +305,11 @@ impl Guard {
 
     /// What goes on in place of the frames of this block, if it is malformed.
     fn judge(&mut self, found: &Found) -> Option<Vec<u8>> {
-        let rules = Rules { is_head: self.is_head(found.stream), max_list: self.max_list };
+        let (max_list, ends_excess) = match &self.max_list {
+            MaxList::Announced(most) => (*most, false),
+            MaxList::Followed(most) => (most.load(Ordering::Acquire), true),
+        };
+        let rules = Rules { is_head: self.is_head(found.stream), max_list, ends_excess };
         let Ok(Judged { status, instead }) = self.decoder.judge(&self.block, rules) else {
             self.state = HEADLESS;
             return None;

@@ -57,6 +57,8 @@ pub(super) struct Rules {
     pub(super) is_head: bool,
     /// Most bytes of the fields as SETTINGS_MAX_HEADER_LIST_SIZE counts them.
     pub(super) max_list: usize,
+    /// A block with more than that is malformed, whoever reads it.
+    pub(super) ends_excess: bool,
 }
 
 /// What was found in a block.
@@ -115,7 +117,7 @@ impl Decoder {
             let is_too_much = list > rules.max_list;
             list += field.entry.bytes();
             let is_misplaced = !rules.is_head && kind != Kind::Field;
-            is_malformed |= kind == Kind::Bad || is_misplaced;
+            is_malformed |= kind == Kind::Bad || is_misplaced || (rules.ends_excess && list > rules.max_list);
             if kind == Kind::Bad || is_too_much {
                 let instead = judged.instead.get_or_insert_with(|| block[..begin].to_vec());
                 if field.is_kept {

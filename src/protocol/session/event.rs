@@ -33,6 +33,9 @@ pub enum Event {
     Services(Vec<Service>),
     /// What the peer takes from now on.
     Limits(PeerLimits),
+    /// What the peer may go by from now on of what this end takes: as much has to be taken. It comes before the LIMITS that
+    /// says more, and after the time in which less is still exceeded. spec: CT-31, CT-33
+    Takes(PeerLimits),
     /// Responder: which services of the initiator are down now.
     Health(Health),
     /// Responder: another credential; answer with [`Session::reauthed`](super::Session::reauthed).

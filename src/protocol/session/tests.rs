@@ -1,6 +1,7 @@
 //! Sessions driven by a clock moved by hand, alone and joined back to back.
 
 mod activity;
+mod grant;
 
 use proptest::prelude::*;
 
@@ -575,8 +576,8 @@ fn an_open_tunnel_takes_new_services_limits_and_credentials() {
     pair.initiator.announce(&[]).unwrap();
     pair.initiator.reauth(reauth(1)).unwrap();
     pair.initiator.tell_health(Health::default()).unwrap();
-    pair.initiator.limit(limits).unwrap();
-    pair.responder.limit(limits).unwrap();
+    pair.initiator.limit(pair.start, limits).unwrap();
+    pair.responder.limit(pair.start, limits).unwrap();
     let (initiator, responder) = pair.deliver(Duration::ZERO);
     assert_eq!(events(&initiator), [Event::Limits(limits)]);
     assert_eq!(
@@ -804,7 +805,7 @@ fn every_call_in_every_state_is_possible_or_an_error_that_changes_nothing() {
         ("hurry", |session| session.hurry(Instant::now())),
         ("announce", |session| session.announce(&[])),
         ("tell_health", |session| session.tell_health(Health::default())),
-        ("limit", |session| session.limit(PeerLimits::default())),
+        ("limit", |session| session.limit(Instant::now(), PeerLimits::default())),
         ("reauth", |session| session.reauth(reauth(1))),
     ];
     let mut table = String::new();

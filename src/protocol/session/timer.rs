@@ -22,11 +22,21 @@ pub(super) enum Timer {
     Sample,
     /// Nothing was heard for a while: probe. spec: CT-41
     Keepalive,
+    /// The peer may be told other limits, or does not go by former ones any more. spec: CT-33, CT-64
+    Limits,
 }
 
 impl Timer {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Handshake, Self::Drain, Self::Idle, Self::Suspect, Self::Look, Self::Sample, Self::Keepalive];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Handshake,
+        Self::Drain,
+        Self::Idle,
+        Self::Suspect,
+        Self::Look,
+        Self::Sample,
+        Self::Keepalive,
+        Self::Limits,
+    ];
 }
 
 /// When each timer acts; a timer that is not set does not.

@@ -87,6 +87,11 @@ impl MessageReader {
         Self { role, limits, input: Input::default(), step, place: Place::Head, promised: None, here, failed: None }
     }
 
+    /// Takes as much as these limits allow from now on, if that is more than before. spec: CT-31
+    pub fn take_at_least(&mut self, limits: Limits) {
+        self.limits = self.limits.or_more(limits);
+    }
+
     /// Hands in received bytes; meant to be called after [`next`](Self::next) returned `None`, else it copies.
     pub fn push(&mut self, chunk: Bytes) {
         self.input.push(chunk);

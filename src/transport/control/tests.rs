@@ -8,6 +8,7 @@ use super::*;
 use crate::id::{Claim, InstanceId, Place, TunnelId};
 use crate::protocol::control::{Close, Frame};
 use crate::protocol::handshake::{Hello, PeerLimits, Refusal, ServiceKind, Welcome};
+use crate::protocol::limits::Limits;
 use crate::protocol::session::Timing;
 use crate::transport::TransportKind;
 use channel::{Line, Path, line};
@@ -441,6 +442,36 @@ async fn what_the_initiator_exports_and_takes_reaches_the_responder() {
     assert_eq!((state.services(), state.peer_limits()), (services(), limits));
     assert_eq!((initiator.code, initiator.text.as_str()), (CloseCode::Superseded, "newer"));
     assert_eq!(responder, initiator);
+}
+
+// spec: CT-31, CT-33
+#[tokio::test(start_paused = true)]
+async fn what_an_end_takes_is_told_and_a_lower_limit_holds_for_it_after_the_idle_timeout() {
+    let pair = Pair::open().await;
+    for (from, to) in [(&pair.initiator, &pair.responder), (&pair.responder, &pair.initiator)] {
+        // As the handshake has it.
+        from.state.heads().replace_takes(PeerLimits::default());
+        let (former, mixed) = (from.state.heads().takes(), Limits { head_bytes: 8_192, head_fields: 200 });
+        from.state.heads().want(mixed);
+        sleep(SECOND).await;
+        assert_eq!(to.state.peer_limits(), mixed.into());
+        assert_eq!(from.state.heads().takes(), mixed.or_more(former));
+        sleep(28 * SECOND).await;
+        assert_eq!(from.state.heads().takes(), mixed.or_more(former), "it may be gone by still");
+        sleep(2 * SECOND).await;
+        assert_eq!(from.state.heads().takes(), mixed);
+    }
+}
+
+// spec: TB-32
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_cannot_take_as_much_announces_what_it_can() {
+    let pair = Pair::open().await;
+    pair.initiator.state.heads().bound(Limits { head_bytes: 100_000, head_fields: 120 });
+    pair.initiator.state.heads().want(Limits { head_bytes: 200_000, head_fields: 110 });
+    sleep(SECOND).await;
+    let told = PeerLimits { head_bytes: 100_000, head_fields: 110 };
+    assert_eq!(pair.responder.state.peer_limits(), told);
 }
 
 #[tokio::test(start_paused = true)]

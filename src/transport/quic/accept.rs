@@ -263,7 +263,6 @@ impl Claimed for Pending {
         let connection = Connection {
             quic,
             state: Arc::clone(&state),
-            limits: settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
             send_room: settings.send_room(),
@@ -281,6 +280,7 @@ impl Claimed for Pending {
 impl Unwelcomed for Prepared {
     async fn welcome(self, welcome: &Welcome) -> CloseReason {
         let Self { state, mut control, mut commands } = self;
+        state.heads().replace_takes(welcome.limits);
         note_illegal(control.session().welcome(Instant::now(), welcome));
         control.run(&state, &mut commands, true).await
     }

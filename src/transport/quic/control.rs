@@ -13,7 +13,6 @@ use tokio::time::timeout;
 
 use crate::net::SendRoom;
 use crate::protocol::code::CloseCode;
-use crate::protocol::limits::Limits;
 use crate::protocol::reauth::{Binding, EXPORTER_LABEL};
 use crate::transport::control::{Channel, Command, Pulse};
 use crate::transport::credit::Lend;
@@ -34,8 +33,6 @@ const READ_BYTES: usize = 64 * 1024;
 pub(crate) struct Connection {
     pub(crate) quic: quinn::Connection,
     pub(crate) state: Arc<TunnelState>,
-    /// What this end is ready to take.
-    pub(crate) limits: Limits,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(super) flows: Arc<FlowTable>,
     /// What its streams have under way.
@@ -52,7 +49,6 @@ impl Connection {
         Self {
             quic: self.quic.clone(),
             state: Arc::clone(&self.state),
-            limits: self.limits,
             commands: self.commands.clone(),
             flows: Arc::clone(&self.flows),
             send_room: Arc::clone(&self.send_room),

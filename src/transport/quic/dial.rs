@@ -191,6 +191,7 @@ impl Connected {
             welcome.limits,
             hello.services.clone(),
         );
+        state.heads().replace_takes(hello.limits);
         state.note_rtt(quic.rtt());
         control.session().spread_keepalive(Instant::now(), rand::random());
         let (sender, commands) = mpsc::channel(COMMANDS);
@@ -198,7 +199,6 @@ impl Connected {
         let connection = Connection {
             quic,
             state: Arc::clone(&state),
-            limits: settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
             send_room: settings.send_room(),

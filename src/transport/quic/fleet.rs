@@ -21,8 +21,8 @@ use crate::transport::state::TunnelState;
 /// The cluster that a connection to a sibling is shown under, as it belongs to none.
 const CLUSTER: &str = "fleet";
 
-/// What is known of the connection to the sibling that has greeted so.
-fn state_of(peer: &Greeting, rtt: std::time::Duration) -> Arc<TunnelState> {
+/// What is known of the connection to the sibling that has greeted so, and was.
+fn state_of((own, peer): (&Greeting, &Greeting), rtt: std::time::Duration) -> Arc<TunnelState> {
     let claim = Claim {
         tenant: TenantId::default(),
         cluster: ClusterId::new(CLUSTER).expect("a constant that is an id"),
@@ -30,6 +30,7 @@ fn state_of(peer: &Greeting, rtt: std::time::Duration) -> Arc<TunnelState> {
     };
     let place = Place { claim, instance: InstanceId([0; 16]), slot: 0, generation: peer.epoch };
     let state = TunnelState::new(new_tunnel_id(), place, TransportKind::Quic, peer.limits, Vec::new());
+    state.heads().replace_takes(own.limits);
     state.note_rtt(rtt);
     state.leads_to_many();
     state

@@ -90,7 +90,9 @@ impl Answer {
     /// See [`open::Answer::poll_next`].
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, OpenError>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(OpenError::Reset(StreamCode::NoError))) };
-        let event = ready!(stream.poll_event(cx));
+        let in_flight = self.in_flight.as_ref();
+        let event =
+            ready!(stream.poll_event_within(cx, || in_flight.map(|in_flight| in_flight.tunnel().heads().takes())));
         let event = event.map_err(|error| OpenError::from(error).said_by_sibling(self.relayed));
         if let Err(OpenError::Reset(StreamCode::UnknownType)) = &event {
             if self.relayed {
@@ -160,7 +162,7 @@ impl Connection {
             Some(Upload::quic(HttpUpload { send, head: encoded, ahead: None }))
         };
         let role = if relayed { Role::Relayed } else { Role::Response };
-        let stream = Some(MessageStream::new(recv, role, self.limits));
+        let stream = Some(MessageStream::new(recv, role, self.state.heads().takes()));
         let (to_head, switches) = (parts.method == Method::HEAD, parts.method == Method::CONNECT);
         let answer = open::Answer::quic(Answer { stream, in_flight: Some(in_flight), to_head, switches, relayed });
         Ok(HttpStream { upload, answer })

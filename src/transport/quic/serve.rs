@@ -17,7 +17,6 @@ use crate::message::violation::Violation;
 use crate::net::SendRoom;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::flows::FlowError;
-use crate::protocol::limits::Limits;
 use crate::protocol::stream::{Open, Refused, RequestHead, Role, ServiceEvent, ServiceReader, StreamType, Text};
 use crate::transport::arrival::{
     self, Accept, Arrival, FlowArrival, HttpArrival, RawArrival, StreamRefusal, TunnelFacts,
@@ -52,7 +51,6 @@ pub(super) struct Served {
     quic: quinn::Connection,
     state: Arc<TunnelState>,
     flows: FlowTable,
-    limits: Limits,
     send_room: Arc<SendRoom>,
 }
 
@@ -71,8 +69,8 @@ pub(super) async fn accept_streams(
     take: impl Fn(NewStream, quinn::RecvStream),
 ) {
     let mut allowed = settings.quic.initial_streams;
-    let (flows, limits, send_room) = (FlowTable::default(), settings.tunnel.limits, settings.send_room());
-    let tunnel = Arc::new(Served { quic, state, flows, limits, send_room });
+    let (flows, send_room) = (FlowTable::default(), settings.send_room());
+    let tunnel = Arc::new(Served { quic, state, flows, send_room });
     tunnel.flows.begin(&tunnel.quic, tunnel.state.most_flows());
     while let Ok((send, recv)) = tunnel.quic.accept_bi().await {
         let in_flight = tunnel.state.begin();
@@ -226,7 +224,7 @@ pub(super) async fn opening_behind(
             _ => Err(BodyError::Reset(StreamCode::Protocol)),
         };
     }
-    let mut stream = MessageStream::behind(front, recv, Role::Request, tunnel.limits);
+    let mut stream = MessageStream::behind(front, recv, Role::Request, tunnel.state.heads().takes());
     let mut beginning = Beginning::new(&tunnel.state);
     let head = stream.request_head(|held| beginning.hold(held)).await?;
     Ok(head.map_or(Opening::Refused, |(head, end)| Opening::Http(stream, head, end)))

@@ -209,6 +209,24 @@ impl MessageStream {
         }
     }
 
+    /// As [`MessageStream::poll_event`], taking whatever is taken by the time at which it arrives, if that is more than when the
+    /// stream was opened. spec: CT-31
+    pub(super) fn poll_event_within(
+        &mut self,
+        cx: &mut Context<'_>,
+        takes: impl Fn() -> Option<Limits>,
+    ) -> Poll<Result<Event, BodyError>> {
+        loop {
+            if let Some(limits) = takes() {
+                self.reader.take_at_least(limits);
+            }
+            if let Some(event) = self.buffered_event() {
+                return Poll::Ready(event);
+            }
+            std::task::ready!(self.poll_more(cx))?;
+        }
+    }
+
     /// The next event of the message. After END it must not be called again.
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, BodyError>> {
         loop {

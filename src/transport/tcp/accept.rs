@@ -335,6 +335,7 @@ impl Claimed for Pending {
 
     fn prepare(self, state: Arc<TunnelState>) -> (Tunnel, Prepared) {
         let Self { remote, control, settings } = self;
+        state.heads().bound(settings.most_takes(Dialect::Adit));
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (requests, starter) = Requests::new();
         let connection = Connection {
@@ -342,7 +343,6 @@ impl Claimed for Pending {
             commands: sender,
             remote,
             meter: control.channel().meter(),
-            limits: settings.tunnel.limits,
             requests,
             dialect: Dialect::Adit,
             secured: control.channel().secured(),
@@ -376,14 +376,16 @@ impl Unwelcomed for Prepared {
 impl Prepared {
     async fn start(self, welcome: &Welcome) -> Result<(Control<ControlStream>, mpsc::Receiver<Command>), CloseReason> {
         let Self { state, mut control, commands, starter, settings } = self;
+        state.heads().replace_takes(welcome.limits);
         note_illegal(control.session().welcome(Instant::now(), welcome));
         // Nothing but WELCOME is due: an event can only follow what the peer sends.
         control.flush().await?;
         let (bare, session) = control.into_parts();
         let wire = bare.into_wire();
         let meter = wire.meter();
-        let (wire, cork) = Corked::new(settings.guarded(wire, state.small_frames()));
-        let (sender, connection) = settings.http2_client().handshake(wire).await.map_err(|error| ended(&error))?;
+        let (wire, cork) = Corked::new(settings.guarded(wire, &state));
+        let (sender, connection) =
+            settings.http2_client(Dialect::Adit).handshake(wire).await.map_err(|error| ended(&error))?;
         let (window, wanted) = Window::new(&settings.tcp);
         let carrier = Carrier::run(async move {
             match drive(connection, cork, wanted).await {

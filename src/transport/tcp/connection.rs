@@ -9,7 +9,6 @@ use h2::client::SendRequest;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::protocol::code::CloseCode;
-use crate::protocol::limits::Limits;
 use crate::transport::control::Command;
 use crate::transport::error::{OpenError, TunnelLost};
 use crate::transport::kind::{Dialect, TransportKind};
@@ -25,7 +24,6 @@ pub(crate) struct Connection {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) remote: SocketAddr,
     pub(super) meter: Arc<Meter>,
-    pub(super) limits: Limits,
     pub(super) requests: Requests,
     /// How the other end takes HTTP/2.
     pub(super) dialect: Dialect,

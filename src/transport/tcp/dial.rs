@@ -177,6 +177,8 @@ impl Connected {
             welcome.limits,
             hello.services.clone(),
         );
+        state.heads().replace_takes(hello.limits);
+        state.heads().bound(settings.most_takes(Dialect::Adit));
         state.note_rtt(started.elapsed());
         state.count_written(meter.sent_counter());
         let (sender, commands) = mpsc::channel(COMMANDS);
@@ -187,7 +189,6 @@ impl Connected {
             commands: sender,
             remote,
             meter,
-            limits: settings.tunnel.limits,
             requests,
             dialect: Dialect::Adit,
             secured: control.channel().secured(),
@@ -275,9 +276,9 @@ impl<A: Accept> Serving<A> {
     /// Serves until the connection is gone. The first stream is the control stream. spec: TB-5
     async fn run(mut self, wire: Wire, opened: oneshot::Sender<ControlHalves>) -> CloseReason {
         let unserved = Arc::<Unserved>::default();
-        let wire = self.settings.guarded_server(wire, self.state.small_frames(), &unserved);
+        let wire = self.settings.guarded_server(wire, &self.state, &unserved);
         let (wire, cork) = Corked::new(wire);
-        let mut http2 = self.settings.http2_server();
+        let mut http2 = self.settings.http2_server(Dialect::Adit);
         let mut connection = match http2.enable_connect_protocol().handshake::<_, Bytes>(wire).await {
             Ok(connection) => connection,
             Err(error) => return ended(&error),
@@ -300,8 +301,7 @@ impl<A: Accept> Serving<A> {
             };
             unserved.taken(respond.stream_id().into());
             let Some(opened) = opened.take() else {
-                let limits = self.settings.tunnel.limits;
-                accept_one(request, respond, &self.state, limits, &self.accept, Dialect::Adit);
+                accept_one(request, respond, &self.state, &self.accept, Dialect::Adit);
                 continue;
             };
             match respond.send_response(http::Response::new(()), false) {

@@ -55,7 +55,7 @@ impl Connection {
         let (response, stream) = sent.map_err(|error| self.not_sent(&error))?;
         let mut answer = Answer {
             response,
-            limits: self.limits,
+            limits: self.state.heads().takes(),
             in_flight: Some(in_flight),
             to_head,
             asked,
@@ -221,6 +221,7 @@ impl<B: http_body::Body<Data = Bytes>> http_body::Body for Continued<'_, B> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     response: ResponseFuture,
+    /// What it may take: as much as when the stream was opened, or as is taken when the head arrives, if that is more.
     limits: Limits,
     in_flight: Option<InFlight>,
     to_head: bool,
@@ -245,8 +246,12 @@ impl Answer {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, OpenError>> {
+        let head = ready!(poll_head(&mut self.response, cx)).map_err(|error| before_head(&error))?;
+        if let Some(in_flight) = &self.in_flight {
+            self.limits = self.limits.or_more(in_flight.tunnel().heads().takes());
+        }
         let rules = head_rules(self.limits);
-        match ready!(poll_head(&mut self.response, cx)).map_err(|error| before_head(&error))? {
+        match head {
             // spec: ST-21
             Head::Interim(early) if early.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Poll::Ready(Err(StreamError::from(Malformed::Invalid("status")).into()))

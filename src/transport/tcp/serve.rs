@@ -17,7 +17,7 @@ use crate::message::upgrade::Protocol;
 use crate::protocol::code::{OpenCause, StreamCode};
 use crate::protocol::flows::FlowError;
 use crate::protocol::http2::Unserved;
-use crate::protocol::limits::{DEFAULT_FLOWS, Limits};
+use crate::protocol::limits::DEFAULT_FLOWS;
 use crate::protocol::stream::{Refused, StreamError, StreamType, check_content_length, check_http_target};
 use crate::protocol::tcp::SERVICE_FIELD;
 use crate::transport::arrival::{
@@ -58,7 +58,6 @@ pub(super) fn accept_one<A: Accept>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     state: &Arc<TunnelState>,
-    limits: Limits,
     accept: &A,
     dialect: Dialect,
 ) {
@@ -73,7 +72,7 @@ pub(super) fn accept_one<A: Accept>(
             Some(stream_type) => return accept_service(stream_type, (request, respond), state, in_flight, accept),
         }
     }
-    let (mut parts, body, service) = match admit(request, limits, dialect, state) {
+    let (mut parts, body, service) = match admit(request, dialect, state) {
         Ok(request) => request,
         Err(code) => {
             debug!(%code, "a request broke the protocol");
@@ -151,13 +150,8 @@ fn not_implemented(mut respond: SendResponse<Bytes>) {
 type Admitted = (http::request::Parts, RecvBody, Option<ServiceName>);
 
 /// Checks a request again, whoever checked it before, and gives it the shape that every service gets. spec: SE-8, TB-7
-fn admit(
-    request: Request<RecvStream>,
-    limits: Limits,
-    dialect: Dialect,
-    state: &TunnelState,
-) -> Result<Admitted, StreamCode> {
-    let (mut parts, stream) = request.into_parts();
+fn admit(request: Request<RecvStream>, dialect: Dialect, state: &TunnelState) -> Result<Admitted, StreamCode> {
+    let ((mut parts, stream), limits) = (request.into_parts(), state.heads().takes());
     let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
     let path = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
     let target = parts.method.as_str().len() + authority + path;

@@ -6,16 +6,23 @@ use std::time::Duration;
 use h2::{client, server};
 
 use crate::message::h2::guard::{Guard, Role};
-use crate::message::h2::small::{SmallFrames, UNCHARGED};
+use crate::message::h2::small::UNCHARGED;
 use crate::net::{Guarded, Paced, Tuning};
 use crate::protocol::budgets::{STREAM_WINDOW, TUNNEL_WINDOW};
 use crate::protocol::http2::Unserved;
+use crate::protocol::limits::Limits;
+use crate::transport::heads::header_list_size;
+use crate::transport::kind::Dialect;
 use crate::transport::settings::{CongestionControl, MAX_STREAMS, TunnelSettings};
+use crate::transport::state::TunnelState;
 use crate::transport::tcp::wire::Wire;
 
 /// How long a stream that this end has reset is remembered, so that what is still under way on it is dropped quietly: as
 /// long as a full window may take on a slow path.
 const RESET_MEMORY: Duration = Duration::from_secs(30);
+
+/// HTTP/2 is told once what it may take of a head: at least this much, so that limits can be raised while a tunnel lives.
+const RAISED: Limits = Limits { head_bytes: 256 << 10, head_fields: 240 }.with_room();
 
 /// What TCP alone knows of a tunnel, for either role.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,15 +77,24 @@ impl Settings {
         }
     }
 
+    /// The largest heads that a tunnel can be told to take while it lives: HTTP/2 is told once. An Envoy is told nothing of it.
+    /// spec: TB-32
+    pub(super) fn most_takes(&self, dialect: Dialect) -> Limits {
+        match dialect {
+            Dialect::Adit => self.tunnel.limits.or_more(RAISED),
+            Dialect::Envoy => self.tunnel.limits,
+        }
+    }
+
     /// HTTP/2 as the responder speaks it, to our initiators and to Envoy's.
-    pub(super) fn http2_client(&self) -> client::Builder {
+    pub(super) fn http2_client(&self, dialect: Dialect) -> client::Builder {
         let mut builder = client::Builder::new();
         builder
             .enable_push(false)
             .initial_window_size(self.tcp.stream_window)
             .initial_connection_window_size(self.tcp.connection_window)
             .data_frame_budget(UNCHARGED)
-            .max_header_list_size(self.header_list_size())
+            .max_header_list_size(self.header_list_size(dialect))
             .max_concurrent_reset_streams(self.remembered_resets())
             .reset_stream_duration(RESET_MEMORY)
             // Not counted over the life of the tunnel: see `FrameRate` for what bounds them.
@@ -88,13 +104,13 @@ impl Settings {
     }
 
     /// HTTP/2 as the initiator speaks it, to our responders and to Envoy's.
-    pub(super) fn http2_server(&self) -> server::Builder {
+    pub(super) fn http2_server(&self, dialect: Dialect) -> server::Builder {
         let mut builder = server::Builder::new();
         builder
             .initial_window_size(self.tcp.stream_window)
             .initial_connection_window_size(self.tcp.connection_window)
             .data_frame_budget(UNCHARGED)
-            .max_header_list_size(self.header_list_size())
+            .max_header_list_size(self.header_list_size(dialect))
             .max_concurrent_streams(self.tcp.max_streams)
             // A responder passes on what its clients cancel, many at once: that is no attack on this end. What it may
             // have open at all bounds it.
@@ -113,30 +129,23 @@ impl Settings {
 
     /// The stream below HTTP/2, on which a malformed head costs its stream and no other, small frames that nobody reads cost
     /// nobody anything, and a flood of control frames the connection. spec: ST-34, SE-13, SE-19
-    pub(super) fn guarded(&self, wire: Wire, small_frames: &Arc<SmallFrames>) -> Http2Wire {
-        self.guard(Paced::at_client(wire), Role::Client, small_frames)
+    pub(super) fn guarded(&self, wire: Wire, state: &TunnelState) -> Http2Wire {
+        self.guard(Paced::at_client(wire), Role::Client, state)
     }
 
     /// The same at the initiator, telling what becomes of requests that nobody is given. spec: SE-44
-    pub(super) fn guarded_server(
-        &self,
-        wire: Wire,
-        small_frames: &Arc<SmallFrames>,
-        unserved: &Arc<Unserved>,
-    ) -> Http2Wire {
+    pub(super) fn guarded_server(&self, wire: Wire, state: &TunnelState, unserved: &Arc<Unserved>) -> Http2Wire {
         let paced = Paced::at_server(wire).telling(Arc::clone(unserved));
-        self.guard(paced, Role::Server, small_frames).telling(Arc::clone(unserved))
+        self.guard(paced, Role::Server, state).telling(Arc::clone(unserved))
     }
 
-    fn guard(&self, paced: Paced<Wire>, role: Role, small_frames: &Arc<SmallFrames>) -> Http2Wire {
-        let guard = Guard::new(role, self.header_list_size() as usize).joining(small_frames);
+    fn guard(&self, paced: Paced<Wire>, role: Role, state: &TunnelState) -> Http2Wire {
+        let guard = Guard::following(role, state.heads().list()).joining(state.small_frames());
         Guarded::new(paced, guard, self.tunnel.timing.idle_timeout)
     }
 
-    /// What HTTP/2 counts of a head is larger than what we do: 32 bytes a field on top (RFC 9113 section 6.5.2).
-    fn header_list_size(&self) -> u32 {
-        let limits = self.tunnel.limits;
-        u32::try_from(limits.head_bytes + 32 * (limits.head_fields + 8)).unwrap_or(u32::MAX)
+    fn header_list_size(&self, dialect: Dialect) -> u32 {
+        u32::try_from(header_list_size(self.most_takes(dialect))).unwrap_or(u32::MAX)
     }
 }
 
@@ -205,7 +214,8 @@ mod tests {
         let (near, far) = duplex(1 << 20);
         let mut peer = Peer(far);
         peer.send(SETTINGS, 0, 0, &[]).await;
-        let (mut sender, connection) = settings().http2_client().handshake::<_, Bytes>(near).await.unwrap();
+        let (mut sender, connection) =
+            settings().http2_client(Dialect::Adit).handshake::<_, Bytes>(near).await.unwrap();
         tokio::spawn(connection);
         peer.0.read_exact(&mut [0; 24]).await.unwrap();
         let ask = || Request::get("http://h/").body(()).unwrap();
@@ -236,7 +246,8 @@ mod tests {
         let (near, far) = duplex(1 << 20);
         let mut peer = Peer(far);
         peer.send(SETTINGS, 0, 0, &[]).await;
-        let (mut sender, connection) = settings().http2_client().handshake::<_, Bytes>(near).await.unwrap();
+        let (mut sender, connection) =
+            settings().http2_client(Dialect::Adit).handshake::<_, Bytes>(near).await.unwrap();
         tokio::spawn(connection);
         peer.0.read_exact(&mut [0; 24]).await.unwrap();
         let response = sender.send_request(Request::get("http://h/").body(()).unwrap(), true).unwrap().0;
@@ -259,7 +270,7 @@ mod tests {
         let mut peer = Peer(far);
         peer.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         peer.send(SETTINGS, 0, 0, &[]).await;
-        let mut connection = settings().http2_server().handshake::<_, Bytes>(near).await.unwrap();
+        let mut connection = settings().http2_server(Dialect::Adit).handshake::<_, Bytes>(near).await.unwrap();
         let served = tokio::spawn(async move {
             while let Some(arrived) = connection.accept().await {
                 let (request, mut respond) = arrived.unwrap();

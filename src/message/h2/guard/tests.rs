@@ -68,6 +68,23 @@ fn what_is_sound_passes_as_it_came_however_it_is_split() {
     }
 }
 
+// spec: CT-31, TB-32
+#[test]
+fn a_head_beyond_what_is_taken_by_then_is_malformed_though_its_reader_would_take_it() {
+    let max_list = Arc::new(AtomicUsize::new(16_384));
+    let mut guard = Guard::following(Role::Client, &max_list);
+    // A field of 1,000 bytes.
+    let value = [&[0x00, 0x01, b'x', 0x7f, 0xe9, 0x06][..], &[b'v'; 1_000]].concat();
+    let head = |stream| frame(HEADERS, ENDS, stream, &[OK, &value].concat());
+    assert_eq!(run(&mut guard, &head(1), 100), head(1));
+    max_list.store(1_000, Ordering::Release);
+    let instead = run(&mut guard, &head(3), 100);
+    assert_eq!(guard.malformed(), 1);
+    assert!(instead.ends_with(hpack::MARK), "the reader resets it");
+    max_list.store(2_000, Ordering::Release);
+    assert_eq!(run(&mut guard, &head(5), 100), head(5));
+}
+
 // spec: SE-18
 #[test]
 fn data_that_carries_nothing_and_ends_nothing_is_left_out_however_it_is_split() {

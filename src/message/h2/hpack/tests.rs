@@ -1,7 +1,7 @@
 use super::*;
 
-const HEAD: Rules = Rules { is_head: true, max_list: 16_384 };
-const TRAILERS: Rules = Rules { is_head: false, max_list: 16_384 };
+const HEAD: Rules = Rules { is_head: true, max_list: 16_384, ends_excess: false };
+const TRAILERS: Rules = Rules { is_head: false, max_list: 16_384, ends_excess: false };
 
 fn literal(first: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
     let mut block = vec![first];
@@ -154,7 +154,10 @@ fn an_entry_that_is_larger_than_the_table_empties_it() {
         assert_eq!(decoder.judge(&small, HEAD).unwrap().instead, None);
         assert_eq!(decoder.judge(&[0x80 | 62], HEAD).unwrap().instead, None);
         let large = literal(0x40, &vec![b'a'; name], &vec![b'b'; value]);
-        assert_eq!(decoder.judge(&large, Rules { is_head: true, max_list: 1 << 20 }).unwrap().instead, None);
+        assert_eq!(
+            decoder.judge(&large, Rules { is_head: true, max_list: 1 << 20, ends_excess: false }).unwrap().instead,
+            None
+        );
         assert_eq!(decoder.judge(&[0x7e, 0x00], HEAD), Err(Broken), "{name} {value}");
     }
     let malformed = decoder.judge(&literal(0x40, &[b'A'; 60_000], b""), HEAD).unwrap().instead.unwrap();

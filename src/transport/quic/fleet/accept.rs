@@ -102,12 +102,11 @@ impl Claiming {
         relay: R,
     ) -> (Tunnel, impl Future<Output = CloseReason> + Send + 'static) {
         let Self { greeting, quic, stream: (mut send, recv), behind, settings, seat, .. } = self;
-        let state = state_of(&greeting, quic.rtt());
+        let state = state_of((&own, &greeting), quic.rtt());
         let (sender, mut commands) = mpsc::channel(COMMANDS);
         let connection = Connection {
             quic: quic.clone(),
             state: Arc::clone(&state),
-            limits: settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
             send_room: settings.send_room(),
@@ -120,7 +119,7 @@ impl Claiming {
                 quic.close(VarInt::from_u32(CloseCode::HandshakeTimeout.number()), b"it takes no greeting");
             }
             drop(seat);
-            let session = Session::between_siblings(Instant::now(), false, settings.tunnel.timing);
+            let session = Session::between_siblings(Instant::now(), false, own.limits, settings.tunnel.timing);
             let mut control = Control::new(ControlStream::new(quic.clone(), (send, recv), settings.credit()), session);
             // An error has queued the close that it calls for.
             let _ = control.session().receive(Instant::now(), &behind);

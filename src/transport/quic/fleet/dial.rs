@@ -86,7 +86,7 @@ impl SiblingDialer {
         // Where this fails, the read says why.
         let _ = greet::greet(&mut send, own).await;
         match greet::read(&mut recv).await {
-            Ok((Greeted::By(peer), behind)) => Ok(self.asking(quic, (send, recv, behind), peer)),
+            Ok((Greeted::By(peer), behind)) => Ok(self.asking(quic, (send, recv, behind), (own, peer))),
             Ok((Greeted::Refused(refusal), _)) => Err(DialError::Refused(refusal)),
             Err(NotGreeted::Ended(Some(error))) => Err(connection_error(&error)),
             Err(NotGreeted::Ended(None)) => Err(DialError::Connection("it ended before a greeting".into())),
@@ -102,10 +102,10 @@ impl SiblingDialer {
         &self,
         quic: quinn::Connection,
         (send, recv, behind): (quinn::SendStream, quinn::RecvStream, BytesMut),
-        peer: Greeting,
+        (own, peer): (&Greeting, Greeting),
     ) -> (Tunnel, Greeting, Asking) {
-        let state = state_of(&peer, quic.rtt());
-        let session = Session::between_siblings(Instant::now(), true, self.settings.tunnel.timing);
+        let state = state_of((own, &peer), quic.rtt());
+        let session = Session::between_siblings(Instant::now(), true, own.limits, self.settings.tunnel.timing);
         let stream = ControlStream::new(quic.clone(), (send, recv), self.settings.credit());
         let mut control = Control::new(stream, session);
         // An error has queued the close that it calls for.
@@ -114,7 +114,6 @@ impl SiblingDialer {
         let connection = Connection {
             quic,
             state: Arc::clone(&state),
-            limits: self.settings.tunnel.limits,
             commands: sender,
             flows: Arc::default(),
             send_room: self.settings.send_room(),

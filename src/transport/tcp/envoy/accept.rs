@@ -144,6 +144,7 @@ impl Claimed for Pending {
         // Not to be preferred before it is proven. spec: EV-21
         state.advance(Phase::Unproven);
         state.open();
+        state.heads().replace_takes(self.settings.tunnel.limits.into());
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (requests, starter) = Requests::new();
         let meter: Arc<Meter> = Arc::default();
@@ -152,7 +153,6 @@ impl Claimed for Pending {
             commands: sender,
             remote: self.remote,
             meter: Arc::clone(&meter),
-            limits: self.settings.tunnel.limits,
             requests,
             dialect: Dialect::Envoy,
             secured: None,

@@ -170,6 +170,7 @@ impl Connected {
         let state =
             TunnelState::new(welcome.tunnel, hello.place.clone(), TransportKind::Envoy, welcome.limits, Vec::new());
         state.open();
+        state.heads().replace_takes(settings.tunnel.limits.into());
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (requests, _) = Requests::new();
         let meter: Arc<Meter> = Arc::default();
@@ -179,7 +180,6 @@ impl Connected {
             commands: sender,
             remote: address,
             meter: Arc::clone(&meter),
-            limits: settings.tunnel.limits,
             requests,
             dialect: Dialect::Envoy,
             secured: None,

@@ -46,8 +46,8 @@ impl Responder<'_> {
     pub(super) async fn run(self, wire: Wire, awake: Awake) -> CloseReason {
         let Self { state, starter, mut commands, meter, settings, ping } = self;
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_server());
-        let (wire, cork) = Corked::new(settings.guarded(wire, state.small_frames()));
-        let (sender, mut connection) = match settings.http2_client().handshake(wire).await {
+        let (wire, cork) = Corked::new(settings.guarded(wire, state));
+        let (sender, mut connection) = match settings.http2_client(Dialect::Envoy).handshake(wire).await {
             Ok(started) => started,
             Err(error) => return ended(&error),
         };
@@ -111,11 +111,12 @@ impl<A: Accept> Initiator<'_, A> {
         let Self { state, commands, meter, settings, ping, accept } = self;
         let unserved = Arc::<Unserved>::default();
         let (wire, goaway) = wire.metered(Arc::clone(&meter)).watched(GoawayWatch::of_client());
-        let (wire, cork) = Corked::new(settings.guarded_server(wire, state.small_frames(), &unserved));
-        let mut connection = match settings.http2_server().enable_connect_protocol().handshake::<_, Bytes>(wire).await {
-            Ok(connection) => connection,
-            Err(error) => return ended(&error),
-        };
+        let (wire, cork) = Corked::new(settings.guarded_server(wire, state, &unserved));
+        let mut connection =
+            match settings.http2_server(Dialect::Envoy).enable_connect_protocol().handshake::<_, Bytes>(wire).await {
+                Ok(connection) => connection,
+                Err(error) => return ended(&error),
+            };
         let mut pings = Pings::new(connection.ping_pong());
         let mut tunnel = InUse::new(Instant::now(), ping, meter.received(), entropy());
         let (window, mut wanted) = Window::new(&settings.tcp);
@@ -135,7 +136,7 @@ impl<A: Accept> Initiator<'_, A> {
                 accepted = hearing(cork.next(connection.accept()), &unserved, state, &accept) => match accepted {
                     Some(Ok((request, respond))) => {
                         unserved.taken(respond.stream_id().into());
-                        accept_one(request, respond, state, settings.tunnel.limits, &accept, Dialect::Envoy);
+                        accept_one(request, respond, state, &accept, Dialect::Envoy);
                     }
                     Some(Err(error)) => return ended(&error),
                     None => tunnel.ended_by_peer(Instant::now(), goaway.is_cancelled()),
