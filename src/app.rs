@@ -9,6 +9,7 @@
 //! | `terms`, `build` | from those to the terms of each role, and to roles that are bound |
 //! | `roles`, `datagrams` | the roles while they run |
 //! | `apply`, `handle` | other settings while they run: everything that can fail first, then all of it at once |
+//! | `fleet`, `first_view` | a membership in a fleet, and what its start waits for |
 //! | `state`, `named`, `certificates`, `memory`, `folder` | what is shown, what outlasts the process |
 //! | `end` | how it ends |
 
@@ -18,6 +19,7 @@ mod certificates;
 mod datagrams;
 mod end;
 mod error;
+mod first_view;
 mod fleet;
 mod folder;
 mod handle;

@@ -127,7 +127,7 @@ impl InForce {
         (directory, metrics): (&Arc<Directory<Tunnel>>, &Metrics),
     ) -> Result<Step<Joining, Others>, AppError> {
         Ok(match (&self.roles.fleet, &new.fleet) {
-            (None, _) => Step::begin_or(build::fleet(new, directory, metrics)?, Step::Keep),
+            (None, _) => Step::begin_or(build::fleet(new, directory, metrics, None)?, Step::Keep),
             (Some(_), None) => Step::End,
             // Siblings and initiators are told where it takes tunnels.
             (Some(running), Some(settings)) if difference.touches("fleet") || self.moves(new) => {

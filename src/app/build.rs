@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::admin;
 use crate::app::datagrams;
 use crate::app::error::AppError;
+use crate::app::first_view::FirstView;
 use crate::app::fleet::Joining;
 use crate::app::folder;
 use crate::app::load::{self, Accepting, Loaded};
@@ -46,7 +47,7 @@ pub(super) async fn build(loaded: &Loaded, metrics: &Metrics, ready: &Ready) -> 
     let udp = udp.collect::<Result<Vec<_>, _>>()?;
     let initiator = initiator(loaded, metrics)?.map(|initiator| (initiator, ready.guard("first tunnel")));
     let admin = admin(config).await?;
-    let fleet = fleet(loaded, &directory, metrics)?;
+    let fleet = fleet(loaded, &directory, metrics, Some(ready))?;
     Ok(Built { responder, fleet, egress, udp, initiator, admin, metrics: scraped(config).await? })
 }
 
@@ -125,15 +126,19 @@ fn keys(state_dir: Option<&Path>) -> Result<Keys, AppError> {
     Ok(Keys::new(&bytes))
 }
 
-/// A membership in a fleet, if the settings want one.
+/// A membership in a fleet, if the settings want one. `ready` is told when it has read who else is there.
 pub(super) fn fleet(
     loaded: &Loaded,
     directory: &Arc<Directory<Tunnel>>,
     metrics: &Metrics,
+    ready: Option<&Ready>,
 ) -> Result<Option<Joining>, AppError> {
     let (Some(settings), Some(config)) = (&loaded.fleet, &loaded.checked.fleet) else { return Ok(None) };
     let hop = config.hop.as_ref().map(|hop| hop.listen).zip(loaded.hop.clone());
-    Joining::bind((settings.clone(), hop), directory, metrics).map(Some)
+    // Whoever asks no siblings answers the same whether he knows them or not.
+    let first = ready.filter(|_| hop.is_some()).and_then(|ready| FirstView::wanted(ready, config.ready_timeout));
+    let joining = Joining::bind((settings.clone(), hop), directory, metrics)?;
+    Ok(Some(joining.when_read(first)))
 }
 
 /// A listener for application traffic.

@@ -11,6 +11,7 @@ use tracing::info;
 use crate::admin::{FleetReport, FleetResponder};
 use crate::app::end::Departure;
 use crate::app::error::AppError;
+use crate::app::first_view::FirstView;
 use crate::fleet::hop::{Hop, HopHandle, HopSettings, LocalTunnels, Renewal};
 use crate::fleet::view::{Certified, Standing, TunnelRecord};
 use crate::fleet::{FleetSettings, Member, Siblings, Tunnels};
@@ -32,6 +33,8 @@ pub(super) struct Joining {
     member: Member,
     hop: Option<Hop>,
     reached_at: Option<HostPort>,
+    /// What waits for the first view, if anything does.
+    first: Option<FirstView>,
 }
 
 /// A membership that runs.
@@ -61,17 +64,22 @@ impl Joining {
         metrics: &Metrics,
     ) -> Result<Self, AppError> {
         let member = Member::new(settings.clone());
-        let Some((listen, hop)) = hop else { return Ok(Self { member, hop: None, reached_at: None }) };
+        let Some((listen, hop)) = hop else { return Ok(Self { member, hop: None, reached_at: None, first: None }) };
         let known = (Arc::clone(member.view()) as Arc<dyn Siblings>, Arc::clone(directory) as Arc<dyn LocalTunnels>);
         let hop = Hop::bind(listen, hop, known, metrics)?;
         let at = hop.local_addr().unwrap_or(listen);
         let reached_at = Some(HostPort { host: at.ip().to_string(), port: at.port() });
         member.update(told(settings, reached_at.as_ref(), None));
-        Ok(Self { member, hop: Some(hop), reached_at })
+        Ok(Self { member, hop: Some(hop), reached_at, first: None })
     }
 }
 
 impl Joining {
+    /// Tells this when the directory has been read.
+    pub(super) fn when_read(self, first: Option<FirstView>) -> Self {
+        Self { first, ..self }
+    }
+
     /// The others, if they can be asked.
     pub(super) fn siblings(&self) -> Option<Arc<dyn Siblings>> {
         self.hop.as_ref().map(|_| Arc::clone(self.member.view()) as Arc<dyn Siblings>)
@@ -107,7 +115,7 @@ impl Belonging {
         metrics: &Metrics,
         (tunnels, siblings): (&DrainWatch, &DrainWatch),
     ) -> Self {
-        let Joining { member, hop, reached_at } = joining;
+        let Joining { member, hop, reached_at, first } = joining;
         member.update(told(FleetSettings::clone(&member.settings()), reached_at.as_ref(), Some(responder)));
         let settings = member.settings();
         info!(id = %settings.id, prefix = settings.prefix.as_str(), "joining a fleet");
@@ -117,6 +125,9 @@ impl Belonging {
         let own = Arc::new(Own(responder.directory()));
         let run = member.clone().run(own, metrics.fleet(), watch.clone(), leave.clone());
         drop(watch.spawn(run));
+        if let Some(first) = first {
+            drop(watch.spawn(first_view(first, member.clone(), watch.clone(), leave.clone())));
+        }
         let hop = hop.map(|hop| speak(hop, responder, siblings));
         Self { member, drain, leave, hop, reached_at, responder: responder.clone() }
     }
@@ -169,6 +180,17 @@ impl Belonging {
             drain.begin(limit);
         }
     }
+}
+
+/// Whoever drains, or leaves the fleet, waits for no directory.
+async fn first_view(first: FirstView, member: Member, drain: DrainWatch, leave: CancellationToken) {
+    let ended = async {
+        tokio::select! {
+            () = drain.announced() => {}
+            () = leave.cancelled() => {}
+        }
+    };
+    first.wait(member.has_read(), ended).await;
 }
 
 /// Takes siblings, and asks them for what has no tunnel here.

@@ -37,25 +37,41 @@ pub(super) fn fleet(args: &FleetArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.view == "current" { ExitCode::SUCCESS } else { ExitCode::from(super::FAILED) })
 }
 
+/// What a view is that etcd does not confirm, and one that nothing is in yet.
+const STALE: &str = "stale";
+const EMPTY: &str = "empty";
+
 fn show(report: &FleetReport) -> String {
-    let age = report.view_age_seconds.map_or_else(String::new, |age| format!(", {age:.1}s old"));
+    let age = report.view_age_seconds.map(|age| format!("{age:.1}s"));
+    let old = age.as_ref().map_or_else(String::new, |age| format!(", {age} old"));
     let etcd = report.etcd.as_ref().map_or_else(String::new, |etcd| format!(", from {etcd}"));
     let FleetReport { view, tunnels, responders, prefix, .. } = report;
-    let mut text = format!("view {view}{age}{etcd}\n");
+    let mut text = format!("view {view}{old}{etcd}\n");
+    text += match view.as_str() {
+        EMPTY => "  etcd was not read since this responder was started: no other responder is known yet\n",
+        STALE => "  etcd is not heard: this is what it said last, and the others may have changed since\n",
+        _ => "",
+    };
     if let Some(trouble) = &report.trouble {
         text += &wrapped(trouble, "  ", 80);
     }
     text += &format!("\n{} responders, {tunnels} tunnels below {prefix}\n", responders.len());
-    let rows: Vec<_> = responders.iter().map(row).collect();
+    let since = age.filter(|_| view == STALE);
+    let rows: Vec<_> = responders.iter().map(|responder| row(responder, since.as_deref())).collect();
     text += &table(["RESPONDER", "STATE", "TUNNELS", "WEIGHT", "REGION", "INITIATORS AT"], &rows, 120, &[0, 4, 5]);
     text
 }
 
-fn row(responder: &FleetResponder) -> [String; 6] {
+/// `since`: when the others were last known to be so, if that is not now.
+fn row(responder: &FleetResponder, since: Option<&str>) -> [String; 6] {
     let this = if responder.is_this { " (this)" } else { "" };
+    let state = if responder.draining { "draining" } else { "live" };
     [
         format!("{}{this}", responder.id),
-        if responder.draining { "draining" } else { "live" }.to_owned(),
+        match since.filter(|_| !responder.is_this) {
+            Some(since) => format!("{state} {since} ago"),
+            None => state.to_owned(),
+        },
         responder.tunnels.to_string(),
         responder.weight.to_string(),
         responder.region.clone().unwrap_or_default(),
@@ -67,9 +83,8 @@ fn row(responder: &FleetResponder) -> [String; 6] {
 mod tests {
     use super::*;
 
-    #[test]
-    fn each_responder_has_a_line_and_a_stale_view_says_why() {
-        let responder = |id: &str, is_this, draining| FleetResponder {
+    fn responder(id: &str, is_this: bool, draining: bool) -> FleetResponder {
+        FleetResponder {
             id: id.into(),
             is_this,
             draining,
@@ -77,7 +92,11 @@ mod tests {
             weight: 100,
             initiators_at: vec![format!("{id}:7843")],
             ..FleetResponder::default()
-        };
+        }
+    }
+
+    #[test]
+    fn each_responder_has_a_line_and_a_stale_view_says_why_and_how_old_each_is() {
         let report = FleetReport {
             prefix: "/adit/".into(),
             view: "stale".into(),
@@ -89,10 +108,45 @@ mod tests {
         };
         assert_eq!(
             show(&report),
-            "view stale, 12.3s old\n  etcd did not answer\n\n2 responders, 6 tunnels below /adit/\n\
-             RESPONDER  STATE     TUNNELS  WEIGHT  REGION  INITIATORS AT\n\
-             a (this)   live      3        100             a:7843\n\
-             b          draining  3        100             b:7843\n"
+            "view stale, 12.3s old\n  etcd is not heard: this is what it said last, and the others may have changed since\n\
+             \x20 etcd did not answer\n\n2 responders, 6 tunnels below /adit/\n\
+             RESPONDER  STATE               TUNNELS  WEIGHT  REGION  INITIATORS AT\n\
+             a (this)   live                3        100             a:7843\n\
+             b          draining 12.3s ago  3        100             b:7843\n"
         );
+    }
+
+    #[test]
+    fn a_view_that_etcd_confirms_says_no_more_of_its_responders_than_how_they_are() {
+        let report = FleetReport {
+            prefix: "/adit/".into(),
+            view: "current".into(),
+            view_age_seconds: Some(0.04),
+            tunnels: 6,
+            etcd: Some("http://10.0.0.5:2379".into()),
+            responders: vec![responder("a", true, false), responder("b", false, false)],
+            ..FleetReport::default()
+        };
+        assert_eq!(
+            show(&report),
+            "view current, 0.0s old, from http://10.0.0.5:2379\n\n2 responders, 6 tunnels below /adit/\n\
+             RESPONDER  STATE  TUNNELS  WEIGHT  REGION  INITIATORS AT\n\
+             a (this)   live   3        100             a:7843\n\
+             b          live   3        100             b:7843\n"
+        );
+    }
+
+    #[test]
+    fn a_view_that_was_never_read_says_that_nobody_else_is_known() {
+        let report = FleetReport {
+            prefix: "/adit/".into(),
+            view: "empty".into(),
+            trouble: Some("etcd did not answer".into()),
+            ..FleetReport::default()
+        };
+        let text = show(&report);
+        let begin =
+            "view empty\n  etcd was not read since this responder was started: no other responder is known yet\n";
+        assert!(text.starts_with(begin) && text.contains("\n  etcd did not answer\n"), "{text}");
     }
 }

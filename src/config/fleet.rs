@@ -22,6 +22,9 @@ use crate::tls::TlsError;
 pub use hop::{HopConfig, HopTls};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// How long a responder is not ready because it has not read the directory, when nothing else is said. spec: FL-26
+const DEFAULT_READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 /// Etcd grants no lease that is shorter than its own elections.
 const LEASES: std::ops::RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(300);
 const MAX_PASSWORD_BYTES: usize = 1024;
@@ -50,6 +53,9 @@ pub struct FleetConfig {
     /// `lease`: how long the others know it after its death. Default 10 s.
     #[serde(serialize_with = "show::duration")]
     pub lease: Duration,
+    /// `ready_timeout`: after a start, for how long it is not ready at most because the directory was not read yet. Default 60 s.
+    #[serde(serialize_with = "show::duration")]
+    pub ready_timeout: Duration,
     /// `hop`: how it asks its siblings, and is asked; neither when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hop: Option<HopConfig>,
@@ -73,6 +79,7 @@ impl FleetConfig {
             region: None,
             weight: DEFAULT_WEIGHT,
             lease: DEFAULT_LEASE,
+            ready_timeout: DEFAULT_READY_TIMEOUT,
             hop: None,
             tls: None,
             user: None,
@@ -124,6 +131,7 @@ pub(super) fn fleet(at: At<'_>, responder: Option<&ResponderConfig>) -> Option<F
         let region = section.optional("region", region);
         let weight = section.or("weight", u32::from(DEFAULT_WEIGHT), |at| at.count(1..=u32::from(u16::MAX)));
         let lease = section.or("lease", DEFAULT_LEASE, lease);
+        let ready_timeout = section.or("ready_timeout", DEFAULT_READY_TIMEOUT, |at| at.duration(READY_TIMEOUTS));
         let hop = section.optional("hop", |at| hop::hop(at, id.as_ref()));
         let tls = section.optional("tls", target_tls);
         let (user, password) = user(section);
@@ -138,6 +146,7 @@ pub(super) fn fleet(at: At<'_>, responder: Option<&ResponderConfig>) -> Option<F
             region,
             weight,
             lease,
+            ready_timeout,
             hop,
             tls,
             ..FleetConfig::new(etcd, id?)

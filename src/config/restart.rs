@@ -28,6 +28,7 @@ fn fixed(before: &Checked, new: &Checked) -> Vec<&'static str> {
         ("responder.grace", graces),
         ("fleet.id", fleets.is_some_and(|(before, new)| before.id != new.id)),
         ("fleet.prefix", fleets.is_some_and(|(before, new)| before.prefix != new.prefix)),
+        ("fleet.ready_timeout", fleets.is_some_and(|(before, new)| before.ready_timeout != new.ready_timeout)),
         ("fleet.hop", fleets.is_some_and(|(before, new)| is_other_hop(before.hop.as_ref(), new.hop.as_ref()))),
     ];
     differ.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()

@@ -60,6 +60,9 @@ impl<'a, T: Opener> FindTunnel<'a, T> {
                 let details = format!("no node or cluster {host_id} is connected");
                 Failure::new(Cause::UnknownHost, details).retry_after(UNKNOWN_RETRY_AFTER)
             }
+            NoTunnel::Unread => no_tunnel(format!(
+                "{host_id} is not connected here, and the directory of the fleet is not read yet: etcd is not reached since the start"
+            )),
             NoTunnel::Opening => no_tunnel(format!("the initiator of {host_id} does not take its welcome")),
             NoTunnel::Reconnecting => no_tunnel(format!("{host_id} is reconnecting")),
             NoTunnel::Suspect => no_tunnel(format!("{host_id} does not answer; its tunnel is suspect")),

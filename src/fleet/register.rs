@@ -77,6 +77,8 @@ pub struct Member {
 pub struct MemberState {
     /// Its records are in the directory: everything that it had at one moment was written.
     pub is_written: bool,
+    /// The directory has been read since the start, if only once.
+    pub is_read: bool,
     /// The member of etcd that it speaks with.
     pub etcd: Option<String>,
     /// Why it does not speak with any, or why it writes nothing.
@@ -109,6 +111,13 @@ impl Member {
     /// Tells of each change of how it stands.
     pub fn states(&self) -> watch::Receiver<MemberState> {
         self.state.subscribe()
+    }
+
+    /// Resolves once the directory has been read, however old that is by then. Until then no sibling is known. Cancel safe.
+    /// spec: FL-26
+    pub async fn has_read(&self) {
+        // The sender lives in `self`, so it cannot be gone.
+        let _ = self.states().wait_for(|state| state.is_read).await;
     }
 
     /// Goes by other settings from now on, those of prefix and name excepted. What is written stays.
@@ -205,8 +214,11 @@ impl Keeper {
         self.member.view.is_stale();
         let trouble = error.to_string();
         let is_new = self.member.state.borrow().trouble.as_ref() != Some(&trouble);
-        if is_new {
-            warn!(%error, "etcd is lost: the last view of the fleet serves");
+        let is_read = self.member.state.borrow().is_read;
+        match (is_new, is_read) {
+            (true, true) => warn!(%error, "etcd is lost: the last view of the fleet serves"),
+            (true, false) => warn!(%error, "etcd is not reached since the start: no sibling is known yet"),
+            (false, _) => {}
         }
         self.state(|state| (state.etcd, state.trouble) = (None, Some(trouble)));
     }

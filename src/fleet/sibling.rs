@@ -69,6 +69,11 @@ pub trait Siblings: fmt::Debug + Send + Sync {
     /// Whether the directory names anybody for it, or did so in the half minute before `now`: then it is waited for. spec: FL-52
     fn has_known(&self, tenant: &TenantId, host: &HostId, now: Instant) -> bool;
 
+    /// Whether the directory was not read yet: then that it names nobody means nothing. By default it was. spec: FL-27
+    fn are_unread(&self) -> bool {
+        false
+    }
+
     /// In which cluster the node of this name is; `None` where that is not known, and for the name of a cluster.
     fn cluster_of(&self, tenant: &TenantId, host: &HostId) -> Option<ClusterId>;
 

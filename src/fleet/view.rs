@@ -145,6 +145,10 @@ impl Siblings for View {
         self.snapshot().has_known(tenant, host, now)
     }
 
+    fn are_unread(&self) -> bool {
+        self.snapshot().standing() == Standing::Empty
+    }
+
     fn cluster_of(&self, tenant: &TenantId, host: &HostId) -> Option<ClusterId> {
         self.snapshot().cluster_of(tenant, host)
     }

@@ -60,6 +60,9 @@ pub enum NoTunnel {
     /// No node or cluster of this tenant has the name, nor had it lately.
     #[error("no node or cluster with this name is connected")]
     Unknown,
+    /// It is not here, and nobody knows yet what others have, who could be asked. [`Registry`] itself never says so.
+    #[error("no node or cluster with this name is connected here, and what others have is not known yet")]
+    Unread,
     /// It lost its last tunnel within the last 30 s, or all it has are leaving: waiting a little is worth it.
     #[error("the node or cluster is reconnecting")]
     Reconnecting,

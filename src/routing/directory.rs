@@ -225,6 +225,8 @@ impl<H: Handle> Directory<H> {
     fn is_worth_waiting(&self, reason: NoTunnel) -> bool {
         let may_come = match reason {
             NoTunnel::Reconnecting | NoTunnel::Opening | NoTunnel::Suspect | NoTunnel::AllAvoided => true,
+            // Any moment it may be known who has it. spec: FL-27
+            NoTunnel::Unread => true,
             NoTunnel::Unknown => self.young_until.get().is_some_and(|until| tokio::time::Instant::now() < *until),
         };
         // Nobody comes to one that ends, but somebody else may have the node any moment. spec: FL-50
@@ -263,8 +265,8 @@ impl<H: Handle> Directory<H> {
             Some(Way::Soon) => Err(NoTunnel::Opening),
             // What was known elsewhere reconnects, as what was known here does. spec: FL-52
             Some(Way::Away) if reason == NoTunnel::Unknown => Err(NoTunnel::Reconnecting),
-            Some(Way::Away) => Err(reason),
-            Some(Way::None) | None => Err(reason),
+            Some(Way::Unread) if reason == NoTunnel::Unknown => Err(NoTunnel::Unread),
+            Some(Way::Away | Way::Unread | Way::None) | None => Err(reason),
         }
     }
 
@@ -340,6 +342,7 @@ mod tests {
         any: Mutex<Option<u64>>,
         up: Mutex<Option<u64>>,
         is_dialled: AtomicBool,
+        is_unread: AtomicBool,
         changed: Notify,
     }
 
@@ -348,6 +351,7 @@ mod tests {
             match id {
                 Some(_) if self.is_dialled.load(Ordering::Relaxed) => Way::Soon,
                 Some(id) if !avoid.contains(&TunnelId(id)) => Way::Open(number(id)),
+                _ if self.is_unread.load(Ordering::Relaxed) => Way::Unread,
                 _ => Way::None,
             }
         }
@@ -539,6 +543,25 @@ mod tests {
         assert!(timeout(Duration::from_secs(60), overtaken.as_mut()).await.is_err(), "nobody has it");
         *others.any.lock().unwrap() = Some(7);
         timeout(OVERTAKEN_LOOK * 2, overtaken).await.expect("that a sibling has it");
+    }
+
+    // spec: FL-27
+    #[tokio::test(start_paused = true)]
+    async fn a_name_is_waited_for_until_it_is_known_what_the_others_have() {
+        let (directory, others) = beside_others();
+        others.is_unread.store(true, Ordering::Relaxed);
+        let started = tokio::time::Instant::now();
+        let outcome = directory.find(&to("edge-17"), &[], &mut Hold::new(Duration::from_secs(2))).await;
+        assert_eq!((outcome, started.elapsed().as_secs()), (Err(NoTunnel::Unread), 2));
+        let waiting = search(&directory, "edge-17", &[]).await;
+        *others.any.lock().unwrap() = Some(7);
+        assert_eq!(waiting.await.unwrap(), Ok(number(7)));
+        *others.any.lock().unwrap() = None;
+        let started = tokio::time::Instant::now();
+        let waiting = search(&directory, "edge-17", &[]).await;
+        others.is_unread.store(false, Ordering::Relaxed);
+        assert_eq!(waiting.await.unwrap(), Err(NoTunnel::Unknown), "now it is known that nobody has it");
+        assert!(started.elapsed() < Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ mod directory;
 mod health;
 mod hop;
 mod initiators;
+mod late;
 mod leave;
 mod lost;
 mod many;

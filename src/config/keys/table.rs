@@ -523,6 +523,9 @@ pub(super) const KEYS: &[Key] = &[
     key("fleet.region", "Where it stands.", "eu-central").form("text of 1 to 128 bytes").absent("none"),
     key("fleet.weight", "Its share of the work beside the others.", "200").absent("100"),
     key("fleet.lease", "How long the others know this responder and its tunnels after its death. Whole seconds.", "30s").absent("10s"),
+    key("fleet.ready_timeout", "After a start, for how long at most /ready says 503 because etcd was not reached, so that nobody knows which nodes \
+         the others have. Then this responder is ready for those that are connected to it. `0`: at once. Only where there is a `hop`; read at the start only.", "5m")
+        .absent("60s"),
     section("fleet.hop", "How the others are asked for nodes that have no tunnel here, and ask this one; neither without it. All but tls is read at the start only."),
     key("fleet.hop.listen", "The UDP address where the others come in. The directory tells them the real port, where siblings_at is absent.", "\"10.0.0.7:7844\""),
     key("fleet.hop.identity", "Which name in a certificate proves that its owner is a certain responder of the fleet: `{responder}` stands \

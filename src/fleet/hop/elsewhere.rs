@@ -16,6 +16,8 @@ pub enum Way<H> {
     Soon,
     /// There is none now, of a name that somebody has, or had a moment ago. spec: FL-52
     Away,
+    /// There is none that is known, and nobody has told yet who has what. spec: FL-27
+    Unread,
     /// There is none.
     None,
 }

@@ -327,6 +327,7 @@ impl Elsewhere<Tunnel> for Ways {
         }
         match search.coming {
             0 if shared.siblings.has_known(tenant, host_id, now) => Way::Away,
+            0 if shared.siblings.are_unread() => Way::Unread,
             0 => Way::None,
             _ => Way::Soon,
         }

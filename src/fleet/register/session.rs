@@ -364,6 +364,7 @@ async fn read(keeper: &mut Keeper, connection: &Connection, settings: &FleetSett
     keeper.mine.found(&own);
     applied_to(keeper, applied);
     view.is_current(Instant::now().into_std());
+    keeper.state(|state| state.is_read = true);
     Ok(())
 }
 
