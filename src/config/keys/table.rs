@@ -513,7 +513,7 @@ pub(super) const KEYS: &[Key] = &[
     key("fleet.etcd", "The members of one etcd, of which any will do; another one is taken where one is lost.", "[ \"https://10.0.0.5:2379\", \"https://10.0.0.6:2379\" ]")
         .form("http://host:port or https://host:port, or a list of them"),
     key("fleet.prefix", "What the keys of this fleet in etcd begin with. Read at the start only.", "/adit/eu")
-        .form("text of 2 to 128 bytes that begins with \"/\"").absent("/adit/"),
+        .form("text of 2 to 128 bytes that begins with \"/\", without a part `responders` or `tunnels` between two \"/\"").absent("/adit/"),
     key("fleet.id", "The name of this responder, which no other of the fleet has. Read at the start only.", "cloud-1")
         .form("text of 1 to 64 bytes, as an id").absent("responder.name"),
     key("fleet.siblings_at", "Where the others reach this responder, over UDP.", "\"cloud-1.internal:7844\"")

@@ -162,14 +162,32 @@ impl Connection {
         Ok(answer.kvs.pop().map(|kv| (kv.value, kv.mod_revision)))
     }
 
-    /// Everything that begins with `prefix`, all of one revision, page by page; which etcd it is, and the revision.
+    /// Everything that begins with one of `prefixes`, all of one revision, page by page; which etcd it is, and the revision. `most`:
+    /// of how many no more pages are asked for.
     ///
     /// # Errors
     /// [`EtcdError`]; also when the revision was compacted before the last page.
-    pub async fn read_all(&self, prefix: &str, most: usize) -> Result<(u64, i64, Vec<Stored>), EtcdError> {
+    pub async fn read_all<const N: usize>(
+        &self,
+        prefixes: [&str; N],
+        most: usize,
+    ) -> Result<(u64, i64, Vec<Stored>), EtcdError> {
+        let (mut cluster, mut revision, mut all) = (0, 0, Vec::new());
+        for prefix in prefixes {
+            (cluster, revision) = self.read_pages(prefix, revision, (&mut all, most)).await?;
+        }
+        Ok((cluster, revision, all))
+    }
+
+    /// The same for one of them, at this revision; 0: at the latest.
+    async fn read_pages(
+        &self,
+        prefix: &str,
+        mut revision: i64,
+        (all, most): (&mut Vec<Stored>, usize),
+    ) -> Result<(u64, i64), EtcdError> {
         const CALL: &str = "Range";
         let (mut key, range_end) = (prefix.as_bytes().to_vec(), end_of(prefix.as_bytes()));
-        let (mut revision, mut all) = (0, Vec::new());
         loop {
             let request_key = key.clone();
             let request = RangeRequest { key, range_end: range_end.clone(), limit: PAGE, revision };
@@ -181,11 +199,12 @@ impl Connection {
             if answer.more && answer.kvs.last().is_none_or(|last| last.key < request_key) {
                 return Err(EtcdError::Incomplete { call: CALL, missing: "key behind those that it gave before" });
             }
+            let next = answer.kvs.last().map(|last| [last.key.as_slice(), &[0]].concat());
             all.extend(answer.kvs.into_iter().map(Stored::from));
-            let Some(last) = all.last().filter(|_| answer.more && all.len() < most) else {
-                return Ok((header.cluster_id, revision, all));
-            };
-            key = [last.key.as_slice(), &[0]].concat();
+            match next.filter(|_| answer.more && all.len() < most) {
+                Some(next) => key = next,
+                None => return Ok((header.cluster_id, revision)),
+            }
         }
     }
 

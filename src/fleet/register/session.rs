@@ -374,7 +374,9 @@ async fn read_whole(
     connection: &Connection,
     FleetSettings { prefix, id, .. }: &FleetSettings,
 ) -> Result<(Applied, Vec<Stored>), EtcdError> {
-    let (cluster, revision, all) = connection.read_all(prefix.as_str(), MAX_RESPONDERS + MAX_TUNNELS).await?;
+    let [responders, tunnels] = prefix.parts();
+    let all = connection.read_all([&responders, &tunnels], MAX_RESPONDERS + MAX_TUNNELS).await?;
+    let (cluster, revision, all) = all;
     let (responder, tunnels) = (prefix.responder(id).into_bytes(), prefix.tunnels_of(id).into_bytes());
     let reader = Arc::clone(view);
     // Others have their turn meanwhile.

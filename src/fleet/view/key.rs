@@ -7,6 +7,8 @@ pub const MAX_PREFIX_BYTES: usize = 128;
 
 const RESPONDERS: &str = "responders/";
 const TUNNELS: &str = "tunnels/";
+/// What no part of a prefix is called: so no key of one fleet begins as those of another do. spec: FL-3
+const RESERVED: [&str; 2] = ["responders", "tunnels"];
 
 /// What a key of the directory stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,27 +36,53 @@ pub struct Prefix(String);
 
 /// Why a text is no prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "is no prefix of keys; expected 2 to {MAX_PREFIX_BYTES} bytes of printable ASCII without space that begin with \"/\", such as /adit"
-)]
-pub struct PrefixError;
+pub enum PrefixError {
+    /// It is empty, too long, or has bytes that are not accepted.
+    #[error(
+        "is no prefix of keys; expected 2 to {MAX_PREFIX_BYTES} bytes of printable ASCII without space that begin with \"/\", such as /adit"
+    )]
+    Malformed,
+    /// Keys below it could lie among those of a fleet with a shorter prefix, which deletes what it finds there.
+    #[error(
+        "has a part that is called \"responders\" or \"tunnels\", as keys of a fleet have; expected other names between the \"/\", such as /adit/eu"
+    )]
+    Reserved,
+}
 
 impl Prefix {
     /// A prefix; one that does not end with `/` gets it.
     ///
     /// # Errors
-    /// [`PrefixError`]: empty, too long, or with bytes that are not accepted.
+    /// [`PrefixError`]: empty, too long, with bytes that are not accepted, or with a part that is called as those of keys. spec: FL-3
     pub fn new(text: &str) -> Result<Self, PrefixError> {
         let text = text.strip_suffix('/').unwrap_or(text);
         let is_fine = (2..MAX_PREFIX_BYTES).contains(&text.len())
             && text.starts_with('/')
             && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if is_fine { Ok(Self(format!("{text}/"))) } else { Err(PrefixError) }
+        if !is_fine {
+            return Err(PrefixError::Malformed);
+        }
+        if text.split('/').any(|part| RESERVED.contains(&part)) {
+            return Err(PrefixError::Reserved);
+        }
+        Ok(Self(format!("{text}/")))
     }
 
     /// The prefix with its last `/`.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What the keys of the directory begin with: those of its responders, those of their tunnels. Whatever else is below the prefix
+    /// is of somebody else, such as another fleet. spec: FL-3
+    pub fn parts(&self) -> [String; 2] {
+        [RESPONDERS, TUNNELS].map(|part| format!("{}{part}", self.0))
+    }
+
+    /// Whether a key is one of those, well-formed or not.
+    pub fn has(&self, key: &[u8]) -> bool {
+        let rest = key.strip_prefix(self.0.as_bytes());
+        rest.is_some_and(|rest| [RESPONDERS, TUNNELS].iter().any(|part| rest.starts_with(part.as_bytes())))
     }
 
     /// The key of a responder's record.
@@ -140,7 +168,27 @@ mod tests {
         assert_eq!(Prefix::new("/adit").unwrap(), Prefix::default());
         assert!(Prefix::new(&format!("/{}", "a".repeat(126))).is_ok());
         for bad in ["", "/", "//", "adit", "/a b", "/ä", &format!("/{}", "a".repeat(127))] {
-            assert!(Prefix::new(bad).is_err() || bad == "//", "{bad:?}");
+            assert_eq!(Prefix::new(bad), Err(PrefixError::Malformed), "{bad:?}");
+        }
+    }
+
+    // Regression: a fleet with the prefix /adit/tunnels/a lost its records whenever a responder a of the fleet /adit started.
+    // spec: FL-3
+    #[test]
+    fn no_key_of_a_fleet_is_among_those_of_another_whatever_its_prefix_is() {
+        for bad in ["/adit/tunnels", "/adit/tunnels/a", "/responders", "/a/responders/", "/a/responders/b"] {
+            assert_eq!(Prefix::new(bad), Err(PrefixError::Reserved), "{bad}");
+        }
+        let id: ResponderId = "cloud-1".parse().unwrap();
+        let key = TunnelKey { responder: id.clone(), epoch: 1, tunnel: TunnelId(1) };
+        let prefixes =
+            ["/adit", "/adit/b", "/adit/b/c", "/adit/s", "/adit/tunnels2", "/adit/my-tunnels", "/adit//tunnel"];
+        let prefixes = prefixes.map(|prefix| Prefix::new(prefix).unwrap());
+        for (outer, inner) in prefixes.iter().flat_map(|outer| prefixes.iter().map(move |inner| (outer, inner))) {
+            for key in [inner.responder(&id), inner.tunnels_of(&id), inner.tunnel(&key)] {
+                let is_among = outer.parts().iter().any(|part| key.starts_with(part));
+                assert_eq!((outer.has(key.as_bytes()), is_among), (outer == inner, outer == inner), "{outer:?}: {key}");
+            }
         }
     }
 }

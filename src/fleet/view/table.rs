@@ -231,7 +231,8 @@ impl Table {
             Change::Put(stored) => (&stored.key, stored.modified),
             Change::Gone { key, modified } => (key, *modified),
         };
-        if modified <= self.snapshot.revision {
+        // Of somebody else who has keys below the prefix, such as another fleet. spec: FL-3
+        if modified <= self.snapshot.revision || !self.prefix.has(key) {
             return Ok(());
         }
         let parsed = self.prefix.parse(key);

@@ -5,12 +5,12 @@ use std::process::Command;
 use http::Method;
 use serde_json::json;
 
-use crate::fleet::world::{fleet, member, names, of, section, sees, start, two};
+use crate::fleet::world::{fleet, has, member, names, of, section, sees, start, two};
 use crate::support::certificates::Authority;
 use crate::support::etcd::Etcd;
 use crate::support::eventually::eventually;
 use crate::support::ports::free_address;
-use crate::support::site::{Cloud, Edge, Folder, Transport};
+use crate::support::site::{Cloud, Edge, Folder, Responder, Transport};
 
 const LONG: &str = "300s";
 
@@ -154,9 +154,9 @@ async fn what_cannot_be_used_in_the_directory_is_said_a_few_times_a_minute() {
     let folder = Folder::new();
     let a = start(&folder, "a", &member(&etcd, "a", LONG)).await;
     sees(&a, "itself", |report| names(report) == ["a"]).await;
-    // `/adit/x` with the value `x`, again and again.
+    // `/adit/tunnels/x` with the value `x`, again and again.
     for _ in 0..30 {
-        etcd.ask("/v3/kv/put", json!({ "key": "L2FkaXQveA==", "value": "eA==" })).await.unwrap();
+        etcd.ask("/v3/kv/put", json!({ "key": "L2FkaXQvdHVubmVscy94", "value": "eA==" })).await.unwrap();
     }
     eventually("all of them", async || (a.0.metric("adit_fleet_records_ignored_total").await == 30).then_some(()))
         .await;
@@ -164,4 +164,30 @@ async fn what_cannot_be_used_in_the_directory_is_said_a_few_times_a_minute() {
     let log = a.0.log();
     let lines = log.lines().filter(|line| line.contains("is no key of the directory")).count();
     assert!((1..=10).contains(&lines), "{lines} lines");
+}
+
+/// It deleted what a responder of its own had written there, warned of each record, and read all of them.
+///
+/// spec: FL-3
+#[tokio::test]
+async fn a_fleet_whose_prefix_is_below_that_of_another_is_none_of_its_business() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let folder = Folder::new();
+    let below = section(&etcd.url(), "b", LONG).replace("id:", "prefix: /adit/eu, id:");
+    let outer = start(&folder, "a", &member(&etcd, "a", LONG)).await;
+    let inner = start(&folder, "b", &Cloud::new().process("fleet", &below)).await;
+    let _edge = Edge::new(Transport::Quic).start(&folder, inner.tunnel_address()).await;
+    let report = sees(&inner, "its tunnel", |report| has(report, "b", 1)).await;
+    assert_eq!(names(&report), ["b"]);
+    let knows_nothing = async |responder: &Responder, all: &[&str]| {
+        let others =
+            sees(responder, "all until then", |other| other.revision >= report.revision && names(other) == all);
+        assert_eq!(others.await.tunnels, 0);
+        assert_eq!(responder.0.metric("adit_fleet_records_ignored_total").await, 0);
+    };
+    knows_nothing(&outer, &["a"]).await;
+    // Another one begins with a whole read.
+    let late = start(&folder, "c", &member(&etcd, "c", LONG)).await;
+    knows_nothing(&late, &["a", "c"]).await;
+    assert!(has(&fleet(&inner).await, "b", 1));
 }
