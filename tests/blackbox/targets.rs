@@ -108,10 +108,11 @@ async fn what_is_wrong_with_a_target_is_a_502_that_says_so(transport: Transport)
     authority.issue(params).write(folder.path(), "expired");
     authority.issue(other).write(folder.path(), "other");
     let pair = |name: &str| shown(folder.path(), &[&format!("{name}.pem"), &format!("{name}.key")]);
-    let files = [pair("unknown"), pair("expired"), pair("other"), "clear".to_owned()];
+    let files = [pair("unknown"), pair("expired"), pair("other"), "clear".to_owned(), pair("target")];
     let service = |index: usize, port: &str| {
+        let scheme = if index == 4 { "h2" } else { "https" };
         format!(
-            "{{ name: s{index}, match: {{ prefix: /{index} }}, target: \"https://localhost:{port}\", \
+            "{{ name: s{index}, match: {{ prefix: /{index} }}, target: \"{scheme}://localhost:{port}\", \
              tls: {{ ca: targets-ca.pem }} }}"
         )
     };
@@ -121,6 +122,11 @@ async fn what_is_wrong_with_a_target_is_a_502_that_says_so(transport: Transport)
         ("/1", "tls_certificate_error", "has expired"),
         ("/2", "tls_certificate_error", "is not for the name dialled, \"localhost\"; it is for \"other.example\""),
         ("/3", "tls_protocol_error", "does not speak TLS"),
+        (
+            "/4",
+            "tls_protocol_error",
+            "does not choose HTTP/2 in the handshake of TLS (ALPN h2); https:// takes HTTP/1.1",
+        ),
     ] {
         let response = place.get(path).await;
         assert_eq!(response.status(), 502, "{path}: {}", response.text());

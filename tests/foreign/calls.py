@@ -1,6 +1,7 @@
 """gRPC as grpcio speaks it: a server to put behind an initiator, and a client that judges what comes back.
 
-    calls.py server             prints its port and serves
+    calls.py server [PLACE]     serves on a port of its own and prints it; or in a place such as unix:/path
+    calls.py server tls CERT KEY  the same behind TLS, with HTTP/2 chosen in its handshake
     calls.py client ADDRESS NODE [refused|envoy]
 
 With "refused" the target is not there; with "envoy" the words of a failure are not ours.
@@ -69,7 +70,7 @@ class Hanging:
         return repr(context.time_remaining()).encode()
 
 
-def serve():
+def serve(how):
     hanging = Hanging()
     handlers = {
         "Echo": grpc.unary_unary_rpc_method_handler(echo),
@@ -83,8 +84,14 @@ def serve():
     }
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    print(f"port {server.add_insecure_port('127.0.0.1:0')}", flush=True)
+    match how:
+        case ["tls", cert, key]:
+            pair = [(open(key, "rb").read(), open(cert, "rb").read())]
+            port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair))
+        case [] | [_]:
+            port = server.add_insecure_port(*(how or ["127.0.0.1:0"]))
     server.start()
+    print(f"port {port}", flush=True)
     server.wait_for_termination()
 
 
@@ -230,8 +237,8 @@ def ask(address, node, how):
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["server"]:
-            serve()
+        case ["server", *how]:
+            serve(how)
         case ["client", address, node, *how]:
             ask(address, node, how)
         case _:

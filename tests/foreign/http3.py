@@ -7,7 +7,7 @@ Every step prints one line of JSON; a step that waits prints when what it waits 
 
     request  begins an exchange. method, path, authority, fields (more of them), body (text) or size (bytes of a pattern), trailers,
              open (the body goes on), head (the whole head in place of all that), plain (HTTP/3 frames in hex instead)
-    body     sends more of a body: size, end
+    body     sends more of a body: size or text, end
     interim  waits for a response before the final one
     head     waits for the head of a final response
     read     waits until so many bytes of a body have come (bytes)
@@ -233,10 +233,10 @@ class Client(QuicConnectionProtocol):
             section += string(0x20, 3, name.encode("latin-1")) + string(0, 7, written_out(value).encode("latin-1"))
         self._quic.send_stream_data(stream, h3.encode_frame(h3.FrameType.HEADERS, section), end)
 
-    async def do_body(self, name, size=0, end=False):
+    async def do_body(self, name, size=0, text=None, end=False):
         exchange = self.exchanges[name]
-        content = pattern(exchange.sent + size)[exchange.sent :]
-        exchange.sent += size
+        content = pattern(exchange.sent + size)[exchange.sent :] if text is None else text.encode()
+        exchange.sent += len(content)
         self._quic.send_stream_data(
             exchange.stream, h3.encode_frame(h3.FrameType.DATA, content) if content else b"", end
         )

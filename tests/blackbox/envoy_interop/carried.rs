@@ -7,13 +7,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use http::{Method, Request};
+use serde_json::json;
 
 use super::ends::{adit_initiator, adit_responder};
 use crate::support::envoy::{EnvoyInitiator, EnvoyResponder, InitiatorOptions, ResponderOptions, Tls, Variant};
+use crate::support::eventually::eventually;
 use crate::support::http1::{RawHttp, Response};
 use crate::support::http2::Http2;
+use crate::support::http3::{Http3, request, request_with, wait};
 use crate::support::process::Program;
-use crate::support::site::{Folder, NODE, Responder, Running, TO_NODE};
+use crate::support::site::{Cloud, Folder, NODE, Responder, Running, TO_NODE};
 use crate::support::targets::Target;
 use crate::support::tools;
 
@@ -60,23 +63,39 @@ impl Out {
     }
 }
 
-/// A target behind an Envoy, and our responder that takes requests.
+/// A target behind an Envoy, and our responder that takes requests, also over HTTP/3 where it has TLS.
 struct In {
     adit: Responder,
     _envoy: EnvoyInitiator,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl In {
     async fn start(variant: Variant, target: SocketAddr, options: InitiatorOptions) -> Option<Self> {
         let folder = Folder::new();
-        let adit = adit_responder(variant, &folder).start(&folder).await;
+        let adit = adit_responder(variant, &folder);
+        Self::of((folder, &adit), variant, target, options).await
+    }
+
+    async fn http3(variant: Variant, target: SocketAddr, options: InitiatorOptions) -> Option<Self> {
+        let folder = Folder::new();
+        let adit = adit_responder(variant, &folder).egress("tls", "{ cert: cloud.pem, key: cloud.key }");
+        Self::of((folder, &adit), variant, target, options).await
+    }
+
+    async fn of(
+        (folder, adit): (Folder, &Cloud),
+        variant: Variant,
+        target: SocketAddr,
+        options: InitiatorOptions,
+    ) -> Option<Self> {
+        let adit = adit.start(&folder).await;
         let tls = variant.has_tls().then(|| Tls::initiator(&folder, NODE));
         let options = InitiatorOptions { tls, request_timeout: Some(Duration::ZERO), ..options };
         let envoy = EnvoyInitiator::start(variant, adit.tunnel_address(), target, options).await?;
         envoy.connected(1).await;
         adit.registered(1).await;
-        Some(Self { adit, _envoy: envoy, _folder: folder })
+        Some(Self { adit, _envoy: envoy, folder })
     }
 }
 
@@ -98,6 +117,42 @@ async fn calls_of_every_form_come_from_us_to_a_target_of_an_envoy() {
         let options = InitiatorOptions { is_target_http2: true, ..InitiatorOptions::default() };
         let Some(pair) = In::start(variant, target, options).await else { return };
         judge("calls.py", &[&pair.adit.egress().to_string(), NODE.node]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_over_http_3_reaches_a_target_of_an_envoy_whole_and_so_does_its_cancellation() {
+    for variant in VARIANTS {
+        let target = Target::h2c().await;
+        let options = InitiatorOptions { is_target_http2: true, ..InitiatorOptions::default() };
+        let Some(pair) = In::http3(variant, target.address(), options).await else { return };
+        let fields = json!([["x-node-id", NODE.node], ["te", "trailers"], ["trailer", "x-end"]]);
+        let echo = json!({ "body": "hi", "fields": fields, "trailers": [["x-end", "7"]] });
+        let mut steps = vec![
+            request_with("large", "POST", "/echo", json!({ "size": 1_000_000 })),
+            request("bytes", "GET", "/bytes/20000"),
+            request_with("echo", "POST", "/echo", echo),
+            request("missing", "GET", "/status/404"),
+            request_with("nobody", "GET", "/", json!({ "fields": [["x-node-id", "nobody"]] })),
+        ];
+        steps.extend(["large", "bytes", "echo", "missing", "nobody"].map(wait));
+        steps.extend([
+            request("endless", "GET", "/chunks/100000/5"),
+            json!({ "do": "head", "name": "endless" }),
+            json!({ "do": "cancel", "name": "endless" }),
+            json!({ "do": "mark" }),
+        ]);
+        let Some(client) = Http3::start(pair.adit.egress(), &pair.folder, steps) else { return };
+        for (name, bytes) in [("large", 1_000_000), ("bytes", 20_000)] {
+            let answer = client.answer(name).await;
+            assert_eq!((answer.status(), answer.bytes()), (200, bytes), "{variant:?} {name}: {answer:?}");
+            assert!(answer.is_whole() && answer.0["is_pattern"] == true, "{variant:?} {name}: {answer:?}");
+        }
+        let echo = client.answer("echo").await;
+        assert_eq!((echo.text(), echo.trailer("x-end"), echo.is_whole()), ("hi", Some("7"), true), "{echo:?}");
+        assert_eq!((client.answer("missing").await.status(), client.answer("nobody").await.status()), (404, 503));
+        client.did_once("mark").await;
+        eventually("the target hears of it", async || (target.cancelled() == 1).then_some(())).await;
     }
 }
 
