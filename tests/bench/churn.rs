@@ -34,6 +34,8 @@ use table::Table;
 
 /// Nobody waits longer; what has not come back by then is lost.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Allocators keep for some seconds what was freed.
+const GIVES_BACK: Duration = Duration::from_secs(15);
 /// How long descriptors may take to be as many as before.
 const CALM: Duration = Duration::from_secs(60);
 /// Clients have this many addresses: each has room for some ten thousand connections that are over and remembered.
@@ -128,7 +130,7 @@ async fn run(transport: Transport, options: &Options, table: &mut Table) {
     let silent = silent.max(exchanged(&mut idle).await);
     drop(idle);
     let after = settled(pids, Some(before)).await;
-    let holds = pids.map(usage::resident);
+    let holds = kept(pids).await;
     let millis = |share: f64| format!("{:.2}", seen.quantile(share).as_secs_f64() * 1e3);
     let mib = |index: usize| {
         [held[index], full[index], holds[index]].map(|bytes| format!("{:.1}", bytes as f64 / 1048576.0)).join(", ")
@@ -160,6 +162,19 @@ async fn settled(pids: [u32; 2], expected: Option<[usize; 2]>) -> [usize; 2] {
         }
         last = now;
     }
+}
+
+/// What the processes hold once that has not fallen by a hundredth for as long as an allocator may take to give memory back.
+async fn kept(pids: [u32; 2]) -> [u64; 2] {
+    let (mut least, mut since) = (pids.map(usage::resident), Instant::now());
+    while since.elapsed() < GIVES_BACK {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = pids.map(usage::resident);
+        if now.iter().zip(&least).any(|(now, least)| now * 100 < least * 99) {
+            (least, since) = (now, Instant::now());
+        }
+    }
+    least
 }
 
 fn descriptors(pid: u32) -> usize {
