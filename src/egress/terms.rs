@@ -110,8 +110,7 @@ impl Terms {
     /// As [`InForce::prepare`].
     pub(super) fn prepare(&self, head: &mut request::Parts, connection: &ConnectionInfo) -> Result<(), Failure> {
         let ConnectionDetails { remote, local, tls, .. } = **connection;
-        let is_trusted = self.trust.covers(remote.ip());
-        forward::request(head, &Hop { remote, local, tls, is_trusted, forms: self.forwarded })?;
+        forward::request(head, &Hop { remote, local, tls, trust: &self.trust, forms: self.forwarded })?;
         rewrite::head(&self.rewrite, head)
     }
 }

@@ -16,8 +16,8 @@ use http::{Uri, Version, request, response};
 
 use crate::message::failure::{Cause, Failure};
 use crate::message::fields::{EARLY_DATA, is_token_byte, strip_hop_by_hop};
-use crate::message::named::{X_FORWARDED_FOR, address as address_in, first_proto, in_forwarded, in_x_forwarded_for};
-use crate::message::trust::{self, is_claim, is_claim_in_response, is_disguised_claim, is_x_forwarded};
+use crate::message::named::{self, X_FORWARDED_FOR, address as address_in, first_proto, in_forwarded};
+use crate::message::trust::{self, Trust, is_claim, is_claim_in_response, is_disguised_claim, is_x_forwarded};
 
 /// Its only value.
 pub const IN_EARLY_DATA: HeaderValue = HeaderValue::from_static("1");
@@ -39,17 +39,23 @@ thread_local! {
 
 /// How the request reached us, as `Forwarded` tells it.
 #[derive(Debug, Clone, Copy)]
-pub struct Hop {
+pub struct Hop<'a> {
     /// Whoever sent the request.
     pub remote: SocketAddr,
     /// Where it was sent to; the authority of a request that names none, which only HTTP/1.0 may. RFC 9112 section 3.3.
     pub local: SocketAddr,
     /// Whether it came over TLS.
     pub tls: bool,
-    /// Whether whoever sent it may say on whose behalf.
-    pub is_trusted: bool,
+    /// Who may say on whose behalf a request comes.
+    pub trust: &'a Trust,
     /// How it is told.
     pub forms: Forms,
+}
+
+impl Hop<'_> {
+    fn is_trusted(&self) -> bool {
+        self.trust.covers(self.remote.ip())
+    }
 }
 
 /// In which forms a target is told on whose behalf a request comes.
@@ -91,7 +97,7 @@ impl Forms {
 /// # Errors
 ///
 /// The request names no authority that can be read, or goes round in circles: [`MAX_PASSES`].
-pub fn request(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
+pub fn request(head: &mut request::Parts, hop: &Hop<'_>) -> Result<(), Failure> {
     normalise_authority(head, hop)?;
     strip_hop_by_hop(&mut head.headers);
     if head.headers.contains_key(EARLY_DATA) {
@@ -102,16 +108,16 @@ pub fn request(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
     refuse_loop(&head.headers)?;
     append_via(&mut head.headers, head.version);
     // A trusted proxy may hand on what its clients wrote with `_` in place of `-`, which many targets take for the same.
-    trust::strip(&mut head.headers, if hop.is_trusted { is_disguised_claim } else { is_claim });
+    trust::strip(&mut head.headers, if hop.is_trusted() { is_disguised_claim } else { is_claim });
     tell(head, hop);
     Ok(())
 }
 
 /// Says in the forms that are wanted on whose behalf the request comes, and nothing in the others.
-fn tell(head: &mut request::Parts, hop: &Hop) {
+fn tell(head: &mut request::Parts, hop: &Hop<'_>) {
     let fields = &mut head.headers;
-    if hop.is_trusted {
-        agree(fields, hop.forms);
+    if hop.is_trusted() {
+        agree(fields, hop);
     }
     if hop.forms.has_forwarded() {
         let host = head.uri.authority().map_or("", Authority::as_str);
@@ -129,13 +135,12 @@ fn tell(head: &mut request::Parts, hop: &Hop) {
 }
 
 /// Has the forms that are written say the same of what a trusted sender has said.
-fn agree(fields: &mut HeaderMap, forms: Forms) {
+fn agree(fields: &mut HeaderMap, hop: &Hop<'_>) {
+    let forms = hop.forms;
     match (fields.contains_key(FORWARDED), fields.contains_key(X_FORWARDED_FOR)) {
         (false, true) if forms.has_forwarded() => say_anew(fields),
         (true, false) if forms == Forms::Both => say_anew_in_x(fields),
-        (true, true)
-            if forms == Forms::Both && !in_forwarded(fields).zip(in_x_forwarded_for(fields)).all(|(a, b)| a == b) =>
-        {
+        (true, true) if forms == Forms::Both && !named::agree(fields, hop.trust) => {
             fields.insert(FORWARDED, HeaderValue::from_static("for=unknown"));
             fields.insert(X_FORWARDED_FOR, HeaderValue::from_static("unknown"));
         }
@@ -196,7 +201,7 @@ pub fn response(head: &mut response::Parts) {
 
 /// Moves the authority from `Host` into the URI. Where both exist the URI wins: RFC 9112 section 3.2.2, and
 /// RFC 9113 section 8.3.1 whose conflict the validator has already refused.
-fn normalise_authority(head: &mut request::Parts, hop: &Hop) -> Result<(), Failure> {
+fn normalise_authority(head: &mut request::Parts, hop: &Hop<'_>) -> Result<(), Failure> {
     let host = head.headers.remove(HOST);
     if head.uri.authority().is_some() && head.uri.scheme().is_some() && head.uri.path_and_query().is_some() {
         return Ok(());
@@ -244,17 +249,17 @@ fn append_via(headers: &mut HeaderMap, received: Version) {
 }
 
 /// How the request came to us, whatever its target says.
-const fn proto(hop: &Hop) -> &'static str {
+const fn proto(hop: &Hop<'_>) -> &'static str {
     if hop.tls { "https" } else { "http" }
 }
 
 /// One element of `Forwarded`. RFC 7239 section 4; an IPv6 address has brackets and therefore quotes (section 6).
-fn forwarded(hop: &Hop, host: &str) -> HeaderValue {
+fn forwarded(hop: &Hop<'_>, host: &str) -> HeaderValue {
     written(USUAL_ELEMENT_BYTES + host.len(), |room| write_element(room, hop, host, proto(hop)))
 }
 
 /// The value of `X-Forwarded-For`: those on whose behalf the request comes, as trusted senders said, and its sender.
-fn address(hop: &Hop, fields: &HeaderMap) -> HeaderValue {
+fn address(hop: &Hop<'_>, fields: &HeaderMap) -> HeaderValue {
     let said = fields.get_all(X_FORWARDED_FOR);
     let length: usize = said.iter().map(|value| value.len() + 2).sum();
     written(USUAL_ELEMENT_BYTES + length, |room| {
@@ -276,7 +281,7 @@ fn written(bytes: usize, write: impl FnOnce(&mut BytesMut) -> fmt::Result) -> He
     HeaderValue::from_maybe_shared(value).expect("addresses, authorities, schemes and field values are field text")
 }
 
-fn write_element(element: &mut BytesMut, hop: &Hop, host: &str, proto: &str) -> fmt::Result {
+fn write_element(element: &mut BytesMut, hop: &Hop<'_>, host: &str, proto: &str) -> fmt::Result {
     write_node(element, Some(hop.remote.ip().to_canonical()))?;
     if !host.is_empty() {
         element.write_str(";host=")?;

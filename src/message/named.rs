@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName};
 
+use crate::message::trust::Trust;
+
 /// The older form.
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -31,6 +33,35 @@ pub(super) fn in_x_forwarded_for(fields: &HeaderMap) -> impl Iterator<Item = Opt
         Ok(text) => text.rsplit(',').map(|element| address(element.trim())).collect(),
         Err(_) => vec![None],
     })
+}
+
+/// What one form says of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    Nothing,
+    By(IpAddr),
+    /// What cannot be read, or names nobody.
+    Unclear,
+}
+
+/// The first from the end who is not trusted, or the very first.
+pub(super) fn client(elements: impl Iterator<Item = Option<IpAddr>>, trust: &Trust) -> Said {
+    let mut said = Said::Nothing;
+    for element in elements {
+        match element {
+            Some(address) if trust.covers(address) => said = Said::By(address),
+            Some(address) => return Said::By(address),
+            None => return Said::Unclear,
+        }
+    }
+    said
+}
+
+/// Whether both forms, which are both there, name the same senders as far as both go, and the same client. What only the longer one
+/// has is no contradiction unless the shorter one ends among those who are trusted: a client can write such a one.
+pub(super) fn agree(fields: &HeaderMap, trust: &Trust) -> bool {
+    in_forwarded(fields).zip(in_x_forwarded_for(fields)).all(|(one, other)| one == other)
+        && client(in_forwarded(fields), trust) == client(in_x_forwarded_for(fields), trust)
 }
 
 fn named(element: &str) -> Option<IpAddr> {

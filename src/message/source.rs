@@ -6,17 +6,8 @@ use std::net::IpAddr;
 use http::HeaderMap;
 
 use crate::message::forward::Forms;
-use crate::message::named::{in_forwarded, in_x_forwarded_for};
+use crate::message::named::{Said, client, in_forwarded, in_x_forwarded_for};
 use crate::message::trust::Trust;
-
-/// What one form says of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
-    Nothing,
-    By(IpAddr),
-    /// What cannot be read, or names nobody.
-    Unclear,
-}
 
 /// Who sent a request that came from `remote`: that one, or whom it names if it is trusted, or whom that one names who is trusted
 /// as well, and so on. Of the forms those count that a target is told by; where both do, and both are there, they must agree.
@@ -26,8 +17,8 @@ pub fn of_request(fields: &HeaderMap, remote: IpAddr, trust: &Trust, forms: Form
     if !trust.covers(remote) {
         return Some(remote);
     }
-    let forwarded = || walk(in_forwarded(fields), trust);
-    let x = || walk(in_x_forwarded_for(fields), trust);
+    let forwarded = || client(in_forwarded(fields), trust);
+    let x = || client(in_x_forwarded_for(fields), trust);
     let said = match forms {
         Forms::X => x(),
         // Who writes the older form alone is told from who writes the other one by that it is not there.
@@ -55,19 +46,6 @@ pub fn last(fields: &HeaderMap, is_forwarded_counted: bool) -> Option<IpAddr> {
         Some(last) if is_forwarded_counted => last,
         _ => in_x_forwarded_for(fields).next()?,
     }
-}
-
-/// The first from the end who is not trusted, or the very first.
-fn walk(elements: impl Iterator<Item = Option<IpAddr>>, trust: &Trust) -> Said {
-    let mut said = Said::Nothing;
-    for element in elements {
-        match element {
-            Some(address) if trust.covers(address) => said = Said::By(address),
-            Some(address) => return Said::By(address),
-            None => return Said::Unclear,
-        }
-    }
-    said
 }
 
 #[cfg(test)]

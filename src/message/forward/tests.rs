@@ -1,26 +1,35 @@
+use std::sync::LazyLock;
+
 use http::Request;
 
 use super::*;
 
-fn hop(remote: &str) -> Hop {
+fn hop(remote: &str) -> Hop<'static> {
+    static NOBODY: LazyLock<Trust> = LazyLock::new(|| Trust::new(Vec::new()));
     Hop {
         remote: remote.parse().unwrap(),
         local: "198.51.100.1:8085".parse().unwrap(),
         tls: false,
-        is_trusted: false,
+        trust: &NOBODY,
         forms: Forms::Both,
     }
 }
 
-fn trusted(remote: &str) -> Hop {
-    Hop { is_trusted: true, ..hop(remote) }
+/// From one of the proxies.
+fn trusted(remote: &str) -> Hop<'static> {
+    static PROXIES: LazyLock<Trust> = LazyLock::new(|| {
+        Trust::new(["192.0.2.1", "2001:db8::1", "10.0.0.0/8"].map(|prefix| prefix.parse().unwrap()).into())
+    });
+    let hop = Hop { trust: &PROXIES, ..hop(remote) };
+    assert!(hop.is_trusted());
+    hop
 }
 
 fn values(head: &request::Parts, name: &str) -> Vec<String> {
     head.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
 }
 
-fn forwarded_request(request: Request<()>, hop: &Hop) -> request::Parts {
+fn forwarded_request(request: Request<()>, hop: &Hop<'_>) -> request::Parts {
     let (mut head, ()) = request.into_parts();
     super::request(&mut head, hop).unwrap();
     head
@@ -221,7 +230,7 @@ fn what_a_trusted_sender_said_in_the_older_form_only_is_said_anew() {
         "for=\"[2001:db8::1]\";host=\"example.com:8080\";proto=http",
     ];
     assert_eq!(values(&forwarded_request(request(), &hop), "forwarded"), expected);
-    let stranger = Hop { is_trusted: false, ..hop };
+    let stranger = Hop { trust: tests::hop("192.0.2.1:5").trust, ..hop };
     assert_eq!(values(&forwarded_request(request(), &stranger), "forwarded"), expected[1..]);
     // A long list, as a client behind a trusted proxy may send, becomes no larger one.
     for (said, kept) in [(",".repeat(60_000), 0), ("x,".repeat(30_000), 64)] {
@@ -290,6 +299,15 @@ fn the_two_forms_say_the_same_whatever_a_trusted_sender_wrote() {
             "{forwarded}"
         );
     }
+    // A client that wrote the address of a proxy behind which it is would be that proxy to whoever reads the one form only.
+    assert_eq!(
+        told_in_both(&[("forwarded", "for=10.0.0.5"), ("x-forwarded-for", "203.0.113.9, 10.0.0.5")]),
+        told("for=unknown", "unknown", "http")
+    );
+    assert_eq!(
+        told_in_both(&[("forwarded", "for=203.0.113.9, for=10.0.0.5"), ("x-forwarded-for", "10.0.0.5")]),
+        told("for=unknown", "unknown", "http")
+    );
     // A long list becomes no larger one.
     for said in ["for=x,".repeat(10_000), ",".repeat(60_000)] {
         let [_, x, _] = told_in_both(&[("forwarded", &said)]);
