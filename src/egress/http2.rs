@@ -104,7 +104,8 @@ async fn drive<T, S>(
     let mut unread = Unread::new(&serving.settings);
     loop {
         let is_quiet = exchanges.is_empty();
-        quiet.observe(is_quiet, connection.has_streams());
+        let waits = connection.has_streams() || served.budget.holds() || cork.holds();
+        quiet.observe(is_quiet, waits, cork.passed());
         tokio::select! {
             biased;
             _ = exchanges.join_next(), if !is_quiet => {}
@@ -140,6 +141,9 @@ async fn drive<T, S>(
                 return;
             }
             () = coop::unconstrained(poll_fn(|cx| quiet.deadline.poll(cx))), if is_quiet => {
+                if quiet.is_read(cork.passed()) {
+                    continue;
+                }
                 if quiet.closing {
                     return;
                 }
@@ -193,20 +197,29 @@ struct Quiet<'a> {
     /// GOAWAY is on its way; nothing new is served.
     closing: bool,
     state: Option<(bool, bool)>,
+    /// Bytes that the other end had taken when this was last looked at.
+    passed: u64,
     deadline: Deadline,
 }
 
 impl<'a> Quiet<'a> {
     fn new(settings: &'a Settings) -> Self {
-        Self { settings, closing: false, state: None, deadline: Deadline::new(Instant::now() + settings.idle_timeout) }
+        Self {
+            settings,
+            closing: false,
+            state: None,
+            passed: 0,
+            deadline: Deadline::new(Instant::now() + settings.idle_timeout),
+        }
     }
 
-    /// `has_streams`: responses are complete, but not yet read by the other end.
-    fn observe(&mut self, is_quiet: bool, has_streams: bool) {
-        let state = is_quiet.then_some((has_streams, self.closing));
+    /// `waits`: responses are complete, but the other end has not taken all of them yet; `passed`: bytes that it took so far.
+    fn observe(&mut self, is_quiet: bool, waits: bool, passed: u64) {
+        let state = is_quiet.then_some((waits, self.closing));
         if std::mem::replace(&mut self.state, state) == state {
             return;
         }
+        self.passed = passed;
         let allowance = match state {
             None => return,
             Some((true, _)) => self.settings.send_timeout,
@@ -214,6 +227,15 @@ impl<'a> Quiet<'a> {
             Some((false, false)) => self.settings.idle_timeout,
         };
         self.deadline.set(Instant::now() + allowance);
+    }
+
+    /// Whether the time is up, and the other end goes on reading responses that are complete, over a slow link: then there is more.
+    fn is_read(&mut self, passed: u64) -> bool {
+        let goes_on = std::mem::replace(&mut self.passed, passed) != passed && matches!(self.state, Some((true, _)));
+        if goes_on {
+            self.deadline.set(Instant::now() + self.settings.send_timeout);
+        }
+        goes_on
     }
 }
 

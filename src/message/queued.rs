@@ -46,18 +46,19 @@ impl Queued {
     }
 
     /// Waits until all pieces are gone, it is `over` for another reason, or none has gone for as long as `patience` allows (`None`:
-    /// without end). For one who waits. Cancel safe.
-    pub async fn gone(&self, patience: Option<Duration>, mut over: impl FnMut(&mut Context<'_>) -> Poll<()>) {
-        let Some(left) = &self.0 else { return };
+    /// without end); `true`: all of them are. For one who waits. Cancel safe.
+    pub async fn gone(&self, patience: Option<Duration>, mut over: impl FnMut(&mut Context<'_>) -> Poll<()>) -> bool {
+        let Some(left) = &self.0 else { return true };
         while left.pieces.load(Ordering::Acquire) > 0 {
             let goes_on = match patience {
                 Some(patience) => timeout(patience, left.one(&mut over)).await.unwrap_or(false),
                 None => left.one(&mut over).await,
             };
             if !goes_on {
-                return;
+                return left.pieces.load(Ordering::Acquire) == 0;
             }
         }
+        true
     }
 }
 
@@ -90,7 +91,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_is_told_when_the_last_copy_of_the_last_piece_is_gone() {
         let mut queued = Queued::default();
-        queued.gone(None, never).await;
+        assert!(queued.gone(None, never).await);
         let (first, second) = (queued.count("first".into()), queued.count("second".into()));
         let copy = first.slice(1..);
         let (began, waits) = (Instant::now(), timeout(NEVER, queued.gone(None, never)));
@@ -101,7 +102,7 @@ mod tests {
             }
         };
         let (told, ()) = tokio::join!(waits, goes);
-        assert!(told.is_ok() && began.elapsed() == 3 * PATIENCE, "{:?}", began.elapsed());
+        assert!(told == Ok(true) && began.elapsed() == 3 * PATIENCE, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -115,9 +116,10 @@ mod tests {
                 drop(piece);
             }
         };
-        tokio::join!(queued.gone(Some(PATIENCE), never), goes);
+        let (all, ()) = tokio::join!(queued.gone(Some(PATIENCE), never), goes);
+        assert!(!all);
         assert_eq!(began.elapsed(), PATIENCE * 12 / 5 + PATIENCE);
-        queued.gone(None, |_| Poll::Ready(())).await;
+        assert!(!queued.gone(None, |_| Poll::Ready(())).await);
         assert_eq!(kept, "kept");
     }
 }

@@ -68,6 +68,12 @@ impl<T> Cork<T> {
     pub fn passed(&self) -> u64 {
         lock(&self.0).passed
     }
+
+    /// Whether something is held that the stream below has not taken yet.
+    pub fn holds(&self) -> bool {
+        let stream = lock(&self.0);
+        stream.written < stream.held.len()
+    }
 }
 
 impl<T: AsyncWrite + Unpin> Cork<T> {

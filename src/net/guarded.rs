@@ -58,8 +58,8 @@ impl<T> Guarded<T> {
         Self { unserved: Some(unserved), ..self }
     }
 
-    fn found_malformed(&self, stream: u32) {
-        if let Some(unserved) = &self.unserved {
+    fn found_malformed(&self, head: Option<u32>) {
+        if let (Some(unserved), Some(stream)) = (&self.unserved, head) {
             unserved.malformed(stream);
         }
     }
@@ -74,8 +74,8 @@ impl<T> Guarded<T> {
                     self.held.unsplit(rest);
                     return;
                 }
-                Passed::Instead { front, bytes, instead, stream } => {
-                    self.found_malformed(stream);
+                Passed::Instead { front, bytes, instead, head } => {
+                    self.found_malformed(head);
                     (front, bytes, instead)
                 }
                 Passed::Joined { front, bytes, instead } => (front, bytes, instead),
@@ -112,8 +112,8 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
         let (front, bytes, instead) = match self.guard.pass(read) {
             Passed::Bytes(bytes) if bytes == read.len() => return Poll::Ready(Ok(false)),
             Passed::Bytes(bytes) => (bytes, 0, Vec::new()),
-            Passed::Instead { front, bytes, instead, stream } => {
-                self.found_malformed(stream);
+            Passed::Instead { front, bytes, instead, head } => {
+                self.found_malformed(head);
                 (front, bytes, instead)
             }
             Passed::Joined { front, bytes, instead } => (front, bytes, instead),

@@ -15,107 +15,99 @@ use crate::message::h2::line::Line;
 use crate::message::pieces::kept_with;
 use crate::protocol::budgets::UNWRITTEN_BYTES;
 
-/// Pieces of the same size by and large, which wait in one line.
-#[derive(Debug, Clone, Copy)]
-struct Class {
-    /// The largest piece.
-    most: usize,
-    /// What may be held of all classes when one of these comes: the smaller it is, the more, so that large ones do not hold
-    /// small ones up.
-    bound: usize,
-}
-
-const CLASSES: [Class; 3] = [
-    Class { most: 1024, bound: 3 * UNWRITTEN_BYTES },
-    Class { most: 16 * 1024, bound: 2 * UNWRITTEN_BYTES },
-    Class { most: usize::MAX, bound: UNWRITTEN_BYTES },
-];
+/// The largest pieces of each class: those of about the same size have room of their own and wait in one line, so that large ones
+/// do not hold small ones up, nor small ones large ones.
+const CLASSES: [usize; 3] = [1024, 16 * 1024, usize::MAX];
 
 /// What a piece takes at least: so much is kept of each, however small it is.
 const LEAST: usize = 256;
 
 /// The wait for room of a stream that is polled; there while it waits.
 #[derive(Default)]
-pub(super) struct Waiting(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+pub(super) struct Waiting(Option<Pin<Box<dyn Future<Output = usize> + Send>>>);
 
-/// The room of one tunnel.
-#[derive(Debug, Default)]
-pub(super) struct Unwritten {
-    held: AtomicUsize,
-    /// By class.
-    lines: [Line; CLASSES.len()],
+impl Waiting {
+    pub(super) const fn is_in_line(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
+/// The room of one tunnel, by class.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten([Class; CLASSES.len()]);
+
+/// That of pieces of about the same size.
+#[derive(Debug, Default)]
+struct Class {
+    held: AtomicUsize,
+    line: Line,
+}
+
+/// In which class a piece is.
 fn class_of(wanted: usize) -> usize {
-    CLASSES.iter().position(|class| wanted <= class.most).unwrap_or(CLASSES.len() - 1)
+    CLASSES.iter().position(|&most| wanted <= most).unwrap_or(CLASSES.len() - 1)
+}
+
+/// What a piece takes.
+fn taken(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { bytes.max(LEAST) }
+}
+
+impl Class {
+    /// Whether there is more beside what was taken, which `None` says that there is none of.
+    fn take(&self, wanted: usize) -> Option<(usize, bool)> {
+        let take = |held: usize| (held < UNWRITTEN_BYTES).then_some(held + taken(wanted));
+        let held = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        Some((wanted, held + taken(wanted) < UNWRITTEN_BYTES))
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes > 0 {
+            self.held.fetch_sub(bytes, Ordering::AcqRel);
+            self.line.tell();
+        }
+    }
 }
 
 impl Unwritten {
-    /// Takes room for a piece, if there is any. `waited`: it was told of the room. Who was not gets none of it while others wait
-    /// with pieces of about that size.
-    pub(super) fn reserve(&self, wanted: usize, waited: bool) -> Option<usize> {
-        let class = class_of(wanted);
-        if !waited && !self.lines[class].is_empty() {
-            return None;
-        }
-        let take = |held: usize| (held < CLASSES[class].bound).then_some(held + wanted.max(LEAST));
-        self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        // Whoever was woken for what was freed may have left some of it.
-        self.tell(class);
-        Some(wanted)
+    /// Takes room for a piece, if there is any and nobody waits with one of about that size.
+    pub(super) fn try_reserve(&self, wanted: usize) -> Option<usize> {
+        let class = &self.0[class_of(wanted)];
+        if class.line.is_empty() { class.take(wanted).map(|(taken, _)| taken) } else { None }
     }
 
-    /// Resolves when it is worth asking again for room for so many bytes. Whoever does not ask then has to
-    /// [pass it on](Self::pass_on). Cancel safe.
-    pub(super) fn freed(&self, wanted: usize) -> impl Future<Output = ()> + Send {
-        self.lines[class_of(wanted)].turn()
+    /// Waits for room for a piece, behind those who wait with one of about that size. Cancel safe.
+    pub(super) async fn reserve(&self, wanted: usize) -> usize {
+        let class = &self.0[class_of(wanted)];
+        class.line.turn(|| class.take(wanted)).await
     }
 
-    /// Who was told of room for so many bytes does not want it any more.
-    pub(super) fn pass_on(&self, wanted: usize) {
-        self.tell(class_of(wanted));
-    }
-
-    /// [`Self::reserve`] for a stream that is polled.
+    /// [`Self::reserve`] for a stream that is polled; it may have asked with another number of bytes, and gets as many as then.
     pub(super) fn poll_reserve(
         self: &Arc<Self>,
         waiting: &mut Waiting,
         wanted: usize,
         cx: &mut Context<'_>,
     ) -> Poll<usize> {
-        let mut waited = false;
-        loop {
-            if let Some(wait) = &mut waiting.0 {
-                ready!(wait.as_mut().poll(cx));
-                waiting.0 = None;
-                waited = true;
-            }
-            if let Some(granted) = self.reserve(wanted, waited) {
-                return Poll::Ready(granted);
-            }
+        if waiting.0.is_none()
+            && let Some(reserved) = self.try_reserve(wanted)
+        {
+            return Poll::Ready(reserved);
+        }
+        let wait = waiting.0.get_or_insert_with(|| {
             let room = Arc::clone(self);
-            waiting.0 = Some(Box::pin(async move { room.freed(wanted).await }));
-        }
+            Box::pin(async move { room.reserve(wanted).await })
+        });
+        let reserved = ready!(wait.as_mut().poll(cx));
+        waiting.0 = None;
+        Poll::Ready(reserved)
     }
 
-    /// Puts a piece into the room that was taken for it.
-    pub(super) fn put(self: &Arc<Self>, data: Bytes) -> Bytes {
-        match data.len() {
-            0 => data,
-            bytes => kept_with(data, Held { bytes, room: Arc::clone(self) }),
-        }
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::AcqRel);
-        (0..CLASSES.len()).for_each(|class| self.tell(class));
-    }
-
-    /// Wakes the next one of a class, if there is room for it.
-    fn tell(&self, class: usize) {
-        if self.held.load(Ordering::Acquire) < CLASSES[class].bound {
-            self.lines[class].tell();
-        }
+    /// Puts a piece into the room that was `reserved` for it, and gives back what is left.
+    pub(super) fn put(self: &Arc<Self>, data: Bytes, reserved: usize) -> Bytes {
+        let (class, bytes) = (class_of(reserved), taken(data.len()));
+        self.0[class].give_back(taken(reserved) - bytes);
+        if bytes == 0 { data } else { kept_with(data, Held { bytes, class, room: Arc::clone(self) }) }
     }
 }
 
@@ -128,12 +120,13 @@ impl fmt::Debug for Waiting {
 /// The room of a piece that waits, with everything that is split off it.
 struct Held {
     bytes: usize,
+    class: usize,
     room: Arc<Unwritten>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.room.give_back(self.bytes.max(LEAST));
+        self.room.0[self.class].give_back(self.bytes);
     }
 }
 
@@ -146,49 +139,73 @@ mod tests {
     const LARGE: usize = 64 * 1024;
 
     fn put(room: &Arc<Unwritten>, size: usize) -> Option<Bytes> {
-        Some(room.put(vec![0; room.reserve(size, false)?].into()))
+        let reserved = room.try_reserve(size)?;
+        Some(room.put(vec![0; size].into(), reserved))
     }
 
     fn fill(room: &Arc<Unwritten>, size: usize) -> Vec<Bytes> {
         std::iter::from_fn(|| put(room, size)).collect()
     }
 
+    fn held(room: &Unwritten) -> usize {
+        room.0.iter().map(|class| class.held.load(Ordering::Relaxed)).sum()
+    }
+
     // spec: SE-17
     #[test]
     fn what_waits_is_bounded_over_all_bodies_and_small_pieces_find_room_beside_large_ones() {
-        let room = Arc::<Unwritten>::default();
-        let all = [LARGE, SMALL, CRUMB].map(|size| {
-            let pieces = fill(&room, size);
-            assert_eq!(pieces.len() * size, UNWRITTEN_BYTES, "{size}");
-            pieces
-        });
-        assert!(put(&room, 1).is_none());
-        drop(all);
-        assert_eq!(room.held.load(Ordering::Relaxed), 0);
+        for order in [[LARGE, SMALL, CRUMB], [CRUMB, SMALL, LARGE]] {
+            let room = Arc::<Unwritten>::default();
+            let all = order.map(|size| {
+                let pieces = fill(&room, size);
+                assert_eq!(pieces.len() * size, UNWRITTEN_BYTES, "{size}");
+                pieces
+            });
+            assert!(put(&room, 1).is_none());
+            drop(all);
+            assert_eq!(held(&room), 0);
+        }
     }
 
     #[tokio::test]
-    async fn who_waits_for_room_is_told_when_a_piece_was_written() {
+    async fn who_waits_for_room_has_it_when_a_piece_was_written() {
         let room = Arc::<Unwritten>::default();
         let mut pieces = fill(&room, LARGE);
-        let (waits, ()) = tokio::join!(room.freed(LARGE), async { pieces.truncate(1) });
-        assert_eq!(waits, ());
+        let (reserved, ()) = tokio::join!(room.reserve(LARGE), async { drop(pieces.pop()) });
+        assert_eq!(reserved, LARGE);
+        assert!(put(&room, LARGE).is_none());
+        drop(room.put(Bytes::new(), reserved));
         assert!(put(&room, LARGE).is_some());
     }
 
-    #[tokio::test]
-    async fn a_small_piece_does_not_wait_behind_a_large_one_that_has_no_room_yet() {
+    #[test]
+    fn what_is_left_of_the_room_of_a_piece_is_for_the_next_one() {
         let room = Arc::<Unwritten>::default();
-        let (_large, mut small) = (fill(&room, LARGE), fill(&room, SMALL));
-        let mut large_waits = Waiting::default();
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        assert!(room.poll_reserve(&mut large_waits, LARGE, &mut cx).is_pending());
-        let ((), ()) = tokio::join!(room.freed(SMALL), async { drop(small.pop()) });
-        assert!(put(&room, SMALL).is_some());
+        let reserved = room.try_reserve(LARGE).unwrap();
+        let piece = room.put(Bytes::from_static(b"short"), reserved);
+        assert_eq!(held(&room), LEAST);
+        drop((piece.slice(1..), piece));
+        assert_eq!(held(&room), 0);
     }
 
-    #[tokio::test]
-    async fn room_that_who_was_told_does_not_want_goes_to_the_next() {
+    // spec: SE-20
+    #[test]
+    fn neither_small_pieces_nor_large_ones_wait_for_those_of_the_other_size() {
+        for (size, other) in [(LARGE, SMALL), (SMALL, LARGE), (LARGE, CRUMB)] {
+            let room = Arc::<Unwritten>::default();
+            let (mut pieces, _others) = (fill(&room, size), fill(&room, other));
+            let (mut waits, mut other_waits) = (Waiting::default(), Waiting::default());
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(room.poll_reserve(&mut other_waits, other, &mut cx).is_pending());
+            assert!(room.poll_reserve(&mut waits, size, &mut cx).is_pending());
+            drop(pieces.pop());
+            assert!(room.poll_reserve(&mut waits, size, &mut cx).is_ready(), "{size} beside {other}");
+            assert!(room.poll_reserve(&mut other_waits, other, &mut cx).is_pending());
+        }
+    }
+
+    #[test]
+    fn room_that_who_is_first_does_not_want_any_more_goes_to_the_next() {
         let room = Arc::<Unwritten>::default();
         let mut pieces = fill(&room, LARGE);
         let (mut gone, mut next) = (Waiting::default(), Waiting::default());

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes};
 
@@ -27,6 +27,8 @@ pub(super) struct Budget {
     bounds: Bounds,
     held: AtomicUsize,
     line: Line,
+    /// Pieces that were written, or thrown away.
+    written: AtomicU64,
     listener: Arc<ListenerBudget>,
 }
 
@@ -39,7 +41,13 @@ pub(super) struct Bounds {
 
 impl Budget {
     pub(super) fn new(bounds: Bounds, listener: Arc<ListenerBudget>) -> Arc<Self> {
-        Arc::new(Self { bounds, held: AtomicUsize::new(0), line: Line::default(), listener })
+        Arc::new(Self {
+            bounds,
+            held: AtomicUsize::new(0),
+            line: Line::default(),
+            written: AtomicU64::new(0),
+            listener,
+        })
     }
 
     /// Whether anything waits to be written.
@@ -58,11 +66,8 @@ impl Budget {
         self.held.load(Ordering::Acquire) >= self.share()
     }
 
-    /// `waited`: it was told of the room. Who was not gets none of it while others wait.
-    fn take(&self, wanted: usize, waited: bool) -> Option<usize> {
-        if !waited && !self.line.is_empty() {
-            return None;
-        }
+    /// For how many bytes there is room, and whether there is more.
+    fn take(&self, wanted: usize) -> Option<(usize, bool)> {
         let share = self.share();
         let held = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
             (held < share).then(|| held + wanted.min((share - held).max(SMALLEST)))
@@ -70,14 +75,13 @@ impl Budget {
         let held = held.ok()?;
         let taken = wanted.min((share - held).max(SMALLEST));
         self.listener.waiting.fetch_add(taken, Ordering::Relaxed);
-        if held + taken < share {
-            // Whoever was woken for what was freed may have left some of it.
-            self.line.tell();
-        }
-        Some(taken)
+        Some((taken, held + taken < share))
     }
 
     fn give_back(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         self.held.fetch_sub(bytes, Ordering::AcqRel);
         self.listener.waiting.fetch_sub(bytes, Ordering::Relaxed);
         self.line.tell();
@@ -87,26 +91,28 @@ impl Budget {
     pub(super) fn put_at_once(self: &Arc<Self>, data: Bytes) -> Piece {
         self.held.fetch_add(data.len(), Ordering::AcqRel);
         self.listener.waiting.fetch_add(data.len(), Ordering::Relaxed);
-        self.put(data)
+        let length = data.len();
+        self.put(data, length)
     }
 }
 
 impl Outlet for Arc<Budget> {
     type Data = Piece;
 
-    fn try_reserve(&self, wanted: usize, waited: bool) -> Option<usize> {
-        self.take(wanted, waited)
+    fn try_reserve(&self, wanted: usize) -> Option<usize> {
+        if self.line.is_empty() { self.take(wanted).map(|(taken, _)| taken) } else { None }
     }
 
-    fn freed(&self, _wanted: usize) -> impl Future<Output = ()> + Send {
-        self.line.turn()
+    fn reserve(&self, wanted: usize) -> impl Future<Output = usize> + Send {
+        self.line.turn(move || self.take(wanted))
     }
 
-    fn pass_on(&self, _wanted: usize) {
-        self.line.tell();
+    fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
-    fn put(&self, data: Bytes) -> Piece {
+    fn put(&self, data: Bytes, reserved: usize) -> Piece {
+        self.give_back(reserved - data.len());
         Piece { bytes: data.len(), data, budget: Self::clone(self) }
     }
 }
@@ -121,9 +127,8 @@ pub(super) struct Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.budget.give_back(self.bytes);
-        }
+        self.budget.written.fetch_add(1, Ordering::Relaxed);
+        self.budget.give_back(self.bytes);
     }
 }
 
@@ -150,8 +155,8 @@ mod tests {
 
     fn fill(budget: &Arc<Budget>) -> Vec<Piece> {
         let mut pieces = Vec::new();
-        while let Some(taken) = budget.try_reserve(64 * KIB, false) {
-            pieces.push(budget.put(vec![0; taken].into()));
+        while let Some(taken) = budget.try_reserve(64 * KIB) {
+            pieces.push(budget.put(vec![0; taken].into(), taken));
         }
         pieces
     }
@@ -167,16 +172,10 @@ mod tests {
         assert!((BOUNDS.connection..=BOUNDS.connection + SMALLEST).contains(&held(&pieces)));
         let waits = tokio::spawn({
             let budget = Arc::clone(&budget);
-            async move {
-                let mut waited = false;
-                while budget.try_reserve(KIB, waited).is_none() {
-                    budget.freed(KIB).await;
-                    waited = true;
-                }
-            }
+            async move { budget.reserve(KIB).await }
         });
         pieces.pop();
-        waits.await.unwrap();
+        assert_eq!(waits.await.unwrap(), KIB);
         drop(pieces);
         assert_eq!((budget.held.load(Ordering::Relaxed), budget.listener.waiting.load(Ordering::Relaxed)), (KIB, KIB));
     }
@@ -195,14 +194,10 @@ mod tests {
     fn all_who_wait_are_served_in_the_end() {
         let budget = Budget::new(BOUNDS, Arc::default());
         let mut pieces = fill(&budget);
-        let (ready, mut cx) = (std::task::Poll::Ready(()), std::task::Context::from_waker(std::task::Waker::noop()));
-        let mut waits: Vec<_> = (0..10).map(|_| Box::pin(budget.freed(KIB))).collect();
+        let (ready, mut cx) = (std::task::Poll::Ready(KIB), std::task::Context::from_waker(std::task::Waker::noop()));
+        let mut waits: Vec<_> = (0..10).map(|_| Box::pin(budget.reserve(KIB))).collect();
+        assert!(waits.iter_mut().all(|wait| wait.as_mut().poll(&mut cx).is_pending()));
         pieces.clear();
-        let mut woken = 0;
-        for wait in &mut waits {
-            woken += usize::from(wait.as_mut().poll(&mut cx) == ready);
-            let _ = budget.try_reserve(KIB, true);
-        }
-        assert!(woken >= 9, "{woken}");
+        assert!(waits.iter_mut().all(|wait| wait.as_mut().poll(&mut cx) == ready));
     }
 }

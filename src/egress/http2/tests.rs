@@ -17,8 +17,8 @@ use tokio::time::timeout;
 use crate::message::violation::{ErrorCode, Violation};
 
 use crate::egress::testing::{
-    Endless, OnDrop, PATIENCE, Refusals, Server, TestBody, WithContext, all_get_on, data, describe, echo, full, pieces,
-    serve, serve_with, told,
+    ENDLESS_PIECES, Endless, OnDrop, PATIENCE, Refusals, Server, TestBody, WithContext, all_get_on, data, describe,
+    echo, full, pieces, serve, serve_with, told,
 };
 use crate::egress::{
     ConnectionDetails, ConnectionInfo, Context as ExchangeContext, End, ExchangeService, RequestBody, Serving, Settings,
@@ -110,7 +110,7 @@ async fn what_http2_refuses_by_itself_is_told_once() {
     let told = |violation| (Some(Version::HTTP_2), violation);
     let malformed = told(Violation::Reset(ErrorCode::Http2(1)));
     let mut client = Frames::new(&server).await;
-    let mut streams = (1..).step_by(2);
+    let mut streams = (1_u8..).step_by(2);
     for bad in [
         // What the guard sees, and what h2 sees: a name in upper case, a second path, a field of the connection, a length.
         &b"\x00\x03X-A\x011"[..],
@@ -119,15 +119,20 @@ async fn what_http2_refuses_by_itself_is_told_once() {
         b"\x0f\x0d\x013",
         b"\x0f\x0d\x01x",
     ] {
-        client.head(streams.next().unwrap(), 5, bad).await;
+        client.head(streams.next().unwrap().into(), 5, bad).await;
         assert_eq!(refusals.next().await, malformed, "{bad:?}");
     }
     let long = [&b"\x00\x01a\x7f\x81\x1f"[..], &[b'x'; 4096]].concat();
-    client.head(streams.next().unwrap(), 5, &long).await;
+    client.head(streams.next().unwrap().into(), 5, &long).await;
     assert_eq!(refusals.next().await, told(Violation::HeadTooLarge));
     // What is refused by what takes requests, which has one of them then, is told by that.
-    client.head(streams.next().unwrap(), 5, b"\x00\x06expect\x01x").await;
+    client.head(streams.next().unwrap().into(), 5, b"\x00\x06expect\x01x").await;
     assert_eq!(refusals.next().await, told(Violation::Expectation));
+    // Malformed trailers in one read with a head that is sound: whoever has that request tells what became of it.
+    let stream = streams.next().unwrap();
+    let post = [&[0, 0, 6, 1, 4, 0, 0, 0, stream][..], b"\x83\x86\x84\x41\x01h"].concat();
+    let trailers = [&[0, 0, 7, 1, 5, 0, 0, 0, stream][..], b"\x00\x03X-A\x011"].concat();
+    client.0.write_all(&[post, trailers].concat()).await.unwrap();
     client.send(0, 0, 0, b"data without a stream").await;
     assert_eq!(refusals.next().await, told(Violation::Connection(ErrorCode::Http2(1))));
 
@@ -584,11 +589,46 @@ async fn a_connection_whose_client_reads_nothing_ends_though_one_exchange_trickl
     assert!(allowed.contains(&began.elapsed()), "{:?}", began.elapsed());
 }
 
+/// It broke: with the last response complete, a client had twice the time of a stalled one for what still waited.
+#[tokio::test(start_paused = true)]
+async fn a_complete_response_is_read_to_its_end_over_however_slow_a_link() {
+    const BODY: usize = 64 << 10;
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let details = ConnectionDetails { remote: nowhere, local: nowhere, tls: false, server_name: None, peer: None };
+    let settings = Settings::default();
+    let pause = settings.send_timeout / 4;
+    let service = |_: Request<RequestBody>| async { Response::new(full(vec![7; BODY])) };
+    let serving = Serving::new(ConnectionInfo::new(details), Arc::new(settings), service, End::default());
+    let (client, io) = duplex(1024);
+    let served = tokio::spawn(super::serve(io, serving));
+    let (mut read, mut write) = tokio::io::split(client);
+    let windows =
+        [&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0x7f, 0xff, 0xff, 0xff][..], &[0, 0, 4, 8, 0, 0, 0, 0, 0, 0x3f, 0, 0, 0]];
+    let request = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 0x01, b'h'];
+    write.write_all(&[super::PREFACE, &windows.concat(), &request].concat()).await.unwrap();
+    let (mut got, mut buffer) = (0, [0; 1024]);
+    while got < BODY {
+        tokio::time::sleep(pause).await;
+        got += match read.read(&mut buffer).await {
+            Ok(read @ 1..) => read,
+            end => panic!("{end:?} after {got} bytes"),
+        };
+    }
+    served.abort();
+}
+
 // spec: SE-20
 #[tokio::test]
 async fn answers_that_never_end_all_get_on() {
+    for piece in ENDLESS_PIECES {
+        answers_that_never_end_in_pieces_of(piece).await;
+    }
+}
+
+async fn answers_that_never_end_in_pieces_of(bytes: usize) {
     const ANSWERS: usize = 16;
-    let server = serve(|_: Request<RequestBody>| async { Response::new(Endless.boxed_unsync()) }).await;
+    let answer = move |_: Request<RequestBody>| async move { Response::new(Endless(bytes).boxed_unsync()) };
+    let server = serve(answer).await;
     let stream = TcpStream::connect(server.address).await.unwrap();
     // Wider than what may wait to be written.
     let mut settings = client::Builder::new();

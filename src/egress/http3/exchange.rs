@@ -478,13 +478,25 @@ impl Replying {
         Ok(sent.map_err(|_| SendError::Stalled)??)
     }
 
-    /// Ends the response, and waits until the client has got all of it: what closes the connection before throws it away.
+    /// Ends the response, and waits until the client has got all of it: what closes the connection before throws it away. A client
+    /// over a slow link is waited for as long as something arrives there.
     async fn finish(&mut self) -> Result<(), SendError> {
         self.send.finish().await?;
-        match timeout(self.stall, self.stopped.as_mut()).await {
-            Ok(Ok(None)) => Ok(()),
-            Ok(_) => Err(SendError::Stopped),
-            Err(_) => Err(SendError::Stalled),
+        let mut over = None;
+        let Self { side, stopped, stall, .. } = self;
+        let sent = side.sent();
+        let arrived = sent.gone(Some(*stall), |cx| stopped.as_mut().poll(cx).map(|stopped| over = Some(stopped))).await;
+        if !arrived && over.is_none() {
+            return Err(SendError::Stalled);
+        }
+        let over = match over {
+            Some(over) => over,
+            // What is left is that all of it has come to its end.
+            None => timeout(self.stall, self.stopped.as_mut()).await.map_err(|_| SendError::Stalled)?,
+        };
+        match over {
+            Ok(None) => Ok(()),
+            Ok(_) | Err(_) => Err(SendError::Stopped),
         }
     }
 }

@@ -15,7 +15,8 @@ use super::*;
 use crate::egress::budget::{ListenerBudget, MAX_AHEAD};
 use crate::egress::terms::{Accepting, Current, Terms};
 use crate::egress::testing::{
-    Endless, OnDrop, PATIENCE, Refusals, TestBody, WithContext, all_get_on, data, describe, echo, full, pieces, told,
+    ENDLESS_PIECES, Endless, OnDrop, PATIENCE, Refusals, TestBody, WithContext, all_get_on, data, describe, echo, full,
+    pieces, told,
 };
 use crate::egress::{Context, End, RequestBody, Settings};
 use crate::message::BoxError;
@@ -75,6 +76,13 @@ pub(super) struct Client {
 impl Server {
     /// A connection on which nothing is said yet.
     pub(super) async fn quic(&self) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
+        self.quic_with(quinn::TransportConfig::default()).await
+    }
+
+    async fn quic_with(
+        &self,
+        transport: quinn::TransportConfig,
+    ) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
         let mut tls = rustls::ClientConfig::builder_with_provider(crate::tls::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
@@ -83,13 +91,18 @@ impl Server {
         tls.alpn_protocols = vec![b"h3".to_vec()];
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let connecting = endpoint.connect_with(quinn::ClientConfig::new(Arc::new(tls)), self.address, "edge.test");
-        let quic = connecting.unwrap().await?;
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::new(transport));
+        let quic = endpoint.connect_with(config, self.address, "edge.test").unwrap().await?;
         Ok((endpoint, quic))
     }
 
     pub(super) async fn connect(&self) -> Client {
-        let (endpoint, quic) = self.quic().await.unwrap();
+        self.connect_with(quinn::TransportConfig::default()).await
+    }
+
+    async fn connect_with(&self, transport: quinn::TransportConfig) -> Client {
+        let (endpoint, quic) = self.quic_with(transport).await.unwrap();
         let (mut driver, http) = h3::client::new(h3_quinn::Connection::new(quic.clone())).await.unwrap();
         let driver = tokio::spawn(async move { poll_fn(|cx| driver.poll_close(cx)).await });
         Client { quic, http, driver, _endpoint: endpoint }
@@ -540,9 +553,36 @@ async fn a_datagram_for_nobody_is_dropped_and_one_that_names_no_stream_ends_the_
 
 // spec: SE-20
 #[tokio::test]
+async fn a_complete_response_is_read_to_its_end_over_however_slow_a_link() {
+    const BODY: usize = 256 << 10;
+    // All of it is in the hands of QUIC at once, and takes several times as long as one that takes nothing is waited for.
+    let settings = Settings { send_timeout: Duration::from_secs(1), ..Settings::default() };
+    let server = start(|_: Request<RequestBody>| async { Response::new(full(vec![7; BODY])) }, settings);
+    let mut narrow = quinn::TransportConfig::default();
+    narrow.stream_receive_window(16_384_u32.into());
+    let mut client = server.connect_with(narrow).await;
+    let mut exchange = client.send(get("/")).await;
+    exchange.finish().await.unwrap();
+    exchange.recv_response().await.unwrap();
+    let mut got = 0;
+    while let Some(data) = exchange.recv_data().await.unwrap_or_else(|error| panic!("{error} after {got} bytes")) {
+        got += data.remaining();
+        // The link, in a word.
+        tokio::time::sleep(Duration::from_millis(8) * (data.remaining() / 1024) as u32).await;
+    }
+    assert_eq!(got, BODY);
+}
+
+#[tokio::test]
 async fn answers_that_never_end_all_get_on() {
+    for piece in ENDLESS_PIECES {
+        answers_that_never_end_in_pieces_of(piece).await;
+    }
+}
+
+async fn answers_that_never_end_in_pieces_of(bytes: usize) {
     const ANSWERS: usize = 16;
-    let server = serve(|_: Request<RequestBody>| async { Response::new(Endless.boxed_unsync()) });
+    let server = serve(move |_: Request<RequestBody>| async move { Response::new(Endless(bytes).boxed_unsync()) });
     let mut client = server.connect().await;
     let (told, got) = mpsc::unbounded_channel();
     let mut reading = JoinSet::new();

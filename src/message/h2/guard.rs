@@ -120,8 +120,8 @@ pub enum Passed {
         bytes: usize,
         /// What goes on in their place.
         instead: Vec<u8>,
-        /// The stream of the message that is malformed.
-        stream: u32,
+        /// The stream of the message, if it is the head of a message that is malformed, and not what follows one.
+        head: Option<u32>,
     },
     /// The same, but nothing was wrong: DATA that carries nothing is left out, and small DATA was joined.
     Joined {
@@ -157,6 +157,13 @@ struct Found {
     ends_stream: bool,
     /// Bytes of all its frames.
     bytes: usize,
+}
+
+/// A block that is malformed.
+struct Malformed {
+    /// The frames that go on in place of its own.
+    instead: Vec<u8>,
+    is_head: bool,
 }
 
 impl Guard {
@@ -251,9 +258,9 @@ impl Guard {
                 Err(Incomplete) | Ok(None) => self.state = HEADLESS,
                 Ok(Some(found)) => match self.judge(&found) {
                     None => at += found.bytes,
-                    Some(instead) => {
-                        let (bytes, stream) = (found.bytes, found.stream);
-                        return Passed::Instead { front: at, bytes, instead, stream };
+                    Some(Malformed { instead, is_head }) => {
+                        let head = is_head.then_some(found.stream);
+                        return Passed::Instead { front: at, bytes: found.bytes, instead, head };
                     }
                 },
             }
@@ -304,12 +311,13 @@ impl Guard {
     }
 
     /// What goes on in place of the frames of this block, if it is malformed.
-    fn judge(&mut self, found: &Found) -> Option<Vec<u8>> {
+    fn judge(&mut self, found: &Found) -> Option<Malformed> {
+        let is_head = self.is_head(found.stream);
         let (max_list, ends_excess) = match &self.max_list {
             MaxList::Announced(most) => (*most, false),
             MaxList::Followed(most) => (most.load(Ordering::Acquire), true),
         };
-        let rules = Rules { is_head: self.is_head(found.stream), max_list, ends_excess };
+        let rules = Rules { is_head, max_list, ends_excess };
         let Ok(Judged { status, instead }) = self.decoder.judge(&self.block, rules) else {
             self.state = HEADLESS;
             return None;
@@ -317,7 +325,7 @@ impl Guard {
         self.follow(found, status);
         let instead = instead?;
         self.malformed += 1;
-        Some(frames(found, &instead))
+        Some(Malformed { instead: frames(found, &instead), is_head })
     }
 
     /// Whether a block on this stream is a head: a request, or a response that no final one came before.

@@ -80,19 +80,19 @@ pub trait Outlet: Sync {
     /// A piece as HTTP/2 holds it until it is written.
     type Data: Buf + Send;
 
-    /// Takes room for a piece: for how many of the `wanted` bytes. `None`: there is none now, or it is for those who
-    /// wait, and this one has not `waited`.
-    fn try_reserve(&self, wanted: usize, waited: bool) -> Option<usize>;
+    /// Takes room for a piece: for how many of the `wanted` bytes. `None`: there is none now, or it is for those who wait.
+    fn try_reserve(&self, wanted: usize) -> Option<usize>;
 
-    /// Resolves when it is worth asking again for room for so many bytes, as one who has waited. Whoever does not ask then has to
-    /// [pass it on](Self::pass_on). Cancel safe.
-    fn freed(&self, wanted: usize) -> impl Future<Output = ()> + Send;
+    /// Waits for room for a piece, behind all who came before: for how many of the `wanted` bytes. Cancel safe.
+    fn reserve(&self, wanted: usize) -> impl Future<Output = usize> + Send;
 
-    /// Who was told of room for so many bytes does not want it any more: it is for the next one who waits.
-    fn pass_on(&self, wanted: usize);
+    /// Rises with each piece that was written, or thrown away: whoever waits for room sees whether the peer takes anything. 0: it is not counted.
+    fn written(&self) -> u64 {
+        0
+    }
 
-    /// Puts a piece into the room that was taken for it. One without bytes needs none.
-    fn put(&self, data: Bytes) -> Self::Data;
+    /// Puts a piece into the room that was `reserved` for it, and gives back what is left of that. One without bytes needs none.
+    fn put(&self, data: Bytes, reserved: usize) -> Self::Data;
 
     /// The most bytes of names and values, and the most fields, that the peer takes in trailers.
     fn max_trailers(&self, terms: &Terms) -> (u32, u32) {
@@ -107,17 +107,15 @@ pub struct Unbounded;
 impl Outlet for Unbounded {
     type Data = Bytes;
 
-    fn try_reserve(&self, wanted: usize, _waited: bool) -> Option<usize> {
+    fn try_reserve(&self, wanted: usize) -> Option<usize> {
         Some(wanted)
     }
 
-    fn freed(&self, _wanted: usize) -> impl Future<Output = ()> + Send {
-        std::future::ready(())
+    fn reserve(&self, wanted: usize) -> impl Future<Output = usize> + Send {
+        std::future::ready(wanted)
     }
 
-    fn pass_on(&self, _wanted: usize) {}
-
-    fn put(&self, data: Bytes) -> Bytes {
+    fn put(&self, data: Bytes, _reserved: usize) -> Bytes {
         data
     }
 }
@@ -258,7 +256,7 @@ fn end<O: Outlet>(
     let mut trailers = trailers.unwrap_or_default();
     fields::strip_from_trailers(&mut trailers);
     if trailers.is_empty() {
-        return Ok(stream.send_data(outlet.put(Bytes::new()), true)?);
+        return Ok(stream.send_data(outlet.put(Bytes::new(), 0), true)?);
     }
     Ok(stream.send_trailers(trailers)?)
 }
@@ -272,56 +270,84 @@ async fn send_data<O: Outlet>(
     stall_timeout: Option<Duration>,
 ) -> Result<(), SendError> {
     if data.is_empty() && last {
-        return Ok(stream.send_data(outlet.put(data), true)?);
+        return Ok(stream.send_data(outlet.put(data, 0), true)?);
     }
     while !data.is_empty() {
-        let wanted = data.len();
-        stream.reserve_capacity(wanted);
-        let granted = match stream.capacity() {
-            0 => None,
-            granted => outlet.try_reserve(granted.min(wanted), false),
+        stream.reserve_capacity(data.len());
+        let reserved = match try_room(outlet, stream, data.len()) {
+            Some(reserved) => reserved,
+            // Boxed: with its timer it would be the largest part of every exchange's future.
+            None => Box::pin(room(outlet, stream, data.len(), stall_timeout)).await?,
         };
-        let granted = match (granted, stall_timeout) {
-            (Some(granted), _) => granted,
-            // Boxed: a timer in every exchange's future would be its largest part.
-            (None, Some(patience)) => {
-                let room = Box::pin(timeout(patience, room(outlet, stream, wanted)));
-                room.await.map_err(|_| SendError::Stalled)??
-            }
-            (None, None) => Box::pin(room(outlet, stream, wanted)).await?,
-        };
-        let piece = outlet.put(data.split_to(granted));
-        stream.send_data(piece, last && data.is_empty())?;
+        let piece = data.split_to(stream.capacity().min(data.len()).min(reserved));
+        stream.send_data(outlet.put(piece, reserved), last && data.is_empty())?;
     }
     Ok(())
 }
 
+/// Room for what the peer takes now, if it takes anything, and there is some.
+fn try_room<O: Outlet>(outlet: &O, stream: &SendStream<O::Data>, wanted: usize) -> Option<usize> {
+    match stream.capacity() {
+        0 => None,
+        granted => outlet.try_reserve(granted.min(wanted)),
+    }
+}
+
 /// Waits until the peer takes something, and there is room for it: for how many bytes.
-async fn room<O: Outlet>(outlet: &O, stream: &mut SendStream<O::Data>, wanted: usize) -> Result<usize, SendError> {
-    let mut is_told = None;
+async fn room<O: Outlet>(
+    outlet: &O,
+    stream: &mut SendStream<O::Data>,
+    wanted: usize,
+    patience: Option<Duration>,
+) -> Result<usize, SendError> {
     loop {
-        let capacity = match stream.capacity() {
-            0 => {
-                // The window is gone, or the stream.
-                is_told.take().into_iter().for_each(|bytes| outlet.pass_on(bytes));
-                capacity(stream).await?
+        // One whose window is used up is not in line.
+        if stream.capacity() == 0 {
+            let taken = capacity(stream);
+            match patience {
+                Some(patience) => timeout(patience, taken).await.map_err(|_| SendError::Stalled)??,
+                None => taken.await?,
+            };
+            if let Some(reserved) = try_room(outlet, stream, wanted) {
+                return Ok(reserved);
             }
-            granted => granted,
-        };
-        if let Some(granted) = outlet.try_reserve(capacity.min(wanted), is_told.is_some()) {
-            return Ok(granted);
         }
-        let bytes = capacity.min(wanted);
-        let mut freed = pin!(outlet.freed(bytes));
+        // What the peer takes of all streams together is for those who have room: who waits for that keeps a byte of it, which
+        // says that its own window is open. Else hundreds who wait would have all of it, and a short answer, or the control
+        // stream, would wait for the peer.
+        stream.reserve_capacity(1);
+        let reserved = in_line(outlet, stream, wanted, patience).await?;
+        stream.reserve_capacity(wanted);
+        if stream.capacity() > 0 {
+            return Ok(reserved);
+        }
+        drop(outlet.put(Bytes::new(), reserved));
+    }
+}
+
+/// Waits for room in line. Its patience begins again with whatever the peer takes of those before it.
+async fn in_line<O: Outlet>(
+    outlet: &O,
+    stream: &mut SendStream<O::Data>,
+    wanted: usize,
+    patience: Option<Duration>,
+) -> Result<usize, SendError> {
+    let mut turn = pin!(outlet.reserve(wanted));
+    loop {
+        let written = outlet.written();
         // Who waits for others of its connection must not miss that the peer wants no more.
-        poll_fn(|cx| match freed.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Ok(())),
+        let reserved = poll_fn(|cx| match turn.as_mut().poll(cx) {
+            Poll::Ready(reserved) => Poll::Ready(Ok(reserved)),
             Poll::Pending => {
                 stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(SendError::from, SendError::Stopped)))
             }
-        })
-        .await?;
-        is_told = Some(bytes);
+        });
+        let Some(patience) = patience else { return reserved.await };
+        match timeout(patience, reserved).await {
+            Ok(reserved) => return reserved,
+            Err(_) if outlet.written() != written => {}
+            Err(_) => return Err(SendError::Stalled),
+        }
     }
 }
 

@@ -2,22 +2,24 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{self, ResponseFuture};
+use h2::client::{self, ResponseFuture, SendRequest};
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use tokio::io::duplex;
-use tokio::task::JoinHandle;
+use tokio::io::{DuplexStream, duplex};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
 
 use super::head::final_head;
 use super::recv::{RecvError, StreamBody};
-use super::send::{ANY_TRAILERS, OnCut, SendError, Terms, send_body};
+use super::send::{ANY_TRAILERS, OnCut, Outlet, SendError, Terms, send_body, send_body_through};
 use super::small::Inflow;
 use crate::message::BoxError;
 use crate::message::fields::{FieldRules, is_forbidden_in_trailers};
@@ -39,17 +41,65 @@ struct Stream {
     server: JoinHandle<()>,
 }
 
+/// A connection with a server that takes streams when it is told to.
+struct Connection {
+    client: SendRequest<Bytes>,
+    server: server::Connection<DuplexStream, Bytes>,
+}
+
+impl Connection {
+    async fn new() -> Self {
+        let (one, other) = duplex(1 << 20);
+        let (client, server) = tokio::join!(client::handshake(one), server::handshake(other));
+        let ((client, connection), server) = (client.unwrap(), server.unwrap());
+        tokio::spawn(connection);
+        Self { client, server }
+    }
+
+    async fn open(&mut self) -> (ResponseFuture, SendStream<Bytes>, RecvStream, SendResponse<Bytes>) {
+        let mut client = self.client.clone().ready().await.unwrap();
+        let request = Request::put("http://h/").body(()).unwrap();
+        let (response, upload) = client.send_request(request, false).unwrap();
+        let (request, respond) = self.server.accept().await.unwrap().unwrap();
+        (response, upload, request.into_body(), respond)
+    }
+
+    /// Moves its bytes.
+    fn run(mut self) -> JoinHandle<()> {
+        tokio::spawn(async move { while self.server.accept().await.is_some() {} })
+    }
+}
+
 async fn stream() -> Stream {
-    let (one, other) = duplex(1 << 20);
-    let (client, server) = tokio::join!(client::handshake(one), server::handshake(other));
-    let ((client, connection), mut server) = (client.unwrap(), server.unwrap());
-    tokio::spawn(connection);
-    let mut client = client.ready().await.unwrap();
-    let request = Request::put("http://h/").body(()).unwrap();
-    let (response, upload) = client.send_request(request, false).unwrap();
-    let (request, respond) = server.accept().await.unwrap().unwrap();
-    let server = tokio::spawn(async move { while server.accept().await.is_some() {} });
-    Stream { upload, response, request: request.into_body(), respond, server }
+    let mut connection = Connection::new().await;
+    let (response, upload, request, respond) = connection.open().await;
+    Stream { upload, response, request, respond, server: connection.run() }
+}
+
+/// Has no room for anybody, and counts what others have written.
+#[derive(Default)]
+struct Full {
+    written: AtomicU64,
+}
+
+impl Outlet for Arc<Full> {
+    type Data = Bytes;
+
+    fn try_reserve(&self, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn reserve(&self, _: usize) -> impl Future<Output = usize> + Send {
+        std::future::pending()
+    }
+
+    fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    fn put(&self, data: Bytes, _: usize) -> Bytes {
+        data
+    }
 }
 
 /// Says what it holds, then waits for ever, or ends.
@@ -196,6 +246,48 @@ async fn a_peer_that_takes_nothing_is_given_up() {
         },
     };
     assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM));
+}
+
+// spec: SE-20
+#[tokio::test]
+async fn those_who_wait_for_room_leave_what_the_peer_takes_to_those_who_have_some() {
+    let mut connection = Connection::new().await;
+    let (full, mut waiting) = (Arc::<Full>::default(), JoinSet::new());
+    // Four streams that want all that the connection takes.
+    for _ in 0..4 {
+        let (response, mut upload, request, respond) = connection.open().await;
+        let full = Arc::clone(&full);
+        waiting.spawn(async move {
+            let _kept = (response, request, respond);
+            let body = pin!(parts([data(WINDOW)]));
+            send_body_through(&full, &mut upload, body, &Terms { stall_timeout: None, ..terms(None) }).await
+        });
+    }
+    let (_response, mut upload, request, _respond) = connection.open().await;
+    let _server = connection.run();
+    let (sent, (length, _, _)) =
+        tokio::join!(send(&mut upload, parts([data(WINDOW / 2)]), None), collect(request, None));
+    assert!(sent.is_ok() && length == WINDOW / 2, "{sent:?}, {length}");
+    assert!(waiting.try_join_next().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_room_is_patient_as_long_as_the_peer_takes_what_others_send() {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let Stream { mut upload, request: _request, respond: _respond, server: _server, .. } = stream().await;
+    let (full, began, terms) = (Arc::<Full>::default(), Instant::now(), terms(None));
+    let body = pin!(parts([data(1)]));
+    let sends = send_body_through(&full, &mut upload, body, &terms);
+    let takes = async {
+        for _ in 0..4 {
+            sleep(PATIENCE * 4 / 5).await;
+            full.written.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let (sent, ()) = tokio::join!(sends, takes);
+    assert!(matches!(sent, Err(SendError::Stalled)), "{sent:?}");
+    // The last piece was taken in the fourth time of patience, and none in the fifth.
+    assert_eq!(began.elapsed(), 5 * PATIENCE);
 }
 
 #[tokio::test]

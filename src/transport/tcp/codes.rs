@@ -64,20 +64,16 @@ fn reset_code(error: &send::SendError) -> Reason {
 impl Outlet for Arc<TunnelState> {
     type Data = Bytes;
 
-    fn try_reserve(&self, wanted: usize, waited: bool) -> Option<usize> {
-        self.unwritten().reserve(wanted, waited)
+    fn try_reserve(&self, wanted: usize) -> Option<usize> {
+        self.unwritten().try_reserve(wanted)
     }
 
-    fn freed(&self, wanted: usize) -> impl Future<Output = ()> + Send {
-        self.unwritten().freed(wanted)
+    fn reserve(&self, wanted: usize) -> impl Future<Output = usize> + Send {
+        self.unwritten().reserve(wanted)
     }
 
-    fn pass_on(&self, wanted: usize) {
-        self.unwritten().pass_on(wanted);
-    }
-
-    fn put(&self, data: Bytes) -> Bytes {
-        self.unwritten().put(data)
+    fn put(&self, data: Bytes, reserved: usize) -> Bytes {
+        self.unwritten().put(data, reserved)
     }
 
     // spec: ER-10

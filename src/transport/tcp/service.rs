@@ -217,6 +217,14 @@ impl Drop for ServiceArrival {
     }
 }
 
+/// What may be sent at once.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    length: usize,
+    /// The room that was taken for it; the length, or more.
+    reserved: usize,
+}
+
 /// The sending half of a raw stream or a flow.
 #[derive(Debug)]
 pub(crate) struct RawSend {
@@ -237,8 +245,8 @@ impl RawSend {
 
     pub(crate) async fn send(&mut self, mut bytes: Bytes) -> Result<(), SendError> {
         while !bytes.is_empty() {
-            let granted = poll_fn(|cx| self.poll_capacity(bytes.len(), cx)).await?;
-            self.put(bytes.split_to(granted))?;
+            let room = poll_fn(|cx| self.poll_capacity(bytes.len(), cx)).await?;
+            self.put(bytes.split_to(room.length), room)?;
         }
         Ok(())
     }
@@ -247,37 +255,53 @@ impl RawSend {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let granted = ready!(self.poll_capacity(bytes.len().min(WRITE_BYTES), cx))?;
-        self.put(Bytes::copy_from_slice(&bytes[..granted]))?;
-        Poll::Ready(Ok(granted))
+        let room = ready!(self.poll_capacity(bytes.len().min(WRITE_BYTES), cx))?;
+        self.put(Bytes::copy_from_slice(&bytes[..room.length]), room)?;
+        Poll::Ready(Ok(room.length))
     }
 
-    fn put(&mut self, piece: Bytes) -> Result<(), SendError> {
-        let piece = self.room.put(self.queued.count(piece));
+    fn put(&mut self, piece: Bytes, Room { reserved, .. }: Room) -> Result<(), SendError> {
+        let piece = self.room.put(self.queued.count(piece), reserved);
         self.stream.send_data(piece, false).map_err(failed_send)
     }
 
-    /// How much of that the other end's window takes by now, at least a byte; the room for it is taken.
-    fn poll_capacity(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
-        self.stream.reserve_capacity(wanted);
+    /// How much of that the other end's windows take by now, at least a byte; the room for it is taken.
+    fn poll_capacity(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<Room, SendError>> {
         loop {
-            match ready!(self.poll_granted(cx)) {
+            if !self.waiting.is_in_line() {
+                self.stream.reserve_capacity(wanted);
+                let granted = ready!(self.poll_granted(cx))?;
+                if let Some(reserved) = self.room.try_reserve(granted.min(wanted)) {
+                    return Poll::Ready(Ok(Room { length: reserved, reserved }));
+                }
+                // See `message::h2::send`: who waits for room keeps next to nothing of what the peer takes of all streams.
+                self.stream.reserve_capacity(1);
+            }
+            let reserved = ready!(self.poll_room(wanted, cx))?;
+            self.stream.reserve_capacity(wanted);
+            match self.stream.capacity() {
+                0 => drop(self.room.put(Bytes::new(), reserved)),
+                granted => return Poll::Ready(Ok(Room { length: granted.min(wanted).min(reserved), reserved })),
+            }
+        }
+    }
+
+    fn poll_granted(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        loop {
+            match self.stream.capacity() {
+                0 => {}
+                granted => return Poll::Ready(Ok(granted)),
+            }
+            match ready!(self.stream.poll_capacity(cx)) {
                 Some(Err(error)) => return Poll::Ready(Err(failed_send(error))),
                 Some(Ok(0)) => {}
-                Some(Ok(granted)) => return self.poll_room(granted.min(wanted), cx),
+                Some(Ok(granted)) => return Poll::Ready(Ok(granted)),
                 // The stream no longer sends: it was reset, and the reason is there to be asked for.
                 None => {
                     let code = ready!(self.stream.poll_reset(cx)).map_err(failed_send)?;
                     return Poll::Ready(Err(SendError::Stopped(stream_code(code))));
                 }
             }
-        }
-    }
-
-    fn poll_granted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<usize, h2::Error>>> {
-        match self.stream.capacity() {
-            0 => self.stream.poll_capacity(cx),
-            granted => Poll::Ready(Some(Ok(granted))),
         }
     }
 
