@@ -62,17 +62,19 @@ struct Bound {
 pub(crate) struct Turn {
     /// What it has sent of its first bytes.
     sent_first: u16,
+    /// See [`Turn::alone`].
+    is_alone: bool,
     waiting: Option<Box<Waiting>>,
 }
 
 /// A stream that waits for its turn.
 struct Waiting {
-    /// What it waits for, bytes, and in what.
-    bytes: usize,
+    /// In which share, and when it has room there: for how many bytes.
     share: Arc<Share>,
-    turn: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
-    /// Resolves when the peer wants no more of the stream, or the connection is gone: room may never be free then.
-    over: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    turn: Pin<Box<dyn Future<Output = usize> + Send + Sync>>,
+    /// Resolves when the peer wants no more of the stream, or the connection is gone: room may never be free then. `None`: somebody
+    /// else looks at that.
+    over: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 impl SendRoom {
@@ -136,14 +138,16 @@ impl Share {
         taken.map(tokio::sync::SemaphorePermit::forget).is_some()
     }
 
-    /// Resolves when room for so many bytes is taken. Cancel safe.
-    async fn take(self: Arc<Self>, bytes: usize) {
+    /// Resolves when room for so many bytes is taken, or for as many as there may be at a turn. Cancel safe.
+    async fn take(self: Arc<Self>, bytes: usize) -> usize {
         let _waits = Waits::new(&self.waiting);
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // There may be less than a moment ago. From here on there will not be: somebody waits.
+        let bytes = bytes.min(self.turn());
         // It is never closed.
-        if let Ok(permit) = self.free.acquire_many(bytes).await {
+        if let Ok(permit) = self.free.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await {
             permit.forget();
         }
+        bytes
     }
 }
 
@@ -182,6 +186,14 @@ impl Drop for Held {
 }
 
 impl Turn {
+    /// That of a stream whose user has another way to learn that its connection is gone, and gives it up then.
+    ///
+    /// What waits for the peer's word about a stream is kept by quinn until the peer has stopped it, or has all of it: of one that
+    /// this end resets it stays for the life of the connection.
+    pub(crate) fn alone() -> Self {
+        Self { is_alone: true, ..Self::default() }
+    }
+
     /// Writes all of `pieces`; what is written leaves them. Ready once nothing is left. Cancel safe.
     ///
     /// # Errors
@@ -267,19 +279,19 @@ impl Turn {
             Some(waiting) => waiting,
             None if share.try_take(bytes) => return Poll::Ready(Some((bytes, Arc::clone(share)))),
             None => {
-                let stopped = stream.stopped();
-                self.waiting.insert(Box::new(Waiting {
-                    bytes,
-                    share: Arc::clone(share),
-                    turn: Box::pin(Arc::clone(share).take(bytes)),
-                    over: Box::pin(async move { drop(stopped.await) }),
-                }))
+                let over = (!self.is_alone).then(|| {
+                    let stopped = stream.stopped();
+                    Box::pin(async move { drop(stopped.await) }) as _
+                });
+                let turn = Box::pin(Arc::clone(share).take(bytes));
+                self.waiting.insert(Box::new(Waiting { share: Arc::clone(share), turn, over }))
             }
         };
         let granted = match waiting.turn.as_mut().poll(cx) {
-            Poll::Ready(()) => Some((waiting.bytes, Arc::clone(&waiting.share))),
+            Poll::Ready(bytes) => Some((bytes, Arc::clone(&waiting.share))),
             Poll::Pending => {
-                ready!(waiting.over.as_mut().poll(cx));
+                let Some(over) = &mut waiting.over else { return Poll::Pending };
+                ready!(over.as_mut().poll(cx));
                 None
             }
         };

@@ -3,8 +3,8 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
@@ -96,7 +96,45 @@ impl From<RawError> for io::Error {
 #[derive(Debug)]
 pub struct RawSend {
     half: SendKind,
-    _in_flight: Arc<InFlight>,
+    halves: Arc<Halves>,
+}
+
+/// What both halves of a raw stream share.
+#[derive(Debug)]
+struct Halves {
+    _in_flight: InFlight,
+    receiving: Mutex<Receiving>,
+}
+
+/// Whether the receiving half is there.
+#[derive(Debug)]
+enum Receiving {
+    /// Whom to wake once it is gone.
+    Goes(Option<Waker>),
+    Gone,
+}
+
+impl Halves {
+    fn receiving(&self) -> MutexGuard<'_, Receiving> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_one(&self) -> bool {
+        matches!(*self.receiving(), Receiving::Gone)
+    }
+}
+
+/// Held by the receiving half: it is gone once this is dropped.
+#[derive(Debug)]
+struct Listening(Arc<Halves>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let before = std::mem::replace(&mut *self.0.receiving(), Receiving::Gone);
+        if let Receiving::Goes(Some(sender)) = before {
+            sender.wake();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -106,12 +144,12 @@ enum SendKind {
 }
 
 /// The receiving half of a raw stream, looked at by the sending one.
-pub(crate) struct OtherHalf(Weak<InFlight>);
+pub(crate) struct OtherHalf(Arc<Halves>);
 
 impl OtherHalf {
     /// As [`RawSend::is_alone`].
     pub(crate) fn is_gone(&self) -> bool {
-        self.0.strong_count() <= 1
+        self.0.is_one()
     }
 }
 
@@ -122,7 +160,7 @@ pub struct RawRecv {
     /// Read and not handed on yet.
     rest: Bytes,
     ended: bool,
-    _in_flight: Arc<InFlight>,
+    _listening: Listening,
 }
 
 #[derive(Debug)]
@@ -143,10 +181,12 @@ impl RawStream {
     }
 
     fn new(send: SendKind, recv: RecvKind, in_flight: InFlight) -> Self {
-        let in_flight = Arc::new(in_flight);
+        let halves = Halves { _in_flight: in_flight, receiving: Mutex::new(Receiving::Goes(None)) };
+        let halves = Arc::new(halves);
+        let listening = Listening(Arc::clone(&halves));
         Self {
-            send: RawSend { half: send, _in_flight: Arc::clone(&in_flight) },
-            recv: RawRecv { half: recv, rest: Bytes::new(), ended: false, _in_flight: in_flight },
+            send: RawSend { half: send, halves },
+            recv: RawRecv { half: recv, rest: Bytes::new(), ended: false, _listening: listening },
         }
     }
 }
@@ -193,19 +233,28 @@ impl RawSend {
 
     /// Whether the receiving half is gone: it has ended, or was dropped.
     pub fn is_alone(&self) -> bool {
-        Arc::strong_count(&self._in_flight) == 1
+        self.halves.is_one()
     }
 
     /// Tells whether the receiving half is gone also while this one sends.
     pub(crate) fn other_half(&self) -> OtherHalf {
-        OtherHalf(Arc::downgrade(&self._in_flight))
+        OtherHalf(Arc::clone(&self.halves))
     }
 
     /// Ready when the peer wants no more of this direction, or the tunnel is gone: what is sent next would fail. For a
-    /// sender that has nothing to send now.
+    /// sender that has nothing to send now. As long as the receiving half is there, over QUIC, that one tells of a peer that is
+    /// gone: who only stops this direction is noticed with the next bytes.
     pub fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<SendError> {
         match &mut self.half {
-            SendKind::Quic(half) => half.poll_stopped(cx),
+            SendKind::Quic(half) => {
+                // What waits for the peer's word stays with the connection if this end resets the stream (see `Turn::alone`), and
+                // each client that dies would leave some.
+                if let Receiving::Goes(sender) = &mut *self.halves.receiving() {
+                    *sender = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                half.poll_stopped(cx)
+            }
             SendKind::Tcp(half) => half.poll_stopped(cx),
         }
     }

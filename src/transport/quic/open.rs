@@ -149,7 +149,7 @@ impl Connection {
         }
         self.state.ready_to_open().await?;
         let (send, recv) = self.open_stream().await?;
-        let mut send = SendHalf::new(send, &self.send_room, self.state.peer_limits());
+        let mut send = SendHalf::new(send, &self.send_room, self.state.peer_limits()).of_request();
         if end || relayed {
             // Where this is given up, `recv` stops the answer with code 0 and `send` resets the stream as cancelled.
             let sent = send.write_now_or_later(encoded.split().freeze()).await;

@@ -346,6 +346,13 @@ impl SendHalf {
         Self { send, room, turn, on_drop: Some(StreamCode::Cancelled), head_bytes: limits.head_bytes, head_fields }
     }
 
+    /// That of a request: whether the peer wants the rest of it is looked at when there is more to send. Whoever waits for the
+    /// answer gives both up when the tunnel is gone. See [`Turn::alone`].
+    pub(super) fn of_request(mut self) -> Self {
+        self.turn = Turn::alone();
+        self
+    }
+
     /// What the peer takes in one head or trailer section.
     pub(super) fn limits(&self) -> PeerLimits {
         PeerLimits { head_bytes: self.head_bytes, head_fields: self.head_fields.into() }
@@ -418,16 +425,18 @@ impl SendHalf {
         }
     }
 
-    /// The code with which the peer has stopped this direction, if it has.
-    fn stop_code(&self) -> Option<VarInt> {
+    /// The code with which the peer has stopped this direction, if it has: a write of nothing tells, unless nothing may be written
+    /// on the connection at all. To ask for the peer's word would leave something with the connection: see [`Turn::alone`].
+    fn stop_code(&mut self) -> Option<VarInt> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        match pin!(self.send.stopped()).poll(&mut cx) {
-            Poll::Ready(Ok(code)) => code,
+        match Pin::new(&mut self.send).poll_write(&mut cx, &[]) {
+            Poll::Ready(Err(quinn::WriteError::Stopped(code))) => Some(code),
             _ => None,
         }
     }
 
-    /// Resolves when the peer no longer wants this direction, or the connection is gone. Cancel safe.
+    /// Resolves when the peer no longer wants this direction, or the connection is gone. Cancel safe. Once polled, it leaves
+    /// something with the connection if this end resets the stream: see [`Turn::alone`].
     pub(super) fn stopped(&self) -> impl Future<Output = SendError> + Send + 'static + use<> {
         let stopped = self.send.stopped();
         async move {
@@ -450,7 +459,7 @@ impl SendHalf {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        self.pump(head, body).await.inspect_err(|error| self.give_up(error))
+        self.pump(head, body, true).await.inspect_err(|error| self.give_up(error))
     }
 
     /// As [`SendHalf::send_message`], of which [`SendHalf::start_message`] left this.
@@ -465,7 +474,7 @@ impl SendHalf {
         B::Error: Into<BoxError>,
     {
         let sent = match ahead {
-            None => self.pump(head, body).await,
+            None => self.pump(head, body, false).await,
             Some(ahead) => self.continue_message(head, ahead, body).await,
         };
         sent.inspect_err(|error| self.give_up(error))
@@ -486,7 +495,7 @@ impl SendHalf {
             self.finish();
             return Ok(());
         }
-        self.pump(scratch, body).await
+        self.pump(scratch, body, false).await
     }
 
     /// Sends what there is now of a head and a body, without waiting for anything. What the peer does not take yet stays
@@ -554,12 +563,13 @@ impl SendHalf {
         }
     }
 
-    async fn pump<B>(&mut self, scratch: &mut BytesMut, mut body: Pin<&mut B>) -> Result<(), SendError>
+    /// `watches`: a peer that wants no more ends it also while the body is silent.
+    async fn pump<B>(&mut self, scratch: &mut BytesMut, mut body: Pin<&mut B>, watches: bool) -> Result<(), SendError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let mut stopped = pin!(self.stopped());
+        let mut stopped = pin!(watches.then(|| self.stopped()));
         let mut behind = poll_fn(|cx| {
             Poll::Ready(match poll_next(body.as_mut(), cx) {
                 Poll::Ready(next) => Some(next),
@@ -571,9 +581,12 @@ impl SendHalf {
             self.write(scratch.split().freeze()).await?;
         }
         loop {
-            // A body may be silent for long; the peer's STOP_SENDING must end it all the same.
+            // An answer may be silent for long; the peer's STOP_SENDING must end it all the same.
             let next = poll_fn(|cx| match poll_gathered(body.as_mut(), &mut behind, cx) {
-                Poll::Pending => stopped.as_mut().poll(cx).map(Err),
+                Poll::Pending => match stopped.as_mut().as_pin_mut() {
+                    Some(stopped) => stopped.poll(cx).map(Err),
+                    None => Poll::Pending,
+                },
                 Poll::Ready(next) => Poll::Ready(next.map_err(SendError::Source)),
             });
             let Some(frame) = next.await? else { break };
@@ -651,3 +664,6 @@ impl Drop for SendHalf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
