@@ -5,6 +5,7 @@
 //!
 //! * [`session`] drives one tunnel's control stream: [`handshake`] first, then the frames of [`control`].
 //! * [`stream`] reads and writes the messages of one request stream; [`datagram`] the header of one UDP payload.
+//! * [`capsule`] and [`http_datagram`] are the datagrams of CONNECT-UDP, on a stream and in QUIC.
 //! * [`envoy`] is another wire: Envoy's reverse tunnels over TCP.
 //! * [`fleet`] is what siblings say to each other before that of a tunnel; [`roster`] what they tell initiators of each other.
 //! * [`code`] knows every number that ends something;
@@ -23,6 +24,7 @@ pub mod goaway;
 pub mod handshake;
 pub mod health;
 pub mod http2;
+pub mod http_datagram;
 pub mod limits;
 pub mod reauth;
 pub mod roster;

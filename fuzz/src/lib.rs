@@ -2,6 +2,7 @@
 
 mod beginning;
 mod capsules;
+mod client_source;
 mod config;
 mod envoy;
 mod fleet_records;
@@ -9,12 +10,14 @@ mod flow_ops;
 mod host_header;
 mod http2_guard;
 mod http3;
+mod http_datagram;
 mod identity;
 mod reference;
 mod registry_ops;
 #[cfg(test)]
 mod replay;
 mod request_head;
+mod response_head;
 mod service_stream;
 mod session_ops;
 mod sibling;
@@ -33,16 +36,19 @@ use http::header::{HOST, HeaderName, HeaderValue};
 
 pub use self::beginning::{client_hello, proxy_header};
 pub use self::capsules::capsules;
+pub use self::client_source::client_source;
 pub use self::config::config;
 pub use self::envoy::envoy_handshake;
 pub use self::fleet_records::fleet_records;
 pub use self::flow_ops::flow_ops;
 pub use self::host_header::host_header;
+pub use self::http_datagram::http_datagram;
 pub use self::http2_guard::http2_guard;
 pub use self::http3::{http3_control, http3_early, http3_request};
 pub use self::identity::spki_pin;
 pub use self::registry_ops::registry_ops;
 pub use self::request_head::request_head;
+pub use self::response_head::response_head;
 pub use self::service_stream::service_stream;
 pub use self::session_ops::session_ops;
 pub use self::sibling::sibling;

@@ -184,3 +184,49 @@ fn digits(text: &[u8]) -> Option<u64> {
     let is_number = text.iter().all(u8::is_ascii_digit);
     is_number.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
 }
+
+/// What the head of a response says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) fields: Fields,
+    /// The bytes of the body; `Some(None)`: all until the connection ends; `None`: in chunks. RFC 9112 section 6.3
+    pub(crate) length: Option<Option<u64>>,
+    pub(crate) keep_alive: bool,
+}
+
+/// The head of a response, and how many bytes it has. `is_head`: to a HEAD request.
+pub(crate) fn response(bytes: &[u8], is_head: bool) -> Option<(Response, usize)> {
+    let (first, rest) = line(bytes)?;
+    let (version, rest_of_line) = first.split_at_checked(8)?;
+    let is_new = match version {
+        b"HTTP/1.1" => true,
+        b"HTTP/1.0" => false,
+        _ => return None,
+    };
+    let (code, reason) = rest_of_line.strip_prefix(b" ")?.split_at_checked(3)?;
+    let status = digits(code).and_then(|code| u16::try_from(code).ok()).filter(|status| *status >= 100)?;
+    if !matches!(reason.first(), None | Some(b' ')) {
+        return None;
+    }
+    let (mut fields, rest) = fields(rest)?;
+    let field = |name: &str| one(fields.get(name).map(Vec::as_slice));
+    let declared = match (field("content-length")?, field("transfer-encoding")?) {
+        (None, None) => Some(None),
+        (Some(length), None) => Some(Some(digits(&length)?)),
+        (None, Some(coding)) if is_new && coding.eq_ignore_ascii_case(b"chunked") => None,
+        _ => return None,
+    };
+    let has_no_body = is_head || status < 200 || status == 204 || status == 304;
+    let length = if has_no_body { Some(Some(0)) } else { declared };
+    let says = |token: &str| {
+        let lines = fields.get("connection").into_iter().flatten().flat_map(|value| value.split(|&byte| byte == b','));
+        let mut members = lines.filter_map(|member| member.split(|&byte| byte == b';').next());
+        members.any(|member| trimmed(member).eq_ignore_ascii_case(token.as_bytes()))
+    };
+    let keep_alive = length != Some(None) && !says("close") && (is_new || says("keep-alive"));
+    if status < 200 || status == 204 {
+        fields.remove("content-length");
+    }
+    Some((Response { status, fields, length, keep_alive }, bytes.len() - rest.len()))
+}

@@ -11,7 +11,7 @@ use vector_file::{Vector, load};
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 27] = [
+const TARGETS: [(&str, Body); 30] = [
     ("varint", crate::varint),
     ("handshake", crate::handshake),
     ("stream_header", crate::stream_header),
@@ -39,6 +39,9 @@ const TARGETS: [(&str, Body); 27] = [
     ("traffic_rules", crate::traffic_rules),
     ("sibling", crate::sibling),
     ("fleet_records", crate::fleet_records),
+    ("response_head", crate::response_head),
+    ("client_source", crate::client_source),
+    ("http_datagram", crate::http_datagram),
 ];
 
 /// Inputs for the bodies that a vector is good for. Bodies that take a choice from the first byte get several.

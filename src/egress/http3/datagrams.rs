@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use crate::egress::budget::ListenerBudget;
 use crate::egress::lock;
-use crate::protocol::capsule::{Boundary, CapsuleError, CapsuleReader, encode_capsule, encode_datagram, encode_value};
-use crate::protocol::varint;
+use crate::protocol::capsule::{Boundary, CapsuleError, CapsuleReader, encode_capsule, encode_datagram};
+use crate::protocol::http_datagram::{self, NoStream};
 use crate::telemetry::Limit;
 
 /// Datagrams that wait for one request to be read, and their bytes; the oldest give way.
@@ -22,14 +22,6 @@ const QUEUE: usize = 64;
 const QUEUE_BYTES: usize = 64 * 1024;
 /// Bytes that wait for all requests of a connection; beyond, the newest are dropped. What may wait at the listener is for many.
 const CONNECTION_BYTES: usize = 1024 * 1024;
-/// The highest number that may stand before a datagram. RFC 9297 section 2.1
-const MAX_QUARTER: u64 = (1 << 60) - 1;
-
-/// Why a QUIC datagram ends its connection. RFC 9297 section 2.1
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a QUIC datagram names no stream of a request; expected a quarter of its id in front")]
-pub(super) struct NoStream;
-
 /// The requests of a connection that take datagrams.
 #[derive(Debug)]
 pub(super) struct Takers {
@@ -79,14 +71,11 @@ impl Takers {
     }
 
     /// Hands one on; whether anybody takes it. A request may not want it any more, or not yet.
-    pub(super) fn arrived(&self, mut datagram: Bytes) -> Result<bool, NoStream> {
-        let (quarter, size) =
-            varint::decode_any(&datagram).filter(|(quarter, _)| *quarter <= MAX_QUARTER).ok_or(NoStream)?;
-        datagram.advance(size);
-        let queue = lock(&self.queues).get(&(quarter * 4)).and_then(Weak::upgrade);
-        // One without a Context ID is nobody's, either.
-        let Some(queue) = queue.filter(|_| varint::decode_any(&datagram).is_some()) else { return Ok(false) };
-        queue.offer(&datagram);
+    pub(super) fn arrived(&self, datagram: Bytes) -> Result<bool, NoStream> {
+        let (stream, value) = http_datagram::decode(datagram)?;
+        let queue = lock(&self.queues).get(&stream).and_then(Weak::upgrade);
+        let Some(queue) = queue.filter(|_| http_datagram::has_context(&value)) else { return Ok(false) };
+        queue.offer(&value);
         Ok(true)
     }
 
@@ -96,11 +85,9 @@ impl Takers {
         if !self.may_send.load(Ordering::Relaxed) || self.quic.max_datagram_size().is_none() {
             return Sent::Not;
         }
-        let mut datagram = BytesMut::with_capacity(16 + payload.len());
-        varint::encode(&mut datagram, stream / 4);
-        encode_value(payload, &mut datagram);
+        let datagram = http_datagram::encode(stream, payload);
         // A connection that is lost shows elsewhere.
-        if matches!(self.quic.send_datagram(datagram.freeze()), Err(quinn::SendDatagramError::TooLarge)) {
+        if matches!(self.quic.send_datagram(datagram), Err(quinn::SendDatagramError::TooLarge)) {
             self.budget.count(Limit::Datagrams);
         }
         Sent::Sent

@@ -1,0 +1,3 @@
+#![no_main]
+#![allow(missing_docs, reason = "the body says what it shows")]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| adit_fuzz::client_source(data));
