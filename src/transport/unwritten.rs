@@ -15,9 +15,10 @@ use crate::message::h2::line::Line;
 use crate::message::pieces::kept_with;
 use crate::protocol::budgets::UNWRITTEN_BYTES;
 
-/// The largest pieces of each class: those of about the same size have room of their own and wait in one line, so that large ones
-/// do not hold small ones up, nor small ones large ones.
-const CLASSES: [usize; 3] = [1024, 16 * 1024, usize::MAX];
+/// The largest pieces of each class, and how much may be held of them, bytes: those of about the same size have room of their own
+/// and wait in one line, so that large ones do not hold small ones up, nor small ones large ones. The smallest may be many.
+const CLASSES: [(usize, usize); 3] =
+    [(1024, 3 * UNWRITTEN_BYTES), (16 * 1024, UNWRITTEN_BYTES), (usize::MAX, UNWRITTEN_BYTES)];
 
 /// What a piece takes at least: so much is kept of each, however small it is.
 const LEAST: usize = 256;
@@ -33,19 +34,26 @@ impl Waiting {
 }
 
 /// The room of one tunnel, by class.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Unwritten([Class; CLASSES.len()]);
 
+impl Default for Unwritten {
+    fn default() -> Self {
+        Self(CLASSES.map(|(_, bound)| Class { bound, held: AtomicUsize::new(0), line: Line::default() }))
+    }
+}
+
 /// That of pieces of about the same size.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Class {
+    bound: usize,
     held: AtomicUsize,
     line: Line,
 }
 
 /// In which class a piece is.
 fn class_of(wanted: usize) -> usize {
-    CLASSES.iter().position(|&most| wanted <= most).unwrap_or(CLASSES.len() - 1)
+    CLASSES.iter().position(|&(most, _)| wanted <= most).unwrap_or(CLASSES.len() - 1)
 }
 
 /// What a piece takes.
@@ -56,9 +64,9 @@ fn taken(bytes: usize) -> usize {
 impl Class {
     /// Whether there is more beside what was taken, which `None` says that there is none of.
     fn take(&self, wanted: usize) -> Option<(usize, bool)> {
-        let take = |held: usize| (held < UNWRITTEN_BYTES).then_some(held + taken(wanted));
+        let take = |held: usize| (held < self.bound).then_some(held + taken(wanted));
         let held = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        Some((wanted, held + taken(wanted) < UNWRITTEN_BYTES))
+        Some((wanted, held + taken(wanted) < self.bound))
     }
 
     fn give_back(&self, bytes: usize) {
@@ -158,7 +166,7 @@ mod tests {
             let room = Arc::<Unwritten>::default();
             let all = order.map(|size| {
                 let pieces = fill(&room, size);
-                assert_eq!(pieces.len() * size, UNWRITTEN_BYTES, "{size}");
+                assert_eq!(pieces.len() * size, CLASSES[class_of(size)].1, "{size}");
                 pieces
             });
             assert!(put(&room, 1).is_none());
