@@ -40,6 +40,7 @@ mod introduction;
 mod judge;
 mod quiet;
 mod socket;
+mod standing;
 mod tcp;
 mod terms;
 pub mod udp;
@@ -59,6 +60,7 @@ use crate::message::violation::Violation;
 use crate::protocol::limits::Limits;
 
 use self::budget::ListenerBudget;
+use self::standing::HeadBounds;
 pub use crate::proxy::{AccessLog, ConnectionDetails, ConnectionInfo, Context, Pace};
 pub use body::RequestBody;
 pub use builder::{Builder, Egress};
@@ -124,7 +126,7 @@ where
 }
 
 /// Limits and timeouts of an HTTP listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Largest request head and largest trailer section, bytes. Default 64 KiB; more is answered 431.
     pub max_head_bytes: usize,
@@ -159,7 +161,7 @@ pub struct Settings {
 }
 
 /// Bounds on what one HTTP/2 connection may hold.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http2Settings {
     /// Most exchanges at once. Default 256.
     pub max_streams: u32,
@@ -262,12 +264,20 @@ pub struct Serving<S> {
     alternative: Option<HeaderValue>,
     /// What all connections of the listener hold.
     budget: Arc<ListenerBudget>,
+    /// How large the next head may be, where that follows the terms.
+    heads: Option<Arc<HeadBounds>>,
 }
 
 impl<S> Serving<S> {
     /// For a connection beside which its listener has no other.
     pub fn new(info: ConnectionInfo, settings: Arc<Settings>, service: S, end: End) -> Self {
-        Self { info, settings, service, end, alternative: None, budget: Arc::default() }
+        Self { info, settings, service, end, alternative: None, budget: Arc::default(), heads: None }
+    }
+
+    /// How large the next head may be: bytes and fields.
+    fn head_bounds(&self) -> (usize, usize) {
+        let of_settings = || (self.settings.max_head_bytes, self.settings.max_head_fields);
+        self.heads.as_ref().map_or_else(of_settings, |heads| heads.get())
     }
 }
 
@@ -295,6 +305,11 @@ pub struct End {
 const LAST_CALL: Duration = Duration::from_millis(100);
 
 impl End {
+    /// The same for one connection, which may end before.
+    fn within(&self) -> Self {
+        Self { leaving: self.leaving.child_token(), drain: self.drain.child_token() }
+    }
+
     /// Resolves when no request is waited for any more. Cancel safe.
     async fn last_call(self) {
         self.drain.cancelled().await;

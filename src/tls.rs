@@ -52,7 +52,7 @@ mod verify;
 pub use certificate::{Summary, Utc, peer_identity, spki_pin};
 pub use error::TlsError;
 pub use examine::{examine, names, next_update, valid_until};
-pub use judge::{InitiatorJudge, ResponderJudge, SiblingJudge};
+pub use judge::{ClientJudge, InitiatorJudge, ResponderJudge, SiblingJudge};
 pub use lists::without_list;
 pub use possession::{signature_schemes, verify_signature};
 pub use provider::provider;

@@ -4,6 +4,8 @@
 //! walked together. So a key that is added to the file is compared from the day on which it is shown, and nothing has to be
 //! added here. Items of a list that have a name are found by it, wherever in the list they stand.
 
+mod reach;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -33,8 +35,8 @@ const OTHER_SETTINGS: &str = "settings that no key of the file says";
 /// ~ log.level: info -> debug
 /// ```
 ///
-/// In JSON it is a list of objects with `change` (`added`, `removed` or `changed`), `key`, and those of `old`, `new` and
-/// `note` that there are.
+/// In JSON it is a list of objects with `change` (`added`, `removed` or `changed`), `key`, and those of `old`, `new`, `note` and
+/// `reaches` that there are.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Difference {
     changes: Vec<Change>,
@@ -108,6 +110,11 @@ impl Change {
         Self { key: key.to_owned(), old, new, note: None }
     }
 
+    /// What becomes of the tunnels and connections that are up, where that is not plain: `live tunnels are told`.
+    pub fn reaches(&self) -> Option<&'static str> {
+        reach::reach(&self.key)
+    }
+
     /// `added`, `removed` or `changed`.
     pub fn kind(&self) -> &'static str {
         match (&self.old, &self.new) {
@@ -137,6 +144,10 @@ impl fmt::Display for Change {
             Some(note) if self.old.is_some() && self.new.is_some() => write!(f, " ({note})"),
             Some(note) => write!(f, " {note}"),
             None => Ok(()),
+        }?;
+        match self.reaches() {
+            Some(reaches) => write!(f, " ({reaches})"),
+            None => Ok(()),
         }
     }
 }
@@ -160,7 +171,8 @@ impl Serialize for Difference {
 impl Serialize for Change {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let values = [("old", &self.old), ("new", &self.new)];
-        let there = values.iter().filter(|(_, value)| value.is_some()).count() + usize::from(self.note.is_some());
+        let there = values.iter().filter(|(_, value)| value.is_some()).count();
+        let there = there + usize::from(self.note.is_some()) + usize::from(self.reaches().is_some());
         let mut fields = serializer.serialize_struct("Change", 2 + there)?;
         fields.serialize_field("change", self.kind())?;
         fields.serialize_field("key", &self.key)?;
@@ -173,6 +185,10 @@ impl Serialize for Change {
         match &self.note {
             Some(note) => fields.serialize_field("note", note)?,
             None => fields.skip_field("note")?,
+        }
+        match self.reaches() {
+            Some(reaches) => fields.serialize_field("reaches", reaches)?,
+            None => fields.skip_field("reaches")?,
         }
         fields.end()
     }

@@ -89,9 +89,13 @@ impl Handle {
     /// Changes the terms, all at once: `change` is applied to a copy of those that hold, which is then put in force.
     /// Updates wait for each other, so none is lost; `change` must not call this itself.
     ///
-    /// A request is routed and logged as the terms say when it was read, and a connection keeps the TLS and the limits that
-    /// held when it came, so nothing that runs is disturbed. HTTP/3 is not served where no UDP port was bound for it: see
-    /// [`Handle::prepare`].
+    /// A request is routed and logged as the terms say when it was read, and an exchange keeps the limits that held when it
+    /// began, so nothing that runs is disturbed. An open connection keeps the TLS that it came over. Where the limits are other
+    /// ones by now, or TLS came or went, it is asked to send its next request over a new one (GOAWAY, `Connection: close`), and
+    /// serves what comes all the same; over HTTP/1 the next head is read under the new limits. Where its client would not be let
+    /// in any more (another `client_ca`, a revocation list, pins), it takes nothing new, finishes what it carries, and is cut
+    /// after 30 s. A connection of bytes, and what was upgraded, keeps what it began with. HTTP/3 is not served where no UDP port
+    /// was bound for it: see [`Handle::prepare`].
     ///
     /// # Errors
     /// The credentials or what is trusted cannot be used: nothing has changed then.

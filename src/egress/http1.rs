@@ -45,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::date::DateCache;
 use super::deadline::Deadline;
+use super::standing::HeadBounds;
 use super::{ConnectionInfo, ExchangeService, Serving, Settings, Socket};
 use crate::message::interim::Queue;
 use crate::message::violation::Violation;
@@ -100,6 +101,8 @@ struct Connection<T> {
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     input: Input,
     head: HeadReader,
+    /// How large the next head may be, where that changes.
+    heads: Option<Arc<HeadBounds>>,
     output: Output,
     /// The interim responses of the exchange that runs, kept for the next one.
     interim: Arc<Queue>,
@@ -126,6 +129,7 @@ impl<T: Socket> Connection<T> {
             draining: Box::pin(serving.end.last_call()),
             input: Input::new(received),
             head: HeadReader::new(scheme, serving.settings.max_head_bytes, serving.settings.max_head_fields),
+            heads: serving.heads,
             output: Output::default(),
             interim: Arc::new(Queue::new(false)),
             timer: Deadline::new(Instant::now() + serving.settings.head_timeout),
@@ -177,6 +181,9 @@ impl<T: Socket> Connection<T> {
         poll_fn(|cx| self.poll_begun(cx)).await?;
         if let Some(turn) = self.info.turn() {
             turn.await;
+        }
+        if let Some(heads) = &self.heads {
+            self.head.bound(heads.get());
         }
         poll_fn(|cx| self.poll_head(cx)).await
     }

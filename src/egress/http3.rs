@@ -72,7 +72,8 @@ async fn serve<S: ExchangeService>(quic: quinn::Connection, early: Option<Arc<Ea
     let settings = &serving.settings;
     let limits = Limits { section_bytes: settings.max_head_bytes, fields: settings.max_head_fields };
     let bounds = Bounds { connection: settings.http3.send_budget, listener: settings.send_budget };
-    let link = Link::new(quic.clone(), limits, bounds, Arc::clone(&serving.budget));
+    let heads = serving.heads.clone();
+    let link = Link::new(quic.clone(), (limits, heads), bounds, Arc::clone(&serving.budget));
     let mut builder = h3::server::builder();
     let most = settings.max_head_bytes.min(MAX_SECTION);
     builder.max_field_section_size(most as u64).enable_extended_connect(true).enable_datagram(true).send_grease(false);

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::egress::budget::ListenerBudget;
 use crate::egress::introduction::{self, Unclear};
+use crate::egress::standing::{Source, Standing};
 use crate::egress::tcp::{self, TcpTerms};
 use crate::egress::terms::{Accepting, Current};
 use crate::id::PeerIdentity;
@@ -87,36 +89,6 @@ impl Slot {
                 return endpoint;
             }
             self.changed.notified().await;
-        }
-    }
-}
-
-/// Where it is said what connections are accepted under.
-#[derive(Debug, Clone)]
-enum Source {
-    Fixed(Accepting),
-    Current(Arc<Current>),
-}
-
-impl Source {
-    fn accepting(&self) -> Accepting {
-        match self {
-            Self::Fixed(accepting) => accepting.clone(),
-            Self::Current(current) => current.accepting(),
-        }
-    }
-
-    /// Done when something else is said since this was called.
-    fn changed(&self) -> impl Future<Output = ()> {
-        let changed = match self {
-            Self::Fixed(_) => None,
-            Self::Current(current) => Some(current.changed()),
-        };
-        async {
-            match changed {
-                Some(changed) => changed.await,
-                None => std::future::pending().await,
-            }
         }
     }
 }
@@ -192,13 +164,8 @@ impl Listener {
     pub async fn run<S: ExchangeService>(self, service: S, end: End) {
         let (source, budget) = (self.source.clone(), Arc::clone(&self.budget));
         let (slot, drain) = (self.http3(), end.drain.clone());
-        let accept = http3::Accept {
-            service: service.clone(),
-            end: end.clone(),
-            budget,
-            watch: self.watch.clone(),
-            accepting: move || source.accepting(),
-        };
+        let accept =
+            http3::Accept { service: service.clone(), end: end.clone(), budget, watch: self.watch.clone(), source };
         let udp = async move {
             if let Some(endpoint) = drain.run_until_cancelled(slot.take()).await {
                 endpoint.run(accept).await;
@@ -265,11 +232,13 @@ impl Listener {
     }
 
     fn accepted<S>(&self, remote: SocketAddr, service: S, end: End) -> Accepted<S> {
-        let Accepting { tls, http3, settings, tcp, proxies, .. } = self.source.accepting();
+        let accepting = self.source.accepting();
+        let standing = Standing::new(remote, self.source.clone(), &accepting, &end);
+        let Accepting { tls, http3, settings, tcp, proxies, .. } = accepting;
         let own = self.port.filter(|_| http3.is_some() && self.http3.is_taken());
         let alternative = own.and_then(|own| alternative(settings.http3.public_port.unwrap_or(own)));
         let (budget, deadline) = (Arc::clone(&self.budget), Instant::now() + settings.head_timeout);
-        Accepted { remote, tls, tcp, proxies, alternative, settings, service, end, budget, deadline }
+        Accepted { remote, tls, tcp, proxies, alternative, settings, service, end, standing, budget, deadline }
     }
 }
 
@@ -283,6 +252,7 @@ struct Accepted<S> {
     settings: Arc<Settings>,
     service: S,
     end: End,
+    standing: Standing,
     budget: Arc<ListenerBudget>,
     /// Until when it must have said enough to know what it is.
     deadline: Instant,
@@ -337,17 +307,18 @@ impl<S: ExchangeService> Accepted<S> {
             sniffed = timeout_at(self.deadline, sniff(&mut stream, &mut received)) => sniffed??,
             () = self.end.clone().last_call() => return Ok(()),
         };
-        let serving = self.serving(local, None);
+        let (serving, standing) = self.serving(local, None);
         if is_http2 {
-            http2::serve(net::Prefixed::new(received.freeze(), stream), serving).await;
+            let served = pin!(http2::serve(net::Prefixed::new(received.freeze(), stream), serving));
+            standing.hold(served).await;
         } else if !received.is_empty() {
-            http1::serve(stream, received, serving).await;
+            standing.hold(pin!(http1::serve(stream, received, serving))).await;
         }
         Ok(())
     }
 
     async fn encrypted(
-        self,
+        mut self,
         stream: TcpStream,
         local: SocketAddr,
         config: Arc<rustls::ServerConfig>,
@@ -356,15 +327,16 @@ impl<S: ExchangeService> Accepted<S> {
         let stream = timeout_at(self.deadline, accept).await??;
         let session = stream.get_ref().1;
         let is_http2 = session.alpn_protocol() == Some(b"h2");
+        self.standing.showed(session.peer_certificates().map_or_else(Vec::new, <[_]>::to_vec));
         let proven = Proven {
             server_name: session.server_name().map(str::to_owned),
             peer: session.peer_certificates().map(peer_identity).transpose().map_err(io::Error::other)?,
         };
-        let serving = self.serving(local, Some(proven));
+        let (serving, standing) = self.serving(local, Some(proven));
         if is_http2 {
-            http2::serve(stream, serving).await;
+            standing.hold(pin!(http2::serve(stream, serving))).await;
         } else {
-            http1::serve(stream, BytesMut::new(), serving).await;
+            standing.hold(pin!(http1::serve(stream, BytesMut::new(), serving))).await;
         }
         Ok(())
     }
@@ -408,22 +380,27 @@ impl<S: ExchangeService> Accepted<S> {
         }
     }
 
+    /// For bytes, of which nothing changes on the way.
     fn named(self, local: SocketAddr, server_name: Option<String>) -> Serving<S> {
         let details = ConnectionDetails { remote: self.remote, local, tls: false, server_name, peer: None };
-        self.serving_of(details)
+        self.serving_of(details).0
     }
 
-    fn serving(self, local: SocketAddr, proven: Option<Proven>) -> Serving<S> {
+    /// For requests: it follows the terms.
+    fn serving(mut self, local: SocketAddr, proven: Option<Proven>) -> (Serving<S>, Standing) {
         let tls = proven.is_some();
         let Proven { server_name, peer } = proven.unwrap_or_default();
         let details = ConnectionDetails { remote: self.remote, local, tls, server_name, peer };
-        self.serving_of(details)
+        self.end = self.standing.end();
+        let (mut serving, standing) = self.serving_of(details);
+        serving.heads = Some(standing.heads());
+        (serving, standing)
     }
 
-    fn serving_of(self, details: ConnectionDetails) -> Serving<S> {
+    fn serving_of(self, details: ConnectionDetails) -> (Serving<S>, Standing) {
         let info = ConnectionInfo::paced(details, self.settings.pace);
-        let Self { alternative, settings, service, end, budget, .. } = self;
-        Serving { info, settings, service, end, alternative, budget }
+        let Self { alternative, settings, service, end, standing, budget, .. } = self;
+        (Serving { info, settings, service, end, alternative, budget, heads: None }, standing)
     }
 }
 

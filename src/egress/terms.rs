@@ -18,14 +18,15 @@ use crate::message::trust::Trust;
 use crate::proxy::AccessLog;
 use crate::routing::RouterSettings;
 use crate::telemetry::TargetMetrics;
-use crate::tls::{self, EgressTls, TlsError};
+use crate::tls::{self, ClientCertificates, ClientJudge, EgressTls, TlsError};
 
 /// What an egress goes by. All of it can be changed while it runs, see [`Handle::update`](super::Handle::update).
 #[derive(Debug, Clone)]
 pub struct Terms {
     /// Whom a request asks for, and for how long it waits. Holds for requests that are read from now on.
     pub router: RouterSettings,
-    /// TLS with ALPN; `None`: clear text. Holds for connections that come from now on. The same `Arc` keeps what was made
+    /// TLS with ALPN; `None`: clear text. Holds for connections that come from now on; one whose client would not be let in
+    /// any more finishes what it carries and is closed, see [`Handle::update`](super::Handle::update). The same `Arc` keeps what was made
     /// of it, so that clients can resume their TLS sessions.
     pub tls: Option<Arc<EgressTls>>,
     /// Takes each connection as bytes for a service, and no requests; `tls` and what is about requests has no meaning then.
@@ -35,7 +36,8 @@ pub struct Terms {
     /// anybody else sends is for the target, or no request, whatever it looks like. Default: nobody. Holds for connections that
     /// come from now on.
     pub proxies: Trust,
-    /// Limits and timeouts of connections that come from now on. A smaller number of connections ends none of them.
+    /// Limits and timeouts of connections that come from now on; open ones are asked to come back under them. A smaller number of
+    /// connections ends none of them.
     pub settings: Settings,
     /// Whether each exchange is logged. Holds for requests that are read from now on.
     pub access_log: AccessLog,
@@ -83,7 +85,9 @@ pub(super) struct InForce {
 #[derive(Debug, Clone)]
 pub(super) struct Accepting {
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
-    /// The same for QUIC.
+    /// Who may come. The same as long as the same clients are let in.
+    pub(super) clients: Arc<ClientJudge>,
+    /// The same TLS for QUIC.
     quic_tls: Option<Arc<rustls::ServerConfig>>,
     /// For HTTP/3, if there is any.
     pub(super) http3: Option<Arc<quinn::ServerConfig>>,
@@ -177,8 +181,11 @@ impl Current {
             (Some(before), Some(after)) => Arc::ptr_eq(before, after) && terms.tcp.is_none(),
             _ => false,
         };
-        let accepting =
+        let mut accepting =
             if same { before.accepting.with(&terms) } else { Accepting::new(&terms, before.accepting.tokens.clone())? };
+        if lets_in(&before.terms) == lets_in(&terms) {
+            accepting.clients = Arc::clone(&before.accepting.clients);
+        }
         Ok(in_force(terms, accepting))
     }
 
@@ -194,8 +201,8 @@ impl Accepting {
     /// Connections over TCP only.
     pub(super) fn tcp(tls: Option<Arc<rustls::ServerConfig>>, settings: Settings) -> Self {
         let settings = Arc::new(settings);
-        let proxies = Arc::default();
-        Self { tls, quic_tls: None, http3: None, settings, tcp: None, proxies, tokens: Tokens::new() }
+        let (proxies, clients) = (Arc::default(), Arc::new(ClientJudge::of_anybody()));
+        Self { tls, clients, quic_tls: None, http3: None, settings, tcp: None, proxies, tokens: Tokens::new() }
     }
 
     fn new(terms: &Terms, tokens: Tokens) -> Result<Self, TlsError> {
@@ -204,8 +211,10 @@ impl Accepting {
             tls.map(config).transpose().map(|config| config.map(Arc::new))
         };
         let (tls, quic_tls) = (configured(tls::egress_config)?, configured(tls::http3_config)?);
+        let clients = terms.tls.as_ref().map(|tls| ClientJudge::new(&tls.clients)).transpose()?;
+        let clients = Arc::new(clients.unwrap_or_else(ClientJudge::of_anybody));
         let (settings, proxies) = (Arc::default(), Arc::default());
-        Ok(Self { tls, quic_tls, http3: None, settings, tcp: None, proxies, tokens }.with(terms))
+        Ok(Self { tls, clients, quic_tls, http3: None, settings, tcp: None, proxies, tokens }.with(terms))
     }
 
     /// The same TLS under other terms.
@@ -219,10 +228,16 @@ impl Accepting {
             _ => quic_tls.map(|tls| Arc::new(server_config(Arc::clone(tls), settings, &self.tokens))),
         };
         let (tls, quic_tls, tokens) = (self.tls.clone(), self.quic_tls.clone(), self.tokens.clone());
+        let clients = Arc::clone(&self.clients);
         let tcp = terms.tcp.clone().map(Arc::new);
         let (settings, proxies) = (Arc::new(settings.clone()), Arc::new(terms.proxies.clone()));
-        Self { tls, quic_tls, http3, settings, tcp, proxies, tokens }
+        Self { tls, clients, quic_tls, http3, settings, tcp, proxies, tokens }
     }
+}
+
+/// What clients have to show.
+fn lets_in(terms: &Terms) -> Option<&ClientCertificates> {
+    terms.tls.as_ref().map(|tls| &tls.clients)
 }
 
 /// Whether clients of HTTP/3 are told the same bounds.

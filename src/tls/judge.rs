@@ -48,6 +48,49 @@ impl InitiatorJudge {
     }
 }
 
+/// Judges the chains of clients of a listener as it does in a handshake. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ClientJudge {
+    verifier: Option<Arc<ClientVerifier>>,
+    is_required: bool,
+}
+
+impl ClientJudge {
+    /// By what is asked of clients.
+    ///
+    /// # Errors
+    /// As for [`InitiatorJudge::new`].
+    pub fn new(clients: &ClientCertificates) -> Result<Self, TlsError> {
+        let (trust, is_required) = match clients {
+            ClientCertificates::Required(trust) => (trust, true),
+            ClientCertificates::Optional(trust) => (trust, false),
+            ClientCertificates::NotAsked => return Ok(Self::of_anybody()),
+        };
+        let verifier = Some(Arc::new(ClientVerifier::new(Peer::Client, trust, is_required)?));
+        Ok(Self { verifier, is_required })
+    }
+
+    /// Where nothing is asked, and everybody may come.
+    pub const fn of_anybody() -> Self {
+        Self { verifier: None, is_required: false }
+    }
+
+    /// Whether a client that showed this chain, its own certificate first, would be let in at that time.
+    ///
+    /// # Errors
+    /// [`Rejection`] says which certificate is at fault, and why; one that is asked for and not shown is a fault too.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], at: SystemTime) -> Result<(), Box<Rejection>> {
+        let Some(verifier) = &self.verifier else { return Ok(()) };
+        let Some((own, issuers)) = chain.split_first() else {
+            let fault = Fault::Other("none was shown".to_owned());
+            let rejection = || Box::new(Rejection { peer: Peer::Client, certificate: None, fault });
+            return if self.is_required { Err(rejection()) } else { Ok(()) };
+        };
+        let verified = verifier.verify_client_cert(own, issuers, moment(at));
+        verified.map(drop).map_err(|error| rejection(Peer::Client, &error))
+    }
+}
+
 /// Judges the chains of responders as an initiator does in a handshake. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ResponderJudge(Arc<ServerVerifier>);
@@ -188,6 +231,29 @@ mod tests {
         assert_eq!(fault(strange.judge(&[], now())), None, "a token may be the whole proof");
         let none = InitiatorJudge::new(&ClientCertificates::NotAsked).unwrap();
         assert!(!none.asks() && fault(none.judge(&chain(&node), now())).is_none());
+    }
+
+    #[test]
+    fn a_clients_chain_is_judged_by_what_is_asked_of_clients() {
+        let (ca, other) = (Authority::create("ca", days(100)).unwrap(), Authority::create("other", days(100)).unwrap());
+        let [client, revoked] = [1, 2].map(|_| ca.node(&[San::Uri("spiffe://x/n".into())], days(10)).unwrap());
+        let crl = ca.crl(&[Summary::of(revoked.certificate()).unwrap().serial], 1, days(1)).unwrap();
+        let mut trust = Trust::roots([ca.certificate().clone()]);
+        trust.crls = parse_crls(crl.as_bytes()).unwrap();
+        let chain = |issued: &crate::tls::pki::Issued| vec![issued.certificate().clone()];
+        let required = ClientJudge::new(&ClientCertificates::Required(trust.clone())).unwrap();
+        assert_eq!(fault(required.judge(&chain(&client), now())), None);
+        assert_eq!(fault(required.judge(&chain(&revoked), now())), Some("revoked"));
+        assert_eq!(fault(required.judge(&[], now())), Some("other"));
+        let optional = ClientJudge::new(&ClientCertificates::Optional(trust)).unwrap();
+        assert_eq!(fault(optional.judge(&[], now())), None);
+        assert_eq!(fault(optional.judge(&chain(&revoked), now())), Some("revoked"));
+        let strange = Trust::roots([other.certificate().clone()]);
+        let strange = ClientJudge::new(&ClientCertificates::Required(strange)).unwrap();
+        assert_eq!(fault(strange.judge(&chain(&client), now())), Some("untrusted"));
+        let anybody = ClientJudge::new(&ClientCertificates::NotAsked).unwrap();
+        assert_eq!(fault(anybody.judge(&[], now())), None);
+        assert_eq!(fault(anybody.judge(&chain(&revoked), now())), None);
     }
 
     // spec: SE-43

@@ -2,6 +2,8 @@
 
 mod agrees;
 mod broken;
+mod connections;
+mod effects;
 mod embedded;
 mod files;
 mod initiator;

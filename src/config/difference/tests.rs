@@ -60,6 +60,36 @@ fn a_value_is_shown_before_and_after() {
 }
 
 #[test]
+fn how_far_a_change_reaches_is_said_where_a_reader_could_wonder() {
+    let said = [
+        (
+            CLOUD,
+            ("listen:", "limits: { head_bytes: 8 KiB }\n  listen:"),
+            "~ responder.limits.head_bytes: 65536 -> 8192 (live tunnels are told)",
+        ),
+        (
+            CLOUD,
+            ("listen:", "keepalive: 2s\n  listen:"),
+            "~ responder.keepalive: 5s -> 2s (for tunnels that come up from then on)",
+        ),
+        (
+            CLOUD,
+            ("host_id: a", "host_id: a, limits: { head_fields: 50 }"),
+            "~ egress[0.0.0.0:8080].limits.head_fields: 100 -> 50 (open connections are asked to come back)",
+        ),
+        (CLOUD, ("host_id: a", "host_id: a, hold: 5s"), "~ egress[0.0.0.0:8080].hold: 2s -> 5s"),
+    ];
+    for (text, change, expected) in said {
+        assert_eq!(lines(text, &[change]), [expected]);
+    }
+    let with_tls = CLOUD.replace("host_id: a", "tls: { cert: a, key: b, client_ca: c }, host_id: a");
+    assert_eq!(
+        lines(&with_tls, &[("client_ca: c }, host_id", "client_ca: d }, host_id")]),
+        ["~ egress[0.0.0.0:8080].tls.client_ca: c -> d (clients who would not be let in any more are sent away)"]
+    );
+}
+
+#[test]
 fn what_comes_and_goes_is_named_as_in_the_file() {
     let shop = "services:\n  - { name: shop, match: { prefix: /shop }, target: 'http://b' }";
     assert_eq!(lines(EDGE, &[("services:", shop)]), ["+ services.shop"]);

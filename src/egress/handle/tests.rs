@@ -98,14 +98,26 @@ async fn new_routes_hold_for_the_next_request_even_of_a_connection_that_stays() 
 }
 
 #[tokio::test]
-async fn new_limits_hold_for_new_connections_only() {
+async fn new_limits_hold_for_the_next_request_even_of_a_connection_that_stays() {
     let egress = running();
     let mut old = connect(egress.address).await;
     asserts_leads_to(&mut old, "one").await;
     egress.handle.update(|terms| terms.settings.max_head_bytes = 20).unwrap();
+    for mut wire in [old, connect(egress.address).await] {
+        let (head, _) = ask(&mut wire).await;
+        assert!(head.starts_with("HTTP/1.1 431"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_stays_is_asked_to_come_back_under_other_limits() {
+    let egress = running();
+    let mut old = connect(egress.address).await;
     asserts_leads_to(&mut old, "one").await;
-    let (head, _) = ask(&mut connect(egress.address).await).await;
-    assert!(head.starts_with("HTTP/1.1 431"), "{head}");
+    egress.handle.update(|terms| terms.settings.pace.body_rate += 1).unwrap();
+    let (head, text) = ask(&mut old).await;
+    assert!(head.contains("connection: close\r\n") && text.contains("no node"), "{head}");
+    assert_eq!(old.rest().await.0, "");
 }
 
 #[tokio::test]

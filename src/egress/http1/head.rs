@@ -53,6 +53,16 @@ impl HeadReader {
         Self { scheme, max_bytes, max_fields, section: SectionEnd::new(max_fields + 1) }
     }
 
+    /// Other bounds, bytes and fields, for the head that comes next; for when nothing of one was looked at.
+    pub(super) fn bound(&mut self, (max_bytes, max_fields): (usize, usize)) {
+        let max_fields = max_fields.min(MAX_FIELDS);
+        self.max_bytes = max_bytes;
+        if max_fields != self.max_fields && self.section.is_at_start() {
+            self.max_fields = max_fields;
+            self.section = SectionEnd::new(max_fields + 1);
+        }
+    }
+
     /// Takes the next head out of `buf`, if it is complete.
     pub(super) fn read(&mut self, buf: &mut BytesMut) -> Result<Option<Head>, Violation> {
         if self.section.is_at_start() && !begin(buf)? {

@@ -161,7 +161,7 @@ fn admit<S: ExchangeService>(mut request: Request<RecvStream>, served: &Served<S
         // spec: ST-15
         parts.extensions.insert(Protocol::new(asked.as_str()).ok_or(Violation::Upgrade)?);
     }
-    let (max_fields, max_bytes) = (serving.settings.max_head_fields, serving.settings.max_head_bytes);
+    let (max_bytes, max_fields) = serving.head_bounds();
     let scheme = if serving.info.tls { Scheme::HTTPS } else { Scheme::HTTP };
     let length = validate::http2_request(&mut parts, &scheme, max_fields)?;
     if connect::is_plain(&parts) && !serving.service.takes_connect() {

@@ -258,7 +258,7 @@ async fn admit<S: ExchangeService>(
         // Nobody has judged it.
         None => return Err(Violation::Syntax),
     }
-    let (max_fields, max_bytes) = (serving.settings.max_head_fields, serving.settings.max_head_bytes);
+    let (max_bytes, max_fields) = serving.head_bounds();
     let rules = FieldRules { max_fields, max_bytes, forbids: fields::is_forbidden_in_any_trailers };
     let mut body = StreamBody::new(recv, Arc::clone(side), rules);
     body.beside(arrived);

@@ -17,6 +17,7 @@ use super::window::{Bounds, Sends, Window};
 use crate::egress::budget::ListenerBudget;
 use crate::egress::gate::{RESETS_BURST, RESETS_PER_SECOND};
 use crate::egress::lock;
+use crate::egress::standing::HeadBounds;
 use crate::message::h3::request::{Head, Limits};
 use crate::message::queued::Queued;
 use crate::message::violation::{ErrorCode, Violation};
@@ -42,8 +43,9 @@ const NEXT: u64 = 4;
 #[derive(Debug)]
 pub(super) struct Link {
     quic: quinn::Connection,
-    /// The bounds of each request.
-    pub(super) limits: Limits,
+    /// The bounds of each request, which HTTP/3 was told, and those that hold by now.
+    limits: Limits,
+    heads: Option<Arc<HeadBounds>>,
     budget: Arc<ListenerBudget>,
     /// Streams that HTTP/3 was given and nobody serves yet, in order.
     arrivals: Mutex<VecDeque<Arrival>>,
@@ -89,7 +91,7 @@ impl Outlet {
 impl Link {
     pub(super) fn new(
         quic: quinn::Connection,
-        limits: Limits,
+        (limits, heads): (Limits, Option<Arc<HeadBounds>>),
         bounds: Bounds,
         budget: Arc<ListenerBudget>,
     ) -> Arc<Self> {
@@ -99,6 +101,7 @@ impl Link {
         Arc::new(Self {
             quic,
             limits,
+            heads,
             budget,
             arrivals: Mutex::default(),
             first_refused: AtomicU64::new(NO_LIMIT),
@@ -112,6 +115,13 @@ impl Link {
             fault: OnceLock::new(),
             takers,
         })
+    }
+
+    /// The bounds of a request that begins now. More than HTTP/3 was told at the beginning it does not take.
+    pub(super) fn limits(&self) -> Limits {
+        let Limits { section_bytes, fields } = self.limits;
+        let (bytes, most) = self.heads.as_ref().map_or((section_bytes, fields), |heads| heads.get());
+        Limits { section_bytes: bytes.min(section_bytes), fields: most }
     }
 
     /// Ends the connection with a code of HTTP/3.

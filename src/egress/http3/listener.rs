@@ -1,6 +1,7 @@
 //! From UDP packets to connections that speak HTTP/3.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::link::varint;
 use super::transport::handshake_budgets;
 use crate::egress::budget::{Connected, ListenerBudget};
 use crate::egress::lock;
-use crate::egress::terms::Accepting;
+use crate::egress::standing::{Source, Standing};
 use crate::egress::{ConnectionDetails, ConnectionInfo, End, ExchangeService, Serving, Settings};
 use crate::telemetry::{AcceptWatch, HandshakeListener, Limit, Metrics};
 use crate::tls::peer_identity;
@@ -131,13 +132,13 @@ impl Http3Socket {
 }
 
 /// What connections are accepted with beside what their listener says at the time.
-pub(in crate::egress) struct Accept<S, F> {
+pub(in crate::egress) struct Accept<S> {
     pub(in crate::egress) service: S,
     pub(in crate::egress) end: End,
     pub(in crate::egress) budget: Arc<ListenerBudget>,
     pub(in crate::egress) watch: AcceptWatch,
     /// What holds now.
-    pub(in crate::egress) accepting: F,
+    pub(in crate::egress) source: Source,
 }
 
 impl Endpoint {
@@ -170,11 +171,7 @@ impl Endpoint {
     /// Accepts and serves until the drain is cancelled; returns when the last connection is done.
     ///
     /// Cancel safety: dropping the future drops every connection.
-    pub(in crate::egress) async fn run<S, F>(self, accept: Accept<S, F>)
-    where
-        S: ExchangeService,
-        F: Fn() -> Accepting,
-    {
+    pub(in crate::egress) async fn run<S: ExchangeService>(self, accept: Accept<S>) {
         let (mut connections, endpoint) = (JoinSet::new(), self.seat.socket.endpoint.clone());
         self.seat.accept_under(self.config.clone());
         loop {
@@ -196,12 +193,14 @@ impl Endpoint {
         let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
     }
 
-    fn take<S, F>(&self, incoming: quinn::Incoming, accept: &Accept<S, F>, connections: &mut JoinSet<()>)
+    fn take<S>(&self, incoming: quinn::Incoming, accept: &Accept<S>, connections: &mut JoinSet<()>)
     where
         S: ExchangeService,
-        F: Fn() -> Accepting,
     {
-        let Accepting { http3: Some(config), settings, .. } = (accept.accepting)() else { return incoming.refuse() };
+        let accepting = accept.source.accepting();
+        let (settings, Some(config)) = (Arc::clone(&accepting.settings), accepting.http3.clone()) else {
+            return incoming.refuse();
+        };
         let open = accept.budget.connections().max(connections.len());
         if open >= settings.max_connections {
             accept.watch.is_full(open);
@@ -213,11 +212,12 @@ impl Endpoint {
             return;
         }
         let seat = self.handshakes.enter(Stage::Hello, incoming.remote_address().ip());
-        let (service, end, budget) = (accept.service.clone(), accept.end.clone(), Arc::clone(&accept.budget));
-        let arrived = Arrived { incoming, config, settings, seat, local: self.local };
+        let standing = Standing::new(incoming.remote_address(), accept.source.clone(), &accepting, &accept.end);
+        let (service, budget) = (accept.service.clone(), Arc::clone(&accept.budget));
+        let arrived = Arrived { incoming, config, settings, standing, seat, local: self.local };
         connections.spawn(async move {
             match arrived.open(&budget).await {
-                Ok(opened) => opened.serve(service, end, budget).await,
+                Ok(opened) => opened.serve(service, budget).await,
                 Err(error) => tracing::debug!(%error, "a QUIC connection failed before its first request"),
             }
         });
@@ -229,6 +229,7 @@ struct Arrived {
     incoming: quinn::Incoming,
     config: Arc<quinn::ServerConfig>,
     settings: Arc<Settings>,
+    standing: Standing,
     seat: Seat,
     local: SocketAddr,
 }
@@ -253,6 +254,7 @@ struct Opened {
     quic: quinn::Connection,
     info: ConnectionInfo,
     settings: Arc<Settings>,
+    standing: Standing,
     early: Option<Arc<Early>>,
     /// Where the handshake is still under way.
     handshake: Option<Handshake>,
@@ -269,7 +271,7 @@ impl Arrived {
     /// Finishes the handshake, in time and while it has its place; or waits until early data may come, if that is taken and
     /// the client has proven its address before.
     async fn open(self, budget: &Arc<ListenerBudget>) -> Result<Opened, Failed> {
-        let Self { incoming, config, settings, mut seat, local } = self;
+        let Self { incoming, config, settings, mut standing, mut seat, local } = self;
         let within = settings.head_timeout;
         let gave_way = || {
             budget.count(Limit::GaveWay);
@@ -297,10 +299,12 @@ impl Arrived {
             local: SocketAddr::new(local_ip.unwrap_or_else(|| local.ip()), local.port()),
             tls: true,
             server_name,
-            peer: certificates.map(|chain| peer_identity(&chain)).transpose()?,
+            peer: certificates.as_ref().map(|chain| peer_identity(chain)).transpose()?,
         };
+        standing.showed(certificates.map_or_else(Vec::new, |chain| *chain));
         let info = ConnectionInfo::paced(details, settings.pace);
-        Ok(Opened { quic, info, settings, early: early.filter(|early| early.is_taken()), handshake, connected })
+        let early = early.filter(|early| early.is_taken());
+        Ok(Opened { quic, info, settings, standing, early, handshake, connected })
     }
 }
 
@@ -322,11 +326,13 @@ async fn connect(
 }
 
 impl Opened {
-    async fn serve<S: ExchangeService>(self, service: S, end: End, budget: Arc<ListenerBudget>) {
-        let Self { quic, info, settings, early, handshake, connected: _connected } = self;
+    async fn serve<S: ExchangeService>(self, service: S, budget: Arc<ListenerBudget>) {
+        let Self { quic, info, settings, standing, early, handshake, connected: _connected } = self;
         let within = settings.head_timeout;
-        let serving = Serving { info, settings, service, end, budget: Arc::clone(&budget), alternative: None };
-        let served = super::serve(quic.clone(), early, serving);
+        let (end, heads) = (standing.end(), Some(standing.heads()));
+        let serving = Serving { info, settings, service, end, budget: Arc::clone(&budget), alternative: None, heads };
+        let served = pin!(super::serve(quic.clone(), early, serving));
+        let served = standing.hold(served);
         match handshake {
             None => served.await,
             Some(handshake) => drop(tokio::join!(served, handshake.finish(&quic, within, &budget))),

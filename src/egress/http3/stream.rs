@@ -70,7 +70,7 @@ impl Request {
             },
             recv: Receiving {
                 stream: recv,
-                watcher: request::Watcher::new(link.limits),
+                watcher: request::Watcher::new(link.limits()),
                 room: Room::new(Arc::clone(link)),
                 side,
                 is_over: false,
