@@ -49,6 +49,6 @@ pub use serve::{HttpService, Refusing, Serve, http_only};
 pub(crate) use settings::MAX_STREAMS;
 pub use settings::{CongestionControl, TunnelSettings};
 pub use state::{CloseReason, PathStats, Phase, ServiceDown, TunnelSnapshot};
-pub use tied::Started;
+pub use tied::{Interest, Started};
 pub use tunnel::Tunnel;
 pub(crate) use via::{NotHere, Via};

@@ -230,8 +230,11 @@ impl<'a> Quiet<'a> {
     }
 
     /// Whether the time is up, and the other end goes on reading responses that are complete, over a slow link: then there is more.
+    /// A few bytes, as answers to PINGs are, are as good as none.
     fn is_read(&mut self, passed: u64) -> bool {
-        let goes_on = std::mem::replace(&mut self.passed, passed) != passed && matches!(self.state, Some((true, _)));
+        let read = passed - std::mem::replace(&mut self.passed, passed);
+        let least = self.settings.pace.body_rate.saturating_mul(self.settings.send_timeout.as_secs()).max(1);
+        let goes_on = read >= least && matches!(self.state, Some((true, _)));
         if goes_on {
             self.deadline.set(Instant::now() + self.settings.send_timeout);
         }

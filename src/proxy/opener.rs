@@ -198,8 +198,8 @@ where
     if let (Some(mut body), Some(mut upload)) = (body, upload)
         && upload.start(Pin::new(&mut body)) == Started::Goes
     {
-        let task = tokio::spawn(async move { drop(upload.send(body).await) });
-        answer.tie_upload(task.abort_handle());
+        let interest = answer.tie_upload();
+        tokio::spawn(async move { drop(upload.send(body, interest).await) });
     }
     answer
 }

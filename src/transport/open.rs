@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{Method, Response, request, response};
 use http_body::Body;
-use tokio::task::AbortHandle;
 
 use crate::id::ServiceName;
 use crate::message::BoxError;
@@ -19,7 +18,7 @@ use crate::message::upgrade::Protocol;
 use crate::protocol::stream::StreamError;
 use crate::transport::body::RecvBody;
 use crate::transport::error::{OpenError, SendError};
-use crate::transport::tied::Started;
+use crate::transport::tied::{Interest, Started};
 use crate::transport::{quic, tcp};
 
 /// The head of a request, as a stream is opened with it.
@@ -115,21 +114,22 @@ impl Upload {
     }
 
     /// Sends a body and its trailers to the end, or resets the stream. A piece is pulled only when the last one was taken,
-    /// so a peer that stalls stalls its source.
+    /// so a peer that stalls stalls its source. It ends, too, when nobody has an `interest` in the answer any more; where that came
+    /// whole, it goes on as long as the peer wants it.
     ///
     /// # Errors
     /// [`SendError`]: the peer wants no more of it, the tunnel is gone, or the body failed at its source.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the stream.
-    pub async fn send<B>(self, body: B) -> Result<(), SendError>
+    pub async fn send<B>(self, body: B, interest: Interest) -> Result<(), SendError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
         match self.0 {
-            UploadHalf::Quic(upload) => upload.send(body).await,
-            UploadHalf::Tcp(upload) => upload.send(body).await,
+            UploadHalf::Quic(upload) => upload.send(body, interest).await,
+            UploadHalf::Tcp(upload) => upload.send(body, interest).await,
         }
     }
 }
@@ -171,12 +171,12 @@ impl Answer {
         Self { half: AnswerHalf::Tcp(answer), interim: Allowance::default() }
     }
 
-    /// Aborts this task, the one that runs [`Upload::send`], as soon as nobody wants the rest of the answer any more. Once
-    /// the answer came whole the upload may go on to its own end.
-    pub fn tie_upload(&mut self, task: AbortHandle) {
+    /// For [`Upload::send`], which ends as soon as nobody wants the rest of the answer any more. Once the answer came whole the
+    /// upload may go on to its own end.
+    pub fn tie_upload(&mut self) -> Interest {
         match &mut self.half {
-            AnswerHalf::Quic(answer) => answer.tie_upload(task),
-            AnswerHalf::Tcp(answer) => answer.tie_upload(task),
+            AnswerHalf::Quic(answer) => answer.tie_upload(),
+            AnswerHalf::Tcp(answer) => answer.tie_upload(),
         }
     }
 

@@ -12,6 +12,29 @@ pub enum Started {
     Goes,
 }
 
+/// What an upload knows of the interest in its answer: see [`Answer::tie_upload`](crate::transport::Answer::tie_upload).
+#[derive(Debug)]
+pub struct Interest(oneshot::Receiver<()>);
+
+/// Why an answer is no reason to go on any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// Nobody wants it.
+    Unwanted,
+    /// It came whole: whether the rest of the upload is wanted, only its own stream can tell now.
+    Whole,
+}
+
+impl Interest {
+    /// Resolves once nobody looks at the answer any more.
+    pub(super) async fn ends(self) -> Answered {
+        match self.0.await {
+            Ok(()) => Answered::Unwanted,
+            Err(_) => Answered::Whole,
+        }
+    }
+}
+
 /// The task of an upload, which ends when nobody wants the answer any more.
 #[derive(Debug, Default)]
 pub(crate) struct TiedUpload(Option<Tie>);
@@ -32,6 +55,13 @@ impl TiedUpload {
     /// As [`TiedUpload::tie`], of a task that has to be told.
     pub(super) fn tell(&mut self, task: oneshot::Sender<()>) {
         self.0 = Some(Tie::Tell(task));
+    }
+
+    /// As [`TiedUpload::tell`], of one that waits for this.
+    pub(super) fn interest(&mut self) -> Interest {
+        let (tell, told) = oneshot::channel();
+        self.tell(tell);
+        Interest(told)
     }
 
     /// The answer came whole: the upload may go on to its own end.

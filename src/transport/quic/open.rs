@@ -7,7 +7,6 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Response, request};
-use tokio::task::AbortHandle;
 
 use crate::id::ServiceName;
 use crate::message::BoxError;
@@ -23,7 +22,7 @@ use crate::transport::open::{self, AnswerHead, HttpHead, HttpStream, Upload};
 use crate::transport::quic::control::Connection;
 use crate::transport::quic::streams::{MessageStream, Pieces, SendHalf, exceeds, lost};
 use crate::transport::state::{InFlight, PathStats, TunnelSnapshot};
-use crate::transport::tied::Started;
+use crate::transport::tied::{Answered, Interest, Started, TiedUpload};
 use crate::transport::via::Via;
 
 /// How much memory the heads of the requests of a thread share; it is used again once all of them are sent.
@@ -58,12 +57,30 @@ impl HttpUpload {
     }
 
     /// See [`Upload::send`].
-    pub(crate) async fn send<B>(mut self, body: B) -> Result<(), SendError>
+    pub(crate) async fn send<B>(mut self, body: B, interest: Interest) -> Result<(), SendError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        self.send.go_on_message(&mut self.head, self.ahead, pin!(body)).await
+        // Not asked before: what has asked once stays with the tunnel where this end resets the stream.
+        let stopped = self.send.stopped();
+        let over = {
+            let body = pin!(body);
+            let sending = self.send.go_on_message(&mut self.head, self.ahead.take(), body);
+            let over = async {
+                match interest.ends().await {
+                    Answered::Unwanted => SendError::Stopped(StreamCode::Cancelled),
+                    Answered::Whole => stopped.await,
+                }
+            };
+            tokio::select! {
+                biased;
+                sent = sending => return sent,
+                over = over => over,
+            }
+        };
+        self.send.give_up(&over);
+        Err(over)
     }
 }
 
@@ -81,9 +98,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) fn tie_upload(&mut self, task: AbortHandle) {
-        if let Some(stream) = &mut self.stream {
-            stream.tie_upload(task);
+    /// See [`open::Answer::tie_upload`].
+    pub(crate) fn tie_upload(&mut self) -> Interest {
+        match &mut self.stream {
+            Some(stream) => stream.tie_upload(),
+            // It came already.
+            None => TiedUpload::default().interest(),
         }
     }
 

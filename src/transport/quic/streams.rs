@@ -23,7 +23,7 @@ use crate::protocol::limits::Limits;
 use crate::protocol::stream::{self, Event, MessageReader, RequestHead, Role};
 use crate::transport::credit::{LITTLE, Revoke, Unread};
 use crate::transport::error::{BodyError, SendError, TunnelLost, describe_close};
-use crate::transport::tied::{Started, TiedUpload};
+use crate::transport::tied::{Interest, Started, TiedUpload};
 
 /// The most bytes taken from quinn in one read; a segment is usually smaller.
 const READ_CHUNK_BYTES: usize = 256 * 1024;
@@ -194,8 +194,8 @@ impl MessageStream {
         }
     }
 
-    pub(super) fn tie_upload(&mut self, upload: tokio::task::AbortHandle) {
-        self.upload.tie(upload);
+    pub(super) fn tie_upload(&mut self) -> Interest {
+        self.upload.interest()
     }
 
     /// The next event that needs no further bytes.
@@ -381,7 +381,17 @@ impl SendHalf {
         if let Poll::Ready(written) = self.write_now(&mut pieces) {
             return written;
         }
-        Box::pin(self.write_all(&mut pieces)).await
+        // Whoever waits for room here has nobody else yet who tells that the tunnel is gone.
+        let stopped = self.stopped();
+        let write = self.write_all(&mut pieces);
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                written = write => written,
+                over = stopped => Err(over),
+            }
+        })
+        .await
     }
 
     /// Writes what the peer takes now; what is left of `pieces` is for [`SendHalf::write_all`], which has a waker.
@@ -552,7 +562,7 @@ impl SendHalf {
 
     /// Ends the stream so that the peer knows of the error. What a source gave before it failed still arrives: a reset
     /// would throw away what is under way, the end of the stream without END does not. spec: ST-38
-    fn give_up(&mut self, error: &SendError) {
+    pub(super) fn give_up(&mut self, error: &SendError) {
         match error {
             SendError::Source(_) => self.finish(),
             SendError::Head(_) => self.reset(StreamCode::Truncated),

@@ -1,5 +1,6 @@
 //! The responder's side of an HTTP stream over HTTP/2: a request out, a response back.
 
+use std::future::pending;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -11,7 +12,6 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Frame;
-use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::id::ServiceName;
@@ -22,6 +22,7 @@ use crate::message::h2::recv::StreamBody;
 use crate::message::h2::send::OnCut;
 use crate::message::h2::small::Inflow;
 use crate::message::length::of_tunnelled_response;
+use crate::protocol::code::StreamCode;
 use crate::protocol::handshake::PeerLimits;
 use crate::protocol::limits::Limits;
 use crate::protocol::stream::StreamError;
@@ -35,7 +36,7 @@ use crate::transport::state::{InFlight, TunnelState};
 use crate::transport::tcp::codes::{SOURCE_FAILED, head_rules, lost, reason, send_body, stream_code, trailer_rules};
 use crate::transport::tcp::connection::Connection;
 use crate::transport::tcp::envoy::websocket::Asked;
-use crate::transport::tied::{Started, TiedUpload};
+use crate::transport::tied::{Answered, Interest, Started, TiedUpload};
 
 impl Connection {
     /// See [`Tunnel::open_http`](crate::transport::Tunnel::open_http).
@@ -184,14 +185,25 @@ impl HttpUpload {
     }
 
     /// See [`Upload::send`].
-    pub(crate) async fn send<B>(self, body: B) -> Result<(), SendError>
+    pub(crate) async fn send<B>(self, body: B, interest: Interest) -> Result<(), SendError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
         let Self { mut stream, ahead, tunnel } = self;
         // A client that vanished wants nothing any more.
-        send_body(&mut stream, tunnel, pin!(Continued { ahead, body: pin!(body) }), OnCut::Discard).await
+        let body = pin!(Continued { ahead, body: pin!(body) });
+        let left = async {
+            if interest.ends().await == Answered::Whole {
+                // The stream itself tells, also while the body is silent.
+                pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            sent = send_body(&mut stream, tunnel, body, OnCut::Discard) => sent,
+            () = left => Err(SendError::Stopped(StreamCode::Cancelled)),
+        }
     }
 }
 
@@ -232,8 +244,9 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) fn tie_upload(&mut self, task: AbortHandle) {
-        self.upload.tie(task);
+    /// See [`open::Answer::tie_upload`].
+    pub(crate) fn tie_upload(&mut self) -> Interest {
+        self.upload.interest()
     }
 
     /// See [`open::Answer::poll_next`].

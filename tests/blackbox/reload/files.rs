@@ -144,7 +144,7 @@ async fn a_list_that_revokes_one_of_two_clients_refuses_its_next_connection(tran
     }
     let revoking = site.folder.authority.crl(&[serial(&leaves)]);
     let changed = trigger.change(&site.responder.0, || site.folder.write("crl.pem", &revoking)).await.changes();
-    assert!(changed.len() == 1 && changed[0].ends_with(".tls.crl: other revocation lists"), "{changed:?}");
+    assert!(changed.len() == 1 && changed[0].contains(".tls.crl: other revocation lists"), "{changed:?}");
     assert_eq!(answered(&site, &leaves).await, None);
     assert_eq!(answered(&site, &stays).await, Some(200));
 }

@@ -30,6 +30,7 @@ over_each_transport!(
     interim_responses_arrive_before_the_head,
     a_response_cut_at_its_source_is_an_error_not_an_end,
     a_request_cut_at_its_source_is_an_error_to_the_service,
+    a_request_that_is_silent_after_its_answer_came_whole_is_let_go,
     an_answer_that_comes_before_the_request_ends_is_whole_and_stops_the_rest,
     a_caller_that_leaves_ends_the_services_work_at_once,
     a_response_body_that_is_dropped_stops_its_source,
@@ -228,6 +229,22 @@ async fn an_answer_that_comes_before_the_request_ends_is_whole_and_stops_the_res
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "enough");
     // The source of the request notices that nobody reads on.
     while frames.send(Ok(Frame::data(Bytes::from_static(&[0; 1000])))).await.is_ok() {}
+}
+
+// spec: ST-30, ST-36
+async fn a_request_that_is_silent_after_its_answer_came_whole_is_let_go(transport: Transport) {
+    let pair = Pair::open(transport, Answer(|_| ready(Ok(Response::new(full(b"enough")))))).await;
+    let mut silent = Vec::new();
+    // More than may be under way at a time: none of them keeps its place.
+    for _ in 0..300 {
+        let (frames, body) = piecewise();
+        let response = send(&pair.responder, post(body)).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "enough");
+        silent.push(frames);
+    }
+    for frames in silent {
+        frames.closed().await;
+    }
 }
 
 /// Counts how many are alive.

@@ -228,8 +228,8 @@ where
     let head_of_stream = HttpHead { service: None, parts: HeadParts::Lent(head), end };
     let HttpStream { upload, mut answer } = tunnel.open_http(head_of_stream).await?;
     if let (Some(upload), Some(body)) = (upload, body.take()) {
-        let task = tokio::spawn(async move { drop(upload.send(body).await) });
-        answer.tie_upload(task.abort_handle());
+        let interest = answer.tie_upload();
+        tokio::spawn(async move { drop(upload.send(body, interest).await) });
     }
     loop {
         match answer.next().await? {
