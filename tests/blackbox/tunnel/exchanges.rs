@@ -231,7 +231,7 @@ async fn an_answer_that_comes_before_the_request_ends_is_whole_and_stops_the_res
     while frames.send(Ok(Frame::data(Bytes::from_static(&[0; 1000])))).await.is_ok() {}
 }
 
-// spec: ST-30, ST-36
+// spec: ST-30
 async fn a_request_that_is_silent_after_its_answer_came_whole_is_let_go(transport: Transport) {
     let pair = Pair::open(transport, Answer(|_| ready(Ok(Response::new(full(b"enough")))))).await;
     let mut silent = Vec::new();
