@@ -30,7 +30,7 @@ use crate::telemetry::Limit;
 
 use super::deadline::Deadline;
 use super::error::code;
-use super::{ExchangeService, Serving, Settings};
+use super::{End, ExchangeService, Serving, Settings};
 use budget::{Bounds, Budget, Piece};
 use exchange::{Served, exchange};
 use unread::Unread;
@@ -95,6 +95,8 @@ async fn drive<T, S>(
 {
     let leaving = serving.end.leaving.clone();
     let mut drained = pin!(leaving.cancelled());
+    let mut last_call = pin!(last_call(serving.end.clone(), serving.settings.linger_timeout));
+    let mut is_over = false;
     let bounds = Bounds { connection: serving.settings.http2.send_budget, listener: serving.settings.send_budget };
     let budget = Budget::new(bounds, Arc::clone(&serving.budget));
     let served = Arc::new(Served::new(serving, budget, small_frames));
@@ -108,8 +110,15 @@ async fn drive<T, S>(
         quiet.observe(is_quiet, waits, cork.passed());
         tokio::select! {
             biased;
+            // First: a client that asks without end has the rest wait.
+            () = &mut last_call, if !is_over => is_over = true,
             _ = exchanges.join_next(), if !is_quiet => {}
             accepted = recording(cork.next(connection.accept()), &unserved, serving) => match accepted {
+                Some(Ok((_, mut respond))) if is_over => {
+                    unserved.taken(respond.stream_id().into());
+                    // Whoever meant it may ask again elsewhere. RFC 9113 section 8.7
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                }
                 Some(Ok((request, respond))) => {
                     unserved.taken(respond.stream_id().into());
                     exchanges.spawn(exchange(Arc::clone(&served), request, respond));
@@ -152,6 +161,13 @@ async fn drive<T, S>(
             }
         }
     }
+}
+
+/// Resolves when nothing new is served on a connection that is to end. A client says when it has read GOAWAY, and sends nothing new
+/// then; one that does not say so has this long.
+async fn last_call(end: End, patience: Duration) {
+    end.drain.cancelled().await;
+    tokio::time::sleep(patience).await;
 }
 
 /// Records why a connection failed, if that is its client's fault.

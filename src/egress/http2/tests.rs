@@ -93,6 +93,22 @@ impl Frames {
         self.0.write_all(&frame).await.unwrap();
     }
 
+    /// Reads until this stream is answered, or reset with this code.
+    async fn answer(&mut self, stream: u32) -> Option<u32> {
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await.unwrap();
+            let [one, two, three, kind, _, id @ ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, one, two, three]) as usize];
+            self.0.read_exact(&mut payload).await.unwrap();
+            match kind {
+                1 if id == stream.to_be_bytes() => return None,
+                3 if id == stream.to_be_bytes() => return payload.try_into().ok().map(u32::from_be_bytes),
+                _ => {}
+            }
+        }
+    }
+
     /// A GET with these fields behind it.
     async fn head(&mut self, stream: u32, flags: u8, more: &[u8]) {
         self.send(1, flags, stream, &[b"\x82\x86\x84\x41\x01h", more].concat()).await;
@@ -516,6 +532,28 @@ async fn drain_finishes_what_runs_and_takes_nothing_new() {
     go.send(true).unwrap();
     assert_eq!(&read(response).await.1[..], b"finished");
     server.drained().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_say_that_it_has_read_goaway_is_served_nothing_new_before_long() {
+    let settings = Settings { linger_timeout: Duration::from_millis(200), ..Settings::default() };
+    let server = serve_with(Refusals::default(), settings, None).await;
+    let mut client = Frames::new(&server).await;
+    // It is never answered, and keeps the connection.
+    client.send(1, 4, 1, b"\x83\x86\x84\x41\x01h").await;
+    client.head(3, 5, b"").await;
+    assert_eq!(client.answer(3).await, None);
+    server.drain.cancel();
+    let refused = async {
+        for stream in (5..).step_by(2) {
+            client.head(stream, 5, b"").await;
+            if let Some(code) = client.answer(stream).await {
+                return code;
+            }
+        }
+        unreachable!("there are always more")
+    };
+    assert_eq!(timeout(PATIENCE, refused).await.expect("it is over"), u32::from(Reason::REFUSED_STREAM));
 }
 
 #[tokio::test]

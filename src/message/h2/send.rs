@@ -63,6 +63,13 @@ pub struct Terms {
     pub on_cut: OnCut,
 }
 
+/// What a stream that waits for room keeps of that which the peer takes of all streams together, bytes.
+///
+/// That is for those who have room: hundreds who wait would have all of it, and a short answer, or the control stream, would wait
+/// for the peer. What is kept says that the stream's own window is open, and makes a frame that is worth its header where nothing
+/// else is left when its turn comes.
+pub const KEPT_IN_LINE: usize = 1024;
+
 /// For [`Terms::max_trailers`]: as many as there are.
 pub const ANY_TRAILERS: (u32, u32) = (u32::MAX, u32::MAX);
 
@@ -226,8 +233,13 @@ where
 {
     match poll_gathered(body, behind, cx) {
         Poll::Ready(next) => Poll::Ready(next.map_err(SendError::Source)),
-        Poll::Pending => stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(SendError::from, SendError::Stopped))),
+        Poll::Pending => poll_stopped(stream, cx).map(Err),
     }
+}
+
+/// Ready when the peer wants no more of the stream, or the connection is gone.
+fn poll_stopped<D: Buf>(stream: &mut SendStream<D>, cx: &mut Context<'_>) -> Poll<SendError> {
+    stream.poll_reset(cx).map(|reset| reset.map_or_else(SendError::from, SendError::Stopped))
 }
 
 /// What remains of the declared length once so many bytes are sent.
@@ -312,10 +324,7 @@ async fn room<O: Outlet>(
                 return Ok(reserved);
             }
         }
-        // What the peer takes of all streams together is for those who have room: who waits for that keeps a byte of it, which
-        // says that its own window is open. Else hundreds who wait would have all of it, and a short answer, or the control
-        // stream, would wait for the peer.
-        stream.reserve_capacity(1);
+        stream.reserve_capacity(wanted.min(KEPT_IN_LINE));
         let reserved = in_line(outlet, stream, wanted, patience).await?;
         stream.reserve_capacity(wanted);
         if stream.capacity() > 0 {
@@ -338,9 +347,7 @@ async fn in_line<O: Outlet>(
         // Who waits for others of its connection must not miss that the peer wants no more.
         let reserved = poll_fn(|cx| match turn.as_mut().poll(cx) {
             Poll::Ready(reserved) => Poll::Ready(Ok(reserved)),
-            Poll::Pending => {
-                stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(SendError::from, SendError::Stopped)))
-            }
+            Poll::Pending => poll_stopped(stream, cx).map(Err),
         });
         let Some(patience) = patience else { return reserved.await };
         match timeout(patience, reserved).await {

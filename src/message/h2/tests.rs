@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::io::{DuplexStream, duplex};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
@@ -39,6 +40,31 @@ struct Stream {
     respond: SendResponse<Bytes>,
     /// What moves the bytes of the server; aborted, the connection is gone.
     server: JoinHandle<()>,
+}
+
+/// Has room for whoever waits, when it is given.
+#[derive(Default)]
+struct Later {
+    asked: Notify,
+    given: Notify,
+}
+
+impl Outlet for Arc<Later> {
+    type Data = Bytes;
+
+    fn try_reserve(&self, _: usize) -> Option<usize> {
+        None
+    }
+
+    async fn reserve(&self, wanted: usize) -> usize {
+        self.asked.notify_one();
+        self.given.notified().await;
+        wanted
+    }
+
+    fn put(&self, data: Bytes, _: usize) -> Bytes {
+        data
+    }
 }
 
 /// A connection with a server that takes streams when it is told to.
@@ -269,6 +295,29 @@ async fn those_who_wait_for_room_leave_what_the_peer_takes_to_those_who_have_som
         tokio::join!(send(&mut upload, parts([data(WINDOW / 2)]), None), collect(request, None));
     assert!(sent.is_ok() && length == WINDOW / 2, "{sent:?}, {length}");
     assert!(waiting.try_join_next().is_none());
+}
+
+#[tokio::test]
+async fn whoever_has_room_at_last_and_finds_the_window_of_all_used_up_sends_no_tiny_frame() {
+    let mut connection = Connection::new().await;
+    let room = Arc::<Later>::default();
+    let (_response, mut upload, mut request, _respond) = connection.open().await;
+    let (_other_response, mut other, _unread, _other_respond) = connection.open().await;
+    let _server = connection.run();
+    let waits = Arc::clone(&room);
+    let waiting = tokio::spawn(async move {
+        let body = pin!(parts([data(WINDOW)]));
+        send_body_through(&waits, &mut upload, body, &Terms { stall_timeout: None, ..terms(None) }).await
+    });
+    room.asked.notified().await;
+    // Another one takes all that is left, and nobody reads it.
+    other.reserve_capacity(WINDOW);
+    let left = poll_fn(|cx| other.poll_capacity(cx)).await.unwrap().unwrap();
+    other.send_data(vec![0; left].into(), false).unwrap();
+    room.given.notify_one();
+    assert_eq!(request.data().await.unwrap().unwrap().len(), WINDOW - left);
+    assert!(WINDOW - left >= 512, "{left}");
+    waiting.abort();
 }
 
 #[tokio::test(start_paused = true)]

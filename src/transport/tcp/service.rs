@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use tokio::time::timeout;
 
 use crate::id::ServiceName;
+use crate::message::h2::send::KEPT_IN_LINE;
 use crate::message::h2::small::Inflow;
 use crate::message::queued::Queued;
 use crate::protocol::code::{OpenCause, StreamCode};
@@ -274,8 +275,7 @@ impl RawSend {
                 if let Some(reserved) = self.room.try_reserve(granted.min(wanted)) {
                     return Poll::Ready(Ok(Room { length: reserved, reserved }));
                 }
-                // See `message::h2::send`: who waits for room keeps next to nothing of what the peer takes of all streams.
-                self.stream.reserve_capacity(1);
+                self.stream.reserve_capacity(wanted.min(KEPT_IN_LINE));
             }
             let reserved = ready!(self.poll_room(wanted, cx))?;
             self.stream.reserve_capacity(wanted);
