@@ -36,6 +36,7 @@ mod explain;
 mod find;
 mod gate;
 mod handle;
+mod heads;
 mod introduction;
 mod judge;
 mod quiet;
@@ -60,7 +61,7 @@ use crate::message::violation::Violation;
 use crate::protocol::limits::Limits;
 
 use self::budget::ListenerBudget;
-use self::standing::HeadBounds;
+use self::heads::HeadBounds;
 pub use crate::proxy::{AccessLog, ConnectionDetails, ConnectionInfo, Context, Pace};
 pub use body::RequestBody;
 pub use builder::{Builder, Egress};

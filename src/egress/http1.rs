@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::date::DateCache;
 use super::deadline::Deadline;
-use super::standing::HeadBounds;
+use super::heads::HeadBounds;
 use super::{ConnectionInfo, ExchangeService, Serving, Settings, Socket};
 use crate::message::interim::Queue;
 use crate::message::violation::Violation;

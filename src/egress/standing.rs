@@ -9,12 +9,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 use tokio::time::sleep;
 
+use crate::egress::heads::HeadBounds;
 use crate::egress::terms::{Accepting, Current};
 use crate::egress::{End, Settings};
 use crate::protocol::limits::DEFAULT_DRAIN_DEADLINE;
@@ -50,30 +50,6 @@ impl Source {
                 None => std::future::pending().await,
             }
         }
-    }
-}
-
-/// How large the next head of a connection may be.
-#[derive(Debug)]
-pub(super) struct HeadBounds {
-    bytes: AtomicUsize,
-    fields: AtomicUsize,
-}
-
-impl HeadBounds {
-    fn new(settings: &Settings) -> Arc<Self> {
-        let (bytes, fields) = (settings.max_head_bytes.into(), settings.max_head_fields.into());
-        Arc::new(Self { bytes, fields })
-    }
-
-    fn put(&self, settings: &Settings) {
-        self.bytes.store(settings.max_head_bytes, Ordering::Relaxed);
-        self.fields.store(settings.max_head_fields, Ordering::Relaxed);
-    }
-
-    /// Bytes and fields.
-    pub(super) fn get(&self) -> (usize, usize) {
-        (self.bytes.load(Ordering::Relaxed), self.fields.load(Ordering::Relaxed))
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -48,6 +48,8 @@ struct Share {
     bound: Mutex<Bound>,
     /// How many wait for their turn.
     waiting: AtomicUsize,
+    /// Pieces that QUIC needs no more.
+    gone: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,11 @@ impl SendRoom {
         Arc::new(Self { first: share(OF_FIRST), later: share(OF_LATER) })
     }
 
+    /// Rises with each piece that had room and that QUIC needs no more: the peer has it, or its stream is gone.
+    pub(crate) fn gone(&self) -> u64 {
+        self.first.gone.load(Ordering::Relaxed) + self.later.gone.load(Ordering::Relaxed)
+    }
+
     /// The connection may keep so many bytes from now on. Where somebody waits, who may wait for more than that, there is no less room
     /// than before.
     pub(crate) fn resize(&self, window: u64) {
@@ -96,7 +103,7 @@ impl Share {
     fn new(parts: usize, window: u64) -> Self {
         let bytes = part(parts, window);
         let bound = Mutex::new(Bound { bytes, owed: 0 });
-        Self { parts, free: Semaphore::new(bytes), bound, waiting: AtomicUsize::new(0) }
+        Self { parts, free: Semaphore::new(bytes), bound, waiting: AtomicUsize::new(0), gone: AtomicU64::new(0) }
     }
 
     /// The most that is written at a turn, bytes.
@@ -181,6 +188,7 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.share.gone.fetch_add(1, Ordering::Relaxed);
         self.share.give_back(self.bytes);
     }
 }
@@ -192,6 +200,11 @@ impl Turn {
     /// this end resets it stays for the life of the connection.
     pub(crate) fn alone() -> Self {
         Self { is_alone: true, ..Self::default() }
+    }
+
+    /// Whether the stream waits for its turn, behind others of its connection.
+    pub(crate) const fn is_in_line(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// Writes all of `pieces`; what is written leaves them. Ready once nothing is left. Cancel safe.

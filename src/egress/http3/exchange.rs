@@ -39,6 +39,7 @@ use crate::message::pieces::poll_gathered;
 use crate::message::upgrade::Protocol;
 use crate::message::validate;
 use crate::message::violation::{ErrorCode, Violation};
+use crate::net::SendRoom;
 use crate::protocol::budgets::RAW_PATIENCE;
 
 /// The most of a body that is handed to QUIC at once: what of it a stalled client takes is progress.
@@ -142,7 +143,8 @@ async fn serve<S: ExchangeService>(
         true => (Some(served.link.takers.of(id)), Some(Leaving::new(&served.link.takers, id))),
         false => (None, None),
     };
-    let mut reply = Replying { send, side: Arc::clone(&side), stopped, stall, cut, leaving };
+    let room = Arc::clone(&served.link.send_room);
+    let mut reply = Replying { send, room, side: Arc::clone(&side), stopped, stall, cut, leaving };
     // By now all of its head has come.
     let is_early = served.early.as_ref().is_some_and(|early| early.has(id));
     let admitted = admit(request, (recv, arrived), &side, serving).await;
@@ -300,6 +302,8 @@ async fn is_empty(body: &mut StreamBody, request: &Request<()>) -> bool {
 /// The sending half of a stream, and what is known of who reads.
 struct Replying {
     send: Reply,
+    /// What all responses of the connection share.
+    room: Arc<SendRoom>,
     side: Arc<Side>,
     stopped: Stopped,
     stall: Duration,
@@ -460,11 +464,19 @@ impl Replying {
         }
     }
 
+    /// Patience of one that waits behind others of its connection begins again with whatever the client takes of those.
     async fn data(&mut self, mut data: Bytes) -> Result<(), SendError> {
         while !data.is_empty() {
             let piece = data.split_to(data.len().min(PIECE));
-            let sent = timeout(self.stall, self.send.send_data(piece)).await;
-            sent.map_err(|_| SendError::Stalled)??;
+            let mut sending = pin!(self.send.send_data(piece));
+            loop {
+                let gone = self.room.gone();
+                match timeout(self.stall, sending.as_mut()).await {
+                    Ok(sent) => break sent?,
+                    Err(_) if self.side.is_in_line() && self.room.gone() != gone => {}
+                    Err(_) => return Err(SendError::Stalled),
+                }
+            }
         }
         Ok(())
     }

@@ -16,8 +16,8 @@ use super::datagrams::Takers;
 use super::window::{Bounds, Sends, Window};
 use crate::egress::budget::ListenerBudget;
 use crate::egress::gate::{RESETS_BURST, RESETS_PER_SECOND};
+use crate::egress::heads::HeadBounds;
 use crate::egress::lock;
-use crate::egress::standing::HeadBounds;
 use crate::message::h3::request::{Head, Limits};
 use crate::message::queued::Queued;
 use crate::message::violation::{ErrorCode, Violation};
@@ -279,6 +279,8 @@ pub(super) struct Side {
     is_counted: AtomicBool,
     /// It was stopped for frames that carry nothing, or because there is no room for its head.
     is_overloaded: AtomicBool,
+    /// The response waits behind others of its connection.
+    is_in_line: AtomicBool,
     /// What was sent of the response, until it is acknowledged.
     sent: Mutex<Queued>,
 }
@@ -292,6 +294,15 @@ impl Side {
     /// What was sent of the response up to now.
     pub(super) fn sent(&self) -> Queued {
         lock(&self.sent).clone()
+    }
+
+    /// Whether the response waits behind others of its connection, from now on.
+    pub(super) fn stands_in_line(&self, is_in_line: bool) {
+        self.is_in_line.store(is_in_line, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_in_line(&self) -> bool {
+        self.is_in_line.load(Ordering::Relaxed)
     }
 
     pub(super) fn found(&self, head: Head) {

@@ -184,6 +184,7 @@ impl h3::quic::SendStream<Bytes> for Sending {
                 self.is_waiting = !self.is_waiting;
                 self.link.waits(self.is_waiting);
             }
+            self.side.stands_in_line(self.turn.is_in_line());
             let written = ready!(polled).map_err(write_error)?;
             self.link.took(written);
             self.has_written = true;

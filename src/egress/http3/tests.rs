@@ -7,7 +7,8 @@ use h3::client::SendRequest;
 use h3::error::Code;
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
-use tokio::sync::mpsc;
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -76,12 +77,13 @@ pub(super) struct Client {
 impl Server {
     /// A connection on which nothing is said yet.
     pub(super) async fn quic(&self) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
-        self.quic_with(quinn::TransportConfig::default()).await
+        self.quic_at(self.address).await
     }
 
-    async fn quic_with(
+    /// The same, where a link to it begins.
+    async fn quic_at(
         &self,
-        transport: quinn::TransportConfig,
+        address: SocketAddr,
     ) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
         let mut tls = rustls::ClientConfig::builder_with_provider(crate::tls::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -91,18 +93,17 @@ impl Server {
         tls.alpn_protocols = vec![b"h3".to_vec()];
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        config.transport_config(Arc::new(transport));
-        let quic = endpoint.connect_with(config, self.address, "edge.test").unwrap().await?;
+        let config = quinn::ClientConfig::new(Arc::new(tls));
+        let quic = endpoint.connect_with(config, address, "edge.test").unwrap().await?;
         Ok((endpoint, quic))
     }
 
     pub(super) async fn connect(&self) -> Client {
-        self.connect_with(quinn::TransportConfig::default()).await
+        self.connect_at(self.address).await
     }
 
-    async fn connect_with(&self, transport: quinn::TransportConfig) -> Client {
-        let (endpoint, quic) = self.quic_with(transport).await.unwrap();
+    async fn connect_at(&self, address: SocketAddr) -> Client {
+        let (endpoint, quic) = self.quic_at(address).await.unwrap();
         let (mut driver, http) = h3::client::new(h3_quinn::Connection::new(quic.clone())).await.unwrap();
         let driver = tokio::spawn(async move { poll_fn(|cx| driver.poll_close(cx)).await });
         Client { quic, http, driver, _endpoint: endpoint }
@@ -553,23 +554,84 @@ async fn a_datagram_for_nobody_is_dropped_and_one_that_names_no_stream_ends_the_
 // spec: SE-20
 #[tokio::test]
 async fn a_complete_response_is_read_to_its_end_over_however_slow_a_link() {
-    const BODY: usize = 256 << 10;
-    // All of it is in the hands of QUIC at once, and takes several times as long as one that takes nothing is waited for.
-    let settings = Settings { send_timeout: Duration::from_secs(1), ..Settings::default() };
+    const BODY: usize = 1 << 20;
+    // The end of it, which is in the hands of QUIC at once, takes longer than one that takes nothing is waited for.
+    let settings = Settings { send_timeout: Duration::from_secs(3), ..Settings::default() };
     let server = start(|_: Request<RequestBody>| async { Response::new(full(vec![7; BODY])) }, settings);
-    let mut narrow = quinn::TransportConfig::default();
-    narrow.stream_receive_window(16_384_u32.into());
-    let mut client = server.connect_with(narrow).await;
+    let (link, _moved) = slow_link(server.address, 128 << 10).await;
+    let mut client = server.connect_at(link).await;
     let mut exchange = client.send(get("/")).await;
     exchange.finish().await.unwrap();
     exchange.recv_response().await.unwrap();
     let mut got = 0;
     while let Some(data) = exchange.recv_data().await.unwrap_or_else(|error| panic!("{error} after {got} bytes")) {
         got += data.remaining();
-        // The link, in a word.
-        tokio::time::sleep(Duration::from_millis(8) * (data.remaining() / 1024) as u32).await;
     }
     assert_eq!(got, BODY);
+}
+
+// spec: SE-20
+#[tokio::test]
+async fn whoever_waits_behind_others_is_not_given_up_while_the_client_takes_those() {
+    const ANSWERS: usize = 40;
+    const BODY: usize = 160 << 10;
+    // A round of turns takes longer than one that takes nothing is waited for.
+    let settings = Settings { send_timeout: Duration::from_secs(3), ..Settings::default() };
+    let server = start(|_: Request<RequestBody>| async { Response::new(full(vec![7; BODY])) }, settings);
+    let (link, _moved) = slow_link(server.address, 512 << 10).await;
+    let mut client = server.connect_at(link).await;
+    let mut reading = JoinSet::new();
+    for _ in 0..ANSWERS {
+        let mut exchange = client.send(get("/")).await;
+        reading.spawn(async move {
+            exchange.finish().await.unwrap();
+            exchange.recv_response().await.unwrap();
+            let mut got = 0;
+            while let Some(data) =
+                exchange.recv_data().await.unwrap_or_else(|error| panic!("{error} after {got} bytes"))
+            {
+                got += data.remaining();
+            }
+            got
+        });
+    }
+    assert_eq!(reading.join_all().await, [BODY; ANSWERS]);
+}
+
+/// A link to a server over which so many bytes a second come back, and whoever moves them.
+async fn slow_link(server: SocketAddr, rate: u32) -> (SocketAddr, JoinSet<()>) {
+    let [outer, inner] = [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
+    inner.connect(server).await.unwrap();
+    let (address, ends) = (outer.local_addr().unwrap(), Arc::new((outer, inner)));
+    let (client, mut known) = watch::channel(None);
+    let mut moved = JoinSet::new();
+    let there = Arc::clone(&ends);
+    moved.spawn(async move {
+        let mut packet = [0; 2048];
+        while let Ok((length, from)) = there.0.recv_from(&mut packet).await {
+            client.send_replace(Some(from));
+            let _ = there.1.send(&packet[..length]).await;
+        }
+    });
+    // It is slow, and loses nothing.
+    let (queue, mut queued) = mpsc::unbounded_channel::<Vec<u8>>();
+    let back = Arc::clone(&ends);
+    moved.spawn(async move {
+        let mut packet = [0; 2048];
+        while let Ok(length) = back.1.recv(&mut packet).await {
+            queue.send(packet[..length].to_vec()).unwrap();
+        }
+    });
+    moved.spawn(async move {
+        let mut free = Instant::now();
+        while let Some(packet) = queued.recv().await {
+            free = free.max(Instant::now()) + Duration::from_secs(1) * packet.len() as u32 / rate;
+            tokio::time::sleep_until(free).await;
+            let Some(client) = *known.borrow_and_update() else { continue };
+            let _ = ends.0.send_to(&packet, client).await;
+        }
+    });
+    (address, moved)
 }
 
 #[tokio::test]
