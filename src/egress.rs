@@ -48,6 +48,7 @@ pub mod udp;
 mod upstream;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ use tokio_util::sync::CancellationToken;
 use crate::message::BoxError;
 use crate::message::violation::Violation;
 use crate::protocol::limits::Limits;
+use crate::tls::Rejection;
 
 use self::budget::ListenerBudget;
 use self::heads::HeadBounds;
@@ -322,6 +324,14 @@ impl From<CancellationToken> for End {
     /// Both at once.
     fn from(drain: CancellationToken) -> Self {
         Self { leaving: drain.clone(), drain }
+    }
+}
+
+/// Says that a connection failed before its first request: for an operator to read where that is because of what its client showed.
+fn failed_early(remote: SocketAddr, error: &dyn std::error::Error) {
+    match Rejection::of_client(&error.to_string()) {
+        Some(reason) => tracing::info!(%remote, reason, "a client is not let in: its certificate is not accepted"),
+        None => tracing::debug!(%error, %remote, "a connection failed before its first request"),
     }
 }
 

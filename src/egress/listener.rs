@@ -19,8 +19,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ConnectionDetails, ConnectionInfo, End, ExchangeService, LAST_CALL, Serving, Settings, Socket, http1, http2, http3,
-    lock,
+    ConnectionDetails, ConnectionInfo, End, ExchangeService, LAST_CALL, Serving, Settings, Socket, failed_early, http1,
+    http2, http3, lock,
 };
 use crate::egress::budget::ListenerBudget;
 use crate::egress::introduction::{self, Unclear};
@@ -274,7 +274,7 @@ impl<S: ExchangeService> Accepted<S> {
             Err(error) => Err(error),
         };
         if let Err(error) = served {
-            tracing::debug!(%error, %remote, "a connection failed before its first request");
+            failed_early(remote, &error);
         }
     }
 

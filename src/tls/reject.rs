@@ -15,6 +15,9 @@ const MAX_LISTED: usize = 3;
 /// How rustls prints the cause of a verification that a verifier of its user refused.
 const WRAPPER: (&str, &str) = ("Other(OtherError(", "))");
 
+/// How rustls says that a client that has to show a certificate showed none.
+const NONE_SHOWN: &str = "peer sent no certificates";
+
 /// Whose certificate it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
@@ -143,6 +146,16 @@ impl Rejection {
     /// a QUIC error, on either side.
     pub fn plain(text: &str) -> &str {
         text.split_once(WRAPPER.0).and_then(|(_, rest)| rest.strip_suffix(WRAPPER.1)).unwrap_or(text)
+    }
+
+    /// Why a client is not let in, from the text of the error with which its handshake failed, of TLS or of QUIC: the words of a
+    /// rejection, or that it showed nothing. `None`: it failed otherwise.
+    pub fn of_client(text: &str) -> Option<&str> {
+        let words = Self::plain(text);
+        if words.len() < text.len() {
+            return Some(words);
+        }
+        text.contains(NONE_SHOWN).then_some("it showed no certificate, and one is asked for")
     }
 
     /// A key that is not among the pins.

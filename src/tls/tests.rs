@@ -607,11 +607,15 @@ async fn over_quic_an_initiator_that_is_not_accepted_learns_why() {
     let seen = connecting.await.unwrap().closed().await.to_string();
     let known = accepting.await.unwrap().to_string();
     for text in [seen, known] {
+        assert_eq!(Rejection::of_client(&text), Some(Rejection::plain(&text)));
         let text = Rejection::plain(&text);
         assert!(text.starts_with("the initiator's certificate \"spiffe://") && text.contains("has expired"), "{text}");
         assert!(text.ends_with("renew it, or correct the clock"), "{text}");
     }
     assert_eq!(Rejection::plain("timed out"), "timed out");
+    assert_eq!(Rejection::of_client("timed out"), None);
+    let none = rustls::Error::NoCertificatesPresented.to_string();
+    assert!(Rejection::of_client(&none).unwrap().contains("no certificate"));
 }
 
 #[test]

@@ -14,9 +14,9 @@ use super::early::{Early, Told};
 use super::link::varint;
 use super::transport::handshake_budgets;
 use crate::egress::budget::{Connected, ListenerBudget};
-use crate::egress::lock;
 use crate::egress::standing::{Source, Standing};
 use crate::egress::{ConnectionDetails, ConnectionInfo, End, ExchangeService, Serving, Settings};
+use crate::egress::{failed_early, lock};
 use crate::telemetry::{AcceptWatch, HandshakeListener, Limit, Metrics};
 use crate::tls::peer_identity;
 use crate::transport::handshakes::{Handshakes, Seat, Stage};
@@ -211,14 +211,15 @@ impl Endpoint {
             let _ = incoming.retry();
             return;
         }
-        let seat = self.handshakes.enter(Stage::Hello, incoming.remote_address().ip());
-        let standing = Standing::new(incoming.remote_address(), accept.source.clone(), &accepting, &accept.end);
+        let remote = incoming.remote_address();
+        let seat = self.handshakes.enter(Stage::Hello, remote.ip());
+        let standing = Standing::new(remote, accept.source.clone(), &accepting, &accept.end);
         let (service, budget) = (accept.service.clone(), Arc::clone(&accept.budget));
         let arrived = Arrived { incoming, config, settings, standing, seat, local: self.local };
         connections.spawn(async move {
             match arrived.open(&budget).await {
                 Ok(opened) => opened.serve(service, budget).await,
-                Err(error) => tracing::debug!(%error, "a QUIC connection failed before its first request"),
+                Err(error) => failed_early(remote, &error),
             }
         });
     }

@@ -146,6 +146,8 @@ async fn a_list_that_revokes_one_of_two_clients_refuses_its_next_connection(tran
     let changed = trigger.change(&site.responder.0, || site.folder.write("crl.pem", &revoking)).await.changes();
     assert!(changed.len() == 1 && changed[0].contains(".tls.crl: other revocation lists"), "{changed:?}");
     assert_eq!(answered(&site, &leaves).await, None);
+    let line = site.responder.0.line_with("a client is not let in").await;
+    assert!(line["reason"].as_str().unwrap().contains("is revoked"), "{line}");
     assert_eq!(answered(&site, &stays).await, Some(200));
 }
 
